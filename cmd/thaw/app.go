@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"golang.org/x/term"
+
+	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+)
+
+// app is what one run of the command shares: its streams, the global flags, the log.
+type app struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+
+	json, quiet, verbose bool
+
+	log     *slog.Logger
+	started bool // a verb was found and its arguments were right
+}
+
+// setup runs after the flags are parsed, before the verb.
+func (a *app) setup() {
+	level := slog.LevelWarn
+	switch {
+	case a.verbose:
+		level = slog.LevelDebug
+	case a.quiet:
+		level = slog.LevelError
+	}
+	a.log = slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: level}))
+}
+
+// note says something to the user on stderr, one line; nothing with --quiet.
+func (a *app) note(format string, args ...any) {
+	if !a.quiet {
+		fmt.Fprintf(a.stderr, format+"\n", args...)
+	}
+}
+
+// printf prints data to stdout.
+func (a *app) printf(format string, args ...any) { fmt.Fprintf(a.stdout, format, args...) }
+
+// printJSON prints one value, indented, to stdout.
+func (a *app) printJSON(v any) error {
+	enc := json.NewEncoder(a.stdout)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
+// table prints rows to stdout under a header, columns aligned. A header that begins with '>' is
+// of a column of numbers, aligned to the right.
+func (a *app) table(header []string, rows [][]string) {
+	right := make([]bool, len(header))
+	width := make([]int, len(header))
+	all := make([][]string, 0, len(rows)+1)
+	head := make([]string, len(header))
+	for i, h := range header {
+		head[i], right[i] = strings.CutPrefix(h, ">")
+	}
+	all = append(append(all, head), rows...)
+	for _, row := range all {
+		for i, c := range row {
+			width[i] = max(width[i], len([]rune(c)))
+		}
+	}
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	for _, row := range all {
+		cells := make([]string, len(row))
+		for i, c := range row {
+			if right[i] {
+				c = strings.Repeat(" ", width[i]-len([]rune(c))) + c
+			}
+			cells[i] = c
+		}
+		fmt.Fprintln(w, strings.TrimRight(strings.Join(cells, "\t"), " \t"))
+	}
+	w.Flush()
+}
+
+// stderrIsTerminal says whether somebody is watching.
+func (a *app) stderrIsTerminal() bool {
+	f, ok := a.stderr.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// exitError is how an error looks with --json: one line on stderr.
+type exitError struct {
+	MessageType string `json:"message_type"` // always "exit_error"
+	Code        int    `json:"code"`
+	Name        string `json:"name"`
+	Message     string `json:"message"`
+	Hint        string `json:"hint,omitempty"`
+}
+
+// fail prints an error and returns the status to exit with.
+func (a *app) fail(ctx context.Context, err error) exitcode.Code {
+	code, hint := classify(err)
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		code, hint = exitcode.Interrupted, ""
+	}
+	if a.json {
+		line, _ := json.Marshal(exitError{"exit_error", int(code), code.Name(), err.Error(), hint})
+		fmt.Fprintln(a.stderr, string(line))
+		return code
+	}
+	fmt.Fprintln(a.stderr, "thaw: "+err.Error())
+	if hint != "" {
+		fmt.Fprintln(a.stderr, "      "+hint)
+	}
+	return code
+}
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+func pad(s string, n int) string {
+	if len(s) >= n {
+		return s + " "
+	}
+	return s + strings.Repeat(" ", n-len(s))
+}

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"github.com/spf13/cobra"
+
+	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+)
+
+// Groups of `thaw --help`.
+const (
+	groupStart = "start"
+	groupStore = "store"
+	groupMount = "mount"
+	groupSets  = "sets"
+	groupVM    = "vm"
+	groupTools = "tools"
+)
+
+// commands lists every verb: the only place that a new one is added to.
+func commands(a *app) []*cobra.Command {
+	return []*cobra.Command{
+		newVersionCommand(a),
+	}
+}
+
+func newRootCommand(a *app) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "thaw",
+		Short: "Restore saved virtual machines by their working set",
+		Long: `thaw keeps the memory of saved virtual machines in a store, compressed and
+deduplicated, and serves it as plain files on a mount. Opening a checkpoint's
+memory brings its working set into the page cache before the open returns; the
+rest comes page by page when it is touched. Any VMM that can map a file as guest
+memory restores from it.
+
+Data goes to stdout, progress and messages to stderr. Commands on a store whose
+checkpoints are mounted go through the server of the mount by themselves.
+"thaw help exit-codes" explains the exit status.`,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+		PersistentPreRun: func(*cobra.Command, []string) {
+			a.started = true
+			a.setup()
+		},
+	}
+	root.AddGroup(
+		&cobra.Group{ID: groupStart, Title: "Start here:"},
+		&cobra.Group{ID: groupStore, Title: "The store:"},
+		&cobra.Group{ID: groupMount, Title: "The mount:"},
+		&cobra.Group{ID: groupSets, Title: "Working sets:"},
+		&cobra.Group{ID: groupVM, Title: "Virtual machines:"},
+		&cobra.Group{ID: groupTools, Title: "Tools:"},
+	)
+	root.SetHelpCommandGroupID(groupTools)
+	f := root.PersistentFlags()
+	f.BoolVar(&a.json, "json", false, "print JSON instead of tables, errors included")
+	f.BoolVarP(&a.quiet, "quiet", "q", false, "no progress, no messages but errors")
+	f.BoolVarP(&a.verbose, "verbose", "v", false, "log what is going on")
+	root.SetIn(a.stdin)
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
+	root.AddCommand(commands(a)...)
+	root.AddCommand(newExitCodesTopic(a))
+	return root
+}
+
+// run executes one command line and returns the exit status. It is all of main but the process.
+func (a *app) run(ctx context.Context, args []string) exitcode.Code {
+	root := newRootCommand(a)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitcode.OK
+	}
+	if !a.started && !errors.Is(err, context.Canceled) {
+		// Nothing ran yet: cobra did not like the command line.
+		err = exitcode.WithHint(exitcode.Usage, err, "see thaw --help, or thaw COMMAND --help")
+	}
+	return a.fail(ctx, err)
+}
+
+// newExitCodesTopic is a help topic: a command without Run shows up under "Additional help topics".
+func newExitCodesTopic(a *app) *cobra.Command {
+	long := "What the exit status of thaw means (the names are what errors are called with --json):\n\n"
+	for _, e := range exitcode.Table() {
+		long += "  " + pad(itoa(int(e.Code)), 5) + pad(e.Name, 18) + e.Meaning + "\n"
+	}
+	return &cobra.Command{Use: "exit-codes", Short: "What the exit status means", Long: long}
+}
