@@ -1,0 +1,113 @@
+package blob
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// Errors that callers decide on. Drivers wrap them with the operation and the name.
+var (
+	ErrExists   = errors.New("blob exists already")
+	ErrNotFound = errors.New("no such blob")
+	ErrName     = errors.New("invalid blob name")
+	// ErrClosed is the answer of a Writer after its Commit or Abort.
+	ErrClosed = errors.New("blob writer is closed")
+)
+
+// Store keeps blobs. All methods may be called by many goroutines at once.
+type Store interface {
+	// Create begins a blob. Nothing is visible under name before Commit. It may answer ErrExists
+	// at once when the name is taken, but Commit has the last word.
+	Create(ctx context.Context, name string) (Writer, error)
+	// Open gives access to a committed blob; ErrNotFound if there is none. An Object stays readable
+	// after its blob was removed, until it is closed, or fails with an error: never with other bytes.
+	Open(ctx context.Context, name string) (Object, error)
+	// List gives the committed blobs whose names begin with prefix, sorted by name.
+	List(ctx context.Context, prefix string) ([]Info, error)
+	// Remove deletes a blob, durably; ErrNotFound if there is none.
+	Remove(ctx context.Context, name string) error
+}
+
+// Info is one line of a listing. Size is in bytes.
+type Info struct {
+	Name string
+	Size int64
+}
+
+// Writer takes the bytes of one new blob, in order. It is used by one goroutine. After an error of
+// Write the only sensible call is Abort.
+type Writer interface {
+	io.Writer
+	// Commit makes the blob durable and visible. After an error nothing is visible, and Abort is
+	// still allowed (and does nothing if Commit cleaned up).
+	Commit() error
+	// Abort gives the blob up. It is allowed, and does nothing, after Commit: so it can be deferred.
+	Abort() error
+}
+
+// Object is an open blob. ReadAt may be called by many goroutines at once and gives all bytes
+// asked for or an error (io.EOF when the range goes beyond the end).
+type Object interface {
+	io.ReaderAt
+	Size() int64
+	Close() error
+}
+
+// Dropper is a Store over the host's page cache.
+type Dropper interface {
+	// Drop evicts what the page cache holds of the blob, so that the next read is a cold one.
+	Drop(ctx context.Context, name string) error
+}
+
+// Drop evicts a blob from the host's page cache, where the store has one.
+func Drop(ctx context.Context, s Store, name string) error {
+	if d, ok := s.(Dropper); ok {
+		return d.Drop(ctx, name)
+	}
+	return nil
+}
+
+// Readaheader is an Object that can be told what will be read soon.
+type Readaheader interface {
+	WillNeed(off, n int64) error
+}
+
+// WillNeed announces a read of n bytes at off, where the object can make use of it. It does not
+// wait for the bytes.
+func WillNeed(o Object, off, n int64) error {
+	if r, ok := o.(Readaheader); ok {
+		return r.WillNeed(off, n)
+	}
+	return nil
+}
+
+// maxName bounds a blob's name, in bytes.
+const maxName = 512
+
+// CheckName says whether name may name a blob: 1 to 512 bytes, parts of [A-Za-z0-9._-] between
+// single slashes, no part beginning with a dot. So every name is a relative path without surprises
+// on any file system, a key without escapes in any object store, and never a temporary file.
+func CheckName(name string) error {
+	if name == "" || len(name) > maxName {
+		return fmt.Errorf("%w: %q: must have 1 to %d bytes", ErrName, name, maxName)
+	}
+	for part := range strings.SplitSeq(name, "/") {
+		if part == "" || part[0] == '.' {
+			return fmt.Errorf("%w: %q: empty part or leading dot", ErrName, name)
+		}
+		for i := range len(part) {
+			if !nameByte(part[i]) {
+				return fmt.Errorf("%w: %q: byte %#02x", ErrName, name, part[i])
+			}
+		}
+	}
+	return nil
+}
+
+func nameByte(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' ||
+		c == '.' || c == '_' || c == '-'
+}

@@ -1,0 +1,231 @@
+package blob
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// tempPrefix begins the name of every file that is not a blob yet. CheckName refuses it.
+const tempPrefix = ".tmp-"
+
+// Dir is a Store in a directory: the blob a/b is the file a/b in it.
+type Dir struct {
+	root string
+	seq  atomic.Uint64 // makes temporary names unique within the process
+}
+
+// OpenDir gives the store in the existing directory root. It removes what an earlier process left
+// uncommitted, so the caller must own the directory alone.
+func OpenDir(root string) (*Dir, error) {
+	st, err := os.Stat(root)
+	if err != nil {
+		return nil, fmt.Errorf("open blob directory: %w", err)
+	}
+	if !st.IsDir() {
+		return nil, fmt.Errorf("open blob directory %s: %w", root, unix.ENOTDIR)
+	}
+	d := &Dir{root: root}
+	return d, d.sweep()
+}
+
+var (
+	_ Store   = (*Dir)(nil)
+	_ Dropper = (*Dir)(nil)
+)
+
+// sweep removes the temporary files of writers that never came to Commit.
+func (d *Dir) sweep() error {
+	err := filepath.WalkDir(d.root, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if e.Type().IsRegular() && strings.HasPrefix(e.Name(), tempPrefix) {
+			return os.Remove(path)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("sweep blob directory: %w", err)
+	}
+	return nil
+}
+
+func (d *Dir) path(name string) string { return filepath.Join(d.root, filepath.FromSlash(name)) }
+
+// Create implements Store.
+func (d *Dir) Create(ctx context.Context, name string) (Writer, error) {
+	if err := CheckName(name); err != nil {
+		return nil, fmt.Errorf("create: %w", err)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	path := d.path(name)
+	if _, err := os.Lstat(path); err == nil {
+		return nil, fmt.Errorf("create %s: %w", name, ErrExists)
+	}
+	if err := d.makeParents(filepath.Dir(path)); err != nil {
+		return nil, fmt.Errorf("create %s: %w", name, err)
+	}
+	temp := filepath.Join(filepath.Dir(path), fmt.Sprintf("%s%d-%d", tempPrefix, os.Getpid(), d.seq.Add(1)))
+	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("create %s: %w", name, err)
+	}
+	return &dirWriter{f: f, name: name, temp: temp, path: path}, nil
+}
+
+// makeParents is MkdirAll that also makes each new directory durable in its parent.
+func (d *Dir) makeParents(dir string) error {
+	if _, err := os.Stat(dir); err == nil || dir == d.root {
+		return err
+	}
+	if err := d.makeParents(filepath.Dir(dir)); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return syncDir(filepath.Dir(dir))
+}
+
+// Open implements Store.
+func (d *Dir) Open(ctx context.Context, name string) (Object, error) {
+	if err := CheckName(name); err != nil {
+		return nil, fmt.Errorf("open: %w", err)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	f, err := os.Open(d.path(name))
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", name, notFound(err))
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = fmt.Errorf("%w: not a regular file", ErrNotFound)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("open %s: %w", name, err)
+	}
+	return &dirObject{f: f, size: st.Size()}, nil
+}
+
+// List implements Store.
+func (d *Dir) List(ctx context.Context, prefix string) ([]Info, error) {
+	// Only the directory that the prefix names needs to be walked.
+	start := d.root
+	if i := strings.LastIndexByte(prefix, '/'); i > 0 && CheckName(prefix[:i]) == nil {
+		start = d.path(prefix[:i])
+	}
+	var out []Info
+	err := filepath.WalkDir(start, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			// A blob or directory that goes away under the walk was simply not there.
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(d.root, path)
+		if err != nil {
+			return err
+		}
+		name := filepath.ToSlash(rel)
+		if !e.Type().IsRegular() || !strings.HasPrefix(name, prefix) || CheckName(name) != nil {
+			return nil
+		}
+		st, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		out = append(out, Info{Name: name, Size: st.Size()})
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list %q: %w", prefix, err)
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
+	return out, nil
+}
+
+// Remove implements Store.
+func (d *Dir) Remove(ctx context.Context, name string) error {
+	if err := CheckName(name); err != nil {
+		return fmt.Errorf("remove: %w", err)
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	path := d.path(name)
+	if st, err := os.Lstat(path); err == nil && !st.Mode().IsRegular() {
+		return fmt.Errorf("remove %s: %w: not a regular file", name, ErrNotFound)
+	}
+	err := os.Remove(path)
+	if err == nil {
+		err = syncDir(filepath.Dir(path))
+	}
+	if err != nil {
+		return fmt.Errorf("remove %s: %w", name, notFound(err))
+	}
+	return nil
+}
+
+// Drop implements Dropper. The blob is clean (Commit wrote it back), so every page of it that
+// nobody maps goes.
+func (d *Dir) Drop(ctx context.Context, name string) error {
+	o, err := d.Open(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer o.Close()
+	if err := advise(o.(*dirObject).f, 0, 0, unix.FADV_DONTNEED); err != nil {
+		return fmt.Errorf("drop %s: %w", name, err)
+	}
+	return nil
+}
+
+// notFound turns the file system's word into ours, keeping both for errors.Is.
+func notFound(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		return fmt.Errorf("%w (%w)", ErrNotFound, err)
+	}
+	return err
+}
+
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}
+
+func advise(f *os.File, off, n int64, advice int) error {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	cerr := conn.Control(func(fd uintptr) { err = unix.Fadvise(int(fd), off, n, advice) })
+	if cerr != nil {
+		return cerr
+	}
+	return os.NewSyscallError("fadvise", err)
+}

@@ -1,0 +1,110 @@
+package blob
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// dirWriter writes a temporary file beside the blob's place.
+type dirWriter struct {
+	f          *os.File // nil once it is committed or given up
+	name       string
+	temp, path string
+}
+
+func (w *dirWriter) Write(p []byte) (int, error) {
+	if w.f == nil {
+		return 0, fmt.Errorf("write %s: %w", w.name, ErrClosed)
+	}
+	n, err := w.f.Write(p)
+	if err != nil {
+		return n, fmt.Errorf("write %s: %w", w.name, err)
+	}
+	return n, nil
+}
+
+// Commit makes the bytes durable before the name, and the name before it answers.
+func (w *dirWriter) Commit() error {
+	if w.f == nil {
+		return fmt.Errorf("commit %s: %w", w.name, ErrClosed)
+	}
+	err := w.f.Sync()
+	if cerr := w.f.Close(); err == nil {
+		err = cerr
+	}
+	w.f = nil
+	if err == nil {
+		err = moveNew(w.temp, w.path)
+	}
+	if err != nil {
+		// What is left of the temporary file, if anything, is swept by the next OpenDir.
+		_ = os.Remove(w.temp)
+		return fmt.Errorf("commit %s: %w", w.name, err)
+	}
+	if err := syncDir(filepath.Dir(w.path)); err != nil {
+		// The name may or may not survive a crash; an error must mean that it is not there.
+		_ = os.Remove(w.path)
+		return fmt.Errorf("commit %s: %w", w.name, err)
+	}
+	return nil
+}
+
+// moveNew renames from to to unless to exists. Where the file system has no such rename, link(2)
+// refuses an existing name as well.
+func moveNew(from, to string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
+		if err = os.Link(from, to); err == nil {
+			return os.Remove(from)
+		}
+	}
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%w (%w)", ErrExists, err)
+	}
+	return err
+}
+
+func (w *dirWriter) Abort() error {
+	if w.f == nil {
+		return nil
+	}
+	err := w.f.Close()
+	w.f = nil
+	if rerr := os.Remove(w.temp); err == nil {
+		err = rerr
+	}
+	if err != nil {
+		return fmt.Errorf("abort %s: %w", w.name, err)
+	}
+	return nil
+}
+
+// dirObject is a committed file. Its size is taken once: the file never changes.
+type dirObject struct {
+	f    *os.File
+	size int64
+}
+
+var _ Readaheader = (*dirObject)(nil)
+
+func (o *dirObject) ReadAt(p []byte, off int64) (int, error) {
+	n, err := o.f.ReadAt(p, off)
+	if err == io.EOF && n == len(p) {
+		err = nil
+	}
+	return n, err
+}
+
+func (o *dirObject) Size() int64  { return o.size }
+func (o *dirObject) Close() error { return o.f.Close() }
+
+// WillNeed implements Readaheader: the kernel queues the reads and answers.
+func (o *dirObject) WillNeed(off, n int64) error {
+	return advise(o.f, off, n, unix.FADV_WILLNEED)
+}

@@ -1,0 +1,29 @@
+// Package blob is where a store keeps its packs: named, write-once byte strings.
+//
+// # The contract
+//
+// A blob comes into being whole or not at all. [Store.Create] hands out a [Writer] that nobody else
+// sees; [Writer.Commit] makes its bytes durable and visible under the name in one step, and
+// [Writer.Abort] forgets them. A name that exists is never overwritten (Commit answers [ErrExists]),
+// and the bytes under a name never change, so that an [Object] may be read by many goroutines
+// without a lock and its content cached for as long as one likes. What is left by a process that
+// died between Create and Commit is not listed, cannot be opened, and is swept away by the next one.
+//
+// That is the part of an object store that every object store has: PUT if absent, ranged GET, LIST,
+// DELETE. Nothing here needs a rename, a lock, an append or a partial update from the caller's side.
+//
+// # Drivers
+//
+//   - [Dir] keeps each blob as a file of the same name under a directory. Create writes to a
+//     temporary file beside it, Commit is fsync, a rename that refuses an existing name, and fsync
+//     of the directory.
+//   - [Mem] keeps blobs in a map. For tests, and for packs that need not outlive the process.
+//   - package errblob decorates any of them and makes chosen operations fail.
+//
+// All of them pass the suite in package blobtest, and so must every new one.
+//
+// # Optional abilities
+//
+// Some drivers can do more. [Drop] and [WillNeed] ask for it and do nothing where it is missing:
+// a driver over a network has no host page cache to drop.
+package blob

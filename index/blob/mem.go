@@ -1,0 +1,117 @@
+package blob
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"sort"
+	"strings"
+	"sync"
+)
+
+// Mem is a Store in memory.
+type Mem struct {
+	mu    sync.Mutex
+	blobs map[string][]byte // guarded by mu; the slices are never changed once they are in
+}
+
+// NewMem makes an empty Mem.
+func NewMem() *Mem { return &Mem{blobs: make(map[string][]byte)} }
+
+var _ Store = (*Mem)(nil)
+
+// Create implements Store.
+func (m *Mem) Create(ctx context.Context, name string) (Writer, error) {
+	if err := CheckName(name); err != nil {
+		return nil, fmt.Errorf("create: %w", err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.blobs[name]; ok {
+		return nil, fmt.Errorf("create %s: %w", name, ErrExists)
+	}
+	return &memWriter{m: m, name: name}, ctx.Err()
+}
+
+// Open implements Store.
+func (m *Mem) Open(ctx context.Context, name string) (Object, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, ok := m.blobs[name]
+	if !ok {
+		return nil, fmt.Errorf("open %s: %w", name, ErrNotFound)
+	}
+	return memObject{bytes.NewReader(b)}, ctx.Err()
+}
+
+// List implements Store.
+func (m *Mem) List(ctx context.Context, prefix string) ([]Info, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []Info
+	for name, b := range m.blobs {
+		if strings.HasPrefix(name, prefix) {
+			out = append(out, Info{Name: name, Size: int64(len(b))})
+		}
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
+	return out, ctx.Err()
+}
+
+// Remove implements Store.
+func (m *Mem) Remove(ctx context.Context, name string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.blobs[name]; !ok {
+		return fmt.Errorf("remove %s: %w", name, ErrNotFound)
+	}
+	delete(m.blobs, name)
+	return ctx.Err()
+}
+
+// Replace puts bytes under a name, whatever was there. No real store can do that, and nothing but a
+// test may: it is how damage on a disk is played.
+func (m *Mem) Replace(name string, b []byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.blobs[name] = bytes.Clone(b)
+}
+
+type memWriter struct {
+	m      *Mem
+	name   string
+	buf    []byte
+	closed bool
+}
+
+func (w *memWriter) Write(p []byte) (int, error) {
+	if w.closed {
+		return 0, fmt.Errorf("write %s: %w", w.name, ErrClosed)
+	}
+	w.buf = append(w.buf, p...)
+	return len(p), nil
+}
+
+func (w *memWriter) Commit() error {
+	if w.closed {
+		return fmt.Errorf("commit %s: %w", w.name, ErrClosed)
+	}
+	w.closed = true
+	w.m.mu.Lock()
+	defer w.m.mu.Unlock()
+	if _, ok := w.m.blobs[w.name]; ok {
+		return fmt.Errorf("commit %s: %w", w.name, ErrExists)
+	}
+	w.m.blobs[w.name] = w.buf
+	return nil
+}
+
+func (w *memWriter) Abort() error {
+	w.closed, w.buf = true, nil
+	return nil
+}
+
+type memObject struct{ *bytes.Reader }
+
+func (o memObject) Size() int64  { return o.Reader.Size() }
+func (o memObject) Close() error { return nil }
