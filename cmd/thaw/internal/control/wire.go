@@ -1,0 +1,44 @@
+package control
+
+import (
+	"encoding/json"
+	"errors"
+
+	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+)
+
+// Progress of work that a server does for a command.
+type Progress struct {
+	Stage string `json:"stage"`
+	Done  int64  `json:"done"`
+	Total int64  `json:"total"` // 0: not known
+}
+
+// line is one line of an answer; exactly one of its fields is there.
+type line struct {
+	Progress *Progress       `json:"progress,omitempty"`
+	Result   json.RawMessage `json:"result,omitempty"`
+	Error    *WireError      `json:"error,omitempty"`
+}
+
+// WireError is an error as it crosses a process boundary: the name of its exit code, its message,
+// what to do about it.
+type WireError struct {
+	Name    string `json:"name"`
+	Message string `json:"message"`
+	Hint    string `json:"hint,omitempty"`
+}
+
+// Classify gives an error its exit code and its hint. The command line has one table for that.
+type Classify func(error) (exitcode.Code, string)
+
+// ToWire makes an error fit for the wire.
+func ToWire(err error, classify Classify) *WireError {
+	code, hint := classify(err)
+	return &WireError{Name: code.Name(), Message: err.Error(), Hint: hint}
+}
+
+// Err is the error again, with its exit code.
+func (w *WireError) Err() error {
+	return exitcode.WithHint(exitcode.ByName(w.Name), errors.New(w.Message), w.Hint)
+}
