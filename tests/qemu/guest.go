@@ -21,7 +21,7 @@ import (
 type Config struct {
 	QEMU, Kernel, Busybox string // paths; empty = found by Find
 	MemoryBytes           int64  // guest RAM; 0 = 512 MiB
-	PayloadBytes          int64  // files in the initramfs; 0 = 96 MiB
+	PayloadBytes          int64  // files in the initramfs; 0 = 112 MiB
 	Dir                   string // scratch: initramfs, RAM file of the first run; must exist
 	Log                   io.Writer
 }
@@ -31,7 +31,7 @@ func (c *Config) fill() error {
 		c.MemoryBytes = 512 << 20
 	}
 	if c.PayloadBytes == 0 {
-		c.PayloadBytes = 96 << 20
+		c.PayloadBytes = 112 << 20
 	}
 	if c.Log == nil {
 		c.Log = io.Discard

@@ -36,7 +36,7 @@ mkdir -p /data/copy
 i=0
 while read -r sum name; do
 	i=$((i + 1))
-	[ $((i % 3)) = 0 ] || continue
+	[ $((i % 8)) = 0 ] || continue
 	cp "$name" "/data/copy/$i"
 	echo "$sum  /data/copy/$i" >>/data/sums.copy
 done </sums.all
