@@ -1,0 +1,60 @@
+package index
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/thawfs/thaw/index/pack"
+)
+
+// Errors that callers decide on. They are wrapped with what was being done.
+var (
+	// ErrNotStore: the directory holds no store (or is not there).
+	ErrNotStore = errors.New("not a thaw store")
+	// ErrLocked: another process has the store open. Commands on a mounted store go through its server.
+	ErrLocked = errors.New("store is in use")
+	// ErrNotFound: no checkpoint, or no file of it, has this name.
+	ErrNotFound = errors.New("not found")
+	// ErrExists: the name is taken.
+	ErrExists = errors.New("exists already")
+	// ErrInUse: the checkpoint has open images.
+	ErrInUse = errors.New("checkpoint is in use")
+	// ErrClosed: the store or image was closed.
+	ErrClosed = errors.New("closed")
+)
+
+// CorruptError says which stored bytes are not what was written; never are such bytes handed out.
+type CorruptError = pack.CorruptError
+
+// VersionError is the answer to a store of another format than this program's.
+type VersionError struct {
+	Path      string
+	Got, Want int
+}
+
+func (e *VersionError) Error() string {
+	return fmt.Sprintf("store %s has format version %d; this program knows %d", e.Path, e.Got, e.Want)
+}
+
+// NameError says why a name can be no checkpoint's (or no file's) name.
+type NameError struct {
+	Name, Why string
+}
+
+func (e *NameError) Error() string { return fmt.Sprintf("invalid name %q: %s", e.Name, e.Why) }
+
+// ImageError says why a file can be no memory image.
+type ImageError struct {
+	Path, Why string
+	Err       error // may be nil
+}
+
+func (e *ImageError) Error() string {
+	s := fmt.Sprintf("%s is no memory image: %s", e.Path, e.Why)
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	return s
+}
+
+func (e *ImageError) Unwrap() error { return e.Err }
