@@ -1,0 +1,172 @@
+package pack
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+const (
+	// FrameBytes is how many bytes of pages a frame of a segment should hold.
+	FrameBytes = 1 << 20
+	// MaxFramePages bounds a frame.
+	MaxFramePages = 4096
+)
+
+// EncodedFrame is a frame of a segment ready to be appended. It can be used again once it was.
+type EncodedFrame struct {
+	codec codec
+	pages int
+	data  []byte // u32 length of the gfn list, the list, the compressed pages
+	raw   []byte
+}
+
+// Pages is the number of pages in the frame.
+func (f *EncodedFrame) Pages() int { return f.pages }
+
+// StoredBytes is the number of bytes that the frame takes in a pack.
+func (f *EncodedFrame) StoredBytes() int { return len(f.data) + crcSize }
+
+// EncodeFrame makes a frame of pages, each of 4096 bytes and pages[i] being the page with number
+// gfns[i]. The gfns must ascend.
+func (e *Encoder) EncodeFrame(dst *EncodedFrame, gfns []uint64, pages [][]byte) error {
+	if len(gfns) != len(pages) || len(pages) == 0 || len(pages) > MaxFramePages {
+		return fmt.Errorf("encode frame of %d pages and %d gfns", len(pages), len(gfns))
+	}
+	list, err := appendGFNs(nil, gfns)
+	if err != nil {
+		return err
+	}
+	dst.raw = dst.raw[:0]
+	for _, p := range pages {
+		if len(p) != PageSize {
+			return fmt.Errorf("encode frame: page of %d bytes", len(p))
+		}
+		dst.raw = append(dst.raw, p...)
+	}
+	s, err := e.get()
+	if err != nil {
+		return err
+	}
+	defer e.scratch.Put(s)
+	dst.pages = len(pages)
+	dst.data = binary.LittleEndian.AppendUint32(dst.data[:0], uint32(len(list)))
+	dst.data = append(dst.data, list...)
+	start := len(dst.data)
+	dst.codec = codecFrame
+	dst.data = s.frame.EncodeAll(dst.raw, dst.data)
+	if len(dst.data)-start >= len(dst.raw) {
+		dst.codec = codecRaw
+		dst.data = append(dst.data[:start], dst.raw...)
+	}
+	return nil
+}
+
+// appendGFNs writes ascending gfns as runs: gap since the end of the last run, length - 1.
+func appendGFNs(b []byte, gfns []uint64) ([]byte, error) {
+	var end uint64
+	for i := 0; i < len(gfns); {
+		j := i + 1
+		for j < len(gfns) && gfns[j] == gfns[j-1]+1 {
+			j++
+		}
+		if gfns[i] < end || gfns[i] > maxGFN {
+			return nil, fmt.Errorf("encode frame: gfn %d after %d", gfns[i], end)
+		}
+		b = binary.AppendUvarint(b, gfns[i]-end)
+		b = binary.AppendUvarint(b, uint64(j-i-1))
+		end = gfns[j-1] + 1
+		i = j
+	}
+	return b, nil
+}
+
+// maxGFN bounds guest frame numbers: 2^52 pages are the whole of a 64-bit address space.
+const maxGFN = 1<<52 - 1
+
+// parseGFNs is the inverse of appendGFNs: exactly n gfns, appended to dst.
+func parseGFNs(dst []uint64, b []byte, n int) ([]uint64, error) {
+	var gfn uint64
+	for n > 0 {
+		gap, i := binary.Uvarint(b)
+		if i <= 0 || gap > maxGFN {
+			return nil, errDirectory
+		}
+		count, j := binary.Uvarint(b[i:])
+		if j <= 0 || count >= uint64(n) {
+			return nil, errDirectory
+		}
+		b = b[i+j:]
+		gfn += gap
+		for range count + 1 {
+			dst = append(dst, gfn)
+			gfn++
+		}
+		n -= int(count) + 1
+		if gfn > maxGFN+1 {
+			return nil, errDirectory
+		}
+	}
+	if len(b) != 0 {
+		return nil, errDirectory
+	}
+	return dst, nil
+}
+
+// AppendFrame adds a frame and gives its number in the pack.
+func (w *Writer) AppendFrame(f *EncodedFrame) (frame int, err error) {
+	return w.appendItem(&w.dir.frames, saltFrame, itemEntry{codec: f.codec, raw: uint32(f.pages)}, f.data)
+}
+
+// FrameInfo describes a frame.
+type FrameInfo struct {
+	Pages  int
+	Offset int64 // in the pack, bytes
+	Stored int64 // bytes in the pack
+}
+
+// Frames is the number of frames.
+func (r *Reader) Frames() int { return len(r.dir.frames) }
+
+// Frame describes frame i.
+func (r *Reader) Frame(i int) FrameInfo {
+	it := r.dir.frames[i]
+	return FrameInfo{Pages: int(it.raw), Offset: int64(it.off), Stored: int64(it.stored)}
+}
+
+// Frame is the content of a frame: Pages[i*4096:] is the page with number GFNs[i]. It is meant to be
+// used for one ReadFrame after another, and keeps its memory.
+type Frame struct {
+	GFNs  []uint64
+	Pages []byte
+	in    []byte
+}
+
+// ReadFrame reads frame i into f: one read of the blob.
+func (r *Reader) ReadFrame(i int, f *Frame) error {
+	what := func() string { return fmt.Sprintf("frame %d", i) }
+	if i < 0 || i >= len(r.dir.frames) {
+		return r.corrupt(what(), fmt.Errorf("there are %d", len(r.dir.frames)))
+	}
+	it := r.dir.frames[i]
+	if it.raw > MaxFramePages || it.stored < crcSize+4 {
+		return r.corrupt(what(), errDecodedSize)
+	}
+	f.in = grown(f.in, zstdPrefix+int(it.stored))
+	in, err := r.item(it, f.in, saltFrame, uint32(i))
+	if err != nil {
+		return r.itemError(what(), err)
+	}
+	list := in[zstdPrefix:]
+	n := binary.LittleEndian.Uint32(list)
+	if uint64(n) > uint64(len(list)-4) {
+		return r.corrupt(what(), errDirectory)
+	}
+	if f.GFNs, err = parseGFNs(f.GFNs[:0], list[4:4+n], int(it.raw)); err != nil {
+		return r.corrupt(what(), err)
+	}
+	f.Pages = grown(f.Pages, int(it.raw)*PageSize)
+	if err := r.dec.decode(it.codec, f.Pages, in[4+n:]); err != nil {
+		return r.corrupt(what(), err)
+	}
+	return nil
+}

@@ -1,0 +1,211 @@
+package pack
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/thawfs/thaw/index/blob"
+)
+
+// maxRecord bounds a record, in bytes.
+const maxRecord = 64 << 20
+
+var errFinished = errors.New("pack writer is finished")
+
+// Writer writes one pack. It is used by one goroutine. After an error it gives that error for ever,
+// and the pack must be aborted.
+type Writer struct {
+	blob   blob.Writer
+	buf    *bufio.Writer
+	size   uint64 // bytes written so far
+	dir    directory
+	hashes []byte
+	head   header
+	zstd   *zstd.Encoder
+	err    error // sticky
+}
+
+// NewWriter begins a pack in w, which it owns from now on. number is 1..MaxNumber.
+func NewWriter(w blob.Writer, number uint64, generation uint32) (*Writer, error) {
+	if number == 0 || number > MaxNumber {
+		return nil, fmt.Errorf("pack number %d: want 1 to %d", number, uint64(MaxNumber))
+	}
+	z, err := newZstdEncoder(zstd.SpeedDefault, 1<<20)
+	if err != nil {
+		return nil, fmt.Errorf("make zstd encoder: %w", err)
+	}
+	pw := &Writer{
+		blob: w, buf: bufio.NewWriterSize(w, 1<<20), zstd: z,
+		head: header{version: formatVersion, number: number, generation: generation},
+	}
+	pw.write(pw.head.append(nil))
+	return pw, pw.err
+}
+
+// Number is the number of the pack.
+func (w *Writer) Number() uint64 { return w.head.number }
+
+// Slots is the number of slots given out so far: the slot of the next page.
+func (w *Writer) Slots() int { return len(w.dir.slots) }
+
+// StoredBytes is about how large the pack would be if it were finished now.
+func (w *Writer) StoredBytes() int64 {
+	return int64(w.size) + footerSize + int64(len(w.hashes)) + 3*int64(len(w.dir.slots)) +
+		16*int64(len(w.dir.records)+len(w.dir.frames))
+}
+
+func (w *Writer) write(parts ...[]byte) {
+	for _, p := range parts {
+		if w.err != nil {
+			return
+		}
+		n, err := w.buf.Write(p)
+		w.size += uint64(n)
+		if err != nil {
+			w.err = fmt.Errorf("write pack %d: %w", w.head.number, err)
+		}
+	}
+}
+
+// room says whether n bytes more and their part of the directory fit.
+func (w *Writer) room(n int) error {
+	if w.err != nil {
+		return w.err
+	}
+	if w.StoredBytes()+int64(n)+1<<20 > MaxBytes {
+		return ErrFull
+	}
+	return nil
+}
+
+// AppendBlock adds a block; hashes has one entry a page. It gives the slot of the first page, the
+// others follow. ErrFull leaves the Writer as it was.
+func (w *Writer) AppendBlock(b *EncodedBlock, hashes []Hash) (first uint32, err error) {
+	if len(hashes) != b.pages || b.pages == 0 {
+		return 0, fmt.Errorf("append block: %d pages, %d hashes", b.pages, len(hashes))
+	}
+	if err := w.room(b.StoredBytes()); err != nil {
+		return 0, err
+	}
+	if len(w.dir.slots)+b.pages > MaxSlots {
+		return 0, ErrFull
+	}
+	first = uint32(len(w.dir.slots))
+	blk := blockEntry{first: first, off: uint32(w.size)}
+	for _, u := range b.units {
+		w.appendUnit(u.codec, u.pages, b.data[u.off:u.end])
+	}
+	blk.end = uint32(w.size)
+	w.dir.blocks = append(w.dir.blocks, blk)
+	for i := range hashes {
+		w.hashes = append(w.hashes, hashes[i][:]...)
+	}
+	return first, w.err
+}
+
+// appendUnit writes a unit and its checksum, or nothing at all for a dead one.
+func (w *Writer) appendUnit(c codec, pages int, data []byte) {
+	slot, off := uint32(len(w.dir.slots)), w.size
+	if c != codecDead {
+		var crc [crcSize]byte
+		binary.LittleEndian.PutUint32(crc[:], checksum(data, saltUnit, w.head.number, slot))
+		w.write(data, crc[:])
+	}
+	for i := range pages {
+		w.dir.slots = append(w.dir.slots, slotEntry{
+			off: uint32(off), len: uint16(w.size - off), codec: c, pos: uint8(pages-1)<<4 | uint8(i),
+		})
+	}
+}
+
+// AppendRecord adds bytes that the store wants kept beside the pages: leaves, files, roots. kind is
+// the caller's. The record is compressed if that helps. It gives the record's number in the pack.
+func (w *Writer) AppendRecord(kind uint32, data []byte) (record int, err error) {
+	if len(data) > maxRecord {
+		return 0, fmt.Errorf("append record of %d bytes: want at most %d", len(data), maxRecord)
+	}
+	c, stored := codecRaw, data
+	if z := w.zstd.EncodeAll(data, nil); len(z) < len(data) {
+		c, stored = codecFrame, z
+	}
+	return w.appendItem(&w.dir.records, saltRecord, itemEntry{
+		kind: kind, codec: c, raw: uint32(len(data)),
+	}, stored)
+}
+
+func (w *Writer) appendItem(to *[]itemEntry, salt uint64, it itemEntry, data []byte) (int, error) {
+	if err := w.room(len(data) + crcSize); err != nil {
+		return 0, err
+	}
+	n := len(*to)
+	if n >= MaxSlots {
+		return 0, ErrFull
+	}
+	it.off = uint32(w.size)
+	if it.codec != codecDead {
+		var crc [crcSize]byte
+		binary.LittleEndian.PutUint32(crc[:], checksum(data, salt, w.head.number, uint32(n)))
+		w.write(data, crc[:])
+	}
+	it.stored = uint32(w.size) - it.off
+	*to = append(*to, it)
+	return n, w.err
+}
+
+// Finish writes directory and footer and commits the blob. It gives the size of the pack in bytes.
+// After an error nothing of the pack is visible.
+func (w *Writer) Finish() (int64, error) {
+	f := footer{
+		version: formatVersion, number: w.head.number, generation: w.head.generation,
+		slots: uint32(len(w.dir.slots)), blocks: uint32(len(w.dir.blocks)),
+		records: uint32(len(w.dir.records)), frames: uint32(len(w.dir.frames)),
+	}
+	dir := w.dir.append(nil)
+	f.dir = section{off: w.size, len: uint32(len(dir)), crc: crc32.Checksum(dir, crcTable)}
+	f.hashes = section{
+		off: w.size + uint64(len(dir)), len: uint32(len(w.hashes)),
+		crc: crc32.Checksum(w.hashes, crcTable),
+	}
+	f.size = f.hashes.off + uint64(len(w.hashes)) + footerSize
+	if w.err == nil {
+		w.err = w.verify(f, dir)
+	}
+	w.write(dir, w.hashes, f.append(nil))
+	if w.err == nil {
+		w.err = w.buf.Flush()
+	}
+	if w.err == nil {
+		w.err = w.blob.Commit()
+	}
+	if w.err != nil {
+		err := fmt.Errorf("finish pack %d: %w", w.head.number, w.err)
+		_ = w.Abort()
+		return 0, err
+	}
+	w.err = errFinished
+	return int64(f.size), nil
+}
+
+// verify reads the directory back before it is written: what a reader would refuse must not be
+// committed.
+func (w *Writer) verify(f footer, dir []byte) error {
+	if err := f.check(int64(f.size)); err != nil {
+		return err
+	}
+	_, err := parseDirectory(dir, f)
+	return err
+}
+
+// Abort gives the pack up. After Finish it does nothing, so it can be deferred.
+func (w *Writer) Abort() error {
+	if w.err == errFinished {
+		return nil
+	}
+	w.err = errFinished
+	return w.blob.Abort()
+}
