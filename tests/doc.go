@@ -1,0 +1,21 @@
+// Package tests holds what crosses the parts of thaw: nothing here is imported by them.
+//
+//	tests/run           every check and every test, one command; .ci/run calls it
+//	tests               the architecture test: who may import whom, where unsafe is, what is there
+//	tests/qemu          a real Linux under QEMU that checks its own data: boot, save, restore
+//	tests/e2e           end to end with the built `thaw`: QEMU and KVM guests restored from mounts,
+//	                    failing closed, hostile input, read patterns with fio, many opens at once
+//	tests/perf          measurements against peers, side by side in one run, with its own commands
+//	tests/internal      helpers: processes that cannot outlive a test, a client process that maps
+//	                    files of a mount, the built binary, the summary of a run
+//
+// # Rules of every test that mounts
+//
+// The server is a process of its own; so is every client that maps or reads through the mount:
+// the test process itself never does, because a Go program that faults on a mount whose server
+// has died cannot be stopped any more. Everything has a time limit, and what a test has started or
+// mounted is gone when it ends, also when it fails: processes by pid, mounts by umount, and where
+// a client hangs in the kernel, by aborting the FUSE connection of that very mount.
+//
+// A test skips only for what the host lacks, and says what.
+package tests
