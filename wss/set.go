@@ -1,0 +1,203 @@
+package wss
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"time"
+)
+
+// PageSize is the size of a guest page in bytes.
+const PageSize = 4096
+
+// Limits that hold for every set, so that a hostile file cannot make its reader spend memory or
+// time without end.
+const (
+	// MaxImagePages is the largest image that a set can describe (4 PiB).
+	MaxImagePages = 1 << 40
+	// MaxRuns is the largest number of runs in a set: 16 GiB if every run were a single page.
+	MaxRuns = 4 << 20
+	// MaxVCPU is the highest vCPU number.
+	MaxVCPU = 1<<16 - 1
+	// MaxTime is the latest time and the longest window that a set can hold.
+	MaxTime = 100 * 365 * 24 * time.Hour
+)
+
+// ErrBadSet matches (errors.Is) every error about a working set that is malformed, does not fit
+// its image, or is beyond the limits.
+var ErrBadSet = errors.New("bad working set")
+
+// Source says how a run came to be known. It is one word of [a-z0-9-], 1..32 bytes.
+type Source string
+
+// The sources that thaw knows; a reader keeps others as they are.
+const (
+	SourceRead   Source = "read"   // what a lazy restore read on demand (any VMM)
+	SourceAccess Source = "access" // access bits of the guest's page tables, before the checkpoint
+	SourceTrace  Source = "trace"  // memory accesses traced just after the checkpoint
+)
+
+// NoVCPU is the VCPU of a run whose vCPU is not known.
+const NoVCPU = -1
+
+// Run is Count pages from GFN on, first touched in ascending order at (or just after) At.
+type Run struct {
+	GFN, Count uint64
+	At         time.Duration // since the start of the recording, whole microseconds
+	Source     Source
+	VCPU       int // NoVCPU: not known
+}
+
+// End is the first gfn after the run.
+func (r Run) End() uint64 { return r.GFN + r.Count }
+
+// Field is a header line of the record that this package has no name for.
+type Field struct{ Key, Value string }
+
+// Set is a working set: which pages a machine touched, in first-touch order. Within one source
+// every page stands at most once; several sources may lie side by side in one set.
+type Set struct {
+	ImagePages uint64        // size of the image that the gfns belong to
+	Window     time.Duration // how long was recorded; 0: not known
+	Way        string        // how, in words ("read trace, 4 KiB"); one line
+	Created    time.Time     // zero: not known
+	Runs       []Run         // in first-touch order
+	Extra      []Field       // unknown header lines, kept in order
+}
+
+// Pages is the number of distinct pages in the set, whatever the source.
+func (s *Set) Pages() uint64 {
+	var n, next uint64
+	for _, r := range s.byGFN() {
+		if r.End() <= next {
+			continue
+		}
+		n += r.End() - max(r.GFN, next)
+		next = r.End()
+	}
+	return n
+}
+
+// Bytes is the guest memory in the set.
+func (s *Set) Bytes() int64 { return int64(s.Pages()) * PageSize }
+
+// Sources lists the sources that occur, sorted.
+func (s *Set) Sources() []Source {
+	var all []Source
+	for _, r := range s.Runs {
+		if !slices.Contains(all, r.Source) {
+			all = append(all, r.Source)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// GFNs goes through the pages in first-touch order, each page once: a page that a second source
+// names again is left out there. The set must be valid.
+func (s *Set) GFNs() iter.Seq[uint64] {
+	return func(yield func(uint64) bool) {
+		seen := NewBitmap(s.ImagePages)
+		for _, r := range s.Runs {
+			for gfn := r.GFN; gfn < r.End(); gfn++ {
+				if seen.Set(gfn) && !yield(gfn) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Bitmap returns the pages of the set as a bitmap. The set must be valid.
+func (s *Set) Bitmap() *Bitmap {
+	b := NewBitmap(s.ImagePages)
+	for _, r := range s.Runs {
+		b.SetRange(r.GFN, r.Count)
+	}
+	return b
+}
+
+// Validate checks that the set is well formed and belongs to an image of that many pages. It needs
+// memory for the runs, not for the pages that they claim. Its errors match ErrBadSet.
+func (s *Set) Validate(imagePages uint64) error {
+	switch {
+	case s.ImagePages != imagePages:
+		return badSet("it was recorded of an image of %d pages, this image has %d",
+			s.ImagePages, imagePages)
+	case s.ImagePages == 0 || s.ImagePages > MaxImagePages:
+		return badSet("an image of %d pages (1 to %d can be)", s.ImagePages, uint64(MaxImagePages))
+	case s.Window < 0 || s.Window > MaxTime:
+		return badSet("window of %v", s.Window)
+	case len(s.Runs) > MaxRuns:
+		return badSet("%d runs, at most %d can be", len(s.Runs), MaxRuns)
+	}
+	if err := s.checkHeader(); err != nil {
+		return err
+	}
+	for i, r := range s.Runs {
+		if err := r.check(s.ImagePages); err != nil {
+			return badSet("run %d: %v", i, err)
+		}
+	}
+	return s.checkOverlap()
+}
+
+// check tests one run by itself.
+func (r Run) check(imagePages uint64) error {
+	switch {
+	case r.Count == 0:
+		return errors.New("no pages")
+	case r.GFN >= imagePages || r.Count > imagePages-r.GFN:
+		return fmt.Errorf("%d pages from gfn %d reach beyond the image's %d",
+			r.Count, r.GFN, imagePages)
+	case r.At < 0 || r.At > MaxTime:
+		return fmt.Errorf("time %v", r.At)
+	case r.VCPU < NoVCPU || r.VCPU > MaxVCPU:
+		return fmt.Errorf("vCPU %d", r.VCPU)
+	case !r.Source.valid():
+		return fmt.Errorf("%.40q is no name for a source", string(r.Source))
+	}
+	return nil
+}
+
+func (s Source) valid() bool {
+	if len(s) == 0 || len(s) > 32 {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return false
+		}
+	}
+	return true
+}
+
+// checkOverlap finds a page that one source names twice. Without this a few runs of a hostile file
+// could claim an image over and over, and whoever goes through the pages would never come to an end.
+func (s *Set) checkOverlap() error {
+	sorted := slices.Clone(s.Runs)
+	slices.SortFunc(sorted, func(a, b Run) int {
+		return cmp.Or(cmp.Compare(a.Source, b.Source), cmp.Compare(a.GFN, b.GFN))
+	})
+	for i := 1; i < len(sorted); i++ {
+		a, b := sorted[i-1], sorted[i]
+		if a.Source == b.Source && b.GFN < a.End() {
+			return badSet("gfn %d stands there twice (source %s)", b.GFN, b.Source)
+		}
+	}
+	return nil
+}
+
+// byGFN returns the runs in ascending order of gfn.
+func (s *Set) byGFN() []Run {
+	sorted := slices.Clone(s.Runs)
+	slices.SortFunc(sorted, func(a, b Run) int { return cmp.Compare(a.GFN, b.GFN) })
+	return sorted
+}
+
+func badSet(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrBadSet, fmt.Sprintf(format, args...))
+}
