@@ -213,15 +213,15 @@ func percent(f float64) string {
 	return fmt.Sprintf("%.1f %%", f*100)
 }
 
-// humanSeconds prints three digits that matter, but no exponent: "0.0123 s", "1.5 s", "32 s".
+// humanSeconds prints three digits that matter and no exponent: "1.67 ms", "0.123 s", "32 s".
 func humanSeconds(d time.Duration) string {
 	s := d.Seconds()
 	switch {
 	case s >= 100:
 		return fmt.Sprintf("%.0f s", s)
-	case s >= 0.001 || s == 0:
+	case s >= 0.01 || s <= 0:
 		return fmt.Sprintf("%.3g s", s)
 	default:
-		return fmt.Sprintf("%.4f s", s)
+		return fmt.Sprintf("%.3g ms", s*1000)
 	}
 }
