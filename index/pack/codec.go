@@ -77,10 +77,14 @@ func stripZstd(frame []byte, size int) (body []byte, ok bool) {
 	return body, bytes.Equal(want[:], frame[:zstdPrefix])
 }
 
+// slack is how far zstd may write behind the end, in bytes.
+const slack = 16
+
 var errDecodedSize = errors.New("decodes to another size")
 
 // decode gives dst its content from src. frame is src with zstdPrefix bytes of room before it; it
-// is used for codecZstd only. dst is filled whole or an error is given.
+// is used for codecZstd only. dst is filled whole or an error is given. Up to slack bytes behind dst
+// may be overwritten, if it has the capacity: zstd decodes a fifth faster when it may.
 func (d *Decoder) decode(c codec, dst, frame []byte) error {
 	src := frame[zstdPrefix:]
 	switch c {
@@ -95,7 +99,7 @@ func (d *Decoder) decode(c codec, dst, frame []byte) error {
 			putZstdPrefix(frame, len(dst), len(src))
 			src = frame
 		}
-		out, err := d.zstd.DecodeAll(src, dst[:0:len(dst)])
+		out, err := d.zstd.DecodeAll(src, dst[:0:min(cap(dst), len(dst)+slack)])
 		if err != nil {
 			return err
 		}
@@ -118,8 +122,9 @@ func (d *Decoder) decode(c codec, dst, frame []byte) error {
 }
 
 // newZstdEncoder makes an encoder of frames as stripZstd likes them.
-func newZstdEncoder(level zstd.EncoderLevel, window int) (*zstd.Encoder, error) {
+func newZstdEncoder(level zstd.EncoderLevel, window int, allLiterals bool) (*zstd.Encoder, error) {
 	return zstd.NewWriter(nil, zstd.WithEncoderLevel(level), zstd.WithEncoderCRC(false),
 		zstd.WithSingleSegment(true), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(window),
-		zstd.WithZeroFrames(true), zstd.WithLowerEncoderMem(true))
+		zstd.WithAllLitEntropyCompression(allLiterals), zstd.WithZeroFrames(true),
+		zstd.WithLowerEncoderMem(true))
 }

@@ -41,7 +41,7 @@ func (d *Decoder) get() *decoderScratch {
 	}
 	return &decoderScratch{
 		in:   make([]byte, zstdPrefix+maxUnitPages*PageSize+crcSize),
-		unit: make([]byte, maxUnitPages*PageSize),
+		unit: make([]byte, maxUnitPages*PageSize+slack),
 	}
 }
 

@@ -17,7 +17,7 @@ const maxBlockPages = 1024
 // Encoder turns pages into units and frames. It may be used by many goroutines at once, and what it
 // gives depends on nothing but its arguments and profile.
 type Encoder struct {
-	profile Profile
+	tuning  tuning
 	scratch sync.Pool // of *encoderScratch
 }
 
@@ -26,7 +26,7 @@ func NewEncoder(p Profile) (*Encoder, error) {
 	if int(p) >= len(profileNames) {
 		return nil, fmt.Errorf("unknown %v", p)
 	}
-	return &Encoder{profile: p}, nil
+	return &Encoder{tuning: tunings[p]}, nil
 }
 
 // encoderScratch is what one encoding needs: compressors, and a place to put pages side by side.
@@ -34,17 +34,18 @@ type encoderScratch struct {
 	unit  *zstd.Encoder
 	frame *zstd.Encoder
 	raw   []byte
+	out   []byte
 }
 
 func (e *Encoder) get() (*encoderScratch, error) {
 	if s, ok := e.scratch.Get().(*encoderScratch); ok {
 		return s, nil
 	}
-	unit, err := newZstdEncoder(zstd.SpeedDefault, 32<<10)
+	unit, err := newZstdEncoder(e.tuning.level, 32<<10, true)
 	if err != nil {
 		return nil, fmt.Errorf("make zstd encoder: %w", err)
 	}
-	frame, err := newZstdEncoder(zstd.SpeedDefault, 2<<20)
+	frame, err := newZstdEncoder(e.tuning.frameLevel, 2<<20, false)
 	if err != nil {
 		return nil, fmt.Errorf("make zstd encoder: %w", err)
 	}
@@ -90,45 +91,56 @@ func (e *Encoder) EncodeBlock(dst *EncodedBlock, pages [][]byte) error {
 	}
 	defer e.scratch.Put(s)
 	dst.pages, dst.data, dst.units = len(pages), dst.data[:0], dst.units[:0]
-	per := e.unitPages()
-	for len(pages) > 0 {
-		n := min(per, len(pages))
-		raw := pages[0]
-		if n > 1 {
-			s.raw = s.raw[:0]
-			for _, p := range pages[:n] {
-				s.raw = append(s.raw, p...)
-			}
-			raw = s.raw
-		}
-		e.encodeUnit(s, dst, raw, n)
-		pages = pages[n:]
+	for n := 1; len(pages) > 0; {
+		n = min(n, len(pages))
+		used, size := e.encodeUnit(s, dst, pages[:n])
+		pages = pages[used:]
+		n = e.tuning.next(size / used)
 	}
 	return nil
 }
 
-// unitPages is how many pages the encoder puts into one unit.
-func (e *Encoder) unitPages() int { return 1 }
+// encodeUnit appends one unit to dst, of all the pages or, where they do not compress well enough
+// to stand the larger unit, of some of the first. It gives how many, and the bytes of the unit.
+func (e *Encoder) encodeUnit(s *encoderScratch, dst *EncodedBlock, pages [][]byte) (used, size int) {
+	raw := pages[0]
+	if len(pages) > 1 {
+		s.raw = s.raw[:0]
+		for _, p := range pages {
+			s.raw = append(s.raw, p...)
+		}
+		raw = s.raw
+	}
+	n := len(pages)
+	var c codec
+	var data []byte
+	for {
+		raw = raw[:n*PageSize]
+		c, data = e.compress(s, raw)
+		if n == 1 || len(data) <= e.tuning.limit(n) {
+			break
+		}
+		n /= 2
+	}
+	dst.add(c, n, data)
+	return n, len(data)
+}
 
-// encodeUnit appends one unit to dst: compressed if that saves anything worth a decoding.
-func (e *Encoder) encodeUnit(s *encoderScratch, dst *EncodedBlock, raw []byte, pages int) {
-	off := len(dst.data)
-	c := codecRaw
+// compress gives raw as the encoder would store it: compressed if that saves enough to be worth a
+// decoding. The bytes are valid until s is used again.
+func (e *Encoder) compress(s *encoderScratch, raw []byte) (codec, []byte) {
 	worth := len(raw) - len(raw)/16
-	if e.profile == ProfileFast {
-		dst.data = append(dst.data, make([]byte, s2.MaxEncodedLen(len(raw)))...)
-		if b := s2.Encode(dst.data[off:], raw); len(b) < worth {
-			c, dst.data = codecS2, dst.data[:off+len(b)]
+	if e.tuning.codec == codecS2 {
+		s.out = grown(s.out, s2.MaxEncodedLen(len(raw)))
+		b := e.tuning.s2(s.out, raw)
+		if len(b) < worth {
+			return codecS2, b
 		}
-	} else {
-		dst.data = s.unit.EncodeAll(raw, dst.data)
-		if body, ok := stripZstd(dst.data[off:], len(raw)); ok && len(body) < worth {
-			c = codecZstd
-			dst.data = dst.data[:off+copy(dst.data[off:], body)]
-		}
+		return codecRaw, raw
 	}
-	if c == codecRaw {
-		dst.data = append(dst.data[:off], raw...)
+	s.out = s.unit.EncodeAll(raw, s.out[:0])
+	if body, ok := stripZstd(s.out, len(raw)); ok && len(body) < worth {
+		return codecZstd, body
 	}
-	dst.units = append(dst.units, encodedUnit{codec: c, pages: pages, off: off, end: len(dst.data)})
+	return codecRaw, raw
 }

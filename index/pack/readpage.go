@@ -21,7 +21,7 @@ func (r *Reader) ReadPage(slot uint32, dst []byte) error {
 	if err := r.read(in[zstdPrefix:], int64(e.off)); err != nil {
 		return err
 	}
-	return r.unit(s, e, slot, in, e.index(), dst[:PageSize])
+	return r.unit(s, e, slot, in, e.index(), dst[:PageSize:PageSize])
 }
 
 // unit checks and decodes one unit that was read into in (behind zstdPrefix bytes of room), and
@@ -34,13 +34,13 @@ func (r *Reader) unit(s *decoderScratch, e slotEntry, slot uint32, in []byte, pa
 		return r.slotError(slot, errChecksum)
 	}
 	out := dst
-	if len(dst) != e.pages()*PageSize {
+	if len(dst) != e.pages()*PageSize || cap(dst) < len(dst)+slack {
 		out = s.unit[:e.pages()*PageSize]
 	}
 	if err := r.dec.decode(e.codec, out, in[:end]); err != nil {
 		return r.slotError(slot, err)
 	}
-	if len(dst) != len(out) {
+	if &dst[0] != &out[0] {
 		copy(dst, out[page*PageSize:])
 	}
 	return nil
@@ -54,8 +54,8 @@ func (r *Reader) slotError(slot uint32, err error) error {
 const maxReadBytes = 1 << 20
 
 // ReadBlock reads all pages of a block into dst, which has room for them (BlockSlots says how many
-// there are): slot first+i goes to dst[i*4096:]. The bytes of dead slots are left as they were. One
-// read of the blob, every unit decoded once.
+// there are): slot first+i goes to dst[i*4096:]. The bytes of dead slots are undefined. One read
+// of the blob, every unit decoded once.
 func (r *Reader) ReadBlock(block int, dst []byte) error {
 	if block < 0 || block >= len(r.dir.blocks) {
 		return r.corrupt(fmt.Sprintf("block %d", block), fmt.Errorf("there are %d", len(r.dir.blocks)))
@@ -68,8 +68,8 @@ func (r *Reader) ReadBlock(block int, dst []byte) error {
 }
 
 // ReadSlots reads consecutive slots from first on into dst, whose size in pages says how many: slot
-// first+i goes to dst[i*4096:]. The bytes of dead slots are left as they were. Slots that lie
-// together are read together, up to 1 MiB at a time, and every unit is decoded once.
+// first+i goes to dst[i*4096:]. The bytes of dead slots are undefined. Slots that lie together
+// are read together, up to 1 MiB at a time, and every unit is decoded once.
 func (r *Reader) ReadSlots(first uint32, dst []byte) error {
 	if len(dst)%PageSize != 0 {
 		return fmt.Errorf("read slots of pack %s: %d bytes are not pages", r.name, len(dst))
@@ -78,6 +78,7 @@ func (r *Reader) ReadSlots(first uint32, dst []byte) error {
 	if end > uint64(len(r.dir.slots)) {
 		return r.slotError(uint32(end-1), fmt.Errorf("there are %d", len(r.dir.slots)))
 	}
+	dst = dst[:len(dst):len(dst)] // decoding may go beyond a page, but not beyond dst
 	s := r.dec.get()
 	defer r.dec.scratch.Put(s)
 	for slot := first; uint64(slot) < end; {

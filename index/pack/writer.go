@@ -35,7 +35,7 @@ func NewWriter(w blob.Writer, number uint64, generation uint32) (*Writer, error)
 	if number == 0 || number > MaxNumber {
 		return nil, fmt.Errorf("pack number %d: want 1 to %d", number, uint64(MaxNumber))
 	}
-	z, err := newZstdEncoder(zstd.SpeedDefault, 1<<20)
+	z, err := newZstdEncoder(zstd.SpeedDefault, 1<<20, true)
 	if err != nil {
 		return nil, fmt.Errorf("make zstd encoder: %w", err)
 	}

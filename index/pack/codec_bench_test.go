@@ -1,0 +1,168 @@
+package pack
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/klauspost/compress/s2"
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/thawfs/thaw/index/blob"
+)
+
+var imageFlag = flag.String("image", "", "guest memory image for the benchmarks (default: synthetic pages)")
+
+// benchPages gives what a store would keep of the image: its pages in physical order, without zero
+// pages and without duplicates.
+func benchPages(b *testing.B) [][]byte {
+	b.Helper()
+	if *imageFlag == "" {
+		b.Log("no -image: synthetic pages, whose figures say little about guest memory")
+		rng := rand.New(rand.NewPCG(1, 1))
+		pages := make([][]byte, 4096)
+		for i := range pages {
+			pages[i] = testPage(rng)
+		}
+		return pages
+	}
+	image, err := os.ReadFile(*imageFlag)
+	if err != nil {
+		b.Fatal(err)
+	}
+	hasher := NewHasher(HashKey{})
+	seen := make(map[Hash]bool)
+	var pages [][]byte
+	zero := make([]byte, PageSize)
+	for p := range slices.Chunk(image[:len(image)/PageSize*PageSize], PageSize) {
+		if h := hasher.Sum(p); !seen[h] && !bytes.Equal(p, zero) {
+			seen[h] = true
+			pages = append(pages, p)
+		}
+	}
+	return pages
+}
+
+// benchPack writes all pages into a pack in a directory and gives a reader of it, with the time that
+// encoding took.
+func benchPack(b *testing.B, t tuning, pages [][]byte) (*Reader, time.Duration) {
+	b.Helper()
+	ctx := context.Background()
+	store, err := blob.OpenDir(b.TempDir())
+	if err != nil {
+		b.Fatal(err)
+	}
+	bw, err := store.Create(ctx, Name(1, 0))
+	if err != nil {
+		b.Fatal(err)
+	}
+	w, err := NewWriter(bw, 1, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	enc := &Encoder{tuning: t}
+	var eb EncodedBlock
+	var encoding time.Duration
+	hashes := make([]Hash, BlockPages)
+	for block := range slices.Chunk(pages, BlockPages) {
+		start := time.Now()
+		if err := enc.EncodeBlock(&eb, block); err != nil {
+			b.Fatal(err)
+		}
+		encoding += time.Since(start)
+		if _, err := w.AppendBlock(&eb, hashes[:len(block)]); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if _, err := w.Finish(); err != nil {
+		b.Fatal(err)
+	}
+	obj, err := store.Open(ctx, Name(1, 0))
+	if err != nil {
+		b.Fatal(err)
+	}
+	dec, err := NewDecoder()
+	if err != nil {
+		b.Fatal(err)
+	}
+	r, err := Open(obj, Name(1, 0), dec)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { r.Close(); dec.Close() })
+	return r, encoding
+}
+
+// BenchmarkCodec is what the choices in tuning.go were made by: for each way to store pages the
+// bytes per page (checksums, directory and hashes included), the speed of encoding on one core, and
+// the time of ReadPage of a random page with the pack in the page cache.
+//
+//	go test -run - -bench Codec -benchtime 50000x ./index/pack -image FILE
+func BenchmarkCodec(b *testing.B) {
+	pages := benchPages(b)
+	type candidate struct {
+		name string
+		tuning
+	}
+	var all []candidate
+	for _, level := range []zstd.EncoderLevel{zstd.SpeedFastest, zstd.SpeedDefault, zstd.SpeedBetterCompression} {
+		for _, l := range benchLimits {
+			all = append(all, candidate{fmt.Sprintf("zstd-%v/%s", level, l.name),
+				tuning{codec: codecZstd, level: level, limits: l.limits}})
+		}
+	}
+	for name, f := range map[string]func(dst, src []byte) []byte{"s2": s2.Encode, "s2-better": s2.EncodeBetter} {
+		for _, l := range benchLimits {
+			all = append(all, candidate{fmt.Sprintf("%s/%s", name, l.name),
+				tuning{codec: codecS2, level: zstd.SpeedFastest, s2: f, limits: l.limits}})
+		}
+	}
+	for _, c := range all {
+		c.frameLevel = zstd.SpeedFastest
+		b.Run(c.name, func(b *testing.B) { benchReadPage(b, c.tuning, pages) })
+	}
+}
+
+var benchLimits = []struct {
+	name   string
+	limits [3]int
+}{
+	{"4K", [3]int{}},
+	{"8K", [3]int{maxUnitPages * PageSize, 0, 0}},
+	{"16K", [3]int{maxUnitPages * PageSize, maxUnitPages * PageSize, 0}},
+	{"512", [3]int{512, 512, 512}},
+	{"1024,512", [3]int{1024, 512, 512}},
+	{"1024", [3]int{1024, 1024, 1024}},
+	{"1536,1024,512", [3]int{1536, 1024, 512}},
+	{"1536", [3]int{1536, 1536, 1536}},
+	{"2048,1536,1024", [3]int{2048, 1536, 1024}},
+}
+
+func benchReadPage(b *testing.B, t tuning, pages [][]byte) {
+	r, encoding := benchPack(b, t, pages)
+	rng := rand.New(rand.NewPCG(3, 4))
+	dst := make([]byte, PageSize)
+	took := make([]time.Duration, 0, b.N)
+	for b.Loop() {
+		slot := rng.IntN(len(pages))
+		start := time.Now()
+		if err := r.ReadPage(uint32(slot), dst); err != nil {
+			b.Fatal(err)
+		}
+		took = append(took, time.Since(start))
+	}
+	slices.Sort(took)
+	us := func(q float64) float64 { return float64(took[int(q*float64(len(took)-1))]) / 1e3 }
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(float64(r.Size())/float64(len(pages)), "B/page")
+	b.ReportMetric(float64(len(pages))*PageSize/1e6/encoding.Seconds(), "encMB/s")
+	b.ReportMetric(us(0.5), "p50us")
+	b.ReportMetric(us(0.9), "p90us")
+	b.ReportMetric(us(0.99), "p99us")
+}

@@ -1,0 +1,55 @@
+package pack
+
+import (
+	"github.com/klauspost/compress/s2"
+	"github.com/klauspost/compress/zstd"
+)
+
+// tuning is what a profile chooses. None of it is part of the format: a reader takes units of any
+// shape.
+type tuning struct {
+	codec      codec // of units
+	level      zstd.EncoderLevel
+	frameCodec codec
+	frameLevel zstd.EncoderLevel
+	s2         func(dst, src []byte) []byte
+	// limits says for units of 2, 4 and 8 pages how large they may be, in stored bytes: 0 if there
+	// are to be none.
+	limits [3]int
+}
+
+// limit is the most bytes that a unit of n pages (a power of two, or the rest of a block) may have.
+func (t *tuning) limit(n int) int {
+	switch {
+	case n < 2:
+		return PageSize
+	case n < 4:
+		return t.limits[0]
+	case n < 8:
+		return t.limits[1]
+	default:
+		return t.limits[2]
+	}
+}
+
+// next is how many pages to try in one unit after one whose pages took perPage bytes each:
+// neighbours are much alike.
+func (t *tuning) next(perPage int) int {
+	for n := maxUnitPages; n > 1; n /= 2 {
+		if perPage*n <= t.limit(n) {
+			return n
+		}
+	}
+	return 1
+}
+
+var tunings = [...]tuning{
+	ProfileDefault: {
+		codec: codecZstd, level: zstd.SpeedDefault, limits: [3]int{1024, 512, 0},
+		frameCodec: codecFrame, frameLevel: zstd.SpeedDefault,
+	},
+	ProfileFast: {
+		codec: codecS2, level: zstd.SpeedFastest, s2: s2.EncodeBetter, limits: [3]int{1536, 1024, 512},
+		frameCodec: codecS2, frameLevel: zstd.SpeedFastest,
+	},
+}

@@ -1,0 +1,122 @@
+package pack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// Verify reads everything in the pack, checks every checksum and decodes everything. Each page that
+// is not dead is compared with its hash under key. bad is told of each damage (a *CorruptError) and
+// Verify goes on; what cannot be read at all ends it. progress, if not nil, is told the bytes of the
+// file done so far.
+func (r *Reader) Verify(ctx context.Context, key HashKey, bad func(error), progress func(int64)) error {
+	v := verifier{r: r, ctx: ctx, bad: bad, progress: progress, hasher: NewHasher(key)}
+	head := make([]byte, headerSize)
+	if err := r.read(head, 0); err != nil {
+		return err
+	}
+	h, err := parseHeader(head)
+	if err == nil && (h.number != r.foot.number || h.generation != r.foot.generation) {
+		err = fmt.Errorf("says pack %d generation %d", h.number, h.generation)
+	}
+	if err != nil {
+		bad(r.corrupt("header", err))
+	}
+	hashes, err := r.Hashes()
+	if err := v.note(err); err != nil {
+		return err
+	}
+	for b := range r.Blocks() {
+		if err := v.block(b, hashes); err != nil {
+			return err
+		}
+	}
+	for i := range r.Records() {
+		if r.dir.records[i].codec == codecDead {
+			continue
+		}
+		_, err := r.ReadRecord(i, nil)
+		if err := v.step(err, r.dir.records[i].stored); err != nil {
+			return err
+		}
+	}
+	var f Frame
+	for i := range r.Frames() {
+		if r.dir.frames[i].codec == codecDead {
+			continue
+		}
+		if err := v.step(r.ReadFrame(i, &f), r.dir.frames[i].stored); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type verifier struct {
+	r        *Reader
+	ctx      context.Context
+	bad      func(error)
+	progress func(int64)
+	hasher   *Hasher
+	done     int64
+}
+
+// note reports damage and swallows it; other errors come back.
+func (v *verifier) note(err error) error {
+	var damage *CorruptError
+	if errors.As(err, &damage) {
+		v.bad(err)
+		return nil
+	}
+	return err
+}
+
+// step is note, and counts the bytes of what was verified.
+func (v *verifier) step(err error, stored uint32) error {
+	v.done += int64(stored)
+	if v.progress != nil {
+		v.progress(v.done)
+	}
+	if err := v.note(err); err != nil {
+		return err
+	}
+	return v.ctx.Err()
+}
+
+// block verifies a block: all at once, and page by page where that fails, to name each bad one.
+func (v *verifier) block(b int, hashes []Hash) error {
+	first, count := v.r.BlockSlots(b)
+	pages := make([]byte, int(count)*PageSize)
+	whole := v.r.ReadBlock(b, pages)
+	if err := v.note(dropCorrupt(whole)); err != nil {
+		return err
+	}
+	for slot := first; slot < first+count; slot++ {
+		if v.r.Dead(slot) {
+			continue
+		}
+		page := pages[(slot-first)*PageSize:][:PageSize]
+		if whole != nil {
+			if err := v.r.ReadPage(slot, page); err != nil {
+				if err := v.note(err); err != nil {
+					return err
+				}
+				continue
+			}
+		}
+		if hashes != nil && v.hasher.Sum(page) != hashes[slot] {
+			v.bad(v.r.slotError(slot, errors.New("content does not match its hash")))
+		}
+	}
+	return v.step(nil, uint32(v.r.BlockBytes(b)))
+}
+
+// dropCorrupt gives err unless it is damage, which the caller will look at again piece by piece.
+func dropCorrupt(err error) error {
+	var damage *CorruptError
+	if errors.As(err, &damage) {
+		return nil
+	}
+	return err
+}
