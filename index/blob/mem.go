@@ -22,6 +22,9 @@ var _ Store = (*Mem)(nil)
 
 // Create implements Store.
 func (m *Mem) Create(ctx context.Context, name string) (Writer, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	if err := CheckName(name); err != nil {
 		return nil, fmt.Errorf("create: %w", err)
 	}
@@ -30,22 +33,28 @@ func (m *Mem) Create(ctx context.Context, name string) (Writer, error) {
 	if _, ok := m.blobs[name]; ok {
 		return nil, fmt.Errorf("create %s: %w", name, ErrExists)
 	}
-	return &memWriter{m: m, name: name}, ctx.Err()
+	return &memWriter{m: m, name: name}, nil
 }
 
 // Open implements Store.
 func (m *Mem) Open(ctx context.Context, name string) (Object, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	b, ok := m.blobs[name]
 	if !ok {
 		return nil, fmt.Errorf("open %s: %w", name, ErrNotFound)
 	}
-	return memObject{bytes.NewReader(b)}, ctx.Err()
+	return memObject{bytes.NewReader(b)}, nil
 }
 
 // List implements Store.
 func (m *Mem) List(ctx context.Context, prefix string) ([]Info, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var out []Info
@@ -55,18 +64,21 @@ func (m *Mem) List(ctx context.Context, prefix string) ([]Info, error) {
 		}
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
-	return out, ctx.Err()
+	return out, nil
 }
 
 // Remove implements Store.
 func (m *Mem) Remove(ctx context.Context, name string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if _, ok := m.blobs[name]; !ok {
 		return fmt.Errorf("remove %s: %w", name, ErrNotFound)
 	}
 	delete(m.blobs, name)
-	return ctx.Err()
+	return nil
 }
 
 // Replace puts bytes under a name, whatever was there. No real store can do that, and nothing but a
