@@ -1,0 +1,86 @@
+package fs
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/thawfs/thaw/index"
+)
+
+// NewStore makes the tree's Store of an open index.Store. The store stays the caller's to close,
+// after the server's Wait has returned.
+func NewStore(s *index.Store) Store {
+	return indexStore{s}
+}
+
+type indexStore struct{ store *index.Store }
+
+var _ Store = indexStore{}
+
+func (s indexStore) List(ctx context.Context) ([]Checkpoint, error) {
+	all, err := s.store.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]Checkpoint, len(all))
+	for i, c := range all {
+		info, err := json.MarshalIndent(c, "", "  ")
+		if err != nil {
+			return nil, fmt.Errorf("info.json of %s: %w", c.Name, err)
+		}
+		list[i] = Checkpoint{
+			Name:        c.Name,
+			ID:          c.ID,
+			Revision:    c.Generation,
+			MemoryBytes: c.MemoryBytes,
+			Created:     c.Created,
+			Files:       c.Files,
+			WorkingSet:  c.WorkingSet != nil,
+			Info:        append(info, '\n'),
+		}
+	}
+	return list, nil
+}
+
+func (s indexStore) OpenImage(ctx context.Context, c Checkpoint) (Memory, error) {
+	img, err := s.store.OpenImage(ctx, c.Name)
+	if err != nil {
+		return nil, err
+	}
+	if got := img.Checkpoint(); got.ID != c.ID {
+		img.Close()
+		return nil, fmt.Errorf("open image of %s: %w: it was replaced", c.Name, ErrNotFound)
+	}
+	return indexImage{img}, nil
+}
+
+func (s indexStore) OpenFile(ctx context.Context, c Checkpoint, file string) (File, error) {
+	return s.store.OpenFile(ctx, c.Name, file)
+}
+
+// indexImage is an index.Image whose locality blocks are named by one of their pages.
+type indexImage struct{ *index.Image }
+
+var _ Memory = indexImage{}
+
+func (m indexImage) Neighbours(gfn uint64, dst []uint64) []uint64 {
+	b, ok := m.Image.Block(gfn)
+	if !ok {
+		return dst
+	}
+	return m.Image.BlockGFNs(b, dst)
+}
+
+func (m indexImage) ReadNeighbours(gfn uint64, p *Piece) error {
+	b, ok := m.Image.Block(gfn)
+	if !ok {
+		p.GFNs, p.Pages = p.GFNs[:0], p.Pages[:0]
+		return nil
+	}
+	return m.Image.ReadBlock(b, p)
+}
+
+func (m indexImage) TraceLayout() bool {
+	return m.Image.Layout() == index.LayoutTrace
+}

@@ -1,0 +1,114 @@
+package fs
+
+import (
+	"slices"
+	"sort"
+	"strings"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// OpenDir implements fuse.RawFileSystem. Directories have no handle: a listing is computed from the
+// offset, which is a function of the entry and not of its place, so that it survives changes.
+func (r *raw) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, _ *fuse.OpenOut) fuse.Status {
+	n := r.s.tree.node(in.NodeId)
+	switch {
+	case n == nil:
+		return fuse.Status(syscall.ESTALE)
+	case n.mode()&syscall.S_IFMT != syscall.S_IFDIR:
+		return fuse.ENOTDIR
+	}
+	return fuse.OK
+}
+
+// ReadDir implements fuse.RawFileSystem.
+func (r *raw) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	return r.s.list(in, func(e fuse.DirEntry, _ *node) bool { return out.AddDirEntry(e) })
+}
+
+// ReadDirPlus implements fuse.RawFileSystem: every entry but the dots is a lookup as well.
+func (r *raw) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	return r.s.list(in, func(e fuse.DirEntry, want *node) bool {
+		entry := out.AddDirLookupEntry(e)
+		if entry == nil {
+			return false
+		}
+		if want != nil {
+			r.s.fillEntry(r.s.tree.lookup(want), entry)
+		}
+		return true
+	})
+}
+
+// A dirItem is an entry of a listing; node is nil for the dots.
+type dirItem struct {
+	fuse.DirEntry
+	node *node
+}
+
+// firstCookie is the least offset of an entry that is not a dot.
+const firstCookie = 3
+
+// list hands the entries after the offset of a directory to add, until that has no more room.
+func (s *Server) list(in *fuse.ReadIn, add func(fuse.DirEntry, *node) bool) fuse.Status {
+	dir := s.tree.node(in.NodeId)
+	if dir == nil {
+		return fuse.Status(syscall.ESTALE)
+	}
+	items := []dirItem{
+		{DirEntry: fuse.DirEntry{Name: ".", Mode: syscall.S_IFDIR, Ino: dir.id, Off: 1}},
+		{DirEntry: fuse.DirEntry{Name: "..", Mode: syscall.S_IFDIR, Off: 2}},
+	}
+	for _, name := range s.names(dir) {
+		n, status := s.child(dir, name)
+		if !status.Ok() {
+			continue
+		}
+		id := s.tree.peek(n)
+		items = append(items, dirItem{
+			DirEntry: fuse.DirEntry{Name: name, Mode: n.mode(), Ino: id, Off: id>>2 + firstCookie},
+			node:     n,
+		})
+	}
+	sort.Slice(items, func(i, j int) bool { return items[i].Off < items[j].Off })
+	for _, it := range items {
+		if it.Off > in.Offset && !add(it.DirEntry, it.node) {
+			break
+		}
+	}
+	return fuse.OK
+}
+
+// names are the names in a directory, clones only as far as they are in use: all others exist, too.
+func (s *Server) names(dir *node) []string {
+	switch dir.kind {
+	case kindRoot:
+		names := []string{dirControl}
+		for _, e := range s.tree.entries() {
+			names = append(names, e.name)
+		}
+		return names
+	case kindControl:
+		return []string{"metrics", "socket"}
+	case kindCheckpoint:
+		return dir.e.childNames()
+	case kindClones:
+		return dir.e.cloneNames()
+	case kindClone:
+		return append([]string{fileMemory, fileInfo, fileStats}, dir.e.fileNames()...)
+	}
+	return nil
+}
+
+// cloneNames are the IDs of the clones that were opened.
+func (e *entry) cloneNames() []string {
+	var names []string
+	for _, m := range e.memories() {
+		if m.clone != "" {
+			names = append(names, m.clone)
+		}
+	}
+	slices.SortFunc(names, strings.Compare)
+	return names
+}

@@ -1,0 +1,99 @@
+package fs
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/thawfs/thaw/wss"
+)
+
+// An epoch is the life of an image from one cold page cache to the next, over its own memory file
+// and those of its clones: the stalls, and the read trace that a working set can be made of.
+type epoch struct {
+	pages  uint64
+	window time.Duration
+	// armed: StartRecord asked for a trace, so nothing is prefetched or pushed until the window is
+	// over, whatever the policy.
+	armed bool
+	// bare: there is no working set that the policy could bring, so the first restore is traced for
+	// one, and nothing is pushed in its window either.
+	bare bool
+
+	base time.Time
+	// started is when the window began (the first open), in nanoseconds since base; 0: not yet.
+	started atomic.Int64
+	// spoiled: pages were pushed in the window, which then were not read.
+	spoiled atomic.Bool
+
+	trace *wss.Recorder
+	// stalls are the times in which READs were outstanding.
+	stalls *wss.StallLog
+}
+
+func newEpoch(pages uint64, window time.Duration, armed, bare bool) *epoch {
+	now := time.Now()
+	return &epoch{
+		pages:  pages,
+		window: window,
+		armed:  armed,
+		bare:   bare,
+		base:   now,
+		trace: wss.NewRecorder(wss.RecorderOptions{
+			ImagePages: pages,
+			Source:     wss.SourceRead,
+			Way:        "read trace of a lazy restore, 4 KiB",
+			Window:     window,
+		}),
+		stalls: wss.NewStallLog(now),
+	}
+}
+
+// start begins the window and the clock of the stalls, if they have not begun.
+func (p *epoch) start(now time.Time) {
+	if p.started.CompareAndSwap(0, max(int64(now.Sub(p.base)), 1)) {
+		p.stalls.Reset(now)
+	}
+}
+
+// age is how long the window has been open; false before it opened.
+func (p *epoch) age(now time.Time) (time.Duration, bool) {
+	started := p.started.Load()
+	return now.Sub(p.base) - time.Duration(started), started != 0
+}
+
+// tracing says that the window is open, or will be at the next open.
+func (p *epoch) tracing(now time.Time) bool {
+	age, begun := p.age(now)
+	return !p.spoiled.Load() && (!begun || age < p.window)
+}
+
+// exclusive says that READs are traced and must be all there is: nobody may push.
+func (p *epoch) exclusive(now time.Time) bool {
+	return (p.armed || p.bare) && p.tracing(now)
+}
+
+// spoil notes that pages are pushed, and so can be used without a READ.
+func (p *epoch) spoil(now time.Time) {
+	if p.tracing(now) {
+		p.spoiled.Store(true)
+	}
+}
+
+// read notes a READ of count pages.
+func (p *epoch) read(first, count uint64, now time.Time) {
+	if age, begun := p.age(now); begun && age < p.window && !p.spoiled.Load() {
+		p.trace.AddRun(first, count, age, wss.NoVCPU)
+	}
+}
+
+// set makes a working set of what was read.
+func (p *epoch) set(now time.Time) (*wss.Set, error) {
+	age, begun := p.age(now)
+	switch {
+	case p.spoiled.Load():
+		return nil, ErrNotCold
+	case !begun || p.trace.Pages() == 0:
+		return nil, ErrNothing
+	}
+	return p.trace.Set(age, now), nil
+}

@@ -1,0 +1,158 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+)
+
+// A handle is an opened image. The entry's current one stays open while files are open and, for a
+// while, after that. READs use it without a reference: they come through open files, and the kernel
+// sends the RELEASE of a file after the last of its READs was answered. Pushers, which outlive
+// files, count themselves in users.
+type handle struct {
+	mem      Memory
+	revision uint32
+	// trace is mem.TraceLayout.
+	trace bool
+	// users are pushers at work on it. Guarded by the entry's mu.
+	users int
+}
+
+// maxIdle is how many images that nobody has open are kept open for the next restore.
+const maxIdle = 8
+
+// image opens the image of a checkpoint if it is not open, or if its working set has been replaced
+// since: bytes and node numbers are the same then, but the feed is a new one.
+func (s *Server) image(e *entry) (*handle, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return s.imageLocked(e)
+}
+
+func (s *Server) imageLocked(e *entry) (*handle, error) {
+	c := e.info.Load()
+	cur := e.img.Load()
+	if cur != nil && cur.revision == c.Revision {
+		return cur, nil
+	}
+	if s.ctx.Err() != nil {
+		return nil, fmt.Errorf("open image of %s: %w", e.name, s.ctx.Err())
+	}
+	mem, err := s.store.OpenImage(s.ctx, *c)
+	if err != nil {
+		return nil, fmt.Errorf("open image of %s: %w", e.name, err)
+	}
+	if mem.Size() != c.MemoryBytes {
+		mem.Close()
+		return nil, fmt.Errorf("open image of %s: %d bytes, the checkpoint says %d",
+			e.name, mem.Size(), c.MemoryBytes)
+	}
+	h := &handle{mem: mem, revision: c.Revision, trace: mem.TraceLayout()}
+	e.img.Store(h)
+	if cur != nil {
+		e.handles = append(e.handles, cur)
+	}
+	return h, nil
+}
+
+// hold keeps the entry's image open for a pusher; nil when no file is open any more.
+func (e *entry) hold() *handle {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	h := e.img.Load()
+	if h == nil || e.opens == 0 {
+		return nil
+	}
+	h.users++
+	return h
+}
+
+// keep is hold for an open, which has the image already.
+func (e *entry) keep(h *handle) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	h.users++
+}
+
+// unhold is the end of hold or keep.
+func (s *Server) unhold(e *entry, h *handle) {
+	e.mu.Lock()
+	h.users--
+	err := s.settleLocked(e, false)
+	e.mu.Unlock()
+	if err != nil {
+		s.complain(e, "close image", err)
+	}
+}
+
+// settleLocked closes the images that nobody can use any more; with all, or if the checkpoint is
+// gone, also the current one. Images in use stay.
+func (s *Server) settleLocked(e *entry, all bool) error {
+	if e.opens > 0 {
+		return nil
+	}
+	var errs []error
+	kept := e.handles[:0]
+	for _, h := range e.handles {
+		if h.users > 0 {
+			kept = append(kept, h)
+			continue
+		}
+		errs = append(errs, h.mem.Close())
+	}
+	e.handles = kept
+	if cur := e.img.Load(); cur != nil && cur.users == 0 && (all || e.gone) {
+		e.img.Store(nil)
+		errs = append(errs, cur.mem.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// opened counts an open of m and makes sure that its image is there.
+func (s *Server) opened(m *memory) (*handle, error) {
+	e := m.e
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	h, err := s.imageLocked(e)
+	if err != nil {
+		return nil, err
+	}
+	m.opens++
+	e.opens++
+	s.idle.remove(e)
+	return h, nil
+}
+
+// released is the end of opened. The last one out ends the restore that still goes on for m, and
+// leaves the image open for the next unless too many are kept so.
+func (s *Server) released(m *memory) {
+	e := m.e
+	e.mu.Lock()
+	m.opens--
+	e.opens--
+	last := m.opens == 0
+	idle := e.opens == 0
+	err := s.settleLocked(e, false)
+	e.mu.Unlock()
+	if err != nil {
+		s.complain(e, "close image", err)
+	}
+	if last {
+		m.abandon()
+	}
+	if idle {
+		s.closeIdle(s.idle.add(e, maxIdle))
+	}
+}
+
+// closeIdle closes the images of entries if nobody has them open.
+func (s *Server) closeIdle(entries []*entry) {
+	for _, e := range entries {
+		e.mu.Lock()
+		err := s.settleLocked(e, true)
+		e.mu.Unlock()
+		if err != nil {
+			s.complain(e, "close image", err)
+		}
+	}
+}

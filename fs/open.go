@@ -1,0 +1,87 @@
+package fs
+
+import (
+	"encoding/json"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// resent is the bit in a request's number that says that another server may have begun with it.
+const resent = 1 << 63
+
+// Open implements fuse.RawFileSystem. Opening memory is the request to restore: it returns when the
+// pages are in the page cache. An interrupt does not end it: a Go VMM gets signals all the time, and
+// what it would win by being answered early is a restore without its working set.
+func (r *raw) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	n := r.s.tree.node(in.NodeId)
+	if n == nil {
+		return fuse.Status(syscall.ESTALE)
+	}
+	writes := in.Flags&syscall.O_ACCMODE != syscall.O_RDONLY || in.Flags&syscall.O_TRUNC != 0
+	if writes && n.kind != kindCloneMem {
+		return fuse.EROFS
+	}
+	switch n.kind {
+	case kindMemory, kindCloneMem:
+		return r.s.openMemory(n, in, out)
+	case kindFile, kindInfo:
+		out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH
+	case kindStats, kindCloneStats, kindMetrics:
+		text, err := r.s.live(n)
+		if err != nil {
+			r.s.log.Error("make a live file", "name", n.name, "error", err)
+			return fuse.EIO
+		}
+		out.Fh = r.s.handles.add(text)
+		out.OpenFlags = fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH
+	default:
+		return fuse.Status(syscall.EISDIR)
+	}
+	return fuse.OK
+}
+
+// openMemory opens a memory file. File handle 0, and opening twice is the same as once, so that
+// another server can go on with the request.
+func (s *Server) openMemory(n *node, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	m := s.memoryOf(n)
+	if m.poisoned.Load() {
+		return fuse.EIO
+	}
+	h, err := s.opened(m)
+	if err != nil {
+		s.complain(m.e, "open", err)
+		return fuse.EIO
+	}
+	out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH
+	if s.opts.Prober != nil && s.opts.Prober.Owns(in.Pid) {
+		return fuse.OK
+	}
+	m.sess.Load().opens.Add(1)
+	s.metrics.opens.Add(1)
+	f := s.restore(m, h)
+	if f != nil && in.Unique&resent == 0 {
+		s.wait(f)
+	}
+	return fuse.OK
+}
+
+// Release implements fuse.RawFileSystem.
+func (r *raw) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
+	n := r.s.tree.node(in.NodeId)
+	switch {
+	case in.Fh != 0:
+		r.s.handles.remove(in.Fh)
+	case n != nil && (n.kind == kindMemory || n.kind == kindCloneMem):
+		r.s.released(r.s.memoryOf(n))
+	}
+}
+
+// live makes the text of a file that changes all the time, as it is now.
+func (s *Server) live(n *node) ([]byte, error) {
+	if n.kind == kindMetrics {
+		return s.metrics.text(), nil
+	}
+	text, err := json.MarshalIndent(s.stats(n.e, n.detail), "", "  ")
+	return append(text, '\n'), err
+}

@@ -1,0 +1,82 @@
+package fs
+
+import (
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+// A Policy is what opening a memory file brings into the page cache before the open returns.
+type Policy int
+
+const (
+	// PolicyWorkingSet brings the working set; nothing where there is none.
+	PolicyWorkingSet Policy = iota
+	// PolicyEager brings all of the image, zero pages included.
+	PolicyEager
+	// PolicyLazy brings nothing: every page comes at its first touch.
+	PolicyLazy
+)
+
+// String is the word of the command line.
+func (p Policy) String() string {
+	switch p {
+	case PolicyWorkingSet:
+		return "working-set"
+	case PolicyEager:
+		return "eager"
+	case PolicyLazy:
+		return "lazy"
+	}
+	return fmt.Sprintf("Policy(%d)", int(p))
+}
+
+// ParsePolicy is the inverse of String.
+func ParsePolicy(s string) (Policy, error) {
+	for _, p := range []Policy{PolicyWorkingSet, PolicyEager, PolicyLazy} {
+		if s == p.String() {
+			return p, nil
+		}
+	}
+	return 0, fmt.Errorf("unknown restore policy %q: want working-set, eager or lazy", s)
+}
+
+// Options say how a store is mounted. The zero value is a good one.
+type Options struct {
+	// Policy is the restore policy that an open of memory follows.
+	Policy Policy
+	// CapTime is how long an open waits for its prefetch at most; the rest is brought while the
+	// guest runs already. 0: as long as it takes.
+	CapTime time.Duration
+	// CapBytes is how much an open brings at most before it returns. 0: all.
+	CapBytes int64
+	// RecordWindow is how long after the first open of a cold image reads are recorded for its
+	// working set. 0: 10 s.
+	RecordWindow time.Duration
+	// Log gets what goes wrong and what is missing. nil: nothing is logged.
+	Log *slog.Logger
+	// AllowOther lets other users than the one who mounts use the mount.
+	AllowOther bool
+	// Workers is the number of goroutines that decode and push for one prefetch. 0: 2, or the
+	// number of CPUs if that is more, but 4 at most.
+	Workers int
+	// Prober asks the kernel whether a file is still in the page cache, for second opens. nil:
+	// they push what was there again. Mount does not close it.
+	Prober Prober
+	// ControlSocket is where .thaw/socket points to. Empty: there is none.
+	ControlSocket string
+}
+
+// withDefaults fills in what was left out.
+func (o Options) withDefaults(cpus int) Options {
+	if o.RecordWindow <= 0 {
+		o.RecordWindow = 10 * time.Second
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Workers <= 0 {
+		o.Workers = min(max(cpus, 2), 4)
+	}
+	return o
+}

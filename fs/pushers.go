@@ -1,0 +1,170 @@
+package fs
+
+import (
+	"errors"
+	"time"
+)
+
+// errStale ends a push into a page cache that was dropped or must not be filled any more.
+var errStale = errors.New("the page cache was dropped")
+
+// A job is something to push beside or ahead of a READ that was answered.
+type job struct {
+	m     *memory
+	sess  *session
+	epoch *epoch
+	// Pages from first on, count of them; count 0: the locality block of page first.
+	first, count uint64
+}
+
+// pushers push in the background. READs hand them jobs without waiting: when the queue is full, the
+// job is dropped, and the pages are read on demand.
+type pushers struct {
+	srv   *Server
+	queue chan job
+}
+
+// queueLen is enough for every fault of a burst and short enough that what is pushed is still of use.
+const queueLen = 512
+
+// A scratch is the memory that a pusher works in.
+type scratch struct {
+	piece Piece
+	gfns  []uint64
+}
+
+// follow asks for what should come along with a READ.
+func (p *pushers) follow(r *reply) {
+	if r.h.trace && r.count == 1 {
+		p.add(job{m: r.m, sess: r.sess, epoch: r.epoch, first: r.first})
+	}
+	if from, n := r.m.streams.read(r.first, r.count, r.m.pages); n > 0 {
+		p.add(job{m: r.m, sess: r.sess, epoch: r.epoch, first: from, count: n})
+	}
+}
+
+func (p *pushers) add(j job) {
+	select {
+	case p.queue <- j:
+	default:
+		p.srv.metrics.dropped.Add(1)
+	}
+}
+
+// run is the life of one pusher.
+func (p *pushers) run() {
+	var sc scratch
+	for {
+		select {
+		case <-p.srv.ctx.Done():
+			return
+		case j := <-p.queue:
+			p.do(j, &sc)
+		}
+	}
+}
+
+// do pushes for one job. Errors end the job only: a page that cannot be read gets its EIO when it is
+// asked for.
+func (p *pushers) do(j job, sc *scratch) {
+	h := j.m.e.hold()
+	if h == nil {
+		return
+	}
+	defer p.srv.unhold(j.m.e, h)
+	var err error
+	if j.count > 0 {
+		err = p.ahead(j, h, sc)
+	} else {
+		err = p.neighbours(j, h, sc)
+	}
+	if err != nil && !errors.Is(err, errStale) {
+		p.srv.log.Debug("push", "checkpoint", j.m.e.name, "page", j.first, "error", err)
+	}
+}
+
+// neighbours pushes the locality block of a page.
+func (p *pushers) neighbours(j job, h *handle, sc *scratch) error {
+	if h.mem.Zero(j.first) {
+		return p.zeroGroup(j, h, sc)
+	}
+	sc.gfns = h.mem.Neighbours(j.first, sc.gfns[:0])
+	wanted := false
+	for _, gfn := range sc.gfns {
+		wanted = wanted || j.m.wants(j.sess, gfn)
+	}
+	if !wanted {
+		return nil
+	}
+	if err := h.mem.ReadNeighbours(j.first, &sc.piece); err != nil {
+		return err
+	}
+	return p.push(j, &sc.piece)
+}
+
+// zeroGroup is the locality block of a zero page: the zero pages of its 16 aligned neighbours.
+func (p *pushers) zeroGroup(j job, h *handle, sc *scratch) error {
+	const group = 16
+	first := j.first / group * group
+	sc.gfns = sc.gfns[:0]
+	for gfn := first; gfn < min(first+group, j.m.pages); gfn++ {
+		if h.mem.Zero(gfn) && j.m.wants(j.sess, gfn) {
+			sc.gfns = append(sc.gfns, gfn)
+		}
+	}
+	return p.push(j, &Piece{GFNs: sc.gfns, Pages: p.srv.zeros.bytes(len(sc.gfns))})
+}
+
+// ahead pushes a run of pages ahead of a reader, 16 at a time: the first are wanted soon.
+func (p *pushers) ahead(j job, h *handle, sc *scratch) error {
+	const step = 16
+	for first, end := j.first, j.first+j.count; first < end; first += step {
+		n := min(step, end-first)
+		if !p.anyWanted(j, first, n) {
+			continue
+		}
+		sc.gfns = sc.gfns[:0]
+		for gfn := first; gfn < first+n; gfn++ {
+			sc.gfns = append(sc.gfns, gfn)
+		}
+		pages := grow(&sc.piece.Pages, int(n)*PageSize)
+		if err := h.mem.ReadRange(first, pages); err != nil {
+			return err
+		}
+		if err := p.push(j, &Piece{GFNs: sc.gfns, Pages: pages}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *pushers) anyWanted(j job, first, n uint64) bool {
+	for gfn := first; gfn < first+n; gfn++ {
+		if j.m.wants(j.sess, gfn) {
+			return true
+		}
+	}
+	return false
+}
+
+// push pushes and counts.
+func (p *pushers) push(j job, piece *Piece) error {
+	now := time.Now()
+	if j.epoch.exclusive(now) {
+		return errStale
+	}
+	j.epoch.spoil(now)
+	n, err := p.srv.push(j.m, j.sess, piece)
+	if n > 0 {
+		j.sess.pushed.Add(uint64(n))
+	}
+	return err
+}
+
+// grow makes a buffer of n bytes of *b, which keeps it for the next time.
+func grow(b *[]byte, n int) []byte {
+	if cap(*b) < n {
+		*b = make([]byte, n)
+	}
+	return (*b)[:n]
+}

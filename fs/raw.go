@@ -1,0 +1,174 @@
+package fs
+
+import (
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// raw is the server as go-fuse sees it. What is not here is ENOSYS, after which the kernel does not
+// ask again: extended attributes, locks, lseek for holes, copy_file_range.
+type raw struct {
+	fuse.RawFileSystem
+	s *Server
+}
+
+var _ fuse.RawFileSystem = (*raw)(nil)
+
+// keep is how long the kernel may believe names and attributes: nothing changes without a
+// notification. A name that is not there is never kept, so that new checkpoints are seen at once.
+const keep = time.Hour
+
+func (r *raw) String() string { return "thaw" }
+
+// Init implements fuse.RawFileSystem.
+func (r *raw) Init(srv *fuse.Server) { r.s.kernel = srv }
+
+// Lookup implements fuse.RawFileSystem.
+func (r *raw) Lookup(_ <-chan struct{}, in *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	parent := r.s.tree.node(in.NodeId)
+	if parent == nil {
+		return fuse.Status(syscall.ESTALE)
+	}
+	want, status := r.s.child(parent, name)
+	if !status.Ok() {
+		return status
+	}
+	r.s.fillEntry(r.s.tree.lookup(want), out)
+	return fuse.OK
+}
+
+// Forget implements fuse.RawFileSystem.
+func (r *raw) Forget(id, count uint64) {
+	if n := r.s.tree.forget(id, count); n != nil {
+		r.s.forgotten(n)
+	}
+}
+
+// GetAttr implements fuse.RawFileSystem.
+func (r *raw) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+	n := r.s.tree.node(in.NodeId)
+	if n == nil {
+		return fuse.Status(syscall.ESTALE)
+	}
+	r.s.fillAttr(n, &out.Attr)
+	out.SetTimeout(keep)
+	return fuse.OK
+}
+
+// Readlink implements fuse.RawFileSystem.
+func (r *raw) Readlink(_ <-chan struct{}, in *fuse.InHeader) ([]byte, fuse.Status) {
+	n := r.s.tree.node(in.NodeId)
+	if n == nil || n.kind != kindSocket {
+		return nil, fuse.EINVAL
+	}
+	return []byte(r.s.opts.ControlSocket), fuse.OK
+}
+
+// Access implements fuse.RawFileSystem.
+func (r *raw) Access(_ <-chan struct{}, in *fuse.AccessIn) fuse.Status {
+	n := r.s.tree.node(in.NodeId)
+	if n == nil {
+		return fuse.Status(syscall.ESTALE)
+	}
+	if in.Mask&fuse.W_OK != 0 && n.kind != kindCloneMem {
+		return fuse.EROFS
+	}
+	return fuse.OK
+}
+
+// StatFs implements fuse.RawFileSystem: the size of all images, none of it free.
+func (r *raw) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
+	*out = fuse.StatfsOut{Bsize: PageSize, Frsize: PageSize, NameLen: 255}
+	for _, e := range r.s.tree.entries() {
+		out.Blocks += e.pages()
+		out.Files++
+	}
+	return fuse.OK
+}
+
+// Read implements fuse.RawFileSystem.
+func (r *raw) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	n := r.s.tree.node(in.NodeId)
+	if n == nil {
+		return nil, fuse.Status(syscall.ESTALE)
+	}
+	switch n.kind {
+	case kindMemory, kindCloneMem:
+		m := n.mem.Load()
+		if m == nil {
+			m = r.s.memoryOf(n)
+		}
+		return r.s.readMemory(m, in, buf)
+	case kindFile:
+		return r.s.readStored(n, in, buf)
+	case kindInfo:
+		return slice(n.content, in.Offset, buf), fuse.OK
+	case kindStats, kindCloneStats, kindMetrics:
+		return slice(r.s.handles.get(in.Fh), in.Offset, buf), fuse.OK
+	}
+	return nil, fuse.Status(syscall.EISDIR)
+}
+
+// Write implements fuse.RawFileSystem. Only clones can be open for writing, and until they keep
+// writes, one is refused and ends the clone.
+func (r *raw) Write(_ <-chan struct{}, in *fuse.WriteIn, _ []byte) (uint32, fuse.Status) {
+	n := r.s.tree.node(in.NodeId)
+	if n != nil && n.kind == kindCloneMem {
+		r.s.poison(r.s.memoryOf(n))
+	}
+	return 0, fuse.EROFS
+}
+
+// Fsync implements fuse.RawFileSystem.
+func (r *raw) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	n := r.s.tree.node(in.NodeId)
+	if n == nil {
+		return fuse.Status(syscall.ESTALE)
+	}
+	if m := n.mem.Load(); m != nil && m.poisoned.Load() {
+		return fuse.EIO
+	}
+	return fuse.OK
+}
+
+// What would change the tree is refused, in the words of a read-only file system.
+
+func (r *raw) SetAttr(<-chan struct{}, *fuse.SetAttrIn, *fuse.AttrOut) fuse.Status {
+	return fuse.EROFS
+}
+
+func (r *raw) Mknod(<-chan struct{}, *fuse.MknodIn, string, *fuse.EntryOut) fuse.Status {
+	return fuse.EROFS
+}
+
+func (r *raw) Mkdir(<-chan struct{}, *fuse.MkdirIn, string, *fuse.EntryOut) fuse.Status {
+	return fuse.EROFS
+}
+
+func (r *raw) Unlink(<-chan struct{}, *fuse.InHeader, string) fuse.Status { return fuse.EROFS }
+
+func (r *raw) Rmdir(<-chan struct{}, *fuse.InHeader, string) fuse.Status { return fuse.EROFS }
+
+func (r *raw) Rename(<-chan struct{}, *fuse.RenameIn, string, string) fuse.Status {
+	return fuse.EROFS
+}
+
+func (r *raw) Link(<-chan struct{}, *fuse.LinkIn, string, *fuse.EntryOut) fuse.Status {
+	return fuse.EROFS
+}
+
+func (r *raw) Symlink(<-chan struct{}, *fuse.InHeader, string, string, *fuse.EntryOut) fuse.Status {
+	return fuse.EROFS
+}
+
+func (r *raw) Create(<-chan struct{}, *fuse.CreateIn, string, *fuse.CreateOut) fuse.Status {
+	return fuse.EROFS
+}
+
+func (r *raw) Tmpfile(<-chan struct{}, *fuse.CreateIn, *fuse.CreateOut) fuse.Status {
+	return fuse.EROFS
+}
+
+func (r *raw) Fallocate(<-chan struct{}, *fuse.FallocateIn) fuse.Status { return fuse.EROFS }

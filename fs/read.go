@@ -1,0 +1,93 @@
+package fs
+
+import (
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// readMemory answers a READ of memory: the path of a page fault. It takes no lock that is held over
+// I/O or by a pusher, allocates nothing, and does not look at cancel: an interrupted READ would be
+// a SIGBUS in the VMM.
+func (s *Server) readMemory(m *memory, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	if m.poisoned.Load() {
+		return nil, fuse.EIO
+	}
+	if in.Offset >= m.size || len(buf) == 0 {
+		return fuse.ReadResultData(nil), fuse.OK
+	}
+	h := m.e.img.Load()
+	if h == nil {
+		var err error
+		if h, err = s.image(m.e); err != nil {
+			s.complain(m.e, "open image", err)
+			return nil, fuse.EIO
+		}
+	}
+	length := min(uint64(len(buf)), m.size-in.Offset)
+	r := s.begin(m, h, in, length)
+	if err := fill(h.mem, in.Offset, buf[:length]); err != nil {
+		r.sess.errors.Add(1)
+		s.metrics.readErrors.Add(1)
+		s.complain(m.e, "read", err)
+		r.fail()
+		return nil, fuse.EIO
+	}
+	// Poisoned while it was read: a re-read must not bring right bytes back in between wrong ones.
+	if m.poisoned.Load() {
+		r.fail()
+		return nil, fuse.EIO
+	}
+	r.data = buf[:length]
+	return r, fuse.OK
+}
+
+// begin does the book-keeping of a READ that has come in.
+func (s *Server) begin(m *memory, h *handle, in *fuse.ReadIn, length uint64) *reply {
+	first := in.Offset / PageSize
+	count := (in.Offset+length+PageSize-1)/PageSize - first
+	now := time.Now()
+	r := s.replies.get()
+	sess := m.sess.Load()
+	*r = reply{
+		srv: s, m: m, sess: sess, epoch: m.e.epoch.Load(), h: h,
+		first: first, count: count, start: now,
+	}
+	r.stall(true)
+
+	m.inflight.addRange(first, count)
+	s.demand.begin()
+	sess.lazyRequests.Add(1)
+	s.metrics.readBytes.Add(length)
+	if in.Flags&syscall.O_DIRECT != 0 {
+		// It goes past the page cache: no first touch, nothing that will be resident.
+		return r
+	}
+	sess.lazyPages.Add(uint64(sess.touched.addRange(first, count)))
+	if again := sess.resident.removeRange(first, count); again > 0 {
+		sess.evicted.Add(uint64(again))
+	}
+	r.epoch.read(first, count, now)
+	r.cached = true
+	r.follow = !r.epoch.exclusive(now)
+	return r
+}
+
+// fill reads the bytes at off; all but readers that go past the page cache ask for whole pages.
+func fill(mem Memory, off uint64, dst []byte) error {
+	if off%PageSize == 0 && len(dst)%PageSize == 0 {
+		if len(dst) == PageSize {
+			return mem.ReadPage(off/PageSize, dst)
+		}
+		return mem.ReadRange(off/PageSize, dst)
+	}
+	first := off / PageSize
+	end := (off + uint64(len(dst)) + PageSize - 1) / PageSize
+	whole := make([]byte, (end-first)*PageSize)
+	if err := mem.ReadRange(first, whole); err != nil {
+		return err
+	}
+	copy(dst, whole[off-first*PageSize:])
+	return nil
+}

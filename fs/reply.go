@@ -1,0 +1,101 @@
+package fs
+
+import (
+	"sync"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/thawfs/thaw/wss"
+)
+
+// A reply is the answer to one READ of memory. It is a fuse.ReadResult with Slices, the form that
+// go-fuse writes to the kernel as it is and calls Done on afterwards: Done is the moment at which
+// the reader goes on and the pages are unlocked.
+type reply struct {
+	srv          *Server
+	m            *memory
+	sess         *session
+	epoch        *epoch
+	h            *handle
+	first, count uint64
+	start        time.Time
+	// cached: the pages will be in the page cache.
+	cached bool
+	// follow: what lies beside or ahead of the pages may be pushed after the answer.
+	follow bool
+	data   []byte
+	vec    [1][]byte
+}
+
+var _ fuse.ReadResult = (*reply)(nil)
+
+// replies are reused: a READ allocates nothing.
+type replies struct{ pool sync.Pool }
+
+func (p *replies) get() *reply {
+	if r, ok := p.pool.Get().(*reply); ok {
+		return r
+	}
+	return new(reply)
+}
+
+// Bytes implements fuse.ReadResult.
+func (r *reply) Bytes([]byte) ([]byte, fuse.Status) { return r.data, fuse.OK }
+
+// Size implements fuse.ReadResult.
+func (r *reply) Size() int { return len(r.data) }
+
+// Slices makes go-fuse write data without copying it, and call Done after the write.
+func (r *reply) Slices() ([][]byte, fuse.Status) {
+	r.vec[0] = r.data
+	return r.vec[:], fuse.OK
+}
+
+// Done ends the READ: the kernel has its answer.
+func (r *reply) Done() {
+	if r.cached {
+		// First resident, then no longer in flight: a pusher that looks in between must see one.
+		r.sess.resident.addRange(r.first, r.count)
+	}
+	follow := r.follow
+	r.over()
+	if follow {
+		r.srv.pushers.follow(r)
+	}
+	r.release()
+}
+
+// fail ends a READ that is answered with an error.
+func (r *reply) fail() {
+	r.over()
+	r.release()
+}
+
+// over does the book-keeping of a READ that came to an end.
+func (r *reply) over() {
+	r.m.inflight.removeRange(r.first, r.count)
+	r.stall(false)
+	r.srv.demand.end()
+	r.srv.metrics.reads.observe(time.Since(r.start))
+}
+
+// stall tells the logs that somebody waits, or no longer does.
+func (r *reply) stall(begin bool) {
+	for _, log := range [...]*wss.StallLog{r.epoch.stalls, r.sess.stalls} {
+		switch {
+		case log == nil:
+		case begin:
+			log.Begin()
+		default:
+			log.End()
+		}
+	}
+}
+
+// release gives the reply back for the next READ.
+func (r *reply) release() {
+	pool := &r.srv.replies.pool
+	*r = reply{}
+	pool.Put(r)
+}

@@ -1,0 +1,211 @@
+package fs
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A flight is one restore of one memory file: what any number of opens at once wait for together.
+// It belongs to the server, not to the open that began it.
+type flight struct {
+	m      *memory
+	h      *handle
+	sess   *session
+	policy Policy
+	start  time.Time
+
+	// front is closed when opens may return: all is there, or a cap was reached, or it failed.
+	front     chan struct{}
+	frontOnce sync.Once
+	// tail says that opens have returned and the guest runs: what is pushed now yields to it.
+	tail atomic.Bool
+	// bytes were pushed so far.
+	bytes atomic.Int64
+	// over: it has come to its end, one way or another.
+	over atomic.Bool
+
+	ctx    context.Context
+	cancel context.CancelFunc
+}
+
+// land lets the opens go.
+func (f *flight) land() {
+	f.frontOnce.Do(func() {
+		f.tail.Store(true)
+		f.sess.waited(f.start, time.Now())
+		close(f.front)
+	})
+}
+
+// abandon ends the restore that goes on for m, if there is one.
+func (m *memory) abandon() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.flight != nil {
+		m.flight.cancel()
+	}
+}
+
+// restore begins what opening m asks for, or joins it. nil: there is nothing to wait for.
+func (s *Server) restore(m *memory, h *handle) *flight {
+	now := time.Now()
+	ep := m.e.epoch.Load()
+	policy := Policy(s.policy.Load())
+	if policy == PolicyWorkingSet && h.mem.WorkingSetFeed().Len() == 0 {
+		policy = PolicyLazy
+	}
+	if policy == PolicyLazy || ep.armed && ep.exclusive(now) {
+		ep.start(now)
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	sess := m.sess.Load()
+	if f := m.flight; f != nil && f.sess == sess && !f.over.Load() {
+		return f
+	}
+	ep.spoil(now)
+	ep.start(now)
+	f := &flight{m: m, h: h, sess: sess, policy: policy, start: now, front: make(chan struct{})}
+	f.ctx, f.cancel = context.WithCancel(s.ctx)
+	m.e.keep(h)
+	if !s.goes(func() { s.fly(f) }) {
+		s.unhold(m.e, h)
+		f.cancel()
+		return nil
+	}
+	m.flight = f
+	return f
+}
+
+// wait blocks an open until its restore has landed, at most for the cap on time.
+func (s *Server) wait(f *flight) {
+	var late <-chan time.Time
+	if s.opts.CapTime > 0 {
+		t := time.NewTimer(s.opts.CapTime - time.Since(f.start))
+		defer t.Stop()
+		late = t.C
+	}
+	select {
+	case <-f.front:
+	case <-late:
+		f.land()
+	case <-s.ctx.Done():
+	}
+}
+
+// fly brings what the policy names into the page cache.
+func (s *Server) fly(f *flight) {
+	defer f.cancel()
+	defer f.over.Store(true)
+	defer f.land()
+	m := f.m
+	defer s.unhold(m.e, f.h)
+	complete := f.sess.restored.Load() == int64(f.policy)+1
+	if f.sess.resident.len() > 0 {
+		if !s.stillResident(f) {
+			// Some of it was evicted, and which pages is not known: bring everything again.
+			f.sess.resident.clear()
+		} else if complete {
+			return
+		}
+	}
+	f.sess.prefetches.Add(1)
+	err := s.bring(f)
+	switch {
+	case err == nil:
+		f.sess.restored.Store(int64(f.policy) + 1)
+	case f.ctx.Err() == nil:
+		// Not the open's failure: what is missing is read on demand, from another place.
+		f.sess.failed.Add(1)
+		s.complain(m.e, "prefetch", err)
+	}
+}
+
+// bring runs the feeds of a policy.
+func (s *Server) bring(f *flight) error {
+	if f.policy == PolicyEager {
+		if err := s.pushFeed(f, f.h.mem.EagerFeed()); err != nil {
+			return err
+		}
+		return s.pushZeros(f)
+	}
+	return s.pushFeed(f, f.h.mem.WorkingSetFeed())
+}
+
+// pushFeed has the workers read, decode and push the pieces of a feed, nearly in their order.
+func (s *Server) pushFeed(f *flight, feed Feed) error {
+	n := feed.Len()
+	var next atomic.Int64
+	work := func() error {
+		p := s.pieces.get()
+		defer s.pieces.put(p)
+		for {
+			i := int(next.Add(1) - 1)
+			if i >= n {
+				return nil
+			}
+			if err := s.turn(f); err != nil {
+				return err
+			}
+			if err := feed.Read(f.ctx, i, p); err != nil {
+				return fmt.Errorf("piece %d of %d: %w", i, n, err)
+			}
+			if err := s.pushPiece(f, p); err != nil {
+				return err
+			}
+		}
+	}
+	errs := make(chan error, s.opts.Workers)
+	for range s.opts.Workers {
+		go func() { errs <- work() }()
+	}
+	var first error
+	for range s.opts.Workers {
+		if err := <-errs; err != nil && first == nil {
+			first = err
+			f.cancel()
+		}
+	}
+	return first
+}
+
+// turn is called before each piece: it ends the wait of the opens when a cap is reached, and the
+// tail waits in it while READs are outstanding.
+func (s *Server) turn(f *flight) error {
+	if s.opts.CapBytes > 0 && f.bytes.Load() >= s.opts.CapBytes ||
+		s.opts.CapTime > 0 && time.Since(f.start) >= s.opts.CapTime {
+		f.land()
+	}
+	if f.tail.Load() {
+		s.demand.yield(f.ctx)
+	}
+	return f.ctx.Err()
+}
+
+// stillResident asks the kernel whether all that was brought is still in the page cache. Without an
+// answer it is not.
+func (s *Server) stillResident(f *flight) bool {
+	if s.opts.Prober == nil {
+		return false
+	}
+	want := f.sess.resident.len()
+	got, err := s.opts.Prober.Cached(f.ctx, s.path(f.m))
+	if err != nil {
+		s.log.Debug("residency is not known", "checkpoint", f.m.e.name, "error", err)
+		return false
+	}
+	return got >= want
+}
+
+// path is where a memory file is on this mount.
+func (s *Server) path(m *memory) string {
+	if m.clone == "" {
+		return filepath.Join(s.mnt, m.e.name, fileMemory)
+	}
+	return filepath.Join(s.mnt, m.e.name, dirClones, m.clone, fileMemory)
+}

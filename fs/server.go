@@ -1,0 +1,184 @@
+package fs
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// A Server serves one store on one mount point. Its methods may be called from many goroutines at
+// once, but never from a handler of its own mount.
+type Server struct {
+	store Store
+	opts  Options
+	log   *slog.Logger
+	mnt   string // absolute
+	owner fuse.Owner
+
+	policy  atomic.Int64
+	tree    *tree
+	handles handles
+	idle    idleList
+	demand  demand
+	replies replies
+	pieces  pieces
+	zeros   *zeros
+	pushers *pushers
+	metrics *metrics
+
+	// kernel is the way back into the kernel. It is set before the first request is answered.
+	kernel notifier
+	fuse   *fuse.Server
+	// direct: mounted by mount(2), not by fusermount3.
+	direct bool
+
+	// refreshing serialises Refresh.
+	refreshing sync.Mutex
+
+	// ctx ends when the mount is gone.
+	ctx    context.Context
+	cancel context.CancelFunc
+	mu     sync.Mutex     // guards wg.Add against wg.Wait
+	wg     sync.WaitGroup // goroutines besides go-fuse's own
+	closed bool           // guarded by mu
+	done   chan struct{}  // closed when all is over
+
+	complained atomic.Int64 // when the last complaint was logged, in ns since began
+	began      time.Time
+}
+
+func newServer(ctx context.Context, store Store, mnt string, o Options) *Server {
+	s := &Server{
+		store: store,
+		opts:  o,
+		log:   o.Log,
+		mnt:   mnt,
+		owner: fuse.Owner{Uid: uint32(os.Geteuid()), Gid: uint32(os.Getegid())},
+		tree:  newTree(),
+		zeros: new(zeros),
+		began: time.Now(),
+		done:  make(chan struct{}),
+	}
+	s.policy.Store(int64(o.Policy))
+	s.pushers = &pushers{srv: s, queue: make(chan job, queueLen)}
+	s.metrics = &metrics{srv: s}
+	// The mount outlives the call that made it; what ctx carries besides its end is kept.
+	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	return s
+}
+
+// goes runs fn in a goroutine that close waits for; false if it is too late for that.
+func (s *Server) goes(fn func()) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.wg.Go(fn)
+	return true
+}
+
+// close ends everything that is left when the mount is gone.
+func (s *Server) close() {
+	s.cancel()
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.wg.Wait()
+	for _, e := range s.tree.known() {
+		e.mu.Lock()
+		e.opens = 0 // the kernel sends no RELEASE for what is open when a connection ends
+		err := s.settleLocked(e, true)
+		e.mu.Unlock()
+		if err != nil {
+			s.complain(e, "close image", err)
+		}
+	}
+	close(s.done)
+}
+
+// Wait returns when the mount is gone, however it went, and everything that served it has ended.
+func (s *Server) Wait() { <-s.done }
+
+// Mountpoint is the absolute path of the mount.
+func (s *Server) Mountpoint() string { return s.mnt }
+
+// SetPolicy changes the restore policy for opens from now on.
+func (s *Server) SetPolicy(p Policy) { s.policy.Store(int64(p)) }
+
+// Refresh makes the tree follow the store: to be called after an import, a removal, or a new working
+// set. When it returns, the names are as the store has them; files of checkpoints that are gone can
+// still be used by those who have them open.
+func (s *Server) Refresh(ctx context.Context) error {
+	s.refreshing.Lock()
+	defer s.refreshing.Unlock()
+	list, err := s.store.List(ctx)
+	if err != nil {
+		return fmt.Errorf("list the store's checkpoints: %w", err)
+	}
+	stale, gone := s.tree.publish(list, s.newEntry)
+	for _, e := range gone {
+		e.mu.Lock()
+		e.gone = true
+		err := s.settleLocked(e, true)
+		e.mu.Unlock()
+		s.idle.remove(e)
+		if err != nil {
+			s.complain(e, "close image", err)
+		}
+	}
+	if s.kernel == nil {
+		return nil
+	}
+	for _, d := range stale {
+		// ENOENT: the kernel had not asked for the name.
+		if st := s.kernel.EntryNotify(d.parent, d.name); !st.Ok() && st != fuse.ENOENT {
+			s.log.Warn("the kernel keeps an old name", "name", d.name, "error", st)
+		}
+	}
+	return nil
+}
+
+// newEntry makes the entry of a checkpoint that is new in the tree, its image cold.
+func (s *Server) newEntry(c Checkpoint) *entry {
+	e := newEntry(c)
+	e.epoch.Store(s.newEpoch(e, false))
+	return e
+}
+
+func (s *Server) newEpoch(e *entry, armed bool) *epoch {
+	bare := !e.info.Load().WorkingSet && Policy(s.policy.Load()) != PolicyEager
+	return newEpoch(e.pages(), s.opts.RecordWindow, armed, bare)
+}
+
+// InUse is the number of open memory files of a checkpoint, those of clones included.
+func (s *Server) InUse(name string) int {
+	e := s.tree.entry(name)
+	if e == nil {
+		return 0
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.opens
+}
+
+// CloseIdle closes the images that nobody has open, which otherwise wait for the next restore. To be
+// called before checkpoints are removed or packs rewritten.
+func (s *Server) CloseIdle() { s.closeIdle(s.idle.drain()) }
+
+// complain logs an error that a request ended with, once a second at most: a broken pack under a
+// running guest would fill any log.
+func (s *Server) complain(e *entry, what string, err error) {
+	now := int64(time.Since(s.began))
+	last := s.complained.Load()
+	if last != 0 && now-last < int64(time.Second) || !s.complained.CompareAndSwap(last, now) {
+		return
+	}
+	s.log.Error(what, "checkpoint", e.name, "error", err)
+}

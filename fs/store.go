@@ -1,0 +1,107 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/thawfs/thaw/index"
+)
+
+// PageSize is the unit of everything: guest frames, faults, page maps.
+const PageSize = index.PageSize
+
+// A Store is what the tree shows: checkpoints by name. NewStore makes one of an index.Store.
+//
+// Its methods are called from many goroutines at once.
+type Store interface {
+	// List returns every checkpoint there is.
+	List(ctx context.Context) ([]Checkpoint, error)
+	// OpenImage opens the memory of a checkpoint as List showed it. It is an error, not other
+	// content, when the name has got a new checkpoint since.
+	OpenImage(ctx context.Context, c Checkpoint) (Memory, error)
+	// OpenFile opens one of c.Files.
+	OpenFile(ctx context.Context, c Checkpoint, file string) (File, error)
+}
+
+// A Checkpoint is one directory of the mount.
+type Checkpoint struct {
+	// Name is the directory's name.
+	Name string
+	// ID stands for name and memory content: equal IDs have equal bytes in memory, and node
+	// numbers and so the kernel's page cache hang on it.
+	ID string
+	// MemoryBytes is the size of memory, a multiple of PageSize.
+	MemoryBytes int64
+	// Created becomes the times of the files.
+	Created time.Time
+	// Revision tells apart two sets of Files, Info and WorkingSet of one ID: a working set was
+	// set, and memory is what it was.
+	Revision uint32
+	// Files are the sizes in bytes of the files stored beside memory: state, working-set.
+	Files map[string]int64
+	// WorkingSet says that a restore by working set is possible.
+	WorkingSet bool
+	// Info is the text of info.json.
+	Info []byte
+}
+
+// A File is stored bytes; io.EOF at the end as io.ReaderAt has it.
+type File interface {
+	io.ReaderAt
+	io.Closer
+}
+
+// A Memory is the opened image of a checkpoint: its page map is in RAM. *index.Image, but for the
+// locality blocks, where NewStore puts an adapter between.
+//
+// Methods are called from many goroutines at once, ReadPage once a fault. An error means that the
+// bytes cannot be had: it becomes EIO, dst is not looked at.
+type Memory interface {
+	// Size is the image's size in bytes.
+	Size() int64
+	// Zero says whether a page is known to hold only zeros.
+	Zero(gfn uint64) bool
+	// ReadPage puts one page into dst, which is 4096 bytes, without allocating.
+	ReadPage(gfn uint64, dst []byte) error
+	// ReadRange puts len(dst)/4096 pages from first on into dst.
+	ReadRange(first uint64, dst []byte) error
+	// Neighbours appends to dst the pages stored in one locality block with gfn, gfn among them,
+	// in layout order, without I/O. Nothing for a zero page.
+	Neighbours(gfn uint64, dst []uint64) []uint64
+	// ReadNeighbours reads and decodes that block, in one read.
+	ReadNeighbours(gfn uint64, p *Piece) error
+	// TraceLayout says that blocks hold pages that were used together, not merely pages that
+	// lie side by side: only then is it worth pushing what lies beside a demanded page.
+	TraceLayout() bool
+	// WorkingSetFeed is the working set, zero pages of it included, in first-touch order.
+	WorkingSetFeed() Feed
+	// EagerFeed is every page that is not zero, in the order they lie on disk.
+	EagerFeed() Feed
+	// ZeroRuns calls fn for each run of zero pages until fn returns false.
+	ZeroRuns(fn func(first, count uint64) bool)
+	// Close lets go of it; nothing is called after it.
+	Close() error
+}
+
+// Buffers of pages on their way into a page cache, and the sequences they come in, are index's own:
+// Piece.Pages[i*4096:] belongs to Piece.GFNs[i]; the pieces of a Feed can be read in any order and
+// by many goroutines at once, each with a Piece of its own.
+type (
+	Piece = index.Piece
+	Feed  = index.Feed
+)
+
+// Errors that callers tell apart.
+var (
+	// ErrNotFound: the mount has no checkpoint or clone of that name.
+	ErrNotFound = errors.New("no such checkpoint on the mount")
+	// ErrNotCold: a record was asked of an image that had pages pushed into it, so that the reads
+	// seen are not all first touches. StartRecord makes it cold and begins anew.
+	ErrNotCold = errors.New("the image was not cold when it was opened")
+	// ErrNothing: a record was asked of an image of which nothing was read.
+	ErrNothing = errors.New("nothing was read of the image since it was cold")
+	// ErrBusy: the mount is in use.
+	ErrBusy = errors.New("the mount is in use")
+)

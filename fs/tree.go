@@ -1,0 +1,259 @@
+package fs
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// A node is what the kernel knows by a number. Everything but lookups, static and mem is fixed.
+type node struct {
+	id   uint64
+	kind nodeKind
+	// e is the checkpoint that the node belongs to; nil for the root and .thaw.
+	e *entry
+	// detail tells nodes of one kind and checkpoint apart: a file name, a clone's ID, a revision.
+	detail string
+	// name is the file of kindFile.
+	name string
+	// size and content are those of the stored small files.
+	size    int64
+	content []byte
+
+	// mem is the live half of memory and of clones' memory, made at the first open.
+	mem atomic.Pointer[memory]
+
+	// lookups is how often the kernel was told of the node and has not forgotten it. Guarded by
+	// tree.mu, like static: the node stays without lookups, because a checkpoint that is listed
+	// has it. A server that takes over a connection is asked for such nodes at once.
+	lookups uint64
+	static  bool
+}
+
+// Names that every checkpoint directory has.
+const (
+	fileMemory = "memory"
+	fileInfo   = "info.json"
+	fileStats  = "stats.json"
+	dirClones  = "clones"
+	dirControl = ".thaw"
+)
+
+// A tree is the table of nodes and the names of the root directory. Its lock is held for a map
+// access, never over I/O and never over a notification: the kernel answers those under the lock of
+// a directory in which a LOOKUP may be waiting for us.
+type tree struct {
+	mu    sync.RWMutex
+	nodes map[uint64]*node
+	names map[string]*entry
+	root  *node
+	ctl   *node
+}
+
+func newTree() *tree {
+	t := &tree{nodes: make(map[uint64]*node), names: make(map[string]*entry)}
+	t.root = &node{id: fuse.FUSE_ROOT_ID, kind: kindRoot, static: true}
+	t.nodes[t.root.id] = t.root
+	t.ctl = t.internLocked(&node{kind: kindControl, static: true})
+	t.internLocked(&node{kind: kindMetrics, static: true})
+	t.internLocked(&node{kind: kindSocket, static: true})
+	return t
+}
+
+// node finds a node by its number; nil if there is none.
+func (t *tree) node(id uint64) *node {
+	t.mu.RLock()
+	n := t.nodes[id]
+	t.mu.RUnlock()
+	return n
+}
+
+// checkpointID is what the numbers of the node's checkpoint hang on.
+func (n *node) checkpointID() string {
+	if n.e == nil {
+		return ""
+	}
+	return n.e.id
+}
+
+// same says whether two nodes are the same thing.
+func (n *node) same(o *node) bool {
+	return n.kind == o.kind && n.detail == o.detail && n.checkpointID() == o.checkpointID()
+}
+
+// internLocked gives the table's node for what want describes, putting want in if there is none.
+// A number that is taken by something else (a collision of 64-bit hashes) leads to the next one.
+func (t *tree) internLocked(want *node) *node {
+	for try := 0; ; try++ {
+		id := nodeID(want.kind, want.checkpointID(), want.detail, try)
+		n, taken := t.nodes[id]
+		if !taken {
+			want.id = id
+			t.nodes[id] = want
+			return want
+		}
+		if n.same(want) {
+			n.static = n.static || want.static
+			return n
+		}
+	}
+}
+
+// lookup interns a node and counts that the kernel knows of it.
+func (t *tree) lookup(want *node) *node {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := t.internLocked(want)
+	n.lookups++
+	return n
+}
+
+// peek gives the number that a node has or would have, without telling anyone of it.
+func (t *tree) peek(want *node) uint64 {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	for try := 0; ; try++ {
+		id := nodeID(want.kind, want.checkpointID(), want.detail, try)
+		if n, taken := t.nodes[id]; !taken || n.same(want) {
+			return id
+		}
+	}
+}
+
+// forget takes back count lookups. It returns the node when the kernel knows of it no more, which
+// means that its page cache is gone too.
+func (t *tree) forget(id, count uint64) *node {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := t.nodes[id]
+	if n == nil || n == t.root {
+		return nil
+	}
+	n.lookups -= min(count, n.lookups)
+	if n.lookups > 0 {
+		return nil
+	}
+	if !n.static {
+		delete(t.nodes, id)
+	}
+	return n
+}
+
+// entry finds a checkpoint by name; nil if there is none.
+func (t *tree) entry(name string) *entry {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.names[name]
+}
+
+// entries are all checkpoints, by name.
+func (t *tree) entries() []*entry {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	all := make([]*entry, 0, len(t.names))
+	for _, e := range t.names {
+		all = append(all, e)
+	}
+	slices.SortFunc(all, func(a, b *entry) int { return strings.Compare(a.name, b.name) })
+	return all
+}
+
+// A dentry is a name in a directory, as the kernel may have it cached.
+type dentry struct {
+	parent uint64
+	name   string
+}
+
+// publish replaces the root directory by list; make makes the entry of a checkpoint that is new.
+// It returns what the kernel must drop from its cache of names, and the checkpoints that are there
+// no more.
+func (t *tree) publish(list []Checkpoint, make func(Checkpoint) *entry) (stale []dentry, gone []*entry) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	next := map[string]*entry{}
+	for _, c := range list {
+		e := t.names[c.Name]
+		if e == nil || e.id != c.ID {
+			e = make(c)
+		} else if old := e.info.Load(); old.Revision != c.Revision {
+			stale = append(stale, t.filesLocked(e, old, &c)...)
+			t.unpinLocked(e)
+			e.info.Store(&c)
+		}
+		next[c.Name] = e
+	}
+	for name, e := range t.names {
+		if next[name] != e {
+			stale = append(stale, dentry{t.root.id, name})
+			gone = append(gone, e)
+			t.unpinLocked(e)
+		}
+	}
+	for _, e := range next {
+		t.pinLocked(e)
+	}
+	t.names = next
+	return stale, gone
+}
+
+// filesLocked names the small files of a checkpoint and its clones, before and after a change: not
+// the directories, because dropping those would drop memory and its page cache with them.
+func (t *tree) filesLocked(e *entry, before, after *Checkpoint) []dentry {
+	names := map[string]bool{fileInfo: true}
+	for name := range before.Files {
+		names[name] = true
+	}
+	for name := range after.Files {
+		names[name] = true
+	}
+	var stale []dentry
+	for id, n := range t.nodes {
+		if n.e != e || n.kind != kindCheckpoint && n.kind != kindClone {
+			continue
+		}
+		for name := range names {
+			stale = append(stale, dentry{id, name})
+		}
+	}
+	return stale
+}
+
+// pinLocked puts in the nodes that a listed checkpoint has without anybody looking them up.
+func (t *tree) pinLocked(e *entry) {
+	for _, n := range e.children() {
+		n.static = true
+		t.internLocked(n)
+	}
+}
+
+// unpinLocked lets the nodes of a checkpoint go as soon as the kernel forgets them.
+func (t *tree) unpinLocked(e *entry) {
+	for id, n := range t.nodes {
+		if n.e == e && n.static {
+			n.static = false
+			if n.lookups == 0 {
+				delete(t.nodes, id)
+			}
+		}
+	}
+}
+
+// known are the checkpoints of all nodes, those among them that are not listed any more.
+func (t *tree) known() []*entry {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	seen := map[*entry]bool{}
+	for _, n := range t.nodes {
+		if n.e != nil {
+			seen[n.e] = true
+		}
+	}
+	for _, e := range t.names {
+		seen[e] = true
+	}
+	return slices.Collect(maps.Keys(seen))
+}
