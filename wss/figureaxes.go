@@ -70,7 +70,7 @@ func (r Report) busy(m Method) (end time.Duration) {
 func (a axes) label() string {
 	text := "seconds since the guest's first instruction"
 	if a.observed > a.max {
-		text += fmt.Sprintf(" (nothing more to see in the %s that were observed)",
+		text += fmt.Sprintf(" (observed for %s, quiet from here on)",
 			humanSeconds(a.observed))
 	}
 	return text

@@ -17,8 +17,9 @@ const PageSize = 4096
 const (
 	// MaxImagePages is the largest image that a set can describe (4 PiB).
 	MaxImagePages = 1 << 40
-	// MaxRuns is the largest number of runs in a set: 16 GiB if every run were a single page.
-	MaxRuns = 4 << 20
+	// MaxRuns is the largest number of runs in a set: 8 GiB if every run were a single page. A set
+	// of that many costs 100 MiB.
+	MaxRuns = 2 << 20
 	// MaxVCPU is the highest vCPU number.
 	MaxVCPU = 1<<16 - 1
 	// MaxTime is the latest time and the longest window that a set can hold.
@@ -70,7 +71,8 @@ type Set struct {
 // Pages is the number of distinct pages in the set, whatever the source.
 func (s *Set) Pages() uint64 {
 	var n, next uint64
-	for _, r := range s.byGFN() {
+	for _, i := range s.order(func(a, b *Run) int { return cmp.Compare(a.GFN, b.GFN) }) {
+		r := s.Runs[i]
 		if r.End() <= next {
 			continue
 		}
@@ -178,12 +180,11 @@ func (s Source) valid() bool {
 // checkOverlap finds a page that one source names twice. Without this a few runs of a hostile file
 // could claim an image over and over, and whoever goes through the pages would never come to an end.
 func (s *Set) checkOverlap() error {
-	sorted := slices.Clone(s.Runs)
-	slices.SortFunc(sorted, func(a, b Run) int {
+	sorted := s.order(func(a, b *Run) int {
 		return cmp.Or(cmp.Compare(a.Source, b.Source), cmp.Compare(a.GFN, b.GFN))
 	})
 	for i := 1; i < len(sorted); i++ {
-		a, b := sorted[i-1], sorted[i]
+		a, b := s.Runs[sorted[i-1]], s.Runs[sorted[i]]
 		if a.Source == b.Source && b.GFN < a.End() {
 			return badSet("gfn %d stands there twice (source %s)", b.GFN, b.Source)
 		}
@@ -191,11 +192,15 @@ func (s *Set) checkOverlap() error {
 	return nil
 }
 
-// byGFN returns the runs in ascending order of gfn.
-func (s *Set) byGFN() []Run {
-	sorted := slices.Clone(s.Runs)
-	slices.SortFunc(sorted, func(a, b Run) int { return cmp.Compare(a.GFN, b.GFN) })
-	return sorted
+// order returns the numbers of the runs in the order of compare. It sorts these and not the runs:
+// a twelfth of the memory.
+func (s *Set) order(compare func(a, b *Run) int) []int32 {
+	numbers := make([]int32, len(s.Runs))
+	for i := range numbers {
+		numbers[i] = int32(i)
+	}
+	slices.SortFunc(numbers, func(a, b int32) int { return compare(&s.Runs[a], &s.Runs[b]) })
+	return numbers
 }
 
 func badSet(format string, args ...any) error {

@@ -177,16 +177,15 @@ func (p *parser) runs() error {
 func (p *parser) run(text []byte) (Run, error) {
 	r := Run{VCPU: NoVCPU}
 	var us uint64
-	for _, f := range [...]struct {
-		name string
-		to   *uint64
-	}{{"gfn", &r.GFN}, {"count", &r.Count}, {"microseconds", &us}} {
-		word, rest := cutWord(text)
-		n, ok := number(word)
-		if !ok {
-			return r, p.errorf("%s: %.40q is no number", f.name, word)
-		}
-		*f.to, text = n, rest
+	var err error
+	if r.GFN, text, err = p.number("gfn", text); err != nil {
+		return r, err
+	}
+	if r.Count, text, err = p.number("count", text); err != nil {
+		return r, err
+	}
+	if us, text, err = p.number("microseconds", text); err != nil {
+		return r, err
 	}
 	if us > uint64(MaxTime/time.Microsecond) {
 		return r, p.errorf("%d microseconds", us)
@@ -210,6 +209,16 @@ func (p *parser) run(text []byte) (Run, error) {
 		r.VCPU = int(n)
 	}
 	return r, nil
+}
+
+// number cuts a number off the text.
+func (p *parser) number(name string, text []byte) (n uint64, rest []byte, err error) {
+	word, rest := cutWord(text)
+	n, ok := number(word)
+	if !ok {
+		return 0, nil, p.errorf("%s: %.40q is no number", name, word)
+	}
+	return n, rest, nil
 }
 
 func cutWord(text []byte) (word, rest []byte) {
