@@ -267,3 +267,11 @@ func (s Stats) String() string {
 		"errors %d", s.PrefetchedPages, s.PrefetchSeconds, s.LazyPages, s.LazyRequests,
 		s.PushedPages, s.StallSeconds, s.Errors)
 }
+
+// Terminate asks the server to end, as systemd does.
+func (m *Mounted) Terminate() {
+	m.t.Helper()
+	if err := m.proc.Signal(syscall.SIGTERM); err != nil {
+		m.t.Fatalf("server: %v", err)
+	}
+}

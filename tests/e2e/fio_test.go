@@ -1,0 +1,71 @@
+package e2e
+
+import (
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/thawfs/thaw/tests/internal/cli"
+)
+
+// TestFio lets fio write a file of blocks that carry their own checksums, imports it as an image
+// and lets fio read and verify it on the mount: by mapping and by read(2), in order, at random and
+// by several jobs at once.
+func TestFio(t *testing.T) {
+	cli.NeedFUSE(t)
+	if _, err := exec.LookPath("fio"); err != nil {
+		t.Skip("needs fio (apt-get install fio)")
+	}
+	source := filepath.Join(t.TempDir(), "image.mem")
+	common := []string{"--name=verify", "--size=64m", "--bs=4k", "--verify=crc32c",
+		"--verify_fatal=1", "--randrepeat=1", "--thread"}
+	fio := func(args ...string) {
+		t.Helper()
+		out, err := cli.Tool(t, 2*time.Minute, "fio", append(common, args...)...)
+		if err != nil {
+			t.Fatalf("fio %v: %v\n%s", args, err, out)
+		}
+	}
+	fio("--filename="+source, "--rw=write", "--ioengine=psync", "--do_verify=0")
+	store := filepath.Join(t.TempDir(), "store")
+	cli.OK(t, "import", store, source, "--name", "vm")
+	for _, policy := range []string{"lazy", "eager"} {
+		for _, engine := range []string{"mmap", "psync"} {
+			for _, rw := range []string{"read", "randread"} {
+				t.Run(policy+"-"+engine+"-"+rw, func(t *testing.T) {
+					m := cli.Mount(t, store, "--restore="+policy)
+					read := []string{"--readonly", "--filename=" + m.Path("vm/memory"), "--rw=" + rw,
+						"--ioengine=" + engine}
+					fio(read...)
+					fio(append(read, "--numjobs=4", "--invalidate=0")...)
+					if s := m.Stats(t, "vm"); s.Errors != 0 {
+						t.Errorf("errors: %v", s)
+					}
+				})
+			}
+		}
+	}
+}
+
+// TestBench: thaw's own read patterns, verified against the image that was imported.
+func TestBench(t *testing.T) {
+	store, source := storeWith(t, small)
+	m := cli.Mount(t, store, "--restore=lazy")
+	for _, rw := range []string{"read", "randread", "zipf"} {
+		for _, engine := range []string{"mmap", "psync"} {
+			t.Run(rw+"-"+engine, func(t *testing.T) {
+				cli.OK(t, "bench", m.Path("vm/memory"), "--rw", rw, "--engine", engine, "--bs", "4KiB",
+					"--verify", source, "--json")
+			})
+		}
+	}
+	// A source that differs must be noticed: the verification is real.
+	other := small
+	other.Seed++
+	r := cli.Run(t, "bench", m.Path("vm/memory"), "--rw", "read", "--bs", "4KiB", "--engine", "psync",
+		"--verify", writeImage(t, other))
+	if r.Code == 0 {
+		t.Errorf("bench verifies against another image: %v", r)
+	}
+}
