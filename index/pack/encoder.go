@@ -45,7 +45,7 @@ func (e *Encoder) get() (*encoderScratch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make zstd encoder: %w", err)
 	}
-	frame, err := newZstdEncoder(e.tuning.frameLevel, 2<<20, false)
+	frame, err := newZstdEncoder(e.tuning.frameLevel, 2<<20, true)
 	if err != nil {
 		return nil, fmt.Errorf("make zstd encoder: %w", err)
 	}

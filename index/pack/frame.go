@@ -3,6 +3,8 @@ package pack
 import (
 	"encoding/binary"
 	"fmt"
+
+	"github.com/klauspost/compress/s2"
 )
 
 const (
@@ -52,8 +54,13 @@ func (e *Encoder) EncodeFrame(dst *EncodedFrame, gfns []uint64, pages [][]byte) 
 	dst.data = binary.LittleEndian.AppendUint32(dst.data[:0], uint32(len(list)))
 	dst.data = append(dst.data, list...)
 	start := len(dst.data)
-	dst.codec = codecFrame
-	dst.data = s.frame.EncodeAll(dst.raw, dst.data)
+	dst.codec = e.tuning.frameCodec
+	if dst.codec == codecS2 {
+		s.out = grown(s.out, s2.MaxEncodedLen(len(dst.raw)))
+		dst.data = append(dst.data, s2.Encode(s.out, dst.raw)...)
+	} else {
+		dst.data = s.frame.EncodeAll(dst.raw, dst.data)
+	}
 	if len(dst.data)-start >= len(dst.raw) {
 		dst.codec = codecRaw
 		dst.data = append(dst.data[:start], dst.raw...)
