@@ -1,0 +1,98 @@
+package wss
+
+import (
+	"bytes"
+	"encoding/xml"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// checkSVG parses a figure as XML and returns the texts in it.
+func checkSVG(t *testing.T, svg []byte) (texts string) {
+	t.Helper()
+	d := xml.NewDecoder(bytes.NewReader(svg))
+	for {
+		token, err := d.Token()
+		if errors.Is(err, io.EOF) {
+			return texts
+		}
+		if err != nil {
+			t.Fatalf("not XML: %v", err)
+		}
+		if chars, ok := token.(xml.CharData); ok {
+			texts += string(chars) + "\n"
+		}
+	}
+}
+
+func TestFigure(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "figure.svg")
+	if err := poster().Figure(path); err != nil {
+		t.Fatal(err)
+	}
+	svg, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	texts := checkSVG(t, svg)
+	for _, want := range []string{
+		"Time spent fetching memory, per second",
+		"eager", "starts after 32 s", "responsive after 32 s", "262,144 pages prefetched",
+		"lazy", "1,675 lazy", "access", "trace", "11,295 pages prefetched",
+		"seconds since the guest's first instruction", "100 %", "-30",
+	} {
+		if !strings.Contains(texts, want) {
+			t.Errorf("the figure does not say %q", want)
+		}
+	}
+	if n := len(svg); n > 200<<10 {
+		t.Errorf("the figure has %d bytes", n)
+	}
+	left, err := os.ReadDir(filepath.Dir(path))
+	if err != nil || len(left) != 1 {
+		t.Errorf("files left: %v %v", left, err)
+	}
+}
+
+func TestFigureScales(t *testing.T) {
+	method := func(ready, end time.Duration, stalls []Interval) Report {
+		return Report{Methods: []Method{NewMethod("trace", Counts{}, ready, end, stalls)}}
+	}
+	for _, c := range []struct {
+		name   string
+		report Report
+		want   axes
+	}{
+		{"nothing", Report{}, axes{-100 * ms, 2 * sec, 100 * ms, 0}},
+		{"short and quiet", method(550*ms, 10*sec, nil), axes{-700 * ms, 2 * sec, 100 * ms, 9450 * ms}},
+		{"busy to the end", method(100*ms, 10100*ms, in(0, 10_100)),
+			axes{-200 * ms, 10 * sec, 100 * ms, 10 * sec}},
+		{"long", method(70*sec, 100*sec, in(70_000, 95_000)), axes{-71 * sec, 30 * sec, sec, 30 * sec}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := c.report.axes(); got != c.want {
+				t.Errorf("axes %+v, want %+v", got, c.want)
+			}
+			var out bytes.Buffer
+			if err := c.report.WriteFigure(&out); err != nil {
+				t.Fatal(err)
+			}
+			checkSVG(t, out.Bytes())
+		})
+	}
+}
+
+func TestFigureErrors(t *testing.T) {
+	if err := poster().Figure("/nonexistent/figure.svg"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("error %v", err)
+	}
+	dir := t.TempDir()
+	if err := poster().Figure(dir); err == nil {
+		t.Error("a directory was replaced")
+	}
+}
