@@ -54,9 +54,9 @@
 // of length w. It tells apart what averages do not: 100 stalls of 10 ms spread over 10 s leave 90 %
 // of every second, the same stalls in a row leave nothing of one second.
 //
-//	stalls     ██████            ██ ██             █
-//	time     0         1         2         3         4 s
-//	window    └────w────┘ 0.4     └────w────┘ 0.6
+//	stalls    ██████            ██ ██             █
+//	time      0         1         2         3         4 s
+//	window    └────w───┘ 0.4    └────w───┘ 0.6
 //
 // # Time to responsiveness: TTR
 //
