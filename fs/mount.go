@@ -156,4 +156,3 @@ func fusermount(args ...string) error {
 	}
 	return nil
 }
-

@@ -1,0 +1,310 @@
+package fs
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A spec describes a checkpoint of a fake store; client processes know from it what every page must
+// hold.
+type spec struct {
+	Name     string
+	ID       string
+	Revision uint32
+	Pages    uint64
+	Seed     uint64
+	// ZeroEvery makes each so-many-th page a zero page; 0: none.
+	ZeroEvery uint64
+	// WS is the working set, runs of (gfn, count).
+	WS [][2]uint64
+	// Trace: 16 pages Pages/16 apart from each other lie in one locality block.
+	Trace bool
+	// InRAM: pages lie in RAM as they are, for measurements.
+	InRAM bool
+	Files map[string]string
+}
+
+func (c *spec) zero(gfn uint64) bool { return c.ZeroEvery != 0 && gfn%c.ZeroEvery == 0 }
+
+// fillPage is what a page of the image holds.
+func (c *spec) fillPage(gfn uint64, dst []byte) {
+	if c.zero(gfn) {
+		clear(dst)
+		return
+	}
+	for i := 0; i < PageSize; i += 8 {
+		x := (gfn<<9 + uint64(i)/8 + 1) * 0x9e3779b97f4a7c15
+		binary.LittleEndian.PutUint64(dst[i:], x^x>>29^c.Seed)
+	}
+}
+
+// check compares a page with what it must hold.
+func (c *spec) check(gfn uint64, got []byte) error {
+	want := make([]byte, PageSize)
+	c.fillPage(gfn, want)
+	if !bytes.Equal(want, got) {
+		return fmt.Errorf("page %d: wrong bytes: %x…, want %x…", gfn, got[:16], want[:16])
+	}
+	return nil
+}
+
+var errFake = errors.New("injected failure")
+
+// A fakeStore keeps checkpoints in RAM, with hooks to slow down and break them.
+type fakeStore struct {
+	mu     sync.Mutex
+	specs  []spec
+	images map[string][]*fakeMemory // every image that was opened, by name
+
+	// Hooks, set before the mount. onRead is called for every page that a READ asks for, before it
+	// is answered; onFeed for every piece of a feed.
+	onRead    func(gfn uint64) error
+	onFeed    func(piece int) error
+	onOpen    func(name string) error
+	fileError error
+}
+
+func newFakeStore(specs ...spec) *fakeStore {
+	for i := range specs {
+		if specs[i].ID == "" {
+			specs[i].ID = fmt.Sprintf("id-of-%s-%d", specs[i].Name, specs[i].Seed)
+		}
+	}
+	return &fakeStore{specs: specs, images: make(map[string][]*fakeMemory)}
+}
+
+func (s *fakeStore) List(context.Context) ([]Checkpoint, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []Checkpoint
+	for _, c := range s.specs {
+		files := map[string]int64{}
+		for name, text := range c.Files {
+			files[name] = int64(len(text))
+		}
+		list = append(list, Checkpoint{
+			Name: c.Name, ID: c.ID, Revision: c.Revision, MemoryBytes: int64(c.Pages * PageSize),
+			Created: time.Unix(1700000000, 0), Files: files, WorkingSet: len(c.WS) > 0,
+			Info: fmt.Appendf(nil, "{\"name\":%q,\"revision\":%d}\n", c.Name, c.Revision),
+		})
+	}
+	return list, nil
+}
+
+// set replaces the checkpoints; Refresh must follow.
+func (s *fakeStore) set(specs ...spec) {
+	n := newFakeStore(specs...)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.specs = n.specs
+}
+
+func (s *fakeStore) find(c Checkpoint) (spec, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, x := range s.specs {
+		if x.Name == c.Name && x.ID == c.ID {
+			return x, nil
+		}
+	}
+	return spec{}, ErrNotFound
+}
+
+func (s *fakeStore) OpenImage(_ context.Context, c Checkpoint) (Memory, error) {
+	if s.onOpen != nil {
+		if err := s.onOpen(c.Name); err != nil {
+			return nil, err
+		}
+	}
+	x, err := s.find(c)
+	if err != nil {
+		return nil, err
+	}
+	m := &fakeMemory{spec: x, store: s}
+	if x.InRAM {
+		m.ram = make([]byte, x.Pages*PageSize)
+		for gfn := range x.Pages {
+			x.fillPage(gfn, m.ram[gfn*PageSize:][:PageSize])
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.images[c.Name] = append(s.images[c.Name], m)
+	return m, nil
+}
+
+// opened are the images of a name that were opened so far, and how many of them are still open.
+func (s *fakeStore) opened(name string) (all, open int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, m := range s.images[name] {
+		if !m.closed.Load() {
+			open++
+		}
+	}
+	return len(s.images[name]), open
+}
+
+type fakeFile struct{ *bytes.Reader }
+
+func (fakeFile) Close() error { return nil }
+
+func (s *fakeStore) OpenFile(_ context.Context, c Checkpoint, file string) (File, error) {
+	if s.fileError != nil {
+		return nil, s.fileError
+	}
+	x, err := s.find(c)
+	if err != nil {
+		return nil, err
+	}
+	text, ok := x.Files[file]
+	if !ok {
+		return nil, io.ErrUnexpectedEOF
+	}
+	return fakeFile{bytes.NewReader([]byte(text))}, nil
+}
+
+// A fakeMemory is an image of a fakeStore.
+type fakeMemory struct {
+	spec
+	store  *fakeStore
+	ram    []byte
+	closed atomic.Bool
+}
+
+func (m *fakeMemory) Size() int64          { return int64(m.Pages * PageSize) }
+func (m *fakeMemory) Zero(gfn uint64) bool { return m.zero(gfn) }
+func (m *fakeMemory) TraceLayout() bool    { return m.Trace }
+func (m *fakeMemory) WorkingSetFeed() Feed { return m.feed(m.workingSet()) }
+func (m *fakeMemory) Close() error         { m.closed.Store(true); return nil }
+func (m *fakeMemory) feed(g []uint64) Feed { return &fakeFeed{m: m, gfns: g} }
+func (m *fakeMemory) stride() uint64       { return max(m.Pages/16, 1) }
+
+func (m *fakeMemory) page(gfn uint64, dst []byte) error {
+	if m.closed.Load() {
+		panic("read of a closed image")
+	}
+	if m.ram != nil {
+		copy(dst, m.ram[gfn*PageSize:][:PageSize])
+		return nil
+	}
+	m.fillPage(gfn, dst)
+	return nil
+}
+
+func (m *fakeMemory) ReadPage(gfn uint64, dst []byte) error {
+	if m.store.onRead != nil {
+		if err := m.store.onRead(gfn); err != nil {
+			return err
+		}
+	}
+	return m.page(gfn, dst)
+}
+
+func (m *fakeMemory) ReadRange(first uint64, dst []byte) error {
+	if m.ram != nil && m.store.onRead == nil {
+		copy(dst, m.ram[first*PageSize:])
+		return nil
+	}
+	for i := 0; i < len(dst); i += PageSize {
+		if err := m.ReadPage(first+uint64(i/PageSize), dst[i:i+PageSize]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *fakeMemory) Neighbours(gfn uint64, dst []uint64) []uint64 {
+	for i := gfn % m.stride(); i < m.Pages; i += m.stride() {
+		if !m.zero(i) {
+			dst = append(dst, i)
+		}
+	}
+	return dst
+}
+
+func (m *fakeMemory) ReadNeighbours(gfn uint64, p *Piece) error {
+	return m.fill(p, m.Neighbours(gfn, nil))
+}
+
+func (m *fakeMemory) fill(p *Piece, gfns []uint64) error {
+	p.GFNs = append(p.GFNs[:0], gfns...)
+	p.Pages = slices.Grow(p.Pages[:0], len(gfns)*PageSize)[:len(gfns)*PageSize]
+	for i := 0; i < len(gfns); {
+		n := 1
+		for i+n < len(gfns) && gfns[i+n] == gfns[i]+uint64(n) {
+			n++
+		}
+		if m.ram != nil {
+			copy(p.Pages[i*PageSize:(i+n)*PageSize], m.ram[gfns[i]*PageSize:])
+		} else {
+			for j := i; j < i+n; j++ {
+				if err := m.page(gfns[j], p.Pages[j*PageSize:][:PageSize]); err != nil {
+					return err
+				}
+			}
+		}
+		i += n
+	}
+	return nil
+}
+
+func (m *fakeMemory) workingSet() (gfns []uint64) {
+	for _, r := range m.WS {
+		for gfn := r[0]; gfn < r[0]+r[1]; gfn++ {
+			gfns = append(gfns, gfn)
+		}
+	}
+	return gfns
+}
+
+func (m *fakeMemory) EagerFeed() Feed {
+	var gfns []uint64
+	for gfn := range m.Pages {
+		if !m.zero(gfn) {
+			gfns = append(gfns, gfn)
+		}
+	}
+	return m.feed(gfns)
+}
+
+func (m *fakeMemory) ZeroRuns(fn func(first, count uint64) bool) {
+	if m.ZeroEvery == 0 {
+		return
+	}
+	for gfn := uint64(0); gfn < m.Pages; gfn += m.ZeroEvery {
+		if !fn(gfn, 1) {
+			return
+		}
+	}
+}
+
+// fakePiece is the number of pages of a piece.
+const fakePiece = 256
+
+type fakeFeed struct {
+	m    *fakeMemory
+	gfns []uint64
+}
+
+func (f *fakeFeed) Len() int { return (len(f.gfns) + fakePiece - 1) / fakePiece }
+
+func (f *fakeFeed) Read(ctx context.Context, i int, p *Piece) error {
+	if hook := f.m.store.onFeed; hook != nil {
+		if err := hook(i); err != nil {
+			return err
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return f.m.fill(p, f.gfns[i*fakePiece:min((i+1)*fakePiece, len(f.gfns))])
+}
