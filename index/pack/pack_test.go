@@ -6,124 +6,379 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/thawfs/thaw/index/blob"
 )
 
-// testPage makes a page that compresses about 3:1, or not at all for every seventh.
+// testPage makes a page as they come: text-like, sparse, nearly zero, noise.
 func testPage(rng *rand.Rand) []byte {
 	p := make([]byte, PageSize)
-	for i := 0; i < len(p); {
-		n := 1 + rng.IntN(32)
-		c := byte(rng.UintN(256))
-		noise := rng.IntN(4) == 0
-		for range min(n, len(p)-i) {
-			p[i] = c
-			if noise {
-				p[i] = byte(rng.UintN(256))
+	switch rng.IntN(8) {
+	case 0: // noise: does not compress
+		for i := range p {
+			p[i] = byte(rng.Uint32())
+		}
+	case 1: // sparse words
+		for range 1 + rng.IntN(60) {
+			p[rng.IntN(PageSize)] = byte(rng.Uint32())
+		}
+	case 2: // literals only: few symbols, no matches
+		for i := range p {
+			p[i] = "0123456789abcdef"[rng.IntN(16)]
+		}
+	case 3: // a struct repeated
+		n := 8 << rng.IntN(6)
+		for i := range p {
+			p[i] = byte(i % n)
+			if i%n == 0 {
+				p[i] = byte(rng.Uint32())
 			}
-			i++
+		}
+	default: // runs and noise
+		for i := 0; i < len(p); {
+			c, noise := byte(rng.Uint32()), rng.IntN(4) == 0
+			for range min(1+rng.IntN(32), len(p)-i) {
+				p[i] = c
+				if noise {
+					p[i] = byte(rng.Uint32())
+				}
+				i++
+			}
 		}
 	}
+	p[0] |= 1 // never a zero page
 	return p
 }
 
-func TestRoundTrip(t *testing.T) {
-	ctx := context.Background()
-	for _, profile := range []Profile{ProfileDefault, ProfileFast} {
-		rng := rand.New(rand.NewPCG(1, 2))
-		store := blob.NewMem()
-		bw, err := store.Create(ctx, Name(7, 3))
-		if err != nil {
-			t.Fatal(err)
-		}
-		w, err := NewWriter(bw, 7, 3)
-		if err != nil {
-			t.Fatal(err)
-		}
-		enc, err := NewEncoder(profile)
-		if err != nil {
-			t.Fatal(err)
-		}
-		hasher := NewHasher(HashKey{1})
-		var pages [][]byte
-		var hashes []Hash
-		var eb EncodedBlock
-		for range 50 {
+// model is what a pack should hold, in the plainest form.
+type model struct {
+	number     uint64
+	generation uint32
+	pages      [][]byte // nil: dead
+	hashes     []Hash
+	blocks     []int // first slot of each
+	records    []testRecord
+	frames     []testFrame
+}
+
+type testRecord struct {
+	kind uint32
+	data []byte // nil: dropped
+}
+
+type testFrame struct {
+	gfns  []uint64 // nil: dropped
+	pages [][]byte
+}
+
+func mustEncoder(t testing.TB, p Profile) *Encoder {
+	t.Helper()
+	enc, err := NewEncoder(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return enc
+}
+
+func mustDecoder(t testing.TB) *Decoder {
+	t.Helper()
+	dec, err := NewDecoder()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(dec.Close)
+	return dec
+}
+
+func mustWriter(t testing.TB, s blob.Store, number uint64, generation uint32) *Writer {
+	t.Helper()
+	bw, err := s.Create(context.Background(), Name(number, generation))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := NewWriter(bw, number, generation)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func mustOpen(t testing.TB, s blob.Store, name string, dec *Decoder) *Reader {
+	t.Helper()
+	obj, err := s.Open(context.Background(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := Open(obj, name, dec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	return r
+}
+
+var testKey = HashKey{42}
+
+// fill writes random content into w, which it finishes, and gives the model of it.
+func fill(t testing.TB, rng *rand.Rand, w *Writer, enc *Encoder, steps int) *model {
+	t.Helper()
+	m := &model{number: w.Number(), generation: w.head.generation}
+	hasher := NewHasher(testKey)
+	var eb EncodedBlock
+	var ef EncodedFrame
+	for range steps {
+		switch rng.IntN(4) {
+		case 0:
+			rec := testRecord{kind: rng.Uint32N(5), data: make([]byte, rng.IntN(5000))}
+			copy(rec.data, testPage(rng))
+			if n, err := w.AppendRecord(rec.kind, rec.data); err != nil || n != len(m.records) {
+				t.Fatalf("record %d: %v", n, err)
+			}
+			m.records = append(m.records, rec)
+		case 1:
+			var f testFrame
+			gfn := rng.Uint64N(1 << 40)
+			for range 1 + rng.IntN(40) {
+				gfn += 1 + uint64(rng.IntN(3))*rng.Uint64N(3)
+				f.gfns = append(f.gfns, gfn)
+				f.pages = append(f.pages, testPage(rng))
+			}
+			if err := enc.EncodeFrame(&ef, f.gfns, f.pages); err != nil {
+				t.Fatal(err)
+			}
+			if n, err := w.AppendFrame(&ef); err != nil || n != len(m.frames) {
+				t.Fatalf("frame %d: %v", n, err)
+			}
+			m.frames = append(m.frames, f)
+		default:
+			m.blocks = append(m.blocks, len(m.pages))
 			var block [][]byte
-			for range 1 + rng.IntN(20) {
-				block = append(block, testPage(rng))
+			var hashes []Hash
+			p := testPage(rng)
+			for range 1 + rng.IntN(2*BlockPages) {
+				if rng.IntN(3) == 0 {
+					p = testPage(rng)
+				} else { // like its neighbour
+					p = bytes.Clone(p)
+					p[rng.IntN(PageSize)]++
+				}
+				block, hashes = append(block, p), append(hashes, hasher.Sum(p))
 			}
 			if err := enc.EncodeBlock(&eb, block); err != nil {
 				t.Fatal(err)
 			}
-			var hs []Hash
-			for _, p := range block {
-				hs = append(hs, hasher.Sum(p))
+			if first, err := w.AppendBlock(&eb, hashes); err != nil || int(first) != len(m.pages) {
+				t.Fatalf("block at %d: %v", first, err)
 			}
-			first, err := w.AppendBlock(&eb, hs)
-			if err != nil || int(first) != len(pages) {
-				t.Fatal(first, err)
+			m.pages, m.hashes = append(m.pages, block...), append(m.hashes, hashes...)
+		}
+	}
+	about := w.StoredBytes()
+	size, err := w.Finish()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if size > about+1000 || about > size*11/10+1000 {
+		t.Errorf("StoredBytes said %d, the pack has %d bytes", about, size)
+	}
+	return m
+}
+
+// check compares everything that can be read with the model.
+func (m *model) check(t testing.TB, r *Reader) {
+	t.Helper()
+	if r.Number() != m.number || r.Generation() != m.generation {
+		t.Errorf("pack %d generation %d", r.Number(), r.Generation())
+	}
+	if r.Slots() != len(m.pages) || r.Blocks() != len(m.blocks) || r.Records() != len(m.records) ||
+		r.Frames() != len(m.frames) {
+		t.Fatalf("%d slots, %d blocks, %d records, %d frames; want %d, %d, %d, %d", r.Slots(), r.Blocks(),
+			r.Records(), r.Frames(), len(m.pages), len(m.blocks), len(m.records), len(m.frames))
+	}
+	hashes, err := r.Hashes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(m.hashes, hashes); d != "" {
+		t.Errorf("hashes: %s", d)
+	}
+	m.checkPages(t, r)
+	for i, rec := range m.records {
+		if info := r.Record(i); info.Kind != rec.kind || (info.Stored == 0) != (rec.data == nil) {
+			t.Errorf("record %d: %+v", i, info)
+		}
+		got, err := r.ReadRecord(i, make([]byte, 3))
+		if (err != nil) != (rec.data == nil) || !bytes.Equal(got, rec.data) {
+			t.Errorf("record %d: %v", i, err)
+		}
+	}
+	var f Frame
+	for i, want := range m.frames {
+		err := r.ReadFrame(i, &f)
+		if want.gfns == nil {
+			if err == nil {
+				t.Errorf("dropped frame %d can be read", i)
 			}
-			pages, hashes = append(pages, block...), append(hashes, hs...)
-			if _, err := w.AppendRecord(5, bytes.Join(block, nil)); err != nil {
+			continue
+		}
+		if err != nil || !cmp.Equal(f.GFNs, want.gfns) || !bytes.Equal(f.Pages, bytes.Join(want.pages, nil)) {
+			t.Errorf("frame %d: %v", i, err)
+		}
+	}
+	if err := r.Verify(context.Background(), testKey, func(err error) { t.Error(err) }, nil); err != nil {
+		t.Error(err)
+	}
+}
+
+func (m *model) checkPages(t testing.TB, r *Reader) {
+	t.Helper()
+	page := make([]byte, PageSize)
+	for i, p := range m.pages {
+		err := r.ReadPage(uint32(i), page)
+		if r.Dead(uint32(i)) != (p == nil) || (err != nil) != (p == nil) {
+			t.Fatalf("slot %d: %v", i, err)
+		}
+		if p != nil && !bytes.Equal(page, p) {
+			t.Fatalf("slot %d has other bytes", i)
+		}
+	}
+	same := func(first, n int, got []byte) {
+		t.Helper()
+		for i := range n {
+			if p := m.pages[first+i]; p != nil && !bytes.Equal(p, got[i*PageSize:][:PageSize]) {
+				t.Fatalf("%d slots from %d: slot %d has other bytes", n, first, first+i)
+			}
+		}
+	}
+	for b, first := range m.blocks {
+		got, n := r.BlockSlots(b)
+		if of, ok := r.BlockOf(got + n - 1); int(got) != first || of != b || !ok {
+			t.Fatalf("block %d: slots %d+%d, the last in block %d", b, got, n, of)
+		}
+		dst := make([]byte, n*PageSize)
+		if err := r.ReadBlock(b, dst); err != nil {
+			t.Fatal(err)
+		}
+		same(first, int(n), dst)
+	}
+	rng := rand.New(rand.NewPCG(9, uint64(len(m.pages))))
+	for range min(50, len(m.pages)) {
+		first := rng.IntN(len(m.pages))
+		n := 1 + rng.IntN(len(m.pages)-first)
+		// What lies behind dst must not be touched, capacity or not.
+		buf := bytes.Repeat([]byte{0xEE}, n*PageSize+100)
+		if err := r.ReadSlots(uint32(first), buf[:n*PageSize]); err != nil {
+			t.Fatal(err)
+		}
+		same(first, n, buf)
+		if !bytes.Equal(buf[n*PageSize:], bytes.Repeat([]byte{0xEE}, 100)) {
+			t.Fatal("ReadSlots wrote behind its buffer")
+		}
+	}
+}
+
+func TestPack(t *testing.T) {
+	dec := mustDecoder(t)
+	for _, profile := range []Profile{ProfileDefault, ProfileFast} {
+		enc := mustEncoder(t, profile)
+		for seed := range uint64(12) {
+			rng := rand.New(rand.NewPCG(seed, uint64(profile)))
+			store := blob.NewMem()
+			m := fill(t, rng, mustWriter(t, store, 1+seed, uint32(seed)), enc, rng.IntN(40))
+			m.check(t, mustOpen(t, store, Name(1+seed, uint32(seed)), dec))
+		}
+	}
+}
+
+// TestRewrite compacts a pack again and again until nothing is left in it.
+func TestRewrite(t *testing.T) {
+	ctx := context.Background()
+	dec := mustDecoder(t)
+	for _, profile := range []Profile{ProfileDefault, ProfileFast} {
+		enc := mustEncoder(t, profile)
+		rng := rand.New(rand.NewPCG(5, uint64(profile)))
+		store := blob.NewMem()
+		m := fill(t, rng, mustWriter(t, store, 3, 0), enc, 40)
+		before := mustOpen(t, store, Name(3, 0), dec)
+		for generation := uint32(1); generation < 8; generation++ {
+			for i := range m.pages {
+				if rng.IntN(3) == 0 || generation == 7 {
+					m.pages[i] = nil
+				}
+			}
+			for i := range m.records {
+				if rng.IntN(3) == 0 {
+					m.records[i].data = nil
+				}
+			}
+			for i := range m.frames {
+				if rng.IntN(3) == 0 {
+					m.frames[i].gfns = nil
+				}
+			}
+			m.generation = generation
+			w := mustWriter(t, store, 3, generation)
+			err := Rewrite(ctx, before, w, enc, Keep{
+				Slot:   func(s uint32) bool { return m.pages[s] != nil },
+				Record: func(i int) bool { return m.records[i].data != nil },
+				Frame:  func(i int) bool { return m.frames[i].gfns != nil },
+			})
+			if err != nil {
 				t.Fatal(err)
 			}
+			if _, err := w.Finish(); err != nil {
+				t.Fatal(err)
+			}
+			after := mustOpen(t, store, Name(3, generation), dec)
+			m.check(t, after)
+			if after.Size() >= before.Size() {
+				t.Errorf("generation %d did not shrink: %d to %d bytes", generation, before.Size(), after.Size())
+			}
+			before = after
 		}
-		var ef EncodedFrame
-		if err := enc.EncodeFrame(&ef, []uint64{1, 2, 3, 9}, pages[:4]); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := w.AppendFrame(&ef); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := w.Finish(); err != nil {
-			t.Fatal(err)
-		}
-		obj, err := store.Open(ctx, Name(7, 3))
+	}
+}
+
+func TestRewriteKeepsAll(t *testing.T) {
+	dec, enc := mustDecoder(t), mustEncoder(t, ProfileDefault)
+	store := blob.NewMem()
+	m := fill(t, rand.New(rand.NewPCG(8, 8)), mustWriter(t, store, 3, 0), enc, 30)
+	w := mustWriter(t, store, 3, 1)
+	r := mustOpen(t, store, Name(3, 0), dec)
+	if err := Rewrite(context.Background(), r, w, enc, Keep{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Finish(); err != nil {
+		t.Fatal(err)
+	}
+	m.generation = 1
+	m.check(t, mustOpen(t, store, Name(3, 1), dec))
+	if err := Rewrite(context.Background(), r, mustWriter(t, store, 4, 1), enc, Keep{}); err == nil {
+		t.Error("rewrote into a pack of another number")
+	}
+}
+
+func TestReadPageDoesNotAllocate(t *testing.T) {
+	dec := mustDecoder(t)
+	for _, profile := range []Profile{ProfileDefault, ProfileFast} {
+		dir, err := blob.OpenDir(t.TempDir())
 		if err != nil {
 			t.Fatal(err)
 		}
-		dec, err := NewDecoder()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer dec.Close()
-		r, err := Open(obj, Name(7, 3), dec)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got := make([]byte, PageSize)
-		for i, p := range pages {
-			if err := r.ReadPage(uint32(i), got); err != nil || !bytes.Equal(got, p) {
-				t.Fatalf("slot %d: %v", i, err)
-			}
-		}
-		all := make([]byte, len(pages)*PageSize)
-		if err := r.ReadSlots(0, all); err != nil || !bytes.Equal(all, bytes.Join(pages, nil)) {
-			t.Fatal("all slots", err)
-		}
-		for b := range r.Blocks() {
-			first, n := r.BlockSlots(b)
-			dst := make([]byte, n*PageSize)
-			want := all[first*PageSize:][:len(dst)]
-			if err := r.ReadBlock(b, dst); err != nil || !bytes.Equal(dst, want) {
-				t.Fatal("block", b, err)
-			}
-			if rec, err := r.ReadRecord(b, nil); err != nil || !bytes.Equal(rec, want) {
-				t.Fatal("record", b, err)
-			}
-		}
-		hs, err := r.Hashes()
-		if err != nil || len(hs) != len(hashes) || hs[10] != hashes[10] {
-			t.Fatal("hashes", err)
-		}
-		var f Frame
-		if err := r.ReadFrame(0, &f); err != nil || len(f.GFNs) != 4 || f.GFNs[3] != 9 ||
-			!bytes.Equal(f.Pages, all[:4*PageSize]) {
-			t.Fatal("frame", err, f.GFNs)
-		}
-		if n := testing.AllocsPerRun(100, func() { _ = r.ReadPage(3, got) }); n != 0 {
+		rng := rand.New(rand.NewPCG(1, 1))
+		m := fill(t, rng, mustWriter(t, dir, 1, 0), mustEncoder(t, profile), 20)
+		r := mustOpen(t, dir, Name(1, 0), dec)
+		page, block := make([]byte, PageSize), make([]byte, 2*BlockPages*PageSize)
+		slot := uint32(0)
+		if n := testing.AllocsPerRun(500, func() {
+			_ = r.ReadPage(slot%uint32(len(m.pages)), page)
+			slot++
+		}); n != 0 {
 			t.Errorf("%v: ReadPage allocates %v times", profile, n)
+		}
+		if n := testing.AllocsPerRun(50, func() { _ = r.ReadBlock(0, block) }); n != 0 {
+			t.Errorf("%v: ReadBlock allocates %v times", profile, n)
 		}
 	}
 }

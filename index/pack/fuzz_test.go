@@ -1,0 +1,174 @@
+package pack
+
+import (
+	"bytes"
+	"context"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/thawfs/thaw/index/blob"
+	"github.com/thawfs/thaw/index/blob/blobtest"
+)
+
+func seedPack(f *testing.F, seed uint64) []byte {
+	store := blob.NewMem()
+	fill(f, rand.New(rand.NewPCG(seed, 3)), mustWriter(f, store, 1, 0), mustEncoder(f, ProfileDefault), 5)
+	return blobtest.Get(f, store, Name(1, 0))
+}
+
+func FuzzFooter(f *testing.F) {
+	for seed := range uint64(3) {
+		b := seedPack(f, seed)
+		f.Add(b[len(b)-footerSize:], int64(len(b)))
+	}
+	f.Fuzz(func(t *testing.T, b []byte, size int64) {
+		foot, err := parseFooter(b, size)
+		if err != nil || foot.version != formatVersion {
+			return
+		}
+		again, err := parseFooter(foot.append(nil), size)
+		if err != nil || again != foot {
+			t.Errorf("%+v comes back as %+v: %v", foot, again, err)
+		}
+	})
+}
+
+// FuzzDirectory: whatever the bytes, no panic and no memory beyond their size; and what is accepted
+// is written back as a directory that means the same.
+func FuzzDirectory(f *testing.F) {
+	for seed := range uint64(4) {
+		b := seedPack(f, seed)
+		foot, err := parseFooter(b[len(b)-footerSize:], int64(len(b)))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b[foot.dir.off:][:foot.dir.len], foot.slots, foot.blocks, foot.records, foot.frames, foot.dir.off)
+	}
+	f.Fuzz(func(t *testing.T, b []byte, slots, blocks, records, frames uint32, limit uint64) {
+		foot := footer{slots: slots % MaxSlots, blocks: blocks % MaxSlots, records: records % MaxSlots,
+			frames: frames % MaxSlots, dir: section{off: limit % MaxBytes}}
+		d, err := parseDirectory(b, foot)
+		if err != nil {
+			return
+		}
+		for _, e := range d.slots {
+			if uint64(e.off)+uint64(e.len) > foot.dir.off || e.index() >= e.pages() {
+				t.Fatalf("accepted %+v", e)
+			}
+		}
+		again, err := parseDirectory(d.append(nil), foot)
+		if err != nil || !cmp.Equal(again, d, cmp.AllowUnexported(directory{}, slotEntry{}, blockEntry{}, itemEntry{})) {
+			t.Errorf("comes back changed: %v", err)
+		}
+	})
+}
+
+func FuzzGFNs(f *testing.F) {
+	f.Add([]byte{0, 0}, 1)
+	f.Add([]byte{5, 3, 1, 0}, 5)
+	f.Fuzz(func(t *testing.T, b []byte, n int) {
+		gfns, err := parseGFNs(nil, b, n&(MaxFramePages-1))
+		if err != nil {
+			return
+		}
+		if len(gfns) != n&(MaxFramePages-1) {
+			t.Fatalf("%d gfns for %d pages", len(gfns), n)
+		}
+		for i := 1; i < len(gfns); i++ {
+			if gfns[i] <= gfns[i-1] || gfns[i] > maxGFN {
+				t.Fatalf("gfn %d after %d", gfns[i], gfns[i-1])
+			}
+		}
+		list, err := appendGFNs(nil, gfns)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if back, err := parseGFNs(nil, list, len(gfns)); err != nil || !cmp.Equal(back, gfns) {
+			t.Errorf("%v comes back as %v: %v", gfns, back, err)
+		}
+	})
+}
+
+// FuzzDecode gives each decoder any bytes at all: it fills dst whole or fails, and leaves what lies
+// behind it alone.
+func FuzzDecode(f *testing.F) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for _, profile := range []Profile{ProfileDefault, ProfileFast} {
+		enc := mustEncoder(f, profile)
+		var eb EncodedBlock
+		for range 4 {
+			if err := enc.EncodeBlock(&eb, [][]byte{testPage(rng)}); err != nil {
+				f.Fatal(err)
+			}
+			f.Add(byte(eb.units[0].codec), byte(0), eb.data)
+		}
+	}
+	dec := mustDecoder(f)
+	f.Fuzz(func(t *testing.T, c, pages byte, b []byte) {
+		n := (int(pages)%maxUnitPages + 1) * PageSize
+		buf := bytes.Repeat([]byte{0xEE}, n+64)
+		_ = dec.decode(codec(c), buf[:n], append(make([]byte, zstdPrefix), b...))
+		if !bytes.Equal(buf[n+slack:], bytes.Repeat([]byte{0xEE}, 64-slack)) {
+			t.Error("decoded behind the end")
+		}
+	})
+}
+
+// FuzzUnit: any page comes back as it was, in any company.
+func FuzzUnit(f *testing.F) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range 5 {
+		f.Add(testPage(rng), byte(3))
+	}
+	dec := mustDecoder(f)
+	encs := []*Encoder{mustEncoder(f, ProfileDefault), mustEncoder(f, ProfileFast)}
+	f.Fuzz(func(t *testing.T, b []byte, n byte) {
+		var pages [][]byte
+		for i := range int(n)%20 + 1 {
+			p := make([]byte, PageSize)
+			copy(p[i:], b)
+			pages = append(pages, p)
+		}
+		for _, enc := range encs {
+			store := blob.NewMem()
+			w := mustWriter(t, store, 1, 0)
+			var eb EncodedBlock
+			if err := enc.EncodeBlock(&eb, pages); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.AppendBlock(&eb, make([]Hash, len(pages))); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.Finish(); err != nil {
+				t.Fatal(err)
+			}
+			r := mustOpen(t, store, Name(1, 0), dec)
+			got := make([]byte, len(pages)*PageSize)
+			if err := r.ReadBlock(0, got); err != nil || !bytes.Equal(got, bytes.Join(pages, nil)) {
+				t.Fatal("changed", err)
+			}
+		}
+	})
+}
+
+// FuzzOpen opens any bytes at all as a pack and reads what it claims to hold.
+func FuzzOpen(f *testing.F) {
+	f.Add(seedPack(f, 1))
+	dec := mustDecoder(f)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		store := blob.NewMem()
+		store.Replace("x", b)
+		obj, err := store.Open(context.Background(), "x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := Open(obj, "x", dec)
+		if err != nil {
+			return
+		}
+		defer r.Close()
+		_ = r.Verify(context.Background(), testKey, func(error) {}, nil)
+	})
+}
