@@ -1,0 +1,159 @@
+package vmm
+
+import (
+	"encoding/binary"
+	"log/slog"
+
+	"github.com/thawfs/thaw/vmm/guest"
+	"github.com/thawfs/thaw/vmm/kvm"
+)
+
+// New makes a machine with a guest program in it, paused before the first instruction.
+func New(spec guest.Spec, memoryBytes uint64, log *slog.Logger) (*Machine, error) {
+	regions, err := ramRegions(memoryBytes)
+	if err != nil {
+		return nil, err
+	}
+	program, err := guest.Load(spec)
+	if err != nil {
+		return nil, err
+	}
+	boot, err := program.Boot(guestRAM(regions))
+	if err != nil {
+		return nil, err
+	}
+	mem, err := newMemory(imageSize(regions))
+	if err != nil {
+		return nil, err
+	}
+	m, err := newMachine(facts{Regions: regions, VCPUs: 1, Guest: spec}, mem, log)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.boot(boot); err != nil {
+		m.Close()
+		return nil, err
+	}
+	return m, nil
+}
+
+// boot puts page tables, boot page and program into memory, and the vCPU at its entry.
+func (m *Machine) boot(b guest.Boot) error {
+	tables := layOutPageTables(m.facts.Regions)
+	if err := tables.write(m.mem, m.facts.Regions); err != nil {
+		return err
+	}
+	if _, err := m.mem.WriteAt(b.Encode(), guest.BootAddr); err != nil {
+		return err
+	}
+	if _, err := m.mem.WriteAt(taskState(), tssBase); err != nil {
+		return err
+	}
+	if _, err := m.mem.WriteAt(m.program.Binary, guest.LoadAddr); err != nil {
+		return err
+	}
+	c := m.vcpus[0]
+	return c.do(func() error { return enterRing3(c.k, tables.root()) })
+}
+
+// Bits of the control registers and flags that the guest starts with.
+const (
+	cr0PE = 1 << 0
+	cr0MP = 1 << 1
+	cr0ET = 1 << 4
+	cr0NE = 1 << 5
+	cr0WP = 1 << 16
+	cr0PG = 1 << 31
+
+	cr4PAE        = 1 << 5
+	cr4OSFXSR     = 1 << 9
+	cr4OSXMMEXCPT = 1 << 10
+	cr4OSXSAVE    = 1 << 18
+
+	eferSCE = 1 << 0
+	eferLME = 1 << 8
+	eferLMA = 1 << 10
+	eferNXE = 1 << 11
+
+	rflagsFixed = 1 << 1
+	rflagsIOPL3 = 3 << 12
+)
+
+// The task state segment has one purpose: its bitmap lets ring 3 use the ports. I/O privilege level 3
+// in RFLAGS says the same, but a KVM that runs guests in ring 3 of the host (kvm_pvm) does not keep it.
+const (
+	tssBase   = 0x8000
+	tssBitmap = 0x68                   // right behind the fixed part of a 64-bit TSS
+	tssPorts  = 0x520                  // ports below are allowed, a bit each
+	tssLimit  = tssBitmap + tssPorts/8 // with the byte of ones that ends a bitmap
+)
+
+func taskState() []byte {
+	b := make([]byte, tssLimit+1)
+	binary.LittleEndian.PutUint16(b[0x66:], tssBitmap)
+	b[tssLimit] = 0xff
+	return b
+}
+
+// enterRing3 sets a vCPU up as a kernel would have it before its first user program: 64-bit mode,
+// paging, and privilege level 3, so that the guest also runs at native speed where KVM has no help
+// from hardware and interprets the privileged level. There is no IDT: an exception is a triple fault,
+// and the VMM reports where.
+func enterRing3(k *kvm.VCPU, root uint64) error {
+	s, err := k.Sregs()
+	if err != nil {
+		return err
+	}
+	code := kvm.Segment{Limit: 0xffff_ffff, Selector: 0x33, Type: 0xb, Present: 1, DPL: 3, S: 1, L: 1, G: 1}
+	data := kvm.Segment{Limit: 0xffff_ffff, Selector: 0x2b, Type: 0x3, Present: 1, DPL: 3, S: 1, DB: 1, G: 1}
+	s.CS = code
+	s.DS, s.ES, s.FS, s.GS, s.SS = data, data, data, data, data
+	s.TR = kvm.Segment{Base: tssBase, Limit: tssLimit, Selector: 0x40, Type: 0xb, Present: 1}
+	s.LDT = kvm.Segment{Unusable: 1}
+	s.GDT, s.IDT = kvm.Dtable{}, kvm.Dtable{}
+	s.CR0 = cr0PE | cr0MP | cr0ET | cr0NE | cr0WP | cr0PG
+	s.CR3 = root
+	s.CR4 = cr4PAE | cr4OSFXSR | cr4OSXMMEXCPT
+	s.EFER = eferSCE | eferLME | eferLMA | eferNXE
+	features, err := extendedState(k)
+	if err != nil {
+		return err
+	}
+	if features != 0 {
+		s.CR4 |= cr4OSXSAVE
+	}
+	if err := k.SetSregs(s); err != nil {
+		return err
+	}
+	if features != 0 {
+		x := kvm.XCRs{Count: 1}
+		x.XCRs[0].Value = features
+		if err := k.SetXCRs(x); err != nil {
+			return err
+		}
+	}
+	return k.SetRegs(kvm.Regs{RIP: guest.LoadAddr, RSP: guest.StackTop, RFLAGS: rflagsFixed | rflagsIOPL3})
+}
+
+// extendedState is what to switch on in XCR0: x87, SSE and, if the CPU has it, AVX. 0: no XSAVE.
+func extendedState(k *kvm.VCPU) (uint64, error) {
+	const x87, sse, avx = 1, 2, 4
+	leaves, err := k.CPUID()
+	if err != nil {
+		return 0, err
+	}
+	var has bool
+	var supported uint64
+	for _, l := range leaves {
+		switch {
+		case l.Function == 1:
+			has = l.ECX&(1<<26) != 0
+		case l.Function == 0xd && l.Index == 0:
+			supported = uint64(l.EAX) | uint64(l.EDX)<<32
+		}
+	}
+	if !has {
+		return 0, nil
+	}
+	return supported & (x87 | sse | avx), nil
+}

@@ -1,0 +1,106 @@
+package guest
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// Guest physical addresses that the programs are linked for (src/guest.ld, src/guest.h).
+const (
+	BootAddr = 0x7000  // the boot page
+	LoadAddr = 0x10000 // the program, then its data
+	StackTop = 0x30000 // grows down to 0x20000
+	// Reserved is the end of what the programs use at fixed addresses; from here on memory belongs to
+	// the VMM's page tables and then to the program's pages.
+	Reserved = 0x100000
+)
+
+const (
+	pageSize  = 4096
+	bootMagic = 0x746f6f6277616874 // "thawboot"
+	// entries is the number of versions in a table or root page (ENTRIES in src/pages.c).
+	entries = 1020
+)
+
+// Boot is struct boot of src/guest.h, what the VMM tells a program. All counts are pages.
+type Boot struct {
+	Magic     uint64
+	Seed      uint64
+	First     uint64 // frame number of the first page that the program may fill
+	HoleFirst uint64 // frames HoleFirst .. HoleFirst+HoleCount-1 are no memory
+	HoleCount uint64
+
+	Roots, Tables, Pages uint64 // root pages, then table pages, then checked pages
+
+	Set          uint64 // pages of the working set
+	Limit        uint64 // units to do, 0: no end
+	PeriodUS     uint64 // microseconds between two frames or ticks
+	WritePercent uint64
+	Cold         uint64 // one in so many transactions leaves the set; 0: none does
+	Cluster      uint64 // pages that stay together when the set is spread over memory
+}
+
+// Encode gives the bytes for [BootAddr].
+func (b Boot) Encode() []byte {
+	out, err := binary.Append(nil, binary.LittleEndian, b)
+	if err != nil {
+		panic(err) // a struct of integers
+	}
+	return out
+}
+
+// RAM says which frames a program may fill: First .. End-1, without the hole.
+type RAM struct {
+	First, End           uint64 // frame numbers
+	HoleFirst, HoleCount uint64 // HoleCount 0: no hole
+}
+
+// frames counts the frames of r that are memory.
+func (r RAM) frames() uint64 {
+	if r.End <= r.First {
+		return 0
+	}
+	n := r.End - r.First
+	if r.HoleCount > 0 && r.HoleFirst < r.End {
+		n -= min(r.HoleCount, r.End-r.HoleFirst)
+	}
+	return n
+}
+
+// layOut divides n frames into roots, tables and pages. 0 pages: n is too small.
+func layOut(n uint64) (roots, tables, pages uint64) {
+	// One table page serves `entries` pages, one root page as many tables. Start from the most pages
+	// that could do and step down; the loop ends after a step or two.
+	for pages = n; pages > 0; pages-- {
+		tables = (pages + entries - 1) / entries
+		roots = (tables + entries - 1) / entries
+		if total := roots + tables + pages; total <= n {
+			return roots, tables, pages
+		} else if total-n > 1 {
+			pages -= total - n - 1
+		}
+	}
+	return 0, 0, 0
+}
+
+// maxRoots is MAX_ROOTS of src/pages.c: 1024 root pages are some 4 TiB of memory.
+const maxRoots = 1024
+
+func (b *Boot) place(r RAM, fillPercent uint64) error {
+	n := r.frames() * fillPercent / 100
+	b.First, b.HoleFirst, b.HoleCount = r.First, r.HoleFirst, r.HoleCount
+	if r.HoleCount == 0 {
+		b.HoleFirst = ^uint64(0)
+	}
+	b.Roots, b.Tables, b.Pages = layOut(n)
+	if b.Pages < minPages {
+		return fmt.Errorf("%d pages of memory are left for the program, it needs %d", b.Pages, minPages)
+	}
+	if b.Roots > maxRoots {
+		return fmt.Errorf("the programs fill at most %d pages", uint64(maxRoots)*entries*entries)
+	}
+	return nil
+}
+
+// minPages is the least memory that the programs work with: enough for a stream's frame buffers.
+const minPages = 512

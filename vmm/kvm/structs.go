@@ -1,0 +1,126 @@
+package kvm
+
+import "strconv"
+
+func itoa(n uint32) string { return strconv.FormatUint(uint64(n), 10) }
+
+// Regs mirrors struct kvm_regs.
+type Regs struct {
+	RAX, RBX, RCX, RDX uint64
+	RSI, RDI, RSP, RBP uint64
+	R8, R9, R10, R11   uint64
+	R12, R13, R14, R15 uint64
+	RIP, RFLAGS        uint64
+}
+
+// General returns the sixteen general registers, in the order of their fields.
+func (r *Regs) General() [16]uint64 {
+	return [16]uint64{r.RAX, r.RBX, r.RCX, r.RDX, r.RSI, r.RDI, r.RSP, r.RBP,
+		r.R8, r.R9, r.R10, r.R11, r.R12, r.R13, r.R14, r.R15}
+}
+
+// Segment mirrors struct kvm_segment: a selector and the descriptor behind it.
+type Segment struct {
+	Base                         uint64
+	Limit                        uint32
+	Selector                     uint16
+	Type, Present, DPL, DB, S, L uint8
+	G, AVL, Unusable, Padding    uint8
+}
+
+// Dtable mirrors struct kvm_dtable.
+type Dtable struct {
+	Base    uint64
+	Limit   uint16
+	Padding [3]uint16
+}
+
+// Sregs mirrors struct kvm_sregs. InterruptBitmap has the bit of an interrupt that is injected but
+// not yet taken.
+type Sregs struct {
+	CS, DS, ES, FS, GS, SS  Segment
+	TR, LDT                 Segment
+	GDT, IDT                Dtable
+	CR0, CR2, CR3, CR4, CR8 uint64
+	EFER                    uint64
+	APICBase                uint64
+	InterruptBitmap         [4]uint64
+}
+
+// XCR mirrors struct kvm_xcr.
+type XCR struct {
+	Index, Reserved uint32
+	Value           uint64
+}
+
+// XCRs mirrors struct kvm_xcrs: the extended control registers, of which XCR0 says which parts of
+// the XSAVE area the guest uses. The contents of the registers are in the XSAVE area.
+type XCRs struct {
+	Count, Flags uint32
+	XCRs         [16]XCR
+	Padding      [16]uint64
+}
+
+// DebugRegs mirrors struct kvm_debugregs.
+type DebugRegs struct {
+	DB       [4]uint64
+	DR6, DR7 uint64
+	Flags    uint64
+	Reserved [9]uint64
+}
+
+// MPState mirrors struct kvm_mp_state: runnable, halted, waiting for INIT, ...
+type MPState struct{ State uint32 }
+
+// VCPUEvents mirrors struct kvm_vcpu_events: exceptions, interrupts and NMIs that are pending or on
+// their way in.
+type VCPUEvents struct {
+	Exception struct {
+		Injected, Nr, HasErrorCode, Pending uint8
+		ErrorCode                           uint32
+	}
+	Interrupt  struct{ Injected, Nr, Soft, Shadow uint8 }
+	NMI        struct{ Injected, Pending, Masked, Pad uint8 }
+	SIPI       uint32
+	Flags      uint32
+	SMI        struct{ SMM, Pending, InsideNMI, LatchedInit uint8 }
+	Triple     struct{ Pending uint8 }
+	Reserved   [26]uint8
+	HasPayload uint8
+	Payload    uint64
+}
+
+// MSREntry mirrors struct kvm_msr_entry: a model specific register and its value.
+type MSREntry struct {
+	Index, Reserved uint32
+	Data            uint64
+}
+
+// CPUIDEntry mirrors struct kvm_cpuid_entry2: what one CPUID leaf answers.
+type CPUIDEntry struct {
+	Function, Index, Flags uint32
+	EAX, EBX, ECX, EDX     uint32
+	Padding                [3]uint32
+}
+
+// MemoryRegion mirrors struct kvm_userspace_memory_region. Size 0 deletes the slot.
+type MemoryRegion struct {
+	Slot, Flags               uint32
+	GuestPhysAddr, MemorySize uint64 // bytes
+	UserspaceAddr             uint64
+}
+
+// IO describes a port access that ended KVM_RUN.
+type IO struct {
+	Out   bool
+	Port  uint16
+	Size  int // bytes of one element: 1, 2 or 4
+	Count int // elements; more than one for string instructions
+}
+
+// MMIO describes an access to a guest physical address without memory behind it.
+type MMIO struct {
+	Addr  uint64
+	Len   int // bytes
+	Write bool
+}

@@ -1,0 +1,111 @@
+package kvm
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// legacyXSave is the size of struct kvm_xsave. Hosts with larger areas (AMX) say so by CapXSave2.
+const legacyXSave = 4096
+
+// VCPU is one virtual CPU. See the package documentation for which thread may call what.
+type VCPU struct {
+	fd        int
+	id        int
+	run       runPage
+	xsaveSize int // bytes
+}
+
+// Close unmaps the kvm_run page and closes the vCPU.
+func (c *VCPU) Close() error {
+	return errors.Join(unix.Munmap(c.run.b), unix.Close(c.fd))
+}
+
+// ID is the number that the vCPU was made with.
+func (c *VCPU) ID() int { return c.id }
+
+// RequestExit makes a present or the next KVM_RUN come back with EINTR, if the thread is also sent
+// the signal that its mask lets through. Any goroutine may call it.
+func (c *VCPU) RequestExit() { c.run.requestExit(true) }
+
+// ClearExitRequest lets KVM_RUN enter the guest again. Any goroutine may call it.
+func (c *VCPU) ClearExitRequest() { c.run.requestExit(false) }
+
+// Run enters the guest. It returns the reason of the exit, or an error: unix.EINTR when the vCPU
+// was asked to leave, unix.EFAULT when a page of guest memory could not be had.
+func (c *VCPU) Run() (ExitReason, error) {
+	if _, err := ioctl(c.fd, ioRun, 0); err != nil {
+		return 0, err
+	}
+	return ExitReason(c.run.u32(runExitReason)), nil
+}
+
+// CompleteExit finishes the port or memory-mapped access that the last exit reported, without
+// running the guest: the kernel writes the result of such an access into the vCPU's registers only
+// when KVM_RUN is entered again. It returns the reason if completing gave another exit (the next
+// element of a string instruction), which is then to be handled and completed too, and done = true
+// when nothing is left.
+func (c *VCPU) CompleteExit() (reason ExitReason, done bool, err error) {
+	c.RequestExit()
+	reason, err = c.Run()
+	if errors.Is(err, unix.EINTR) {
+		return 0, true, nil
+	}
+	return reason, false, err
+}
+
+// IO describes the access of an ExitIO. The data is a view into the shared page: for an OUT what the
+// guest wrote, for an IN the place for the answer.
+func (c *VCPU) IO() (IO, []byte, error) {
+	b := c.run.b
+	io := IO{
+		Out:   b[runIO] == 1,
+		Size:  int(b[runIO+1]),
+		Port:  uint16(b[runIO+2]) | uint16(b[runIO+3])<<8,
+		Count: int(c.run.u32(runIO + 4)),
+	}
+	off, n := c.run.u64(runIO+8), uint64(io.Size)*uint64(io.Count)
+	if off > uint64(len(b)) || n > uint64(len(b))-off {
+		return io, nil, fmt.Errorf("port access of %d x %d bytes lies outside of kvm_run", io.Count, io.Size)
+	}
+	return io, b[off : off+n], nil
+}
+
+// MMIO describes the access of an ExitMMIO.
+func (c *VCPU) MMIO() MMIO {
+	b := c.run.b
+	return MMIO{Addr: c.run.u64(runMMIO), Len: int(c.run.u32(runMMIO + 16)), Write: b[runMMIO+20] != 0}
+}
+
+// MemoryFault gives address and size of an ExitMemoryFault, in bytes.
+func (c *VCPU) MemoryFault() (addr, size uint64) {
+	return c.run.u64(runInternal + 8), c.run.u64(runInternal + 16)
+}
+
+// InternalError gives the suberror of an ExitInternalError and the words that come with it.
+func (c *VCPU) InternalError() (suberror uint32, data []uint64) {
+	n := min(c.run.u32(runInternal+4), 16)
+	for i := range n {
+		data = append(data, c.run.u64(runInternal+8+int(i)*8))
+	}
+	return c.run.u32(runInternal), data
+}
+
+// FailEntryReason gives the hardware's reason of an ExitFailEntry.
+func (c *VCPU) FailEntryReason() uint64 { return c.run.u64(runInternal) }
+
+// SetSignalMask blocks, for the time inside KVM_RUN, every signal but the given one.
+func (c *VCPU) SetSignalMask(except unix.Signal) error {
+	// struct kvm_signal_mask: length of the kernel's sigset_t, then the set itself.
+	buf := make([]byte, 4+8)
+	putU32(buf, 8)
+	mask := ^uint64(0) &^ (1 << (uint(except) - 1))
+	putU32(buf[4:], uint32(mask))
+	putU32(buf[8:], uint32(mask>>32))
+	if _, err := ioctlBytes(c.fd, ioSetSignalMask, buf); err != nil {
+		return fmt.Errorf("KVM_SET_SIGNAL_MASK: %w", err)
+	}
+	return nil
+}

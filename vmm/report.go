@@ -1,0 +1,98 @@
+package vmm
+
+import (
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"github.com/thawfs/thaw/vmm/guest"
+	"github.com/thawfs/thaw/wss"
+)
+
+// Report is what a run of a machine came to.
+type Report struct {
+	Guest       guest.Spec `json:"guest"`
+	MemoryBytes uint64     `json:"memory_bytes"`
+	GuestPages  uint64     `json:"guest_pages"` // of the image
+	End         string     `json:"end"`         // EndFinished, ...
+	RunSeconds  float64    `json:"run_seconds"` // from the first instruction to the end
+	Done        uint64     `json:"done"`        // units since the guest was first started
+	Progress    Progress   `json:"progress"`    // in this run
+	Restore     *Restored  `json:"restore,omitempty"`
+	Notes       []string   `json:"notes,omitempty"` // what this host could not do
+}
+
+// Restored is the part of the report about a restore. Times are seconds since it was asked for.
+type Restored struct {
+	Dir                     string  `json:"dir"`
+	OpenSeconds             float64 `json:"open_seconds"`              // the memory file was open: prefetched
+	FirstInstructionSeconds float64 `json:"first_instruction_seconds"` // 0: it never ran
+
+	// Counts is nil if the kernel did not tell what was prefetched.
+	Counts       *wss.Counts `json:"counts,omitempty"`
+	Exact        bool        `json:"exact"`          // touched pages are exact, not with their neighbours
+	Window       float64     `json:"window_seconds"` // what the counts are for
+	TouchedPages uint64      `json:"touched_pages"`
+	DirtyPages   uint64      `json:"dirty_pages"`
+
+	Prefetched *wss.Bitmap `json:"-"`
+	Touched    *wss.Bitmap `json:"-"` // within the window
+	Dirty      *wss.Bitmap `json:"-"`
+}
+
+// counter counts the pages of a restored machine, once.
+type counter struct {
+	loaded *Loaded // nil: not restored
+	log    *slog.Logger
+
+	counted        bool
+	window         time.Duration
+	touched, dirty *wss.Bitmap
+}
+
+func (c *counter) count(m *Machine) {
+	m.mu.Lock()
+	first := m.first
+	m.mu.Unlock()
+	if c.loaded == nil || c.counted || first.IsZero() {
+		return
+	}
+	c.counted = true
+	c.window = time.Since(first)
+	var err error
+	if c.touched, c.dirty, err = m.tracker.scan(); err != nil {
+		c.loaded.note(c.log, "touched pages are not known: "+err.Error())
+	}
+}
+
+func (m *Machine) report(cfg Config, c *counter, end string) *Report {
+	m.mu.Lock()
+	first := m.first
+	m.mu.Unlock()
+	ports := m.ports.snapshot()
+	r := &Report{Guest: m.facts.Guest, MemoryBytes: m.mem.size, GuestPages: m.mem.size / pageSize, End: end,
+		Done: ports.Done, Progress: m.ports.series.progress(m.program.Units)}
+	if !first.IsZero() {
+		r.RunSeconds = time.Since(first).Seconds()
+	}
+	l := c.loaded
+	if l == nil {
+		return r
+	}
+	r.Notes = l.Notes
+	r.Restore = &Restored{Dir: filepath.Dir(m.mem.file.Name()), Exact: l.Exact,
+		OpenSeconds: l.Opened.Sub(cfg.Requested).Seconds(), Prefetched: l.Prefetched,
+		Touched: c.touched, Dirty: c.dirty, Window: c.window.Seconds()}
+	if !first.IsZero() {
+		r.Restore.FirstInstructionSeconds = first.Sub(cfg.Requested).Seconds()
+	}
+	if c.touched == nil {
+		return r
+	}
+	r.Restore.TouchedPages, r.Restore.DirtyPages = c.touched.Count(), c.dirty.Count()
+	if l.Prefetched != nil {
+		counts := wss.Count(l.Prefetched, c.touched, c.window)
+		r.Restore.Counts = &counts
+	}
+	return r
+}

@@ -1,0 +1,194 @@
+package vmm
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"strings"
+)
+
+// The state file holds everything of a machine but its RAM. All integers are little-endian.
+//
+//	header, 32 bytes
+//	  0  magic        8 bytes "thawvm\r\n"
+//	  8  architecture u16: 62 (EM_X86_64)
+//	 10  major        u16, 1. Another major version is refused.
+//	 12  minor        u16, 0. A newer one only adds optional sections.
+//	 14  sections     u16, their number
+//	 16  length       u64, bytes of the whole file
+//	 24  reserved     u32, 0
+//	 28  CRC-32C      of the 28 bytes before
+//	section, one after the other
+//	  0  tag          8 bytes ASCII, padded with spaces
+//	  8  index        u32, which vCPU or device of that kind
+//	 12  flags        u32, bit 0: required
+//	 16  length       u32, bytes of data
+//	 20  CRC-32C      u32, of the 20 bytes before and of the data
+//	 24  data
+//
+// A reader skips optional sections that it does not know, and refuses the file for a required one. A
+// section's data never changes its layout: a new layout is a new tag. Adding an optional section is a
+// new minor version; adding a required one, or dropping one that readers require, a new major one.
+const (
+	stateMagic      = "thawvm\r\n"
+	stateArch       = 62
+	stateMajor      = 1
+	stateMinor      = 0
+	stateHeaderSize = 32
+	sectionSize     = 24
+
+	flagRequired = 1
+
+	// Checked before anything is decoded.
+	maxStateSize   = 16 << 20
+	maxSectionSize = 4 << 20
+)
+
+// StateError says that a state file is not what it should be: truncated, damaged, of another version.
+type StateError struct{ What string }
+
+func (e *StateError) Error() string { return "state file: " + e.What }
+
+func badState(format string, args ...any) error { return &StateError{fmt.Sprintf(format, args...)} }
+
+// section is one part of the state.
+type section struct {
+	tag      string // up to 8 characters
+	index    uint32
+	required bool
+	data     []byte
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// encodeState makes the file.
+func encodeState(sections []section) ([]byte, error) {
+	out := make([]byte, stateHeaderSize)
+	for _, s := range sections {
+		if len(s.tag) > 8 || len(s.data) > maxSectionSize {
+			return nil, fmt.Errorf("state section %q of %d bytes", s.tag, len(s.data))
+		}
+		var h [sectionSize]byte
+		copy(h[:], s.tag+strings.Repeat(" ", 8-len(s.tag)))
+		binary.LittleEndian.PutUint32(h[8:], s.index)
+		if s.required {
+			binary.LittleEndian.PutUint32(h[12:], flagRequired)
+		}
+		binary.LittleEndian.PutUint32(h[16:], uint32(len(s.data)))
+		sum := crc32.Update(crc32.Checksum(h[:20], castagnoli), castagnoli, s.data)
+		binary.LittleEndian.PutUint32(h[20:], sum)
+		out = append(append(out, h[:]...), s.data...)
+	}
+	if len(out) > maxStateSize || len(sections) > 1<<16-1 {
+		return nil, fmt.Errorf("state of %d bytes in %d sections is too large", len(out), len(sections))
+	}
+	copy(out, stateMagic)
+	binary.LittleEndian.PutUint16(out[8:], stateArch)
+	binary.LittleEndian.PutUint16(out[10:], stateMajor)
+	binary.LittleEndian.PutUint16(out[12:], stateMinor)
+	binary.LittleEndian.PutUint16(out[14:], uint16(len(sections)))
+	binary.LittleEndian.PutUint64(out[16:], uint64(len(out)))
+	binary.LittleEndian.PutUint32(out[28:], crc32.Checksum(out[:28], castagnoli))
+	return out, nil
+}
+
+// decodeState takes a file apart and verifies it. The sections alias b.
+func decodeState(b []byte) ([]section, error) {
+	count, err := checkStateHeader(b)
+	if err != nil {
+		return nil, err
+	}
+	var sections []section
+	rest := b[stateHeaderSize:]
+	for i := range count {
+		if len(rest) < sectionSize {
+			return nil, badState("section %d is cut off", i)
+		}
+		h := rest[:sectionSize]
+		n := binary.LittleEndian.Uint32(h[16:])
+		if n > maxSectionSize || uint64(n) > uint64(len(rest)-sectionSize) {
+			return nil, badState("section %d claims %d bytes, %d are left", i, n, len(rest)-sectionSize)
+		}
+		data := rest[sectionSize : sectionSize+n]
+		sum := crc32.Update(crc32.Checksum(h[:20], castagnoli), castagnoli, data)
+		if sum != binary.LittleEndian.Uint32(h[20:]) {
+			return nil, badState("checksum of section %d (%q) is wrong", i, h[:8])
+		}
+		sections = append(sections, section{
+			tag:      strings.TrimRight(string(h[:8]), " "),
+			index:    binary.LittleEndian.Uint32(h[8:]),
+			required: binary.LittleEndian.Uint32(h[12:])&flagRequired != 0,
+			data:     data,
+		})
+		rest = rest[sectionSize+n:]
+	}
+	if len(rest) != 0 {
+		return nil, badState("%d bytes after the last section", len(rest))
+	}
+	return sections, nil
+}
+
+func checkStateHeader(b []byte) (sections int, err error) {
+	switch {
+	case len(b) < stateHeaderSize:
+		return 0, badState("%d bytes are no state file", len(b))
+	case string(b[:8]) != stateMagic:
+		return 0, badState("not a state file of thaw's VMM (magic %q)", b[:8])
+	case crc32.Checksum(b[:28], castagnoli) != binary.LittleEndian.Uint32(b[28:]):
+		return 0, badState("checksum of the header is wrong")
+	case binary.LittleEndian.Uint16(b[8:]) != stateArch:
+		return 0, badState("made for architecture %d, this VMM runs %d (x86-64)",
+			binary.LittleEndian.Uint16(b[8:]), stateArch)
+	case binary.LittleEndian.Uint16(b[10:]) != stateMajor:
+		return 0, badState("version %d.%d, this VMM reads %d.x", binary.LittleEndian.Uint16(b[10:]),
+			binary.LittleEndian.Uint16(b[12:]), stateMajor)
+	case binary.LittleEndian.Uint64(b[16:]) != uint64(len(b)):
+		return 0, badState("%d bytes long, the header says %d", len(b), binary.LittleEndian.Uint64(b[16:]))
+	}
+	return int(binary.LittleEndian.Uint16(b[14:])), nil
+}
+
+// readStateFile reads and takes apart a state file.
+func readStateFile(path string) ([]section, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxStateSize+1))
+	if err == nil && len(b) > maxStateSize {
+		err = badState("more than %d bytes", maxStateSize)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	sections, err := decodeState(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return sections, nil
+}
+
+// decodeFixed reads a section of fixed layout.
+func decodeFixed(s section, v any) error {
+	n, err := binary.Decode(s.data, binary.LittleEndian, v)
+	if err == nil && n != len(s.data) {
+		err = errors.New("too long")
+	}
+	if err != nil {
+		return badState("section %s %d of %d bytes: %v", s.tag, s.index, len(s.data), err)
+	}
+	return nil
+}
+
+// encodeFixed writes one.
+func encodeFixed(tag string, index int, v any) (section, error) {
+	b, err := binary.Append(nil, binary.LittleEndian, v)
+	if err != nil {
+		return section{}, fmt.Errorf("state section %s: %w", tag, err)
+	}
+	return section{tag: tag, index: uint32(index), required: true, data: b}, nil
+}

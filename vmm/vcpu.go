@@ -1,0 +1,248 @@
+package vmm
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/thawfs/thaw/vmm/kvm"
+)
+
+// kickSignal makes a thread leave KVM_RUN. Nothing else in the process uses it, and the Go runtime's
+// handler ignores it.
+const kickSignal = unix.Signal(36)
+
+// mode is what a vCPU is to do, and what it does.
+type mode int
+
+const (
+	modeParked  mode = iota // outside of the guest, with nothing pending; does jobs
+	modeRunning             // in the guest or on its way
+	modeGone                // its goroutine is finished
+)
+
+// vcpu runs one virtual CPU on a goroutine and thread of its own. Everything that concerns the CPU's
+// state happens on that thread: while it runs the guest, nothing can; while it is parked it takes
+// jobs ([vcpu.do]).
+type vcpu struct {
+	k         *kvm.VCPU
+	handle    func(c *vcpu, reason kvm.ExitReason) error // serves an exit; an error ends the machine
+	ended     func(c *vcpu, err error)                   // called once, when handle or KVM_RUN failed
+	started   func(time.Time)                            // called before each entry after a park
+	interrupt chan struct{}                              // cuts waits in devices short
+	joined    chan struct{}                              // closed when the goroutine has returned
+	pending   bool                                       // an exit is not completed; the goroutine's own
+
+	mu   sync.Mutex // guards what follows
+	cond *sync.Cond
+	tid  int // thread, valid from the first park on
+	want mode
+	is   mode
+	jobs []func()
+}
+
+func newVCPU(k *kvm.VCPU) *vcpu {
+	c := &vcpu{k: k, interrupt: make(chan struct{}, 1), joined: make(chan struct{}), is: modeRunning}
+	c.cond = sync.NewCond(&c.mu)
+	return c
+}
+
+// launch starts the goroutine and waits until it is parked.
+func (c *vcpu) launch() error {
+	setup := make(chan error, 1)
+	go c.loop(setup)
+	if err := <-setup; err != nil {
+		<-c.joined
+		return err
+	}
+	return c.park()
+}
+
+// loop is the life of a vCPU.
+func (c *vcpu) loop(setup chan<- error) {
+	defer close(c.joined)
+	// Not unlocked: the thread ends with the goroutine, and with it a kick that comes too late.
+	runtime.LockOSThread()
+	c.mu.Lock()
+	c.tid = unix.Gettid()
+	c.mu.Unlock()
+	err := c.k.SetSignalMask(kickSignal)
+	setup <- err
+	for err == nil && c.mayRun() {
+		if err := c.enter(); err != nil {
+			c.fail(err)
+		}
+	}
+	c.mu.Lock()
+	c.is = modeGone
+	c.cond.Broadcast()
+	c.mu.Unlock()
+}
+
+// fail ends the machine. The vCPU parks and stays readable: jobs look up what it died of.
+func (c *vcpu) fail(err error) {
+	c.pending = false
+	c.setWant(modeParked)
+	c.ended(c, err)
+}
+
+// mayRun parks as long as that is wanted, doing jobs, and says whether to enter the guest.
+func (c *vcpu) mayRun() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	parked := false
+	for {
+		switch {
+		case len(c.jobs) > 0:
+			job := c.jobs[0]
+			c.jobs = c.jobs[1:]
+			c.mu.Unlock()
+			job()
+			c.mu.Lock()
+		case c.want == modeGone:
+			return false
+		case c.want == modeRunning && parked:
+			parked = false
+			c.k.ClearExitRequest()
+			c.mu.Unlock()
+			c.started(time.Now())
+			c.mu.Lock()
+		case c.want == modeRunning:
+			c.is = modeRunning
+			return true
+		case c.pending:
+			c.mu.Unlock()
+			c.settle()
+			c.mu.Lock()
+		default:
+			parked = true
+			c.is = modeParked
+			c.cond.Broadcast()
+			c.cond.Wait()
+		}
+	}
+}
+
+// enter runs the guest until its next exit, and serves that.
+func (c *vcpu) enter() error {
+	reason, err := c.k.Run()
+	return c.serve(reason, err)
+}
+
+// settle completes the access that the last exit was about, so that the registers are whole and can
+// be saved. It may take several rounds.
+func (c *vcpu) settle() {
+	for c.pending {
+		reason, done, err := c.k.CompleteExit()
+		if done {
+			c.pending = false
+			return
+		}
+		if err := c.serve(reason, err); err != nil {
+			c.fail(err)
+			return
+		}
+	}
+}
+
+// serve handles what KVM_RUN came back with.
+func (c *vcpu) serve(reason kvm.ExitReason, err error) error {
+	switch {
+	case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
+		c.pending = false // completed on the way in
+		return nil
+	case errors.Is(err, unix.EFAULT):
+		return errFault
+	case err != nil:
+		return fmt.Errorf("KVM_RUN of vCPU %d: %w", c.k.ID(), err)
+	}
+	c.pending = true // the next KVM_RUN completes it
+	return c.handle(c, reason)
+}
+
+// errFault is KVM_RUN failing with EFAULT: the kernel could not get a page of guest memory.
+var errFault = errors.New("a page of guest memory could not be had (KVM_RUN: EFAULT)")
+
+func (c *vcpu) setWant(m mode) {
+	c.mu.Lock()
+	if c.want != modeGone {
+		c.want = m
+	}
+	c.cond.Broadcast()
+	c.mu.Unlock()
+}
+
+// kick makes the vCPU look at what is wanted of it. The request to exit is set before the signal is
+// sent; see package kvm.
+func (c *vcpu) kick() {
+	select {
+	case c.interrupt <- struct{}{}:
+	default:
+	}
+	// Under the lock, so that the thread and the shared page are there: they go after modeGone.
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.is != modeGone {
+		c.k.RequestExit()
+		_ = unix.Tgkill(os.Getpid(), c.tid, kickSignal) // ESRCH: it has just ended, which is as good
+	}
+}
+
+// askToPark makes it leave the guest; awaitParked waits until it has. Two steps, so that several
+// vCPUs stop together.
+func (c *vcpu) askToPark() {
+	c.setWant(modeParked)
+	c.kick()
+}
+
+func (c *vcpu) awaitParked() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.is == modeRunning {
+		c.cond.Wait()
+	}
+	if c.is == modeGone {
+		return ErrEnded
+	}
+	// A wait that was not cut short must not cut the next one.
+	select {
+	case <-c.interrupt:
+	default:
+	}
+	return nil
+}
+
+func (c *vcpu) park() error {
+	c.askToPark()
+	return c.awaitParked()
+}
+
+// run lets it enter the guest.
+func (c *vcpu) run() { c.setWant(modeRunning) }
+
+// do runs a function on the vCPU's thread. The vCPU must be parked.
+func (c *vcpu) do(f func() error) error {
+	done := make(chan error, 1)
+	c.mu.Lock()
+	if c.is != modeParked || c.want != modeParked {
+		c.mu.Unlock()
+		return ErrRunning
+	}
+	c.jobs = append(c.jobs, func() { done <- f() })
+	c.cond.Broadcast()
+	c.mu.Unlock()
+	return <-done
+}
+
+// stop ends the goroutine and waits for it, then closes the vCPU.
+func (c *vcpu) stop() error {
+	c.setWant(modeGone)
+	c.kick()
+	<-c.joined
+	return c.k.Close()
+}
