@@ -1,0 +1,28 @@
+// Package perf measures thaw against its peers, side by side on one machine in one run.
+//
+//	go test ./tests/perf -run TestFigures -v -perf [-image FILE] [-second FILE] [-json OUT]
+//
+// prints a table: what was measured, thaw, the peer, the ratio, the target. Without -perf the same
+// code runs on a small image with few samples, as a test of itself; such figures mean nothing.
+// -image is the memory of a real guest (tests/qemu makes one: go test ./tests/qemu -qemu.keep DIR),
+// -second a later checkpoint of the same machine; without them synthetic images are used, and the
+// table says so.
+//
+// # What is compared with what
+//
+//   - A lazy fault: one thread touches non-zero pages of a mapping in random order, MADV_RANDOM,
+//     client pinned to one CPU, packs in the host's page cache. Peer: the leanest go-fuse server
+//     there can be, which answers from a slice of RAM (ramfs.go).
+//   - First touch of a prefetched page: peer: the same pages of a local file that lies in the page
+//     cache, mapped the same way.
+//   - Prefetch of a working set with a cold disk: the time of the open. Peers: an O_DIRECT read of
+//     the same bytes from one contiguous file, and a restore in the manner of REAP (Ustiugov et
+//     al., ASPLOS 2021): that read and then UFFDIO_COPY of each page.
+//   - Import: bytes of image a second, and bytes that are not zero a second.
+//   - Stored size: all files of the store but the segments, against `zstd -3` of the whole image;
+//     the second checkpoint against its changed pages through `zstd -3`.
+//
+// Rounds of thaw and of its peer alternate, and the ratio of their medians counts, because the
+// machine's other users and its CPU's clock change over a run. Host memory is touched first: on a
+// virtual machine the first use of a page of RAM costs more than all that is measured here.
+package perf

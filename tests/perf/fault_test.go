@@ -1,0 +1,110 @@
+package perf
+
+import (
+	"bufio"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/thawfs/thaw/tests/internal/cli"
+	"github.com/thawfs/thaw/tests/internal/client"
+	"github.com/thawfs/thaw/tests/internal/proc"
+)
+
+// mapped is how a VMM maps guest memory.
+var mapped = client.Map{Private: true, Writable: true, Random: true}
+
+// warm reads all packs of a store, so that they lie in the host's page cache.
+func warm(t *testing.T, store string) {
+	t.Helper()
+	if _, err := cli.Tool(t, time.Minute, "sh", "-c", `cat "$0"/packs/* >/dev/null`, store); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// measureFaults compares demand faults with those of the RAM server.
+func (b *bench) measureFaults(what, store string, target float64) {
+	var p50, p99, peer50, peer99 []float64
+	for i := range b.rounds {
+		pages := b.sample(b.samples, uint64(i))
+		b.round("fault", i, func(t *testing.T) {
+			warm(t, store)
+			m := cli.Mount(t, store, "--restore=lazy", "--record-window=10m")
+			ns := touchTimes(t, m.Client(t), m.Path("vm/memory"), pages)
+			p50, p99 = append(p50, quantile(ns, 0.5)/1000), append(p99, quantile(ns, 0.99)/1000)
+			if s := m.Stats(t, "vm"); s.LazyRequests < uint64(len(pages)) {
+				t.Errorf("%d demand reads of %d pages: this is no measure of lazy faults", s.LazyRequests, len(pages))
+			}
+		})
+		b.round("fault-peer", i, func(t *testing.T) {
+			mnt := mountRAM(t, b.image)
+			ns := touchTimes(t, client.Start(t, nil), filepath.Join(mnt, "memory"), pages)
+			peer50, peer99 = append(peer50, quantile(ns, 0.5)/1000), append(peer99, quantile(ns, 0.99)/1000)
+		})
+	}
+	b.add(what+", p50", "us", p50, peer50, target, "peer: go-fuse from RAM")
+	b.add(what+", p99", "us", p99, peer99, target, "")
+}
+
+// touchTimes opens and maps a file and touches pages of it, on one CPU.
+func touchTimes(t *testing.T, c *client.Client, path string, pages []uint64) []int64 {
+	t.Helper()
+	c.Must(t, client.Request{Op: "pin", CPU: 0})
+	c.Open(t, path, mapped)
+	a := c.Must(t, client.Request{Op: "touch", GFNs: pages, Times: true})
+	if len(a.Lost) > 0 {
+		t.Fatalf("%d pages are lost", len(a.Lost))
+	}
+	c.Close(t)
+	return a.NS
+}
+
+// mountRAM serves an image from RAM by a process of its own.
+func mountRAM(t *testing.T, imagePath string) string {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root: the peer mounts by mount(2)")
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mnt := t.TempDir()
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), ramEnv+"="+imagePath+":"+mnt)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, theirs, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdout = theirs
+	p, err := proc.Start(cmd)
+	theirs.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		in.Close() // asks it to unmount and end
+		var hang *proc.HangError
+		if err := p.Wait(10 * time.Second); errors.As(err, &hang) {
+			t.Errorf("the RAM server: %v", err)
+			_ = syscall.Unmount(mnt, syscall.MNT_DETACH)
+			_ = p.Kill(5 * time.Second)
+		}
+		out.Close()
+	})
+	_ = out.SetReadDeadline(time.Now().Add(time.Minute))
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || strings.TrimSpace(line) != "ready" {
+		t.Fatalf("the RAM server said %q: %v", line, err)
+	}
+	return mnt
+}
