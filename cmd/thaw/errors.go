@@ -4,16 +4,72 @@ import (
 	"errors"
 	"syscall"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/control"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/fs"
+	"github.com/thawfs/thaw/index"
+	"github.com/thawfs/thaw/vmm"
+	"github.com/thawfs/thaw/wss"
 )
+
+// class says which errors have an exit code and what to do about them.
+type class struct {
+	match func(error) bool
+	code  exitcode.Code
+	hint  string
+}
+
+// is matches a sentinel, as matches a type.
+func is(target error) func(error) bool {
+	return func(err error) bool { return errors.Is(err, target) }
+}
+
+func as[E error](err error) bool {
+	var e E
+	return errors.As(err, &e)
+}
+
+// classes is the one table from the parts' errors to exit codes. The first match counts.
+func classes() []class {
+	return []class{
+		{is(syscall.ENOSPC), exitcode.NoSpace, "free some space and run it again; the store is as it was before"},
+		{is(syscall.EDQUOT), exitcode.NoSpace, "the disk quota is used up; the store is as it was before"},
+		{is(fs.ErrAlreadyMounted), exitcode.MountPoint, `end that mount first with "thaw umount MNT"`},
+		{is(fs.ErrNotEmpty), exitcode.MountPoint, "give an empty directory"},
+		{is(fs.ErrNotDirectory), exitcode.MountPoint, "give an empty directory"},
+		{is(fs.ErrNotMounted), exitcode.NotFound, ""},
+		{as[*fs.MountPointError], exitcode.MountPoint, `make an empty directory with "mkdir -p MNT"`},
+		{is(index.ErrNotStore), exitcode.NotStore, `a store is made by the first "thaw import STORE PATH"`},
+		{is(index.ErrLocked), exitcode.Locked, "wait for the other command to end"},
+		{as[*index.VersionError], exitcode.Version, "use the thaw that wrote it: export there, import here"},
+		{as[*index.NameError], exitcode.BadName, "choose 1 to 128 letters, digits, '.', '_' or '-', not beginning with '.' or '-' (--name)"},
+		{as[*index.ImageError], exitcode.NotImage, "give a checkpoint directory, or a file that is the whole memory of a machine"},
+		{as[*index.CorruptError], exitcode.Corrupt, `"thaw check STORE --read-data" says what is damaged`},
+		{is(index.ErrInUse), exitcode.Busy, "stop the machines that run from it first"},
+		{is(index.ErrExists), exitcode.Exists, `choose another name, or remove the old one with "thaw rm"`},
+		{is(index.ErrNotFound), exitcode.NotFound, `"thaw ls STORE" lists what there is`},
+		{is(wss.ErrBadSet), exitcode.WorkingSet, ""},
+		{is(fs.ErrNotCold), exitcode.NotCold, `make it cold with "thaw ws record --reset MNT/NAME", restore a machine from it, record again`},
+		{is(fs.ErrNothing), exitcode.WorkingSet, "restore a machine from it first, with --restore=lazy or after a reset"},
+		{is(fs.ErrBusy), exitcode.Busy, "stop what uses it first"},
+		{is(fs.ErrNotFound), exitcode.NotFound, ""},
+		{as[*vmm.MemoryLostError], exitcode.MemoryLost, "the machine is gone; restore it again from a mount whose server lives"},
+		{as[*vmm.WrongByteError], exitcode.GuestFailed, "memory was not what the machine had written: this must never happen"},
+		{as[*vmm.StateError], exitcode.BadState, ""},
+		{as[*vmm.HostError], exitcode.Unsupported, ""},
+		{is(control.ErrNoServer), exitcode.ServerGone, ""},
+	}
+}
 
 // classify gives an error its exit code and says what to do about it.
 func classify(err error) (exitcode.Code, string) {
 	if code, hint, ok := exitcode.Of(err); ok {
 		return code, hint
 	}
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return exitcode.NoSpace, "free some space and run the command again; nothing was lost"
+	for _, c := range classes() {
+		if c.match(err) {
+			return c.code, c.hint
+		}
 	}
 	return exitcode.Failure, ""
 }

@@ -1,15 +1,20 @@
 package main
 
 import (
+	"sync"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
+
+	"github.com/thawfs/thaw/cmd/thaw/internal/control"
 )
 
 // progress shows how far long work is: a bar for each stage, only where stderr is a terminal and
 // nobody asked for silence. The zero value shows nothing.
 type progress struct {
-	a     *app
+	a *app
+
+	mu    sync.Mutex // guards what follows
 	stage string
 	bar   *progressbar.ProgressBar
 }
@@ -22,25 +27,32 @@ func (a *app) progress() *progress {
 	return &progress{a: a}
 }
 
-// set says that a stage has come to done of total (bytes when inBytes, else things). A new stage
-// begins a new bar; total 0 means not known.
-func (p *progress) set(stage string, done, total int64, inBytes bool) {
+// set says how far a stage is. A new stage begins a new bar. It may be called by many goroutines.
+func (p *progress) set(q control.Progress) {
 	if p.a == nil {
 		return
 	}
-	if stage != p.stage || p.bar == nil {
-		p.done()
-		p.stage = stage
-		p.bar = p.a.newBar(stage, total, inBytes)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if q.Stage != p.stage || p.bar == nil {
+		p.clear()
+		p.stage = q.Stage
+		p.bar = p.a.newBar(q.Stage, q.Total, q.Unit == "bytes")
 	}
-	if total > 0 && total != p.bar.GetMax64() {
-		p.bar.ChangeMax64(total)
+	if q.Total > 0 && q.Total != p.bar.GetMax64() {
+		p.bar.ChangeMax64(q.Total)
 	}
-	_ = p.bar.Set64(done) // a bar that cannot be drawn is no reason to stop the work
+	_ = p.bar.Set64(q.Done) // a bar that cannot be drawn is no reason to stop the work
 }
 
 // done removes the bar.
 func (p *progress) done() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.clear()
+}
+
+func (p *progress) clear() {
 	if p.bar != nil {
 		_ = p.bar.Clear()
 		_ = p.bar.Exit()

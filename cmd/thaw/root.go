@@ -22,7 +22,22 @@ const (
 // commands lists every verb: the only place that a new one is added to.
 func commands(a *app) []*cobra.Command {
 	return []*cobra.Command{
+		newDemoCommand(a),
+		newImportCommand(a),
+		newExportCommand(a),
+		newLsCommand(a),
+		newInspectCommand(a),
+		newRmCommand(a),
+		newCheckCommand(a),
+		newGCCommand(a),
+		newMountCommand(a),
+		newUmountCommand(a),
+		newStatsCommand(a),
+		newWSCommand(a),
+		newVMCommand(a),
 		newVersionCommand(a),
+		newGenerateCommand(a),
+		newProberCommand(),
 	}
 }
 
@@ -66,6 +81,15 @@ checkpoints are mounted go through the server of the mount by themselves.
 	root.AddCommand(commands(a)...)
 	root.AddCommand(newExitCodesTopic(a))
 	return root
+}
+
+// parent makes a command of commands: without a verb it prints its help, a verb that it does not
+// have is an error.
+func parent(cmd *cobra.Command, verbs ...*cobra.Command) *cobra.Command {
+	cmd.Args = cobra.NoArgs
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	cmd.AddCommand(verbs...)
+	return cmd
 }
 
 // run executes one command line and returns the exit status. It is all of main but the process.

@@ -72,7 +72,9 @@ func TestCall(t *testing.T) {
 		t.Fatalf("add: %d, %v", sum, err)
 	}
 	// The middle of a stage may be left out; its beginning, its end and each stage are sent.
-	want := []Progress{{"stage", 1, 3}, {"stage", 3, 3}, {"other", 1, 0}}
+	want := []Progress{
+		{Stage: "stage", Done: 1, Total: 3}, {Stage: "stage", Done: 3, Total: 3}, {Stage: "other", Done: 1},
+	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}

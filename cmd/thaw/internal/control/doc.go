@@ -14,7 +14,7 @@
 // HTTP/1.1, one request a connection. POST /v1/VERB with a JSON body; the answer is one JSON value
 // a line, any number of
 //
-//	{"progress":{"stage":"...","done":N,"total":N}}
+//	{"progress":{"stage":"...","unit":"bytes","done":N,"total":N}}
 //
 // and at the end exactly one of
 //

@@ -10,6 +10,7 @@ import (
 // Progress of work that a server does for a command.
 type Progress struct {
 	Stage string `json:"stage"`
+	Unit  string `json:"unit,omitempty"` // of Done and Total: "bytes", "pages", ...
 	Done  int64  `json:"done"`
 	Total int64  `json:"total"` // 0: not known
 }

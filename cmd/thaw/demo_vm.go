@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/vmm"
+	"github.com/thawfs/thaw/vmm/api"
+	"github.com/thawfs/thaw/wss"
+)
+
+// save boots the machine, lets it work and writes its checkpoint.
+func (d *demo) save(ctx context.Context) (err error) {
+	d.stage("booting %q with %s: it fills its memory", d.o.guest, size(int64(d.o.memory)))
+	// Not in d.dir: a socket's path is short.
+	run, err := os.MkdirTemp("", "thaw-vm-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(run)) }()
+	socket := filepath.Join(run, "vm.sock")
+	c := newChild("machine", "vm", "run", d.o.guest, "--memory="+fmt.Sprint(int64(d.o.memory)), "--api="+socket)
+	if err := c.start(); err != nil {
+		return err
+	}
+	d.children = append(d.children, c)
+	machine := api.NewClient(socket)
+	if err := d.awaitWork(ctx, c, machine); err != nil {
+		return err
+	}
+	st, err := machine.Status(ctx)
+	if err != nil {
+		return err
+	}
+	d.stage("it has done %s %s; saving it", count(st.Done), st.Units)
+	rep, err := machine.Checkpoint(ctx, api.CheckpointRequest{Dir: d.checkpoint, Stop: true})
+	if err != nil {
+		return fmt.Errorf("save the machine: %w", err)
+	}
+	d.stage("saved %s in %.1f s", size(int64(rep.WrittenBytes)), rep.Seconds)
+	return c.wait(ctx)
+}
+
+// pollMachine is how often a machine is asked whether it is ready.
+const pollMachine = 20 * time.Millisecond
+
+// awaitWork waits until the guest has filled its memory and worked for a while.
+func (d *demo) awaitWork(ctx context.Context, c *child, machine *api.Client) error {
+	tick := time.NewTicker(pollMachine)
+	defer tick.Stop()
+	for {
+		// An error means that the socket is not there yet, or that the machine has ended.
+		if st, err := machine.Status(ctx); err == nil && st.Ready {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-c.done:
+			return errors.Join(c.failure(), fmt.Errorf("the machine ended before it worked"))
+		case <-tick.C:
+		}
+	}
+	d.stage("it works, for %v", d.o.warm)
+	timer := time.NewTimer(d.o.warm)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-c.done:
+		return errors.Join(c.failure(), fmt.Errorf("the machine ended too early"))
+	case <-timer.C:
+		return nil
+	}
+}
+
+// restoredMachine is what a VMM tells of a restored machine after its window.
+type restoredMachine struct {
+	ready    time.Duration // the first instruction, after it was asked for
+	counts   wss.Counts
+	progress demoProgress
+}
+
+// restoreMachine restores the machine from a checkpoint directory in a process of its own, lets it
+// work for the window and ends it.
+func (d *demo) restoreMachine(ctx context.Context, dir string, asked time.Time) (r restoredMachine, err error) {
+	window := d.o.window.String()
+	c := newChild("restored machine", "vm", "restore", dir, "--for="+window, "--window="+window,
+		"--requested="+asked.Format(time.RFC3339Nano), "--json")
+	if err := c.start(); err != nil {
+		return r, err
+	}
+	d.children = append(d.children, c)
+	if err := c.wait(ctx); err != nil {
+		return r, err
+	}
+	var rep vmm.Report
+	if err := json.Unmarshal(c.out.Bytes(), &rep); err != nil {
+		return r, fmt.Errorf("report of the machine: %w", err)
+	}
+	if rep.Restore == nil || rep.Restore.Counts == nil {
+		return r, exitcode.Errorf(exitcode.Unsupported, "this host does not tell which pages are in its page cache: %v", rep.Notes)
+	}
+	for _, n := range rep.Notes {
+		d.a.note("          note: %s", n)
+	}
+	return restoredMachine{
+		ready:    time.Duration(rep.Restore.FirstInstructionSeconds * float64(time.Second)),
+		counts:   *rep.Restore.Counts,
+		progress: progressOf(rep.Progress, rep.RunSeconds),
+	}, nil
+}
+
+func progressOf(p vmm.Progress, seconds float64) demoProgress {
+	d := demoProgress{Units: p.Units, Total: p.Total, PerSecond: float64(p.Total) / max(seconds, 1e-9)}
+	for i, n := range p.Slices {
+		if float64(i+1)*p.SliceSeconds <= 1.0001 {
+			d.FirstSecond += n
+		}
+	}
+	return d
+}

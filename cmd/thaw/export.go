@@ -1,0 +1,46 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+)
+
+func newExportCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "export STORE NAME DIR",
+		Short: "Write a checkpoint back as a plain directory",
+		Long: `Write a checkpoint as a plain checkpoint directory, byte for byte what was imported.
+DIR must not exist; it is there complete or not at all. "memory" is written
+sparsely: pages of zeros are holes.`,
+		Example: `  thaw export /srv/store web-1 /var/tmp/web-1`,
+		GroupID: groupStore,
+		Args:    cobra.ExactArgs(3),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runExport(cmd.Context(), a, args[0], args[1], args[2])
+		},
+	}
+}
+
+func runExport(ctx context.Context, a *app, store, name, dir string) error {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	err = a.withStore(ctx, store, func(s storeAPI) error {
+		// The parent: DIR itself is not there yet.
+		if err := notOnOwnMount(ctx, s, filepath.Dir(abs)); err != nil {
+			return err
+		}
+		p := a.progress()
+		defer p.done()
+		return s.Export(ctx, exportRequest{Name: name, Dir: abs}, p.set)
+	})
+	if err != nil {
+		return fmt.Errorf("export %s: %w", name, err)
+	}
+	a.note("exported %s to %s", name, dir)
+	return nil
+}

@@ -1,0 +1,52 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/thawfs/thaw/index"
+)
+
+func newGCCommand(a *app) *cobra.Command {
+	var r gcRequest
+	cmd := &cobra.Command{
+		Use:   "gc STORE",
+		Short: "Give back the space of what was removed",
+		Long: `Give back the space of checkpoints that were removed and of imports that were killed:
+packs that nothing refers to are deleted, packs that are mostly dead are written again
+without what is dead. It may be interrupted at any point.`,
+		GroupID: groupStore,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runGC(cmd.Context(), a, args[0], r)
+		},
+	}
+	cmd.Flags().BoolVarP(&r.DryRun, "dry-run", "n", false, "say what would be given back, change nothing")
+	return cmd
+}
+
+func runGC(ctx context.Context, a *app, store string, r gcRequest) error {
+	var report index.GCReport
+	err := a.withStore(ctx, store, func(s storeAPI) (err error) {
+		p := a.progress()
+		defer p.done()
+		report, err = s.GC(ctx, r, p.set)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("gc %s: %w", store, err)
+	}
+	if a.json {
+		return a.printJSON(report)
+	}
+	verb := "freed"
+	if report.DryRun {
+		verb = "would free"
+	}
+	a.printf("%s %s: %s packs removed, %s rewritten, %s pages dropped; %s dead bytes stay\n", verb,
+		size(report.FreedBytes), count(report.RemovedPacks), count(report.RewrittenPacks),
+		count(report.DroppedPages), size(report.DeadBytes))
+	return nil
+}

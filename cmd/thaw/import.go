@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/index"
+)
+
+type importOptions struct {
+	name, profile    string
+	ignoreWorkingSet bool
+}
+
+func newImportCommand(a *app) *cobra.Command {
+	var o importOptions
+	cmd := &cobra.Command{
+		Use:   "import STORE PATH",
+		Short: "Put a saved machine's memory into a store",
+		Long: `Put a checkpoint into a store, which is made if STORE is missing or empty.
+
+PATH is a checkpoint directory (its "memory" and whatever lies beside it: "state",
+"working-set", "info.json") or a bare memory file, whose size must be a multiple of
+4096. Sparse files are read by their extents. Pages that the store has already, from
+this or any other checkpoint, are not stored again, nor are pages of zeros.
+
+A "working-set" file must fit the image: its pages are laid out for a sequential
+prefetch, in the order in which they were first touched.
+
+The checkpoint is there whole or not at all, also when the import is killed or the
+disk is full. On a mounted store it shows up on the mount at once.`,
+		Example: `  thaw import /srv/store /var/lib/vm/checkpoint --name web-1
+  thaw import /srv/store /var/lib/vm/memory.raw --name raw`,
+		GroupID: groupStore,
+		Args:    cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runImport(cmd.Context(), a, args[0], args[1], o)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.name, "name", "", "name of the checkpoint (default: the last element of PATH)")
+	f.StringVar(&o.profile, "profile", "", `"default" stores small, "fast" makes faults faster and takes up to 1.4 times the space`)
+	f.BoolVar(&o.ignoreWorkingSet, "ignore-working-set", false, "leave a working-set file aside")
+	return cmd
+}
+
+func runImport(ctx context.Context, a *app, store, path string, o importOptions) error {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return err
+	}
+	r := importRequest{Path: abs, Name: o.name, Profile: o.profile, IgnoreWorkingSet: o.ignoreWorkingSet}
+	if r.Name == "" {
+		r.Name = defaultName(abs)
+	}
+	// What is wrong with the names shows before a store is made for them.
+	if err := index.CheckName(r.Name); err != nil {
+		return err
+	}
+	profile, err := index.ParseProfile(o.profile)
+	if err != nil {
+		return exitcode.With(exitcode.Usage, err)
+	}
+	if _, err := index.OpenSource(abs); err != nil {
+		return fmt.Errorf("import %s: %w", path, err)
+	}
+	var reply importReply
+	open := index.OpenOptions{Create: true, Profile: profile}
+	err = a.withStoreOptions(ctx, store, open, func(s storeAPI) error {
+		if err := notOnOwnMount(ctx, s, abs); err != nil {
+			return err
+		}
+		p := a.progress()
+		defer p.done()
+		reply, err = s.Import(ctx, r, p.set)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("import %s: %w", path, err)
+	}
+	if a.json {
+		return a.printJSON(reply)
+	}
+	st := reply.Stats
+	a.note("imported %s: %s of memory, %s pages stored, %s known already, %s zero; "+
+		"the store grew by %s in %.1f s (%s/s)",
+		reply.Checkpoint.Name, size(st.MemoryBytes), count(st.NewPages), count(st.DupPages),
+		count(st.ZeroPages), size(st.StoredBytes+st.SegmentBytes), st.Seconds,
+		size(int64(float64(st.MemoryBytes)/max(st.Seconds, 1e-9))))
+	return nil
+}
+
+// defaultName is the last element of the path; of MEMORYFILE.EXT without the extension, and of a
+// directory's memory file the directory's name.
+func defaultName(abs string) string {
+	base := filepath.Base(abs)
+	if st, err := os.Stat(abs); err == nil && !st.IsDir() {
+		if base == "memory" {
+			return filepath.Base(filepath.Dir(abs))
+		}
+		base = strings.TrimSuffix(base, filepath.Ext(base))
+	}
+	return base
+}
+
+// notOnOwnMount refuses a path on the mount of the very server that would read it: a process that
+// reads through its own mount can wait for itself.
+func notOnOwnMount(ctx context.Context, s storeAPI, path string) error {
+	remote, ok := s.(*remoteStore)
+	if !ok {
+		return nil
+	}
+	st, err := call[serverStatus](ctx, remote.client, verbStatus, struct{}{}, nil)
+	if err != nil {
+		return err
+	}
+	var at, mount syscall.Stat_t
+	if syscall.Stat(path, &at) != nil || syscall.Stat(st.Mount, &mount) != nil || at.Dev != mount.Dev {
+		return nil
+	}
+	return exitcode.WithHint(exitcode.Usage,
+		fmt.Errorf("%s lies on the mount of this very store", path), "copy it elsewhere first")
+}

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/thawfs/thaw/index"
+)
+
+func newInspectCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "inspect STORE NAME",
+		Short: "Show all that is known of a checkpoint",
+		Long: `Show a checkpoint closely: its memory, files, working set, and the packs that its
+pages lie in.
+
+With --json: what "info.json" on the mount holds, and the packs.`,
+		GroupID: groupStore,
+		Args:    cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runInspect(cmd.Context(), a, args[0], args[1])
+		},
+	}
+}
+
+func runInspect(ctx context.Context, a *app, store, name string) error {
+	var d index.Details
+	err := a.withStore(ctx, store, func(s storeAPI) (err error) {
+		d, err = s.Inspect(ctx, name)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("inspect %s: %w", name, err)
+	}
+	if a.json {
+		return a.printJSON(d)
+	}
+	rows := [][]string{
+		{"name", d.Name},
+		{"id", d.ID},
+		{"created", d.Created.UTC().Format(time.RFC3339)},
+		{"memory", fmt.Sprintf("%s (%s pages, %s of them zero)", size(d.MemoryBytes),
+			count(d.DataPages+d.ZeroPages), count(d.ZeroPages))},
+		{"stored", fmt.Sprintf("%s for %s pages that the store did not have", size(d.StoredBytes), count(d.NewPages))},
+		{"layout", string(d.Layout)},
+		{"page map", fmt.Sprintf("%s leaves, root of %s", count(d.Leaves), size(d.RootBytes))},
+	}
+	if d.Parent != "" {
+		rows = append(rows, []string{"parent", d.Parent})
+	}
+	if w := d.WorkingSet; w != nil {
+		rows = append(rows, []string{"working set", fmt.Sprintf("%s pages (%s zero) in %s runs; segment of %s in %s frames",
+			count(w.Pages), count(w.ZeroPages), count(w.Runs), size(d.SegmentBytes), count(w.Frames))})
+	}
+	for _, f := range slices.Sorted(maps.Keys(d.Files)) {
+		rows = append(rows, []string{"file " + f, size(d.Files[f])})
+	}
+	for _, p := range d.Packs {
+		rows = append(rows, []string{fmt.Sprintf("pack %d.%d", p.Number, p.Generation),
+			fmt.Sprintf("%s pages of it, %s in all", count(p.Pages), size(p.Bytes))})
+	}
+	if len(d.Guest) > 0 {
+		rows = append(rows, []string{"guest", strings.TrimSpace(string(d.Guest))})
+	}
+	for _, r := range rows {
+		a.printf("%s%s\n", pad(r[0], 14), r[1])
+	}
+	return nil
+}

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/thawfs/thaw/index"
+)
+
+func newLsCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:     "ls STORE",
+		Aliases: []string{"list"},
+		Short:   "List the checkpoints of a store",
+		Long: `List the checkpoints of a store: their memory, the pages that are not zero, what the
+store grew by when each came, the second copy that its working set has in a segment,
+and the working set's pages.
+
+With --json: an array of what "info.json" on the mount holds.`,
+		GroupID: groupStore,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runLs(cmd.Context(), a, args[0])
+		},
+	}
+}
+
+func runLs(ctx context.Context, a *app, store string) error {
+	var list []index.Checkpoint
+	err := a.withStore(ctx, store, func(s storeAPI) (err error) {
+		list, err = s.List(ctx)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("ls %s: %w", store, err)
+	}
+	if a.json {
+		if list == nil {
+			list = []index.Checkpoint{} // an empty store is [], not null
+		}
+		return a.printJSON(list)
+	}
+	rows := make([][]string, len(list))
+	for i, c := range list {
+		set := "-"
+		if c.WorkingSet != nil {
+			set = count(c.WorkingSet.Pages)
+		}
+		rows[i] = []string{
+			c.Name, size(c.MemoryBytes), count(c.DataPages), size(c.StoredBytes), size(c.SegmentBytes),
+			set, c.Created.UTC().Format("2006-01-02 15:04"),
+		}
+	}
+	a.table([]string{"NAME", ">MEMORY", ">PAGES", ">STORED", ">SEGMENT", ">WORKING SET", "CREATED (UTC)"}, rows)
+	return nil
+}

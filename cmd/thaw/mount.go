@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/thawfs/thaw/cmd/thaw/internal/control"
+	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/fs"
+)
+
+type mountOptions struct {
+	restore      string
+	capTime      time.Duration
+	capBytes     sizeFlag
+	recordWindow time.Duration
+	allowOther   bool
+	daemon       bool
+	logFile      string
+	debugListen  string
+
+	policy fs.Policy // restore, parsed
+}
+
+func newMountCommand(a *app) *cobra.Command {
+	var o mountOptions
+	cmd := &cobra.Command{
+		Use:   "mount STORE MNT",
+		Short: "Serve a store's checkpoints as files",
+		Long: `Serve the checkpoints of a store as files on MNT, an empty directory:
+
+  MNT/NAME/memory           the image; opening it is the request to restore
+  MNT/NAME/state, working-set, info.json, stats.json
+  MNT/NAME/clones/ID/memory the same for one machine of its own, opens read-write
+  MNT/.thaw/                control socket, metrics
+
+What opening "memory" does is the policy: "working-set" brings the pages of the
+working set into the page cache before the open returns, "eager" all pages, "lazy"
+none. --prefetch-cap-time and --prefetch-cap-bytes let the open return earlier; the
+rest follows while the machine runs.
+
+The server stays in the foreground and says on stderr when it is ready (and tells
+systemd, Type=notify). With --daemon the command returns when the mount answers, and
+the server goes on in the background, its messages in a log file.
+
+SIGTERM or SIGINT unmounts and ends it. While something still uses the mount it waits
+a little, then detaches the mount and serves what is open until it is closed; a second
+signal ends it at once, and what runs from the mount gets I/O errors.
+
+As root it uses mount(2), otherwise fusermount3.`,
+		Example: `  thaw mount /srv/store /mnt/thaw
+  thaw mount /srv/store /mnt/thaw --daemon --restore=lazy`,
+		GroupID: groupMount,
+		Args:    cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runMount(cmd.Context(), a, args[0], args[1], o)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.restore, "restore", "working-set", "what opening memory brings: working-set, eager or lazy")
+	f.DurationVar(&o.capTime, "prefetch-cap-time", 0, "longest time that an open waits for its prefetch (0: as long as it takes)")
+	f.Var(&o.capBytes, "prefetch-cap-bytes", "most that an open brings before it returns (0: all)")
+	f.DurationVar(&o.recordWindow, "record-window", 10*time.Second, "how long reads are recorded after the first open of a cold image")
+	f.BoolVar(&o.allowOther, "allow-other", false, "let other users use the mount")
+	f.BoolVar(&o.daemon, "daemon", false, "return when the mount answers, serve in the background")
+	f.StringVar(&o.logFile, "log-file", "", "where a background server writes its messages (default STORE/server.log)")
+	f.StringVar(&o.debugListen, "debug-listen", "", "serve profiles (/debug/pprof) on this address, such as 127.0.0.1:0; metrics are in MNT/.thaw")
+	return cmd
+}
+
+func runMount(ctx context.Context, a *app, store, mnt string, o mountOptions) error {
+	err := mountAndServe(ctx, a, store, mnt, o)
+	if err != nil {
+		return fmt.Errorf("mount %s on %s: %w", store, mnt, err)
+	}
+	return nil
+}
+
+func mountAndServe(ctx context.Context, a *app, store, mnt string, o mountOptions) (err error) {
+	if o.policy, err = fs.ParsePolicy(o.restore); err != nil {
+		return exitcode.With(exitcode.Usage, err)
+	}
+	if store, err = filepath.Abs(store); err != nil {
+		return err
+	}
+	if mnt, err = filepath.Abs(mnt); err != nil {
+		return err
+	}
+	if o.daemon {
+		return mountDaemon(ctx, a, store, mnt, o)
+	}
+	pipe := readyPipe()
+	ready := false
+	defer func() {
+		if !ready {
+			tellReady(pipe, err)
+		}
+	}()
+	if err := usableHost(); err != nil {
+		return err
+	}
+	s, err := startServer(ctx, a, store, mnt, o)
+	if err != nil {
+		return err
+	}
+	ready = true
+	a.note("thaw: ready: %s is served on %s (restore=%s, pid %d)", store, mnt, o.policy, os.Getpid())
+	tellReady(pipe, nil)
+	if err := sdNotify("READY=1"); err != nil {
+		a.log.Warn("tell systemd", "err", err)
+	}
+	return s.run(ctx)
+}
+
+// mountDaemon starts the server in the background and waits until the mount answers.
+func mountDaemon(ctx context.Context, a *app, store, mnt string, o mountOptions) error {
+	logFile := o.logFile
+	if logFile == "" {
+		if _, err := os.Stat(store); err != nil {
+			return notStore(store, err)
+		}
+		logFile = filepath.Join(store, "server.log")
+	}
+	args := []string{"mount", store, mnt,
+		"--restore=" + o.restore,
+		"--prefetch-cap-time=" + o.capTime.String(),
+		fmt.Sprintf("--prefetch-cap-bytes=%d", int64(o.capBytes)),
+		"--record-window=" + o.recordWindow.String(),
+		"--debug-listen=" + o.debugListen,
+		fmt.Sprintf("--allow-other=%v", o.allowOther),
+		fmt.Sprintf("--verbose=%v", a.verbose),
+	}
+	pid, err := startDaemon(ctx, args, logFile)
+	if err != nil {
+		return err
+	}
+	// The server says that it is ready; whether the kernel agrees, another process must ask.
+	if _, err := os.Stat(filepath.Join(mnt, dot)); err != nil {
+		return exitcode.WithHint(exitcode.Mount, fmt.Errorf("the mount does not answer: %w", err),
+			"the server's log: "+logFile)
+	}
+	if a.json {
+		return a.printJSON(serverStatus{PID: pid, Version: buildVersion().Version, Store: store,
+			Mount: mnt, Policy: o.restore})
+	}
+	a.note("%s is served on %s by process %d, log in %s", store, mnt, pid, logFile)
+	return nil
+}
+
+func notStore(dir string, err error) error {
+	return exitcode.WithHint(exitcode.NotStore, fmt.Errorf("store %s: %w", dir, err),
+		`a store is made by the first "thaw import STORE PATH"`)
+}
+
+// usableHost says what the host lacks for a mount.
+func usableHost() error {
+	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		return exitcode.WithHint(exitcode.Unsupported, fmt.Errorf("this host cannot mount: %w", err),
+			`load the module ("modprobe fuse"), or give the container /dev/fuse; "thaw doctor" tells more`)
+	}
+	return f.Close()
+}
+
+// alreadyServed is the error for a store that has a server, which the client reaches.
+func alreadyServed(ctx context.Context, store string, c *control.Client) error {
+	st, err := call[serverStatus](ctx, c, verbStatus, struct{}{}, nil)
+	if err != nil {
+		return exitcode.With(exitcode.Locked, fmt.Errorf("store %s has a server already: %w", store, err))
+	}
+	return exitcode.WithHint(exitcode.Locked,
+		fmt.Errorf("store %s is mounted on %s already, by process %d", store, st.Mount, st.PID),
+		"use that mount, or end it with: thaw umount "+st.Mount)
+}

@@ -1,0 +1,43 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+)
+
+func newRmCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:     "rm STORE NAME...",
+		Aliases: []string{"remove"},
+		Short:   "Remove checkpoints",
+		Long: `Remove checkpoints from a store. "thaw gc" gives their space back. A checkpoint whose
+memory is open on the mount is not removed.`,
+		GroupID: groupStore,
+		Args:    cobra.MinimumNArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runRm(cmd.Context(), a, args[0], args[1:])
+		},
+	}
+}
+
+func runRm(ctx context.Context, a *app, store string, names []string) error {
+	return a.withStore(ctx, store, func(s storeAPI) error {
+		var failed []error
+		for _, name := range names {
+			if err := s.Remove(ctx, name); err != nil {
+				failed = append(failed, fmt.Errorf("rm %s: %w", name, err))
+				continue
+			}
+			a.note("removed %s", name)
+		}
+		if len(failed) > 0 && len(failed) < len(names) {
+			return exitcode.With(exitcode.Partial, errors.Join(failed...))
+		}
+		return errors.Join(failed...)
+	})
+}

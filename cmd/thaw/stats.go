@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+)
+
+type statsOptions struct {
+	watch    bool
+	interval time.Duration
+}
+
+func newStatsCommand(a *app) *cobra.Command {
+	var o statsOptions
+	cmd := &cobra.Command{
+		Use:   "stats MNT [NAME]",
+		Short: "Show the live counters of a mount",
+		Long: `Show what the mount did for each checkpoint since it was last cold, clones included:
+opens; pages prefetched, and how long the opens waited for them; pages and requests
+that were read on demand; pages pushed ahead of demand; seconds in which a reader
+waited; errors.
+
+With NAME (or MNT/NAME) one checkpoint. --watch prints again and again. With --json:
+what "stats.json" holds, by name; with --watch one object a line.`,
+		GroupID: groupMount,
+		Args:    cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runStats(cmd.Context(), a, filepath.Join(args...), o)
+		},
+	}
+	cmd.Flags().BoolVarP(&o.watch, "watch", "w", false, "print again and again until interrupted")
+	cmd.Flags().DurationVar(&o.interval, "interval", time.Second, "time between two prints")
+	return cmd
+}
+
+// counters are the fields of stats.json that the table shows.
+type counters struct {
+	Opens           uint64  `json:"opens"`
+	PrefetchedPages uint64  `json:"prefetched_pages"`
+	PrefetchSeconds float64 `json:"prefetch_seconds"`
+	LazyPages       uint64  `json:"lazy_pages"`
+	LazyRequests    uint64  `json:"lazy_requests"`
+	PushedPages     uint64  `json:"pushed_pages"`
+	StallSeconds    float64 `json:"stall_seconds"`
+	Errors          uint64  `json:"errors"`
+}
+
+func runStats(ctx context.Context, a *app, path string, o statsOptions) error {
+	ref, err := resolveMount(path)
+	if err != nil {
+		return fmt.Errorf("stats: %w", err)
+	}
+	if o.watch && o.interval <= 0 {
+		return exitcode.Errorf(exitcode.Usage, "stats: --interval must be more than 0")
+	}
+	for {
+		if err := printStats(a, ref, o.watch); err != nil {
+			return fmt.Errorf("stats: %w", err)
+		}
+		if !o.watch {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil // how a watch is ended
+		case <-time.After(o.interval):
+		}
+	}
+}
+
+func printStats(a *app, ref mountRef, oneLine bool) error {
+	names, texts, err := readStats(ref)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		all := make(map[string]json.RawMessage, len(names))
+		for i, name := range names {
+			all[name] = texts[i]
+		}
+		if oneLine {
+			return json.NewEncoder(a.stdout).Encode(all)
+		}
+		return a.printJSON(all)
+	}
+	rows := make([][]string, len(names))
+	for i, name := range names {
+		var c counters
+		if err := json.Unmarshal(texts[i], &c); err != nil {
+			return fmt.Errorf("stats.json of %s: %w", name, err)
+		}
+		rows[i] = []string{
+			name, count(c.Opens), count(c.PrefetchedPages), fmt.Sprintf("%.3f s", c.PrefetchSeconds),
+			count(c.LazyPages), count(c.LazyRequests), count(c.PushedPages),
+			fmt.Sprintf("%.3f s", c.StallSeconds), count(c.Errors),
+		}
+	}
+	a.table([]string{"NAME", ">OPENS", ">PREFETCHED", ">IN", ">LAZY", ">REQUESTS", ">PUSHED", ">STALLED", ">ERRORS"}, rows)
+	return nil
+}
+
+// readStats reads the stats.json of one checkpoint, or of all.
+func readStats(ref mountRef) (names []string, texts []json.RawMessage, err error) {
+	if ref.Name != "" && ref.Name != dot {
+		names = []string{ref.Name}
+	} else {
+		entries, err := os.ReadDir(ref.Root)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, e := range entries {
+			if e.Name() != dot {
+				names = append(names, e.Name())
+			}
+		}
+	}
+	kept := names[:0]
+	for _, name := range names {
+		text, err := os.ReadFile(filepath.Join(ref.Root, name, "stats.json"))
+		if errors.Is(err, os.ErrNotExist) {
+			if ref.Name == "" {
+				continue // removed since it was listed
+			}
+			return nil, nil, exitcode.WithHint(exitcode.NotFound,
+				fmt.Errorf("no checkpoint %q on %s", name, ref.Root), "see: ls "+ref.Root)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		kept, texts = append(kept, name), append(texts, text)
+	}
+	return kept, texts, nil
+}

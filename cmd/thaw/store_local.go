@@ -1,0 +1,145 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/thawfs/thaw/cmd/thaw/internal/control"
+	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/index"
+	"github.com/thawfs/thaw/wss"
+)
+
+// workingSetFile is the name of the working set in a checkpoint directory.
+const workingSetFile = "working-set"
+
+// localStore is a store that this process has open.
+type localStore struct {
+	store *index.Store
+	log   *slog.Logger
+}
+
+var _ storeAPI = (*localStore)(nil)
+
+func (s *localStore) Import(ctx context.Context, r importRequest, p progressFunc) (importReply, error) {
+	src, err := index.OpenSource(r.Path)
+	if err != nil {
+		return importReply{}, err
+	}
+	o := index.ImportOptions{Name: r.Name, Progress: indexProgress(p)}
+	if r.Profile != "" {
+		if o.Profile, err = index.ParseProfile(r.Profile); err != nil {
+			return importReply{}, exitcode.With(exitcode.Usage, err)
+		}
+	}
+	if r.IgnoreWorkingSet {
+		delete(src.Files, workingSetFile)
+	}
+	if path, ok := src.Files[workingSetFile]; ok {
+		if o.Hot, err = hotRuns(src.Memory, path); err != nil {
+			return importReply{}, err
+		}
+	}
+	cp, stats, err := s.store.Import(ctx, src, o)
+	return importReply{cp, stats}, err
+}
+
+// hotRuns reads the working set at path, which must fit the image at memory.
+func hotRuns(memory, path string) ([]index.Run, error) {
+	st, err := os.Stat(memory)
+	if err != nil {
+		return nil, err
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("working set: %w", err)
+	}
+	hot, err := parseWorkingSet(text, st.Size())
+	if err != nil {
+		return nil, exitcode.WithHint(exitcode.WorkingSet, fmt.Errorf("%s: %w", path, err),
+			"mend or remove the file, or import with --ignore-working-set")
+	}
+	return hot, nil
+}
+
+// parseWorkingSet reads a working set of an image of so many bytes, in first-touch order.
+func parseWorkingSet(text []byte, memoryBytes int64) ([]index.Run, error) {
+	set, err := wss.Parse(bytes.NewReader(text))
+	if err != nil {
+		return nil, err
+	}
+	if err := set.Validate(uint64(memoryBytes) / index.PageSize); err != nil {
+		return nil, err
+	}
+	if len(set.Runs) == 0 {
+		return nil, errors.New("it has no pages")
+	}
+	return hotRunsOf(set), nil
+}
+
+// hotRunsOf is the set as runs in first-touch order, each page once, however many sources have it.
+func hotRunsOf(set *wss.Set) []index.Run {
+	var hot []index.Run
+	for gfn := range set.GFNs() {
+		if n := len(hot); n > 0 && hot[n-1].GFN+hot[n-1].Count == gfn {
+			hot[n-1].Count++
+			continue
+		}
+		hot = append(hot, index.Run{GFN: gfn, Count: 1})
+	}
+	return hot
+}
+
+func (s *localStore) Export(ctx context.Context, r exportRequest, p progressFunc) error {
+	return s.store.Export(ctx, r.Name, r.Dir, indexProgress(p))
+}
+
+func (s *localStore) List(ctx context.Context) ([]index.Checkpoint, error) { return s.store.List(ctx) }
+
+func (s *localStore) Inspect(ctx context.Context, name string) (index.Details, error) {
+	return s.store.Inspect(ctx, name)
+}
+
+func (s *localStore) Remove(ctx context.Context, name string) error { return s.store.Remove(ctx, name) }
+
+func (s *localStore) Check(ctx context.Context, r checkRequest, p progressFunc) (index.CheckReport, error) {
+	return s.store.Check(ctx, index.CheckOptions{
+		ReadData: r.ReadData, Rebuild: r.Rebuild, Progress: indexProgress(p),
+	})
+}
+
+func (s *localStore) GC(ctx context.Context, r gcRequest, p progressFunc) (index.GCReport, error) {
+	return s.store.GC(ctx, index.GCOptions{DryRun: r.DryRun, Progress: indexProgress(p)})
+}
+
+func (s *localStore) SetWorkingSet(ctx context.Context, name string, text []byte) (index.Checkpoint, error) {
+	d, err := s.store.Inspect(ctx, name)
+	if err != nil {
+		return index.Checkpoint{}, err
+	}
+	hot, err := parseWorkingSet(text, d.MemoryBytes)
+	if err != nil {
+		return index.Checkpoint{}, exitcode.With(exitcode.WorkingSet,
+			fmt.Errorf("working set for %s: %w", name, err))
+	}
+	return s.store.SetWorkingSet(ctx, name, text, hot)
+}
+
+func (s *localStore) ReadFile(ctx context.Context, name, file string) ([]byte, error) {
+	return s.store.ReadFile(ctx, name, file)
+}
+
+func (s *localStore) Close() error { return s.store.Close() }
+
+func indexProgress(p progressFunc) func(index.Progress) {
+	if p == nil {
+		return nil
+	}
+	return func(q index.Progress) {
+		p(control.Progress{Stage: q.Stage, Unit: q.Unit, Done: q.Done, Total: q.Total})
+	}
+}

@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/thawfs/thaw/index"
+)
+
+// wsCommands lists the verbs of `thaw ws`.
+func wsCommands(a *app) []*cobra.Command {
+	return []*cobra.Command{
+		newWSRecordCommand(a),
+		newWSImportCommand(a),
+	}
+}
+
+func newWSCommand(a *app) *cobra.Command {
+	return parent(&cobra.Command{
+		Use:     "ws",
+		Short:   "Look at, record and set working sets",
+		GroupID: groupSets,
+		Long: `A working set is the list of pages that a machine touches first after its restore, in
+the order in which it touched them. Opening a checkpoint's memory on a mount brings it
+into the page cache.`,
+	}, wsCommands(a)...)
+}
+
+func newWSRecordCommand(a *app) *cobra.Command {
+	var reset bool
+	cmd := &cobra.Command{
+		Use:   "record MNT/NAME",
+		Short: "Make a working set of what a lazy restore read",
+		Long: `Make the checkpoint's working set of what was read on demand since its image was last
+cold, in first-touch order, clones included, up to the record window of the mount.
+
+For any VMM: reset, restore a machine from MNT/NAME/memory (or a clone), let it run for
+some seconds, record.
+
+An image that was not cold at the start (pages had been pushed into it) has no such
+record: status 24. --reset drops its pages and begins anew; nothing is recorded yet.`,
+		Example: `  thaw ws record --reset /mnt/thaw/web-1
+  qemu-system-x86_64 ... mem-path=/mnt/thaw/web-1/clones/a/memory ... &
+  sleep 10; thaw ws record /mnt/thaw/web-1`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := runWSRecord(cmd.Context(), a, args[0], reset); err != nil {
+				return fmt.Errorf("ws record %s: %w", args[0], err)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&reset, "reset", false, "make the image cold and begin to record")
+	return cmd
+}
+
+func runWSRecord(ctx context.Context, a *app, path string, reset bool) error {
+	ref, err := resolveCheckpoint(path)
+	if err != nil {
+		return err
+	}
+	client, err := ref.server(ctx)
+	if err != nil {
+		return err
+	}
+	if reset {
+		if err := client.Call(ctx, verbDrop, dropRequest{Name: ref.Name, Record: true}, nil, nil); err != nil {
+			return err
+		}
+		a.note("%s is cold; restore a machine from it, then: thaw ws record %s", ref.Name, path)
+		return nil
+	}
+	r, err := call[recordReply](ctx, client, verbRecord, nameRequest{Name: ref.Name}, nil)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.printJSON(r)
+	}
+	a.note("the working set of %s is now %s (%s pages in %s runs, read within %v)", ref.Name,
+		size(int64(r.Pages)*index.PageSize), count(r.Pages), count(r.Runs),
+		time.Duration(r.Window*float64(time.Second)).Round(time.Millisecond))
+	return nil
+}
+
+func newWSImportCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "import MNT/NAME FILE | import STORE NAME FILE",
+		Short: "Set a checkpoint's working set from a file",
+		Long: `Set the working set of a checkpoint from a file in the format that "thaw ws show" and
+MNT/NAME/working-set print. It replaces the one that was there. It must fit the image.`,
+		Args: cobra.RangeArgs(2, 3),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			target := args[:len(args)-1]
+			if err := runWSImport(cmd.Context(), a, target, args[len(args)-1]); err != nil {
+				return fmt.Errorf("ws import: %w", err)
+			}
+			return nil
+		},
+	}
+}
+
+func runWSImport(ctx context.Context, a *app, target []string, file string) error {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	var cp index.Checkpoint
+	set := func(s storeAPI, name string) (err error) {
+		cp, err = s.SetWorkingSet(ctx, name, text)
+		return err
+	}
+	if len(target) == 2 {
+		err = a.withStore(ctx, target[0], func(s storeAPI) error { return set(s, target[1]) })
+	} else {
+		err = onMount(ctx, target[0], set)
+	}
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.printJSON(cp)
+	}
+	a.note("the working set of %s is now %s (%s pages in %s runs)", cp.Name,
+		size(int64(cp.WorkingSet.Pages)*index.PageSize), count(cp.WorkingSet.Pages), count(cp.WorkingSet.Runs))
+	return nil
+}
+
+// onMount does something with a checkpoint given as MNT/NAME, through the mount's server.
+func onMount(ctx context.Context, path string, f func(s storeAPI, name string) error) error {
+	ref, err := resolveCheckpoint(path)
+	if err != nil {
+		return err
+	}
+	client, err := ref.server(ctx)
+	if err != nil {
+		return err
+	}
+	return f(&remoteStore{client}, ref.Name)
+}
