@@ -14,6 +14,10 @@ func New(spec guest.Spec, memoryBytes uint64, log *slog.Logger) (*Machine, error
 	if err != nil {
 		return nil, err
 	}
+	return newWithRegions(spec, regions, log)
+}
+
+func newWithRegions(spec guest.Spec, regions []Region, log *slog.Logger) (*Machine, error) {
 	program, err := guest.Load(spec)
 	if err != nil {
 		return nil, err

@@ -299,8 +299,8 @@ func (m *Machine) save() (saved, error) {
 	return s, nil
 }
 
-// load sets the state of a new machine.
-func (m *Machine) load(s saved) error {
+// loadState sets the state of a new machine.
+func (m *Machine) loadState(s saved) error {
 	if err := m.ports.restore(s.ports); err != nil {
 		return err
 	}

@@ -27,6 +27,8 @@ type Restored struct {
 	Dir                     string  `json:"dir"`
 	OpenSeconds             float64 `json:"open_seconds"`              // the memory file was open: prefetched
 	FirstInstructionSeconds float64 `json:"first_instruction_seconds"` // 0: it never ran
+	// CountSeconds is the part of that which was spent to find out what was prefetched.
+	CountSeconds float64 `json:"count_seconds"`
 
 	// Counts is nil if the kernel did not tell what was prefetched.
 	Counts       *wss.Counts `json:"counts,omitempty"`
@@ -81,7 +83,8 @@ func (m *Machine) report(cfg Config, c *counter, end string) *Report {
 	}
 	r.Notes = l.Notes
 	r.Restore = &Restored{Dir: filepath.Dir(m.mem.file.Name()), Exact: l.Exact,
-		OpenSeconds: l.Opened.Sub(cfg.Requested).Seconds(), Prefetched: l.Prefetched,
+		CountSeconds: l.Counting.Seconds(),
+		OpenSeconds:  l.Opened.Sub(cfg.Requested).Seconds(), Prefetched: l.Prefetched,
 		Touched: c.touched, Dirty: c.dirty, Window: c.window.Seconds()}
 	if !first.IsZero() {
 		r.Restore.FirstInstructionSeconds = first.Sub(cfg.Requested).Seconds()

@@ -13,10 +13,11 @@ import (
 // Loaded is a machine made from a checkpoint, paused before its first instruction.
 type Loaded struct {
 	*Machine
-	Opened     time.Time   // when the open of the memory file returned
-	Prefetched *wss.Bitmap // pages in the page cache now; nil if the kernel does not tell
-	Exact      bool        // the tracker counts touched pages exactly
-	Notes      []string    // what this host could not do
+	Opened     time.Time     // when the open of the memory file returned
+	Prefetched *wss.Bitmap   // pages in the page cache now; nil if the kernel does not tell
+	Counting   time.Duration // what it took to find that out
+	Exact      bool          // the tracker counts touched pages exactly
+	Notes      []string      // what this host could not do
 }
 
 // Load makes a machine from a checkpoint directory, on disk or on a mount.
@@ -24,7 +25,9 @@ type Loaded struct {
 // The order matters for the time that the user waits. The state is small and comes first, so that a
 // machine that cannot be restored costs no prefetch. Opening the memory file then is the request to
 // prefetch. What is left afterwards are system calls.
-func Load(dir string, log *slog.Logger) (*Loaded, error) {
+func Load(dir string, log *slog.Logger) (*Loaded, error) { return load(dir, log, true) }
+
+func load(dir string, log *slog.Logger, count bool) (*Loaded, error) {
 	sections, err := readStateFile(filepath.Join(dir, stateFile))
 	if err != nil {
 		return nil, err
@@ -50,13 +53,19 @@ func Load(dir string, log *slog.Logger) (*Loaded, error) {
 		return nil, err
 	}
 	l.Machine.tracker = tracker
-	if err := l.Machine.load(s); err != nil {
+	if err := l.Machine.loadState(s); err != nil {
 		l.Machine.Close()
 		return nil, err
 	}
+	if !count {
+		return l, nil
+	}
+	// As late as can be: a prefetch may go on after the open returned.
+	begin := time.Now()
 	if l.Prefetched, err = resident(mem.file, mem.size); err != nil {
 		l.note(log, "prefetched pages are not known: "+err.Error())
 	}
+	l.Counting = time.Since(begin)
 	return l, nil
 }
 

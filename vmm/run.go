@@ -23,6 +23,7 @@ type Config struct {
 	For         time.Duration // stop so long after the first instruction; 0: run until it ends
 	Window      time.Duration // Restore: count pages so long after the first instruction
 	Requested   time.Time     // Restore: when the user asked for it; zero: now
+	NoCount     bool          // Restore: do not find out what was prefetched; saves the time for it
 	Log         *slog.Logger
 	// Started, if not nil, is called when the machine is set up and the API answers.
 	Started func()
@@ -66,7 +67,7 @@ func Restore(ctx context.Context, dir string, cfg Config) (*Report, error) {
 	if err := cfg.defaults(); err != nil {
 		return nil, err
 	}
-	l, err := Load(dir, cfg.Log)
+	l, err := load(dir, cfg.Log, !cfg.NoCount)
 	if err != nil {
 		return nil, fmt.Errorf("restore %s: %w", dir, err)
 	}

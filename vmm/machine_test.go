@@ -1,0 +1,277 @@
+package vmm
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/thawfs/thaw/vmm/api"
+	"github.com/thawfs/thaw/vmm/guest"
+)
+
+// programs are guest programs, short: an option that ends them, and how many units that is.
+var programs = []struct {
+	spec  guest.Spec
+	units uint64 // at the end
+	at    uint64 // where to take a checkpoint
+}{
+	{spec("heap", "units", "60000", "set", "4MiB", "cold", "100"), 60000, 20000},
+	{spec("stream", "units", "60", "set", "2MiB", "period", "5ms"), 60, 20},
+	{spec("idle", "units", "30", "period", "10ms"), 30, 10},
+	{spec("random:40", "units", "60000", "seed", "7"), 60000, 20000},
+}
+
+func TestGuestsFinish(t *testing.T) {
+	for _, p := range programs {
+		t.Run(p.spec.Program, func(t *testing.T) {
+			needKVM(t)
+			rep, err := Run(t.Context(), Config{Guest: p.spec, MemoryBytes: testMemory, Log: testLog(t)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if rep.End != EndFinished || rep.Done < p.units || rep.Progress.Total != rep.Done {
+				t.Errorf("report: %+v", rep)
+			}
+		})
+	}
+}
+
+// A machine that is saved and restored in another process does the rest of its work there, and finds
+// every byte as it left it.
+func TestRestoreGoesOn(t *testing.T) {
+	for _, p := range programs {
+		t.Run(p.spec.Program, func(t *testing.T) {
+			dir := checkpointed(t, p.spec, testMemory, p.at)
+			res := restoreChild(t, childJob{Dir: dir}, nil)
+			if res.Err != "" {
+				t.Fatal(res.Err)
+			}
+			r := res.Report
+			if r.End != EndFinished || r.Done < p.units || r.Done-r.Progress.Total < p.at {
+				t.Errorf("report: %+v", r)
+			}
+			if r.Restore.FirstInstructionSeconds <= 0 || r.Restore.TouchedPages == 0 {
+				t.Errorf("restore: %+v", r.Restore)
+			}
+		})
+	}
+}
+
+// Checkpoints of checkpoints: each in a process of its own, from the image that it is mapped from.
+func TestGenerations(t *testing.T) {
+	dir := checkpointed(t, spec("heap", "set", "4MiB", "cold", "100"), testMemory, 20000)
+	first := dir
+	for range 3 {
+		var done uint64
+		next := filepath.Join(t.TempDir(), "next")
+		res := restoreChild(t, childJob{Dir: dir}, func(c *api.Client) {
+			s := await(t, c, func(s api.Status) bool { return s.DoneNow > 20000 })
+			rep, err := c.Checkpoint(t.Context(), api.CheckpointRequest{Dir: next, Stop: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			done = s.Done
+			t.Logf("%+v", rep)
+		})
+		if res.Err != "" || res.Report.End != EndStopped || res.Report.Done < done {
+			t.Fatalf("generation: %q %+v", res.Err, res.Report)
+		}
+		dir = next
+	}
+	info, err := os.ReadFile(filepath.Join(dir, infoFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s", info)
+	// The first is as good as ever: its pages were never changed under it.
+	for _, d := range []string{first, dir} {
+		if res := restoreChild(t, childJob{Dir: d, For: time.Second}, nil); res.Err != "" {
+			t.Errorf("%s: %s", d, res.Err)
+		}
+	}
+}
+
+// Two restores of one checkpoint do the same work in the same order.
+func TestRestoreIsRepeatable(t *testing.T) {
+	dir := checkpointed(t, spec("heap", "set", "4MiB", "units", "60000"), testMemory, 20000)
+	var images [2][]byte
+	for i := range images {
+		l, err := Load(dir, testLog(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		l.quiesce()
+		images[i] = make([]byte, l.mem.size)
+		if _, err := l.mem.ReadAt(images[i], 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if string(images[0]) != string(images[1]) {
+		t.Error("two restores ended with different memory")
+	}
+}
+
+// State that is read, written into a new machine and read again is the same state.
+func TestStateRoundTrip(t *testing.T) {
+	dir := checkpointed(t, spec("registers"), MinMemory, 100)
+	sections, err := readStateFile(filepath.Join(dir, stateFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := decodeSaved(sections)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := Load(dir, testLog(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	got, err := l.save()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := want.vcpus[0], got.vcpus[0]
+	// The time stamp counter runs on.
+	dropMSR(&a, 0x10)
+	dropMSR(&b, 0x10)
+	if d := cmp.Diff(a, b); d != "" {
+		t.Errorf("state changed on its way (-saved +restored):\n%s", d)
+	}
+	if d := cmp.Diff(want.ports, got.ports); d != "" {
+		t.Errorf("ports: %s", d)
+	}
+}
+
+func dropMSR(s *vcpuState, index uint32) {
+	for i, m := range s.MSRs {
+		if m.Index == index {
+			s.MSRs = append(s.MSRs[:i:i], s.MSRs[i+1:]...)
+			return
+		}
+	}
+}
+
+// Registers of all kinds survive, at many points of a program that does nothing but look at them.
+func TestRegistersSurvive(t *testing.T) {
+	m := newTestMachine(t, spec("registers"), MinMemory)
+	runUntil(t, m, 10)
+	for range 10 {
+		dir := checkpoint(t, m)
+		if err := m.Close(); err != nil {
+			t.Fatal(err)
+		}
+		l, err := Load(dir, testLog(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m = l.Machine
+		t.Cleanup(func() { l.Close() })
+		runUntil(t, m, m.ports.snapshot().Done+10)
+	}
+}
+
+// Pausing at any moment loses nothing: the guest would notice a port access that was done twice or
+// not at all, and memory stands still while it is paused.
+func TestPauseResume(t *testing.T) {
+	m := newTestMachine(t, spec("stream", "set", "2MiB", "period", "1ms"), testMemory)
+	runUntil(t, m, 1)
+	for i := range 200 {
+		if err := m.Pause(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.save(); err != nil {
+			t.Fatal(err)
+		}
+		done := m.ports.snapshot().Done
+		if err := m.Pause(); err != nil {
+			t.Fatal(err)
+		}
+		if now := m.ports.snapshot().Done; now != done {
+			t.Fatalf("round %d: a paused machine went on from %d to %d", i, done, now)
+		}
+		if err := m.Resume(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	runUntil(t, m, m.ports.snapshot().Done+5)
+}
+
+func TestStateIsRefusedWhileRunning(t *testing.T) {
+	m := newTestMachine(t, spec("idle"), MinMemory)
+	if err := m.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.save(); !errors.Is(err, ErrRunning) {
+		t.Errorf("save of a running machine: %v", err)
+	}
+	err := m.vcpus[0].do(func() error { return nil })
+	if !errors.Is(err, ErrRunning) {
+		t.Errorf("job for a running vCPU: %v", err)
+	}
+	m.Stop()
+	if err := m.Wait(context.Background()); !errors.Is(err, ErrStopped) {
+		t.Errorf("end: %v", err)
+	}
+	for name, f := range map[string]func() error{"pause": m.Pause, "resume": m.Resume,
+		"checkpoint": func() error { _, err := m.Checkpoint(context.Background(), t.TempDir()+"/x"); return err }} {
+		if err := f(); !errors.Is(err, ErrEnded) {
+			t.Errorf("%s of an ended machine: %v", name, err)
+		}
+	}
+}
+
+func TestRunEnds(t *testing.T) {
+	needKVM(t)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cause := errors.New("enough")
+	cfg := Config{Guest: spec("idle"), MemoryBytes: MinMemory, Log: testLog(t), Started: func() { cancel(cause) }}
+	rep, err := Run(ctx, cfg)
+	if !errors.Is(err, cause) || rep.End != EndInterrupted {
+		t.Errorf("interrupted: %+v, %v", rep, err)
+	}
+	cfg.Started, cfg.For = nil, 50*time.Millisecond
+	rep, err = Run(t.Context(), cfg)
+	if err != nil || rep.End != EndTime || rep.RunSeconds < 0.05 {
+		t.Errorf("time: %+v, %v", rep, err)
+	}
+}
+
+// RAM goes on above a hole of the address space, and the image has the hole.
+func TestMemoryAboveTheHole(t *testing.T) {
+	needKVM(t)
+	regions := []Region{{0, 24 << 20}, {holeEnd, 8 << 20}}
+	m, err := newWithRegions(spec("random:100", "units", "10000"), regions, testLog(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if err := m.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// The program has filled all pages, the last one of RAM too.
+	page := make([]byte, pageSize)
+	if _, err := m.mem.ReadAt(page, int64(m.mem.size-pageSize)); err != nil {
+		t.Fatal(err)
+	}
+	if gfn := le64(page) & (1<<40 - 1); gfn != m.mem.size/pageSize-1 {
+		t.Errorf("the last page says that it is gfn %#x", gfn)
+	}
+}
