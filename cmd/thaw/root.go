@@ -34,6 +34,7 @@ func commands(a *app) []*cobra.Command {
 		newUmountCommand(a),
 		newStatsCommand(a),
 		newWSCommand(a),
+		newBenchCommand(a),
 		newVMCommand(a),
 		newVersionCommand(a),
 		newGenerateCommand(a),
