@@ -1,29 +1,270 @@
 package index
 
 import (
+	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"sync"
+
+	"github.com/thawfs/thaw/index/blob"
+	"github.com/thawfs/thaw/index/pack"
 )
+
+// maxRootFile is the size of the largest file that is stored in the root itself, in bytes. The
+// working set is stored there whatever its size: it comes and goes with generations of the root.
+const maxRootFile = 16 << 10
+
+// fileWriter stores the files of a checkpoint, in parts of filePartSize.
+type fileWriter struct {
+	root   *root
+	record func(kind uint32, data []byte) (ref uint64, err error) // into a pack
+	hasher *pack.Hasher
+	packs  map[uint64]bool // that parts lie in
+}
+
+// source stores the files and the info.json of a source.
+func (w *fileWriter) source(src Source) error {
+	w.root.Files = map[string]int64{}
+	w.root.FileParts = map[string]fileParts{}
+	w.packs = map[uint64]bool{}
+	for _, name := range sortedKeys(src.Files) {
+		if err := CheckFileName(name); err != nil {
+			return err
+		}
+		if err := w.path(name, src.Files[name]); err != nil {
+			return fmt.Errorf("file %s: %w", name, err)
+		}
+	}
+	if src.Info == nil {
+		return nil
+	}
+	// The bytes as they are, for the export; Guest has the same as JSON.
+	return w.add(fileInfo, bytes.NewReader(src.Info), true)
+}
+
+func (w *fileWriter) path(name, path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if !st.Mode().IsRegular() {
+		return fmt.Errorf("%s is no regular file", path)
+	}
+	return w.add(name, f, name == fileWorkingSet || st.Size() <= maxRootFile)
+}
+
+// add stores a file, in the root or in a pack.
+func (w *fileWriter) add(name string, r io.Reader, inRoot bool) error {
+	var p fileParts
+	var sums []byte
+	for {
+		part := make([]byte, filePartSize)
+		n, err := io.ReadFull(r, part)
+		if err == io.EOF {
+			break
+		}
+		if err != nil && err != io.ErrUnexpectedEOF {
+			return err
+		}
+		ref, err := w.part(part[:n], inRoot)
+		if err != nil {
+			return err
+		}
+		sum := w.hasher.Sum(part[:n])
+		sums = append(sums, sum[:]...)
+		p.Parts = append(p.Parts, ref)
+		p.Size += int64(n)
+		if n < filePartSize {
+			break
+		}
+	}
+	sum := w.hasher.Sum(sums)
+	p.Sum = hex.EncodeToString(sum[:])
+	w.root.FileParts[name] = p
+	if name != fileInfo {
+		w.root.Files[name] = p.Size
+	}
+	return nil
+}
+
+func (w *fileWriter) part(b []byte, inRoot bool) (uint64, error) {
+	if inRoot {
+		n := len(w.root.records)
+		w.root.records[n] = b
+		return uint64(pack.MakeRef(rootNumber, uint32(n))), nil
+	}
+	ref, err := w.record(kindFile, b)
+	if err == nil {
+		w.packs[ref>>24] = true
+	}
+	return ref, err
+}
 
 // File is an open file of a checkpoint, one beside its memory. ReadAt may be called by many
 // goroutines at once.
-type File struct{}
+type File struct {
+	s     *Store
+	entry *catalogEntry
+	root  *root
+	parts fileParts
+	pins  *pins
+	nodes pinnedNodes
+
+	mu     sync.Mutex
+	number int    // of the part in part, which was read last
+	part   []byte // nil: none; guarded by mu, as number is
+	closed bool
+}
 
 // OpenFile opens a file of a checkpoint ("state", "working-set", ...) for reading in parts.
 func (s *Store) OpenFile(ctx context.Context, name, file string) (*File, error) {
-	return nil, errors.ErrUnsupported
+	if err := s.enter(ctx); err != nil {
+		return nil, err
+	}
+	e, r, err := s.useRoot(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("open %s/%s: %w", name, file, err)
+	}
+	f := &File{s: s, entry: e, root: r}
+	if err := f.open(ctx, file); err != nil {
+		s.unuse(e)
+		return nil, fmt.Errorf("open %s/%s: %w", name, file, err)
+	}
+	return f, nil
+}
+
+// useRoot counts an opening of a checkpoint, and reads its root.
+func (s *Store) useRoot(ctx context.Context, name string) (*catalogEntry, *root, error) {
+	for {
+		e, err := s.use(name)
+		if err != nil {
+			return nil, nil, err
+		}
+		r, err := readRoot(ctx, s.blobs, s.dec, name, e.Generation)
+		if err == nil {
+			return e, r, nil
+		}
+		s.unuse(e)
+		s.cat.mu.Lock()
+		replaced := s.cat.m[name] != e
+		s.cat.mu.Unlock()
+		// A new generation may have come between the two steps; then there is another root.
+		if !replaced || !errors.Is(err, blob.ErrNotFound) {
+			return nil, nil, err
+		}
+	}
+}
+
+func (f *File) open(ctx context.Context, file string) (err error) {
+	parts, ok := f.root.FileParts[file]
+	if !ok {
+		return ErrNotFound
+	}
+	f.parts = parts
+	var packs []uint64
+	for _, ref := range parts.Parts {
+		if ref>>24 != rootNumber {
+			packs = append(packs, ref>>24)
+		}
+	}
+	slices.Sort(packs)
+	packs = slices.Compact(packs)
+	if f.pins, err = f.s.packs.pinAll(ctx, packs); err != nil {
+		return err
+	}
+	f.nodes = pinnedNodes{packs, f.pins}
+	return nil
 }
 
 // Size of the file, in bytes.
-func (f *File) Size() int64 { return 0 }
+func (f *File) Size() int64 { return f.parts.Size }
 
 // ReadAt implements io.ReaderAt.
-func (f *File) ReadAt(p []byte, off int64) (int, error) { return 0, errors.ErrUnsupported }
+func (f *File) ReadAt(p []byte, off int64) (n int, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return 0, ErrClosed
+	}
+	if off < 0 {
+		return 0, errors.New("read at a negative offset")
+	}
+	for n < len(p) {
+		if off >= f.parts.Size {
+			return n, io.EOF
+		}
+		if err := f.load(int(off / filePartSize)); err != nil {
+			return n, err
+		}
+		c := copy(p[n:], f.part[off%filePartSize:])
+		n += c
+		off += int64(c)
+	}
+	return n, nil
+}
+
+// load makes part i the present one. mu must be held.
+func (f *File) load(i int) error {
+	if f.part != nil && f.number == i {
+		return nil
+	}
+	b, err := f.root.part(f.nodes, f.parts, i)
+	if err != nil {
+		return err
+	}
+	f.number, f.part = i, b
+	return nil
+}
+
+// part reads part i of a file.
+func (r *root) part(n nodes, p fileParts, i int) (b []byte, err error) {
+	ref := p.Parts[i]
+	if ref>>24 == rootNumber {
+		b = r.records[int(pack.Ref(ref).Slot())]
+	} else if b, err = n.node(ref, kindFile); err != nil {
+		return nil, err
+	}
+	if want := min(p.Size-int64(i)*filePartSize, filePartSize); int64(len(b)) != want {
+		return nil, &CorruptError{Pack: rootName(r.Name, r.Generation),
+			What: fmt.Sprintf("part of a file: %d bytes, want %d", len(b), want)}
+	}
+	return b, nil
+}
 
 // Close lets go of the file.
-func (f *File) Close() error { return nil }
+func (f *File) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return nil
+	}
+	f.closed = true
+	f.part = nil
+	f.pins.release()
+	f.s.unuse(f.entry)
+	return nil
+}
 
 // ReadFile gives a whole file of a checkpoint.
 func (s *Store) ReadFile(ctx context.Context, name, file string) ([]byte, error) {
-	return nil, errors.ErrUnsupported
+	f, err := s.OpenFile(ctx, name, file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b := make([]byte, f.Size())
+	if _, err := f.ReadAt(b, 0); err != nil {
+		return nil, fmt.Errorf("read %s/%s: %w", name, file, err)
+	}
+	return b, nil
 }

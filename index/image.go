@@ -3,79 +3,127 @@ package index
 import (
 	"context"
 	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/thawfs/thaw/index/pack"
 )
 
 // Image is the memory of a checkpoint, open for reading. Its page map is in RAM, its packs stay
-// until Close. All methods but Close may be called by many goroutines at once.
-type Image struct{}
+// until Close. All methods but Close may be called by many goroutines at once; Close comes after
+// the last of them has come back.
+type Image struct {
+	s       *Store
+	entry   *catalogEntry
+	root    *root
+	pages   *pageMap
+	reverse *reverseMap
+	pins    *pins
+	packs   []*packEntry // by position, as in pages
+	closed  atomic.Bool
+}
 
-// OpenImage opens the memory of a checkpoint.
+// OpenImage opens the memory of a checkpoint. It reads the page map whole, and the directories of
+// the packs; no page. Until Close the checkpoint cannot be removed.
 func (s *Store) OpenImage(ctx context.Context, name string) (*Image, error) {
-	return nil, errors.ErrUnsupported
+	if err := s.enter(ctx); err != nil {
+		return nil, err
+	}
+	e, r, err := s.useRoot(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("open image %s: %w", name, err)
+	}
+	m := &Image{s: s, entry: e, root: r}
+	if err := m.open(ctx); err != nil {
+		s.unuse(e)
+		return nil, fmt.Errorf("open image %s: %w", name, err)
+	}
+	return m, nil
+}
+
+func (m *Image) open(ctx context.Context) (err error) {
+	top := m.root.top
+	if m.pins, err = m.s.packs.pinAll(ctx, top.packs); err != nil {
+		return err
+	}
+	m.packs = m.pins.entries
+	m.pages, err = loadPageMap(ctx, pinnedNodes{top.packs, m.pins}, top, top.packs)
+	if err != nil {
+		m.pins.release()
+		return err
+	}
+	m.reverse = newReverseMap(m.pages)
+	return nil
 }
 
 // Close lets go of the packs. Nothing of the image may be used afterwards.
-func (m *Image) Close() error { return nil }
+func (m *Image) Close() error {
+	if m.closed.Swap(true) {
+		return nil
+	}
+	m.pins.release()
+	m.s.unuse(m.entry)
+	return nil
+}
 
 // Checkpoint is what was opened.
-func (m *Image) Checkpoint() Checkpoint { return Checkpoint{} }
+func (m *Image) Checkpoint() Checkpoint { return m.entry.Checkpoint }
 
 // Size of the memory, in bytes.
-func (m *Image) Size() int64 { return 0 }
+func (m *Image) Size() int64 { return int64(m.pages.pages) * PageSize }
 
 // Pages of the memory, zero pages included.
-func (m *Image) Pages() uint64 { return 0 }
+func (m *Image) Pages() uint64 { return m.pages.pages }
 
 // Zero says whether a page is all zeros. It is so of every page beyond the end.
-func (m *Image) Zero(gfn uint64) bool { return false }
+func (m *Image) Zero(gfn uint64) bool {
+	_, ok := m.pages.place(gfn)
+	return !ok
+}
+
+// Layout says in which order the pages were stored.
+func (m *Image) Layout() Layout { return m.entry.Layout }
+
+// WorkingSet is the working set in first-touch order; nil without one. It is not to be changed.
+func (m *Image) WorkingSet() []Run { return m.root.hot }
+
+// ZeroRuns calls fn for each maximal run of zero pages, ascending, until fn says false.
+func (m *Image) ZeroRuns(fn func(first, count uint64) bool) { m.pages.zeroRuns(fn) }
+
+var errBeyondEnd = errors.New("beyond the end of the image")
+
+// acquire gives the open pack at a position of the page map, for one read.
+func (m *Image) acquire(position uint64) (*openPack, error) {
+	p := m.packs[position].acquire()
+	if p == nil {
+		return nil, ErrClosed
+	}
+	return p, nil
+}
 
 // ReadPage reads one page into dst (4096 bytes). It allocates nothing and verifies what it decodes.
 // A *CorruptError or the error of the blob otherwise; dst is undefined then.
-func (m *Image) ReadPage(gfn uint64, dst []byte) error { return errors.ErrUnsupported }
-
-// ReadRange reads len(dst)/4096 pages from first on, each stored unit decoded once.
-func (m *Image) ReadRange(first uint64, dst []byte) error { return errors.ErrUnsupported }
-
-// Block is a locality block: what is read from disk at once and used together. Comparable.
-type Block struct {
-	pack  uint32
-	first uint32
+func (m *Image) ReadPage(gfn uint64, dst []byte) error {
+	place, ok := m.pages.place(gfn)
+	if !ok {
+		if gfn >= m.pages.pages {
+			return m.pageError(gfn, errBeyondEnd)
+		}
+		clear(dst[:PageSize])
+		return nil
+	}
+	p, err := m.acquire(place >> 24)
+	if err != nil {
+		return m.pageError(gfn, err)
+	}
+	err = p.ReadPage(uint32(place&(pack.MaxSlots-1)), dst)
+	p.release()
+	if err != nil {
+		return m.pageError(gfn, err)
+	}
+	return nil
 }
 
-// Block gives the block that a page lies in; false for a zero page.
-func (m *Image) Block(gfn uint64) (Block, bool) { return Block{}, false }
-
-// BlockGFNs appends to dst the pages of this image in a block, in layout order. No I/O.
-func (m *Image) BlockGFNs(b Block, dst []uint64) []uint64 { return dst }
-
-// Piece holds pages: Pages[i*4096:(i+1)*4096] belongs to GFNs[i]. It may be used again and again.
-type Piece struct {
-	GFNs  []uint64
-	Pages []byte
+func (m *Image) pageError(gfn uint64, err error) error {
+	return fmt.Errorf("%s: page %d: %w", m.entry.Name, gfn, err)
 }
-
-// ReadBlock reads a block whole: one read, each unit decoded once. It replaces what buf holds.
-func (m *Image) ReadBlock(b Block, buf *Piece) error { return errors.ErrUnsupported }
-
-// Layout says in which order the pages were stored.
-func (m *Image) Layout() Layout { return LayoutPhysical }
-
-// Feed is an image or a part of it cut into pieces, each of them one sequential read. Pieces may be
-// read in any order and by many goroutines, each with a Piece of its own.
-type Feed interface {
-	Len() int
-	Read(ctx context.Context, i int, p *Piece) error
-}
-
-// WorkingSetFeed gives the working set in first-touch order, its zero pages included. Its Len is 0
-// without a working set.
-func (m *Image) WorkingSetFeed() Feed { return nil }
-
-// EagerFeed gives everything that is not zero, in the order of the packs, about 1 MiB a piece.
-func (m *Image) EagerFeed() Feed { return nil }
-
-// ZeroRuns calls fn for each maximal run of zero pages, ascending, until fn says false.
-func (m *Image) ZeroRuns(fn func(first, count uint64) bool) {}
-
-// WorkingSet is the working set in first-touch order; nil without one.
-func (m *Image) WorkingSet() []Run { return nil }

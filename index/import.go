@@ -2,7 +2,16 @@ package index
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
+	"fmt"
+	"maps"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/thawfs/thaw/index/pack"
 )
 
 // ImportOptions is how to import.
@@ -32,6 +41,377 @@ type ImportStats struct {
 }
 
 // Import stores a checkpoint. It is there whole, or not at all.
+//
+// Pages are read and hashed in parallel, looked up in their order (the working set first, then by
+// guest frame number), compressed in parallel, and appended to packs in their order. Behind the
+// pages come the nodes of the page map, the files, and the segment. The root is written last.
 func (s *Store) Import(ctx context.Context, src Source, o ImportOptions) (Checkpoint, ImportStats, error) {
-	return Checkpoint{}, ImportStats{}, errors.ErrUnsupported
+	c, st, err := s.importSource(ctx, src, o)
+	if err != nil {
+		return Checkpoint{}, ImportStats{}, fmt.Errorf("import %s: %w", o.Name, err)
+	}
+	return c, st, nil
+}
+
+func (s *Store) importSource(ctx context.Context, src Source, o ImportOptions) (c Checkpoint, st ImportStats, err error) {
+	start := time.Now()
+	if err := CheckName(o.Name); err != nil {
+		return c, st, err
+	}
+	done, err := s.write(ctx)
+	if err != nil {
+		return c, st, err
+	}
+	defer done()
+	if err := s.nameFree(o.Name); err != nil {
+		return c, st, err
+	}
+	if s.keys == nil {
+		// The disk was full when the store was opened; there may be room now.
+		if err := s.remakeIndex(ctx, o.Progress); err != nil {
+			return c, st, err
+		}
+	}
+	im, err := newImporter(ctx, s, src, o)
+	if err != nil {
+		return c, st, err
+	}
+	defer im.close()
+	e, err := im.run(ctx)
+	if err != nil {
+		return c, st, errors.Join(err, im.undo())
+	}
+	st = im.stats
+	st.StoredBytes = e.StoredBytes
+	st.Seconds = time.Since(start).Seconds()
+	return e.Checkpoint, st, nil
+}
+
+func (s *Store) nameFree(name string) error {
+	s.cat.mu.Lock()
+	defer s.cat.mu.Unlock()
+	if s.cat.m[name] != nil {
+		return ErrExists
+	}
+	return nil
+}
+
+// importer is one import.
+type importer struct {
+	s         *Store
+	o         ImportOptions
+	src       Source
+	mem       *memory
+	extents   []Run
+	hot       []Run
+	hotSet    *gfnSet           // the pages of hot; nil: none
+	hotRefs   map[uint64]uint64 // what became of them: gfn -> ref, where that is not 0
+	pool      sync.Pool         // of *chunk
+	parent    *parentImage      // nil: none
+	dedup     *dedup
+	tree      *treeWriter
+	packer    *packer
+	leafNo    uint64 // the leaf that is being filled
+	leaf      leaf
+	dataPages uint64
+	added     []uint64 // packs that were made known to the store
+
+	stats    ImportStats
+	progress *meter
+}
+
+func newImporter(ctx context.Context, s *Store, src Source, o ImportOptions) (im *importer, err error) {
+	im = &importer{s: s, o: o, src: src, hotRefs: map[uint64]uint64{}}
+	if im.mem, err = openMemory(src.Memory); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			im.close()
+		}
+	}()
+	if im.extents, err = im.mem.extents(); err != nil {
+		return nil, err
+	}
+	if im.hot, err = cleanRuns(o.Hot, im.mem.pages); err != nil {
+		return nil, err
+	}
+	if len(im.hot) > 0 {
+		im.hotSet = &gfnSet{}
+		eachPage(im.hot, func(gfn uint64) { im.hotSet.add(gfn) })
+	}
+	im.stats.MemoryBytes = int64(im.mem.pages) * PageSize
+	im.stats.ReadBytes = int64(countPages(im.extents)) * PageSize
+	im.progress = newMeter(o.Progress, "import", "bytes", im.stats.ReadBytes)
+
+	hashes := newHashCache(ctx, s.packs, s.log)
+	im.dedup = &dedup{hashes: hashes, fresh: map[pack.Hash]uint64{}, keys: s.keys}
+	if im.parent, err = s.findParent(ctx, im, hashes); err != nil {
+		return nil, err
+	}
+	var tree *parentTree
+	if im.parent != nil {
+		im.dedup.parent = im.parent.pages
+		tree = im.parent.tree
+	}
+	if len(s.packs.numbers()) > 0 {
+		im.dedup.view = s.keys.lookups()
+	}
+	im.tree = newTreeWriter(im.mem.pages, pack.NewHasher(s.key), im.findNode(ctx), tree)
+	return im, nil
+}
+
+func (im *importer) close() {
+	_ = im.mem.f.Close() // it was only read
+	if im.parent != nil {
+		im.parent.close()
+	}
+	if im.dedup != nil {
+		im.dedup.close()
+	}
+}
+
+// run does it all. After an error undo removes what it left.
+func (im *importer) run(ctx context.Context) (*catalogEntry, error) {
+	g := newGroup(ctx)
+	defer g.wait()
+	defer g.cancel(nil) // whatever is still running has nothing left to do
+	var err error
+	if im.packer, err = newPacker(im.s, g, im.o.Profile); err != nil {
+		return nil, err
+	}
+	if err := im.pages(g); err != nil {
+		return nil, err
+	}
+	if err := im.packer.end(); err != nil {
+		return nil, err
+	}
+	r := &root{records: map[int][]byte{}, top: &mapTop{pages: im.mem.pages}}
+	branches, stored, err := im.tree.finish(im.packer.record)
+	if err != nil {
+		return nil, err
+	}
+	r.top.branches = branches
+	fw := &fileWriter{root: r, record: im.packer.record, hasher: im.tree.hasher}
+	if err := fw.source(im.src); err != nil {
+		return nil, err
+	}
+	if err := im.packer.finish(); err != nil {
+		return nil, err
+	}
+	for _, p := range im.packer.written {
+		im.s.packs.add(p.number, packInfo{bytes: p.bytes})
+		im.added = append(im.added, p.number)
+		r.StoredBytes += p.bytes
+	}
+	if err := im.segment(ctx, r); err != nil {
+		return nil, err
+	}
+	im.fillRoot(r, fw)
+	e, err := im.s.commit(ctx, r, nil)
+	if err != nil {
+		return nil, err
+	}
+	im.index(stored)
+	return e, nil
+}
+
+// segment stores the working set's second copy.
+func (im *importer) segment(ctx context.Context, r *root) error {
+	if len(im.hot) == 0 {
+		return nil
+	}
+	r.hot = im.hot
+	seg, err := im.s.writeSegment(ctx, im.hot, im.mem.pages, im.o.Profile, im.mem.read, im.o.Progress)
+	if err != nil {
+		return err
+	}
+	im.s.packs.add(seg.number, packInfo{bytes: seg.bytes})
+	im.added = append(im.added, seg.number)
+	im.stats.SegmentBytes = seg.bytes
+	seg.into(r)
+	return nil
+}
+
+// fillRoot says in the root what was imported.
+func (im *importer) fillRoot(r *root, fw *fileWriter) {
+	packs := maps.Clone(im.tree.packs)
+	for n := range fw.packs {
+		packs[n] = true
+	}
+	if r.top.segment != 0 {
+		packs[r.top.segment] = true
+	}
+	r.top.packs = sortedKeys(packs)
+	c := &r.Checkpoint
+	c.Format, c.Name = Format, im.o.Name
+	c.Created = time.Now().UTC()
+	c.MemoryBytes = im.stats.MemoryBytes
+	im.stats.ZeroPages = im.mem.pages - im.dataPages
+	c.DataPages, c.ZeroPages, c.NewPages = im.dataPages, im.stats.ZeroPages, im.stats.NewPages
+	c.Layout = LayoutPhysical
+	if len(im.hot) > 0 {
+		c.Layout = LayoutTrace
+	}
+	if im.parent != nil {
+		c.Parent = im.parent.name
+	}
+	c.Guest = im.src.Info
+	c.ID = r.id(im.tree.hasher)
+	im.stats.NewLeaves, im.stats.SharedLeaves = im.tree.newLeaves, im.tree.sharedLeaves
+}
+
+// id names the content of the checkpoint: its name, its memory as the page map has it, and its files
+// other than the working set. The time is part of it, so that an id never comes again for other
+// content, whatever happened to the store between.
+func (r *root) id(h *pack.Hasher) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n%s\n%d\n%x\n", r.Name, r.Created.Format(time.RFC3339Nano), r.top.pages,
+		appendRefs(nil, r.top.branches))
+	for _, name := range sortedKeys(r.FileParts) {
+		if name != fileWorkingSet {
+			fmt.Fprintf(&b, "%s %d %s\n", name, r.FileParts[name].Size, r.FileParts[name].Sum)
+		}
+	}
+	sum := h.Sum([]byte(b.String()))
+	return hex.EncodeToString(sum[:])
+}
+
+// pages reads the image and stores what is new of it.
+func (im *importer) pages(g *group) error {
+	h := newOrdered(g, runtime.GOMAXPROCS(0), 4*runtime.GOMAXPROCS(0), func() func(*chunkJob) error {
+		hasher := pack.NewHasher(im.s.key)
+		return func(j *chunkJob) error {
+			skip := im.hotSet
+			if j.hot {
+				skip = nil
+			}
+			return j.fill(im.mem, hasher, skip)
+		}
+	})
+	g.run(func() error {
+		defer h.end()
+		return im.cut(h)
+	})
+	wasHot := len(im.hot) > 0
+	for {
+		j, ok, err := h.receive()
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return im.endLeaf()
+		}
+		if wasHot && !j.hot {
+			// Blocks do not mix what was used together with what was not.
+			if err := im.packer.flush(); err != nil {
+				return err
+			}
+		}
+		wasHot = j.hot
+		if err := im.chunk(j.chunk, j.hot); err != nil {
+			return err
+		}
+		if len(im.dedup.fresh) > maxFresh {
+			if err := im.settle(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// chunkJob is a chunk, of the working set or of the rest.
+type chunkJob struct {
+	*chunk
+	hot bool
+}
+
+// cut sends the image on its way: the working set, then everything by guest frame number.
+func (im *importer) cut(h *ordered[*chunkJob]) error {
+	for _, part := range []struct {
+		runs []Run
+		hot  bool
+	}{{im.hot, true}, {im.extents, false}} {
+		k := chunker{pool: &im.pool, emit: func(c *chunk) error {
+			return h.submit(&chunkJob{c, part.hot})
+		}}
+		for _, r := range part.runs {
+			if err := k.run(r); err != nil {
+				return err
+			}
+		}
+		if err := k.flush(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// chunk takes the pages of a chunk in their order.
+func (im *importer) chunk(c *chunk, hot bool) error {
+	for i, gfn := range c.gfns {
+		var ref uint64
+		var err error
+		switch c.kinds[i] {
+		case pageSkip:
+			ref = im.hotRefs[gfn]
+		case pageData:
+			if ref, err = im.page(c, i); err != nil {
+				return err
+			}
+		}
+		if hot {
+			if ref != 0 {
+				im.hotRefs[gfn] = ref
+			}
+			continue
+		}
+		if err := im.place(gfn, ref); err != nil {
+			return err
+		}
+	}
+	if !hot {
+		im.progress.add(int64(len(c.gfns)) * PageSize)
+	}
+	c.release()
+	return nil
+}
+
+// page finds or stores a page that is not zero.
+func (im *importer) page(c *chunk, i int) (ref uint64, err error) {
+	ref, err = im.dedup.find(c.gfns[i], c.hashes[i])
+	if err != nil {
+		return 0, err
+	}
+	if ref != 0 {
+		im.stats.DupPages++
+		return ref, nil
+	}
+	if ref, err = im.packer.add(c, i); err != nil {
+		return 0, err
+	}
+	im.stats.NewPages++
+	im.dedup.add(c.hashes[i], ref)
+	return ref, nil
+}
+
+// place puts a ref into the page map. gfns ascend.
+func (im *importer) place(gfn, ref uint64) error {
+	if n := gfn / LeafPages; n != im.leafNo {
+		if err := im.endLeaf(); err != nil {
+			return err
+		}
+		im.leafNo = n
+	}
+	im.leaf[gfn%LeafPages] = ref
+	if ref != 0 {
+		im.dataPages++
+	}
+	return nil
+}
+
+func (im *importer) endLeaf() error {
+	err := im.tree.add(im.leafNo, &im.leaf)
+	im.leaf = leaf{}
+	return err
 }

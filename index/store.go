@@ -3,7 +3,12 @@ package index
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
 
 	"github.com/thawfs/thaw/index/blob"
 	"github.com/thawfs/thaw/index/pack"
@@ -32,7 +37,7 @@ func ParseProfile(s string) (Profile, error) { return pack.ParseProfile(s) }
 type OpenOptions struct {
 	// Create makes a store in a missing or empty directory; a store that exists is opened.
 	Create bool
-	// Profile is written into a store that is created, as the default of its imports.
+	// Profile is written into a store that is created, for Store.Profile to give back.
 	Profile Profile
 	// Log tells what was rolled forward or swept away. Nil is silence.
 	Log *slog.Logger
@@ -41,15 +46,170 @@ type OpenOptions struct {
 }
 
 // Store is an open store. All methods may be called by many goroutines at once.
-type Store struct{}
+//
+// Locks, in the order in which they are taken: writer, catalog.mu, packEntry.mu, packSet.mu. A read
+// of a page takes none.
+type Store struct {
+	dir   string
+	log   *slog.Logger
+	file  *storeFile
+	key   pack.HashKey
+	lock  *os.File
+	blobs blob.Store
+	dec   *pack.Decoder
+	packs *packSet
+	cat   catalog
 
-// Open opens the store in dir, which one process at a time can do (ErrLocked otherwise).
-func Open(ctx context.Context, dir string, o OpenOptions) (*Store, error) {
-	return nil, errors.ErrUnsupported
+	// writer is held (by sending) by what makes, moves or removes packs: import, gc, check and the
+	// setting of a working set. One at a time.
+	writer chan struct{}
+
+	// keys is the Badger index. It is used under writer or catalog.mu, and replaced under both. Nil
+	// while the disk is too full for it: then the store can be read and collected, and not imported
+	// into.
+	keys    *keyDB
+	keysErr error  // why keys is nil
+	next    uint64 // number of the next pack; guarded by writer
+
+	closed    atomic.Bool
+	closeOnce sync.Once
+	closeErr  error
 }
 
-// Close closes the store. Images must be closed before.
-func (s *Store) Close() error { return errors.ErrUnsupported }
+// Open opens the store in dir, which one process at a time can do (ErrLocked otherwise). What an
+// interrupted process left is rolled forward or swept away.
+func Open(ctx context.Context, dir string, o OpenOptions) (_ *Store, err error) {
+	log := o.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	if o.Create {
+		if err := createStore(dir, o.Profile); err != nil {
+			return nil, err
+		}
+	}
+	s := &Store{dir: dir, log: log, blobs: o.Blobs, writer: make(chan struct{}, 1)}
+	s.cat.m = map[string]*catalogEntry{}
+	if s.file, err = readStoreFile(dir); err != nil {
+		return nil, err
+	}
+	if s.key, err = s.file.key(); err != nil {
+		return nil, err
+	}
+	if s.lock, err = lockStore(dir); err != nil {
+		return nil, err
+	}
+	if err := s.open(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open store %s: %w", dir, err), s.Close())
+	}
+	return s, nil
+}
+
+func (s *Store) open(ctx context.Context) (err error) {
+	if s.blobs == nil {
+		// Only under the lock: opening sweeps away what others have not committed.
+		if s.blobs, err = blob.OpenDir(s.dir); err != nil {
+			return err
+		}
+	}
+	if s.dec, err = pack.NewDecoder(); err != nil {
+		return err
+	}
+	s.packs = newPackSet(s.blobs, s.dec)
+	if err := s.openKeys(); err != nil {
+		return err
+	}
+	return s.recover(ctx)
+}
+
+// openKeys opens the Badger index. One that cannot be opened is thrown away: it is made again from
+// what it was made from the first time.
+func (s *Store) openKeys() error {
+	dir := filepath.Join(s.dir, indexDirName)
+	var err error
+	s.keys, _, err = openKeyDB(dir, s.log)
+	if err != nil && !isSpace(err) {
+		s.log.Warn("the index cannot be opened and is made anew", "err", err)
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+		s.keys, _, err = openKeyDB(dir, s.log)
+	}
+	if isSpace(err) {
+		s.log.Warn("the disk is full: the store can be read and collected only", "err", err)
+		s.keysErr = err
+		return nil
+	}
+	return err
+}
+
+// Close closes the store. Images and files must be closed before, or else fail from now on.
+func (s *Store) Close() error {
+	s.closeOnce.Do(func() {
+		s.closed.Store(true)
+		s.writer <- struct{}{} // what is being written ends first
+		s.cat.mu.Lock()
+		defer s.cat.mu.Unlock()
+		var errs []error
+		if s.packs != nil {
+			errs = append(errs, s.packs.close())
+		}
+		if s.keys != nil {
+			errs = append(errs, s.keys.close())
+			s.keys, s.keysErr = nil, ErrClosed
+		}
+		if s.dec != nil {
+			s.dec.Close()
+		}
+		if s.lock != nil {
+			errs = append(errs, s.lock.Close())
+		}
+		s.closeErr = errors.Join(errs...)
+	})
+	return s.closeErr
+}
+
+// Dir is the directory that was opened.
+func (s *Store) Dir() string { return s.dir }
+
+// Profile is the profile that the store was created with.
+func (s *Store) Profile() Profile { return s.file.Profile }
+
+// enter begins a method: it refuses what comes after Close or cancellation.
+func (s *Store) enter(ctx context.Context) error {
+	if s.closed.Load() {
+		return fmt.Errorf("store %s: %w", s.dir, ErrClosed)
+	}
+	return ctx.Err()
+}
+
+// write takes the writer's lock, and gives the function that gives it back.
+func (s *Store) write(ctx context.Context) (done func(), err error) {
+	if err := s.enter(ctx); err != nil {
+		return nil, err
+	}
+	select {
+	case s.writer <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if err := s.enter(ctx); err != nil {
+		<-s.writer
+		return nil, err
+	}
+	return func() { <-s.writer }, nil
+}
+
+// index lets fn change the Badger index, where there is one. What fails is only logged: the truth
+// was written before, and the next open brings the index up to it.
+func (s *Store) index(fn func(*keyDB) error) {
+	if s.keys == nil {
+		return
+	}
+	if err := fn(s.keys); err != nil {
+		s.log.Warn("the index is behind until the store is opened again", "err", err)
+	}
+}
 
 // Progress says how far long work is. Stage names what is counted, in Unit: "bytes", "pages", ....
 type Progress struct {
@@ -58,23 +218,3 @@ type Progress struct {
 	Done  int64  `json:"done"`
 	Total int64  `json:"total"` // 0: not known
 }
-
-// List gives all checkpoints, by name.
-func (s *Store) List(ctx context.Context) ([]Checkpoint, error) { return nil, errors.ErrUnsupported }
-
-// Inspect looks at one checkpoint closely.
-func (s *Store) Inspect(ctx context.Context, name string) (Details, error) {
-	return Details{}, errors.ErrUnsupported
-}
-
-// Remove forgets a checkpoint. Its space is given back by GC. ErrInUse while it has open images.
-func (s *Store) Remove(ctx context.Context, name string) error { return errors.ErrUnsupported }
-
-// SetWorkingSet gives a checkpoint a new working set: text becomes its working-set file as it is,
-// hot (first-touch order) its segment. Memory and ID stay as they are. Empty text takes the set away.
-func (s *Store) SetWorkingSet(ctx context.Context, name string, text []byte, hot []Run) (Checkpoint, error) {
-	return Checkpoint{}, errors.ErrUnsupported
-}
-
-// DropCaches evicts a checkpoint's packs from the host's page cache, for cold measurements.
-func (s *Store) DropCaches(ctx context.Context, name string) error { return errors.ErrUnsupported }

@@ -1,0 +1,145 @@
+package index
+
+import (
+	"fmt"
+
+	"github.com/thawfs/thaw/index/pack"
+)
+
+// Block is a locality block: what is read from disk at once and used together. Blocks of one image
+// can be compared; they stay what they are when a compaction moves them.
+type Block struct {
+	pack  uint32 // position in the page map
+	first uint32 // slot of its first page
+}
+
+// Piece holds pages: Pages[i*4096:(i+1)*4096] belongs to GFNs[i]. It may be used again and again.
+type Piece struct {
+	GFNs  []uint64
+	Pages []byte
+
+	frame pack.Frame
+	buf   []byte
+}
+
+// reset empties the piece and gives its page buffer with room for n pages.
+func (p *Piece) reset(n int) []byte {
+	p.GFNs = p.GFNs[:0]
+	if cap(p.buf) < n*PageSize {
+		p.buf = make([]byte, n*PageSize)
+	}
+	p.buf = p.buf[:n*PageSize]
+	p.Pages = p.buf[:0]
+	return p.buf
+}
+
+// Block gives the block that a page lies in; false for a zero page.
+func (m *Image) Block(gfn uint64) (Block, bool) {
+	place, ok := m.pages.place(gfn)
+	if !ok {
+		return Block{}, false
+	}
+	p, err := m.acquire(place >> 24)
+	if err != nil {
+		return Block{}, false
+	}
+	defer p.release()
+	b, ok := p.BlockOf(uint32(place & (pack.MaxSlots - 1)))
+	if !ok {
+		return Block{}, false
+	}
+	first, _ := p.BlockSlots(b)
+	return Block{pack: uint32(place >> 24), first: first}, true
+}
+
+// BlockGFNs appends to dst the pages of this image in a block, in layout order. No I/O.
+func (m *Image) BlockGFNs(b Block, dst []uint64) []uint64 {
+	if int(b.pack) >= len(m.packs) {
+		return dst
+	}
+	p, err := m.acquire(uint64(b.pack))
+	if err != nil {
+		return dst
+	}
+	defer p.release()
+	n, ok := p.BlockOf(b.first)
+	if !ok {
+		return dst
+	}
+	first, count := p.BlockSlots(n)
+	for _, x := range m.reverse.slots(int(b.pack), first, first+count) {
+		dst = append(dst, x.gfn())
+	}
+	return dst
+}
+
+// ReadBlock reads a block whole: one read, each unit decoded once. It replaces what buf holds. Pages
+// of other images in the block are left out.
+func (m *Image) ReadBlock(b Block, buf *Piece) error {
+	if int(b.pack) >= len(m.packs) {
+		return fmt.Errorf("%s: no such block", m.entry.Name)
+	}
+	p, err := m.acquire(uint64(b.pack))
+	if err != nil {
+		return err
+	}
+	defer p.release()
+	n, ok := p.BlockOf(b.first)
+	if !ok {
+		return fmt.Errorf("%s: no such block", m.entry.Name)
+	}
+	first, count := p.BlockSlots(n)
+	return m.readSlots(p, m.reverse.slots(int(b.pack), first, first+count), buf)
+}
+
+// readSlots fills buf with pages that lie close together in p, in the order of their slots.
+func (m *Image) readSlots(p *openPack, pages []slotGFN, buf *Piece) error {
+	if len(pages) == 0 {
+		buf.reset(0)
+		return nil
+	}
+	first := pages[0].slot()
+	span := int(pages[len(pages)-1].slot()-first) + 1
+	// Pages of several gfns are spread out behind what was read; so there is room for both.
+	room := buf.reset(max(span, len(pages)))
+	if err := p.ReadSlots(first, room[:span*PageSize]); err != nil {
+		return m.spanError(err)
+	}
+	spread(room, pages)
+	for _, x := range pages {
+		buf.GFNs = append(buf.GFNs, x.gfn())
+	}
+	buf.Pages = room[:len(pages)*PageSize]
+	return nil
+}
+
+// spread moves the page in each slot, which lies at slot - first slot, to the position of each of its
+// gfns. Pages that move down are moved first to last, those that move up last to first, so that
+// nothing is overwritten that is needed still.
+func spread(room []byte, pages []slotGFN) {
+	first := pages[0].slot()
+	from := func(i int) int { return int(pages[i].slot() - first) }
+	move := func(i int) {
+		if f := from(i); f != i {
+			copy(room[i*PageSize:(i+1)*PageSize], room[f*PageSize:(f+1)*PageSize])
+		}
+	}
+	for i := 0; i < len(pages); {
+		// from(i)-i grows by gaps and shrinks by repetitions: take the longest stretch of one sign.
+		up := from(i) < i
+		j := i + 1
+		for j < len(pages) && (from(j) < j) == up {
+			j++
+		}
+		if up {
+			for k := j - 1; k >= i; k-- {
+				move(k)
+			}
+		} else {
+			for k := i; k < j; k++ {
+				move(k)
+			}
+		}
+		i = j
+	}
+}

@@ -1,0 +1,105 @@
+package index
+
+import (
+	"bytes"
+	"sync"
+	"sync/atomic"
+
+	"github.com/thawfs/thaw/index/pack"
+)
+
+// chunkPages is how many pages of an image are read and hashed as one job (1 MiB).
+const chunkPages = 256
+
+// What a page of a chunk is.
+const (
+	pageZero = iota // all zero
+	pageData        // has a hash
+	pageSkip        // came before, with the working set
+)
+
+// chunk is some pages of an image on their way through an import. Its buffer goes back to the pool
+// when nobody needs a page of it any more.
+type chunk struct {
+	gfns   []uint64
+	buf    []byte
+	kinds  [chunkPages]uint8
+	hashes [chunkPages]pack.Hash
+	refs   atomic.Int32
+	pool   *sync.Pool
+}
+
+func newChunk(pool *sync.Pool) *chunk {
+	c, ok := pool.Get().(*chunk)
+	if !ok {
+		c = &chunk{pool: pool, buf: make([]byte, chunkPages*PageSize)}
+	}
+	c.gfns = c.gfns[:0]
+	c.refs.Store(1)
+	return c
+}
+
+func (c *chunk) hold() { c.refs.Add(1) }
+
+func (c *chunk) release() {
+	if c.refs.Add(-1) == 0 {
+		c.pool.Put(c)
+	}
+}
+
+func (c *chunk) page(i int) []byte { return c.buf[i*PageSize : (i+1)*PageSize] }
+
+// zeroPage is compared with; nobody writes to it.
+var zeroPage [PageSize]byte
+
+func isZero(page []byte) bool { return bytes.Equal(page, zeroPage[:]) }
+
+// fill reads the pages of the chunk and finds out what they are. skip may be nil.
+func (c *chunk) fill(m *memory, h *pack.Hasher, skip *gfnSet) error {
+	if err := m.read(c.gfns, c.buf); err != nil {
+		return err
+	}
+	for i, gfn := range c.gfns {
+		switch {
+		case skip != nil && skip.has(gfn):
+			c.kinds[i] = pageSkip
+		case isZero(c.page(i)):
+			c.kinds[i] = pageZero
+		default:
+			c.kinds[i] = pageData
+			c.hashes[i] = h.Sum(c.page(i))
+		}
+	}
+	return nil
+}
+
+// chunker cuts runs into chunks: up to 256 pages each, in order.
+type chunker struct {
+	pool *sync.Pool
+	emit func(*chunk) error
+	cur  *chunk
+}
+
+func (k *chunker) run(r Run) error {
+	for gfn := r.GFN; gfn < r.GFN+r.Count; gfn++ {
+		if k.cur == nil {
+			k.cur = newChunk(k.pool)
+		}
+		k.cur.gfns = append(k.cur.gfns, gfn)
+		if len(k.cur.gfns) == chunkPages {
+			if err := k.flush(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (k *chunker) flush() error {
+	if k.cur == nil {
+		return nil
+	}
+	c := k.cur
+	k.cur = nil
+	return k.emit(c)
+}

@@ -1,0 +1,143 @@
+package index
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/thawfs/thaw/index/pack"
+)
+
+// dedup finds out whether a page is stored already. It asks, the cheapest first: the page at the same
+// place in the parent, what this import stored, the index.
+type dedup struct {
+	parent *pageMap // of the image that this one is likely to be like; nil: none
+	hashes *hashCache
+	fresh  map[pack.Hash]uint64 // what this import stored, since the last flush
+	keys   *keyDB
+	view   *lookups // nil: the index knows no page, there is no need to ask
+}
+
+// maxFresh bounds dedup.fresh (about 100 MiB). What is beyond it is found in the index.
+const maxFresh = 2 << 20
+
+// find gives the ref of a page with this hash; 0 if none is stored.
+func (d *dedup) find(gfn uint64, h pack.Hash) (uint64, error) {
+	if d.parent != nil {
+		if ref := d.parent.ref(gfn); ref != 0 && d.hashes.is(ref, h) {
+			return ref, nil
+		}
+	}
+	if ref, ok := d.fresh[h]; ok {
+		return ref, nil
+	}
+	if d.view == nil {
+		return 0, nil
+	}
+	ref, err := d.view.page(h)
+	if err != nil || ref == 0 || !d.hashes.is(ref, h) {
+		return 0, err
+	}
+	return ref, nil
+}
+
+// add notes a page that this import stores.
+func (d *dedup) add(h pack.Hash, ref uint64) { d.fresh[h] = ref }
+
+// renew forgets what this import stored, all of which the index must know by now.
+func (d *dedup) renew() {
+	clear(d.fresh)
+	d.close()
+	d.view = d.keys.lookups()
+}
+
+func (d *dedup) close() {
+	if d.view != nil {
+		d.view.close()
+		d.view = nil
+	}
+}
+
+// hashCache holds the page hashes of packs that were asked for lately.
+type hashCache struct {
+	ctx   context.Context
+	packs *packSet
+	log   *slog.Logger
+	m     map[uint64]*hashEntry
+	last  *hashEntry
+	clock uint64
+	held  int // hashes in m
+}
+
+type hashEntry struct {
+	number uint64
+	hashes []pack.Hash // zero for a page that is gone; nil for a pack that cannot be read
+	used   uint64
+}
+
+// maxHeldHashes bounds the cache (64 MiB).
+const maxHeldHashes = 64 << 20 / pack.HashSize
+
+func newHashCache(ctx context.Context, packs *packSet, log *slog.Logger) *hashCache {
+	return &hashCache{ctx: ctx, packs: packs, log: log, m: map[uint64]*hashEntry{}}
+}
+
+// is says whether ref is a page that is there and has this hash.
+func (c *hashCache) is(ref uint64, h pack.Hash) bool {
+	number, slot := ref>>24, pack.Ref(ref).Slot()
+	if c.last == nil || c.last.number != number {
+		c.last = c.get(number)
+	}
+	return int(slot) < len(c.last.hashes) && c.last.hashes[slot] == h
+}
+
+func (c *hashCache) get(number uint64) *hashEntry {
+	c.clock++
+	e, ok := c.m[number]
+	if !ok {
+		hashes, err := c.read(number)
+		if err != nil {
+			// Its pages are stored again, then: better twice than from a damaged pack.
+			c.log.Warn("no page is shared with a pack", "pack", number, "err", err)
+		}
+		e = &hashEntry{number: number, hashes: hashes}
+		c.m[number] = e
+		c.held += len(hashes)
+	}
+	e.used = c.clock
+	for c.held > maxHeldHashes && len(c.m) > 1 {
+		c.evict(e)
+	}
+	return e
+}
+
+// evict drops the entry that was not used for longest, other than keep.
+func (c *hashCache) evict(keep *hashEntry) {
+	var oldest *hashEntry
+	for _, e := range c.m {
+		if e != keep && (oldest == nil || e.used < oldest.used) {
+			oldest = e
+		}
+	}
+	delete(c.m, oldest.number)
+	c.held -= len(oldest.hashes)
+}
+
+func (c *hashCache) read(number uint64) ([]pack.Hash, error) {
+	if !c.packs.has(number) {
+		return nil, nil // the index is behind: no reason for alarm
+	}
+	e, err := c.packs.pin(c.ctx, number)
+	if err != nil {
+		return nil, err
+	}
+	defer c.packs.unpin(e)
+	p := e.acquire()
+	defer p.release()
+	hashes, err := p.Hashes()
+	for slot := range hashes {
+		if p.Dead(uint32(slot)) {
+			hashes[slot] = pack.Hash{}
+		}
+	}
+	return hashes, err
+}

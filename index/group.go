@@ -1,0 +1,115 @@
+package index
+
+import (
+	"context"
+	"sync"
+)
+
+// group runs goroutines that belong together: the first error cancels the context of all of them,
+// and wait gives it when all have ended.
+type group struct {
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	wg     sync.WaitGroup
+}
+
+func newGroup(ctx context.Context) *group {
+	g := &group{}
+	g.ctx, g.cancel = context.WithCancelCause(ctx)
+	return g
+}
+
+func (g *group) run(fn func() error) {
+	g.wg.Go(func() {
+		if err := fn(); err != nil {
+			g.cancel(err)
+		}
+	})
+}
+
+// err is why the group was cancelled; nil while it was not.
+func (g *group) err() error { return context.Cause(g.ctx) }
+
+// wait waits for all goroutines. The group's context is over then.
+func (g *group) wait() error {
+	g.wg.Wait()
+	err := g.err()
+	g.cancel(nil)
+	return err
+}
+
+// ordered runs work on many jobs in parallel, and hands them on in the order they came in. One
+// goroutine submits, one receives.
+type ordered[T any] struct {
+	g    *group
+	work chan *job[T]
+	line chan *job[T] // jobs in their order, as many as may be under way
+}
+
+type job[T any] struct {
+	v    T
+	done chan struct{}
+}
+
+// newOrdered starts workers in g. depth bounds how many jobs are between submit and receive.
+func newOrdered[T any](g *group, workers, depth int, work func() func(T) error) *ordered[T] {
+	o := &ordered[T]{g: g, work: make(chan *job[T], depth), line: make(chan *job[T], depth)}
+	for range workers {
+		do := work() // what one worker keeps for itself
+		g.run(func() error {
+			for {
+				select {
+				case j, ok := <-o.work:
+					if !ok {
+						return nil
+					}
+					if err := do(j.v); err != nil {
+						return err
+					}
+					close(j.done)
+				case <-g.ctx.Done():
+					return nil
+				}
+			}
+		})
+	}
+	return o
+}
+
+// submit adds a job; it waits while there are too many. An error is that of the group.
+func (o *ordered[T]) submit(v T) error {
+	j := &job[T]{v: v, done: make(chan struct{})}
+	for _, c := range [...]chan *job[T]{o.line, o.work} {
+		select {
+		case c <- j:
+		case <-o.g.ctx.Done():
+			return o.g.err()
+		}
+	}
+	return nil
+}
+
+// end says that no more jobs come. Without it the workers end when the group's context does.
+func (o *ordered[T]) end() {
+	close(o.work)
+	close(o.line)
+}
+
+// receive gives the next job when its work is done; false after the last one.
+func (o *ordered[T]) receive() (v T, ok bool, err error) {
+	var j *job[T]
+	select {
+	case j, ok = <-o.line:
+		if !ok {
+			return v, false, nil
+		}
+	case <-o.g.ctx.Done():
+		return v, false, o.g.err()
+	}
+	select {
+	case <-j.done:
+		return j.v, true, nil
+	case <-o.g.ctx.Done():
+		return v, false, o.g.err()
+	}
+}

@@ -1,0 +1,103 @@
+package index
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+
+	"github.com/thawfs/thaw/index/blob"
+	"github.com/thawfs/thaw/index/pack"
+)
+
+// findNode gives the function that finds a stored node by its content.
+func (im *importer) findNode(ctx context.Context) func(pack.Hash) (uint64, error) {
+	hasher := pack.NewHasher(im.s.key)
+	return func(h pack.Hash) (uint64, error) {
+		v, ok, err := im.s.keys.get(nodeKey(h))
+		if err != nil || !ok {
+			return 0, err
+		}
+		ref := parseRef(v)
+		if !im.s.packs.has(ref >> 24) {
+			return 0, nil
+		}
+		e, err := im.s.packs.pin(ctx, ref>>24)
+		if err != nil {
+			return 0, ignoreCorrupt(err)
+		}
+		defer im.s.packs.unpin(e)
+		p := e.acquire()
+		defer p.release()
+		// The index may be behind, and the record gone: only its content tells.
+		record := int(pack.Ref(ref).Slot())
+		code, err := p.ReadRecord(record, nil)
+		if err != nil {
+			return 0, ignoreCorrupt(err)
+		}
+		if is, named := nodeHash(hasher, p.Record(record).Kind, code); !named || is != h {
+			return 0, nil
+		}
+		return ref, nil
+	}
+}
+
+// ignoreCorrupt is for what is stored again where it cannot be shared.
+func ignoreCorrupt(err error) error {
+	if isCorrupt(err) {
+		return nil
+	}
+	return err
+}
+
+// settle waits until everything stored so far is in the index, and begins a new pack.
+func (im *importer) settle() error {
+	if err := im.packer.drain(); err != nil {
+		return err
+	}
+	im.dedup.renew()
+	return nil
+}
+
+// index tells the index of the packs and nodes of a committed import. Its pages it has already.
+func (im *importer) index(stored []storedNode) {
+	im.s.index(func(k *keyDB) error {
+		var rows []row
+		for _, n := range im.added {
+			info, _ := im.s.packs.info(n)
+			rows = append(rows, packRowOf(n, info))
+		}
+		for _, n := range stored {
+			rows = append(rows, row{nodeKey(n.hash), binary.BigEndian.AppendUint64(nil, n.ref)})
+		}
+		sortRows(rows)
+		return k.update(rows)
+	})
+}
+
+// undo removes the packs of an import that failed. What it cannot remove now, the next open does.
+func (im *importer) undo() error {
+	if im.packer == nil {
+		return nil
+	}
+	im.packer.abort()
+	ctx := context.Background() // also when the import was cancelled
+	var errs []error
+	for _, n := range im.added {
+		_, err := im.s.packs.doom(ctx, n)
+		errs = append(errs, err)
+	}
+	for _, p := range im.packer.written {
+		if im.s.packs.has(p.number) {
+			continue
+		}
+		err := im.s.blobs.Remove(ctx, pack.Name(p.number, 0))
+		if !errors.Is(err, blob.ErrNotFound) {
+			errs = append(errs, err)
+		}
+	}
+	im.s.index(func(k *keyDB) error { return k.update([]row{{metaKey(metaStale), []byte{1}}}) })
+	if err := errors.Join(errs...); err != nil {
+		im.s.log.Warn("what a failed import left stays until the store is opened again", "err", err)
+	}
+	return nil
+}

@@ -1,0 +1,260 @@
+package index
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+
+	"github.com/thawfs/thaw/index/pack"
+)
+
+// maxPackPages bounds a pack: 256 MiB of pages. It is a number of pages, not of bytes, so that the
+// place of a page is known before it is compressed.
+const maxPackPages = 1 << 16
+
+// packer stores the pages of an import. add says at once where a page will lie; blocks are compressed
+// in parallel behind it and appended in order.
+type packer struct {
+	s      *Store
+	g      *group
+	enc    *pack.Encoder
+	blocks *ordered[*blockJob]
+	cur    *blockJob
+	number uint64 // of the pack that add fills
+	slots  uint32 // that it has given out of it
+
+	done    chan struct{} // closed when the last block was appended
+	err     error         // why not all were; valid once done is closed
+	w       *pack.Writer  // of the goroutine that appends; the importer's once done is closed
+	hashes  []pack.Hash   // of the pages in w
+	written []newPack     // finished packs; as w
+}
+
+// newPack is a pack that an import finished.
+type newPack struct {
+	number uint64
+	bytes  int64
+}
+
+// blockJob is a locality block to be compressed and appended.
+type blockJob struct {
+	number uint64
+	first  uint32
+	pages  [][]byte
+	hashes []pack.Hash
+	chunks []*chunk // that the pages lie in
+	enc    pack.EncodedBlock
+
+	drained chan struct{} // not nil: no block, but the request to finish the pack
+}
+
+func newPacker(s *Store, g *group, p Profile) (*packer, error) {
+	enc, err := pack.NewEncoder(p)
+	if err != nil {
+		return nil, err
+	}
+	pk := &packer{s: s, g: g, enc: enc, done: make(chan struct{})}
+	pk.blocks = newOrdered(g, runtime.GOMAXPROCS(0), 16*runtime.GOMAXPROCS(0), func() func(*blockJob) error {
+		return func(b *blockJob) error {
+			if b.drained != nil {
+				return nil
+			}
+			return pk.enc.EncodeBlock(&b.enc, b.pages)
+		}
+	})
+	g.run(func() error {
+		defer close(pk.done)
+		pk.err = pk.append()
+		return pk.err
+	})
+	return pk, nil
+}
+
+// add stores page i of a chunk and gives its ref.
+func (k *packer) add(c *chunk, i int) (ref uint64, err error) {
+	if k.number == 0 || k.slots == maxPackPages {
+		if err := k.flush(); err != nil {
+			return 0, err
+		}
+		if k.number, err = k.s.newPackNumber(); err != nil {
+			return 0, err
+		}
+		k.slots = 0
+	}
+	if k.cur == nil {
+		k.cur = &blockJob{number: k.number, first: k.slots}
+	}
+	b := k.cur
+	b.pages = append(b.pages, c.page(i))
+	b.hashes = append(b.hashes, c.hashes[i])
+	if n := len(b.chunks); n == 0 || b.chunks[n-1] != c {
+		c.hold()
+		b.chunks = append(b.chunks, c)
+	}
+	ref = uint64(pack.MakeRef(k.number, k.slots))
+	k.slots++
+	if len(b.pages) == pack.BlockPages {
+		return ref, k.flush()
+	}
+	return ref, nil
+}
+
+// flush ends the present block, so that the next page begins another.
+func (k *packer) flush() error {
+	if k.cur == nil {
+		return nil
+	}
+	b := k.cur
+	k.cur = nil
+	return k.blocks.submit(b)
+}
+
+// end says that no more pages come, and waits until all are appended.
+func (k *packer) end() error {
+	if err := k.flush(); err != nil {
+		return err
+	}
+	k.blocks.end()
+	select {
+	case <-k.done:
+		return k.err
+	case <-k.g.ctx.Done():
+		return k.g.err()
+	}
+}
+
+// drain finishes the present pack, and comes back when the index knows all that was added.
+func (k *packer) drain() error {
+	if err := k.flush(); err != nil {
+		return err
+	}
+	b := &blockJob{drained: make(chan struct{})}
+	if err := k.blocks.submit(b); err != nil {
+		return err
+	}
+	k.number = 0
+	select {
+	case <-b.drained:
+		return nil
+	case <-k.g.ctx.Done():
+		return k.g.err()
+	}
+}
+
+// append is the goroutine that appends blocks.
+func (k *packer) append() error {
+	for {
+		b, ok, err := k.blocks.receive()
+		if err != nil || !ok {
+			return err
+		}
+		if b.drained != nil {
+			if err := k.finish(); err != nil {
+				return err
+			}
+			close(b.drained)
+			continue
+		}
+		if k.w == nil || k.w.Number() != b.number {
+			if err := k.finish(); err != nil {
+				return err
+			}
+			if k.w, err = k.s.createPack(k.g.ctx, b.number); err != nil {
+				return err
+			}
+		}
+		first, err := k.w.AppendBlock(&b.enc, b.hashes)
+		if err != nil {
+			return err
+		}
+		if first != b.first {
+			return fmt.Errorf("pack %d: a block came to slot %d, not %d", b.number, first, b.first)
+		}
+		k.hashes = append(k.hashes, b.hashes...)
+		for _, c := range b.chunks {
+			c.release()
+		}
+	}
+}
+
+// finish commits the present pack and tells the index of its pages.
+func (k *packer) finish() error {
+	if k.w == nil {
+		return nil
+	}
+	number := k.w.Number()
+	size, err := k.w.Finish()
+	if err != nil {
+		return err
+	}
+	k.w = nil
+	k.written = append(k.written, newPack{number, size})
+	rows := make([]row, len(k.hashes))
+	for slot, h := range k.hashes {
+		key := pageKey(h)
+		rows[slot] = row{key[:], refValue(uint64(pack.MakeRef(number, uint32(slot))))}
+	}
+	k.hashes = k.hashes[:0]
+	sortRows(rows)
+	return k.s.keys.update(rows)
+}
+
+// record appends a record to the last pack, or to a new one if nothing was stored. It is called
+// after end.
+func (k *packer) record(kind uint32, data []byte) (ref uint64, err error) {
+	if k.w != nil {
+		n, err := k.w.AppendRecord(kind, data)
+		if !errors.Is(err, pack.ErrFull) {
+			return uint64(pack.MakeRef(k.w.Number(), uint32(n))), err
+		}
+		if err := k.finish(); err != nil {
+			return 0, err
+		}
+	}
+	number, err := k.s.newPackNumber()
+	if err != nil {
+		return 0, err
+	}
+	if k.w, err = k.s.createPack(k.g.ctx, number); err != nil {
+		return 0, err
+	}
+	n, err := k.w.AppendRecord(kind, data)
+	return uint64(pack.MakeRef(number, uint32(n))), err
+}
+
+// abort gives up what is not finished. All goroutines have ended.
+func (k *packer) abort() {
+	if k.w != nil {
+		_ = k.w.Abort()
+	}
+}
+
+// newPackNumber gives a number that no pack ever had: what the index still says of a pack that is
+// gone can then never be taken for another. The writer's lock must be held.
+func (s *Store) newPackNumber() (uint64, error) {
+	n := s.next
+	if n >= rootNumber {
+		return 0, errors.New("no pack numbers are left")
+	}
+	s.next++
+	if s.keys != nil {
+		if err := s.keys.update([]row{{metaKey(metaNext), refValue(s.next)}}); err != nil {
+			return 0, err
+		}
+	}
+	return n, nil
+}
+
+// createPack begins a new pack.
+func (s *Store) createPack(ctx context.Context, number uint64) (*pack.Writer, error) {
+	bw, err := s.blobs.Create(ctx, pack.Name(number, 0))
+	if err != nil {
+		return nil, err
+	}
+	w, err := pack.NewWriter(bw, number, 0)
+	if err != nil {
+		return nil, errors.Join(err, bw.Abort())
+	}
+	return w, nil
+}

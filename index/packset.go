@@ -1,0 +1,339 @@
+package index
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/thawfs/thaw/index/blob"
+	"github.com/thawfs/thaw/index/pack"
+)
+
+// packSet is the packs of a store: which there are, which are open, and who needs them to stay.
+//
+// A pack that is pinned is open, and its blob is not removed. Compaction puts a new generation in
+// the place of an open one under the eyes of readers: they take the reader for one read at a time.
+type packSet struct {
+	blobs blob.Store
+	dec   *pack.Decoder
+
+	mu sync.Mutex
+	m  map[uint64]*packEntry
+}
+
+// packInfo is what is known of a pack without opening it.
+type packInfo struct {
+	generation uint32
+	bytes      int64
+}
+
+// packEntry is one pack.
+type packEntry struct {
+	number uint64
+
+	// cur is what readers use; nil while the pack is not open.
+	cur atomic.Pointer[openPack]
+
+	mu   sync.Mutex // held while the pack is opened or replaced; never while it is read
+	info packInfo   // guarded by packSet.mu and mu: both to write, one of them to read
+
+	// Guarded by packSet.mu.
+	pins   int
+	doomed bool // to be removed with the last pin
+}
+
+// openPack is one generation of a pack, open.
+type openPack struct {
+	*pack.Reader
+	refs atomic.Int64  // the entry's own, and one of each read in progress
+	idle chan struct{} // closed when refs comes to 0 and the reader is closed
+}
+
+func newOpenPack(r *pack.Reader) *openPack {
+	p := &openPack{Reader: r, idle: make(chan struct{})}
+	p.refs.Store(1)
+	return p
+}
+
+// release gives back what acquire gave.
+func (p *openPack) release() {
+	if p.refs.Add(-1) == 0 {
+		_ = p.Reader.Close() // nothing was written: there is nothing to lose
+		close(p.idle)
+	}
+}
+
+// acquire gives the open pack for one read; nil if the pack is not open, which cannot be while it
+// is pinned. It takes no lock.
+func (e *packEntry) acquire() *openPack {
+	for {
+		p := e.cur.Load()
+		if p == nil {
+			return nil
+		}
+		// One that came to 0 was replaced just now: cur has the next one already.
+		if n := p.refs.Load(); n > 0 && p.refs.CompareAndSwap(n, n+1) {
+			return p
+		}
+	}
+}
+
+func newPackSet(blobs blob.Store, dec *pack.Decoder) *packSet {
+	return &packSet{blobs: blobs, dec: dec, m: map[uint64]*packEntry{}}
+}
+
+// add makes a pack known.
+func (s *packSet) add(number uint64, info packInfo) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.m[number] = &packEntry{number: number, info: info}
+}
+
+// info gives what is known of a pack; false if there is no such pack.
+func (s *packSet) info(number uint64) (packInfo, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, ok := s.m[number]
+	if !ok {
+		return packInfo{}, false
+	}
+	return e.info, true
+}
+
+// has says whether a pack is there to stay.
+func (s *packSet) has(number uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, ok := s.m[number]
+	return ok && !e.doomed
+}
+
+// numbers gives all packs, ascending.
+func (s *packSet) numbers() []uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return sortedKeys(s.m)
+}
+
+// pin opens a pack and keeps it until unpin.
+func (s *packSet) pin(ctx context.Context, number uint64) (*packEntry, error) {
+	s.mu.Lock()
+	e, ok := s.m[number]
+	if !ok || e.doomed {
+		s.mu.Unlock()
+		return nil, &CorruptError{Pack: fmt.Sprint(number), What: "pack", Err: errors.New("it is missing")}
+	}
+	e.pins++
+	s.mu.Unlock()
+	if err := s.open(ctx, e); err != nil {
+		s.unpin(e)
+		return nil, err
+	}
+	return e, nil
+}
+
+func (s *packSet) open(ctx context.Context, e *packEntry) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.cur.Load() != nil {
+		return nil
+	}
+	r, err := s.openBlob(ctx, e.number, e.info.generation)
+	if err != nil {
+		return err
+	}
+	e.cur.Store(newOpenPack(r))
+	return nil
+}
+
+// openBlob opens one generation of a pack.
+func (s *packSet) openBlob(ctx context.Context, number uint64, generation uint32) (*pack.Reader, error) {
+	name := pack.Name(number, generation)
+	obj, err := s.blobs.Open(ctx, name)
+	if errors.Is(err, blob.ErrNotFound) {
+		return nil, &CorruptError{Pack: name, What: "pack", Err: err}
+	}
+	if err != nil {
+		return nil, err
+	}
+	r, err := pack.Open(obj, name, s.dec)
+	if err != nil {
+		return nil, err
+	}
+	if r.Number() != number || r.Generation() != generation {
+		r.Close()
+		return nil, &CorruptError{Pack: name, What: "footer: another pack's"}
+	}
+	return r, nil
+}
+
+// unpin gives back a pin. With the last one the pack is closed, and removed if it is doomed.
+func (s *packSet) unpin(e *packEntry) {
+	s.mu.Lock()
+	e.pins--
+	last := e.pins == 0
+	s.mu.Unlock()
+	if last {
+		s.closeIdle(e)
+	}
+}
+
+// closeIdle closes a pack that nobody pins. A doomed one goes; what fails of that is left to GC.
+func (s *packSet) closeIdle(e *packEntry) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s.mu.Lock()
+	idle, doomed := e.pins == 0, e.doomed
+	if idle && doomed {
+		delete(s.m, e.number)
+	}
+	s.mu.Unlock()
+	if !idle {
+		return
+	}
+	if p := e.cur.Swap(nil); p != nil {
+		p.release()
+	}
+	if doomed {
+		_ = s.blobs.Remove(context.Background(), pack.Name(e.number, e.info.generation))
+	}
+}
+
+// doom removes a pack that nothing refers to any more: now, or with its last pin. It says whether
+// it is gone.
+func (s *packSet) doom(ctx context.Context, number uint64) (gone bool, err error) {
+	s.mu.Lock()
+	e, ok := s.m[number]
+	if !ok {
+		s.mu.Unlock()
+		return false, nil
+	}
+	if e.pins > 0 {
+		e.doomed = true
+		s.mu.Unlock()
+		return false, nil
+	}
+	delete(s.m, number)
+	s.mu.Unlock()
+	err = s.blobs.Remove(ctx, pack.Name(number, e.info.generation))
+	if err != nil && !errors.Is(err, blob.ErrNotFound) {
+		s.mu.Lock()
+		s.m[number] = e // still there: the next GC tries again
+		s.mu.Unlock()
+		return false, err
+	}
+	return true, nil
+}
+
+// replace puts generation info of a pack, which is a blob already, in the place of the present one,
+// and removes that when the reads in progress have ended.
+func (s *packSet) replace(ctx context.Context, number uint64, info packInfo) error {
+	s.mu.Lock()
+	e := s.m[number]
+	s.mu.Unlock()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	old := e.cur.Load()
+	if old != nil {
+		r, err := s.openBlob(ctx, number, info.generation)
+		if err != nil {
+			return err
+		}
+		e.cur.Store(newOpenPack(r))
+	}
+	before := e.info
+	s.mu.Lock()
+	e.info = info
+	s.mu.Unlock()
+	if old != nil {
+		old.release()
+		<-old.idle
+	}
+	err := s.blobs.Remove(ctx, pack.Name(number, before.generation))
+	if errors.Is(err, blob.ErrNotFound) {
+		err = nil
+	}
+	return err
+}
+
+// close closes every pack. It is an error of the caller's if any is pinned.
+func (s *packSet) close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	pinned := 0
+	for _, e := range s.m {
+		if e.pins > 0 {
+			pinned++
+		}
+		if p := e.cur.Swap(nil); p != nil {
+			p.release()
+		}
+	}
+	if pinned > 0 {
+		return fmt.Errorf("close store: %d packs are still in use by open images", pinned)
+	}
+	return nil
+}
+
+// pins is a set of pinned packs that is given back at once.
+type pins struct {
+	set     *packSet
+	entries []*packEntry // as asked for
+}
+
+// pinAll pins packs, all or none.
+func (s *packSet) pinAll(ctx context.Context, numbers []uint64) (*pins, error) {
+	p := &pins{set: s}
+	for _, n := range numbers {
+		e, err := s.pin(ctx, n)
+		if err != nil {
+			p.release()
+			return nil, err
+		}
+		p.entries = append(p.entries, e)
+	}
+	return p, nil
+}
+
+func (p *pins) release() {
+	for _, e := range p.entries {
+		p.set.unpin(e)
+	}
+	p.entries = nil
+}
+
+// pinnedNodes reads nodes and other records out of pinned packs.
+type pinnedNodes struct {
+	numbers []uint64 // ascending, as in pins
+	pins    *pins
+}
+
+// node implements nodes.
+func (n pinnedNodes) node(ref uint64, kind uint32) ([]byte, error) {
+	pos, ok := searchUint64(n.numbers, ref>>24)
+	if !ok {
+		return nil, &CorruptError{Pack: fmt.Sprint(ref >> 24), What: "pack",
+			Err: errors.New("referred to, but not listed")}
+	}
+	p := n.pins.entries[pos].acquire()
+	if p == nil {
+		return nil, ErrClosed
+	}
+	defer p.release()
+	return readRecord(p.Reader, int(pack.Ref(ref).Slot()), kind)
+}
+
+// readRecord reads a record that must be of a certain kind.
+func readRecord(r *pack.Reader, record int, kind uint32) ([]byte, error) {
+	b, err := r.ReadRecord(record, nil)
+	if err != nil {
+		return nil, err
+	}
+	if got := r.Record(record).Kind; got != kind {
+		return nil, &CorruptError{Pack: r.Name(), What: fmt.Sprintf("record %d: of kind %d, want %d",
+			record, got, kind)}
+	}
+	return b, nil
+}

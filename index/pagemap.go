@@ -1,0 +1,253 @@
+package index
+
+import (
+	"context"
+	"fmt"
+	"math/bits"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/thawfs/thaw/index/pack"
+)
+
+// pageMap is the page map of an image in RAM: the place of each page that is not zero. It takes
+// eight bytes for such a page, 96 for a leaf that has any, and nothing for what is zero, so that a
+// sparse image of any size costs what it holds. It never changes once it is made.
+//
+// A place is the position of the pack in packs<<24 | slot: the position finds an open pack by one
+// index, where the pack's number would need a search.
+type pageMap struct {
+	pages    uint64
+	packs    []uint64     // numbers, ascending
+	branches []*branchMap // by 1 GiB of guest memory; nil: all zero
+	data     uint64       // pages that are not zero
+}
+
+type branchMap struct {
+	index  [branchLeaves]uint16 // position in leaves + 1; 0: all zero
+	leaves []leafMap
+	places []uint64 // of the pages that are not zero, by gfn
+}
+
+// leafMap finds a page's position among the branch's places: those before its 64-page word, plus
+// those before it in the word.
+type leafMap struct {
+	bits   [8]uint64 // set: not zero
+	before [8]uint32
+}
+
+// place gives where a page lies; false for a zero page and beyond the end.
+func (m *pageMap) place(gfn uint64) (uint64, bool) {
+	if gfn >= m.pages {
+		return 0, false
+	}
+	b := m.branches[gfn/branchPages]
+	if b == nil {
+		return 0, false
+	}
+	i := b.index[gfn/LeafPages%branchLeaves]
+	if i == 0 {
+		return 0, false
+	}
+	l := &b.leaves[i-1]
+	word, bit := gfn/64%8, gfn%64
+	if l.bits[word]>>bit&1 == 0 {
+		return 0, false
+	}
+	n := bits.OnesCount64(l.bits[word] & (1<<bit - 1))
+	return b.places[int(l.before[word])+n], true
+}
+
+// ref gives a page's ref as it is stored; 0 for a zero page.
+func (m *pageMap) ref(gfn uint64) uint64 {
+	p, ok := m.place(gfn)
+	if !ok {
+		return 0
+	}
+	return m.packs[p>>24]<<24 | p&(pack.MaxSlots-1)
+}
+
+// each calls fn for the pages from first on, below end, that are not zero, ascending.
+func (m *pageMap) each(fn func(gfn, place uint64)) {
+	for i, b := range m.branches {
+		if b == nil {
+			continue
+		}
+		for j, pos := range b.index {
+			if pos == 0 {
+				continue
+			}
+			base := uint64(i)*branchPages + uint64(j)*LeafPages
+			l := &b.leaves[pos-1]
+			at := l.before[0]
+			for w, word := range l.bits {
+				for ; word != 0; word &= word - 1 {
+					fn(base+uint64(w)*64+uint64(bits.TrailingZeros64(word)), b.places[at])
+					at++
+				}
+			}
+		}
+	}
+}
+
+// zeroRuns calls fn for each maximal run of zero pages until it says false.
+func (m *pageMap) zeroRuns(fn func(first, count uint64) bool) {
+	var start uint64 // of the run that may be going on at gfn
+	var gfn uint64
+	flush := func(end uint64) bool { return end == start || fn(start, end-start) }
+	for gfn < m.pages {
+		b := m.branches[gfn/branchPages]
+		if b == nil {
+			gfn = min((gfn/branchPages+1)*branchPages, m.pages)
+			continue
+		}
+		pos := b.index[gfn/LeafPages%branchLeaves]
+		if pos == 0 {
+			gfn = min((gfn/LeafPages+1)*LeafPages, m.pages)
+			continue
+		}
+		word := b.leaves[pos-1].bits[gfn/64%8] >> (gfn % 64)
+		left := 64 - gfn%64
+		if word == 0 {
+			gfn = min(gfn+left, m.pages)
+			continue
+		}
+		gfn += uint64(bits.TrailingZeros64(word))
+		if !flush(min(gfn, m.pages)) {
+			return
+		}
+		word = ^(b.leaves[pos-1].bits[gfn/64%8] >> (gfn % 64))
+		gfn += min(uint64(bits.TrailingZeros64(word)), 64-gfn%64)
+		start = gfn
+	}
+	flush(m.pages)
+}
+
+// loadPageMap reads a page map whole. packs are the numbers of the packs that it may refer to,
+// ascending; a page elsewhere is corruption.
+func loadPageMap(ctx context.Context, n nodes, top *mapTop, packs []uint64) (*pageMap, error) {
+	m := &pageMap{pages: top.pages, packs: packs, branches: make([]*branchMap, len(top.branches))}
+	var (
+		wg    sync.WaitGroup
+		next  atomic.Int64
+		mu    sync.Mutex
+		first error
+	)
+	fail := func(err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if first == nil {
+			first = err
+		}
+		next.Store(int64(len(top.branches)))
+	}
+	work := func() {
+		ld := branchLoader{nodes: n, packs: packs}
+		for {
+			i := next.Add(1) - 1
+			if i >= int64(len(top.branches)) {
+				return
+			}
+			if top.branches[i] == 0 {
+				continue
+			}
+			if err := ctx.Err(); err != nil {
+				fail(err)
+				return
+			}
+			b, err := ld.load(top.branches[i], top.pages-uint64(i)*branchPages)
+			if err != nil {
+				fail(err)
+				return
+			}
+			m.branches[i] = b
+		}
+	}
+	for range min(runtime.GOMAXPROCS(0), len(top.branches)) {
+		wg.Go(work)
+	}
+	wg.Wait()
+	if first != nil {
+		return nil, fmt.Errorf("read page map: %w", first)
+	}
+	for _, b := range m.branches {
+		if b != nil {
+			m.data += uint64(len(b.places))
+		}
+	}
+	return m, nil
+}
+
+// branchLoader reads branches, one after another.
+type branchLoader struct {
+	nodes  nodes
+	packs  []uint64
+	branch branch
+	leaf   leaf
+	number uint64 // the pack seen last, and its position
+	pos    uint64
+}
+
+// load reads the branch at ref, of which the image has so many pages at most.
+func (ld *branchLoader) load(ref, pages uint64) (*branchMap, error) {
+	if err := readBranch(ld.nodes, ref, &ld.branch); err != nil {
+		return nil, err
+	}
+	used := 0
+	for _, c := range &ld.branch {
+		if !c.zero() {
+			used++
+		}
+	}
+	b := &branchMap{leaves: make([]leafMap, 0, used)}
+	for i, c := range &ld.branch {
+		if c.zero() {
+			continue
+		}
+		if uint64(i)*LeafPages >= pages {
+			return nil, ld.corrupt(ref, "leaf beyond the end")
+		}
+		if _, err := readLeaf(ld.nodes, c, &ld.leaf); err != nil {
+			return nil, err
+		}
+		if err := ld.add(b, i, ref, min(pages-uint64(i)*LeafPages, LeafPages)); err != nil {
+			return nil, err
+		}
+	}
+	b.places = slices.Clip(b.places)
+	return b, nil
+}
+
+// add puts ld.leaf into b as leaf i.
+func (ld *branchLoader) add(b *branchMap, i int, ref, pages uint64) error {
+	var l leafMap
+	for w := range l.bits {
+		l.before[w] = uint32(len(b.places))
+		for bit, r := range ld.leaf[w*64 : w*64+64] {
+			if r == 0 {
+				continue
+			}
+			if uint64(w*64+bit) >= pages {
+				return ld.corrupt(ref, "page beyond the end")
+			}
+			if r>>24 != ld.number {
+				pos, ok := slices.BinarySearch(ld.packs, r>>24)
+				if !ok {
+					return ld.corrupt(ref, fmt.Sprintf("page in pack %d, which is not listed", r>>24))
+				}
+				ld.number, ld.pos = r>>24, uint64(pos)
+			}
+			l.bits[w] |= 1 << bit
+			b.places = append(b.places, ld.pos<<24|r&(pack.MaxSlots-1))
+		}
+	}
+	b.leaves = append(b.leaves, l)
+	b.index[i] = uint16(len(b.leaves))
+	return nil
+}
+
+func (ld *branchLoader) corrupt(ref uint64, why string) error {
+	return &CorruptError{Pack: pack.Ref(ref).String(), What: "branch: " + why}
+}

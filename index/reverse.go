@@ -1,0 +1,44 @@
+package index
+
+import (
+	"slices"
+)
+
+// reverseMap says for each stored page which pages of an image it is: eight bytes a page.
+type reverseMap struct {
+	packs [][]slotGFN // by position of the pack; sorted
+}
+
+// slotGFN is slot<<32 | gfn. An image has at most 2^32 pages.
+type slotGFN uint64
+
+func (x slotGFN) slot() uint32 { return uint32(x >> 32) }
+func (x slotGFN) gfn() uint64  { return uint64(uint32(x)) }
+
+func newReverseMap(m *pageMap) *reverseMap {
+	counts := make([]int, len(m.packs))
+	m.each(func(_, place uint64) { counts[place>>24]++ })
+	r := &reverseMap{packs: make([][]slotGFN, len(m.packs))}
+	for i, n := range counts {
+		r.packs[i] = make([]slotGFN, 0, n)
+	}
+	m.each(func(gfn, place uint64) {
+		p := &r.packs[place>>24]
+		*p = append(*p, slotGFN(place&(1<<24-1)<<32|gfn))
+	})
+	for _, p := range r.packs {
+		// Most of an image is stored in its own order, and sorted already.
+		if !slices.IsSorted(p) {
+			slices.Sort(p)
+		}
+	}
+	return r
+}
+
+// slots gives the pages in the slots first..end-1 of a pack, in the order of the slots.
+func (r *reverseMap) slots(pack int, first, end uint32) []slotGFN {
+	p := r.packs[pack]
+	from, _ := slices.BinarySearch(p, slotGFN(first)<<32)
+	n, _ := slices.BinarySearch(p[from:], slotGFN(end)<<32)
+	return p[from : from+n]
+}

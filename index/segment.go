@@ -1,0 +1,148 @@
+package index
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"slices"
+
+	"github.com/thawfs/thaw/index/pack"
+)
+
+// framePages is how many pages a frame of a segment holds.
+const framePages = pack.FrameBytes / PageSize
+
+// maxSegment bounds the pages of a segment, which are stored twice: a quarter of the image, or 64
+// MiB if that is more. What is beyond, the least urgent end of the working set, is read from where
+// the pages lie.
+func maxSegment(pages uint64) uint64 { return max(pages/4, 64<<20/PageSize) }
+
+// segment is a finished segment pack.
+type segment struct {
+	number uint64
+	bytes  int64
+	frames int
+	zero   uint64 // pages
+	hot    []Run
+}
+
+// into notes the segment in a root.
+func (g *segment) into(r *root) {
+	r.top.segment = g.number
+	r.SegmentBytes = g.bytes
+	r.WorkingSet = &WorkingSetInfo{
+		Pages: countPages(g.hot), ZeroPages: g.zero, Runs: len(g.hot), Frames: g.frames,
+	}
+}
+
+// frameJob is a frame to be read and compressed.
+type frameJob struct {
+	gfns []uint64
+	zero uint64
+	enc  pack.EncodedFrame
+}
+
+// frameGFNs cuts a working set into frames: first-touch order between frames, ascending within one.
+func frameGFNs(hot []Run, max uint64, emit func(gfns []uint64) error) (err error) {
+	var cur []uint64
+	flush := func() {
+		if len(cur) > 0 && err == nil {
+			slices.Sort(cur)
+			err = emit(cur)
+			cur = nil
+		}
+	}
+	n := uint64(0)
+	eachPage(hot, func(gfn uint64) {
+		if n == max {
+			return
+		}
+		n++
+		cur = append(cur, gfn)
+		if len(cur) == framePages {
+			flush()
+		}
+	})
+	flush()
+	return err
+}
+
+// writeSegment makes the segment pack of a working set (clean, not empty). read gives pages of the
+// image of so many pages. The pack is a blob then, and not yet known to the store.
+func (s *Store) writeSegment(ctx context.Context, hot []Run, pages uint64, profile Profile,
+	read func(gfns []uint64, buf []byte) error, progress func(Progress)) (_ *segment, err error) {
+	enc, err := pack.NewEncoder(profile)
+	if err != nil {
+		return nil, err
+	}
+	seg := &segment{hot: hot}
+	if seg.number, err = s.newPackNumber(); err != nil {
+		return nil, err
+	}
+	w, err := s.createPack(ctx, seg.number)
+	if err != nil {
+		return nil, err
+	}
+	g := newGroup(ctx)
+	frames := newOrdered(g, runtime.GOMAXPROCS(0), 2*runtime.GOMAXPROCS(0), func() func(*frameJob) error {
+		return frameWorker(enc, read)
+	})
+	limit := min(maxSegment(pages), countPages(hot))
+	m := newMeter(progress, "segment", "pages", int64(limit))
+	g.run(func() error {
+		defer frames.end()
+		return frameGFNs(hot, limit, func(gfns []uint64) error {
+			return frames.submit(&frameJob{gfns: gfns})
+		})
+	})
+	err = seg.append(frames, w, m)
+	g.cancel(err)
+	if werr := g.wait(); err == nil && !errors.Is(werr, context.Canceled) {
+		err = werr
+	}
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err == nil {
+		seg.bytes, err = w.Finish()
+	}
+	if err != nil {
+		return nil, errors.Join(err, w.Abort())
+	}
+	return seg, nil
+}
+
+func frameWorker(enc *pack.Encoder, read func([]uint64, []byte) error) func(*frameJob) error {
+	buf := make([]byte, framePages*PageSize)
+	pages := make([][]byte, 0, framePages)
+	return func(j *frameJob) error {
+		if err := read(j.gfns, buf[:len(j.gfns)*PageSize]); err != nil {
+			return err
+		}
+		pages = pages[:0]
+		for i := range j.gfns {
+			p := buf[i*PageSize : (i+1)*PageSize]
+			if isZero(p) {
+				j.zero++
+			}
+			pages = append(pages, p)
+		}
+		return enc.EncodeFrame(&j.enc, j.gfns, pages)
+	}
+}
+
+// append takes the frames in their order.
+func (g *segment) append(frames *ordered[*frameJob], w *pack.Writer, m *meter) error {
+	for {
+		j, ok, err := frames.receive()
+		if err != nil || !ok {
+			return err
+		}
+		if _, err := w.AppendFrame(&j.enc); err != nil {
+			return err
+		}
+		g.frames++
+		g.zero += j.zero
+		m.add(int64(len(j.gfns)))
+	}
+}

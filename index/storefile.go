@@ -1,0 +1,154 @@
+package index
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/thawfs/thaw/index/pack"
+)
+
+// Names in the directory of a store.
+const (
+	storeFileName = "thaw-store.json"
+	lockFileName  = "lock"
+	indexDirName  = "index"
+	packsDirName  = "packs"
+	rootsDirName  = "checkpoints"
+)
+
+const (
+	storeMagic   = "thaw-store"
+	storeVersion = 1
+)
+
+// storeFile is the content of thaw-store.json: what makes a directory a store. It is written once.
+type storeFile struct {
+	Magic   string    `json:"magic"`
+	Version int       `json:"version"`
+	Profile Profile   `json:"profile"`
+	HashKey string    `json:"hash_key"` // hex; page hashes of this store are keyed with it
+	Created time.Time `json:"created"`
+}
+
+// key gives the hash key.
+func (f *storeFile) key() (pack.HashKey, error) {
+	b, err := hex.DecodeString(f.HashKey)
+	if err != nil || len(b) != len(pack.HashKey{}) {
+		return pack.HashKey{}, errors.New("hash key is damaged")
+	}
+	return pack.HashKey(b), nil
+}
+
+// readStoreFile says what store dir holds: ErrNotStore if none, *VersionError if one of another
+// format.
+func readStoreFile(dir string) (*storeFile, error) {
+	path := filepath.Join(dir, storeFileName)
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNotDirectory) {
+		return nil, fmt.Errorf("%s: %w", dir, ErrNotStore)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	// The version is looked at first: another format may look different in every other way.
+	var f storeFile
+	var head struct {
+		Magic   string `json:"magic"`
+		Version int    `json:"version"`
+	}
+	if err := json.Unmarshal(b, &head); err != nil || head.Magic != storeMagic {
+		return nil, fmt.Errorf("%s: %w: %s is damaged or of something else", dir, ErrNotStore, storeFileName)
+	}
+	if head.Version != storeVersion {
+		return nil, &VersionError{Path: dir, Got: head.Version, Want: storeVersion}
+	}
+	if err := json.Unmarshal(b, &f); err != nil {
+		return nil, &CorruptError{Pack: storeFileName, What: "content", Err: err}
+	}
+	if _, err := f.key(); err != nil {
+		return nil, &CorruptError{Pack: storeFileName, What: "hash_key", Err: err}
+	}
+	return &f, nil
+}
+
+// createStore makes a store in a missing or empty directory. A store that is there stays as it is.
+func createStore(dir string, p Profile) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("create store: %w", err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("create store: %w", err)
+	}
+	for _, e := range entries {
+		switch e.Name() {
+		case storeFileName:
+			return nil
+		case packsDirName, rootsDirName, lockFileName, storeFileName + ".tmp":
+			// A creation that was interrupted: begun again.
+		default:
+			return fmt.Errorf("create store: %s: %w: the directory is not empty", dir, ErrNotStore)
+		}
+	}
+	for _, sub := range []string{packsDirName, rootsDirName} {
+		if err := os.Mkdir(filepath.Join(dir, sub), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("create store: %w", err)
+		}
+	}
+	var key pack.HashKey
+	if _, err := rand.Read(key[:]); err != nil {
+		return fmt.Errorf("create store: %w", err)
+	}
+	b, err := json.MarshalIndent(storeFile{
+		Magic: storeMagic, Version: storeVersion, Profile: p,
+		HashKey: hex.EncodeToString(key[:]), Created: time.Now().UTC().Truncate(time.Second),
+	}, "", "  ")
+	if err != nil {
+		return fmt.Errorf("create store: %w", err)
+	}
+	// The key is nobody else's business: who knows it could make pages that are taken for others.
+	if err := writeFileDurably(filepath.Join(dir, storeFileName), append(b, '\n'), 0o600); err != nil {
+		return fmt.Errorf("create store: %w", err)
+	}
+	return nil
+}
+
+// writeFileDurably writes a file that is there whole, after a crash too, or not at all.
+func writeFileDurably(path string, b []byte, mode fs.FileMode) error {
+	tmp := path + ".tmp"
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		_ = os.Remove(tmp)
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}

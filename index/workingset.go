@@ -1,0 +1,122 @@
+package index
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/thawfs/thaw/index/pack"
+)
+
+// SetWorkingSet gives a checkpoint a new working set: text becomes its working-set file as it is,
+// hot (first-touch order) its segment. Memory and ID stay as they are; images that are open keep the
+// set they were opened with. Empty text and no runs take the set away.
+func (s *Store) SetWorkingSet(ctx context.Context, name string, text []byte, hot []Run) (Checkpoint, error) {
+	c, err := s.setWorkingSet(ctx, name, text, hot)
+	if err != nil {
+		return Checkpoint{}, fmt.Errorf("set working set of %s: %w", name, err)
+	}
+	return c, nil
+}
+
+func (s *Store) setWorkingSet(ctx context.Context, name string, text []byte, hot []Run) (Checkpoint, error) {
+	done, err := s.write(ctx)
+	if err != nil {
+		return Checkpoint{}, err
+	}
+	defer done()
+	m, err := s.OpenImage(ctx, name)
+	if err != nil {
+		return Checkpoint{}, err
+	}
+	defer m.Close()
+	if hot, err = cleanRuns(hot, m.Pages()); err != nil {
+		return Checkpoint{}, err
+	}
+	old := m.root
+	r := old.withoutWorkingSet()
+	if err := r.setWorkingSetText(pack.NewHasher(s.key), text); err != nil {
+		return Checkpoint{}, err
+	}
+	var seg *segment
+	if len(hot) > 0 {
+		r.hot = hot
+		if seg, err = s.writeSegment(ctx, hot, m.Pages(), s.file.Profile, m.readPages, nil); err != nil {
+			return Checkpoint{}, err
+		}
+		seg.into(r)
+		r.top.packs = append(r.top.packs, seg.number) // the highest number there is
+		s.packs.add(seg.number, packInfo{bytes: seg.bytes})
+	}
+	e, err := s.commit(ctx, r, m.entry)
+	if err != nil {
+		if seg != nil {
+			if _, derr := s.packs.doom(context.WithoutCancel(ctx), seg.number); derr != nil {
+				s.log.Warn("a segment stays until the store is opened again", "pack", seg.number, "err", derr)
+			}
+		}
+		return Checkpoint{}, err
+	}
+	s.replaceSegment(ctx, old.top.segment, seg)
+	return e.Checkpoint, nil
+}
+
+// replaceSegment tells the index of the new segment, and drops the old one: at once, or when the last
+// image that uses it is closed.
+func (s *Store) replaceSegment(ctx context.Context, old uint64, seg *segment) {
+	var rows []row
+	if seg != nil {
+		rows = append(rows, packRowOf(seg.number, packInfo{bytes: seg.bytes}))
+	}
+	if old != 0 {
+		if _, err := s.packs.doom(ctx, old); err != nil {
+			s.log.Warn("an old segment stays until it is collected", "pack", old, "err", err)
+		}
+		// If an image still has it: unknown to the index, a crash leaves it to the next open.
+		rows = append(rows, row{key: packKey(old)})
+	}
+	s.index(func(k *keyDB) error { return k.update(rows) })
+}
+
+// withoutWorkingSet gives the next generation of a root, without text, runs and segment.
+func (r *root) withoutWorkingSet() *root {
+	next := &root{manifest: r.manifest, records: map[int][]byte{}}
+	next.Generation++
+	next.WorkingSet, next.SegmentBytes = nil, 0
+	next.Files = map[string]int64{}
+	next.FileParts = map[string]fileParts{}
+	// The parts that the root itself has move up.
+	for _, name := range sortedKeys(r.FileParts) {
+		if name == fileWorkingSet {
+			continue
+		}
+		p := r.FileParts[name]
+		p.Parts = slices.Clone(p.Parts)
+		for i, ref := range p.Parts {
+			if ref>>24 == rootNumber {
+				n := len(next.records)
+				next.records[n] = r.records[int(pack.Ref(ref).Slot())]
+				p.Parts[i] = uint64(pack.MakeRef(rootNumber, uint32(n)))
+			}
+		}
+		next.FileParts[name] = p
+		if size, ok := r.Files[name]; ok {
+			next.Files[name] = size
+		}
+	}
+	top := *r.top
+	top.packs = slices.DeleteFunc(slices.Clone(top.packs), func(n uint64) bool { return n == top.segment })
+	top.segment = 0
+	next.top = &top
+	return next
+}
+
+// setWorkingSetText puts the file working-set into a root.
+func (r *root) setWorkingSetText(h *pack.Hasher, text []byte) error {
+	if len(text) == 0 {
+		return nil
+	}
+	w := &fileWriter{root: r, hasher: h}
+	return w.add(fileWorkingSet, bytes.NewReader(text), true)
+}
