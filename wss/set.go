@@ -69,17 +69,29 @@ type Set struct {
 }
 
 // Pages is the number of distinct pages in the set, whatever the source.
-func (s *Set) Pages() uint64 {
-	var n, next uint64
-	for _, i := range s.order(func(a, b *Run) int { return cmp.Compare(a.GFN, b.GFN) }) {
-		r := s.Runs[i]
-		if r.End() <= next {
-			continue
-		}
-		n += r.End() - max(r.GFN, next)
-		next = r.End()
+func (s *Set) Pages() (n uint64) {
+	for _, count := range s.ascending() {
+		n += count
 	}
 	return n
+}
+
+// ascending goes through the pages in ascending order as (first gfn, count), each page once.
+func (s *Set) ascending() iter.Seq2[uint64, uint64] {
+	return func(yield func(uint64, uint64) bool) {
+		var next uint64
+		for _, i := range s.order(func(a, b *Run) int { return cmp.Compare(a.GFN, b.GFN) }) {
+			r := s.Runs[i]
+			first := max(r.GFN, next)
+			if r.End() <= first {
+				continue
+			}
+			if !yield(first, r.End()-first) {
+				return
+			}
+			next = r.End()
+		}
+	}
 }
 
 // Bytes is the guest memory in the set.
@@ -101,10 +113,13 @@ func (s *Set) Sources() []Source {
 // names again is left out there. The set must be valid.
 func (s *Set) GFNs() iter.Seq[uint64] {
 	return func(yield func(uint64) bool) {
-		seen := NewBitmap(s.ImagePages)
+		var seen *Bitmap // nil: one source, which names each page once
+		if len(s.Sources()) > 1 {
+			seen = NewBitmap(s.ImagePages)
+		}
 		for _, r := range s.Runs {
 			for gfn := r.GFN; gfn < r.End(); gfn++ {
-				if seen.Set(gfn) && !yield(gfn) {
+				if (seen == nil || seen.Set(gfn)) && !yield(gfn) {
 					return
 				}
 			}
