@@ -158,6 +158,9 @@ var clientOps = map[string]func(c *client, r *request, res *response) error{
 		res.N = int64(st.Cache)
 		return err
 	},
+	"evict": func(_ *client, r *request, _ *response) error {
+		return unix.Fadvise(r.FD, 0, 0, unix.FADV_DONTNEED)
+	},
 	"pread": func(_ *client, r *request, res *response) error {
 		buf := make([]byte, r.Len)
 		n, err := unix.Pread(r.FD, buf, r.Off)
@@ -282,7 +285,8 @@ const opTimeout = 30 * time.Second
 // startClient starts a client; abort frees it when it hangs in the mount.
 func startClient(t testing.TB, abort func(), attr *syscall.SysProcAttr) *proc {
 	t.Helper()
-	cmd := selfCommand("client")
+	// A goroutine in a page fault holds its processor, and a collection would wait for it.
+	cmd := selfCommand("client", "GOMAXPROCS=32", "GOGC=off")
 	cmd.SysProcAttr = attr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {

@@ -9,7 +9,8 @@ import (
 type Counters struct {
 	// Opens are opens of memory, those by the residency prober not among them.
 	Opens uint64 `json:"opens"`
-	// Prefetched pages were brought into the page cache while opens waited for them.
+	// Prefetched pages were brought into the page cache while opens waited for them, each counted
+	// once however often it was brought.
 	PrefetchedPages uint64 `json:"prefetched_pages"`
 	PrefetchedBytes uint64 `json:"prefetched_bytes"`
 	// PrefetchSeconds is how long opens waited for prefetches, each prefetch counted once.

@@ -46,6 +46,8 @@ type session struct {
 	resident *bitmap
 	// touched are the pages that were read on demand.
 	touched *bitmap
+	// brought are the pages that opens waited for: brought again, a page counts once.
+	brought *bitmap
 	// stalls are the times in which a READ of this file was outstanding; nil for the image's own
 	// file, whose READs are in the epoch's log like everyone's.
 	stalls *wss.StallLog
@@ -72,7 +74,7 @@ func newMemory(e *entry, nodeID uint64, clone string) *memory {
 }
 
 func (m *memory) newSession() *session {
-	s := &session{resident: newBitmap(m.pages), touched: newBitmap(m.pages)}
+	s := &session{resident: newBitmap(m.pages), touched: newBitmap(m.pages), brought: newBitmap(m.pages)}
 	if m.clone != "" {
 		s.stalls = wss.NewStallLog(time.Now())
 	}

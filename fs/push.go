@@ -23,12 +23,12 @@ type pushError struct{ status fuse.Status }
 func (e *pushError) Error() string { return fmt.Sprintf("push into the page cache: %v", e.status) }
 
 // push puts the pages of p that are wanted into the page cache, one notification for each run of
-// neighbouring pages, and returns how many pages went.
+// neighbouring pages, and tells pushed of each.
 //
 // It waits for READs: a page whose READ comes in between the look at inflight and the notification
 // is locked until that READ is answered. Hence the rule that this is called with no lock held that
 // a READ could want, and never by a READ; of m.gate only drops take the other side.
-func (s *Server) push(m *memory, sess *session, p *Piece) (pushed int, err error) {
+func (s *Server) push(m *memory, sess *session, p *Piece, pushed func(first, n uint64)) error {
 	for i := 0; i < len(p.GFNs); {
 		first := p.GFNs[i]
 		if !m.wants(sess, first) {
@@ -41,12 +41,12 @@ func (s *Server) push(m *memory, sess *session, p *Piece) (pushed int, err error
 			n++
 		}
 		if err := s.store1(m, sess, first, p.Pages[i*PageSize:(i+n)*PageSize]); err != nil {
-			return pushed, err
+			return err
 		}
-		pushed += n
+		pushed(first, uint64(n))
 		i += n
 	}
-	return pushed, nil
+	return nil
 }
 
 // store1 sends one run to the kernel.
@@ -68,18 +68,16 @@ func (s *Server) store1(m *memory, sess *session, first uint64, data []byte) err
 
 // pushPiece pushes a piece of a restore and counts it.
 func (s *Server) pushPiece(f *flight, p *Piece) error {
-	n, err := s.push(f.m, f.sess, p)
-	f.count(n)
-	return err
+	return s.push(f.m, f.sess, p, f.count)
 }
 
 // count adds pages that were pushed to those that opens waited for, or to the tail.
-func (f *flight) count(n int) {
+func (f *flight) count(first, n uint64) {
 	f.bytes.Add(int64(n) * PageSize)
 	if f.tail.Load() {
-		f.sess.tail.Add(uint64(n))
+		f.sess.tail.Add(n)
 	} else {
-		f.sess.prefetched.Add(uint64(n))
+		f.sess.prefetched.Add(uint64(f.sess.brought.addRange(first, n)))
 	}
 }
 

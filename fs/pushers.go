@@ -154,11 +154,7 @@ func (p *pushers) push(j job, piece *Piece) error {
 		return errStale
 	}
 	j.epoch.spoil(now)
-	n, err := p.srv.push(j.m, j.sess, piece)
-	if n > 0 {
-		j.sess.pushed.Add(uint64(n))
-	}
-	return err
+	return p.srv.push(j.m, j.sess, piece, func(_, n uint64) { j.sess.pushed.Add(n) })
 }
 
 // grow makes a buffer of n bytes of *b, which keeps it for the next time.

@@ -1,7 +1,9 @@
 package fs
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"sync"
@@ -119,7 +121,7 @@ func (s *Server) fly(f *flight) {
 	switch {
 	case err == nil:
 		f.sess.restored.Store(int64(f.policy) + 1)
-	case f.ctx.Err() == nil:
+	case f.ctx.Err() == nil && !errors.Is(err, errStale):
 		// Not the open's failure: what is missing is read on demand, from another place.
 		f.sess.failed.Add(1)
 		s.complain(m.e, "prefetch", err)
@@ -137,41 +139,40 @@ func (s *Server) bring(f *flight) error {
 	return s.pushFeed(f, f.h.mem.WorkingSetFeed())
 }
 
-// pushFeed has the workers read, decode and push the pieces of a feed, nearly in their order.
+// pushFeed has the workers read, decode and push the pieces of a feed, nearly in their order. The
+// first failure ends it.
 func (s *Server) pushFeed(f *flight, feed Feed) error {
-	n := feed.Len()
 	var next atomic.Int64
-	work := func() error {
-		p := s.pieces.get()
-		defer s.pieces.put(p)
-		for {
-			i := int(next.Add(1) - 1)
-			if i >= n {
-				return nil
+	var failed atomic.Bool
+	errs := make([]error, s.opts.Workers)
+	var wg sync.WaitGroup
+	for w := range errs {
+		wg.Go(func() {
+			p := s.pieces.get()
+			defer s.pieces.put(p)
+			for n := feed.Len(); errs[w] == nil && !failed.Load(); {
+				i := int(next.Add(1) - 1)
+				if i >= n {
+					return
+				}
+				errs[w] = s.pushNext(f, feed, i, p)
 			}
-			if err := s.turn(f); err != nil {
-				return err
-			}
-			if err := feed.Read(f.ctx, i, p); err != nil {
-				return fmt.Errorf("piece %d of %d: %w", i, n, err)
-			}
-			if err := s.pushPiece(f, p); err != nil {
-				return err
-			}
-		}
+			failed.Store(true)
+		})
 	}
-	errs := make(chan error, s.opts.Workers)
-	for range s.opts.Workers {
-		go func() { errs <- work() }()
+	wg.Wait()
+	return cmp.Or(errs...)
+}
+
+// pushNext brings piece i of a feed.
+func (s *Server) pushNext(f *flight, feed Feed, i int, p *Piece) error {
+	if err := s.turn(f); err != nil {
+		return err
 	}
-	var first error
-	for range s.opts.Workers {
-		if err := <-errs; err != nil && first == nil {
-			first = err
-			f.cancel()
-		}
+	if err := feed.Read(f.ctx, i, p); err != nil {
+		return fmt.Errorf("piece %d of %d: %w", i, feed.Len(), err)
 	}
-	return first
+	return s.pushPiece(f, p)
 }
 
 // turn is called before each piece: it ends the wait of the opens when a cap is reached, and the

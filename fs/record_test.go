@@ -1,0 +1,196 @@
+package fs
+
+import (
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/thawfs/thaw/wss"
+)
+
+func gfnsOf(s *wss.Set) []uint64 { return slices.Collect(s.GFNs()) }
+
+// The reads of a lazy restore are a working set, exact to the page and in their order, clones
+// included.
+func TestRecord(t *testing.T) {
+	x := spec{Name: "a", Pages: 1000, Seed: 1, Trace: true}
+	b := mounted(t, newFakeStore(x), Options{RecordWindow: time.Hour})
+	c := b.client()
+	if _, err := b.Record(t.Context(), "a"); !errors.Is(err, ErrNothing) {
+		t.Errorf("before any open: %v", err)
+	}
+	if _, err := b.Record(t.Context(), "nobody"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("of nobody: %v", err)
+	}
+	m := c.mapFile(c.open(b.path("a/memory"), unix.O_RDONLY), x.Pages)
+	first := append(scattered(500, 7), upTo(100)...) // a stream among them: not pushed ahead of
+	c.do(request{Op: "touch", Map: m, GFNs: first, Spec: &x})
+	m = c.mapFile(c.open(b.path("a/clones/y/memory"), unix.O_RDWR), x.Pages)
+	c.do(request{Op: "touch", Map: m, GFNs: []uint64{900, 3, 901}, Spec: &x})
+	set, err := b.Record(t.Context(), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []uint64
+	seen := map[uint64]bool{}
+	for _, gfn := range append(first, 900, 3, 901) {
+		if !seen[gfn] {
+			want = append(want, gfn)
+		}
+		seen[gfn] = true
+	}
+	if d := cmp.Diff(want, gfnsOf(set)); d != "" {
+		t.Error(d)
+	}
+	if err := set.Validate(x.Pages); err != nil {
+		t.Error(err)
+	}
+	if st := b.stats("a", ""); !st.Recording || st.PushedPages != 0 {
+		t.Errorf("%+v", st)
+	}
+}
+
+// A record of an image that was prefetched is refused; begun anew, it is exact, whatever the policy.
+func TestRecordAnew(t *testing.T) {
+	x := wsSpec()
+	x.Trace = true
+	b := mounted(t, newFakeStore(x), Options{Policy: PolicyEager, RecordWindow: time.Hour})
+	c := b.client()
+	m := c.mapFile(c.open(b.path("a/memory"), unix.O_RDONLY), x.Pages)
+	c.do(request{Op: "touch", Map: m, GFNs: []uint64{1}, Spec: &x})
+	if _, err := b.Record(t.Context(), "a"); !errors.Is(err, ErrNotCold) {
+		t.Errorf("after a prefetch: %v", err)
+	}
+	if err := b.StartRecord(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	m = c.mapFile(c.open(b.path("a/memory"), unix.O_RDONLY), x.Pages)
+	want := scattered(x.Pages, 13)
+	c.do(request{Op: "touch", Map: m, GFNs: want, Spec: &x})
+	set, err := b.Record(t.Context(), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(want, gfnsOf(set)); d != "" {
+		t.Error(d)
+	}
+}
+
+// After the window nothing is recorded, and pushing begins.
+func TestRecordWindow(t *testing.T) {
+	x := spec{Name: "a", Pages: 4096, Seed: 1, Trace: true}
+	b := mounted(t, newFakeStore(x), Options{RecordWindow: 50 * time.Millisecond})
+	c := b.client()
+	m := c.mapFile(c.open(b.path("a/memory"), unix.O_RDONLY), x.Pages)
+	c.do(request{Op: "touch", Map: m, GFNs: []uint64{5}, Spec: &x})
+	eventually(t, "the window is over", func() bool { return !b.stats("a", "").Recording })
+	c.do(request{Op: "touch", Map: m, GFNs: []uint64{100}, Spec: &x})
+	set, err := b.Record(t.Context(), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]uint64{5}, gfnsOf(set)); d != "" && len(gfnsOf(set)) > 0 {
+		t.Error(d)
+	}
+	eventually(t, "the block of page 100 is pushed", func() bool {
+		return b.stats("a", "").PushedPages == 15
+	})
+}
+
+// Demanded pages bring the block they were stored in; so do zero pages their zero neighbours.
+func TestLocality(t *testing.T) {
+	x := spec{Name: "a", Pages: 4096, Seed: 1, Trace: true, ZeroEvery: 2, WS: [][2]uint64{{0, 1}}}
+	b := mounted(t, newFakeStore(x), Options{Policy: PolicyLazy})
+	c := b.client()
+	m := c.mapFile(c.open(b.path("a/memory"), unix.O_RDONLY), x.Pages)
+	c.do(request{Op: "touch", Map: m, GFNs: []uint64{5}, Spec: &x})
+	eventually(t, "15 neighbours", func() bool { return b.stats("a", "").PushedPages == 15 })
+	c.do(request{Op: "touch", Map: m, GFNs: []uint64{5 + 256, 5 + 15*256}, Spec: &x})
+	if st := b.stats("a", ""); st.LazyPages != 1 {
+		t.Errorf("%d lazy pages, want 1", st.LazyPages)
+	}
+	c.do(request{Op: "touch", Map: m, GFNs: []uint64{34}, Spec: &x})
+	eventually(t, "7 zero pages", func() bool { return b.stats("a", "").PushedPages == 15+7 })
+	c.do(request{Op: "touch", Map: m, GFNs: []uint64{32, 36, 38, 40, 42, 44, 46}, Spec: &x})
+	if st := b.stats("a", ""); st.LazyPages != 2 {
+		t.Errorf("%d lazy pages, want 2", st.LazyPages)
+	}
+	if _, err := b.Record(t.Context(), "a"); !errors.Is(err, ErrNotCold) {
+		t.Errorf("record: %v", err)
+	}
+}
+
+// Without a trace layout neighbours are not worth pushing.
+func TestNoLocality(t *testing.T) {
+	x := spec{Name: "a", Pages: 4096, Seed: 1, WS: [][2]uint64{{0, 1}}}
+	b := mounted(t, newFakeStore(x), Options{Policy: PolicyLazy})
+	c := b.client()
+	m := c.mapFile(c.open(b.path("a/memory"), unix.O_RDONLY), x.Pages)
+	c.do(request{Op: "touch", Map: m, GFNs: scattered(4096, 100), Spec: &x})
+	if st := b.stats("a", ""); st.PushedPages != 0 {
+		t.Errorf("%+v", st.Counters)
+	}
+	if _, err := b.Record(t.Context(), "a"); err != nil {
+		t.Errorf("record: %v", err)
+	}
+}
+
+// A sequential reader by single faults is pushed ahead of, and several are, each for itself.
+func TestStreamsOfFaults(t *testing.T) {
+	x := spec{Name: "a", Pages: 8192, Seed: 1, WS: [][2]uint64{{0, 1}}}
+	b := mounted(t, newFakeStore(x), Options{Policy: PolicyLazy})
+	c := b.client()
+	m := c.mapFile(c.open(b.path("a/memory"), unix.O_RDONLY), x.Pages)
+	var gfns []uint64
+	for i := range uint64(2048) {
+		for s := range uint64(4) {
+			gfns = append(gfns, s*2048+i)
+		}
+	}
+	c.do(request{Op: "touch", Map: m, GFNs: gfns, Spec: &x})
+	st := b.stats("a", "")
+	if st.PushedPages+st.LazyPages < 8192 || st.LazyPages > 4096 {
+		t.Errorf("%+v", st.Counters)
+	}
+}
+
+// Drop makes an image cold, a running machine's too.
+func TestDrop(t *testing.T) {
+	x := wsSpec()
+	b := mounted(t, newFakeStore(x), Options{})
+	c := b.client()
+	fd := c.open(b.path("a/memory"), unix.O_RDONLY)
+	m := c.mapFile(fd, x.Pages)
+	c.do(request{Op: "touch", Map: m, GFNs: upTo(100), Spec: &x})
+	c.do(request{Op: "poke", Map: m, Off: PageSize + 77, Value: 42})
+	clone := c.open(b.path("a/clones/x/memory"), unix.O_RDWR)
+	if err := b.Drop(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range []int{fd, clone} {
+		if got := c.do(request{Op: "cached", FD: fd}).N; got != 0 {
+			t.Errorf("%d pages in the page cache", got)
+		}
+	}
+	if st := b.stats("a", ""); st.Counters != (Counters{}) || st.StallSeconds != 0 {
+		t.Errorf("%+v", st)
+	}
+	if got := c.do(request{Op: "peek", Map: m, Off: PageSize + 77}).N; got != 42 {
+		t.Errorf("the machine's own copy is %d", got)
+	}
+	c.do(request{Op: "touch", Map: m, GFNs: scattered(x.Pages, 50), Spec: &x})
+	if st := b.stats("a", ""); st.LazyPages != 82 {
+		t.Errorf("%+v", st.Counters)
+	}
+	if err := b.Drop(t.Context(), "nobody"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("drop of nobody: %v", err)
+	}
+	c.open(b.path("a/memory"), unix.O_RDONLY)
+	if st := b.stats("a", ""); st.Prefetches != 1 {
+		t.Errorf("%+v", st.Counters)
+	}
+}
