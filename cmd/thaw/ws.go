@@ -14,6 +14,7 @@ import (
 // wsCommands lists the verbs of `thaw ws`.
 func wsCommands(a *app) []*cobra.Command {
 	return []*cobra.Command{
+		newWSShowCommand(a),
 		newWSRecordCommand(a),
 		newWSImportCommand(a),
 	}
