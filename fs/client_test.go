@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -174,6 +175,7 @@ var clientOps = map[string]func(c *client, r *request, res *response) error{
 		return err
 	},
 	"readall": (*client).readAll,
+	"faults":  (*client).faults,
 	"map": func(c *client, r *request, res *response) error {
 		b, err := unix.Mmap(r.FD, r.Off, r.Len, r.Prot, r.Flags)
 		if err != nil {
@@ -265,6 +267,37 @@ func (c *client) readAll(r *request, res *response) error {
 		}
 		off += int64(n)
 	}
+}
+
+// faults touches pages through a fresh mapping of FD, one byte each, pinned to CPU 0 as what it is
+// compared with, and returns the time of each.
+func (c *client) faults(r *request, res *response) error {
+	b, err := unix.Mmap(r.FD, 0, r.Len, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE)
+	if err != nil {
+		return err
+	}
+	defer unix.Munmap(b)
+	if err := unix.Madvise(b, unix.MADV_RANDOM); err != nil {
+		return err
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var all, one unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &all); err != nil {
+		return err
+	}
+	one.Set(0)
+	if err := unix.SchedSetaffinity(0, &one); err != nil {
+		return err
+	}
+	defer unix.SchedSetaffinity(0, &all)
+	res.NS = make([]int64, len(r.GFNs))
+	for i, gfn := range r.GFNs {
+		start := time.Now()
+		res.N += int64(b[gfn*PageSize])
+		res.NS[i] = int64(time.Since(start))
+	}
+	return nil
 }
 
 // A proc is a client process as its test sees it.

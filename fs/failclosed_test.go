@@ -190,3 +190,30 @@ func TestMountPoints(t *testing.T) {
 		t.Errorf("abort of what is no mount: %v", err)
 	}
 }
+
+// The control file system cuts a connection by the number that the table of mounts has.
+func TestAbortConnection(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: mount(2)")
+	}
+	ctl := t.TempDir()
+	if err := unix.Mount("fusectl", ctl, "fusectl", 0, ""); err != nil {
+		t.Skip("needs fusectl: ", err)
+	}
+	defer unix.Unmount(ctl, unix.MNT_DETACH)
+	x := spec{Name: "a", Pages: 100, Seed: 1}
+	r := startServer(t, remoteConfig{Dir: mountDir(t), Specs: []spec{x}, Hang: 50}, nil)
+	c := startClient(t, r.abort, nil)
+	fd := c.open(r.path("a/memory"), unix.O_RDONLY)
+	pread := c.start(request{Op: "pread", FD: fd, Off: 70 * PageSize, Len: PageSize})
+	m, err := findMount(r.dir)
+	if err != nil || m == nil {
+		t.Fatal(m, err)
+	}
+	if err := abortConnection(ctl, m.minor); err != nil {
+		t.Fatal(err)
+	}
+	if res := pread(); res.Err == "" {
+		t.Error("pread gives bytes")
+	}
+}

@@ -169,7 +169,7 @@ func Abort(path string) error {
 	if m == nil || m.fsType != fsType {
 		return &MountPointError{path, "nothing to abort", ErrNotMounted}
 	}
-	aborted := abortConnection(m.minor)
+	aborted := abortConnection(fusectl, m.minor)
 	if aborted != nil {
 		// The control file system may not be mounted; a forced unmount cuts the connection too,
 		// also when it then finds the mount busy.
@@ -185,7 +185,16 @@ func Abort(path string) error {
 	return nil
 }
 
-// abortConnection cuts a FUSE connection by its number.
-func abortConnection(minor uint32) error {
-	return os.WriteFile(fmt.Sprintf("/sys/fs/fuse/connections/%d/abort", minor), []byte("1"), 0)
+// fusectl is where the control file system of FUSE is mounted.
+const fusectl = "/sys/fs/fuse/connections"
+
+// abortConnection cuts a FUSE connection by its number, with the control file system on ctl.
+func abortConnection(ctl string, minor uint32) error {
+	name := filepath.Join(ctl, strconv.FormatUint(uint64(minor), 10), "abort")
+	f, err := os.OpenFile(name, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString("1")
+	return errors.Join(err, f.Close())
 }

@@ -7,23 +7,23 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// A nodeKind is what a node of the tree is.
+// A nodeKind is what a node of the tree is. The values go into node numbers: they are never changed.
 type nodeKind uint8
 
 const (
-	kindRoot nodeKind = iota
-	kindCheckpoint
-	kindMemory
-	kindFile       // state, working-set and whatever else the checkpoint holds, stored as it is
-	kindInfo       // info.json
-	kindStats      // stats.json
-	kindClones     // NAME/clones
-	kindClone      // NAME/clones/ID
-	kindCloneMem   // NAME/clones/ID/memory
-	kindCloneStats // NAME/clones/ID/stats.json
-	kindControl    // .thaw
-	kindMetrics    // .thaw/metrics
-	kindSocket     // .thaw/socket
+	kindRoot       nodeKind = iota
+	kindCheckpoint          // NAME
+	kindMemory              // NAME/memory
+	kindFile                // state, working-set and whatever else the checkpoint holds, stored as it is
+	kindInfo                // info.json
+	kindStats               // stats.json
+	kindClones              // NAME/clones
+	kindClone               // NAME/clones/ID
+	kindCloneMem            // NAME/clones/ID/memory
+	kindCloneStats          // NAME/clones/ID/stats.json
+	kindControl             // .thaw
+	kindMetrics             // .thaw/metrics
+	kindSocket              // .thaw/socket
 )
 
 // nodeID computes a node's number from what the node is: the same content has the same number in
