@@ -25,7 +25,11 @@ func (d *demo) save(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(run)) }()
 	socket := filepath.Join(run, "vm.sock")
-	c := newChild("machine", "vm", "run", d.o.guest, "--memory="+fmt.Sprint(int64(d.o.memory)), "--api="+socket)
+	args := []string{"vm", "run", d.o.guest, "--memory=" + fmt.Sprint(int64(d.o.memory)), "--api=" + socket}
+	for _, a := range d.o.args {
+		args = append(args, "--arg="+a)
+	}
+	c := newChild("machine", args...)
 	if err := c.start(); err != nil {
 		return err
 	}
@@ -110,6 +114,8 @@ func (d *demo) restoreMachine(ctx context.Context, dir string, asked time.Time) 
 	for _, n := range rep.Notes {
 		d.a.note("          note: %s", n)
 	}
+	// The counts were taken some milliseconds after the window, which is what they are stated for.
+	rep.Restore.Counts.Window = rep.Restore.Counts.Window.Round(100 * time.Millisecond)
 	return restoredMachine{
 		ready:    time.Duration(rep.Restore.FirstInstructionSeconds * float64(time.Second)),
 		counts:   *rep.Restore.Counts,

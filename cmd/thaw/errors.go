@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"syscall"
 
@@ -57,6 +58,7 @@ func classes() []class {
 		{as[*vmm.WrongByteError], exitcode.GuestFailed, "memory was not what the machine had written: this must never happen"},
 		{as[*vmm.StateError], exitcode.BadState, ""},
 		{as[*vmm.HostError], exitcode.Unsupported, ""},
+		{is(context.Canceled), exitcode.Interrupted, ""},
 		{is(control.ErrNoServer), exitcode.ServerGone, ""},
 	}
 }

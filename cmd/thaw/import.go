@@ -68,7 +68,7 @@ func runImport(ctx context.Context, a *app, store, path string, o importOptions)
 	if err != nil {
 		return exitcode.With(exitcode.Usage, err)
 	}
-	if _, err := index.OpenSource(abs); err != nil {
+	if _, err := openSource(abs); err != nil {
 		return fmt.Errorf("import %s: %w", path, err)
 	}
 	var reply importReply

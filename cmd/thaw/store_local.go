@@ -26,7 +26,7 @@ type localStore struct {
 var _ storeAPI = (*localStore)(nil)
 
 func (s *localStore) Import(ctx context.Context, r importRequest, p progressFunc) (importReply, error) {
-	src, err := index.OpenSource(r.Path)
+	src, err := openSource(r.Path)
 	if err != nil {
 		return importReply{}, err
 	}
@@ -46,6 +46,16 @@ func (s *localStore) Import(ctx context.Context, r importRequest, p progressFunc
 	}
 	cp, stats, err := s.store.Import(ctx, src, o)
 	return importReply{cp, stats}, err
+}
+
+// openSource is index.OpenSource; a path that cannot be looked at holds no image.
+func openSource(path string) (index.Source, error) {
+	src, err := index.OpenSource(path)
+	if as[*os.PathError](err) && !as[*index.ImageError](err) {
+		err = exitcode.WithHint(exitcode.NotImage, err,
+			"give a checkpoint directory, or a file that is the whole memory of a machine")
+	}
+	return src, err
 }
 
 // hotRuns reads the working set at path, which must fit the image at memory.

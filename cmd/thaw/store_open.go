@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"time"
 
@@ -32,8 +33,7 @@ func (a *app) openStore(ctx context.Context, dir string, o index.OpenOptions) (s
 			return nil, exitcode.WithHint(exitcode.Locked,
 				fmt.Errorf("ask the server of store %s: %w", dir, err), "is it another user's?")
 		}
-		o.Log = a.log
-		store, err := index.Open(ctx, dir, o)
+		store, err := openOrCreate(ctx, dir, o, a.log)
 		if err == nil {
 			return &localStore{store: store, log: a.log}, nil
 		}
@@ -49,6 +49,16 @@ func (a *app) openStore(ctx context.Context, dir string, o index.OpenOptions) (s
 		case <-time.After(lockRetry):
 		}
 	}
+}
+
+// openOrCreate opens the store in dir; with o.Create it makes one where there is none.
+func openOrCreate(ctx context.Context, dir string, o index.OpenOptions, log *slog.Logger) (*index.Store, error) {
+	store, err := index.Open(ctx, dir, index.OpenOptions{Log: log})
+	if !o.Create || !errors.Is(err, index.ErrNotStore) {
+		return store, err
+	}
+	o.Log = log
+	return index.Open(ctx, dir, o)
 }
 
 // withStore opens a store that exists, does something with it and closes it.
