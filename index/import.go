@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -120,21 +119,27 @@ type importer struct {
 	progress *meter
 }
 
-func newImporter(ctx context.Context, s *Store, src Source, o ImportOptions) (im *importer, err error) {
-	im = &importer{s: s, o: o, src: src, hotRefs: map[uint64]uint64{}}
+func newImporter(ctx context.Context, s *Store, src Source, o ImportOptions) (*importer, error) {
+	im := &importer{s: s, o: o, src: src, hotRefs: map[uint64]uint64{}}
+	var err error
 	if im.mem, err = openMemory(src.Memory); err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			im.close()
-		}
-	}()
-	if im.extents, err = im.mem.extents(); err != nil {
+	if err := im.prepare(ctx); err != nil {
+		im.close()
 		return nil, err
 	}
-	if im.hot, err = cleanRuns(o.Hot, im.mem.pages); err != nil {
-		return nil, err
+	return im, nil
+}
+
+// prepare finds out what there is to read, and what to share it with.
+func (im *importer) prepare(ctx context.Context) (err error) {
+	s := im.s
+	if im.extents, err = im.mem.extents(); err != nil {
+		return err
+	}
+	if im.hot, err = cleanRuns(im.o.Hot, im.mem.pages); err != nil {
+		return err
 	}
 	if len(im.hot) > 0 {
 		im.hotSet = &gfnSet{}
@@ -142,12 +147,12 @@ func newImporter(ctx context.Context, s *Store, src Source, o ImportOptions) (im
 	}
 	im.stats.MemoryBytes = int64(im.mem.pages) * PageSize
 	im.stats.ReadBytes = int64(countPages(im.extents)) * PageSize
-	im.progress = newMeter(o.Progress, "import", "bytes", im.stats.ReadBytes)
+	im.progress = newMeter(im.o.Progress, "import", "bytes", im.stats.ReadBytes)
 
 	hashes := newHashCache(ctx, s.packs, s.log)
 	im.dedup = &dedup{hashes: hashes, fresh: map[pack.Hash]uint64{}, keys: s.keys}
 	if im.parent, err = s.findParent(ctx, im, hashes); err != nil {
-		return nil, err
+		return err
 	}
 	var tree *parentTree
 	if im.parent != nil {
@@ -158,7 +163,7 @@ func newImporter(ctx context.Context, s *Store, src Source, o ImportOptions) (im
 		im.dedup.view = s.keys.lookups()
 	}
 	im.tree = newTreeWriter(im.mem.pages, pack.NewHasher(s.key), im.findNode(ctx), tree)
-	return im, nil
+	return nil
 }
 
 func (im *importer) close() {
@@ -275,143 +280,4 @@ func (r *root) id(h *pack.Hasher) string {
 	}
 	sum := h.Sum([]byte(b.String()))
 	return hex.EncodeToString(sum[:])
-}
-
-// pages reads the image and stores what is new of it.
-func (im *importer) pages(g *group) error {
-	h := newOrdered(g, runtime.GOMAXPROCS(0), 4*runtime.GOMAXPROCS(0), func() func(*chunkJob) error {
-		hasher := pack.NewHasher(im.s.key)
-		return func(j *chunkJob) error {
-			skip := im.hotSet
-			if j.hot {
-				skip = nil
-			}
-			return j.fill(im.mem, hasher, skip)
-		}
-	})
-	g.run(func() error {
-		defer h.end()
-		return im.cut(h)
-	})
-	wasHot := len(im.hot) > 0
-	for {
-		j, ok, err := h.receive()
-		if err != nil {
-			return err
-		}
-		if !ok {
-			return im.endLeaf()
-		}
-		if wasHot && !j.hot {
-			// Blocks do not mix what was used together with what was not.
-			if err := im.packer.flush(); err != nil {
-				return err
-			}
-		}
-		wasHot = j.hot
-		if err := im.chunk(j.chunk, j.hot); err != nil {
-			return err
-		}
-		if len(im.dedup.fresh) > maxFresh {
-			if err := im.settle(); err != nil {
-				return err
-			}
-		}
-	}
-}
-
-// chunkJob is a chunk, of the working set or of the rest.
-type chunkJob struct {
-	*chunk
-	hot bool
-}
-
-// cut sends the image on its way: the working set, then everything by guest frame number.
-func (im *importer) cut(h *ordered[*chunkJob]) error {
-	for _, part := range []struct {
-		runs []Run
-		hot  bool
-	}{{im.hot, true}, {im.extents, false}} {
-		k := chunker{pool: &im.pool, emit: func(c *chunk) error {
-			return h.submit(&chunkJob{c, part.hot})
-		}}
-		for _, r := range part.runs {
-			if err := k.run(r); err != nil {
-				return err
-			}
-		}
-		if err := k.flush(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// chunk takes the pages of a chunk in their order.
-func (im *importer) chunk(c *chunk, hot bool) error {
-	for i, gfn := range c.gfns {
-		var ref uint64
-		var err error
-		switch c.kinds[i] {
-		case pageSkip:
-			ref = im.hotRefs[gfn]
-		case pageData:
-			if ref, err = im.page(c, i); err != nil {
-				return err
-			}
-		}
-		if hot {
-			if ref != 0 {
-				im.hotRefs[gfn] = ref
-			}
-			continue
-		}
-		if err := im.place(gfn, ref); err != nil {
-			return err
-		}
-	}
-	if !hot {
-		im.progress.add(int64(len(c.gfns)) * PageSize)
-	}
-	c.release()
-	return nil
-}
-
-// page finds or stores a page that is not zero.
-func (im *importer) page(c *chunk, i int) (ref uint64, err error) {
-	ref, err = im.dedup.find(c.gfns[i], c.hashes[i])
-	if err != nil {
-		return 0, err
-	}
-	if ref != 0 {
-		im.stats.DupPages++
-		return ref, nil
-	}
-	if ref, err = im.packer.add(c, i); err != nil {
-		return 0, err
-	}
-	im.stats.NewPages++
-	im.dedup.add(c.hashes[i], ref)
-	return ref, nil
-}
-
-// place puts a ref into the page map. gfns ascend.
-func (im *importer) place(gfn, ref uint64) error {
-	if n := gfn / LeafPages; n != im.leafNo {
-		if err := im.endLeaf(); err != nil {
-			return err
-		}
-		im.leafNo = n
-	}
-	im.leaf[gfn%LeafPages] = ref
-	if ref != 0 {
-		im.dataPages++
-	}
-	return nil
-}
-
-func (im *importer) endLeaf() error {
-	err := im.tree.add(im.leafNo, &im.leaf)
-	im.leaf = leaf{}
-	return err
 }

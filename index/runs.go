@@ -52,7 +52,8 @@ func parseRuns(b []byte) ([]Run, error) {
 }
 
 // cleanRuns gives runs without the pages that an earlier run has already, so that every page is in
-// there once, at its first touch. Runs outside of an image of so many pages are an error.
+// there once, at its first touch, and makes one run of those that follow one another. Runs outside
+// of an image of so many pages are an error.
 func cleanRuns(runs []Run, pages uint64) ([]Run, error) {
 	var out []Run
 	var seen gfnSet
@@ -65,7 +66,7 @@ func cleanRuns(runs []Run, pages uint64) ([]Run, error) {
 			if !seen.add(gfn) {
 				continue
 			}
-			if last := len(out) - 1; last >= 0 && out[last].GFN+out[last].Count == gfn && gfn != r.GFN {
+			if last := len(out) - 1; last >= 0 && out[last].GFN+out[last].Count == gfn {
 				out[last].Count++
 			} else {
 				out = append(out, Run{GFN: gfn, Count: 1})

@@ -80,6 +80,9 @@ func readStoreFile(dir string) (*storeFile, error) {
 
 // createStore makes a store in a missing or empty directory. A store that is there stays as it is.
 func createStore(dir string, p Profile) error {
+	if _, err := os.Lstat(filepath.Join(dir, storeFileName)); err == nil {
+		return nil
+	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("create store: %w", err)
 	}
@@ -89,8 +92,6 @@ func createStore(dir string, p Profile) error {
 	}
 	for _, e := range entries {
 		switch e.Name() {
-		case storeFileName:
-			return nil
 		case packsDirName, rootsDirName, lockFileName, storeFileName + ".tmp":
 			// A creation that was interrupted: begun again.
 		default:

@@ -1,0 +1,5 @@
+package index
+
+const crashDirEnv = "THAW_TEST_CRASH_DIR"
+
+func crashMain(string) int { return 0 }

@@ -1,0 +1,308 @@
+package index
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/thawfs/thaw/index/blob"
+)
+
+// The model of a store is a map. Whatever is done to both, they must say the same.
+
+type modelCheckpoint struct {
+	img   testImage
+	files map[string][]byte
+	hot   []Run // clean
+}
+
+type model struct {
+	t     *testing.T
+	r     *rand.Rand
+	dir   string
+	blobs blob.Store // nil: in dir
+	s     *Store
+	m     map[string]*modelCheckpoint
+	open  []openModel
+	n     int // names given out
+}
+
+// openModel is an image that stays open while other things happen.
+type openModel struct {
+	name string
+	m    *Image
+	want *modelCheckpoint
+}
+
+func newModel(t *testing.T, seed uint64, blobs blob.Store) *model {
+	m := &model{
+		t: t, r: rand.New(rand.NewPCG(seed, 5)), dir: t.TempDir() + "/store", blobs: blobs,
+		m: map[string]*modelCheckpoint{},
+	}
+	m.reopen()
+	return m
+}
+
+func (m *model) reopen() {
+	m.closeImages()
+	if m.s != nil {
+		if err := m.s.Close(); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+	m.s = openTest(m.t, m.dir, m.blobs)
+}
+
+func (m *model) closeImages() {
+	for _, o := range m.open {
+		sameImage(m.t, o.m, o.want.img.bytes())
+		sameWorkingSet(m.t, o.m, o.want.img.bytes(), o.want.hot)
+		if err := o.m.Close(); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+	m.open = nil
+}
+
+func (m *model) name() string {
+	names := sortedKeys(m.m)
+	if len(names) == 0 {
+		return "none"
+	}
+	return names[m.r.IntN(len(names))]
+}
+
+func (m *model) isOpen(name string) bool {
+	for _, o := range m.open {
+		if o.name == name {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *model) hot(pages int) []Run {
+	var runs []Run
+	for range m.r.IntN(12) {
+		first := m.r.IntN(pages)
+		runs = append(runs, Run{uint64(first), uint64(1 + m.r.IntN(min(40, pages-first)))})
+	}
+	return runs
+}
+
+func (m *model) newCheckpoint() *modelCheckpoint {
+	c := &modelCheckpoint{files: map[string][]byte{}}
+	if from := m.m[m.name()]; from != nil && m.r.IntN(3) > 0 {
+		c.img = from.img.change(m.r, m.r.IntN(30))
+	} else {
+		c.img = randomImage(m.r, 1+m.r.IntN(1200))
+	}
+	if m.r.IntN(2) == 0 {
+		state := make([]byte, m.r.IntN(2*filePartSize))
+		for i := range state {
+			state[i] = byte(m.r.IntN(4))
+		}
+		c.files["state"] = state
+	}
+	if m.r.IntN(3) == 0 {
+		c.files["info.json"] = fmt.Appendf(nil, "{\"n\": %d}", m.n)
+	}
+	return c
+}
+
+func (m *model) doImport() {
+	m.n++
+	name := fmt.Sprintf("c%d", m.n)
+	c := m.newCheckpoint()
+	hot := m.hot(len(c.img))
+	if m.r.IntN(2) == 0 {
+		hot = nil
+	}
+	c.hot, _ = cleanRuns(hot, uint64(len(c.img)))
+	if hot != nil {
+		c.files["working-set"] = []byte("set of " + name)
+	}
+	mustImport(m.t, m.s, name, writeSource(m.t, c.img.bytes(), c.files), hot)
+	m.m[name] = c
+}
+
+func (m *model) doRemove() {
+	name := m.name()
+	err := m.s.Remove(context.Background(), name)
+	switch {
+	case m.m[name] == nil:
+		if !errors.Is(err, ErrNotFound) {
+			m.t.Fatalf("remove %s: %v", name, err)
+		}
+	case m.isOpen(name):
+		if !errors.Is(err, ErrInUse) {
+			m.t.Fatalf("remove %s: %v", name, err)
+		}
+	case err != nil:
+		m.t.Fatal(err)
+	default:
+		delete(m.m, name)
+	}
+}
+
+func (m *model) doSetWorkingSet() {
+	name := m.name()
+	c := m.m[name]
+	if c == nil {
+		return
+	}
+	hot := m.hot(len(c.img))
+	text := fmt.Appendf(nil, "another set %d", m.r.Uint64())
+	if len(hot) == 0 {
+		text = nil
+	}
+	before := m.checkpoint(name)
+	after, err := m.s.SetWorkingSet(context.Background(), name, text, hot)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	if after.ID != before.ID || after.Generation != before.Generation+1 {
+		m.t.Fatalf("%+v became %+v", before, after)
+	}
+	next := &modelCheckpoint{img: c.img, files: map[string][]byte{}}
+	for f, b := range c.files {
+		next.files[f] = b
+	}
+	delete(next.files, "working-set")
+	if text != nil {
+		next.files["working-set"] = text
+	}
+	next.hot, _ = cleanRuns(hot, uint64(len(c.img)))
+	m.m[name] = next
+}
+
+func (m *model) checkpoint(name string) Checkpoint {
+	list, err := m.s.List(context.Background())
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	for _, c := range list {
+		if c.Name == name {
+			return c
+		}
+	}
+	m.t.Fatalf("%s is not listed", name)
+	return Checkpoint{}
+}
+
+func (m *model) doGC() {
+	if _, err := m.s.GC(context.Background(), GCOptions{}); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+func (m *model) doOpen() {
+	name := m.name()
+	if c := m.m[name]; c != nil && len(m.open) < 4 {
+		m.open = append(m.open, openModel{name, openImage(m.t, m.s, name), c})
+	}
+}
+
+func (m *model) doLoseIndex() {
+	m.closeImages()
+	if err := m.s.Close(); err != nil {
+		m.t.Fatal(err)
+	}
+	m.s = nil
+	if err := os.RemoveAll(filepath.Join(m.dir, indexDirName)); err != nil {
+		m.t.Fatal(err)
+	}
+	m.reopen()
+}
+
+func (m *model) doRebuild() {
+	rep, err := m.s.Check(context.Background(), CheckOptions{Rebuild: true})
+	if err != nil || !rep.OK() || !rep.Rebuilt {
+		m.t.Fatalf("%+v, %v", rep, err)
+	}
+}
+
+// verify compares everything.
+func (m *model) verify() {
+	m.t.Helper()
+	list, err := m.s.List(context.Background())
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	var names []string
+	for _, c := range list {
+		names = append(names, c.Name)
+	}
+	if d := cmp.Diff(sortedKeys(m.m), names); d != "" {
+		m.t.Fatal(d)
+	}
+	for name, c := range m.m {
+		img := openImage(m.t, m.s, name)
+		want := c.img.bytes()
+		sameImage(m.t, img, want)
+		sameWorkingSet(m.t, img, want, c.hot)
+		img.Close()
+		for f, b := range c.files {
+			got, err := m.s.ReadFile(context.Background(), name, f)
+			if err != nil || !bytes.Equal(got, b) {
+				m.t.Fatalf("%s/%s: %v", name, f, err)
+			}
+		}
+	}
+	for _, o := range m.open {
+		sameImage(m.t, o.m, o.want.img.bytes())
+	}
+	checkClean(m.t, m.s, true)
+}
+
+func (m *model) step() {
+	switch n := m.r.IntN(20); {
+	case n < 7:
+		m.doImport()
+	case n < 10:
+		m.doRemove()
+	case n < 12:
+		m.doGC()
+	case n < 15:
+		m.doSetWorkingSet()
+	case n < 17:
+		m.doOpen()
+	case n < 18:
+		m.reopen()
+	case n < 19:
+		m.doLoseIndex()
+	default:
+		m.doRebuild()
+	}
+}
+
+func TestModel(t *testing.T) {
+	for seed := range uint64(6) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			m := newModel(t, seed, nil)
+			defer func() { m.s.Close() }()
+			for range 25 {
+				m.step()
+			}
+			m.verify()
+			m.reopen()
+			m.verify()
+			for _, name := range sortedKeys(m.m) {
+				if err := m.s.Remove(context.Background(), name); err != nil {
+					t.Fatal(err)
+				}
+			}
+			m.doGC()
+			if n := len(m.s.packs.numbers()); n != 0 {
+				t.Errorf("%d packs are left of an empty store", n)
+			}
+		})
+	}
+}
