@@ -14,6 +14,8 @@ type handle struct {
 	revision uint32
 	// trace is mem.TraceLayout.
 	trace bool
+	// ws is mem.WorkingSetFeed.
+	ws Feed
 	// users are pushers at work on it. Guarded by the entry's mu.
 	users int
 }
@@ -47,7 +49,9 @@ func (s *Server) imageLocked(e *entry) (*handle, error) {
 		return nil, fmt.Errorf("open image of %s: %d bytes, the checkpoint says %d",
 			e.name, mem.Size(), c.MemoryBytes)
 	}
-	h := &handle{mem: mem, revision: c.Revision, trace: mem.TraceLayout()}
+	h := &handle{
+		mem: mem, revision: c.Revision, trace: mem.TraceLayout(), ws: mem.WorkingSetFeed(),
+	}
 	e.img.Store(h)
 	if cur != nil {
 		e.handles = append(e.handles, cur)

@@ -57,7 +57,7 @@ func (s *Server) restore(m *memory, h *handle) *flight {
 	now := time.Now()
 	ep := m.e.epoch.Load()
 	policy := Policy(s.policy.Load())
-	if policy == PolicyWorkingSet && h.mem.WorkingSetFeed().Len() == 0 {
+	if policy == PolicyWorkingSet && h.ws.Len() == 0 {
 		policy = PolicyLazy
 	}
 	if policy == PolicyLazy || ep.armed && ep.exclusive(now) {
@@ -136,7 +136,7 @@ func (s *Server) bring(f *flight) error {
 		}
 		return s.pushZeros(f)
 	}
-	return s.pushFeed(f, f.h.mem.WorkingSetFeed())
+	return s.pushFeed(f, f.h.ws)
 }
 
 // pushFeed has the workers read, decode and push the pieces of a feed, nearly in their order. The
