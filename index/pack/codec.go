@@ -95,11 +95,12 @@ func (d *Decoder) decode(c codec, dst, frame []byte) error {
 		copy(dst, src)
 		return nil
 	case codecZstd, codecFrame:
+		z := d.frames
 		if c == codecZstd {
 			putZstdPrefix(frame, len(dst), len(src))
-			src = frame
+			z, src = d.units, frame
 		}
-		out, err := d.zstd.DecodeAll(src, dst[:0:min(cap(dst), len(dst)+slack)])
+		out, err := z.DecodeAll(src, dst[:0:min(cap(dst), len(dst)+slack)])
 		if err != nil {
 			return err
 		}

@@ -11,23 +11,35 @@ import (
 // Decoder holds what readers share: decompressors and buffers. One serves all packs of a store, and
 // any number of goroutines.
 type Decoder struct {
-	zstd    *zstd.Decoder
+	// A zstd.Decoder is a fixed number of decompressors, and a caller waits for a free one. Units
+	// have more of them than there can be threads running, and do not share them with frames: a
+	// page that a machine waits for must not queue behind a megabyte that is prefetched.
+	units   *zstd.Decoder
+	frames  *zstd.Decoder
 	scratch sync.Pool // of *decoderScratch
 }
 
 // NewDecoder makes a Decoder. Close it after the last reader that uses it.
 func NewDecoder() (*Decoder, error) {
-	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(runtime.GOMAXPROCS(0)),
-		zstd.IgnoreChecksum(true), zstd.WithDecoderMaxMemory(maxRecord),
-		zstd.WithDecodeAllCapLimit(true))
-	if err != nil {
-		return nil, fmt.Errorf("make zstd decoder: %w", err)
+	d := &Decoder{}
+	for z, n := range map[**zstd.Decoder]int{
+		&d.units: 4 * runtime.GOMAXPROCS(0), &d.frames: runtime.GOMAXPROCS(0),
+	} {
+		var err error
+		*z, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(n), zstd.IgnoreChecksum(true),
+			zstd.WithDecoderMaxMemory(maxRecord), zstd.WithDecodeAllCapLimit(true))
+		if err != nil {
+			return nil, fmt.Errorf("make zstd decoder: %w", err)
+		}
 	}
-	return &Decoder{zstd: z}, nil
+	return d, nil
 }
 
 // Close gives up the decompressors.
-func (d *Decoder) Close() { d.zstd.Close() }
+func (d *Decoder) Close() {
+	d.units.Close()
+	d.frames.Close()
+}
 
 // decoderScratch is what one read needs.
 type decoderScratch struct {

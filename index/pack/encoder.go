@@ -17,8 +17,10 @@ const maxBlockPages = 1024
 // Encoder turns pages into units and frames. It may be used by many goroutines at once, and what it
 // gives depends on nothing but its arguments and profile.
 type Encoder struct {
-	tuning  tuning
-	scratch sync.Pool // of *encoderScratch
+	tuning tuning
+
+	mu   sync.Mutex
+	idle []*encoderScratch // guarded by mu; not a sync.Pool, for a compressor costs megabytes to make
 }
 
 // NewEncoder makes an Encoder.
@@ -37,8 +39,13 @@ type encoderScratch struct {
 	out   []byte
 }
 
+// get gives scratch memory that nobody else uses, until put.
 func (e *Encoder) get() (*encoderScratch, error) {
-	if s, ok := e.scratch.Get().(*encoderScratch); ok {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if n := len(e.idle); n > 0 {
+		s := e.idle[n-1]
+		e.idle = e.idle[:n-1]
 		return s, nil
 	}
 	unit, err := newZstdEncoder(e.tuning.level, 32<<10, true)
@@ -50,6 +57,12 @@ func (e *Encoder) get() (*encoderScratch, error) {
 		return nil, fmt.Errorf("make zstd encoder: %w", err)
 	}
 	return &encoderScratch{unit: unit, frame: frame}, nil
+}
+
+func (e *Encoder) put(s *encoderScratch) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.idle = append(e.idle, s)
 }
 
 // encodedUnit is one unit of an EncodedBlock: data[off:end].
@@ -89,7 +102,7 @@ func (e *Encoder) EncodeBlock(dst *EncodedBlock, pages [][]byte) error {
 	if err != nil {
 		return err
 	}
-	defer e.scratch.Put(s)
+	defer e.put(s)
 	dst.pages, dst.data, dst.units = len(pages), dst.data[:0], dst.units[:0]
 	for n := 1; len(pages) > 0; {
 		n = min(n, len(pages))

@@ -49,7 +49,7 @@ func (e *Encoder) EncodeFrame(dst *EncodedFrame, gfns []uint64, pages [][]byte) 
 	if err != nil {
 		return err
 	}
-	defer e.scratch.Put(s)
+	defer e.put(s)
 	dst.pages = len(pages)
 	dst.data = binary.LittleEndian.AppendUint32(dst.data[:0], uint32(len(list)))
 	dst.data = append(dst.data, list...)

@@ -69,7 +69,7 @@ func rewriteBlock(r *Reader, w *Writer, enc *Encoder, b int, hashes []Hash, keep
 	if err != nil {
 		return err
 	}
-	defer enc.scratch.Put(s)
+	defer enc.put(s)
 	for slot := first; slot < first+count; {
 		e := r.dir.slots[slot]
 		raw := pages[(slot-first)*PageSize:][:e.pages()*PageSize]

@@ -6,7 +6,7 @@ import (
 )
 
 // tuning is what a profile chooses. None of it is part of the format: a reader takes units of any
-// shape.
+// shape. The figures behind the choices are in the package documentation.
 type tuning struct {
 	codec      codec // of units
 	level      zstd.EncoderLevel
@@ -49,7 +49,9 @@ var tunings = [...]tuning{
 		frameCodec: codecFrame, frameLevel: zstd.SpeedDefault,
 	},
 	ProfileFast: {
-		codec: codecS2, level: zstd.SpeedFastest, s2: s2.EncodeBetter, limits: [3]int{1536, 1024, 512},
-		frameCodec: codecS2, frameLevel: zstd.SpeedFastest,
+		codec: codecS2, s2: s2.EncodeBetter, limits: [3]int{1024, 512, 0},
+		// Never used for units, but an encoder has to have a level.
+		level:      zstd.SpeedFastest,
+		frameCodec: codecFrame, frameLevel: zstd.SpeedFastest,
 	},
 }
