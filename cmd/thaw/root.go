@@ -35,6 +35,7 @@ func commands(a *app) []*cobra.Command {
 		newStatsCommand(a),
 		newWSCommand(a),
 		newBenchCommand(a),
+		newDoctorCommand(a),
 		newVMCommand(a),
 		newVersionCommand(a),
 		newGenerateCommand(a),

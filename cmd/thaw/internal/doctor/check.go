@@ -1,0 +1,81 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+)
+
+// Status is the outcome of a check.
+type Status string
+
+// The outcomes.
+const (
+	OK      Status = "ok"
+	Limited Status = "limited" // it is there, but not all of it
+	Missing Status = "missing"
+	Unknown Status = "unknown" // could not be found out
+)
+
+// Check is one thing that was looked at.
+type Check struct {
+	Name   string `json:"name"`
+	Status Status `json:"status"`
+	// Needed: no store can be mounted without it.
+	Needed bool `json:"needed"`
+	// Found says what there is, or why it is not.
+	Found string `json:"found"`
+	// Without says what thaw does without, where Status is not OK.
+	Without string `json:"without,omitempty"`
+	// Facts are the findings one by one, for programs.
+	Facts map[string]any `json:"facts,omitempty"`
+}
+
+// Report is all that was found.
+type Report struct {
+	// Usable: everything that is needed is there.
+	Usable bool    `json:"usable"`
+	Checks []Check `json:"checks"`
+}
+
+// Run makes all checks, in the order in which they are to be read.
+func Run(ctx context.Context) Report {
+	report := Report{Usable: true}
+	for _, check := range []func(context.Context) Check{
+		checkKernel, checkRights,
+		checkFuseDevice, checkFusermount, checkMount, checkFuseProtocol, checkFuseControl,
+		checkCachestat, checkPopulate,
+		checkKVM, checkUserfaultfd, checkPagemapScan,
+		checkTracepoint, checkPageIdle, checkMaxMaps,
+	} {
+		if ctx.Err() != nil {
+			break
+		}
+		c := check(ctx)
+		if c.Status == OK {
+			c.Without = ""
+		}
+		if c.Needed && c.Status == Missing {
+			report.Usable = false
+		}
+		report.Checks = append(report.Checks, c)
+	}
+	return report
+}
+
+// missing makes the result of a check that failed.
+func (c Check) missing(format string, args ...any) Check {
+	c.Status, c.Found = Missing, fmt.Sprintf(format, args...)
+	return c
+}
+
+// ok makes the result of a check that passed.
+func (c Check) ok(format string, args ...any) Check {
+	c.Status, c.Found = OK, fmt.Sprintf(format, args...)
+	return c
+}
+
+// limited makes the result of a check that found only a part.
+func (c Check) limited(format string, args ...any) Check {
+	c.Status, c.Found = Limited, fmt.Sprintf(format, args...)
+	return c
+}

@@ -1,0 +1,137 @@
+package doctor
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+func checkFuseDevice(context.Context) Check {
+	c := Check{Name: "fuse device", Needed: true, Without: "nothing can be mounted; import, export, " +
+		"check and the other commands on a store work"}
+	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		return c.missing("%v (modprobe fuse; a container must be given the device)", err)
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Rdev != unix.Mkdev(10, 229) {
+		return c.missing("/dev/fuse is not the device of FUSE (character device 10, 229)")
+	}
+	return c.ok("/dev/fuse opens")
+}
+
+func checkFusermount(context.Context) Check {
+	c := Check{Name: "fusermount3", Without: "only root can mount"}
+	path, err := fusermount()
+	if err != nil {
+		return c.missing("%v (package fuse3)", err)
+	}
+	c.Facts = map[string]any{"path": path, "user_allow_other": userAllowOther()}
+	if !userAllowOther() {
+		return c.ok("%s; no user_allow_other in /etc/fuse.conf, so a user's mount is that user's only", path)
+	}
+	return c.ok("%s; user_allow_other is set", path)
+}
+
+func fusermount() (string, error) {
+	path, err := exec.LookPath("fusermount3")
+	if err != nil {
+		if other, err := exec.LookPath("fusermount"); err == nil {
+			return other, nil
+		}
+	}
+	return path, err
+}
+
+func userAllowOther() bool {
+	f, err := os.Open("/etc/fuse.conf")
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if strings.TrimSpace(lines.Text()) == "user_allow_other" {
+			return true
+		}
+	}
+	return false
+}
+
+func checkMount(ctx context.Context) Check {
+	c := Check{Name: "mount", Needed: true, Without: "nothing can be mounted; import, export, check " +
+		"and the other commands on a store work"}
+	m, err := tryMount(ctx)
+	if err != nil {
+		return c.missing("%v", err)
+	}
+	defer m.close()
+	return c.ok("an empty FUSE file system was mounted, by %s", m.how)
+}
+
+// Bits of FUSE_INIT that the kernel offers, from linux/fuse.h; those from 32 on are of flags2.
+const (
+	fuseExplicitInval = 1 << 25
+	fusePassthrough   = 1 << 37
+	fuseNoExport      = 1 << 38
+	fuseResend        = 1 << 39
+	fuseIOURing       = 1 << 41
+)
+
+func checkFuseProtocol(ctx context.Context) Check {
+	c := Check{Name: "fuse protocol"}
+	m, err := tryMount(ctx)
+	if err != nil {
+		c.Status, c.Found = Unknown, "nothing could be mounted to ask"
+		return c
+	}
+	defer m.close()
+	init, err := m.init()
+	if err != nil {
+		c.Status, c.Found = Unknown, err.Error()
+		return c
+	}
+	has := func(bit uint64) bool { return init.flags&bit != 0 }
+	c.Facts = map[string]any{
+		"major": init.major, "minor": init.minor, "max_readahead": init.maxReadahead,
+		"flags": fmt.Sprintf("%#x", init.flags), "explicit_inval_data": has(fuseExplicitInval),
+		"passthrough": has(fusePassthrough), "has_resend": has(fuseResend),
+		"over_io_uring": has(fuseIOURing),
+	}
+	found := fmt.Sprintf("version %d.%d", init.major, init.minor)
+	var not []string
+	if !has(fuseExplicitInval) {
+		not = append(not, "explicit invalidation (the page cache may be dropped when times change)")
+	}
+	if !has(fuseResend) {
+		not = append(not, "resend (requests in flight are lost with a server that dies; Linux 6.9 has it)")
+	}
+	if len(not) > 0 {
+		c.Without = "guests run all the same, as long as their server lives"
+		return c.limited("%s, without %s", found, strings.Join(not, ", "))
+	}
+	return c.ok("%s with explicit invalidation and resend", found)
+}
+
+func checkFuseControl(context.Context) Check {
+	c := Check{Name: "fuse control", Without: "a mount whose server hangs cannot be freed by " +
+		"thaw umount --abort"}
+	const dir = "/sys/fs/fuse/connections"
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return c.missing("%s: %v", dir, err)
+	}
+	const fusectlMagic = 0x65735543 // linux/magic.h
+	if int64(st.Type) != fusectlMagic {
+		return c.missing("fusectl is not mounted (mount -t fusectl fusectl %s)", dir)
+	}
+	return c.ok("fusectl is mounted on %s", dir)
+}
+
+var errNoInit = errors.New("the kernel sent no FUSE_INIT")

@@ -1,0 +1,173 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+func checkKernel(context.Context) Check {
+	c := Check{Name: "kernel", Facts: map[string]any{"cpus": runtime.NumCPU()}}
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return c.missing("uname: %v", err)
+	}
+	release := unix.ByteSliceToString(u.Release[:])
+	c.Facts["release"], c.Facts["machine"] = release, unix.ByteSliceToString(u.Machine[:])
+	memory := memTotal()
+	c.Facts["memory_bytes"] = memory
+	return c.ok("Linux %s, %s, %d CPUs, %.1f GiB of memory", release, c.Facts["machine"],
+		runtime.NumCPU(), float64(memory)/(1<<30))
+}
+
+// memTotal is the memory of the host in bytes, 0 if it is not known.
+func memTotal() int64 {
+	var info unix.Sysinfo_t
+	if unix.Sysinfo(&info) != nil {
+		return 0
+	}
+	return int64(info.Totalram) * int64(info.Unit)
+}
+
+func checkRights(context.Context) Check {
+	c := Check{Name: "rights", Without: "mounts go through fusermount3 and are the user's own; " +
+		"a VMM of another user needs user_allow_other in /etc/fuse.conf"}
+	admin := hasCapability(unix.CAP_SYS_ADMIN)
+	c.Facts = map[string]any{"uid": os.Geteuid(), "cap_sys_admin": admin}
+	switch {
+	case admin && os.Geteuid() == 0:
+		return c.ok("root with CAP_SYS_ADMIN")
+	case os.Geteuid() == 0:
+		return c.limited("root, but without CAP_SYS_ADMIN (a container?)")
+	default:
+		return c.limited("user %d, CAP_SYS_ADMIN: %v", os.Geteuid(), admin)
+	}
+}
+
+// hasCapability says whether this process has a capability in effect.
+func hasCapability(number int) bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return false
+	}
+	return data[number/32].Effective&(1<<(number%32)) != 0
+}
+
+func checkCachestat(context.Context) Check {
+	c := Check{Name: "cachestat", Without: "whether an image is still in the page cache cannot be " +
+		"asked: a second open brings its pages again (milliseconds, not microseconds)"}
+	// Of one's own file: of a file that one could not write it is not allowed.
+	f, err := os.CreateTemp("", "thaw-doctor-")
+	if err != nil {
+		return c.missing("%v", err)
+	}
+	defer f.Close()
+	defer os.Remove(f.Name())
+	var st unix.Cachestat_t
+	if err := unix.Cachestat(uint(f.Fd()), &unix.CachestatRange{}, &st, 0); err != nil {
+		return c.missing("cachestat(2): %v (Linux 6.5 has it)", err)
+	}
+	return c.ok("cachestat(2) works")
+}
+
+func checkPopulate(context.Context) Check {
+	c := Check{Name: "populate", Without: "mappings are not populated ahead, and thaw bench reads " +
+		"its mappings by process_vm_readv(2)"}
+	page, err := unix.Mmap(-1, 0, os.Getpagesize(), unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return c.missing("mmap: %v", err)
+	}
+	defer unix.Munmap(page)
+	const madvPopulateRead = 22 // linux/mman.h
+	if err := unix.Madvise(page, madvPopulateRead); err != nil {
+		return c.missing("madvise(MADV_POPULATE_READ): %v (Linux 5.14 has it)", err)
+	}
+	return c.ok("madvise(MADV_POPULATE_READ) works")
+}
+
+// tracepoint is where KVM says which guest page a vCPU asks for.
+const tracepoint = "events/kvmmmu/kvm_mmu_spte_requested"
+
+func checkTracepoint(context.Context) Check {
+	c := Check{Name: "tracepoint", Without: "nothing is lost in this version; tracing the order of " +
+		"memory accesses by vCPU would need it"}
+	for _, dir := range []string{"/sys/kernel/tracing/", "/sys/kernel/debug/tracing/"} {
+		switch _, err := os.Stat(dir + tracepoint + "/id"); {
+		case err == nil:
+			return c.ok("%s%s", dir, tracepoint)
+		case errors.Is(err, os.ErrPermission):
+			return c.missing("%s cannot be read without root", dir)
+		}
+	}
+	if _, err := os.Stat("/sys/kernel/tracing/events"); err == nil {
+		return c.missing("tracefs has no %s", tracepoint)
+	}
+	const hint = "mount -t tracefs tracefs /sys/kernel/tracing"
+	switch found, err := lookIntoTracefs(); {
+	case err != nil:
+		c.Status, c.Found = Unknown, fmt.Sprintf("tracefs is not mounted (%s), and: %v", hint, err)
+		return c
+	case !found:
+		return c.missing("tracefs has no %s", tracepoint)
+	default:
+		return c.limited("the kernel has it, but tracefs is not mounted (%s)", hint)
+	}
+}
+
+// lookIntoTracefs mounts tracefs for a moment.
+func lookIntoTracefs() (found bool, err error) {
+	dir, err := os.MkdirTemp("", "thaw-doctor-")
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, os.Remove(dir)) }()
+	if err := unix.Mount("tracefs", dir, "tracefs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return false, fmt.Errorf("mount tracefs: %w", err)
+	}
+	_, err = os.Stat(filepath.Join(dir, tracepoint, "id"))
+	found = err == nil
+	return found, unix.Unmount(dir, unix.MNT_DETACH)
+}
+
+func checkPageIdle(context.Context) Check {
+	c := Check{Name: "page_idle", Without: "nothing is lost in this version; access bits of the " +
+		"guest's own page tables serve where these are not to be had"}
+	const path = "/sys/kernel/mm/page_idle/bitmap"
+	f, err := os.Open(path)
+	if err != nil {
+		return c.missing("%v", err)
+	}
+	f.Close()
+	return c.ok("%s", path)
+}
+
+// usualMaxMaps is the kernel's default.
+const usualMaxMaps = 65530
+
+func checkMaxMaps(context.Context) Check {
+	c := Check{Name: "max_map_count", Without: "machines whose memory is split into many mappings " +
+		"may run out of them (sysctl vm.max_map_count)"}
+	text, err := os.ReadFile("/proc/sys/vm/max_map_count")
+	if err != nil {
+		c.Status, c.Found = Unknown, err.Error()
+		return c
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		c.Status, c.Found = Unknown, err.Error()
+		return c
+	}
+	c.Facts = map[string]any{"max_map_count": n}
+	if n < usualMaxMaps {
+		return c.limited("%d mappings a process, less than the usual %d", n, usualMaxMaps)
+	}
+	return c.ok("%d mappings a process", n)
+}
