@@ -179,9 +179,8 @@ func TestDirOffsetsSurviveChanges(t *testing.T) {
 
 // fakeKernel takes pushes as a kernel that knows every inode.
 type fakeKernel struct {
-	mu     sync.Mutex
-	pushed []fuse.Status
-	runs   [][2]uint64
+	mu   sync.Mutex
+	runs [][2]uint64
 }
 
 func (k *fakeKernel) InodeNotifyStoreCache(_ uint64, off int64, data []byte) fuse.Status {
