@@ -41,7 +41,7 @@ Every job reads the whole part of the file (--offset, --size) once, or as much o
 With --verify each block is compared with the same block of another file, for example the
 image that was imported; verifying is not part of the latencies, but lowers the throughput.
 
-With mmap, "fetched" page faults are those whose page was not in the page cache: what the
+With mmap, "major" page faults are those whose page was not in the page cache: what the
 server of the mount had to answer. If the server dies the reads fail with status 23; they
 never hang and never crash this program.
 

@@ -79,7 +79,7 @@ func (a *app) showBench(r *readbench.Result) error {
 		micros(l.Percentile(50)), micros(l.Percentile(90)), micros(l.Percentile(99)),
 		micros(l.Percentile(99.9)), micros(l.Min()), micros(l.Mean()), micros(l.Max()))
 	if c.Engine == readbench.Mmap {
-		a.printf("faults      %s fetched, %s from the page cache\n", count(r.MajorFaults),
+		a.printf("faults      %s major (fetched), %s minor (from the page cache)\n", count(r.MajorFaults),
 			count(r.MinorFaults))
 	}
 	if c.VerifyFile != "" {
