@@ -22,8 +22,8 @@ type Store interface {
 	// Create begins a blob. Nothing is visible under name before Commit. It may answer ErrExists
 	// at once when the name is taken, but Commit has the last word.
 	Create(ctx context.Context, name string) (Writer, error)
-	// Open gives access to a committed blob; ErrNotFound if there is none. An Object stays readable
-	// after its blob was removed, until it is closed, or fails with an error: never with other bytes.
+	// Open gives access to a committed blob; ErrNotFound if there is none. After its blob was
+	// removed an Object stays readable until it is closed, or fails: it never gives other bytes.
 	Open(ctx context.Context, name string) (Object, error)
 	// List gives the committed blobs whose names begin with prefix, sorted by name.
 	List(ctx context.Context, prefix string) ([]Info, error)
@@ -44,7 +44,7 @@ type Writer interface {
 	// Commit makes the blob durable and visible. After an error nothing is visible, and Abort is
 	// still allowed (and does nothing if Commit cleaned up).
 	Commit() error
-	// Abort gives the blob up. It is allowed, and does nothing, after Commit: so it can be deferred.
+	// Abort gives the blob up. It is allowed, and does nothing, after Commit: it can be deferred.
 	Abort() error
 }
 

@@ -48,7 +48,9 @@ func TestDir(t *testing.T) {
 }
 
 func TestErrblobWithoutPlan(t *testing.T) {
-	blobtest.Suite{New: func(*testing.T) blob.Store { return errblob.New(blob.NewMem(), nil) }}.Run(t)
+	blobtest.Suite{
+		New: func(*testing.T) blob.Store { return errblob.New(blob.NewMem(), nil) },
+	}.Run(t)
 }
 
 // files lists every file under root, temporary ones included.

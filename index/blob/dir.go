@@ -76,7 +76,8 @@ func (d *Dir) Create(ctx context.Context, name string) (Writer, error) {
 	if err := d.makeParents(filepath.Dir(path)); err != nil {
 		return nil, fmt.Errorf("create %s: %w", name, err)
 	}
-	temp := filepath.Join(filepath.Dir(path), fmt.Sprintf("%s%d-%d", tempPrefix, os.Getpid(), d.seq.Add(1)))
+	temp := fmt.Sprintf("%s%d-%d", tempPrefix, os.Getpid(), d.seq.Add(1))
+	temp = filepath.Join(filepath.Dir(path), temp)
 	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("create %s: %w", name, err)

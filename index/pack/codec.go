@@ -82,9 +82,10 @@ const slack = 16
 
 var errDecodedSize = errors.New("decodes to another size")
 
-// decode gives dst its content from src. frame is src with zstdPrefix bytes of room before it; it
-// is used for codecZstd only. dst is filled whole or an error is given. Up to slack bytes behind dst
-// may be overwritten, if it has the capacity: zstd decodes a fifth faster when it may.
+// decode gives dst its content from what is stored, which is frame without its first zstdPrefix
+// bytes: they are room, and overwritten for codecZstd. dst is filled whole or an error is given. Up
+// to slack bytes behind dst may be overwritten, if it has the capacity: zstd decodes a fifth faster
+// when it may.
 func (d *Decoder) decode(c codec, dst, frame []byte) error {
 	src := frame[zstdPrefix:]
 	switch c {

@@ -17,7 +17,7 @@ import (
 	"github.com/thawfs/thaw/index/blob"
 )
 
-var imageFlag = flag.String("image", "", "guest memory image for the benchmarks (default: synthetic pages)")
+var imageFlag = flag.String("image", "", "guest memory image for benchmarks (default: synthetic)")
 
 // benchPages gives what a store would keep of the image: its pages in physical order, without zero
 // pages and without duplicates.
@@ -49,9 +49,9 @@ func benchPages(b *testing.B) [][]byte {
 	return pages
 }
 
-// benchPack writes all pages into a pack in a directory and gives a reader of it, with the time that
-// encoding took.
-func benchPack(b *testing.B, t tuning, pages [][]byte) (*Reader, time.Duration) {
+// benchPack writes all pages into a pack in a directory and gives a reader of it, with the time
+// that encoding took.
+func benchPack(b *testing.B, t tuning, perBlock int, pages [][]byte) (*Reader, time.Duration) {
 	b.Helper()
 	ctx := context.Background()
 	store, err := blob.OpenDir(b.TempDir())
@@ -69,8 +69,8 @@ func benchPack(b *testing.B, t tuning, pages [][]byte) (*Reader, time.Duration) 
 	enc := &Encoder{tuning: t}
 	var eb EncodedBlock
 	var encoding time.Duration
-	hashes := make([]Hash, BlockPages)
-	for block := range slices.Chunk(pages, BlockPages) {
+	hashes := make([]Hash, perBlock)
+	for block := range slices.Chunk(pages, perBlock) {
 		start := time.Now()
 		if err := enc.EncodeBlock(&eb, block); err != nil {
 			b.Fatal(err)
@@ -111,17 +111,18 @@ func BenchmarkCodec(b *testing.B) {
 		tuning
 	}
 	var all []candidate
-	for _, level := range []zstd.EncoderLevel{zstd.SpeedFastest, zstd.SpeedDefault, zstd.SpeedBetterCompression} {
-		for _, l := range benchLimits {
+	for _, l := range benchLimits {
+		for _, level := range []zstd.EncoderLevel{
+			zstd.SpeedFastest, zstd.SpeedDefault, zstd.SpeedBetterCompression,
+		} {
 			all = append(all, candidate{fmt.Sprintf("zstd-%v/%s", level, l.name),
 				tuning{codec: codecZstd, level: level, limits: l.limits}})
 		}
-	}
-	for name, f := range map[string]func(dst, src []byte) []byte{"s2": s2.Encode, "s2-better": s2.EncodeBetter} {
-		for _, l := range benchLimits {
-			all = append(all, candidate{fmt.Sprintf("%s/%s", name, l.name),
-				tuning{codec: codecS2, level: zstd.SpeedFastest, s2: f, limits: l.limits}})
-		}
+		all = append(all, candidate{"s2/" + l.name,
+			tuning{codec: codecS2, level: zstd.SpeedFastest, s2: s2.Encode, limits: l.limits}})
+		all = append(all, candidate{"s2-better/" + l.name,
+			tuning{codec: codecS2, level: zstd.SpeedFastest, s2: s2.EncodeBetter,
+				limits: l.limits}})
 	}
 	for _, c := range all {
 		c.frameLevel = zstd.SpeedFastest
@@ -129,6 +130,8 @@ func BenchmarkCodec(b *testing.B) {
 	}
 }
 
+// benchLimits are the units tried: always of one size, or larger where they compress to so many
+// bytes at most (of 2, 4 and 8 pages).
 var benchLimits = []struct {
 	name   string
 	limits [3]int
@@ -136,16 +139,13 @@ var benchLimits = []struct {
 	{"4K", [3]int{}},
 	{"8K", [3]int{maxUnitPages * PageSize, 0, 0}},
 	{"16K", [3]int{maxUnitPages * PageSize, maxUnitPages * PageSize, 0}},
-	{"512", [3]int{512, 512, 512}},
-	{"1024,512", [3]int{1024, 512, 512}},
-	{"1024", [3]int{1024, 1024, 1024}},
+	{"1024,512", [3]int{1024, 512, 0}},
 	{"1536,1024,512", [3]int{1536, 1024, 512}},
-	{"1536", [3]int{1536, 1536, 1536}},
 	{"2048,1536,1024", [3]int{2048, 1536, 1024}},
 }
 
 func benchReadPage(b *testing.B, t tuning, pages [][]byte) {
-	r, encoding := benchPack(b, t, pages)
+	r, encoding := benchPack(b, t, BlockPages, pages)
 	rng := rand.New(rand.NewPCG(3, 4))
 	dst := make([]byte, PageSize)
 	took := make([]time.Duration, 0, b.N)
@@ -165,4 +165,34 @@ func benchReadPage(b *testing.B, t tuning, pages [][]byte) {
 	b.ReportMetric(us(0.5), "p50us")
 	b.ReportMetric(us(0.9), "p90us")
 	b.ReportMetric(us(0.99), "p99us")
+}
+
+// BenchmarkBlock shows what a block of so many pages costs: the time of ReadBlock, with the pack in
+// the page cache, for all of it and for each page.
+//
+//	go test -run - -bench Block -benchtime 5000x ./index/pack -image FILE
+func BenchmarkBlock(b *testing.B) {
+	pages := benchPages(b)
+	for _, profile := range []Profile{ProfileDefault, ProfileFast} {
+		for _, per := range []int{4, 8, 16, 32, 64} {
+			b.Run(fmt.Sprintf("%v/%d", profile, per), func(b *testing.B) {
+				r, _ := benchPack(b, tunings[profile], per, pages)
+				rng := rand.New(rand.NewPCG(3, 4))
+				dst := make([]byte, per*PageSize)
+				start, read := time.Now(), 0
+				for b.Loop() {
+					block := rng.IntN(r.Blocks() - 1) // the last one may be short
+					read += r.BlockBytes(block)
+					if err := r.ReadBlock(block, dst); err != nil {
+						b.Fatal(err)
+					}
+				}
+				each := float64(time.Since(start)) / 1e3 / float64(b.N)
+				b.ReportMetric(0, "ns/op")
+				b.ReportMetric(each, "us/block")
+				b.ReportMetric(each/float64(per), "us/page")
+				b.ReportMetric(float64(read)/float64(b.N), "B/block")
+			})
+		}
+	}
 }

@@ -136,7 +136,9 @@ func TestCutOff(t *testing.T) {
 	dec := mustDecoder(t)
 	m, data := damagedPack(t, ProfileDefault)
 	rng := rand.New(rand.NewPCG(4, 5))
-	for _, n := range []int{0, 1, headerSize, footerSize, headerSize + footerSize, len(data) - 1, len(data) + 1} {
+	for _, n := range []int{
+		0, 1, headerSize, footerSize, headerSize + footerSize, len(data) - 1, len(data) + 1,
+	} {
 		if len(m.readAll(t, open(t, append(bytes.Clone(data), 0)[:n]), dec)) == 0 {
 			t.Errorf("%d of %d bytes pass for the pack", n, len(data))
 		}
@@ -148,8 +150,8 @@ func TestCutOff(t *testing.T) {
 	}
 }
 
-// TestMisplaced gives a reader right bytes in the wrong place: two units of equal size exchanged, as
-// a disk or a controller may do with blocks.
+// TestMisplaced gives a reader right bytes in the wrong place: two units of equal size exchanged,
+// as a disk or a controller may do with blocks.
 func TestMisplaced(t *testing.T) {
 	dec, enc := mustDecoder(t), mustEncoder(t, ProfileDefault)
 	store := blob.NewMem()
@@ -282,7 +284,8 @@ func TestWriterFails(t *testing.T) {
 	}
 	for n := 1; n <= clean.Operations(); n++ {
 		mem := blob.NewMem()
-		if err := work(errblob.New(mem, errblob.FailNth(n, errblob.ErrInjected))); !errors.Is(err, errblob.ErrInjected) {
+		err := work(errblob.New(mem, errblob.FailNth(n, errblob.ErrInjected)))
+		if !errors.Is(err, errblob.ErrInjected) {
 			t.Errorf("operation %d failed, the writer says %v", n, err)
 		}
 		if left, err := mem.List(context.Background(), ""); err != nil || len(left) != 0 {
@@ -301,7 +304,8 @@ func TestReadFails(t *testing.T) {
 	_, record := r.ReadRecord(0, nil)
 	_, hashes := r.Hashes()
 	for what, err := range map[string]error{
-		"page": r.ReadPage(0, make([]byte, PageSize)), "slots": r.ReadSlots(0, make([]byte, 2*PageSize)),
+		"page":   r.ReadPage(0, make([]byte, PageSize)),
+		"slots":  r.ReadSlots(0, make([]byte, 2*PageSize)),
 		"record": record, "hashes": hashes, "frame": r.ReadFrame(0, &Frame{}),
 		"verify": r.Verify(context.Background(), testKey, func(err error) { t.Error(err) }, nil),
 	} {

@@ -19,8 +19,9 @@ const maxBlockPages = 1024
 type Encoder struct {
 	tuning tuning
 
-	mu   sync.Mutex
-	idle []*encoderScratch // guarded by mu; not a sync.Pool, for a compressor costs megabytes to make
+	mu sync.Mutex
+	// guarded by mu; not a sync.Pool, for a compressor costs megabytes to make
+	idle []*encoderScratch
 }
 
 // NewEncoder makes an Encoder.
@@ -115,7 +116,9 @@ func (e *Encoder) EncodeBlock(dst *EncodedBlock, pages [][]byte) error {
 
 // encodeUnit appends one unit to dst, of all the pages or, where they do not compress well enough
 // to stand the larger unit, of some of the first. It gives how many, and the bytes of the unit.
-func (e *Encoder) encodeUnit(s *encoderScratch, dst *EncodedBlock, pages [][]byte) (used, size int) {
+func (e *Encoder) encodeUnit(
+	s *encoderScratch, dst *EncodedBlock, pages [][]byte,
+) (used, size int) {
 	raw := pages[0]
 	if len(pages) > 1 {
 		s.raw = s.raw[:0]

@@ -38,5 +38,6 @@ type VersionError struct {
 }
 
 func (e *VersionError) Error() string {
-	return fmt.Sprintf("pack %s has format version %d; this program knows %d", e.Pack, e.Got, e.Want)
+	return fmt.Sprintf("pack %s has format version %d, this program knows %d",
+		e.Pack, e.Got, e.Want)
 }

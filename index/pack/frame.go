@@ -121,7 +121,8 @@ func parseGFNs(dst []uint64, b []byte, n int) ([]uint64, error) {
 
 // AppendFrame adds a frame and gives its number in the pack.
 func (w *Writer) AppendFrame(f *EncodedFrame) (frame int, err error) {
-	return w.appendItem(&w.dir.frames, saltFrame, itemEntry{codec: f.codec, raw: uint32(f.pages)}, f.data)
+	it := itemEntry{codec: f.codec, raw: uint32(f.pages)}
+	return w.appendItem(&w.dir.frames, saltFrame, it, f.data)
 }
 
 // FrameInfo describes a frame.
@@ -140,8 +141,8 @@ func (r *Reader) Frame(i int) FrameInfo {
 	return FrameInfo{Pages: int(it.raw), Offset: int64(it.off), Stored: int64(it.stored)}
 }
 
-// Frame is the content of a frame: Pages[i*4096:] is the page with number GFNs[i]. It is meant to be
-// used for one ReadFrame after another, and keeps its memory.
+// Frame is the content of a frame: Pages[i*4096:] is the page with number GFNs[i]. It is meant to
+// be used for one ReadFrame after another, and keeps its memory.
 type Frame struct {
 	GFNs  []uint64
 	Pages []byte

@@ -24,10 +24,11 @@ func BenchmarkFrame(b *testing.B) {
 	pages := benchPages(b)
 	pages = pages[:min(len(pages), 100<<20/PageSize)]
 	for name, t := range map[string]tuning{
-		"s2":           {frameCodec: codecS2, frameLevel: zstd.SpeedFastest, level: zstd.SpeedFastest},
-		"zstd-fastest": {frameCodec: codecFrame, frameLevel: zstd.SpeedFastest, level: zstd.SpeedFastest},
-		"zstd-default": {frameCodec: codecFrame, frameLevel: zstd.SpeedDefault, level: zstd.SpeedFastest},
+		"s2":           {frameCodec: codecS2, frameLevel: zstd.SpeedFastest},
+		"zstd-fastest": {frameCodec: codecFrame, frameLevel: zstd.SpeedFastest},
+		"zstd-default": {frameCodec: codecFrame, frameLevel: zstd.SpeedDefault},
 	} {
+		t.level = zstd.SpeedFastest // for units, of which there are none
 		for _, size := range []int{256 << 10, 512 << 10, 1 << 20, 2 << 20} {
 			b.Run(fmt.Sprintf("%s/%dK", name, size>>10), func(b *testing.B) {
 				benchFrames(b, t, pages, size/PageSize)

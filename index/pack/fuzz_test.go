@@ -15,7 +15,8 @@ import (
 
 func seedPack(f *testing.F, seed uint64) []byte {
 	store := blob.NewMem()
-	fill(f, rand.New(rand.NewPCG(seed, 3)), mustWriter(f, store, 1, 0), mustEncoder(f, ProfileDefault), 5)
+	rng := rand.New(rand.NewPCG(seed, 3))
+	fill(f, rng, mustWriter(f, store, 1, 0), mustEncoder(f, ProfileDefault), 5)
 	return blobtest.Get(f, store, Name(1, 0))
 }
 
@@ -45,11 +46,14 @@ func FuzzDirectory(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add(b[foot.dir.off:][:foot.dir.len], foot.slots, foot.blocks, foot.records, foot.frames, foot.dir.off)
+		f.Add(b[foot.dir.off:][:foot.dir.len], foot.slots, foot.blocks, foot.records, foot.frames,
+			foot.dir.off)
 	}
 	f.Fuzz(func(t *testing.T, b []byte, slots, blocks, records, frames uint32, limit uint64) {
-		foot := footer{slots: slots % MaxSlots, blocks: blocks % MaxSlots, records: records % MaxSlots,
-			frames: frames % MaxSlots, dir: section{off: limit % MaxBytes}}
+		foot := footer{
+			slots: slots % MaxSlots, blocks: blocks % MaxSlots, records: records % MaxSlots,
+			frames: frames % MaxSlots, dir: section{off: limit % MaxBytes},
+		}
 		d, err := parseDirectory(b, foot)
 		if err != nil {
 			return
@@ -60,7 +64,8 @@ func FuzzDirectory(f *testing.F) {
 			}
 		}
 		again, err := parseDirectory(d.append(nil), foot)
-		if err != nil || !cmp.Equal(again, d, cmp.AllowUnexported(directory{}, slotEntry{}, blockEntry{}, itemEntry{})) {
+		private := cmp.AllowUnexported(directory{}, slotEntry{}, blockEntry{}, itemEntry{})
+		if err != nil || !cmp.Equal(again, d, private) {
 			t.Errorf("comes back changed: %v", err)
 		}
 	})
@@ -163,12 +168,15 @@ func FuzzOpen(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add(b[:foot.dir.off], b[foot.dir.off:][:foot.dir.len], foot.slots, foot.blocks, foot.records, foot.frames)
+		f.Add(b[:foot.dir.off], b[foot.dir.off:][:foot.dir.len],
+			foot.slots, foot.blocks, foot.records, foot.frames)
 	}
 	dec := mustDecoder(f)
 	f.Fuzz(func(t *testing.T, body, dir []byte, slots, blocks, records, frames uint32) {
-		foot := footer{version: formatVersion, number: 1, slots: slots % 1000, blocks: blocks, records: records,
-			frames: frames}
+		foot := footer{
+			version: formatVersion, number: 1,
+			slots: slots % 1000, blocks: blocks, records: records, frames: frames,
+		}
 		b := append(bytes.Clone(body), dir...)
 		foot.dir = section{uint64(len(body)), uint32(len(dir)), crc32.Checksum(dir, crcTable)}
 		foot.hashes = section{uint64(len(b)), foot.slots * HashSize, 0}

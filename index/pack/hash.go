@@ -16,10 +16,10 @@ type Hash [HashSize]byte
 type HashKey [32]byte
 
 // Hasher computes hashes under one key: the first 16 bytes of SHA-256 over a block of 64 bytes (the
-// key, then zeros) and the content. A truncated hash cannot be extended, so the key may simply come
-// first. SHA-256 because processors of both architectures have instructions for it: it was no slower
-// than keyed BLAKE3 with AVX-512 where that was measured (BenchmarkHash), and on arm64, where BLAKE3
-// has no assembly, it is several times faster. A Hasher is used by one goroutine.
+// key, then zeros) and the content. Content is hashed whole and the hash is cut to half, so the key
+// may simply come first. SHA-256 because processors of both architectures have instructions for it:
+// where it was measured (BenchmarkHash) it was a little faster than keyed BLAKE3, whose Go library
+// has assembly for amd64 only. A Hasher is used by one goroutine.
 type Hasher struct {
 	h   hash.Hash
 	key [sha256.BlockSize]byte

@@ -193,8 +193,9 @@ func (m *model) check(t testing.TB, r *Reader) {
 	}
 	if r.Slots() != len(m.pages) || r.Blocks() != len(m.blocks) || r.Records() != len(m.records) ||
 		r.Frames() != len(m.frames) {
-		t.Fatalf("%d slots, %d blocks, %d records, %d frames; want %d, %d, %d, %d", r.Slots(), r.Blocks(),
-			r.Records(), r.Frames(), len(m.pages), len(m.blocks), len(m.records), len(m.frames))
+		t.Fatalf("%d slots, %d blocks, %d records, %d frames; want %d, %d, %d, %d",
+			r.Slots(), r.Blocks(), r.Records(), r.Frames(),
+			len(m.pages), len(m.blocks), len(m.records), len(m.frames))
 	}
 	hashes, err := r.Hashes()
 	if err != nil {
@@ -222,11 +223,13 @@ func (m *model) check(t testing.TB, r *Reader) {
 			}
 			continue
 		}
-		if err != nil || !cmp.Equal(f.GFNs, want.gfns) || !bytes.Equal(f.Pages, bytes.Join(want.pages, nil)) {
+		if err != nil || !cmp.Equal(f.GFNs, want.gfns) ||
+			!bytes.Equal(f.Pages, bytes.Join(want.pages, nil)) {
 			t.Errorf("frame %d: %v", i, err)
 		}
 	}
-	if err := r.Verify(context.Background(), testKey, func(err error) { t.Error(err) }, nil); err != nil {
+	bad := func(err error) { t.Error(err) }
+	if err := r.Verify(context.Background(), testKey, bad, nil); err != nil {
 		t.Error(err)
 	}
 }
@@ -333,7 +336,8 @@ func TestRewrite(t *testing.T) {
 			after := mustOpen(t, store, Name(3, generation), dec)
 			m.check(t, after)
 			if after.Size() >= before.Size() {
-				t.Errorf("generation %d did not shrink: %d to %d bytes", generation, before.Size(), after.Size())
+				t.Errorf("generation %d did not shrink: %d to %d bytes",
+					generation, before.Size(), after.Size())
 			}
 			before = after
 		}
@@ -354,7 +358,8 @@ func TestRewriteKeepsAll(t *testing.T) {
 	}
 	m.generation = 1
 	m.check(t, mustOpen(t, store, Name(3, 1), dec))
-	if err := Rewrite(context.Background(), r, mustWriter(t, store, 4, 1), enc, Keep{}); err == nil {
+	other := mustWriter(t, store, 4, 1)
+	if err := Rewrite(context.Background(), r, other, enc, Keep{}); err == nil {
 		t.Error("rewrote into a pack of another number")
 	}
 }

@@ -26,7 +26,9 @@ func (r *Reader) ReadPage(slot uint32, dst []byte) error {
 
 // unit checks and decodes one unit that was read into in (behind zstdPrefix bytes of room), and
 // gives dst its pages from page on. slot is the slot of any of its pages, e its entry.
-func (r *Reader) unit(s *decoderScratch, e slotEntry, slot uint32, in []byte, page int, dst []byte) error {
+func (r *Reader) unit(
+	s *decoderScratch, e slotEntry, slot uint32, in []byte, page int, dst []byte,
+) error {
 	end := len(in) - crcSize
 	want := binary.LittleEndian.Uint32(in[end:])
 	first := slot - uint32(e.index())
@@ -58,11 +60,13 @@ const maxReadBytes = 1 << 20
 // of the blob, every unit decoded once.
 func (r *Reader) ReadBlock(block int, dst []byte) error {
 	if block < 0 || block >= len(r.dir.blocks) {
-		return r.corrupt(fmt.Sprintf("block %d", block), fmt.Errorf("there are %d", len(r.dir.blocks)))
+		err := fmt.Errorf("there are %d", len(r.dir.blocks))
+		return r.corrupt(fmt.Sprintf("block %d", block), err)
 	}
 	first, count := r.BlockSlots(block)
 	if len(dst) < int(count)*PageSize {
-		return fmt.Errorf("read block %d of pack %s: %d bytes for %d pages", block, r.name, len(dst), count)
+		return fmt.Errorf("read block %d of pack %s: %d bytes for %d pages",
+			block, r.name, len(dst), count)
 	}
 	return r.ReadSlots(first, dst[:int(count)*PageSize])
 }

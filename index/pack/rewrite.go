@@ -18,11 +18,11 @@ func (k Keep) frame(i int) bool   { return k.Frame == nil || k.Frame(i) }
 
 // Rewrite copies what keep says of pack r into w, which must be an empty Writer of the same pack
 // number (and, to be of use, of a higher generation). Slots, blocks, records and frames keep their
-// numbers, so that nothing which refers to the pack has to change; what is dropped takes no room but
-// in the directory. Units kept whole are copied as they are; units kept in part are decoded and
+// numbers, so that nothing which refers to the pack has to change; what is dropped takes no room
+// but in the directory. Units kept whole are copied as they are; units kept in part are decoded and
 // encoded again. Everything copied is verified on the way. The caller finishes or aborts w.
 func Rewrite(ctx context.Context, r *Reader, w *Writer, enc *Encoder, keep Keep) error {
-	if r.Number() != w.Number() || w.Slots() != 0 || len(w.dir.records) != 0 || len(w.dir.frames) != 0 {
+	if r.Number() != w.Number() || w.size != headerSize {
 		return fmt.Errorf("rewrite pack %d into pack %d: want an empty pack of the same number",
 			r.Number(), w.Number())
 	}
@@ -42,7 +42,9 @@ func Rewrite(ctx context.Context, r *Reader, w *Writer, enc *Encoder, keep Keep)
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := rewriteItem(r, w, r.dir.records[i], &w.dir.records, saltRecord, i, keep.record(i)); err != nil {
+		it := r.dir.records[i]
+		err := rewriteItem(r, w, it, &w.dir.records, saltRecord, i, keep.record(i))
+		if err != nil {
 			return fmt.Errorf("rewrite record %d: %w", i, err)
 		}
 	}
@@ -50,7 +52,9 @@ func Rewrite(ctx context.Context, r *Reader, w *Writer, enc *Encoder, keep Keep)
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := rewriteItem(r, w, r.dir.frames[i], &w.dir.frames, saltFrame, i, keep.frame(i)); err != nil {
+		it := r.dir.frames[i]
+		err := rewriteItem(r, w, it, &w.dir.frames, saltFrame, i, keep.frame(i))
+		if err != nil {
 			return fmt.Errorf("rewrite frame %d: %w", i, err)
 		}
 	}
@@ -116,7 +120,9 @@ func (b *EncodedBlock) add(c codec, pages int, data []byte) {
 func (b *EncodedBlock) addDead(pages int) { b.add(codecDead, pages, nil) }
 
 // rewriteItem copies one record or frame as it is, or drops it.
-func rewriteItem(r *Reader, w *Writer, it itemEntry, to *[]itemEntry, salt uint64, i int, keep bool) error {
+func rewriteItem(
+	r *Reader, w *Writer, it itemEntry, to *[]itemEntry, salt uint64, i int, keep bool,
+) error {
 	if it.codec == codecDead || !keep {
 		_, err := w.appendItem(to, salt, itemEntry{kind: it.kind, codec: codecDead}, nil)
 		return err

@@ -8,9 +8,11 @@ import (
 
 // Verify reads everything in the pack, checks every checksum and decodes everything. Each page that
 // is not dead is compared with its hash under key. bad is told of each damage (a *CorruptError) and
-// Verify goes on; what cannot be read at all ends it. progress, if not nil, is told the bytes of the
-// file done so far.
-func (r *Reader) Verify(ctx context.Context, key HashKey, bad func(error), progress func(int64)) error {
+// Verify goes on; what cannot be read at all ends it. progress, if not nil, is told the bytes of
+// the file done so far.
+func (r *Reader) Verify(
+	ctx context.Context, key HashKey, bad func(error), progress func(int64),
+) error {
 	v := verifier{r: r, ctx: ctx, bad: bad, progress: progress, hasher: NewHasher(key)}
 	head := make([]byte, headerSize)
 	if err := r.read(head, 0); err != nil {

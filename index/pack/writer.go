@@ -118,7 +118,8 @@ func (w *Writer) appendUnit(c codec, pages int, data []byte) {
 	}
 	for i := range pages {
 		w.dir.slots = append(w.dir.slots, slotEntry{
-			off: uint32(off), len: uint16(w.size - off), codec: c, pos: uint8(pages-1)<<4 | uint8(i),
+			off: uint32(off), len: uint16(w.size - off), codec: c,
+			pos: uint8(pages-1)<<4 | uint8(i),
 		})
 	}
 }

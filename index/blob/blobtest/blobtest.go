@@ -185,11 +185,13 @@ func (s Suite) list(t *testing.T) {
 	if err := st.Remove(ctx, "p/b.10"); err != nil {
 		t.Fatal(err)
 	}
+	pa, pb := blob.Info{Name: "p/a.1", Size: 5}, blob.Info{Name: "p/b.2", Size: 5}
+	p2, qa := blob.Info{Name: "p2", Size: 2}, blob.Info{Name: "q/a", Size: 3}
 	for prefix, want := range map[string][]blob.Info{
-		"":     {{Name: "p/a.1", Size: 5}, {Name: "p/b.2", Size: 5}, {Name: "p2", Size: 2}, {Name: "q/a", Size: 3}},
-		"p/":   {{Name: "p/a.1", Size: 5}, {Name: "p/b.2", Size: 5}},
-		"p/b":  {{Name: "p/b.2", Size: 5}},
-		"p":    {{Name: "p/a.1", Size: 5}, {Name: "p/b.2", Size: 5}, {Name: "p2", Size: 2}},
+		"":     {pa, pb, p2, qa},
+		"p/":   {pa, pb},
+		"p/b":  {pb},
+		"p":    {pa, pb, p2},
 		"z":    nil,
 		"z/":   nil,
 		"q/a/": nil,

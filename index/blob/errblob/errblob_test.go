@@ -73,7 +73,8 @@ func TestCrash(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, b := range left {
-				if got := blobtest.Get(t, mem, b.Name); !bytes.Equal(got, bytes.Repeat([]byte(b.Name), 100)) {
+				got := blobtest.Get(t, mem, b.Name)
+				if !bytes.Equal(got, bytes.Repeat([]byte(b.Name), 100)) {
 					t.Errorf("crash at %d: half a blob: %q", n, got)
 				}
 			}
