@@ -26,7 +26,10 @@ func (d *demo) restore(ctx context.Context, m demoMethod) (r demoResult, err err
 		return r, err
 	}
 	defer func() { err = errors.Join(err, server.stop()) }()
-	ref := mountRef{Root: d.mnt, Name: demoName}
+	ref, err := resolveMount(d.mnt)
+	if err != nil {
+		return r, err
+	}
 	client, err := ref.server(ctx)
 	if err != nil {
 		return r, err

@@ -13,9 +13,9 @@ import (
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 )
 
-// mountRef is a place on a thaw mount: the mount's root and the checkpoint below it ("" for the
-// root itself).
-type mountRef struct{ Root, Name string }
+// mountRef is a place on a thaw mount: the mount's root, the checkpoint below it ("" for the root
+// itself), and the control socket of the server.
+type mountRef struct{ Root, Name, Socket string }
 
 // dot is the directory of the mount that is no checkpoint; its socket is a link to the server's.
 const dot = ".thaw"
@@ -31,13 +31,17 @@ func resolveMount(path string) (mountRef, error) {
 	}
 	dead := "" // the uppermost directory that answers as a mount without a server does
 	for dir := abs; ; dir = filepath.Dir(dir) {
-		_, err := os.Lstat(filepath.Join(dir, dot, "socket"))
+		// What a link says is asked of the server each time; a stat may come out of the cache.
+		socket, err := os.Readlink(filepath.Join(dir, dot, "socket"))
 		switch {
 		case err == nil:
 			rel, err := filepath.Rel(dir, abs)
-			return mountRef{Root: dir, Name: firstElement(rel)}, err
+			return mountRef{Root: dir, Name: firstElement(rel), Socket: socket}, err
 		case isDead(err):
 			dead = dir
+		case errors.Is(err, os.ErrPermission):
+			return mountRef{}, exitcode.WithHint(exitcode.Failure, err,
+				"a mount without --allow-other is its user's alone; root can end it with --abort")
 		case dead != "" || dir == filepath.Dir(dir):
 			return mountRef{}, notOnMount(path, dead)
 		}
@@ -86,11 +90,7 @@ func firstElement(rel string) string {
 
 // server connects to the server of the mount.
 func (r mountRef) server(ctx context.Context) (*control.Client, error) {
-	path, err := os.Readlink(filepath.Join(r.Root, dot, "socket"))
-	if err != nil {
-		return nil, fmt.Errorf("control socket of %s: %w", r.Root, err)
-	}
-	c, err := control.Connect(ctx, path)
+	c, err := control.Connect(ctx, r.Socket)
 	if errors.Is(err, control.ErrNoServer) {
 		return nil, exitcode.With(exitcode.ServerGone, fmt.Errorf("server of %s: %w", r.Root, err))
 	}

@@ -34,7 +34,10 @@ func TestScripts(t *testing.T) {
 		t.Fatal(files, err)
 	}
 	for _, f := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(f), ".txtar"), func(t *testing.T) { runScript(t, f) })
+		t.Run(strings.TrimSuffix(filepath.Base(f), ".txtar"), func(t *testing.T) {
+			t.Parallel()
+			runScript(t, f)
+		})
 	}
 }
 

@@ -133,7 +133,7 @@ func (s *server) unmount(again <-chan os.Signal) error {
 		case <-s.gone:
 			return nil
 		case <-again:
-			s.a.note("thaw: cutting %s off%s", s.mnt, usedBy(s.mnt))
+			s.a.note("thaw: cutting off %s, in use%s", s.mnt, usedBy(s.mnt))
 			return fs.Abort(s.mnt)
 		case <-time.After(busyRetry):
 		}

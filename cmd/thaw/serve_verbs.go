@@ -66,8 +66,8 @@ func (s *server) status() serverStatus {
 
 // remove refuses a checkpoint whose memory is open on the mount.
 func (s *server) remove(ctx context.Context, name string, refresh func(context.Context) error) error {
-	if n := s.fs.InUse(name); n > 0 {
-		return fmt.Errorf("%s is open on the mount (%d times): %w", name, n, index.ErrInUse)
+	if s.fs.InUse(name) > 0 {
+		return fmt.Errorf("%w: its memory is open on the mount", index.ErrInUse)
 	}
 	s.fs.CloseIdle()
 	if err := s.local.Remove(ctx, name); err != nil {
