@@ -98,7 +98,7 @@ func (c *checker) run(ctx context.Context) error {
 	if err := c.roots(ctx); err != nil {
 		return err
 	}
-	numbers := c.s.packs.numbers()
+	numbers, _ := c.s.packs.numbers()
 	var total int64
 	for _, n := range numbers {
 		info, _ := c.s.packs.info(n)
@@ -128,6 +128,9 @@ func (c *checker) roots(ctx context.Context) error {
 	m := newMeter(c.o.Progress, "check checkpoints", "checkpoints", int64(len(entries)))
 	for _, e := range entries {
 		r, err := readRoot(ctx, c.s.blobs, c.s.dec, e.Name, e.Generation)
+		if err == nil {
+			err = c.rootBlob(ctx, e)
+		}
 		if c.s.gone(e) {
 			continue // it was removed meanwhile
 		}
@@ -141,6 +144,21 @@ func (c *checker) roots(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// rootBlob checks what reading a root does not need: every byte of the blob.
+func (c *checker) rootBlob(ctx context.Context, e *catalogEntry) error {
+	name := rootName(e.Name, e.Generation)
+	obj, err := c.s.blobs.Open(ctx, name)
+	if err != nil {
+		return err
+	}
+	r, err := pack.Open(obj, name, c.s.dec)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	return r.Verify(ctx, c.s.key, func(err error) { c.problem(e.Name, name, "%v", err) }, nil)
 }
 
 // root checks what a root refers to.

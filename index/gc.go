@@ -61,7 +61,9 @@ func (c *collector) run(ctx context.Context) error {
 	}
 	// What frees space comes before what needs some.
 	var rewrite []victim
-	for _, number := range c.s.packs.numbers() {
+	numbers, doomed := c.s.packs.numbers()
+	c.report.DeadBytes = doomed
+	for _, number := range numbers {
 		_, listed := slices.BinarySearch(c.listed, number)
 		if !listed {
 			if err := c.remove(ctx, number); err != nil {

@@ -159,7 +159,7 @@ func (im *importer) prepare(ctx context.Context) (err error) {
 		im.dedup.parent = im.parent.pages
 		tree = im.parent.tree
 	}
-	if len(s.packs.numbers()) > 0 {
+	if numbers, _ := s.packs.numbers(); len(numbers) > 0 {
 		im.dedup.view = s.keys.lookups()
 	}
 	im.tree = newTreeWriter(im.mem.pages, pack.NewHasher(s.key), im.findNode(ctx), tree)

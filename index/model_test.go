@@ -300,8 +300,8 @@ func TestModel(t *testing.T) {
 				}
 			}
 			m.doGC()
-			if n := len(m.s.packs.numbers()); n != 0 {
-				t.Errorf("%d packs are left of an empty store", n)
+			if left := blobFiles(t, m.dir); len(left) != 0 {
+				t.Errorf("left of an empty store: %v", left)
 			}
 		})
 	}

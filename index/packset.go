@@ -110,11 +110,18 @@ func (s *packSet) has(number uint64) bool {
 	return ok && !e.doomed
 }
 
-// numbers gives all packs, ascending.
-func (s *packSet) numbers() []uint64 {
+// numbers gives all packs that are there to stay, ascending, and how many bytes the others take.
+func (s *packSet) numbers() (numbers []uint64, doomed int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return sortedKeys(s.m)
+	for _, n := range sortedKeys(s.m) {
+		if e := s.m[n]; e.doomed {
+			doomed += e.info.bytes
+		} else {
+			numbers = append(numbers, n)
+		}
+	}
+	return numbers, doomed
 }
 
 // pin opens a pack and keeps it until unpin.

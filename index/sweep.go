@@ -70,7 +70,7 @@ func (s *Store) remakeIndex(ctx context.Context, progress func(Progress)) error 
 	if err := s.emptyIndex(); err != nil {
 		return fmt.Errorf("rebuild index: %w", err)
 	}
-	numbers := s.packs.numbers()
+	numbers, _ := s.packs.numbers()
 	m := newMeter(progress, "rebuild", "packs", int64(len(numbers)))
 	// A crash before the end must not look like an index that knows all of this.
 	rows := []row{{metaKey(metaVersion), []byte{keyVersion}}, {metaKey(metaNext), refValue(s.next)}}

@@ -1,0 +1,246 @@
+package index
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// damageStore makes a store to be damaged, and gives the images in it.
+func damageStore(t *testing.T, dir string) map[string][]byte {
+	t.Helper()
+	r := rand.New(rand.NewPCG(31, 1))
+	one := randomImage(r, 1500)
+	two := one.change(r, 30)
+	images := map[string][]byte{"one": one.bytes(), "two": two.bytes()}
+	s := openTest(t, dir, nil)
+	files := map[string][]byte{"state": bytes.Repeat([]byte("abcd"), 30000)}
+	mustImport(t, s, "one", writeSource(t, images["one"], files), []Run{{10, 300}})
+	mustImport(t, s, "two", writeSource(t, images["two"], nil), nil)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return images
+}
+
+// readDamaged reads everything from a damaged store: right bytes or an error, never anything else.
+// It gives how many pages could not be read.
+func readDamaged(t *testing.T, dir string, images map[string][]byte) (bad int, report CheckReport) {
+	t.Helper()
+	ctx := context.Background()
+	s, err := Open(ctx, dir, OpenOptions{})
+	if err != nil {
+		t.Fatalf("a damaged store must open: %v", err)
+	}
+	defer s.Close()
+	for name, want := range images {
+		m, err := s.OpenImage(ctx, name)
+		if err != nil {
+			if !isDamage(err) {
+				t.Fatalf("open %s: %v", name, err)
+			}
+			bad += len(want) / PageSize
+			continue
+		}
+		bad += readDamagedImage(t, m, want)
+		m.Close()
+	}
+	report, err = s.Check(ctx, CheckOptions{ReadData: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bad, report
+}
+
+// isDamage says whether err is what may come of damaged bytes.
+func isDamage(err error) bool {
+	var c *CorruptError
+	return errors.As(err, &c) || isCorrupt(err)
+}
+
+func readDamagedImage(t *testing.T, m *Image, want []byte) (bad int) {
+	t.Helper()
+	page := make([]byte, PageSize)
+	for gfn := range m.Pages() {
+		err := m.ReadPage(gfn, page)
+		switch {
+		case err != nil && !isDamage(err):
+			t.Fatalf("page %d: %v", gfn, err)
+		case err != nil:
+			bad++
+		case !bytes.Equal(page, want[gfn*PageSize:][:PageSize]):
+			t.Fatalf("page %d: wrong bytes", gfn)
+		}
+	}
+	var p Piece
+	for _, feed := range []Feed{m.EagerFeed(), m.WorkingSetFeed()} {
+		for i := range feed.Len() {
+			err := feed.Read(context.Background(), i, &p)
+			if err == nil {
+				comparePiece(t, &p, want, map[uint64]int{})
+			} else if !isDamage(err) {
+				t.Fatalf("piece %d: %v", i, err)
+			}
+		}
+	}
+	return bad
+}
+
+// blobFiles gives the packs and roots of a store.
+func blobFiles(t *testing.T, dir string) (files []string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if strings.HasSuffix(path, ".pack") || strings.HasSuffix(path, rootSuffix) {
+			files = append(files, path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+func copyTree(t *testing.T, from, to string) {
+	t.Helper()
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Wherever a byte is flipped: an error or right bytes.
+func TestFlippedBytes(t *testing.T) {
+	dir := t.TempDir()
+	sound := filepath.Join(dir, "sound")
+	images := damageStore(t, sound)
+	r := rand.New(rand.NewPCG(32, 2))
+	perFile := 30
+	if testing.Short() {
+		perFile = 5
+	}
+	for _, file := range blobFiles(t, sound) {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range perFile {
+			// Everywhere, the end more often: there the structure is.
+			at := r.IntN(len(b))
+			if i%2 == 0 {
+				at = len(b) - 1 - r.IntN(min(len(b), 4000))
+			}
+			damaged := filepath.Join(dir, "damaged")
+			copyTree(t, sound, damaged)
+			if i%3 == 0 {
+				os.RemoveAll(filepath.Join(damaged, indexDirName))
+			}
+			rel, _ := filepath.Rel(sound, file)
+			bit := byte(1) << r.IntN(8)
+			b[at] ^= bit
+			if err := os.WriteFile(filepath.Join(damaged, rel), b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			b[at] ^= bit
+			if _, report := readDamaged(t, damaged, images); report.OK() {
+				t.Errorf("%s: byte %d of %d is damaged, and a check finds nothing", rel, at, len(b))
+			}
+			if err := os.RemoveAll(damaged); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// Damage of one place in the pages costs the pages that lie there, and no other.
+func TestDamagedPage(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	images := damageStore(t, dir)
+	file := filepath.Join(dir, "packs", "0000000001.0.pack")
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)/3] ^= 0x40
+	if err := os.WriteFile(file, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	bad, report := readDamaged(t, dir, images)
+	// A unit holds up to eight pages, and both checkpoints may have them, some more than once.
+	if bad == 0 || bad > 64 {
+		t.Errorf("%d pages are lost", bad)
+	}
+	if report.OK() {
+		t.Error("a check finds nothing")
+	}
+}
+
+// A lost or cut file is an error, and no more.
+func TestMissingFiles(t *testing.T) {
+	dir := t.TempDir()
+	sound := filepath.Join(dir, "sound")
+	images := damageStore(t, sound)
+	for _, file := range blobFiles(t, sound) {
+		for _, cut := range []bool{false, true} {
+			damaged := filepath.Join(dir, "damaged")
+			copyTree(t, sound, damaged)
+			rel, _ := filepath.Rel(sound, file)
+			path := filepath.Join(damaged, rel)
+			err := os.Remove(path)
+			if cut {
+				err = os.WriteFile(path, []byte("thaw"), 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			left := map[string][]byte{}
+			for name, img := range images {
+				if cut || !strings.Contains(rel, "/"+name+".") {
+					left[name] = img
+				}
+			}
+			if _, report := readDamaged(t, damaged, left); report.OK() && len(left) == len(images) {
+				t.Errorf("%s is gone or cut, and a check finds nothing", rel)
+			}
+			if err := os.RemoveAll(damaged); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// A root that cannot be read keeps everything that it may need: nothing is taken for garbage.
+func TestDamagedRootKeepsPacks(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	damageStore(t, dir)
+	root := filepath.Join(dir, rootsDirName, "one.0"+rootSuffix)
+	sound, err := os.ReadFile(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := blobFiles(t, dir)
+	if err := os.WriteFile(root, sound[:100], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(dir, indexDirName)); err != nil {
+		t.Fatal(err)
+	}
+	s := openTest(t, dir, nil)
+	if _, err := s.GC(context.Background(), GCOptions{}); err == nil {
+		t.Error("a collection went through")
+	}
+	s.Close()
+	if after := blobFiles(t, dir); len(after) != len(before) {
+		t.Errorf("%d files became %d", len(before), len(after))
+	}
+	if err := os.WriteFile(root, sound, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s = openTest(t, dir, nil)
+	checkClean(t, s, true)
+}

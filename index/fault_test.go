@@ -1,0 +1,208 @@
+package index
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/thawfs/thaw/index/blob"
+	"github.com/thawfs/thaw/index/blob/errblob"
+)
+
+// faultStep is one operation on a store and what it makes of the checkpoints that there are.
+type faultStep struct {
+	what string
+	do   func(ctx context.Context, s *Store) error
+	// then changes what must be there, if do worked.
+	then func(have map[string]string)
+}
+
+// faultScript goes through everything that writes. have maps a name to the image and working set
+// that it must have.
+type faultScript struct {
+	images map[string][]byte
+	steps  []faultStep
+}
+
+func newFaultScript(t *testing.T) *faultScript {
+	r := rand.New(rand.NewPCG(8, 8))
+	one := randomImage(r, 900)
+	two := one.change(r, 20)
+	f := &faultScript{images: map[string][]byte{"one": one.bytes(), "two": two.bytes()}}
+	state := bytes.Repeat([]byte("state"), 20000)
+	src1 := writeSource(t, f.images["one"], map[string][]byte{"state": state})
+	src2 := writeSource(t, f.images["two"], nil)
+	imp := func(name string, src Source, hot []Run) faultStep {
+		return faultStep{"import " + name, func(ctx context.Context, s *Store) error {
+			_, _, err := s.Import(ctx, src, ImportOptions{Name: name, Hot: hot})
+			return err
+		}, func(have map[string]string) { have[name] = fmt.Sprint(len(hot)) }}
+	}
+	f.steps = []faultStep{
+		imp("one", src1, []Run{{100, 50}}),
+		imp("two", src2, nil),
+		{"set", func(ctx context.Context, s *Store) error {
+			_, err := s.SetWorkingSet(ctx, "two", []byte("x"), []Run{{5, 40}, {300, 20}})
+			return err
+		}, func(have map[string]string) { have["two"] = "2" }},
+		{"remove", func(ctx context.Context, s *Store) error { return s.Remove(ctx, "one") },
+			func(have map[string]string) { delete(have, "one") }},
+		{"gc", func(ctx context.Context, s *Store) error {
+			_, err := s.GC(ctx, GCOptions{})
+			return err
+		}, func(map[string]string) {}},
+	}
+	return f
+}
+
+// run does the steps until one fails. It gives the states that may be found afterwards: the one
+// before the failed step and the one after it. With retry the failed step is done again instead, by
+// the same Store, which must work, and the rest after it.
+func (f *faultScript) run(t *testing.T, dir string, blobs blob.Store, injected error, retry bool) (may []map[string]string) {
+	t.Helper()
+	ctx := context.Background()
+	have := map[string]string{}
+	s, err := Open(ctx, dir, OpenOptions{Create: true, Blobs: blobs})
+	if err != nil {
+		if !errors.Is(err, injected) {
+			t.Fatalf("open: %v", err)
+		}
+		return []map[string]string{have}
+	}
+	defer s.Close()
+	for _, step := range f.steps {
+		before := map[string]string{}
+		for k, v := range have {
+			before[k] = v
+		}
+		err := step.do(ctx, s)
+		step.then(have)
+		if err != nil {
+			if !errors.Is(err, injected) {
+				t.Fatalf("%s: %v", step.what, err)
+			}
+			if retry {
+				if err := step.do(ctx, s); err != nil {
+					t.Fatalf("%s once more: %v", step.what, err)
+				}
+				may = []map[string]string{have}
+				continue
+			}
+			return []map[string]string{before, have}
+		}
+		may = []map[string]string{have}
+	}
+	return may
+}
+
+// verify opens the store without faults: it must be sound, and in one of the states.
+func (f *faultScript) verify(t *testing.T, dir string, blobs blob.Store, may []map[string]string) {
+	t.Helper()
+	s := openTest(t, dir, blobs)
+	defer s.Close()
+	list, err := s.List(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, c := range list {
+		m := openImage(t, s, c.Name)
+		got[c.Name] = fmt.Sprint(len(m.WorkingSet()))
+		want := f.images[c.Name]
+		b := make([]byte, len(want))
+		if err := m.ReadRange(0, b); err != nil || !bytes.Equal(b, want) {
+			t.Fatalf("%s differs: %v", c.Name, err)
+		}
+		sameWorkingSet(t, m, want, m.WorkingSet())
+		m.Close()
+	}
+	ok := false
+	for _, state := range may {
+		ok = ok || fmt.Sprint(state) == fmt.Sprint(got)
+	}
+	if !ok {
+		t.Fatalf("found %v, may be %v", got, may)
+	}
+	checkClean(t, s, true)
+	f.noLeaks(t, s)
+}
+
+// noLeaks checks that after a collection there is nothing that no checkpoint needs.
+func (f *faultScript) noLeaks(t *testing.T, s *Store) {
+	t.Helper()
+	if _, err := s.GC(context.Background(), GCOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s.cat.mu.Lock()
+	listed, _ := s.cat.referenced()
+	roots := len(s.cat.m)
+	s.cat.mu.Unlock()
+	blobs, err := s.blobs.List(context.Background(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, b := range blobs {
+		if strings.HasPrefix(b.Name, "packs/") || strings.HasPrefix(b.Name, "checkpoints/") {
+			n++
+		}
+	}
+	if n != len(listed)+roots {
+		t.Fatalf("%d blobs for %d packs and %d roots: %v", n, len(listed), roots, blobs)
+	}
+}
+
+func TestEveryBlobOperationFails(t *testing.T) {
+	f := newFaultScript(t)
+	counted := errblob.New(blob.NewMem(), nil)
+	if may := f.run(t, t.TempDir()+"/s", counted, nil, false); len(may) != 1 {
+		t.Fatal("the script does not work")
+	}
+	total := counted.Operations()
+	t.Logf("%d operations", total)
+	plans := map[string]struct {
+		plan  func(n int) errblob.Plan
+		err   error
+		retry bool
+	}{
+		"fail":  {func(n int) errblob.Plan { return errblob.FailNth(n, errblob.ErrInjected) }, errblob.ErrInjected, false},
+		"retry": {func(n int) errblob.Plan { return errblob.FailNth(n, errblob.ErrInjected) }, errblob.ErrInjected, true},
+		"crash": {func(n int) errblob.Plan { return errblob.Crash(n, false) }, errblob.ErrCrashed, false},
+		"lost":  {func(n int) errblob.Plan { return errblob.Crash(n, true) }, errblob.ErrCrashed, false},
+	}
+	for name, p := range plans {
+		t.Run(name, func(t *testing.T) {
+			step := 1
+			if testing.Short() {
+				step = 7
+			}
+			for n := 1; n <= total; n += step {
+				mem := blob.NewMem()
+				dir := t.TempDir() + "/s"
+				f.verify(t, dir, mem, f.run(t, dir, errblob.New(mem, p.plan(n)), p.err, p.retry))
+				if t.Failed() {
+					t.Fatalf("operation %d", n)
+				}
+			}
+		})
+	}
+}
+
+func TestOutOfSpace(t *testing.T) {
+	f := newFaultScript(t)
+	for capacity := 0; ; capacity += 40 << 10 {
+		mem := blob.NewMem()
+		dir := t.TempDir() + "/s"
+		may := f.run(t, dir, errblob.New(mem, errblob.Full(capacity)), unix.ENOSPC, false)
+		f.verify(t, dir, mem, may)
+		if len(may) == 1 {
+			break
+		}
+	}
+}
