@@ -19,11 +19,11 @@ func poster() Report {
 	eager := NewMethod("eager", Counts{Prefetched: pages, Window: window},
 		32*time.Second, 32*time.Second+end, nil)
 	lazy := NewMethod("lazy", Counts{Lazy: 1675, Window: window},
-		100*time.Millisecond, 100*time.Millisecond+end, crawl(100*time.Millisecond, 25*time.Second, 0.93))
-	access := NewMethod("access", Counts{Prefetched: 11_181, Skipped: 11_181, Lazy: 75, Window: window},
-		1900*time.Millisecond, 1900*time.Millisecond+end, crawl(1900*time.Millisecond, 4*time.Second, 0.3))
-	trace := NewMethod("trace", Counts{Prefetched: 11_295, Skipped: 11_293, Lazy: 11, Window: window},
-		1920*time.Millisecond, 1920*time.Millisecond+end, crawl(1920*time.Millisecond, 2*time.Second, 0.05))
+		100*ms, 100*ms+end, crawl(100*ms, 25*sec, 0.93))
+	access := NewMethod("access", Counts{11_181, 11_181, 75, window},
+		1900*ms, 1900*ms+end, crawl(1900*ms, 4*sec, 0.3))
+	trace := NewMethod("trace", Counts{11_295, 11_293, 11, window},
+		1920*ms, 1920*ms+end, crawl(1920*ms, 2*sec, 0.05))
 	return Report{GuestPages: pages, Methods: []Method{eager, lazy, access, trace}}
 }
 

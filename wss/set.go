@@ -193,7 +193,7 @@ func (s Source) valid() bool {
 }
 
 // checkOverlap finds a page that one source names twice. Without this a few runs of a hostile file
-// could claim an image over and over, and whoever goes through the pages would never come to an end.
+// could claim an image over and over, and whoever goes through the pages would be busy for ever.
 func (s *Set) checkOverlap() error {
 	sorted := s.order(func(a, b *Run) int {
 		return cmp.Or(cmp.Compare(a.Source, b.Source), cmp.Compare(a.GFN, b.GFN))

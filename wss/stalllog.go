@@ -14,7 +14,7 @@ import (
 //     1/16384 of the time since the origin, so that the restore is sharp however long the machine
 //     then runs;
 //   - only buckets that have a stall are kept, 16 bytes each. An octave of time has at most 16,384
-//     of them: a log is bounded by 0.5 MiB for a minute and 4 MiB for 20 days of nothing but stalls.
+//     of them: a log is bounded by 0.8 MiB for a minute and 5 MiB for 20 days of stalls.
 //
 // Begin and End take a lock for some tens of nanoseconds and allocate nothing but, once in 256
 // buckets, the next 4 KiB. All methods are safe for concurrent use.

@@ -48,7 +48,8 @@ never hang and never crash this program.
 A checkpoint's memory is prefetched when it is opened. For reads that are all lazy, mount
 with --restore=lazy, or make it cold with "thaw ws record --reset MNT/NAME".`,
 		Example: `  thaw bench /mnt/thaw/web-1/memory --rw=randread --verify web-1.mem
-  thaw bench /mnt/thaw/web-1/memory --rw=zipf --ioengine=psync --bs=64k --numjobs=4 --runtime=10s --time-based --json`,
+  thaw bench /mnt/thaw/web-1/memory --rw=zipf --ioengine=psync --bs=64k --numjobs=4
+  thaw bench /mnt/thaw/web-1/memory --rw=randread --runtime=10s --time-based --json`,
 		GroupID: groupTools,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -79,7 +80,8 @@ func (o *benchOptions) flags(f *pflag.FlagSet) {
 		"of the mapping: normal, random or sequential (default sequential for read, else random)")
 	f.Uint64Var(&o.Seed, "seed", 1, "of the random patterns")
 	f.StringVar(&o.VerifyFile, "verify", "", "compare every block with this file")
-	f.BoolVar(&o.ContinueOnError, "continue-on-error", false, "count blocks that cannot be read, go on")
+	f.BoolVar(&o.ContinueOnError, "continue-on-error", false,
+		"count blocks that cannot be read, go on")
 	// fio's spelling (time_based), and a short word for ioengine.
 	f.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		if name == "engine" {
@@ -119,8 +121,8 @@ func runBench(ctx context.Context, a *app, o benchOptions) error {
 			told = false
 		} else if !told {
 			told = true
-			a.note(`no read has come to an end for %v: if the server of the mount hangs, "thaw umount --abort MNT" frees it`,
-				quiet.Round(time.Second))
+			a.note(`no read has come to an end for %v; if the server of the mount hangs, `+
+				`"thaw umount --abort MNT" frees it`, quiet.Round(time.Second))
 		}
 	}
 	r, err := readbench.Run(ctx, o.Config)
@@ -138,7 +140,8 @@ func runBench(ctx context.Context, a *app, o benchOptions) error {
 		return benchError(err)
 	case r.Mismatches > 0:
 		at := r.BadAt[0]
-		return exitcode.Errorf(exitcode.Corrupt, "%d of %d blocks differ from %s, the first at offset %d (gfn %d)",
+		return exitcode.Errorf(exitcode.Corrupt,
+			"%d of %d blocks differ from %s, the first at offset %d (gfn %d)",
 			r.Mismatches, r.Verified, r.Config.VerifyFile, at, at/4096)
 	case r.Errors > 0:
 		return exitcode.With(exitcode.Partial,

@@ -35,7 +35,8 @@ func checkFusermount(context.Context) Check {
 	}
 	c.Facts = map[string]any{"path": path, "user_allow_other": userAllowOther()}
 	if !userAllowOther() {
-		return c.ok("%s; no user_allow_other in /etc/fuse.conf, so a user's mount is that user's only", path)
+		return c.ok("%s; without user_allow_other in /etc/fuse.conf, a user's mount is the user's only",
+			path)
 	}
 	return c.ok("%s; user_allow_other is set", path)
 }
@@ -110,7 +111,7 @@ func checkFuseProtocol(ctx context.Context) Check {
 		not = append(not, "explicit invalidation (the page cache may be dropped when times change)")
 	}
 	if !has(fuseResend) {
-		not = append(not, "resend (requests in flight are lost with a server that dies; Linux 6.9 has it)")
+		not = append(not, "resend (requests in flight die with their server; Linux 6.9 has it)")
 	}
 	if len(not) > 0 {
 		c.Without = "guests run all the same, as long as their server lives"

@@ -46,13 +46,15 @@ func mountDirect(dir string) (*mounted, error) {
 	if err != nil {
 		return nil, err
 	}
-	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=%d", fd, os.Geteuid(), os.Getegid())
+	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=%d",
+		fd, os.Geteuid(), os.Getegid())
 	err = unix.Mount("thaw-doctor", dir, "fuse.thaw-doctor", unix.MS_NOSUID|unix.MS_NODEV, options)
 	if err != nil {
 		unix.Close(fd)
 		return nil, err
 	}
-	return &mounted{fd, dir, "mount(2)", func() error { return unix.Unmount(dir, unix.MNT_DETACH) }}, nil
+	end := func() error { return unix.Unmount(dir, unix.MNT_DETACH) }
+	return &mounted{fd, dir, "mount(2)", end}, nil
 }
 
 // mountHelped has fusermount3 mount; it sends the descriptor over a socket.

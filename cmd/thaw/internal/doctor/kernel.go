@@ -81,7 +81,8 @@ func checkCachestat(context.Context) Check {
 func checkPopulate(context.Context) Check {
 	c := Check{Name: "populate", Without: "mappings are not populated ahead, and thaw bench reads " +
 		"its mappings by process_vm_readv(2)"}
-	page, err := unix.Mmap(-1, 0, os.Getpagesize(), unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	page, err := unix.Mmap(-1, 0, os.Getpagesize(), unix.PROT_READ,
+		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return c.missing("mmap: %v", err)
 	}
@@ -129,7 +130,8 @@ func lookIntoTracefs() (found bool, err error) {
 		return false, err
 	}
 	defer func() { err = errors.Join(err, os.Remove(dir)) }()
-	if err := unix.Mount("tracefs", dir, "tracefs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+	err = unix.Mount("tracefs", dir, "tracefs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+	if err != nil {
 		return false, fmt.Errorf("mount tracefs: %w", err)
 	}
 	_, err = os.Stat(filepath.Join(dir, tracepoint, "id"))

@@ -121,7 +121,8 @@ func runVCPU(vm *kvm.VM, entry uint64) (err error) {
 		return err
 	}
 	sregs.CS.Base, sregs.CS.Selector = 0, 0
-	if err := errors.Join(cpu.SetSregs(sregs), cpu.SetRegs(kvm.Regs{RIP: entry, RFLAGS: 2})); err != nil {
+	regs := kvm.Regs{RIP: entry, RFLAGS: 2}
+	if err := errors.Join(cpu.SetSregs(sregs), cpu.SetRegs(regs)); err != nil {
 		return err
 	}
 	wrote := false

@@ -72,8 +72,8 @@ func openUserfaultfd() (fd int, how string, err error) {
 }
 
 func checkPagemapScan(context.Context) Check {
-	c := Check{Name: "pagemap_scan", Without: "page tables are read through /proc/self/pagemap, some " +
-		"milliseconds a GiB"}
+	c := Check{Name: "pagemap_scan",
+		Without: "page tables are read through /proc/self/pagemap, some milliseconds a GiB"}
 	f, err := os.Open("/proc/self/pagemap")
 	if err != nil {
 		return c.missing("%v", err)

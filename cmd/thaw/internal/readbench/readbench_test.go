@@ -96,11 +96,11 @@ func TestHistogram(t *testing.T) {
 			t.Fatalf("%d falls into bucket %d, which ends at %d", d, i, end)
 		}
 	}
-	if i := bucketOf(math.MaxInt64); i >= len((&Histogram{}).buckets) || bucketEnd(i) != math.MaxInt64 {
-		t.Error("the longest duration has bucket", i)
-	}
 	rng := rand.New(rand.NewPCG(1, 1))
 	var h, a, b Histogram
+	if i := bucketOf(math.MaxInt64); i >= len(h.buckets) || bucketEnd(i) != math.MaxInt64 {
+		t.Error("the longest duration has bucket", i)
+	}
 	var all []time.Duration
 	for i := range 10_000 {
 		d := time.Duration(math.Exp(rng.Float64() * 20))
@@ -259,7 +259,8 @@ func TestErrorsEndTheRunOrAreCounted(t *testing.T) {
 		switch {
 		case !goOn && (!errors.Is(err, errBroken) || r.Blocks != 2):
 			t.Errorf("%v after %d blocks", err, r.Blocks)
-		case goOn && (err != nil || r.Blocks != 20 || r.Errors != 10 || !errors.Is(r.FirstError, errBroken)):
+		case goOn && (err != nil || r.Blocks != 20 || r.Errors != 10 ||
+			!errors.Is(r.FirstError, errBroken)):
 			t.Errorf("%v, %d blocks, %d errors, %v", err, r.Blocks, r.Errors, r.FirstError)
 		}
 	}
@@ -288,7 +289,8 @@ func TestRunEnds(t *testing.T) {
 
 func TestRunRefuses(t *testing.T) {
 	file := image(t, 1<<20, 1)
-	good := Config{File: file, RW: Zipf, BS: 4096, Engine: Mmap, NumJobs: 1, IODepth: 1, ZipfTheta: 1.2}
+	good := Config{File: file, RW: Zipf, BS: 4096, Engine: Mmap, NumJobs: 1, IODepth: 1,
+		ZipfTheta: 1.2}
 	for name, change := range map[string]func(*Config){
 		"rw":         func(c *Config) { c.RW = "write" },
 		"engine":     func(c *Config) { c.Engine = "libaio" },
