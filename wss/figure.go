@@ -77,7 +77,7 @@ func (r Report) WriteFigure(w io.Writer) error {
 	a := r.axes()
 	r.drawHead(page, a)
 	top := page.Max.Y - headHeight
-	for _, m := range r.Methods {
+	for _, m := range r.ordered() {
 		panel := page
 		panel.Max.Y, panel.Min.Y = top, top-panelHeight
 		r.drawPanel(panel, a, m)

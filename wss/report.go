@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -47,7 +48,8 @@ func (m Method) TTR(w time.Duration, u float64) (time.Duration, bool) {
 	return TTR(m.Stalls, m.Ready, m.End, w, u)
 }
 
-// Report is a comparison of several restores of one checkpoint.
+// Report is a comparison of several restores of one checkpoint. The methods may have been run in any
+// order; they are shown in the poster's: eager, lazy, access, trace, then all others as they come.
 type Report struct {
 	GuestPages  uint64
 	Methods     []Method
@@ -69,13 +71,27 @@ func (r Report) u() float64 {
 	return r.Utilisation
 }
 
+// ordered returns the methods in the poster's order.
+func (r Report) ordered() []Method {
+	poster := []string{"eager", "lazy", "access", "trace"}
+	place := func(m Method) int {
+		if i := slices.Index(poster, m.Name); i >= 0 {
+			return i
+		}
+		return len(poster)
+	}
+	methods := slices.Clone(r.Methods)
+	slices.SortStableFunc(methods, func(a, b Method) int { return place(a) - place(b) })
+	return methods
+}
+
 // Table prints the poster's table, and beside it the time to the guest's first instruction, TTR,
 // recall and precision.
 func (r Report) Table(w io.Writer) error {
 	header := []string{"method", "prefetched", "skipped", "lazy", "restore",
 		fmt.Sprintf("TTR(%s, %.0f %%)", humanSeconds(r.w()), r.u()*100), "recall", "precision"}
 	rows := [][]string{header}
-	for _, m := range r.Methods {
+	for _, m := range r.ordered() {
 		rows = append(rows, r.row(m))
 	}
 	width := make([]int, len(header))
@@ -118,7 +134,7 @@ func (r Report) row(m Method) []string {
 // note says over what was counted.
 func (r Report) note() string {
 	var windows []string
-	for _, m := range r.Methods {
+	for _, m := range r.ordered() {
 		w := humanSeconds(m.Window)
 		if len(windows) == 0 || windows[len(windows)-1] != w {
 			windows = append(windows, w)
@@ -160,7 +176,7 @@ type reportJSON struct {
 // MarshalJSON implements json.Marshaler: the JSON of `thaw demo`.
 func (r Report) MarshalJSON() ([]byte, error) {
 	j := reportJSON{r.GuestPages, r.w().Seconds(), r.u(), make([]methodJSON, len(r.Methods))}
-	for i, m := range r.Methods {
+	for i, m := range r.ordered() {
 		j.Methods[i] = r.method(m)
 	}
 	return json.Marshal(j)
