@@ -32,6 +32,13 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if job := os.Getenv(fuseEnv); job != "" {
+		if err := serveFUSE(job); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	goleak.VerifyTestMain(m)
 }
 
@@ -139,7 +146,10 @@ func testLog(t testing.TB) *slog.Logger {
 }
 
 func spec(program string, args ...string) guest.Spec {
-	s := guest.Spec{Program: program, Args: map[string]string{}}
+	s := guest.Spec{Program: program}
+	if len(args) > 0 {
+		s.Args = map[string]string{}
+	}
 	for i := 0; i < len(args); i += 2 {
 		s.Args[args[i]] = args[i+1]
 	}

@@ -74,9 +74,13 @@ func mapMemory(f *os.File, size uint64, private bool) (*memory, error) {
 	if private {
 		// A fault is to fetch the page that the guest needs and no other. What else is worth
 		// fetching is known to whoever serves the file, not to the kernel's read-ahead.
-		if err := unix.Madvise(b, unix.MADV_RANDOM); err != nil {
-			m.Close()
-			return nil, fmt.Errorf("madvise: %w", err)
+		// And page by page: a 2 MiB entry would be dropped whole when one of its pages is written.
+		for _, advice := range []int{unix.MADV_RANDOM, unix.MADV_NOHUGEPAGE} {
+			// EINVAL: a kernel without huge pages.
+			if err := unix.Madvise(b, advice); err != nil && !errors.Is(err, unix.EINVAL) {
+				m.Close()
+				return nil, fmt.Errorf("madvise: %w", err)
+			}
 		}
 	}
 	return m, nil

@@ -47,7 +47,22 @@ func (m *memory) copyTo(ctx context.Context, dst *os.File, t *tracker) (written 
 		})
 	}
 	wg.Wait()
-	return c.written.Load(), context.Cause(ctx)
+	if err := context.Cause(ctx); err != nil {
+		return 0, err
+	}
+	return c.written.Load(), m.checkSize()
+}
+
+// checkSize makes sure that the file is still whole: what is missing at its end would pass for a hole.
+func (m *memory) checkSize() error {
+	st, err := m.file.Stat()
+	if err == nil && uint64(st.Size()) < m.size {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return &MemoryLostError{Sign: "the memory file is cut off", Err: err}
+	}
+	return nil
 }
 
 // copier is one run of copyTo.
@@ -125,7 +140,8 @@ func (c *copier) isHole(off, n int64) (bool, error) {
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EOPNOTSUPP):
 		return false, nil
 	case err != nil:
-		return false, fmt.Errorf("look for data in %s: %w", c.mem.file.Name(), err)
+		return false, &MemoryLostError{GFN: uint64(off) / pageSize,
+			Sign: fmt.Sprintf("the memory file does not tell what is at %#x", off), Err: err}
 	}
 	return data >= off+n, nil
 }

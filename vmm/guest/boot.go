@@ -69,18 +69,25 @@ func (r RAM) frames() uint64 {
 
 // layOut divides n frames into roots, tables and pages. 0 pages: n is too small.
 func layOut(n uint64) (roots, tables, pages uint64) {
-	// One table page serves `entries` pages, one root page as many tables. Start from the most pages
-	// that could do and step down; the loop ends after a step or two.
-	for pages = n; pages > 0; pages-- {
+	above := func(pages uint64) (roots, tables uint64) {
 		tables = (pages + entries - 1) / entries
-		roots = (tables + entries - 1) / entries
-		if total := roots + tables + pages; total <= n {
-			return roots, tables, pages
-		} else if total-n > 1 {
-			pages -= total - n - 1
-		}
+		return (tables + entries - 1) / entries, tables
 	}
-	return 0, 0, 0
+	// What n pages would need above them is a little more than enough for those that are left.
+	roots, tables = above(n)
+	if roots+tables >= n {
+		return 0, 0, 0
+	}
+	pages = n - roots - tables
+	for {
+		roots, tables = above(pages + 1)
+		if roots+tables+pages+1 > n {
+			break
+		}
+		pages++
+	}
+	roots, tables = above(pages)
+	return roots, tables, pages
 }
 
 // maxRoots is MAX_ROOTS of src/pages.c: 1024 root pages are some 4 TiB of memory.

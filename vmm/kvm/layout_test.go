@@ -1,0 +1,143 @@
+package kvm
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"unsafe"
+)
+
+// layout is what this package believes of linux/kvm.h: a C expression and its value.
+func layout() map[string]uintptr {
+	var (
+		regs   Regs
+		sregs  Sregs
+		xcrs   XCRs
+		debug  DebugRegs
+		events VCPUEvents
+		msr    MSREntry
+		cpuid  CPUIDEntry
+		region MemoryRegion
+		seg    Segment
+	)
+	return map[string]uintptr{
+		"KVM_GET_API_VERSION": ioGetAPIVersion, "KVM_CREATE_VM": ioCreateVM,
+		"KVM_GET_MSR_INDEX_LIST": ioGetMSRIndexList, "KVM_CHECK_EXTENSION": ioCheckExtension,
+		"KVM_GET_VCPU_MMAP_SIZE": ioGetVCPUMmapSize, "KVM_GET_SUPPORTED_CPUID": ioGetSupportedCPUID,
+		"KVM_CREATE_VCPU": ioCreateVCPU, "KVM_SET_USER_MEMORY_REGION": ioSetUserMemoryRegion,
+		"KVM_SET_TSS_ADDR": ioSetTSSAddr, "KVM_SET_IDENTITY_MAP_ADDR": ioSetIdentityMapAddr,
+		"KVM_RUN": ioRun, "KVM_GET_REGS": ioGetRegs, "KVM_SET_REGS": ioSetRegs,
+		"KVM_GET_SREGS": ioGetSregs, "KVM_SET_SREGS": ioSetSregs, "KVM_GET_MSRS": ioGetMSRs,
+		"KVM_SET_MSRS": ioSetMSRs, "KVM_SET_SIGNAL_MASK": ioSetSignalMask,
+		"KVM_SET_CPUID2": ioSetCPUID2, "KVM_GET_CPUID2": ioGetCPUID2, "KVM_GET_MP_STATE": ioGetMPState,
+		"KVM_SET_MP_STATE": ioSetMPState, "KVM_GET_VCPU_EVENTS": ioGetVCPUEvents,
+		"KVM_SET_VCPU_EVENTS": ioSetVCPUEvents, "KVM_GET_DEBUGREGS": ioGetDebugRegs,
+		"KVM_SET_DEBUGREGS": ioSetDebugRegs, "KVM_SET_TSC_KHZ": ioSetTSCKHz,
+		"KVM_GET_TSC_KHZ": ioGetTSCKHz, "KVM_GET_XSAVE": ioGetXSave, "KVM_SET_XSAVE": ioSetXSave,
+		"KVM_GET_XCRS": ioGetXCRs, "KVM_SET_XCRS": ioSetXCRs, "KVM_GET_XSAVE2": ioGetXSave2,
+
+		"KVM_CAP_USER_MEMORY": uintptr(CapUserMemory), "KVM_CAP_EXT_CPUID": uintptr(CapExtCPUID),
+		"KVM_CAP_SET_TSS_ADDR": uintptr(CapSetTSSAddr), "KVM_CAP_NR_VCPUS": uintptr(CapNrVCPUs),
+		"KVM_CAP_MP_STATE": uintptr(CapMPState), "KVM_CAP_VCPU_EVENTS": uintptr(CapVCPUEvents),
+		"KVM_CAP_DEBUGREGS": uintptr(CapDebugRegs), "KVM_CAP_XSAVE": uintptr(CapXSave),
+		"KVM_CAP_XCRS": uintptr(CapXCRs), "KVM_CAP_TSC_CONTROL": uintptr(CapTSCControl),
+		"KVM_CAP_GET_TSC_KHZ":    uintptr(CapGetTSCKHz),
+		"KVM_CAP_IMMEDIATE_EXIT": uintptr(CapImmediateExit), "KVM_CAP_XSAVE2": uintptr(CapXSave2),
+
+		"KVM_EXIT_IO": uintptr(ExitIO), "KVM_EXIT_MMIO": uintptr(ExitMMIO),
+		"KVM_EXIT_SHUTDOWN": uintptr(ExitShutdown), "KVM_EXIT_HLT": uintptr(ExitHLT),
+		"KVM_EXIT_FAIL_ENTRY": uintptr(ExitFailEntry), "KVM_EXIT_INTR": uintptr(ExitIntr),
+		"KVM_EXIT_INTERNAL_ERROR": uintptr(ExitInternalError),
+		"KVM_EXIT_SYSTEM_EVENT":   uintptr(ExitSystemEvent),
+
+		"sizeof(struct kvm_regs)": sizeOf[Regs](), "sizeof(struct kvm_sregs)": sizeOf[Sregs](),
+		"sizeof(struct kvm_segment)": sizeOf[Segment](), "sizeof(struct kvm_dtable)": sizeOf[Dtable](),
+		"sizeof(struct kvm_xcrs)": sizeOf[XCRs](), "sizeof(struct kvm_debugregs)": sizeOf[DebugRegs](),
+		"sizeof(struct kvm_vcpu_events)": sizeOf[VCPUEvents](), "sizeof(struct kvm_mp_state)": sizeOf[MPState](),
+		"sizeof(struct kvm_msr_entry)": sizeOf[MSREntry](), "sizeof(struct kvm_cpuid_entry2)": sizeOf[CPUIDEntry](),
+		"sizeof(struct kvm_userspace_memory_region)": sizeOf[MemoryRegion](),
+		"sizeof(struct kvm_xsave)":                   legacyXSave, "sizeof(struct kvm_msrs)": msrsHeader,
+		"sizeof(struct kvm_cpuid2)": cpuidHeader, "sizeof(struct kvm_run)": runMinSize,
+
+		"offsetof(struct kvm_run, immediate_exit)": runRequestWord + 1,
+		"offsetof(struct kvm_run, exit_reason)":    runExitReason,
+		"offsetof(struct kvm_run, io)":             runIO, "offsetof(struct kvm_run, io.size)": runIO + 1,
+		"offsetof(struct kvm_run, io.port)": runIO + 2, "offsetof(struct kvm_run, io.count)": runIO + 4,
+		"offsetof(struct kvm_run, io.data_offset)": runIO + 8,
+		"offsetof(struct kvm_run, mmio.phys_addr)": runMMIO, "offsetof(struct kvm_run, mmio.len)": runMMIO + 16,
+		"offsetof(struct kvm_run, mmio.is_write)":                      runMMIO + 20,
+		"offsetof(struct kvm_run, internal.ndata)":                     runInternal + 4,
+		"offsetof(struct kvm_run, internal.data)":                      runInternal + 8,
+		"offsetof(struct kvm_regs, rsi)":                               unsafe.Offsetof(regs.RSI),
+		"offsetof(struct kvm_regs, rsp)":                               unsafe.Offsetof(regs.RSP),
+		"offsetof(struct kvm_regs, r8)":                                unsafe.Offsetof(regs.R8),
+		"offsetof(struct kvm_regs, rip)":                               unsafe.Offsetof(regs.RIP),
+		"offsetof(struct kvm_segment, dpl)":                            unsafe.Offsetof(seg.DPL),
+		"offsetof(struct kvm_segment, db)":                             unsafe.Offsetof(seg.DB),
+		"offsetof(struct kvm_segment, unusable)":                       unsafe.Offsetof(seg.Unusable),
+		"offsetof(struct kvm_sregs, ss)":                               unsafe.Offsetof(sregs.SS),
+		"offsetof(struct kvm_sregs, tr)":                               unsafe.Offsetof(sregs.TR),
+		"offsetof(struct kvm_sregs, idt)":                              unsafe.Offsetof(sregs.IDT),
+		"offsetof(struct kvm_sregs, cr0)":                              unsafe.Offsetof(sregs.CR0),
+		"offsetof(struct kvm_sregs, efer)":                             unsafe.Offsetof(sregs.EFER),
+		"offsetof(struct kvm_sregs, interrupt_bitmap)":                 unsafe.Offsetof(sregs.InterruptBitmap),
+		"offsetof(struct kvm_xcrs, xcrs)":                              unsafe.Offsetof(xcrs.XCRs),
+		"offsetof(struct kvm_debugregs, flags)":                        unsafe.Offsetof(debug.Flags),
+		"offsetof(struct kvm_vcpu_events, nmi)":                        unsafe.Offsetof(events.NMI),
+		"offsetof(struct kvm_vcpu_events, flags)":                      unsafe.Offsetof(events.Flags),
+		"offsetof(struct kvm_vcpu_events, smi)":                        unsafe.Offsetof(events.SMI),
+		"offsetof(struct kvm_vcpu_events, exception_has_payload)":      unsafe.Offsetof(events.HasPayload),
+		"offsetof(struct kvm_vcpu_events, exception_payload)":          unsafe.Offsetof(events.Payload),
+		"offsetof(struct kvm_msr_entry, data)":                         unsafe.Offsetof(msr.Data),
+		"offsetof(struct kvm_cpuid_entry2, eax)":                       unsafe.Offsetof(cpuid.EAX),
+		"offsetof(struct kvm_userspace_memory_region, userspace_addr)": unsafe.Offsetof(region.UserspaceAddr),
+	}
+}
+
+// TestLayout compares with the kernel's own header.
+func TestLayout(t *testing.T) {
+	if runtime.GOARCH != "amd64" {
+		t.Skip("needs an x86-64 host: the header differs between architectures")
+	}
+	if _, err := exec.LookPath("gcc"); err != nil {
+		t.Skipf("needs gcc: %v", err)
+	}
+	dir := t.TempDir()
+	src := "#include <stdio.h>\n#include <stddef.h>\n#include <linux/kvm.h>\nint main(void) {\n"
+	want := layout()
+	for expr := range want {
+		src += fmt.Sprintf("printf(\"%s\\t%%lu\\n\", (unsigned long)(%s));\n", expr, expr)
+	}
+	src += "return 0;\n}\n"
+	c, bin := filepath.Join(dir, "layout.c"), filepath.Join(dir, "layout")
+	if err := os.WriteFile(c, []byte(src), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("gcc", "-o", bin, c).CombinedOutput(); err != nil {
+		t.Skipf("needs kernel headers that have all of it: %s", out)
+	}
+	out, err := exec.Command(bin).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	if len(lines) != len(want) {
+		t.Errorf("%d values from C, %d here", len(lines), len(want))
+	}
+	for _, l := range lines {
+		expr, value, _ := strings.Cut(l, "\t")
+		n, err := strconv.ParseUint(value, 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// sizeof(struct kvm_run) may grow.
+		if uintptr(n) != want[expr] && !(expr == "sizeof(struct kvm_run)" && uintptr(n) > want[expr]) {
+			t.Errorf("%s is %#x, here it is %#x", expr, n, want[expr])
+		}
+	}
+}

@@ -1,0 +1,164 @@
+package vmm
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/thawfs/thaw/vmm/kvm"
+)
+
+// sampleState is a state of all sections, made up.
+func sampleState() saved {
+	v := vcpuState{XSave: make([]byte, 4096), CPUID: []kvm.CPUIDEntry{{Function: 1, EAX: 2}},
+		MSRs: []kvm.MSREntry{{Index: 0x10, Data: 99}}, TSCKHz: 2_000_000}
+	v.Regs.RIP, v.Sregs.CR3, v.XSave[100] = 0x10000, 0x100000, 7
+	return saved{facts: facts{Regions: []Region{{0, MinMemory}}, VCPUs: 2, Guest: spec("idle")},
+		ports: portState{Done: 5, PeriodUS: 100}, vcpus: []vcpuState{v, v}}
+}
+
+func sampleFile(t testing.TB) []byte {
+	t.Helper()
+	s := sampleState()
+	list, err := s.sections()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := encodeState(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func parse(b []byte) (saved, error) {
+	list, err := decodeState(b)
+	if err != nil {
+		return saved{}, err
+	}
+	return decodeSaved(list)
+}
+
+func TestStateFile(t *testing.T) {
+	got, err := parse(sampleFile(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(sampleState(), got, cmp.AllowUnexported(saved{}, facts{})); d != "" {
+		t.Error(d)
+	}
+}
+
+func wantStateError(t *testing.T, what string, err error) {
+	t.Helper()
+	var bad *StateError
+	if !errors.As(err, &bad) {
+		t.Errorf("%s: %v, want a StateError", what, err)
+	}
+}
+
+// No truncation and no flipped bit goes unnoticed.
+func TestDamagedStateFile(t *testing.T) {
+	whole := sampleFile(t)
+	for n := range whole {
+		_, err := parse(whole[:n])
+		wantStateError(t, "truncated", err)
+	}
+	for i := range whole {
+		b := append([]byte{}, whole...)
+		b[i] ^= 1 << (i % 8)
+		_, err := parse(b)
+		wantStateError(t, "flipped", err)
+	}
+	_, err := parse(append(append([]byte{}, whole...), 0))
+	wantStateError(t, "longer", err)
+}
+
+func TestStateSections(t *testing.T) {
+	s := sampleState()
+	list, err := s.sections()
+	if err != nil {
+		t.Fatal(err)
+	}
+	with := func(extra ...section) []section { return append(append([]section{}, list...), extra...) }
+	try := func(l []section) error {
+		b, err := encodeState(l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = parse(b)
+		return err
+	}
+	if err := try(with(section{tag: "NEWTHING", data: []byte{1}})); err != nil {
+		t.Errorf("unknown optional section: %v", err)
+	}
+	wantStateError(t, "unknown required section", try(with(section{tag: "NEWTHING", required: true})))
+	wantStateError(t, "section of a third vCPU", try(with(section{tag: tagRegs, index: 2, required: true,
+		data: make([]byte, 144)})))
+	wantStateError(t, "double section", try(with(list[2])))
+	wantStateError(t, "no sections", try(nil))
+	for i := range list {
+		without := append(append([]section{}, list[:i]...), list[i+1:]...)
+		wantStateError(t, "without "+list[i].tag, try(without))
+		short := append([]section{}, list...)
+		if len(short[i].data) > 0 && short[i].tag != tagXSave {
+			short[i].data = short[i].data[:len(short[i].data)-1]
+			wantStateError(t, "short "+list[i].tag, try(short))
+		}
+	}
+}
+
+func TestStateLimits(t *testing.T) {
+	if _, err := encodeState([]section{{tag: "X", data: make([]byte, maxSectionSize+1)}}); err == nil {
+		t.Error("a section beyond the limit was written")
+	}
+	path := filepath.Join(t.TempDir(), "state")
+	if err := os.WriteFile(path, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, 1<<40); err != nil { // sparse
+		t.Fatal(err)
+	}
+	_, err := readStateFile(path)
+	wantStateError(t, "a file of 1 TiB", err)
+}
+
+func TestSenselessFacts(t *testing.T) {
+	for what, change := range map[string]func(*facts){
+		"no vCPU":       func(f *facts) { f.VCPUs = 0 },
+		"many vCPUs":    func(f *facts) { f.VCPUs = 1 << 30 },
+		"no RAM":        func(f *facts) { f.Regions = nil },
+		"huge RAM":      func(f *facts) { f.Regions = []Region{{0, 1 << 63}, {1 << 62, 1 << 63}} },
+		"overlap":       func(f *facts) { f.Regions = []Region{{0, MinMemory}, {0, MinMemory}} },
+		"beside":        func(f *facts) { f.Regions = []Region{{pageSize, MinMemory}} },
+		"not a page":    func(f *facts) { f.Regions = []Region{{0, MinMemory + 1}} },
+		"into the hole": func(f *facts) { f.Regions = []Region{{0, holeStart + MinMemory}} },
+	} {
+		s := sampleState()
+		change(&s.facts)
+		list, err := s.sections()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = decodeSaved(list)
+		wantStateError(t, what, err)
+	}
+}
+
+func FuzzState(f *testing.F) {
+	f.Add(sampleFile(f))
+	f.Add([]byte(stateMagic))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := parse(b)
+		if err != nil {
+			wantStateError(t, "fuzz", err)
+			return
+		}
+		if _, err := s.sections(); err != nil {
+			t.Errorf("what was read cannot be written: %v", err)
+		}
+	})
+}

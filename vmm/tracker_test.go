@@ -1,0 +1,219 @@
+package vmm
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/thawfs/thaw/wss"
+)
+
+const trackedPages = 4096
+
+// trackedFile is a file of known pages, mapped privately, and in the page cache.
+func trackedFile(t *testing.T) *memory {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "memory")
+	b := make([]byte, trackedPages*pageSize)
+	for i := range b {
+		b[i] = byte(i/pageSize) | 1
+	}
+	if err := os.WriteFile(path, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	m, err := openMemory(path, uint64(len(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.Close() })
+	return m
+}
+
+// touchSome reads 300 pages and writes 100 others and 50 of the same, and returns which.
+func touchSome(t *testing.T, m *memory) (touched, dirty *wss.Bitmap) {
+	t.Helper()
+	touched, dirty = wss.NewBitmap(trackedPages), wss.NewBitmap(trackedPages)
+	r := rand.New(rand.NewPCG(1, 2))
+	order := r.Perm(trackedPages)
+	b := make([]byte, 8)
+	for _, gfn := range order[:300] {
+		if _, err := m.ReadAt(b, int64(gfn)*pageSize+16); err != nil {
+			t.Fatal(err)
+		}
+		touched.Set(uint64(gfn))
+	}
+	for _, gfn := range order[250:400] {
+		if _, err := m.WriteAt(b, int64(gfn)*pageSize+16); err != nil {
+			t.Fatal(err)
+		}
+		touched.Set(uint64(gfn))
+		dirty.Set(uint64(gfn))
+	}
+	return touched, dirty
+}
+
+func TestTrackerIsExact(t *testing.T) {
+	m := trackedFile(t)
+	tr := newTracker(m.mapping)
+	defer tr.Close()
+	if !tr.exact() {
+		t.Skipf("needs asynchronous userfaultfd write-protection (Linux 6.7): %s", tr.why)
+	}
+	wantTouched, wantDirty := touchSome(t, m)
+	for _, way := range []bool{false, true} {
+		tr.pagemap = way
+		touched, dirty, err := tr.scan()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !touched.Equal(wantTouched) || !dirty.Equal(wantDirty) {
+			t.Errorf("pagemap %v: %d touched, %d dirty, want %d and %d", way, touched.Count(), dirty.Count(),
+				wantTouched.Count(), wantDirty.Count())
+		}
+	}
+}
+
+// Without userfaultfd dirty is still exact, and touched has all that was touched.
+func TestTrackerWithoutUserfaultfd(t *testing.T) {
+	m := trackedFile(t)
+	tr := &tracker{mapping: m.mapping, uffd: -1}
+	wantTouched, wantDirty := touchSome(t, m)
+	for _, way := range []bool{false, true} {
+		tr.pagemap = way
+		touched, dirty, err := tr.scan()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !dirty.Equal(wantDirty) {
+			t.Errorf("pagemap %v: %d dirty, want %d", way, dirty.Count(), wantDirty.Count())
+		}
+		if missing := wantTouched.AndNot(touched).Count(); missing != 0 {
+			t.Errorf("pagemap %v: %d touched pages are missing", way, missing)
+		}
+	}
+}
+
+func TestCategory(t *testing.T) {
+	tests := []struct {
+		entry uint64
+		want  uint64
+	}{
+		{0, pageIsWritten}, // no page: counts as neither, for it is not present
+		{pagemapPresent | pagemapFile | pagemapUffdMark, pageIsPresent | pageIsFile},
+		{pagemapPresent, pageIsPresent | pageIsWritten},
+		{pagemapSwapped | pagemapUffdMark, pageIsSwapped}, // a mark and no page
+		{pagemapSwapped, pageIsSwapped | pageIsWritten},
+	}
+	for _, c := range tests {
+		if got := category(c.entry); got != c.want {
+			t.Errorf("entry %#x: %#x, want %#x", c.entry, got, c.want)
+		}
+	}
+}
+
+func TestResident(t *testing.T) {
+	m := trackedFile(t)
+	if err := m.file.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Fadvise(int(m.file.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
+		t.Fatal(err)
+	}
+	cold, err := resident(m.file, m.size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cold.Count() != 0 {
+		t.Skipf("needs a file system that drops its pages: %d stayed", cold.Count())
+	}
+	if err := unix.Fadvise(int(m.file.Fd()), 0, 0, unix.FADV_RANDOM); err != nil { // no read-ahead
+		t.Fatal(err)
+	}
+	want := wss.NewBitmap(trackedPages)
+	b := make([]byte, pageSize)
+	for _, gfn := range []uint64{0, 1, 7, 4000, trackedPages - 1} {
+		if _, err := m.file.ReadAt(b, int64(gfn)*pageSize); err != nil {
+			t.Fatal(err)
+		}
+		want.Set(gfn)
+	}
+	got, err := resident(m.file, m.size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !got.Equal(want) {
+		var s string
+		for first, n := range got.Runs() {
+			s += fmt.Sprintf(" %d+%d", first, n)
+		}
+		t.Errorf("resident:%s", s)
+	}
+}
+
+// A restored guest that looks at known pages touches those, what they stand in, and nothing else.
+func TestCountsOfARestore(t *testing.T) {
+	const units = 3000
+	m := newTestMachine(t, spec("random:30", "write", "0", "units", "200000000"), testMemory)
+	runUntil(t, m, units)
+	dir := checkpoint(t, m)
+	l, err := Load(dir, testLog(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if !l.Exact || l.Prefetched == nil {
+		t.Skipf("needs exact tracking: %v", l.Notes)
+	}
+	before, _, err := l.tracker.scan()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := before.Count(); n != 0 {
+		t.Errorf("%d pages were touched before the first instruction", n)
+	}
+	done := l.ports.snapshot().Done
+	ram := guestRAM(l.facts.Regions)
+	boot, err := l.program.Boot(ram)
+	if err != nil {
+		t.Fatal(err)
+	}
+	runUntil(t, l.Machine, done+4*boot.Set) // some rounds: every page of the set
+	if err := l.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	touched, dirty, err := l.tracker.scan()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages := ram.First + boot.Roots + boot.Tables
+	var set, tables uint64
+	for first, n := range touched.Runs() {
+		for gfn := first; gfn < first+n; gfn++ {
+			switch {
+			case gfn >= pages:
+				set++
+			default:
+				tables++
+			}
+		}
+	}
+	if set != boot.Set {
+		t.Errorf("%d checked pages touched, the set has %d", set, boot.Set)
+	}
+	// Boot page, program, stack, task state, 16 page tables at most, root and table pages.
+	if most := 20 + pageTableBytes(l.facts.Regions)/pageSize + boot.Roots + boot.Tables; tables > most {
+		t.Errorf("%d other pages touched, there are %d", tables, most)
+	}
+	// It writes nothing but its counters and, through the CPU, access bits.
+	if n := dirty.AndNot(touched).Count(); n != 0 {
+		t.Errorf("%d pages are dirty and not touched", n)
+	}
+	if c := wss.Count(l.Prefetched, touched, 0); c.Skipped+c.Lazy != touched.Count() {
+		t.Errorf("counts %+v of %d touched", c, touched.Count())
+	}
+	t.Logf("%d touched, %d dirty, of a set of %d", touched.Count(), dirty.Count(), boot.Set)
+}
