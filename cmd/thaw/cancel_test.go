@@ -18,7 +18,8 @@ type slowStore struct {
 	begun, ended chan struct{}
 }
 
-func (s *slowStore) Import(ctx context.Context, _ importRequest, p progressFunc) (importReply, error) {
+func (s *slowStore) Import(ctx context.Context, _ importRequest, p progressFunc) (importReply,
+	error) {
 	p(control.Progress{Stage: "reading", Unit: "bytes", Done: 1, Total: 2})
 	close(s.begun)
 	<-ctx.Done()
@@ -64,7 +65,8 @@ func TestCancelOfACommandEndsTheServersWork(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	seen := 0
 	go func() { <-s.begun; cancel() }()
-	_, err := remote.Import(ctx, importRequest{Path: "/x", Name: "x"}, func(control.Progress) { seen++ })
+	_, err := remote.Import(ctx, importRequest{Path: "/x", Name: "x"},
+		func(control.Progress) { seen++ })
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("the command ended with %v", err)
 	}

@@ -70,7 +70,8 @@ func printCheck(a *app, r index.CheckReport) {
 	if r.Rebuilt {
 		a.printf("the index was made again\n")
 	}
-	a.printf("%s checkpoints, %s packs, %s stored pages", count(r.Checkpoints), count(r.Packs), count(r.Pages))
+	a.printf("%s checkpoints, %s packs, %s stored pages", count(r.Checkpoints), count(r.Packs),
+		count(r.Pages))
 	if r.PagesRead > 0 {
 		a.printf(", %s read", count(r.PagesRead))
 	}

@@ -64,6 +64,7 @@ func startDaemon(ctx context.Context, args []string, logFile string) (int, error
 	defer log.Close()
 	cmd := selfCommand(args...)
 	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Dir = "/" // it outlives this command, and must not keep its directory busy
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := startUntilReady(ctx, cmd); err != nil {
 		if code, _, ok := exitcode.Of(err); ok && code == exitcode.Mount {

@@ -61,11 +61,14 @@ It needs /dev/kvm and /dev/fuse, and 2 GiB of disk in $TMPDIR.`,
 	f := cmd.Flags()
 	f.Var(&o.memory, "memory", "memory of the machine")
 	f.StringVar(&o.guest, "guest", "heap", `guest program: heap, stream, idle or random:PCT`)
-	f.StringArrayVar(&o.args, "arg", nil, `option NAME=VALUE of the guest program (default for heap: set=64MiB); may be repeated`)
-	f.DurationVar(&o.warm, "warm", 2*time.Second, "how long the machine works before it is saved")
-	f.DurationVar(&o.window, "window", 6*time.Second, "how long each restored machine works; the counts are over this window")
+	f.StringArrayVar(&o.args, "arg", nil,
+		`option NAME=VALUE of the guest program (default for heap: set=64MiB); may be repeated`)
+	f.DurationVar(&o.warm, "warm", time.Second, "how long the machine works before it is saved")
+	f.DurationVar(&o.window, "window", 5*time.Second,
+		"how long each restored machine works; the counts are over this window")
 	f.StringVar(&o.keep, "keep", "", "keep checkpoint, store and figure in this directory")
-	f.StringVar(&o.figure, "figure", "", "file for the figure, SVG (default thaw-demo.svg in $TMPDIR or in the --keep directory)")
+	f.StringVar(&o.figure, "figure", "",
+		"file for the figure, SVG (default thaw-demo.svg in $TMPDIR or in the --keep directory)")
 	return cmd
 }
 
@@ -86,7 +89,8 @@ const demoName = "demo"
 
 func runDemo(ctx context.Context, a *app, o demoOptions) (err error) {
 	if o.window < time.Second || o.warm < 0 {
-		return exitcode.Errorf(exitcode.Usage, "--window must be at least 1s, --warm must not be negative")
+		return exitcode.Errorf(exitcode.Usage,
+			"--window must be at least 1s, --warm must not be negative")
 	}
 	if err := errors.Join(usableKVM(), usableHost()); err != nil {
 		return err
@@ -125,8 +129,10 @@ func runDemo(ctx context.Context, a *app, o demoOptions) (err error) {
 func usableKVM() error {
 	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
 	if err != nil {
-		return exitcode.WithHint(exitcode.Unsupported, fmt.Errorf("this host cannot run machines: %w", err),
-			`load the module kvm_intel or kvm_amd, get into the group "kvm", or allow nested virtualisation; "thaw doctor" tells more`)
+		return exitcode.WithHint(exitcode.Unsupported, fmt.Errorf("this host cannot run machines: %w",
+			err),
+			`load the module kvm_intel or kvm_amd, get into the group "kvm", or allow nested `+
+				`virtualisation; "thaw doctor" tells more`)
 	}
 	return f.Close()
 }
@@ -185,12 +191,13 @@ func (d *demo) cleanUp() error {
 func (d *demo) importCheckpoint(ctx context.Context) error {
 	d.stage("importing %s of memory", size(int64(d.o.memory)))
 	var reply importReply
-	err := d.a.withStoreOptions(ctx, d.store, index.OpenOptions{Create: true}, func(s storeAPI) (err error) {
-		p := d.a.progress()
-		defer p.done()
-		reply, err = s.Import(ctx, importRequest{Path: d.checkpoint, Name: demoName}, p.set)
-		return err
-	})
+	err := d.a.withStoreOptions(ctx, d.store, index.OpenOptions{Create: true},
+		func(s storeAPI) (err error) {
+			p := d.a.progress()
+			defer p.done()
+			reply, err = s.Import(ctx, importRequest{Path: d.checkpoint, Name: demoName}, p.set)
+			return err
+		})
 	if err != nil {
 		return fmt.Errorf("import: %w", err)
 	}

@@ -39,10 +39,12 @@ func (d *demo) report(results []demoResult) error {
 	rows := make([][]string, len(results))
 	for i, x := range results {
 		p := x.progress
-		rows[i] = []string{x.method.Name, count(p.FirstSecond), fmt.Sprintf("%.0f", p.PerSecond), count(p.Total)}
+		rows[i] = []string{x.method.Name, count(p.FirstSecond), fmt.Sprintf("%.0f", p.PerSecond),
+			count(p.Total)}
 	}
 	units := results[0].progress.Units
-	d.a.table([]string{"method", ">" + units + " in the 1st second", ">a second", ">in " + d.o.window.String()}, rows)
+	d.a.table([]string{"method", ">" + units + " in the 1st second", ">a second",
+		">in " + d.o.window.String()}, rows)
 	d.a.printf("\nfigure: %s\n", d.figure)
 	if d.o.keep != "" {
 		d.a.printf("kept: %s (try: thaw mount %s MNT)\n", d.dir, d.store)

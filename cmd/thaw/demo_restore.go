@@ -34,7 +34,8 @@ func (d *demo) restore(ctx context.Context, m demoMethod) (r demoResult, err err
 	if err != nil {
 		return r, err
 	}
-	if err := client.Call(ctx, verbDrop, dropRequest{Name: demoName, Packs: true}, nil, nil); err != nil {
+	if err := client.Call(ctx, verbDrop, dropRequest{Name: demoName, Packs: true}, nil,
+		nil); err != nil {
 		return r, fmt.Errorf("make it cold: %w", err)
 	}
 	d.stage("%s (%v)", m.says, d.o.window)
@@ -48,7 +49,8 @@ func (d *demo) restore(ctx context.Context, m demoMethod) (r demoResult, err err
 		return r, err
 	}
 	r = demoResult{
-		method:   wss.NewMethod(m.name, machine.counts, machine.ready, machine.ready+machine.counts.Window, stalls),
+		method: wss.NewMethod(m.name, machine.counts, machine.ready,
+			machine.ready+machine.counts.Window, stalls),
 		progress: machine.progress,
 	}
 	d.stage("%s", r.words())
@@ -66,13 +68,15 @@ func (d *demo) restore(ctx context.Context, m demoMethod) (r demoResult, err err
 // words sum up a restore.
 func (r demoResult) words() string {
 	m := r.method
-	return fmt.Sprintf("%s: ran after %.3f s; %s pages prefetched, %s of them used, %s fetched on demand",
+	return fmt.Sprintf("%s: ran after %.3f s; %s pages prefetched, %s of them used, %s fetched on "+
+		"demand",
 		m.Name, m.Ready.Seconds(), count(m.Prefetched), count(m.Skipped), count(m.Lazy))
 }
 
 // serve mounts the store with a method's policy.
 func (d *demo) serve(ctx context.Context, m demoMethod) (*child, error) {
-	args := []string{"mount", d.store, d.mnt, "--restore=" + m.policy.String(), "--record-window=" + d.o.window.String()}
+	args := []string{"mount", d.store, d.mnt, "--restore=" + m.policy.String(),
+		"--record-window=" + d.o.window.String()}
 	c := newChild("server", args...)
 	if err := c.startServing(ctx); err != nil {
 		return nil, err

@@ -25,7 +25,8 @@ func (d *demo) save(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(run)) }()
 	socket := filepath.Join(run, "vm.sock")
-	args := []string{"vm", "run", d.o.guest, "--memory=" + fmt.Sprint(int64(d.o.memory)), "--api=" + socket}
+	args := []string{"vm", "run", d.o.guest, "--memory=" + fmt.Sprint(int64(d.o.memory)),
+		"--api=" + socket}
 	for _, a := range d.o.args {
 		args = append(args, "--arg="+a)
 	}
@@ -93,7 +94,8 @@ type restoredMachine struct {
 
 // restoreMachine restores the machine from a checkpoint directory in a process of its own, lets it
 // work for the window and ends it.
-func (d *demo) restoreMachine(ctx context.Context, dir string, asked time.Time) (r restoredMachine, err error) {
+func (d *demo) restoreMachine(ctx context.Context, dir string, asked time.Time) (r restoredMachine,
+	err error) {
 	window := d.o.window.String()
 	c := newChild("restored machine", "vm", "restore", dir, "--for="+window, "--window="+window,
 		"--requested="+asked.Format(time.RFC3339Nano), "--json")
@@ -109,7 +111,8 @@ func (d *demo) restoreMachine(ctx context.Context, dir string, asked time.Time) 
 		return r, fmt.Errorf("report of the machine: %w", err)
 	}
 	if rep.Restore == nil || rep.Restore.Counts == nil {
-		return r, exitcode.Errorf(exitcode.Unsupported, "this host does not tell which pages are in its page cache: %v", rep.Notes)
+		return r, exitcode.Errorf(exitcode.Unsupported,
+			"this host does not tell which pages are in its page cache: %v", rep.Notes)
 	}
 	for _, n := range rep.Notes {
 		d.a.note("          note: %s", n)

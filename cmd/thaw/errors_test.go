@@ -46,7 +46,8 @@ func TestClassify(t *testing.T) {
 		}
 		// It is the same after it crossed the control socket.
 		again := control.ToWire(err, classify).Err()
-		if code2, hint2 := classify(again); code2 != code || hint2 != hint || again.Error() != err.Error() {
+		code2, hint2 := classify(again)
+		if code2 != code || hint2 != hint || again.Error() != err.Error() {
 			t.Errorf("%v: on the wire it became %v (%v, %q)", err, again, code2.Name(), hint2)
 		}
 	}

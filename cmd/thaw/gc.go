@@ -23,7 +23,8 @@ without what is dead. It may be interrupted at any point.`,
 			return runGC(cmd.Context(), a, args[0], r)
 		},
 	}
-	cmd.Flags().BoolVarP(&r.DryRun, "dry-run", "n", false, "say what would be given back, change nothing")
+	cmd.Flags().BoolVarP(&r.DryRun, "dry-run", "n", false,
+		"say what would be given back, change nothing")
 	return cmd
 }
 

@@ -100,10 +100,14 @@ func manPage(cmd *cobra.Command, name string) string {
 			fmt.Fprintf(&b, ".SH %s\n.nf\n%s\n.fi\n", title, roff(text))
 		}
 	}
-	fmt.Fprintf(&b, ".TH %s 1 \"\" thaw\n.SH NAME\n%s \\- %s\n", strings.ToUpper(name), roff(name), roff(cmd.Short))
+	fmt.Fprintf(&b, ".TH %s 1 \"\" thaw\n.SH NAME\n%s \\- %s\n", strings.ToUpper(name), roff(name),
+		roff(cmd.Short))
 	section("SYNOPSIS", cmd.UseLine())
 	section("DESCRIPTION", cmd.Long)
-	flags := func(title string, set *pflag.FlagSet) { section(title, strings.TrimRight(set.FlagUsages(), "\n")) }
+	flags := func(title string, set *pflag.FlagSet) {
+		section(title,
+			strings.TrimRight(set.FlagUsages(), "\n"))
+	}
 	flags("OPTIONS", cmd.NonInheritedFlags())
 	flags("GLOBAL OPTIONS", cmd.InheritedFlags())
 	section("EXAMPLES", cmd.Example)

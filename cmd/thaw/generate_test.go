@@ -16,7 +16,8 @@ func TestGenerate(t *testing.T) {
 	dir := t.TempDir()
 	var out, errs bytes.Buffer
 	a := &app{stdout: &out, stderr: &errs}
-	code := a.run(t.Context(), []string{"generate", "--man", dir, "--bash-completion", filepath.Join(dir, "bash"),
+	code := a.run(t.Context(), []string{"generate", "--man", dir, "--bash-completion",
+		filepath.Join(dir, "bash"),
 		"--zsh-completion", filepath.Join(dir, "zsh"), "--fish-completion", filepath.Join(dir, "fish")})
 	if code != exitcode.OK {
 		t.Fatal(code, errs.String())

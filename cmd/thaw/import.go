@@ -46,7 +46,8 @@ disk is full. On a mounted store it shows up on the mount at once.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.name, "name", "", "name of the checkpoint (default: the last element of PATH)")
-	f.StringVar(&o.profile, "profile", "", `"default" stores small, "fast" makes faults faster and takes up to 1.4 times the space`)
+	f.StringVar(&o.profile, "profile", "",
+		`"default" stores small, "fast" makes faults faster and takes up to 1.4 times the space`)
 	f.BoolVar(&o.ignoreWorkingSet, "ignore-working-set", false, "leave a working-set file aside")
 	return cmd
 }
@@ -56,7 +57,8 @@ func runImport(ctx context.Context, a *app, store, path string, o importOptions)
 	if err != nil {
 		return err
 	}
-	r := importRequest{Path: abs, Name: o.name, Profile: o.profile, IgnoreWorkingSet: o.ignoreWorkingSet}
+	r := importRequest{Path: abs, Name: o.name, Profile: o.profile,
+		IgnoreWorkingSet: o.ignoreWorkingSet}
 	if r.Name == "" {
 		r.Name = defaultName(abs)
 	}

@@ -47,7 +47,8 @@ func runInspect(ctx context.Context, a *app, store, name string) error {
 		{"created", d.Created.UTC().Format(time.RFC3339)},
 		{"memory", fmt.Sprintf("%s (%s pages, %s of them zero)", size(d.MemoryBytes),
 			count(d.DataPages+d.ZeroPages), count(d.ZeroPages))},
-		{"stored", fmt.Sprintf("%s for %s pages that the store did not have", size(d.StoredBytes), count(d.NewPages))},
+		{"stored", fmt.Sprintf("%s for %s pages that the store did not have", size(d.StoredBytes),
+			count(d.NewPages))},
 		{"layout", string(d.Layout)},
 		{"page map", fmt.Sprintf("%s leaves, root of %s", count(d.Leaves), size(d.RootBytes))},
 	}
@@ -55,8 +56,9 @@ func runInspect(ctx context.Context, a *app, store, name string) error {
 		rows = append(rows, []string{"parent", d.Parent})
 	}
 	if w := d.WorkingSet; w != nil {
-		rows = append(rows, []string{"working set", fmt.Sprintf("%s pages (%s zero) in %s runs; segment of %s in %s frames",
-			count(w.Pages), count(w.ZeroPages), count(w.Runs), size(d.SegmentBytes), count(w.Frames))})
+		rows = append(rows, []string{"working set",
+			fmt.Sprintf("%s pages (%s zero) in %s runs; segment of %s in %s frames",
+				count(w.Pages), count(w.ZeroPages), count(w.Runs), size(d.SegmentBytes), count(w.Frames))})
 	}
 	for _, f := range slices.Sorted(maps.Keys(d.Files)) {
 		rows = append(rows, []string{"file " + f, size(d.Files[f])})

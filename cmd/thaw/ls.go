@@ -53,6 +53,7 @@ func runLs(ctx context.Context, a *app, store string) error {
 			set, c.Created.UTC().Format("2006-01-02 15:04"),
 		}
 	}
-	a.table([]string{"NAME", ">MEMORY", ">PAGES", ">STORED", ">SEGMENT", ">WORKING SET", "CREATED (UTC)"}, rows)
+	a.table([]string{"NAME", ">MEMORY", ">PAGES", ">STORED", ">SEGMENT", ">WORKING SET",
+		"CREATED (UTC)"}, rows)
 	return nil
 }

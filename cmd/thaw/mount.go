@@ -62,14 +62,19 @@ As root it uses mount(2), otherwise fusermount3.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.restore, "restore", "working-set", "what opening memory brings: working-set, eager or lazy")
-	f.DurationVar(&o.capTime, "prefetch-cap-time", 0, "longest time that an open waits for its prefetch (0: as long as it takes)")
+	f.StringVar(&o.restore, "restore", "working-set",
+		"what opening memory brings: working-set, eager or lazy")
+	f.DurationVar(&o.capTime, "prefetch-cap-time", 0,
+		"longest time that an open waits for its prefetch (0: as long as it takes)")
 	f.Var(&o.capBytes, "prefetch-cap-bytes", "most that an open brings before it returns (0: all)")
-	f.DurationVar(&o.recordWindow, "record-window", 10*time.Second, "how long reads are recorded after the first open of a cold image")
+	f.DurationVar(&o.recordWindow, "record-window", 10*time.Second,
+		"how long reads are recorded after the first open of a cold image")
 	f.BoolVar(&o.allowOther, "allow-other", false, "let other users use the mount")
 	f.BoolVar(&o.daemon, "daemon", false, "return when the mount answers, serve in the background")
-	f.StringVar(&o.logFile, "log-file", "", "where a background server writes its messages (default STORE/server.log)")
-	f.StringVar(&o.debugListen, "debug-listen", "", "serve profiles (/debug/pprof) on this address, such as 127.0.0.1:0; metrics are in MNT/.thaw")
+	f.StringVar(&o.logFile, "log-file", "",
+		"where a background server writes its messages (default STORE/server.log)")
+	f.StringVar(&o.debugListen, "debug-listen", "",
+		"serve profiles (/debug/pprof) on this address, such as 127.0.0.1:0; metrics are in MNT/.thaw")
 	return cmd
 }
 

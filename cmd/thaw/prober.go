@@ -29,7 +29,7 @@ func newProberCommand() *cobra.Command {
 	}
 }
 
-// startProber starts the prober; nil where the kernel cannot tell residency, with a word in the log.
+// startProber starts the prober; nil, with a word in the log, where the kernel cannot tell residency.
 // It ends when it is closed, or with the server: its input ends then.
 func startProber(ctx context.Context, log *slog.Logger) *fs.ProcessProber {
 	p, err := fs.StartProber(context.WithoutCancel(ctx), "/proc/self/exe", proberName)

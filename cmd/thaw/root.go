@@ -111,7 +111,8 @@ func (a *app) run(ctx context.Context, args []string) exitcode.Code {
 
 // newExitCodesTopic is a help topic: a command without Run shows up under "Additional help topics".
 func newExitCodesTopic(a *app) *cobra.Command {
-	long := "What the exit status of thaw means (the names are what errors are called with --json):\n\n"
+	long := "What the exit status of thaw means (the names are what errors are called with " +
+		"--json):\n\n"
 	for _, e := range exitcode.Table() {
 		long += "  " + pad(itoa(int(e.Code)), 5) + pad(e.Name, 18) + e.Meaning + "\n"
 	}

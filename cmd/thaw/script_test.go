@@ -61,7 +61,8 @@ func runScript(t *testing.T, file string) {
 	lines, files := splitArchive(string(text))
 	for name, content := range files {
 		path := filepath.Join(s.dir, name)
-		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), 0o644)); err != nil {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755),
+			os.WriteFile(path, []byte(content), 0o644)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -70,7 +71,8 @@ func runScript(t *testing.T, file string) {
 			continue
 		}
 		if err := s.line(line); err != nil {
-			t.Fatalf("%s:%d: %s\n%v\nstatus %d\nstdout:\n%s\nstderr:\n%s", file, i+1, line, err, s.code, s.stdout, s.stderr)
+			t.Fatalf("%s:%d: %s\n%v\nstatus %d\nstdout:\n%s\nstderr:\n%s", file, i+1, line, err, s.code,
+				s.stdout, s.stderr)
 		}
 	}
 }

@@ -40,7 +40,8 @@ type server struct {
 }
 
 // startServer opens the store, mounts it and answers on its control socket.
-func startServer(ctx context.Context, a *app, store, mnt string, o mountOptions) (_ *server, err error) {
+func startServer(ctx context.Context, a *app, store, mnt string, o mountOptions) (_ *server,
+	err error) {
 	s := &server{a: a, store: store, mnt: mnt, policy: o.policy, gone: make(chan struct{})}
 	defer func() {
 		if err != nil {

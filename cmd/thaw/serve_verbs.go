@@ -11,8 +11,8 @@ import (
 	"github.com/thawfs/thaw/index"
 )
 
-// dropRequest makes an image cold. Packs too: out of the host's page cache, for measurements. Record:
-// what is read from the next open on is recorded, whatever the policy.
+// dropRequest makes an image cold. Packs: it leaves the host's page cache too, for measurements.
+// Record: what is read from the next open on is recorded, whatever the policy.
 type dropRequest struct {
 	Name          string
 	Packs, Record bool
@@ -36,21 +36,21 @@ func (s *server) verbs() map[string]control.Handler {
 		verbStatus: control.Handle(func(context.Context, none, func(control.Progress)) (any, error) {
 			return s.status(), nil
 		}),
-		verbRemove: control.Handle(func(ctx context.Context, r nameRequest, _ func(control.Progress)) (any, error) {
+		verbRemove: control.Handle(func(ctx context.Context, r nameRequest, _ progressFunc) (any, error) {
 			return nil, s.remove(ctx, r.Name, refresh)
 		}),
-		verbGC: control.Handle(func(ctx context.Context, r gcRequest, p func(control.Progress)) (any, error) {
+		verbGC: control.Handle(func(ctx context.Context, r gcRequest, p progressFunc) (any, error) {
 			s.fs.CloseIdle() // images that nobody has open would hold their packs
 			return s.local.GC(ctx, r, p)
 		}),
-		verbUnmount: control.Handle(func(ctx context.Context, _ none, _ func(control.Progress)) (any, error) {
+		verbUnmount: control.Handle(func(ctx context.Context, _ none, _ progressFunc) (any, error) {
 			// The end of the mount ends ctx, and is what is asked for.
 			return nil, s.fs.Unmount(context.WithoutCancel(ctx))
 		}),
-		verbDrop: control.Handle(func(ctx context.Context, r dropRequest, _ func(control.Progress)) (any, error) {
+		verbDrop: control.Handle(func(ctx context.Context, r dropRequest, _ progressFunc) (any, error) {
 			return nil, s.drop(ctx, r)
 		}),
-		verbRecord: control.Handle(func(ctx context.Context, r nameRequest, _ func(control.Progress)) (any, error) {
+		verbRecord: control.Handle(func(ctx context.Context, r nameRequest, _ progressFunc) (any, error) {
 			return s.record(ctx, r.Name, refresh)
 		}),
 	})
@@ -65,7 +65,8 @@ func (s *server) status() serverStatus {
 }
 
 // remove refuses a checkpoint whose memory is open on the mount.
-func (s *server) remove(ctx context.Context, name string, refresh func(context.Context) error) error {
+func (s *server) remove(ctx context.Context, name string,
+	refresh func(context.Context) error) error {
 	if s.fs.InUse(name) > 0 {
 		return fmt.Errorf("%w: its memory is open on the mount", index.ErrInUse)
 	}
@@ -91,7 +92,8 @@ func (s *server) drop(ctx context.Context, r dropRequest) error {
 }
 
 // record makes the read trace of an image its working set.
-func (s *server) record(ctx context.Context, name string, refresh func(context.Context) error) (recordReply, error) {
+func (s *server) record(ctx context.Context, name string,
+	refresh func(context.Context) error) (recordReply, error) {
 	set, err := s.fs.Record(ctx, name)
 	if err != nil {
 		return recordReply{}, err

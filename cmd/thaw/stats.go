@@ -104,7 +104,8 @@ func printStats(a *app, ref mountRef, oneLine bool) error {
 			fmt.Sprintf("%.3f s", c.StallSeconds), count(c.Errors),
 		}
 	}
-	a.table([]string{"NAME", ">OPENS", ">PREFETCHED", ">IN", ">LAZY", ">REQUESTS", ">PUSHED", ">STALLED", ">ERRORS"}, rows)
+	a.table([]string{"NAME", ">OPENS", ">PREFETCHED", ">IN", ">LAZY", ">REQUESTS", ">PUSHED",
+		">STALLED", ">ERRORS"}, rows)
 	return nil
 }
 

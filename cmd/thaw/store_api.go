@@ -27,7 +27,7 @@ type storeAPI interface {
 }
 
 // progressFunc hears how far work is. It may be called from several goroutines.
-type progressFunc func(control.Progress)
+type progressFunc = func(control.Progress)
 
 // importRequest says what to import. Path is absolute: the server has another working directory.
 type importRequest struct {

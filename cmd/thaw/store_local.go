@@ -25,7 +25,8 @@ type localStore struct {
 
 var _ storeAPI = (*localStore)(nil)
 
-func (s *localStore) Import(ctx context.Context, r importRequest, p progressFunc) (importReply, error) {
+func (s *localStore) Import(ctx context.Context, r importRequest, p progressFunc) (importReply,
+	error) {
 	src, err := openSource(r.Path)
 	if err != nil {
 		return importReply{}, err
@@ -108,15 +109,22 @@ func (s *localStore) Export(ctx context.Context, r exportRequest, p progressFunc
 	return s.store.Export(ctx, r.Name, r.Dir, indexProgress(p))
 }
 
-func (s *localStore) List(ctx context.Context) ([]index.Checkpoint, error) { return s.store.List(ctx) }
+func (s *localStore) List(ctx context.Context) ([]index.Checkpoint,
+	error) {
+	return s.store.List(ctx)
+}
 
 func (s *localStore) Inspect(ctx context.Context, name string) (index.Details, error) {
 	return s.store.Inspect(ctx, name)
 }
 
-func (s *localStore) Remove(ctx context.Context, name string) error { return s.store.Remove(ctx, name) }
+func (s *localStore) Remove(ctx context.Context, name string) error {
+	return s.store.Remove(ctx,
+		name)
+}
 
-func (s *localStore) Check(ctx context.Context, r checkRequest, p progressFunc) (index.CheckReport, error) {
+func (s *localStore) Check(ctx context.Context, r checkRequest, p progressFunc) (index.CheckReport,
+	error) {
 	return s.store.Check(ctx, index.CheckOptions{
 		ReadData: r.ReadData, Rebuild: r.Rebuild, Progress: indexProgress(p),
 	})
@@ -126,7 +134,8 @@ func (s *localStore) GC(ctx context.Context, r gcRequest, p progressFunc) (index
 	return s.store.GC(ctx, index.GCOptions{DryRun: r.DryRun, Progress: indexProgress(p)})
 }
 
-func (s *localStore) SetWorkingSet(ctx context.Context, name string, text []byte) (index.Checkpoint, error) {
+func (s *localStore) SetWorkingSet(ctx context.Context, name string, text []byte) (index.Checkpoint,
+	error) {
 	d, err := s.store.Inspect(ctx, name)
 	if err != nil {
 		return index.Checkpoint{}, err

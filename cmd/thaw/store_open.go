@@ -52,7 +52,8 @@ func (a *app) openStore(ctx context.Context, dir string, o index.OpenOptions) (s
 }
 
 // openOrCreate opens the store in dir; with o.Create it makes one where there is none.
-func openOrCreate(ctx context.Context, dir string, o index.OpenOptions, log *slog.Logger) (*index.Store, error) {
+func openOrCreate(ctx context.Context, dir string, o index.OpenOptions,
+	log *slog.Logger) (*index.Store, error) {
 	store, err := index.Open(ctx, dir, index.OpenOptions{Log: log})
 	if !o.Create || !errors.Is(err, index.ErrNotStore) {
 		return store, err
@@ -66,7 +67,8 @@ func (a *app) withStore(ctx context.Context, dir string, f func(storeAPI) error)
 	return a.withStoreOptions(ctx, dir, index.OpenOptions{}, f)
 }
 
-func (a *app) withStoreOptions(ctx context.Context, dir string, o index.OpenOptions, f func(storeAPI) error) (err error) {
+func (a *app) withStoreOptions(ctx context.Context, dir string, o index.OpenOptions,
+	f func(storeAPI) error) (err error) {
 	s, err := a.openStore(ctx, dir, o)
 	if err != nil {
 		return err

@@ -13,13 +13,15 @@ type remoteStore struct{ client *control.Client }
 var _ storeAPI = (*remoteStore)(nil)
 
 // call asks for one verb whose result is a T.
-func call[T any](ctx context.Context, c *control.Client, verb string, req any, p progressFunc) (T, error) {
+func call[T any](ctx context.Context, c *control.Client, verb string, req any, p progressFunc) (T,
+	error) {
 	var result T
 	err := c.Call(ctx, verb, req, &result, p)
 	return result, err
 }
 
-func (s *remoteStore) Import(ctx context.Context, r importRequest, p progressFunc) (importReply, error) {
+func (s *remoteStore) Import(ctx context.Context, r importRequest, p progressFunc) (importReply,
+	error) {
 	return call[importReply](ctx, s.client, verbImport, r, p)
 }
 
@@ -39,7 +41,8 @@ func (s *remoteStore) Remove(ctx context.Context, name string) error {
 	return s.client.Call(ctx, verbRemove, nameRequest{Name: name}, nil, nil)
 }
 
-func (s *remoteStore) Check(ctx context.Context, r checkRequest, p progressFunc) (index.CheckReport, error) {
+func (s *remoteStore) Check(ctx context.Context, r checkRequest, p progressFunc) (index.CheckReport,
+	error) {
 	return call[index.CheckReport](ctx, s.client, verbCheck, r, p)
 }
 
@@ -47,7 +50,8 @@ func (s *remoteStore) GC(ctx context.Context, r gcRequest, p progressFunc) (inde
 	return call[index.GCReport](ctx, s.client, verbGC, r, p)
 }
 
-func (s *remoteStore) SetWorkingSet(ctx context.Context, name string, text []byte) (index.Checkpoint, error) {
+func (s *remoteStore) SetWorkingSet(ctx context.Context, name string,
+	text []byte) (index.Checkpoint, error) {
 	return call[index.Checkpoint](ctx, s.client, verbSetWS, setRequest{Name: name, Text: text}, nil)
 }
 

@@ -34,33 +34,37 @@ func storeVerbs(s storeAPI, changed func(context.Context) error) map[string]cont
 	}
 	type none struct{}
 	return map[string]control.Handler{
-		verbImport: control.Handle(func(ctx context.Context, r importRequest, p func(control.Progress)) (any, error) {
+		verbImport: control.Handle(func(ctx context.Context, r importRequest, p progressFunc) (any,
+			error) {
 			v, err := s.Import(ctx, r, p)
 			return then(ctx, v, err)
 		}),
-		verbExport: control.Handle(func(ctx context.Context, r exportRequest, p func(control.Progress)) (any, error) {
+		verbExport: control.Handle(func(ctx context.Context, r exportRequest, p progressFunc) (any,
+			error) {
 			return nil, s.Export(ctx, r, p)
 		}),
-		verbList: control.Handle(func(ctx context.Context, _ none, _ func(control.Progress)) (any, error) {
+		verbList: control.Handle(func(ctx context.Context, _ none, _ progressFunc) (any, error) {
 			return s.List(ctx)
 		}),
-		verbInspect: control.Handle(func(ctx context.Context, r nameRequest, _ func(control.Progress)) (any, error) {
+		verbInspect: control.Handle(func(ctx context.Context, r nameRequest, _ progressFunc) (any,
+			error) {
 			return s.Inspect(ctx, r.Name)
 		}),
-		verbRemove: control.Handle(func(ctx context.Context, r nameRequest, _ func(control.Progress)) (any, error) {
+		verbRemove: control.Handle(func(ctx context.Context, r nameRequest, _ progressFunc) (any, error) {
 			return then(ctx, nil, s.Remove(ctx, r.Name))
 		}),
-		verbCheck: control.Handle(func(ctx context.Context, r checkRequest, p func(control.Progress)) (any, error) {
+		verbCheck: control.Handle(func(ctx context.Context, r checkRequest, p progressFunc) (any, error) {
 			return s.Check(ctx, r, p)
 		}),
-		verbGC: control.Handle(func(ctx context.Context, r gcRequest, p func(control.Progress)) (any, error) {
+		verbGC: control.Handle(func(ctx context.Context, r gcRequest, p progressFunc) (any, error) {
 			return s.GC(ctx, r, p)
 		}),
-		verbSetWS: control.Handle(func(ctx context.Context, r setRequest, _ func(control.Progress)) (any, error) {
+		verbSetWS: control.Handle(func(ctx context.Context, r setRequest, _ progressFunc) (any, error) {
 			v, err := s.SetWorkingSet(ctx, r.Name, r.Text)
 			return then(ctx, v, err)
 		}),
-		verbReadFile: control.Handle(func(ctx context.Context, r nameRequest, _ func(control.Progress)) (any, error) {
+		verbReadFile: control.Handle(func(ctx context.Context, r nameRequest, _ progressFunc) (any,
+			error) {
 			return s.ReadFile(ctx, r.Name, r.File)
 		}),
 	}

@@ -39,7 +39,8 @@ memory that they have not touched yet.`,
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&abort, "abort", false, "cut the connection first; users of the mount get I/O errors")
+	cmd.Flags().BoolVar(&abort, "abort", false,
+		"cut the connection first; users of the mount get I/O errors")
 	return cmd
 }
 
@@ -63,7 +64,8 @@ func runUmount(ctx context.Context, a *app, mnt string, abort bool) error {
 		return err
 	}
 	if ref.Name != "" {
-		return exitcode.WithHint(exitcode.Usage, errors.New("that lies on a mount"), "give its root: "+ref.Root)
+		return exitcode.WithHint(exitcode.Usage, errors.New("that lies on a mount"),
+			"give its root: "+ref.Root)
 	}
 	client, err := ref.server(ctx)
 	if err != nil {

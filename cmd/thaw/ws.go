@@ -69,7 +69,8 @@ func runWSRecord(ctx context.Context, a *app, path string, reset bool) error {
 		return err
 	}
 	if reset {
-		if err := client.Call(ctx, verbDrop, dropRequest{Name: ref.Name, Record: true}, nil, nil); err != nil {
+		if err := client.Call(ctx, verbDrop, dropRequest{Name: ref.Name, Record: true}, nil,
+			nil); err != nil {
 			return err
 		}
 		a.note("%s is cold; restore a machine from it, then: thaw ws record %s", ref.Name, path)
@@ -127,7 +128,8 @@ func runWSImport(ctx context.Context, a *app, target []string, file string) erro
 		return a.printJSON(cp)
 	}
 	a.note("the working set of %s is now %s (%s pages in %s runs)", cp.Name,
-		size(int64(cp.WorkingSet.Pages)*index.PageSize), count(cp.WorkingSet.Pages), count(cp.WorkingSet.Runs))
+		size(int64(cp.WorkingSet.Pages)*index.PageSize), count(cp.WorkingSet.Pages),
+		count(cp.WorkingSet.Runs))
 	return nil
 }
 

@@ -40,12 +40,14 @@ func (c *Client) Path() string { return c.path }
 // Call asks the server for one verb. result (a pointer, or nil) takes what it answers, progress
 // (may be nil) what it reports meanwhile, in the caller's goroutine. When ctx ends, so does the
 // work, and Call returns ctx's error.
-func (c *Client) Call(ctx context.Context, verb string, req, result any, progress func(Progress)) error {
+func (c *Client) Call(ctx context.Context, verb string, req, result any,
+	progress func(Progress)) error {
 	body, err := json.Marshal(req)
 	if err != nil {
 		return fmt.Errorf("%s: %w", verb, err)
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://thaw/v1/"+verb, bytes.NewReader(body))
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://thaw/v1/"+verb,
+		bytes.NewReader(body))
 	if err != nil {
 		return fmt.Errorf("%s: %w", verb, err)
 	}
@@ -63,7 +65,8 @@ func (c *Client) Call(ctx context.Context, verb string, req, result any, progres
 }
 
 // read follows an answer to its end.
-func (c *Client) read(ctx context.Context, verb string, body io.Reader, result any, progress func(Progress)) error {
+func (c *Client) read(ctx context.Context, verb string, body io.Reader, result any,
+	progress func(Progress)) error {
 	dec := json.NewDecoder(body)
 	for {
 		var l line

@@ -67,13 +67,15 @@ func TestCall(t *testing.T) {
 	c := start(t, t.TempDir(), map[string]Handler{"add": Handle(add)})
 	var sum int
 	var got []Progress
-	err := c.Call(t.Context(), "add", addRequest{2, 3}, &sum, func(p Progress) { got = append(got, p) })
+	err := c.Call(t.Context(), "add", addRequest{2, 3}, &sum,
+		func(p Progress) { got = append(got, p) })
 	if err != nil || sum != 5 {
 		t.Fatalf("add: %d, %v", sum, err)
 	}
 	// The middle of a stage may be left out; its beginning, its end and each stage are sent.
 	want := []Progress{
-		{Stage: "stage", Done: 1, Total: 3}, {Stage: "stage", Done: 3, Total: 3}, {Stage: "other", Done: 1},
+		{Stage: "stage", Done: 1, Total: 3}, {Stage: "stage", Done: 3, Total: 3}, {Stage: "other",
+			Done: 1},
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
@@ -94,10 +96,12 @@ func TestErrorsSurviveTheWire(t *testing.T) {
 	if code != exitcode.NoSpace || hint != "free some space" || err.Error() != "import x\ndisk full" {
 		t.Errorf("got %v (%v, %q)", err, code, hint)
 	}
-	if err := c.Call(t.Context(), "unknown", nil, nil, nil); !strings.Contains(err.Error(), "another version") {
+	if err := c.Call(t.Context(), "unknown", nil, nil, nil); !strings.Contains(err.Error(),
+		"another version") {
 		t.Errorf("unknown verb: %v", err)
 	}
-	if code, _, _ := exitcode.Of(c.Call(t.Context(), "dies", nil, nil, nil)); code != exitcode.ServerGone {
+	if code, _, _ := exitcode.Of(c.Call(t.Context(), "dies", nil, nil,
+		nil)); code != exitcode.ServerGone {
 		t.Errorf("a handler that panics: %v", code)
 	}
 }
@@ -190,7 +194,8 @@ func TestLongPath(t *testing.T) {
 	if err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("socket mode: %v, %v", st.Mode(), err)
 	}
-	if _, err := (&net.Dialer{}).DialContext(t.Context(), "unix", filepath.Join(dir, SocketName)); err == nil {
+	if _, err := (&net.Dialer{}).DialContext(t.Context(), "unix",
+		filepath.Join(dir, SocketName)); err == nil {
 		t.Error("the path is not too long after all: the test shows nothing")
 	}
 }

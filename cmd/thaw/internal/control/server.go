@@ -23,7 +23,8 @@ const progressInterval = 100 * time.Millisecond
 type Handler func(ctx context.Context, req json.RawMessage, progress func(Progress)) (any, error)
 
 // Handle makes a Handler of a function that takes its request decoded.
-func Handle[Req any](f func(ctx context.Context, req Req, progress func(Progress)) (any, error)) Handler {
+func Handle[Req any](f func(ctx context.Context, req Req, progress func(Progress)) (any,
+	error)) Handler {
 	return func(ctx context.Context, raw json.RawMessage, progress func(Progress)) (any, error) {
 		var req Req
 		if err := json.Unmarshal(raw, &req); err != nil {

@@ -72,9 +72,9 @@ func Table() []Entry {
 		{Unsupported, "unsupported", "this host lacks something that the command needs"},
 		{ServerGone, "server-gone", "the server of the mount died or does not answer"},
 		{NotCold, "not-cold", "the image was not cold, so its reads are no working set"},
-		{WorkingSet, "bad-working-set", "the working set is malformed, does not fit the image, or is empty"},
+		{WorkingSet, "bad-working-set", "the working set is malformed, empty, or of another image"},
 		{MemoryLost, "memory-lost", "a machine lost its memory (the server died under it)"},
-		{GuestFailed, "guest-failed", "the guest found a wrong byte in its memory, or stopped with an error"},
+		{GuestFailed, "guest-failed", "the guest found a wrong byte in its memory, or failed"},
 		{BadState, "bad-state", "the machine's state file is malformed or does not fit this host"},
 		{Interrupted, "interrupted", "stopped by SIGINT or SIGTERM before the work was done"},
 	}
