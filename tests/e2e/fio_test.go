@@ -55,7 +55,7 @@ func TestBench(t *testing.T) {
 	for _, rw := range []string{"read", "randread", "zipf"} {
 		for _, engine := range []string{"mmap", "psync"} {
 			t.Run(rw+"-"+engine, func(t *testing.T) {
-				cli.OK(t, "bench", m.Path("vm/memory"), "--rw", rw, "--engine", engine, "--bs", "4KiB",
+				cli.OK(t, "bench", m.Path("vm/memory"), "--rw", rw, "--ioengine", engine, "--bs", "4KiB",
 					"--verify", source, "--json")
 			})
 		}
@@ -63,7 +63,7 @@ func TestBench(t *testing.T) {
 	// A source that differs must be noticed: the verification is real.
 	other := small
 	other.Seed++
-	r := cli.Run(t, "bench", m.Path("vm/memory"), "--rw", "read", "--bs", "4KiB", "--engine", "psync",
+	r := cli.Run(t, "bench", m.Path("vm/memory"), "--rw", "read", "--bs", "4KiB", "--ioengine", "psync",
 		"--verify", writeImage(t, other))
 	if r.Code == 0 {
 		t.Errorf("bench verifies against another image: %v", r)

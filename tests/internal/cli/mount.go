@@ -245,6 +245,7 @@ type Stats struct {
 	LazyRequests    uint64  `json:"lazy_requests"`
 	PushedPages     uint64  `json:"pushed_pages"`
 	StallSeconds    float64 `json:"stall_seconds"`
+	EvictedPages    uint64  `json:"evicted_pages"`
 	Errors          uint64  `json:"errors"`
 }
 
@@ -263,9 +264,9 @@ func (m *Mounted) Stats(t testing.TB, name string) Stats {
 }
 
 func (s Stats) String() string {
-	return fmt.Sprintf("prefetched %d in %.3f s, lazy %d in %d requests, pushed %d, stalled %.3f s, "+
+	return fmt.Sprintf("prefetched %d in %.3f s, lazy %d in %d requests, pushed %d, evicted %d, stalled %.3f s, "+
 		"errors %d", s.PrefetchedPages, s.PrefetchSeconds, s.LazyPages, s.LazyRequests,
-		s.PushedPages, s.StallSeconds, s.Errors)
+		s.PushedPages, s.EvictedPages, s.StallSeconds, s.Errors)
 }
 
 // Terminate asks the server to end, as systemd does.

@@ -3,10 +3,12 @@ package client
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"testing"
@@ -37,10 +39,7 @@ func Start(t testing.TB, unhang func()) *Client {
 // StartAs starts a client with the rights of another user.
 func StartAs(t testing.TB, cred *syscall.Credential, unhang func()) *Client {
 	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
+	self := executable(t, cred != nil)
 	cmd := exec.Command(self)
 	cmd.Env = append(os.Environ(), childEnv+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: cred}
@@ -73,6 +72,32 @@ func StartAs(t testing.TB, cred *syscall.Credential, unhang func()) *Client {
 		out.Close()
 	})
 	return c
+}
+
+// executable is the test binary itself, or a copy of it in a directory that other users may enter.
+func executable(t testing.TB, shared bool) string {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !shared {
+		return self
+	}
+	dir, err := os.MkdirTemp("", "thaw-client")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	data, err := os.ReadFile(self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	copied := filepath.Join(dir, "client")
+	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(copied, data, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	return copied
 }
 
 // Pid of the client process.
