@@ -49,7 +49,7 @@
 // A server sees a request from its arrival to its answer. What the guest waits for besides, to be
 // put to sleep, for the server to be woken, and to be woken again, is not in it: some 15 to 20 us a
 // page with FUSE, which is more than the server's own time where pages come from memory, and
-// nothing where they come from a disk. A stall that the VMM or the kernel measured at the vCPU is
+// little where they come from a disk. A stall that the VMM or the kernel measured at the vCPU is
 // an [Interval] too, and serves the same.
 //
 // # Utilisation: MMU

@@ -301,3 +301,37 @@ func BenchmarkStallLogParallel(b *testing.B) {
 		}
 	})
 }
+
+func FuzzStallSnapshot(f *testing.F) {
+	l := NewStallLog(time.Unix(0, 0).UTC())
+	l.begin(us(500))
+	l.end(us(2300))
+	text, err := json.Marshal(l.snapshot(41 * sec))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(text)
+	f.Add([]byte(`{"elapsed_seconds":1e300,"buckets_us":[[40000000,2000,10]]}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var s StallSnapshot
+		if json.Unmarshal(text, &s) != nil {
+			return
+		}
+		tl := NewTimeline(s.Intervals(s.Origin))
+		n := len(s.Buckets)
+		if n > 0 && tl.Total() > time.Duration(n)*s.Buckets[n-1].Width() {
+			t.Fatal("more stalls than the buckets have room for")
+		}
+		again, err := json.Marshal(s)
+		if err != nil {
+			t.Skip("a time that JSON cannot say: ", err)
+		}
+		var twice StallSnapshot
+		if err := json.Unmarshal(again, &twice); err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(s.Buckets, twice.Buckets); d != "" {
+			t.Fatal(d)
+		}
+	})
+}

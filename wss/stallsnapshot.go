@@ -105,6 +105,7 @@ func (s *StallSnapshot) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
+// toDuration reads seconds, bounded by what a set can hold.
 func toDuration(seconds float64) time.Duration {
-	return time.Duration(math.Round(seconds * 1e9))
+	return time.Duration(math.Round(max(min(seconds, MaxTime.Seconds()), 0) * 1e9))
 }
