@@ -1,11 +1,13 @@
 package fs
 
 import (
+	"context"
 	"fmt"
 	"log"
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"slices"
 	"syscall"
 	"testing"
@@ -13,6 +15,8 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"github.com/thawfs/thaw/index"
 )
 
 // What thaw costs beside go-fuse alone: each benchmark serves the same bytes from RAM by this file
@@ -161,27 +165,39 @@ func BenchmarkLazyFault(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
+// fastest is the shortest of some times: on a machine that is used by others too, the one that was
+// disturbed least.
+type fastest struct{ d time.Duration }
+
+func (f *fastest) add(d time.Duration) {
+	if f.d == 0 || d < f.d {
+		f.d = d
+	}
+}
+
+func (f *fastest) seconds() float64 { return f.d.Seconds() }
+
 // Sequential read(2) of the whole file, cold, with a buffer of bs bytes.
 func BenchmarkSequentialRead(b *testing.B) {
 	for _, bs := range []int{4 << 10, 128 << 10, 1 << 20} {
 		b.Run(fmt.Sprintf("bs=%dK", bs>>10), func(b *testing.B) {
 			p := benchPair(b)
-			var took [2]time.Duration
+			var took [2]fastest
 			rounds := 0
 			for b.Loop() {
 				p.cold()
 				for i := range 2 {
 					which := (i + rounds) % 2
 					fd := p.client.open(p.dirs[which]+"/memory", unix.O_RDONLY)
-					took[which] += p.client.do(request{Op: "readall", FD: fd, Len: bs}).Took
+					took[which].add(p.client.do(request{Op: "readall", FD: fd, Len: bs}).Took)
 					p.client.close(fd)
 				}
 				rounds++
 			}
-			mb := float64(rounds) * benchPages * PageSize / 1e6
-			b.ReportMetric(mb/took[0].Seconds(), "thaw-MB/s")
-			b.ReportMetric(mb/took[1].Seconds(), "bare-MB/s")
-			b.ReportMetric(took[1].Seconds()/took[0].Seconds(), "ratio")
+			const mb = benchPages * PageSize / 1e6
+			b.ReportMetric(mb/took[0].seconds(), "thaw-MB/s")
+			b.ReportMetric(mb/took[1].seconds(), "bare-MB/s")
+			b.ReportMetric(took[1].seconds()/took[0].seconds(), "ratio")
 			b.ReportMetric(0, "ns/op")
 		})
 	}
@@ -205,22 +221,20 @@ func BenchmarkPrefetch(b *testing.B) {
 			bed := mounted(b, newFakeStore(x), Options{Workers: 2, Log: slog.New(slog.DiscardHandler)})
 			c := bed.client()
 			c.close(c.open(bed.path("a/memory"), unix.O_RDONLY))
-			var took time.Duration
-			rounds := 0
+			var took fastest
 			for b.Loop() {
 				if err := bed.Drop(b.Context(), "a"); err != nil {
 					b.Fatal(err)
 				}
 				res := c.do(request{Op: "open", Path: bed.path("a/memory")})
-				took += res.Took
+				took.add(res.Took)
 				c.close(int(res.N))
-				rounds++
 			}
 			if st := bed.stats("a", ""); st.PrefetchedPages != pages {
 				b.Fatalf("%+v", st.Counters)
 			}
-			b.ReportMetric(float64(rounds)*pages*PageSize/1e6/took.Seconds(), "MB/s")
-			b.ReportMetric(took.Seconds()*1e3/float64(rounds), "ms")
+			b.ReportMetric(pages*PageSize/1e6/took.seconds(), "MB/s")
+			b.ReportMetric(took.seconds()*1e3, "ms")
 			b.ReportMetric(0, "ns/op")
 		})
 	}
@@ -233,17 +247,119 @@ func BenchmarkSecondOpen(b *testing.B) {
 	bed := mounted(b, newFakeStore(x), Options{Prober: prober, Log: slog.New(slog.DiscardHandler)})
 	c := bed.client()
 	c.close(c.open(bed.path("a/memory"), unix.O_RDONLY))
-	var took time.Duration
-	rounds := 0
+	var took fastest
 	for b.Loop() {
 		res := c.do(request{Op: "open", Path: bed.path("a/memory")})
-		took += res.Took
+		took.add(res.Took)
 		c.close(int(res.N))
-		rounds++
 	}
 	if st := bed.stats("a", ""); st.Prefetches != 1 {
 		b.Fatalf("%+v", st.Counters)
 	}
-	b.ReportMetric(took.Seconds()*1e6/float64(rounds), "us")
+	b.ReportMetric(took.seconds()*1e6, "us")
 	b.ReportMetric(0, "ns/op")
+}
+
+// The first touch of a page that was prefetched, beside that of a local file in the page cache.
+func BenchmarkPrefetchedTouch(b *testing.B) {
+	const pages = 25600
+	x := spec{Name: "a", Pages: pages, InRAM: true, WS: [][2]uint64{{0, pages}}}
+	bed := mounted(b, newFakeStore(x), Options{Log: slog.New(slog.DiscardHandler)})
+	local := filepath.Join(b.TempDir(), "memory")
+	if err := os.WriteFile(local, compressible(pages), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	c := bed.client()
+	fds := [2]int{c.open(bed.path("a/memory"), unix.O_RDONLY), c.open(local, unix.O_RDONLY)}
+	var gfns []uint64
+	for _, gfn := range rand.New(rand.NewPCG(5, 6)).Perm(pages) {
+		gfns = append(gfns, uint64(gfn))
+	}
+	var best [2]fastest
+	rounds := 0
+	for b.Loop() {
+		for i := range 2 {
+			which := (i + rounds) % 2
+			res := c.do(request{Op: "faults", FD: fds[which], Len: pages * PageSize, GFNs: gfns})
+			var sum int64
+			for _, ns := range res.NS {
+				sum += ns
+			}
+			best[which].add(time.Duration(sum / pages))
+		}
+		rounds++
+	}
+	if st := bed.stats("a", ""); st.LazyRequests != 0 {
+		b.Fatalf("%+v", st.Counters)
+	}
+	b.ReportMetric(best[0].seconds()*1e9, "thaw-ns/page")
+	b.ReportMetric(best[1].seconds()*1e9, "local-ns/page")
+	b.ReportMetric(best[0].seconds()/best[1].seconds(), "ratio")
+	b.ReportMetric(0, "ns/op")
+}
+
+// Sequential read(2) of a real store's image, cold in the mount's page cache: what decoding adds. The
+// image is THAW_BENCH_IMAGE, a memory file; without it, pages that compress about 3:1.
+func BenchmarkSequentialReadStore(b *testing.B) {
+	store, err := index.Open(b.Context(), filepath.Join(b.TempDir(), "store"), index.OpenOptions{Create: true})
+	if err != nil {
+		b.Fatal(err)
+	}
+	memory := os.Getenv("THAW_BENCH_IMAGE")
+	if memory == "" {
+		b.Log("THAW_BENCH_IMAGE is not set: synthetic pages")
+		memory = filepath.Join(b.TempDir(), "memory")
+		if err := os.WriteFile(memory, compressible(benchPages), 0o600); err != nil {
+			b.Fatal(err)
+		}
+	}
+	src, err := index.OpenSource(memory)
+	if err != nil {
+		b.Fatal(err)
+	}
+	c, _, err := store.Import(b.Context(), src, index.ImportOptions{Name: "a"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	dir := mountDir(b)
+	srv, err := Mount(b.Context(), NewStore(store), dir, Options{Policy: PolicyLazy, RecordWindow: time.Nanosecond})
+	if err != nil {
+		b.Fatal(err)
+	}
+	bed := &bed{Server: srv, t: b, dir: dir}
+	defer func() {
+		if err := srv.Unmount(context.Background()); err != nil {
+			b.Error(err)
+			bed.abort()
+		}
+		srv.Wait()
+		store.Close()
+	}()
+	cl := bed.client()
+	defer cl.end()
+	for _, bs := range []int{4 << 10, 1 << 20} {
+		b.Run(fmt.Sprintf("bs=%dK", bs>>10), func(b *testing.B) {
+			var took fastest
+			for b.Loop() {
+				if err := bed.Drop(b.Context(), "a"); err != nil {
+					b.Fatal(err)
+				}
+				fd := cl.open(bed.path("a/memory"), unix.O_RDONLY)
+				took.add(cl.do(request{Op: "readall", FD: fd, Len: bs}).Took)
+				cl.close(fd)
+			}
+			b.ReportMetric(float64(c.MemoryBytes)/1e6/took.seconds(), "MB/s")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+// compressible is pages of which a third is random.
+func compressible(pages int) []byte {
+	rnd := rand.NewChaCha8([32]byte{1})
+	image := make([]byte, pages*PageSize)
+	for i := 0; i < len(image); i += PageSize {
+		rnd.Read(image[i : i+PageSize/3])
+	}
+	return image
 }

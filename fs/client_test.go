@@ -306,6 +306,7 @@ type proc struct {
 	cmd   *exec.Cmd
 	stdin io.WriteCloser
 	abort func()
+	end   func() // ends it; done by the test's cleanup otherwise
 
 	mu      sync.Mutex
 	next    int
@@ -348,7 +349,7 @@ func startClient(t testing.TB, abort func(), attr *syscall.SysProcAttr) *proc {
 			ch <- res
 		}
 	}()
-	t.Cleanup(func() {
+	p.end = sync.OnceFunc(func() {
 		stdin.Close()
 		select {
 		case <-done:
@@ -360,6 +361,7 @@ func startClient(t testing.TB, abort func(), attr *syscall.SysProcAttr) *proc {
 		}
 		cmd.Wait()
 	})
+	t.Cleanup(p.end)
 	return p
 }
 

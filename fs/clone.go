@@ -66,12 +66,23 @@ func (s *Server) poison(m *memory) {
 		s.log.Warn("clone written to; it is unreadable from now on",
 			"checkpoint", m.e.name, "clone", m.clone)
 	}
+	if m.writes.Add(1) > 1 {
+		return // the goroutine that is at it will see this one
+	}
 	s.goes(func() {
-		m.gate.Lock()
-		defer m.gate.Unlock()
-		m.sess.Load().resident.clear()
-		if st := s.kernel.InodeNotify(m.node, 0, 0); !st.Ok() && st != fuse.ENOENT {
-			s.complain(m.e, "drop a poisoned clone", fmt.Errorf("notify: %v", st))
+		for n := int64(0); !m.writes.CompareAndSwap(n, 0); {
+			n = m.writes.Load()
+			s.purge(m)
 		}
 	})
+}
+
+// purge drops the page cache of a poisoned clone.
+func (s *Server) purge(m *memory) {
+	m.gate.Lock()
+	defer m.gate.Unlock()
+	m.sess.Load().resident.clear()
+	if st := s.kernel.InodeNotify(m.node, 0, 0); !st.Ok() && st != fuse.ENOENT {
+		s.complain(m.e, "drop a poisoned clone", fmt.Errorf("notify: %v", st))
+	}
 }

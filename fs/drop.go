@@ -77,7 +77,8 @@ func (e *entry) memories() []*memory {
 }
 
 // Record is the working set that the reads since the image was last cold make, up to
-// Options.RecordWindow after its first open. ErrNotCold if pages were pushed in that time, ErrNothing if nothing was read.
+// Options.RecordWindow after its first open. ErrNotCold if pages were pushed in that time,
+// ErrNothing if nothing was read.
 func (s *Server) Record(_ context.Context, name string) (*wss.Set, error) {
 	e := s.tree.entry(name)
 	if e == nil {

@@ -23,6 +23,8 @@ type memory struct {
 	sess atomic.Pointer[session]
 	// poisoned: something wrote through a shared mapping, what reads would get is not the image.
 	poisoned atomic.Bool
+	// writes were refused since the page cache was last dropped for them.
+	writes atomic.Int64
 
 	streams streams
 

@@ -81,8 +81,15 @@ func (f *flight) count(first, n uint64) {
 	}
 }
 
-// pushZeros pushes every zero page of the image: to eager they count like any other.
+// pushZeros pushes every zero page of the image: to eager they count like any other. But for images
+// that the host could not hold anyway: sparse ones of a terabyte would only drive out everything
+// else. Their zero pages come when they are touched.
 func (s *Server) pushZeros(f *flight) (err error) {
+	if f.m.size > s.ram/2 {
+		s.log.Warn("eager restore leaves zero pages out: the image is larger than half of the host's memory",
+			"checkpoint", f.m.e.name, "bytes", f.m.size)
+		return nil
+	}
 	f.h.mem.ZeroRuns(func(first, count uint64) bool {
 		for count > 0 && err == nil {
 			n := min(count, maxPush)

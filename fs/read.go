@@ -40,8 +40,20 @@ func (s *Server) readMemory(m *memory, in *fuse.ReadIn, buf []byte) (fuse.ReadRe
 		return nil, fuse.EIO
 	}
 	r.data = buf[:length]
+	// What a READ of many pages costs is mostly copying, and a push copies as much: going ahead of
+	// its reader pays where decoding takes the longer part.
+	if r.count >= bigRead && time.Since(r.start) < time.Duration(r.count)*copyTime {
+		r.follow = false
+	}
 	return r, fuse.OK
 }
+
+const (
+	// bigRead is in pages: what read(2) with a large buffer asks for.
+	bigRead = 16
+	// copyTime is above the time that copying a page takes, and below that of any decoder.
+	copyTime = 1200 * time.Nanosecond
+)
 
 // begin does the book-keeping of a READ that has come in.
 func (s *Server) begin(m *memory, h *handle, in *fuse.ReadIn, length uint64) *reply {

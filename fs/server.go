@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 )
 
 // A Server serves one store on one mount point. Its methods may be called from many goroutines at
@@ -20,6 +21,7 @@ type Server struct {
 	log   *slog.Logger
 	mnt   string // absolute
 	owner fuse.Owner
+	ram   uint64 // of the host, in bytes
 
 	policy  atomic.Int64
 	tree    *tree
@@ -66,6 +68,10 @@ func newServer(ctx context.Context, store Store, mnt string, o Options) *Server 
 		done:  make(chan struct{}),
 	}
 	s.policy.Store(int64(o.Policy))
+	var host unix.Sysinfo_t
+	if err := unix.Sysinfo(&host); err == nil {
+		s.ram = uint64(host.Totalram) * uint64(host.Unit)
+	}
 	s.pushers = &pushers{srv: s, queue: make(chan job, queueLen)}
 	s.metrics = &metrics{srv: s}
 	// The mount outlives the call that made it; what ctx carries besides its end is kept.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -321,4 +322,51 @@ func TestParseMountInfo(t *testing.T) {
 	if want := (mountInfo{98, "/mnt/x y", "fuse.thaw"}); !ok || m != want {
 		t.Errorf("%+v", m)
 	}
+}
+
+// An image that the host cannot hold is not filled up with zero pages.
+func TestEagerOfSparseGiant(t *testing.T) {
+	x := spec{Name: "a", Pages: 3000, ZeroEvery: 1000}
+	for _, ram := range []uint64{2 * 3000 * PageSize, 2*3000*PageSize - 2} {
+		s := testServer(newFakeStore(x))
+		s.ram = ram
+		s.SetPolicy(PolicyEager)
+		r := &raw{fuse.NewDefaultRawFileSystem(), s}
+		open := fuse.OpenIn{InHeader: fuse.InHeader{NodeId: s.memoryNode("a")}}
+		if st := r.Open(nil, &open, new(fuse.OpenOut)); !st.Ok() {
+			t.Fatal(st)
+		}
+		want := uint64(3000)
+		if ram < 2*3000*PageSize {
+			want -= 3
+		}
+		if st, _ := s.Stats("a", ""); st.PrefetchedPages != want {
+			t.Errorf("%d pages with %d bytes of RAM, want %d", st.PrefetchedPages, ram, want)
+		}
+		s.close()
+	}
+}
+
+// Opening an image of 1 TiB costs the tree's own sets next to nothing.
+func TestGiantImage(t *testing.T) {
+	x := spec{Name: "a", Pages: 1 << 28}
+	s := testServer(newFakeStore(x))
+	defer s.close()
+	r := &raw{fuse.NewDefaultRawFileSystem(), s}
+	open := fuse.OpenIn{InHeader: fuse.InHeader{NodeId: s.memoryNode("a")}}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if st := r.Open(nil, &open, new(fuse.OpenOut)); !st.Ok() {
+		t.Fatal(st)
+	}
+	runtime.ReadMemStats(&after)
+	if n := after.TotalAlloc - before.TotalAlloc; n > 4<<20 {
+		t.Errorf("%d bytes allocated", n)
+	}
+	in := &fuse.ReadIn{InHeader: open.InHeader, Size: PageSize, Offset: 1<<40 - PageSize}
+	res, st := r.Read(nil, in, make([]byte, PageSize))
+	if !st.Ok() || res.Size() != PageSize {
+		t.Fatal(st)
+	}
+	res.Done()
 }
