@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/vmm/api"
+)
+
+func newVMCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "vm",
+		Short: "Run, save and restore virtual machines with thaw's own VMM",
+		Long: `Run virtual machines on KVM, save them, and restore them from a checkpoint directory,
+on disk or on a mount alike. "thaw vm run" and "thaw vm restore" stay in the foreground
+for the life of the machine; with --api SOCK the other commands drive it from outside.
+
+  thaw vm run heap --memory 1GiB --api /tmp/vm.sock
+  thaw vm checkpoint /tmp/vm.sock /tmp/saved --stop
+  thaw vm restore /tmp/saved --for 10s
+
+The socket speaks HTTP with JSON: GET /status, POST /pause, /resume, /checkpoint, /stop.`,
+		GroupID: groupVM,
+	}
+	cmd.AddCommand(
+		newVMRunCommand(a),
+		newVMRestoreCommand(a),
+		newVMCheckpointCommand(a),
+		newVMActionCommand(a, "status", "Show what a machine is doing", (*api.Client).Status),
+		newVMActionCommand(a, "pause", "Stop the vCPUs of a machine", (*api.Client).Pause),
+		newVMActionCommand(a, "resume", "Let a paused machine go on", (*api.Client).Resume),
+		newVMActionCommand(a, "stop", "End a machine, without saving it", (*api.Client).Stop),
+	)
+	return cmd
+}
+
+// newVMActionCommand makes one of the commands that take a socket and answer with the status.
+func newVMActionCommand(a *app, verb, short string,
+	act func(*api.Client, context.Context) (api.Status, error)) *cobra.Command {
+	return &cobra.Command{
+		Use:   verb + " SOCK",
+		Short: short,
+		Long:  short + ".\n\nSOCK is what --api of its \"thaw vm run\" or \"thaw vm restore\" named.",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s, err := act(api.NewClient(args[0]), cmd.Context())
+			if err != nil {
+				return machineError(verb, err)
+			}
+			if a.json {
+				return a.printJSON(s)
+			}
+			a.printStatus(s)
+			return nil
+		},
+	}
+}
+
+// machineError gives what came over a machine's socket its exit code.
+func machineError(verb string, err error) error {
+	err = fmt.Errorf("vm %s: %w", verb, err)
+	var refused *api.RefusedError
+	switch {
+	case !errors.As(err, &refused):
+		return exitcode.WithHint(exitcode.NotFound, err, "is it the socket that --api named, and does the machine still run?")
+	case refused.Code == 409:
+		return exitcode.With(exitcode.Busy, err)
+	}
+	return err
+}
+
+func (a *app) printStatus(s api.Status) {
+	rows := [][2]string{
+		{"state", s.State},
+		{"memory", size(int64(s.MemoryBytes))},
+		{"vCPUs", count(s.VCPUs)},
+		{"guest", s.Program + guestArgs(s.Args)},
+		{"ready", fmt.Sprint(s.Ready)},
+		{"done", fmt.Sprintf("%s %s", count(s.Done), s.Units)},
+		{"running for", seconds(time.Duration(s.Seconds * float64(time.Second)))},
+	}
+	if s.Error != "" {
+		rows = append(rows, [2]string{"error", s.Error})
+	}
+	if s.TouchedPages != nil && s.DirtyPages != nil {
+		rows = append(rows, [2]string{"restored", s.Restored},
+			[2]string{"touched", count(*s.TouchedPages) + " pages"},
+			[2]string{"changed", count(*s.DirtyPages) + " pages"})
+	}
+	for _, r := range rows {
+		a.printf("%s%s\n", pad(r[0], 13), r[1])
+	}
+}

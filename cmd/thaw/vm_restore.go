@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/vmm"
+	"github.com/thawfs/thaw/vmm/kvm"
+	"github.com/thawfs/thaw/wss"
+)
+
+type vmRestoreOptions struct {
+	vmOptions
+	window    time.Duration
+	requested string
+	noCount   bool
+	touched   string
+}
+
+func newVMRestoreCommand(a *app) *cobra.Command {
+	var o vmRestoreOptions
+	cmd := &cobra.Command{
+		Use:   "restore DIR",
+		Short: "Let a saved machine go on",
+		Long: `Make a machine from the checkpoint directory DIR, on disk or on a mount, and let it go
+on, in the foreground. Its memory is mapped privately: what it changes is its own, the
+checkpoint stays as it is. It can be saved again.
+
+The report says when the first instruction ran, counted from the start of the command,
+and of the pages of memory: prefetched (in the page cache before that), skipped
+(prefetched, then touched) and lazy (touched, not prefetched) within the window. With
+asynchronous userfaultfd write-protection (Linux 6.7) that is exact to the page.
+
+A machine whose memory cannot be read (its mount's server is gone, a page is damaged)
+ends with the exit status memory-lost.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runVMRestore(cmd.Context(), a, args[0], o)
+		},
+	}
+	f := cmd.Flags()
+	o.addFlags(f)
+	f.DurationVar(&o.window, "window", vmm.DefaultWindow, "count pages so long after the first instruction")
+	f.StringVar(&o.requested, "requested", "", "when the restore was asked for (RFC 3339), if not now")
+	f.BoolVar(&o.noCount, "no-count", false, "do not find out what was prefetched (some 25 ms for each GiB before the start)")
+	f.StringVar(&o.touched, "touched", "", "write the pages touched within the window to this file, as a working set")
+	return cmd
+}
+
+func runVMRestore(ctx context.Context, a *app, dir string, o vmRestoreOptions) error {
+	begin := time.Now()
+	cfg, err := o.config(a, "restored "+dir)
+	if err != nil {
+		return fmt.Errorf("vm restore: %w", err)
+	}
+	if o.window <= 0 {
+		return exitcode.Errorf(exitcode.Usage, "vm restore: --window must be more than 0")
+	}
+	cfg.Window, cfg.Requested, cfg.NoCount = o.window, begin, o.noCount
+	if o.requested != "" {
+		if cfg.Requested, err = time.Parse(time.RFC3339Nano, o.requested); err != nil {
+			return exitcode.Errorf(exitcode.Usage, "vm restore: --requested: %v", err)
+		}
+	}
+	rep, err := vmm.Restore(ctx, dir, cfg)
+	if rep != nil && o.touched != "" {
+		err = errors.Join(err, writeTouched(o.touched, rep))
+	}
+	return a.printReport("vm restore", rep, err)
+}
+
+// sourcePagemap is the source of runs that the VMM read out of its page table.
+const sourcePagemap wss.Source = "pagemap"
+
+// writeTouched writes the touched pages, ascending: the page table knows no order.
+func writeTouched(path string, rep *vmm.Report) error {
+	r := rep.Restore
+	if r == nil || r.Touched == nil {
+		return fmt.Errorf("%s: the touched pages are not known", path)
+	}
+	window := time.Duration(r.Window * float64(time.Second)).Truncate(time.Microsecond)
+	way := "pages touched by a restored machine, exact"
+	if !r.Exact {
+		way = "pages touched by a restored machine, with neighbours"
+	}
+	set := wss.Set{ImagePages: rep.GuestPages, Window: window, Way: way,
+		Created: time.Now().UTC().Truncate(time.Second)}
+	for first, n := range r.Touched.Runs() {
+		set.Runs = append(set.Runs, wss.Run{GFN: first, Count: n, At: window, Source: sourcePagemap,
+			VCPU: wss.NoVCPU})
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	_, err = set.WriteTo(f)
+	return errors.Join(err, f.Close())
+}
+
+// vmmError gives errors of the VMM that the general table does not have their exit codes.
+func vmmError(err error) error {
+	switch {
+	case errors.Is(err, kvm.ErrUnavailable):
+		return exitcode.WithHint(exitcode.Unsupported, err, "the VMM needs /dev/kvm and the right to use it")
+	case errors.Is(err, os.ErrNotExist):
+		return exitcode.With(exitcode.NotFound, err)
+	}
+	return err
+}
