@@ -4,8 +4,8 @@
 //
 // A pack is one write-once file (a blob). It holds
 //
-//   - pages, as compressed units. A unit is the smallest thing that is decoded, one page as a rule; a
-//     block is a run of units that lie together because their pages are wanted together, and is
+//   - pages, as compressed units. A unit is the smallest thing that is decoded, one page as a rule;
+//     a block is a run of units that lie together because their pages are wanted together, and is
 //     read at once. The ordinal of a page in its pack is its slot; pack number and slot together
 //     are a [Ref], which is what a page map holds;
 //   - records: opaque bytes with a kind, for what the store keeps beside pages;
@@ -15,9 +15,9 @@
 // and at its end a directory of all that, the hashes of the pages, and a footer. So a pack explains
 // itself: any index over packs can be made again from them.
 //
-// A pack is written by one [Writer], from what any number of goroutines made with one [Encoder], and
-// read by any number of goroutines with one [Reader]. Compaction ([Rewrite]) makes the next
-// generation of a pack: the same number, the same slots, without the content that nothing refers to.
+// A pack is written by one [Writer], from what any number of goroutines made with one [Encoder],
+// and read by any number of goroutines with one [Reader]. Compaction ([Rewrite]) makes the next
+// generation of a pack: the same number, the same slots, without what nothing refers to.
 //
 // The path of a page fault through this package is [Reader.ReadPage]: look the slot up in RAM, one
 // ReadAt, one checksum, one decoding. It takes no lock that is held over I/O and allocates nothing.
@@ -73,12 +73,12 @@
 //	84  4  CRC of bytes 0 to 83
 //	88  8  "thawfoot"
 //
-// Whatever is stored in the body, be it a unit, a record or a frame, is its data and then four bytes
-// of checksum; lengths in the directory include these four. The checksum is the CRC of the data plus
-// (modulo 2^32) the upper half of the 64-bit product (number<<24 | ordinal) * salt, where number is
-// the pack's, ordinal the slot of the unit's first page or the number of the record or frame, and
-// salt 0x9E3779B97F4A7C15 for a unit, 0xC2B2AE3D27D4EB4F for a record, 0x165667B19E3779F9 for a
-// frame. The upper half is taken of the product modulo 2^64.
+// Whatever is stored in the body, be it a unit, a record or a frame, is its data and then four
+// bytes of checksum; lengths in the directory include these four. The checksum is the sum, modulo
+// 2^32, of the CRC of the data and of bits 32 to 63 of the product (number<<24 | ordinal) * salt.
+// Here number is the pack's, ordinal is the slot of the unit's first page or the number of the
+// record or frame, and salt is 0x9E3779B97F4A7C15 for a unit, 0xC2B2AE3D27D4EB4F for a record,
+// 0x165667B19E3779F9 for a frame.
 //
 // Directory. First the blocks, in the order of their slots, then the records, then the frames; it
 // ends where they end. A block is
@@ -89,8 +89,9 @@
 //	uvarint    length<<1 | s
 //	byte       if s is 1: codec in the low half, number of pages - 1 in the high half
 //
-// A unit with s = 0 is like the one before it (of any block). Its pages take the next slots; its data
-// follows that of the unit before. Slots thus need not be written anywhere. A record or frame is
+// A unit with s = 0 is like the one before it (of any block). Its pages take the next slots; its
+// data follows that of the unit before. Slots thus need not be written anywhere. A record or frame
+// is
 //
 //	uvarint  kind of the record; 0 for a frame
 //	byte     codec
@@ -118,9 +119,9 @@
 //	uvarint    number of pages - 1
 //	pages    one after another, in the frame's codec
 //
-// Hashes. The hash of the page in each slot, dead slots included: the first 16 bytes of SHA-256 over
-// the store's key (32 bytes), 32 zero bytes, and the page. A store without the index that maps hash
-// to slot is rebuilt from these, without decoding a page.
+// Hashes. The hash of the page in each slot, dead slots included: the first 16 bytes of SHA-256
+// over the store's key (32 bytes), 32 zero bytes, and the page. An index that maps hashes to slots
+// is made again from these, without decoding a page.
 //
 // A pack's blob is named packs/NUMBER.GENERATION.pack, the number with ten digits at least. Where
 // there are several generations of one number the highest counts; the others are leftovers.
@@ -153,9 +154,14 @@
 //
 // Nearly half of the 8 us are the tables of the zstd block, a tenth is the read: that is why a unit
 // of one page is not much cheaper than one of two, and why two that compress well are put together.
-// Larger units would save 3 to 5 %, for 3 to 8 us on every fault. Ten bytes of frame header that say
-// nothing new are not stored; literals are entropy-coded where there are no matches, too, which is
-// worth 3 %; room for 16 bytes behind the output makes decoding a fifth faster.
+// Larger units would save 3 to 5 %, for 3 to 8 us on every fault. Ten bytes of frame header that
+// say nothing new are not stored; literals are entropy-coded where there are no matches, too, which
+// is worth 3 %; room for 16 bytes behind the output makes decoding a fifth faster.
+//
+// What was tried and is not here: a zstd dictionary of entropy tables, or of content (0.6 to 2.6 %,
+// a third slower: the assembly in the decoder is for frames without one); S2 for those pages where
+// it takes little more (it does for a tenth of them); an LZ77 + Huffman format of our own with
+// built-in tables (4 % smaller, no faster than zstd's assembly, and half as fast to encode).
 //
 // With 25 bytes a page for an index, image A takes 0.99 of zstd -3: what is lost by small units is
 // won by storing a page once. Where few pages are there twice that does not hold. Image B, a Debian
@@ -178,8 +184,9 @@
 //	        2M      1608      270        1773    3482
 //
 // zstd, because two cores decode it more than twice as fast as the disk gives raw pages, and the
-// disk has less to give. A frame of 1 MiB is as much as is worth pushing at once. (Entropy coding of
-// literals without matches, as it is on for frames now, takes 2 % of the size and 10 % of the speed.)
+// disk has less to give. A frame of 1 MiB is as much as is worth pushing at once. The figures are
+// from before literals without matches were entropy-coded in frames, too, which saves 2 % (1591 B a
+// page at 1 MiB) and costs 10 % of the speed.
 //
 // Hashes: SHA-256 1700 MB/s, keyed BLAKE3 1560 MB/s.
 package pack
