@@ -214,6 +214,7 @@ func (d *demo) importCheckpoint(ctx context.Context) error {
 // demoMethod is one way to restore.
 type demoMethod struct {
 	name   string // as in the table
+	row    int    // in the table
 	policy fs.Policy
 	record bool // afterwards, what it read becomes the working set
 	says   string
@@ -221,8 +222,8 @@ type demoMethod struct {
 
 func demoMethods() []demoMethod {
 	return []demoMethod{
-		{"lazy", fs.PolicyLazy, true, "restoring lazily: pages come when they are touched"},
-		{"eager", fs.PolicyEager, false, "restoring eagerly: all pages first"},
-		{"trace", fs.PolicyWorkingSet, false, "restoring by the working set that was recorded"},
+		{"lazy", 1, fs.PolicyLazy, true, "restoring lazily: pages come when they are touched"},
+		{"eager", 0, fs.PolicyEager, false, "restoring eagerly: all pages first"},
+		{"trace", 2, fs.PolicyWorkingSet, false, "restoring by the working set that was recorded"},
 	}
 }

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/thawfs/thaw/wss"
 )
@@ -17,6 +19,8 @@ type demoProgress struct {
 
 // report prints the table and draws the figure.
 func (d *demo) report(results []demoResult) error {
+	// As the poster has them; they were measured in another order.
+	slices.SortFunc(results, func(a, b demoResult) int { return cmp.Compare(a.row, b.row) })
 	r := wss.Report{GuestPages: uint64(d.o.memory) / wss.PageSize}
 	for _, x := range results {
 		r.Methods = append(r.Methods, x.method)
@@ -68,9 +72,11 @@ func (d *demo) json(r wss.Report, results []demoResult) (map[string]any, error) 
 		return nil, fmt.Errorf("report has %d methods, not %d", len(methods), len(results))
 	}
 	for i, m := range methods {
-		if m, ok := m.(map[string]any); ok {
-			m["progress"] = results[i].progress
+		m, ok := m.(map[string]any)
+		if !ok || m["method"] != results[i].method.Name {
+			return nil, fmt.Errorf("report has %v where %s is", m["method"], results[i].method.Name)
 		}
+		m["progress"] = results[i].progress
 	}
 	v["figure"] = d.figure
 	v["guest"] = d.o.guest

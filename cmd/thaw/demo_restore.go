@@ -14,6 +14,7 @@ import (
 
 // demoResult is what one restore showed.
 type demoResult struct {
+	row      int // in the table
 	method   wss.Method
 	progress demoProgress
 }
@@ -49,6 +50,7 @@ func (d *demo) restore(ctx context.Context, m demoMethod) (r demoResult, err err
 		return r, err
 	}
 	r = demoResult{
+		row: m.row,
 		method: wss.NewMethod(m.name, machine.counts, machine.ready,
 			machine.ready+machine.counts.Window, stalls),
 		progress: machine.progress,

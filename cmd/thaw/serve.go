@@ -16,9 +16,9 @@ import (
 
 // How a server that is asked to end treats a mount in use.
 const (
-	busyPatience  = 3 * time.Second        // how long it waits before it detaches
-	busyRetry     = 200 * time.Millisecond // between tries to unmount
-	closePatience = 10 * time.Second       // for answers on the control socket to be sent
+	busyPatience   = 3 * time.Second        // how long it waits before it detaches
+	busyRetry      = 200 * time.Millisecond // between tries to unmount
+	answerPatience = 10 * time.Second       // for answers on the control socket to be sent
 )
 
 // server is a mounted store: what the process of `thaw mount` holds. It is built in startServer
@@ -164,7 +164,7 @@ func (s *server) detach(again <-chan os.Signal) error {
 func (s *server) close() error {
 	var errs []error
 	if s.control != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), closePatience)
+		ctx, cancel := context.WithTimeout(context.Background(), answerPatience)
 		errs = append(errs, s.control.Close(ctx))
 		cancel()
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"time"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/control"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
@@ -152,7 +153,24 @@ func (s *localStore) ReadFile(ctx context.Context, name, file string) ([]byte, e
 	return s.store.ReadFile(ctx, name, file)
 }
 
-func (s *localStore) Close() error { return s.store.Close() }
+// closePatience is how long the index may take to be written.
+const closePatience = 20 * time.Second
+
+// Close closes the store. The index library tries for ever to write what it has in memory, also
+// where that cannot succeed (the disk is full, the directory is gone). The index can be made again,
+// so the process may then end without it, as if it had been killed.
+func (s *localStore) Close() error {
+	done := make(chan error, 1)
+	go func() { done <- s.store.Close() }()
+	timer := time.NewTimer(closePatience)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-timer.C:
+		return errors.New("the index cannot be written (is the disk full?); it is mended at the next open")
+	}
+}
 
 func indexProgress(p progressFunc) func(index.Progress) {
 	if p == nil {
