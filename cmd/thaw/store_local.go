@@ -168,7 +168,8 @@ func (s *localStore) Close() error {
 	case err := <-done:
 		return err
 	case <-timer.C:
-		return errors.New("the index cannot be written (is the disk full?); it is mended at the next open")
+		return errors.New("the index cannot be written (is the disk full?); " +
+			"it is mended at the next open")
 	}
 }
 
