@@ -46,10 +46,14 @@ ends with the exit status memory-lost.`,
 	}
 	f := cmd.Flags()
 	o.addFlags(f)
-	f.DurationVar(&o.window, "window", vmm.DefaultWindow, "count pages so long after the first instruction")
-	f.StringVar(&o.requested, "requested", "", "when the restore was asked for (RFC 3339), if not now")
-	f.BoolVar(&o.noCount, "no-count", false, "do not find out what was prefetched (some 25 ms for each GiB before the start)")
-	f.StringVar(&o.touched, "touched", "", "write the pages touched within the window to this file, as a working set")
+	f.DurationVar(&o.window, "window", vmm.DefaultWindow,
+		"count pages so long after the first instruction")
+	f.StringVar(&o.requested, "requested", "",
+		"when the restore was asked for (RFC 3339), if not now")
+	f.BoolVar(&o.noCount, "no-count", false,
+		"do not find out what was prefetched (that takes some 15 ms for each GiB)")
+	f.StringVar(&o.touched, "touched", "",
+		"write the pages touched within the window to this file, as a working set")
 	return cmd
 }
 
