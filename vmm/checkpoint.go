@@ -82,7 +82,10 @@ func (m *Machine) checkpoint(ctx context.Context, dir string, stop bool) (Checkp
 	case stop && err == nil:
 		m.end(ErrStopped)
 	case running:
-		err = errors.Join(err, m.resume())
+		// It may have been stopped meanwhile; the checkpoint is none the worse for that.
+		if e := m.resume(); !errors.Is(e, ErrEnded) {
+			err = errors.Join(err, e)
+		}
 	}
 	stats.PauseSeconds = time.Since(begin).Seconds()
 	if err != nil {

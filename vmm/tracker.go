@@ -17,7 +17,7 @@ import (
 // things. Every page is marked as protected, so a missing mark means "written". And the kernel stops
 // mapping the neighbours of a page that is read (fault-around, 16 pages at once), so "present in the
 // page table" means "touched". Both are read out of the page table by PAGEMAP_SCAN, at any time,
-// without stopping the guest. Facts: exact to the page.
+// without stopping the guest, exact to the page.
 //
 // Without the feature changed pages are still exact: a page of a private file mapping that is present
 // and not the file's own is a copy made on write. Touched pages are not: the neighbours count too.

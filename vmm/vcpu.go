@@ -156,6 +156,8 @@ func (c *vcpu) serve(reason kvm.ExitReason, err error) error {
 	case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
 		c.pending = false // completed on the way in
 		return nil
+	case errors.Is(err, unix.EFAULT) && reason == kvm.ExitMemoryFault:
+		return c.handle(c, reason)
 	case errors.Is(err, unix.EFAULT):
 		return errFault
 	case err != nil:

@@ -153,6 +153,10 @@ func TestSocketFiles(t *testing.T) {
 	if _, err := Serve(plain, &fake{}, log); err == nil {
 		t.Error("a plain file was taken for a socket")
 	}
+	long := filepath.Join(t.TempDir(), strings.Repeat("x", maxPath))
+	if _, err := Serve(long, &fake{}, log); err == nil || !strings.Contains(err.Error(), "the kernel takes 107") {
+		t.Errorf("a long path: %v", err)
+	}
 	// The socket of a machine that was killed.
 	dead := filepath.Join(t.TempDir(), "dead")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: dead})

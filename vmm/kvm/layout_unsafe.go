@@ -13,6 +13,7 @@ const (
 	runIO          = 32
 	runMMIO        = 32
 	runInternal    = 32
+	runMemoryFault = 32
 	runMinSize     = 2352
 )
 

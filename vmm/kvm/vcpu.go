@@ -34,12 +34,14 @@ func (c *VCPU) RequestExit() { c.run.requestExit(true) }
 func (c *VCPU) ClearExitRequest() { c.run.requestExit(false) }
 
 // Run enters the guest. It returns the reason of the exit, or an error: unix.EINTR when the vCPU
-// was asked to leave, unix.EFAULT when a page of guest memory could not be had.
+// was asked to leave, unix.EFAULT when a page of guest memory could not be had. With EFAULT the reason
+// is ExitMemoryFault if this kernel tells the address.
 func (c *VCPU) Run() (ExitReason, error) {
-	if _, err := ioctl(c.fd, ioRun, 0); err != nil {
+	_, err := ioctl(c.fd, ioRun, 0)
+	if err != nil && !errors.Is(err, unix.EFAULT) {
 		return 0, err
 	}
-	return ExitReason(c.run.u32(runExitReason)), nil
+	return ExitReason(c.run.u32(runExitReason)), err
 }
 
 // CompleteExit finishes the port or memory-mapped access that the last exit reported, without
@@ -81,7 +83,7 @@ func (c *VCPU) MMIO() MMIO {
 
 // MemoryFault gives address and size of an ExitMemoryFault, in bytes.
 func (c *VCPU) MemoryFault() (addr, size uint64) {
-	return c.run.u64(runInternal + 8), c.run.u64(runInternal + 16)
+	return c.run.u64(runMemoryFault + 8), c.run.u64(runMemoryFault + 16)
 }
 
 // InternalError gives the suberror of an ExitInternalError and the words that come with it.
