@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync"
 
 	"github.com/thawfs/thaw/index/pack"
 )
@@ -21,8 +22,9 @@ type packer struct {
 	enc    *pack.Encoder
 	blocks *ordered[*blockJob]
 	cur    *blockJob
-	number uint64 // of the pack that add fills
-	slots  uint32 // that it has given out of it
+	pool   sync.Pool // of *blockJob
+	number uint64    // of the pack that add fills
+	slots  uint32    // that it has given out of it
 
 	done    chan struct{} // closed when the last block was appended
 	err     error         // why not all were; valid once done is closed
@@ -83,7 +85,7 @@ func (k *packer) add(c *chunk, i int) (ref uint64, err error) {
 		k.slots = 0
 	}
 	if k.cur == nil {
-		k.cur = &blockJob{number: k.number, first: k.slots}
+		k.cur = k.newBlock()
 	}
 	b := k.cur
 	b.pages = append(b.pages, c.page(i))
@@ -98,6 +100,17 @@ func (k *packer) add(c *chunk, i int) (ref uint64, err error) {
 		return ref, k.flush()
 	}
 	return ref, nil
+}
+
+// newBlock begins a block. What a block before it allocated is used again.
+func (k *packer) newBlock() *blockJob {
+	b, ok := k.pool.Get().(*blockJob)
+	if !ok {
+		b = new(blockJob)
+	}
+	b.number, b.first = k.number, k.slots
+	b.pages, b.hashes, b.chunks = b.pages[:0], b.hashes[:0], b.chunks[:0]
+	return b
 }
 
 // flush ends the present block, so that the next page begins another.
@@ -175,6 +188,7 @@ func (k *packer) append() error {
 		for _, c := range b.chunks {
 			c.release()
 		}
+		k.pool.Put(b)
 	}
 }
 

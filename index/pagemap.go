@@ -2,6 +2,7 @@ package index
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/bits"
 	"runtime"
@@ -209,10 +210,7 @@ func (ld *branchLoader) load(ref, pages uint64) (*branchMap, error) {
 		if uint64(i)*LeafPages >= pages {
 			return nil, ld.corrupt(ref, "leaf beyond the end")
 		}
-		if _, err := readLeaf(ld.nodes, c, &ld.leaf); err != nil {
-			return nil, err
-		}
-		if err := ld.add(b, i, ref, min(pages-uint64(i)*LeafPages, LeafPages)); err != nil {
+		if err := ld.child(b, i, c, ref, min(pages-uint64(i)*LeafPages, LeafPages)); err != nil {
 			return nil, err
 		}
 	}
@@ -220,31 +218,102 @@ func (ld *branchLoader) load(ref, pages uint64) (*branchMap, error) {
 	return b, nil
 }
 
-// add puts ld.leaf into b as leaf i.
-func (ld *branchLoader) add(b *branchMap, i int, ref, pages uint64) error {
-	var l leafMap
-	for w := range l.bits {
-		l.before[w] = uint32(len(b.places))
-		for bit, r := range ld.leaf[w*64 : w*64+64] {
-			if r == 0 {
-				continue
-			}
-			if uint64(w*64+bit) >= pages {
-				return ld.corrupt(ref, "page beyond the end")
-			}
-			if r>>24 != ld.number {
-				pos, ok := slices.BinarySearch(ld.packs, r>>24)
-				if !ok {
-					return ld.corrupt(ref, fmt.Sprintf("page in pack %d, which is not listed", r>>24))
-				}
-				ld.number, ld.pos = r>>24, uint64(pos)
-			}
-			l.bits[w] |= 1 << bit
-			b.places = append(b.places, ld.pos<<24|r&(pack.MaxSlots-1))
+// child reads leaf i of a branch, of which the image has so many pages. Most leaves are full, and a
+// few runs: these are taken as they are coded. A difference is worked out first.
+func (ld *branchLoader) child(b *branchMap, i int, c child, ref, pages uint64) error {
+	code, err := c.code(ld.nodes)
+	if err != nil {
+		return err
+	}
+	l := leafMap{}
+	start := len(b.places)
+	if len(code) > 0 && code[0] == leafFull {
+		err = ld.fullLeaf(b, &l, code[1:])
+	} else {
+		err = ld.expandedLeaf(b, &l, code)
+	}
+	if err != nil {
+		if isCorrupt(err) || !errors.Is(err, errRefs) && !errors.Is(err, errNode) {
+			return err
 		}
+		return ld.corrupt(ref, fmt.Sprintf("leaf %d: %v", i, err))
+	}
+	at := uint32(start)
+	for w, word := range l.bits {
+		l.before[w] = at
+		at += uint32(bits.OnesCount64(word))
+	}
+	if pages < LeafPages && !onlyBelow(&l, pages) {
+		return ld.corrupt(ref, "page beyond the end")
 	}
 	b.leaves = append(b.leaves, l)
 	b.index[i] = uint16(len(b.leaves))
+	return nil
+}
+
+// onlyBelow says whether no bit from n on is set.
+func onlyBelow(l *leafMap, n uint64) bool {
+	for w, word := range l.bits {
+		if lo := uint64(w) * 64; lo+64 > n && word>>(max(n, lo)-lo) != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func (ld *branchLoader) fullLeaf(b *branchMap, l *leafMap, code []byte) error {
+	s := refScanner{code: code, left: LeafPages}
+	for s.left > 0 {
+		at := LeafPages - s.left
+		n, first, err := s.next()
+		if err != nil {
+			return err
+		}
+		if err := ld.run(b, l, at, n, first); err != nil {
+			return err
+		}
+	}
+	if len(s.code) != 0 {
+		return fmt.Errorf("%w: %d bytes too many", errNode, len(s.code))
+	}
+	return nil
+}
+
+func (ld *branchLoader) expandedLeaf(b *branchMap, l *leafMap, code []byte) error {
+	if _, err := decodeLeaf(ld.nodes, code, &ld.leaf); err != nil {
+		return err
+	}
+	for at := 0; at < LeafPages; {
+		n := refRun(ld.leaf[at:])
+		if err := ld.run(b, l, at, n, ld.leaf[at]); err != nil {
+			return err
+		}
+		at += n
+	}
+	return nil
+}
+
+// run adds n pages from at on: zeros, or those with refs from first on.
+func (ld *branchLoader) run(b *branchMap, l *leafMap, at, n int, first uint64) error {
+	if first == 0 {
+		return nil
+	}
+	if first>>24 != ld.number || ld.number == 0 {
+		pos, ok := slices.BinarySearch(ld.packs, first>>24)
+		if !ok {
+			return fmt.Errorf("%w: page in pack %d, which is not listed", errNode, first>>24)
+		}
+		ld.number, ld.pos = first>>24, uint64(pos)
+	}
+	place := ld.pos<<24 | first&(pack.MaxSlots-1)
+	for i := range uint64(n) {
+		b.places = append(b.places, place+i)
+	}
+	for end := at + n; at < end; {
+		stop := min(at&^63+64, end)
+		l.bits[at/64] |= (^uint64(0) >> (64 - uint(stop-at))) << (at % 64)
+		at = stop
+	}
 	return nil
 }
 

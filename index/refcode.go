@@ -81,45 +81,64 @@ func appendRefs(dst []byte, refs []uint64) []byte {
 	return dst
 }
 
+// refScanner takes the code of a list of refs apart, run by run.
+type refScanner struct {
+	code        []byte
+	left        int // refs that are still to come
+	near, other uint64
+}
+
+// next gives the next run: n refs, ascending from first, or n zeros if first is 0. It is not called
+// when nothing is left.
+func (s *refScanner) next() (n int, first uint64, err error) {
+	head, w := binary.Uvarint(s.code)
+	count := head>>2 + 1
+	if w <= 0 || count > uint64(s.left) {
+		return 0, 0, fmt.Errorf("%w: run of %d, %d left", errRefs, count, s.left)
+	}
+	s.code = s.code[w:]
+	s.left -= int(count)
+	if head&3 == opZero {
+		return int(count), 0, nil
+	}
+	arg, w := binary.Uvarint(s.code)
+	if w <= 0 {
+		return 0, 0, fmt.Errorf("%w: cut short", errRefs)
+	}
+	s.code = s.code[w:]
+	switch head & 3 {
+	case opNear:
+		first = s.near + uint64(unzigzag(arg))
+	case opOther:
+		first = s.other + uint64(unzigzag(arg))
+		s.other = s.near
+	case opFar:
+		first = arg
+		s.other = s.near
+	}
+	if first == 0 || first > maxRef || !samePack(first, first+count-1) {
+		return 0, 0, fmt.Errorf("%w: run of %d at %#x", errRefs, count, first)
+	}
+	s.near = first + count
+	return int(count), first, nil
+}
+
 // decodeRefs fills refs from its code and gives what follows it.
 func decodeRefs(code []byte, refs []uint64) (rest []byte, err error) {
-	var near, other uint64
-	for len(refs) > 0 {
-		head, w := binary.Uvarint(code)
-		n := head>>2 + 1
-		if w <= 0 || n > uint64(len(refs)) {
-			return nil, fmt.Errorf("%w: run of %d, %d left", errRefs, n, len(refs))
+	s := refScanner{code: code, left: len(refs)}
+	for s.left > 0 {
+		n, first, err := s.next()
+		if err != nil {
+			return nil, err
 		}
-		code = code[w:]
-		op := head & 3
-		if op == opZero {
+		if first == 0 {
 			clear(refs[:n])
-			refs = refs[n:]
-			continue
+		} else {
+			for i := range n {
+				refs[i] = first + uint64(i)
+			}
 		}
-		arg, w := binary.Uvarint(code)
-		if w <= 0 {
-			return nil, fmt.Errorf("%w: cut short", errRefs)
-		}
-		code = code[w:]
-		first := arg
-		switch op {
-		case opNear:
-			first = near + uint64(unzigzag(arg))
-		case opOther:
-			first = other + uint64(unzigzag(arg))
-			other = near
-		case opFar:
-			other = near
-		}
-		if first == 0 || first > maxRef || !samePack(first, first+n-1) {
-			return nil, fmt.Errorf("%w: run of %d at %#x", errRefs, n, first)
-		}
-		for i := range n {
-			refs[i] = first + i
-		}
-		near = first + n
 		refs = refs[n:]
 	}
-	return code, nil
+	return s.code, nil
 }
