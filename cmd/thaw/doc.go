@@ -45,4 +45,25 @@
 //     parts' own errors in one table, so that a verb just returns them.
 //   - `thaw ws` and `thaw vm` are parents: their verbs are listed in ws.go and vm.go.
 //   - No verb calls os.Exit, prints an error itself, or keeps state in a package variable.
+//
+// # A store and its server
+//
+// Verbs on a store go through storeAPI (store_api.go): openStore (store_open.go) takes the server
+// of a mounted store where there is one (remoteStore, over the socket of internal/control), and
+// opens the store itself otherwise (localStore). The server (serve.go) answers with the handlers of
+// storeVerbs over a localStore of its own, and with what only a mount can do (serve_verbs.go). So
+// there is one implementation of each verb, and errors, exit codes, progress and cancellation are
+// the same on both ways.
+//
+// # Processes
+//
+// A server never shares its process with anything that uses its mount. Servers in the background,
+// the machines of the demo and the residency prober of a server are this program again
+// (selfCommand); a server tells whoever started it through a pipe that it is ready, or the error
+// that it ended with (daemon.go).
+//
+// # Tests
+//
+// testdata/script holds command lines and what must come of them (script_test.go describes the
+// language). They run thaw as a process of its own, as a user does.
 package main
