@@ -37,8 +37,8 @@
 //     work (a bar only where stderr is a terminal).
 //   - Whatever shows something takes --json: `if a.json { return a.printJSON(v) }`. Fields of the
 //     JSON are only ever added. Tables are printed by a.table.
-//   - Sizes are printed by size (IEC: 1.5 GiB) and parsed by sizeFlag (KiB/MiB/GiB, KB/MB/GB; a bare
-//     K/M/G/T counts in 1024s).
+//   - Sizes are printed by size (IEC: 1.5 GiB) and parsed by sizeFlag (KiB/MiB/GiB, KB/MB/GB; bare
+//     K/M/G/T count in 1024s).
 //   - ctx ends on SIGINT and SIGTERM; a verb stops its work, cleans up and returns ctx's error.
 //   - An error says what was being done to what. Errors that a script would tell apart get a code
 //     from internal/exitcode and a hint that says what to do; errors.go gives the codes of the
