@@ -83,8 +83,9 @@ const (
 	rflagsIOPL3 = 3 << 12
 )
 
-// The task state segment has one purpose: its bitmap lets ring 3 use the ports. I/O privilege level 3
-// in RFLAGS says the same, but a KVM that runs guests in ring 3 of the host (kvm_pvm) does not keep it.
+// The task state segment has one purpose: its bitmap lets ring 3 use the ports. I/O privilege level
+// 3 in RFLAGS says the same, but a KVM that runs guests in ring 3 of the host (kvm_pvm) does not
+// keep it.
 const (
 	tssBase   = 0x8000
 	tssBitmap = 0x68                   // right behind the fixed part of a 64-bit TSS
@@ -101,15 +102,17 @@ func taskState() []byte {
 
 // enterRing3 sets a vCPU up as a kernel would have it before its first user program: 64-bit mode,
 // paging, and privilege level 3, so that the guest also runs at native speed where KVM has no help
-// from hardware and interprets the privileged level. There is no IDT: an exception is a triple fault,
-// and the VMM reports where.
+// from hardware and interprets the privileged level. There is no IDT: an exception is a triple
+// fault, and the VMM reports where.
 func enterRing3(k *kvm.VCPU, root uint64) error {
 	s, err := k.Sregs()
 	if err != nil {
 		return err
 	}
-	code := kvm.Segment{Limit: 0xffff_ffff, Selector: 0x33, Type: 0xb, Present: 1, DPL: 3, S: 1, L: 1, G: 1}
-	data := kvm.Segment{Limit: 0xffff_ffff, Selector: 0x2b, Type: 0x3, Present: 1, DPL: 3, S: 1, DB: 1, G: 1}
+	code := kvm.Segment{Limit: 0xffff_ffff, Selector: 0x33, Type: 0xb, Present: 1, DPL: 3, S: 1,
+		L: 1, G: 1}
+	data := kvm.Segment{Limit: 0xffff_ffff, Selector: 0x2b, Type: 0x3, Present: 1, DPL: 3, S: 1,
+		DB: 1, G: 1}
 	s.CS = code
 	s.DS, s.ES, s.FS, s.GS, s.SS = data, data, data, data, data
 	s.TR = kvm.Segment{Base: tssBase, Limit: tssLimit, Selector: 0x40, Type: 0xb, Present: 1}
@@ -136,7 +139,8 @@ func enterRing3(k *kvm.VCPU, root uint64) error {
 			return err
 		}
 	}
-	return k.SetRegs(kvm.Regs{RIP: guest.LoadAddr, RSP: guest.StackTop, RFLAGS: rflagsFixed | rflagsIOPL3})
+	return k.SetRegs(kvm.Regs{RIP: guest.LoadAddr, RSP: guest.StackTop,
+		RFLAGS: rflagsFixed | rflagsIOPL3})
 }
 
 // extendedState is what to switch on in XCR0: x87, SSE and, if the CPU has it, AVX. 0: no XSAVE.

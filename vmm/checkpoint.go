@@ -55,14 +55,14 @@ type CheckpointStats struct {
 	PauseSeconds float64 `json:"pause_seconds"` // how long the guest stood still
 }
 
-// Checkpoint writes the machine into a new directory, which appears complete or not at all. A running
-// machine is paused for it and goes on afterwards, also when writing fails.
+// Checkpoint writes the machine into a new directory, which appears complete or not at all. A
+// running machine is paused for it and goes on afterwards, also when writing fails.
 func (m *Machine) Checkpoint(ctx context.Context, dir string) (CheckpointStats, error) {
 	return m.checkpoint(ctx, dir, false)
 }
 
-// checkpoint writes, and with stop ends the machine when all is written: nothing that the guest does
-// afterwards is lost.
+// checkpoint writes, and with stop ends the machine when all is written: nothing that the guest
+// does afterwards is lost.
 func (m *Machine) checkpoint(ctx context.Context, dir string, stop bool) (CheckpointStats, error) {
 	m.control.Lock()
 	defer m.control.Unlock()
@@ -92,8 +92,8 @@ func (m *Machine) checkpoint(ctx context.Context, dir string, stop bool) (Checkp
 		return CheckpointStats{}, fmt.Errorf("checkpoint to %s: %w", dir, err)
 	}
 	stats.Seconds = time.Since(begin).Seconds()
-	m.log.Info("checkpoint written", "dir", dir, "memory", stats.MemoryBytes, "written", stats.WrittenBytes,
-		"pause_seconds", stats.PauseSeconds)
+	m.log.Info("checkpoint written", "dir", dir, "memory", stats.MemoryBytes,
+		"written", stats.WrittenBytes, "pause_seconds", stats.PauseSeconds)
 	return stats, nil
 }
 
@@ -131,7 +131,8 @@ func (m *Machine) write(ctx context.Context, dir string) (stats CheckpointStats,
 		return stats, err
 	}
 	// NOREPLACE: an empty directory of that name that appeared meanwhile is somebody's too.
-	if err := unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, dir, unix.RENAME_NOREPLACE); err != nil {
+	err = unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, dir, unix.RENAME_NOREPLACE)
+	if err != nil {
 		return stats, &os.LinkError{Op: "rename", Old: tmp, New: dir, Err: err}
 	}
 	stats.Dir, stats.MemoryBytes = dir, m.mem.size

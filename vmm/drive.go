@@ -17,7 +17,8 @@ type driver struct{ *Machine }
 func (d driver) Status() (api.Status, error) { return d.Machine.Status() }
 
 // Checkpoint implements api.Machine.
-func (d driver) Checkpoint(ctx context.Context, r api.CheckpointRequest) (api.CheckpointReply, error) {
+func (d driver) Checkpoint(ctx context.Context, r api.CheckpointRequest) (api.CheckpointReply,
+	error) {
 	s, err := d.Machine.checkpoint(ctx, r.Dir, r.Stop)
 	return api.CheckpointReply(s), err
 }

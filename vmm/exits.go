@@ -45,10 +45,10 @@ func (m *Machine) exit(c *vcpu, reason kvm.ExitReason) error {
 	return fmt.Errorf("the guest left by %s, which it has no reason for", reason)
 }
 
-// fault is an end of the guest that is or may be a page that could not be had. The signs differ with
-// the host's KVM: with hardware paging KVM_RUN fails with EFAULT; where KVM emulates, it takes the
-// access for a device; and a page table that cannot be read becomes a page fault in the guest, for
-// which this guest has no handler.
+// fault is an end of the guest that is or may be a page that could not be had. The signs differ
+// with the host's KVM: with hardware paging KVM_RUN fails with EFAULT; where KVM emulates, it takes
+// the access for a device; and a page table that cannot be read becomes a page fault in the guest,
+// for which this guest has no handler.
 type fault struct {
 	sign    string
 	gfn     uint64
@@ -123,8 +123,8 @@ func (m *Machine) search(lost *MemoryLostError, regs kvm.Regs, sregs kvm.Sregs) 
 	}
 }
 
-// searchLost looks for the page that the guest could not have: it reads, in the kernel, what the CPU
-// would have read. Only when exactly one page fails is it known.
+// searchLost looks for the page that the guest could not have: it reads, in the kernel, what the
+// CPU would have read. Only when exactly one page fails is it known.
 func (m *Machine) searchLost(regs kvm.Regs, sregs kvm.Sregs) (gfn uint64, known bool, err error) {
 	failed := make(map[uint64]error)
 	for _, virtual := range append([]uint64{regs.RIP, sregs.CR2}, pointers(regs)...) {

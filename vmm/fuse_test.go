@@ -21,8 +21,9 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-// fuseEnv makes a child of the test binary a server of a checkpoint directory: page by page, nothing
-// pushed, some pages damaged. It is a process of its own: who serves a mount must not map it.
+// fuseEnv makes a child of the test binary a server of a checkpoint directory: page by page,
+// nothing pushed, some pages damaged. It is a process of its own: who serves a mount must not map
+// it.
 const fuseEnv = "THAW_VMM_TEST_FUSE"
 
 type fuseJob struct {
@@ -82,7 +83,8 @@ func (s *servedFile) Getattr(_ context.Context, _ fs.FileHandle, out *fuse.AttrO
 	return 0
 }
 
-func (s *servedFile) Read(_ context.Context, _ fs.FileHandle, dst []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+func (s *servedFile) Read(_ context.Context, _ fs.FileHandle, dst []byte, off int64) (
+	fuse.ReadResult, syscall.Errno) {
 	for _, gfn := range s.bad {
 		if at := int64(gfn) * pageSize; at < off+int64(len(dst)) && at+pageSize > off {
 			return nil, syscall.EIO
@@ -151,7 +153,8 @@ func (s *served) kill() {
 	}
 }
 
-// The whole road from a mount: cold, so every page that is touched is read lazily, and exactly those.
+// The whole road from a mount: cold, so every page that is touched is read lazily, and exactly
+// those.
 func TestRestoreFromAMount(t *testing.T) {
 	dir := checkpointed(t, spec("random:30", "units", "60000"), testMemory, 20000)
 	s := serve(t, dir)
@@ -160,8 +163,8 @@ func TestRestoreFromAMount(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := rep.Restore
-	if rep.End != EndFinished || r.Counts == nil || r.Counts.Prefetched != 0 || r.Counts.Skipped != 0 ||
-		r.Counts.Lazy != r.TouchedPages {
+	if rep.End != EndFinished || r.Counts == nil || r.Counts.Prefetched != 0 ||
+		r.Counts.Skipped != 0 || r.Counts.Lazy != r.TouchedPages {
 		t.Errorf("report %+v, %+v", r, r.Counts)
 	}
 	// What the guest touched is what the kernel had to read.
@@ -182,7 +185,8 @@ func TestRestoreFromAMount(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := wss.Counts{Prefetched: cached.Count(), Skipped: cached.Count(), Window: rep.Restore.Counts.Window}
+	want := wss.Counts{Prefetched: cached.Count(), Skipped: cached.Count(),
+		Window: rep.Restore.Counts.Window}
 	if r.Exact && *rep.Restore.Counts != want {
 		t.Errorf("second restore: %+v, want %+v", *rep.Restore.Counts, want)
 	}
@@ -213,7 +217,8 @@ func TestCheckpointOfAMountedImage(t *testing.T) {
 	if n := after.Count() - before.Count(); l.Exact && n > 1000 {
 		t.Errorf("the checkpoint touched %d pages", n)
 	}
-	if res := restoreChild(t, childJob{Dir: next}, nil); res.Err != "" || res.Report.End != EndFinished {
+	res := restoreChild(t, childJob{Dir: next}, nil)
+	if res.Err != "" || res.Report.End != EndFinished {
 		t.Errorf("%q %+v", res.Err, res.Report)
 	}
 }

@@ -20,8 +20,8 @@ import (
 	"github.com/thawfs/thaw/vmm/kvm"
 )
 
-// childEnv holds the job of a test binary that was started as a child: a restore in a process of its
-// own, as a user's would be.
+// childEnv holds the job of a test binary that was started as a child: a restore in a process of
+// its own, as a user's would be.
 const childEnv = "THAW_VMM_TEST_CHILD"
 
 func TestMain(m *testing.M) {

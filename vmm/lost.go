@@ -3,8 +3,8 @@ package vmm
 import "fmt"
 
 // MemoryLostError says that a page of guest memory could not be had: the server of the mount is
-// gone, or what it stores of the page is damaged. The machine has ended; its memory was not replaced
-// by zeros or by anything else.
+// gone, or what it stores of the page is damaged. The machine has ended; its memory was not
+// replaced by zeros or by anything else.
 type MemoryLostError struct {
 	GFN   uint64 // the page, if Known
 	Known bool
@@ -41,8 +41,8 @@ type WrongByteError struct {
 }
 
 func (e *WrongByteError) Error() string {
-	s := fmt.Sprintf("wrong byte in guest memory: gfn %d (%#x) offset %#x: expected %#016x, found %#016x",
-		e.GFN, e.GFN, e.Offset, e.Expected, e.Found)
+	s := fmt.Sprintf("wrong byte in guest memory: gfn %d (%#x) offset %#x: expected %#016x, "+
+		"found %#016x", e.GFN, e.GFN, e.Offset, e.Expected, e.Found)
 	// The first word of a page names the frame and the version that it was written for.
 	if gfn, version := e.Found&(1<<40-1), uint32(e.Found>>40); e.Offset == 0 && version != 0 &&
 		e.Expected&(1<<40-1) == e.GFN {

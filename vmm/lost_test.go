@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// changedPages are the gfns of checked pages that differ between two checkpoints: the guest is sure to
-// look at them again.
+// changedPages are the gfns of checked pages that differ between two checkpoints: the guest is sure
+// to look at them again.
 func changedPages(t *testing.T, a, b string) []uint64 {
 	t.Helper()
 	x, err := os.ReadFile(filepath.Join(a, memoryFile))
@@ -138,8 +138,8 @@ func TestGuestFindsOldTables(t *testing.T) {
 	if w == nil {
 		t.Fatalf("nothing was found: %q", res.Err)
 	}
-	// As a rule the root page is what is found, by its version or, if the older checkpoint stands in the
-	// middle of a change, by its hash; if the newer one does, it may be the page in hand.
+	// As a rule the root page is what is found, by its version or, if the older checkpoint stands
+	// in the middle of a change, by its hash; if the newer one does, it may be the page in hand.
 	if w.GFN == first && w.Offset > 8 || w.GFN != first && w.Offset != 0 {
 		t.Errorf("root page is gfn %d: %q", first, res.Err)
 	}
@@ -264,7 +264,8 @@ func TestLoadRefusals(t *testing.T) {
 	if err := os.Truncate(memory, MinMemory-pageSize); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Load(dir, testLog(t)); err == nil || !strings.Contains(err.Error(), "the state describes") {
+	_, err := Load(dir, testLog(t))
+	if err == nil || !strings.Contains(err.Error(), "the state describes") {
 		t.Errorf("short memory: %v", err)
 	}
 	if err := os.Remove(memory); err != nil {

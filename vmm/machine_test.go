@@ -41,8 +41,8 @@ func TestGuestsFinish(t *testing.T) {
 	}
 }
 
-// A machine that is saved and restored in another process does the rest of its work there, and finds
-// every byte as it left it.
+// A machine that is saved and restored in another process does the rest of its work there, and
+// finds every byte as it left it.
 func TestRestoreGoesOn(t *testing.T) {
 	for _, p := range programs {
 		t.Run(p.spec.Program, func(t *testing.T) {
@@ -228,7 +228,10 @@ func TestStateIsRefusedWhileRunning(t *testing.T) {
 		t.Errorf("end: %v", err)
 	}
 	for name, f := range map[string]func() error{"pause": m.Pause, "resume": m.Resume,
-		"checkpoint": func() error { _, err := m.Checkpoint(context.Background(), t.TempDir()+"/x"); return err }} {
+		"checkpoint": func() error {
+			_, err := m.Checkpoint(context.Background(), t.TempDir()+"/x")
+			return err
+		}} {
 		if err := f(); !errors.Is(err, ErrEnded) {
 			t.Errorf("%s of an ended machine: %v", name, err)
 		}
@@ -239,7 +242,8 @@ func TestRunEnds(t *testing.T) {
 	needKVM(t)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cause := errors.New("enough")
-	cfg := Config{Guest: spec("idle"), MemoryBytes: MinMemory, Log: testLog(t), Started: func() { cancel(cause) }}
+	cfg := Config{Guest: spec("idle"), MemoryBytes: MinMemory, Log: testLog(t),
+		Started: func() { cancel(cause) }}
 	rep, err := Run(ctx, cfg)
 	if !errors.Is(err, cause) || rep.End != EndInterrupted {
 		t.Errorf("interrupted: %+v, %v", rep, err)

@@ -18,7 +18,8 @@ import (
 // Go code never touches the mapping: a page that is not there yet may take a while to come, or may
 // never come. A goroutine that waits for a page in user mode holds up the garbage collector of the
 // whole process, and a page that cannot be had kills the process by SIGBUS. So every access goes
-// through the kernel (pread, process_vm_readv), where waiting is a system call and failure is EFAULT.
+// through the kernel (pread, process_vm_readv), where waiting is a system call and failure is
+// EFAULT.
 type memory struct {
 	file    *os.File
 	size    uint64 // bytes of the image, a multiple of pageSize
@@ -109,7 +110,8 @@ func (m *memory) ReadAt(p []byte, gpa int64) (int, error) {
 }
 
 // transfer copies between p and the mapping by a system call.
-func (m *memory) transfer(p []byte, gpa uint64, call func(local, remote []byte) (int, error)) (int, error) {
+func (m *memory) transfer(p []byte, gpa uint64, call func(local, mapping []byte) (int, error)) (
+	int, error) {
 	if gpa > m.size || uint64(len(p)) > m.size-gpa {
 		return 0, io.ErrUnexpectedEOF
 	}

@@ -24,8 +24,8 @@ const (
 // holes. The guest must stand still.
 //
 // Of a private mapping only the pages that the guest has changed are read through the mapping; all
-// others are read from the file behind it, so that a checkpoint neither touches pages that the guest
-// never did nor makes copies of them.
+// others are read from the file behind it, so that a checkpoint neither touches pages that the
+// guest never did nor makes copies of them.
 func (m *memory) copyTo(ctx context.Context, dst *os.File, t *tracker) (written uint64, err error) {
 	if err := dst.Truncate(int64(m.size)); err != nil {
 		return 0, err
@@ -53,7 +53,8 @@ func (m *memory) copyTo(ctx context.Context, dst *os.File, t *tracker) (written 
 	return c.written.Load(), m.checkSize()
 }
 
-// checkSize makes sure that the file is still whole: what is missing at its end would pass for a hole.
+// checkSize makes sure that the file is still whole: what is missing at its end would pass for a
+// hole.
 func (m *memory) checkSize() error {
 	st, err := m.file.Stat()
 	if err == nil && uint64(st.Size()) < m.size {

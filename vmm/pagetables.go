@@ -7,12 +7,12 @@ import (
 	"github.com/thawfs/thaw/vmm/guest"
 )
 
-// The guest has no kernel, so the VMM builds its page tables: four levels, 4 KiB pages, every page of
-// RAM (but page 0) mapped to itself for user mode.
+// The guest has no kernel, so the VMM builds its page tables: four levels, 4 KiB pages, every page
+// of RAM (but page 0) mapped to itself for user mode.
 //
-// Small pages cost memory, 2 MiB for each GiB, and are the point: the access and dirty bits that the
-// CPU sets in them are those of single pages, which is what a working set consists of. The tables are
-// pages of the image like all others.
+// Small pages cost memory, 2 MiB for each GiB, and are the point: the access and dirty bits that
+// the CPU sets in them are those of single pages, which is what a working set consists of. The
+// tables are pages of the image like all others.
 
 const pageTableBase = guest.Reserved
 

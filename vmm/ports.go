@@ -54,7 +54,8 @@ func (guestDone) Error() string { return "the guest program is finished" }
 // access serves one exit of a vCPU. interrupt cuts a wait short. An error ends the machine.
 func (p *ports) access(io kvm.IO, data []byte, interrupt <-chan struct{}) error {
 	if io.Size != 4 || io.Count != 1 {
-		return fmt.Errorf("the guest made a port access of %d x %d bytes at %#x", io.Count, io.Size, io.Port)
+		return fmt.Errorf("the guest made a port access of %d x %d bytes at %#x", io.Count, io.Size,
+			io.Port)
 	}
 	if !io.Out {
 		var v uint32
@@ -126,7 +127,8 @@ func (p *ports) wait(interrupt <-chan struct{}) bool {
 func (p *ports) wrongByte() error {
 	w := func(i int) uint64 { return uint64(p.state.Word[2*i]) | uint64(p.state.Word[2*i+1])<<32 }
 	if p.state.Words != reportWords {
-		return fmt.Errorf("the guest reports an error in %d words, expected %d", p.state.Words, reportWords)
+		return fmt.Errorf("the guest reports an error in %d words, expected %d", p.state.Words,
+			reportWords)
 	}
 	return &WrongByteError{GFN: w(0), Offset: w(1), Expected: w(2), Found: w(3), Version: uint32(w(4))}
 }

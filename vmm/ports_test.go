@@ -26,7 +26,8 @@ func TestPortReport(t *testing.T) {
 	}
 	var wrong *WrongByteError
 	err := out(t, p, portFail, 5)
-	want := WrongByteError{GFN: 7, Offset: 8, Expected: 0x22_0000_0011, Found: 0x44_0000_0033, Version: 5}
+	want := WrongByteError{GFN: 7, Offset: 8, Expected: 0x22_0000_0011, Found: 0x44_0000_0033,
+		Version: 5}
 	if !errors.As(err, &wrong) || *wrong != want {
 		t.Errorf("%v", err)
 	}
@@ -40,7 +41,8 @@ func TestPortRefusals(t *testing.T) {
 	if err := out(t, p, portFail, 5); err == nil || errors.As(err, new(*WrongByteError)) {
 		t.Errorf("a report of no words: %v", err)
 	}
-	for _, io := range []kvm.IO{{Out: true, Port: portWord, Size: 1, Count: 1}, {Port: portPace, Size: 4, Count: 2}} {
+	for _, io := range []kvm.IO{{Out: true, Port: portWord, Size: 1, Count: 1},
+		{Port: portPace, Size: 4, Count: 2}} {
 		if err := p.access(io, make([]byte, 8), nil); err == nil {
 			t.Errorf("%+v was served", io)
 		}

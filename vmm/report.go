@@ -24,15 +24,16 @@ type Report struct {
 
 // Restored is the part of the report about a restore. Times are seconds since it was asked for.
 type Restored struct {
-	Dir                     string  `json:"dir"`
-	OpenSeconds             float64 `json:"open_seconds"`              // the memory file was open: prefetched
+	Dir string `json:"dir"`
+	// OpenSeconds is when the memory file was open: prefetched.
+	OpenSeconds             float64 `json:"open_seconds"`
 	FirstInstructionSeconds float64 `json:"first_instruction_seconds"` // 0: it never ran
 	// CountSeconds is the part of that which was spent to find out what was prefetched.
 	CountSeconds float64 `json:"count_seconds"`
 
 	// Counts is nil if the kernel did not tell what was prefetched.
 	Counts       *wss.Counts `json:"counts,omitempty"`
-	Exact        bool        `json:"exact"`          // touched pages are exact, not with their neighbours
+	Exact        bool        `json:"exact"`          // touched pages are without their neighbours
 	Window       float64     `json:"window_seconds"` // what the counts are for
 	TouchedPages uint64      `json:"touched_pages"`
 	DirtyPages   uint64      `json:"dirty_pages"`
@@ -72,8 +73,8 @@ func (m *Machine) report(cfg Config, c *counter, end string) *Report {
 	first := m.first
 	m.mu.Unlock()
 	ports := m.ports.snapshot()
-	r := &Report{Guest: m.facts.Guest, MemoryBytes: m.mem.size, GuestPages: m.mem.size / pageSize, End: end,
-		Done: ports.Done, Progress: m.ports.series.progress(m.program.Units)}
+	r := &Report{Guest: m.facts.Guest, MemoryBytes: m.mem.size, GuestPages: m.mem.size / pageSize,
+		End: end, Done: ports.Done, Progress: m.ports.series.progress(m.program.Units)}
 	if !first.IsZero() {
 		r.RunSeconds = time.Since(first).Seconds()
 	}

@@ -88,8 +88,10 @@ func mayAsk(f *os.File) error {
 	if euid == 0 || ok && int(sys.Uid) == euid {
 		return nil
 	}
-	if unix.Faccessat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), unix.W_OK, unix.AT_EACCESS) == nil {
+	path := fmt.Sprintf("/proc/self/fd/%d", f.Fd())
+	if unix.Faccessat(unix.AT_FDCWD, path, unix.W_OK, unix.AT_EACCESS) == nil {
 		return nil
 	}
-	return fmt.Errorf("%s belongs to somebody else: the kernel does not tell which of its pages are cached", f.Name())
+	return fmt.Errorf("%s belongs to somebody else: the kernel does not tell what of it is cached",
+		f.Name())
 }

@@ -48,8 +48,9 @@ func (c *Config) defaults() error {
 	return nil
 }
 
-// Run starts a guest program in a new machine and returns when it ends: finished, stopped by the API,
-// after cfg.For, or by the context. The report is there also with an error, if the machine ran.
+// Run starts a guest program in a new machine and returns when it ends: finished, stopped by the
+// API, after cfg.For, or by the context. The report is there also with an error, if the machine
+// ran.
 func Run(ctx context.Context, cfg Config) (*Report, error) {
 	if err := cfg.defaults(); err != nil {
 		return nil, err
@@ -61,8 +62,9 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	return drive(ctx, cfg, m, nil)
 }
 
-// Restore makes a machine from a checkpoint directory, lets it go on, and returns when it ends, as Run
-// does. Lost pages are a [*MemoryLostError], bytes that the guest finds wrong a [*WrongByteError].
+// Restore makes a machine from a checkpoint directory, lets it go on, and returns when it ends, as
+// Run does. Lost pages are a [*MemoryLostError], bytes that the guest finds wrong a
+// [*WrongByteError].
 func Restore(ctx context.Context, dir string, cfg Config) (*Report, error) {
 	if err := cfg.defaults(); err != nil {
 		return nil, err
@@ -108,7 +110,8 @@ const (
 	EndFailed      = "failed"      // see the error
 )
 
-// await returns when the machine has ended, having seen to that, and counts pages at the right time.
+// await returns when the machine has ended, having seen to that, and counts pages at the right
+// time.
 func (m *Machine) await(ctx context.Context, cfg Config, c *counter) (end string, err error) {
 	begun, interrupt := m.begun, ctx.Done()
 	var window, limit <-chan time.Time

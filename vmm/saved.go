@@ -29,7 +29,8 @@ func (s *saved) sections() ([]section, error) {
 	return list, nil
 }
 
-// decodeSaved is the inverse. It refuses what is missing, double, unknown but required, or senseless.
+// decodeSaved is the inverse. It refuses what is missing, double, unknown but required, or
+// senseless.
 func decodeSaved(list []section) (saved, error) {
 	var s saved
 	if len(list) == 0 || list[0].tag != tagMachine {

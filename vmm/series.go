@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// series counts units per slice of time since the guest's first instruction. It is bounded: when a run
-// gets long, slices are joined two by two.
+// series counts units per slice of time since the guest's first instruction. It is bounded: when a
+// run gets long, slices are joined two by two.
 type series struct {
 	mu    sync.Mutex // guards what follows
 	start time.Time

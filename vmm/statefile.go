@@ -29,9 +29,10 @@ import (
 //	 20  CRC-32C      u32, of the 20 bytes before and of the data
 //	 24  data
 //
-// A reader skips optional sections that it does not know, and refuses the file for a required one. A
-// section's data never changes its layout: a new layout is a new tag. Adding an optional section is a
-// new minor version; adding a required one, or dropping one that readers require, a new major one.
+// A reader skips optional sections that it does not know, and refuses the file for a required one.
+// A section's data never changes its layout: a new layout is a new tag. Adding an optional section
+// is a new minor version; adding a required one, or dropping one that readers require, a new major
+// one.
 const (
 	stateMagic      = "thawvm\r\n"
 	stateArch       = 62
@@ -47,7 +48,8 @@ const (
 	maxSectionSize = 4 << 20
 )
 
-// StateError says that a state file is not what it should be: truncated, damaged, of another version.
+// StateError says that a state file is not what it should be: truncated, damaged, of another
+// version.
 type StateError struct{ What string }
 
 func (e *StateError) Error() string { return "state file: " + e.What }
@@ -146,7 +148,8 @@ func checkStateHeader(b []byte) (sections int, err error) {
 		return 0, badState("version %d.%d, this VMM reads %d.x", binary.LittleEndian.Uint16(b[10:]),
 			binary.LittleEndian.Uint16(b[12:]), stateMajor)
 	case binary.LittleEndian.Uint64(b[16:]) != uint64(len(b)):
-		return 0, badState("%d bytes long, the header says %d", len(b), binary.LittleEndian.Uint64(b[16:]))
+		return 0, badState("%d bytes long, the header says %d", len(b),
+			binary.LittleEndian.Uint64(b[16:]))
 	}
 	return int(binary.LittleEndian.Uint16(b[14:])), nil
 }

@@ -96,8 +96,8 @@ func TestStateSections(t *testing.T) {
 		t.Errorf("unknown optional section: %v", err)
 	}
 	wantStateError(t, "unknown required section", try(with(section{tag: "NEWTHING", required: true})))
-	wantStateError(t, "section of a third vCPU", try(with(section{tag: tagRegs, index: 2, required: true,
-		data: make([]byte, 144)})))
+	wantStateError(t, "section of a third vCPU", try(with(section{tag: tagRegs, index: 2,
+		required: true, data: make([]byte, 144)})))
 	wantStateError(t, "double section", try(with(list[2])))
 	wantStateError(t, "no sections", try(nil))
 	for i := range list {

@@ -14,13 +14,14 @@ import (
 //
 // It is one userfaultfd, registered for asynchronous write-protection (kernel 6.7), and no handler:
 // the kernel resolves a write fault by itself and only remembers it. The registration does two
-// things. Every page is marked as protected, so a missing mark means "written". And the kernel stops
-// mapping the neighbours of a page that is read (fault-around, 16 pages at once), so "present in the
-// page table" means "touched". Both are read out of the page table by PAGEMAP_SCAN, at any time,
-// without stopping the guest, exact to the page.
+// things. Every page is marked as protected, so a missing mark means "written". And the kernel
+// stops mapping the neighbours of a page that is read (fault-around, 16 pages at once), so "present
+// in the page table" means "touched". Both are read out of the page table by PAGEMAP_SCAN, at any
+// time, without stopping the guest, exact to the page.
 //
-// Without the feature changed pages are still exact: a page of a private file mapping that is present
-// and not the file's own is a copy made on write. Touched pages are not: the neighbours count too.
+// Without the feature changed pages are still exact: a page of a private file mapping that is
+// present and not the file's own is a copy made on write. Touched pages are not: the neighbours
+// count too.
 type tracker struct {
 	mapping []byte
 	uffd    int    // -1: not available
@@ -121,8 +122,8 @@ func (t *tracker) scanRanges(touched, dirty *wss.Bitmap) error {
 	return nil
 }
 
-// count sorts pages of one kind into the bitmaps. An entry that holds nothing but our mark looks like
-// a page in swap that was not written.
+// count sorts pages of one kind into the bitmaps. An entry that holds nothing but our mark looks
+// like a page in swap that was not written.
 func (t *tracker) count(touched, dirty *wss.Bitmap, first, n, category uint64) {
 	written := category&pageIsFile == 0
 	if t.exact() {

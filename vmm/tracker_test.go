@@ -205,7 +205,8 @@ func TestCountsOfARestore(t *testing.T) {
 		t.Errorf("%d checked pages touched, the set has %d", set, boot.Set)
 	}
 	// Boot page, program, stack, task state, 16 page tables at most, root and table pages.
-	if most := 20 + pageTableBytes(l.facts.Regions)/pageSize + boot.Roots + boot.Tables; tables > most {
+	most := 20 + pageTableBytes(l.facts.Regions)/pageSize + boot.Roots + boot.Tables
+	if tables > most {
 		t.Errorf("%d other pages touched, there are %d", tables, most)
 	}
 	// It writes nothing but its counters and, through the CPU, access bits.

@@ -57,8 +57,10 @@ func uffdHandshake(fd int, features uint64) error {
 }
 
 func uffdRegisterWP(fd int, mapping []byte) error {
-	arg := uffdioRegister{Start: uint64(address(mapping)), Len: uint64(len(mapping)), Mode: uffdRegisterModeWP}
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), ioUffdRegister, uintptr(unsafe.Pointer(&arg)))
+	arg := uffdioRegister{Start: uint64(address(mapping)), Len: uint64(len(mapping)),
+		Mode: uffdRegisterModeWP}
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), ioUffdRegister,
+		uintptr(unsafe.Pointer(&arg)))
 	return asError(errno)
 }
 
@@ -77,7 +79,8 @@ func uffdProtect(fd int, mapping []byte) error {
 
 // pagemapScan lists ranges of pages that have any of the categories, with the categories in which
 // they differ. next is where to go on; n ranges are filled in.
-func pagemapScan(fd int, start, end uintptr, anyOf uint64, out []pageRegion) (n int, next uintptr, err error) {
+func pagemapScan(fd int, start, end uintptr, anyOf uint64, out []pageRegion) (
+	n int, next uintptr, err error) {
 	// The argument holds an address, which the collector does not follow.
 	var pin runtime.Pinner
 	pin.Pin(unsafe.SliceData(out))
@@ -89,7 +92,8 @@ func pagemapScan(fd int, start, end uintptr, anyOf uint64, out []pageRegion) (n 
 		ReturnMask:        pageIsPresent | pageIsSwapped | pageIsWritten | pageIsFile,
 	}
 	arg.Size = uint64(unsafe.Sizeof(arg))
-	r, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), ioPagemapScan, uintptr(unsafe.Pointer(&arg)))
+	r, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), ioPagemapScan,
+		uintptr(unsafe.Pointer(&arg)))
 	if errno != 0 {
 		return 0, 0, errno
 	}

@@ -13,8 +13,8 @@ import (
 	"github.com/thawfs/thaw/vmm/kvm"
 )
 
-// kickSignal makes a thread leave KVM_RUN. Nothing else in the process uses it, and the Go runtime's
-// handler ignores it.
+// kickSignal makes a thread leave KVM_RUN. Nothing else in the process uses it, and the Go
+// runtime's handler ignores it.
 const kickSignal = unix.Signal(36)
 
 // mode is what a vCPU is to do, and what it does.
@@ -26,9 +26,9 @@ const (
 	modeGone                // its goroutine is finished
 )
 
-// vcpu runs one virtual CPU on a goroutine and thread of its own. Everything that concerns the CPU's
-// state happens on that thread: while it runs the guest, nothing can; while it is parked it takes
-// jobs ([vcpu.do]).
+// vcpu runs one virtual CPU on a goroutine and thread of its own. Everything that concerns the
+// CPU's state happens on that thread: while it runs the guest, nothing can; while it is parked it
+// takes jobs ([vcpu.do]).
 type vcpu struct {
 	k         *kvm.VCPU
 	handle    func(c *vcpu, reason kvm.ExitReason) error // serves an exit; an error ends the machine

@@ -73,8 +73,8 @@ func (s *vcpuState) restore(k *kvm.VCPU) error {
 		return err
 	} else if tscDiffers(host, s.TSCKHz) {
 		if err := k.SetTSCKHz(s.TSCKHz); err != nil {
-			return fmt.Errorf("the guest's counter runs at %d kHz, this host's at %d and it cannot scale: %w",
-				s.TSCKHz, host, err)
+			return fmt.Errorf("the guest's counter runs at %d kHz, this host's at %d and it cannot "+
+				"scale: %w", s.TSCKHz, host, err)
 		}
 	}
 	steps := []func() error{
@@ -183,5 +183,5 @@ func decodeList[T any](sec section) ([]T, error) {
 }
 
 // vcpuTags are the sections that every vCPU must have.
-var vcpuTags = []string{tagMPState, tagRegs, tagSregs, tagXSave, tagXCRs, tagDebug, tagTSC, tagCPUID,
-	tagMSRs, tagEvents}
+var vcpuTags = []string{tagMPState, tagRegs, tagSregs, tagXSave, tagXCRs, tagDebug, tagTSC,
+	tagCPUID, tagMSRs, tagEvents}

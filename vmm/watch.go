@@ -11,9 +11,9 @@ const (
 	watchTime = 250 * time.Millisecond
 )
 
-// watcher ends a restored machine when the mount under its memory has lost its server. The guest would
-// go on as long as it needs no page that is not there; but pages that are there may be dropped at any
-// time, so it would die later, at a moment that nobody understands.
+// watcher ends a restored machine when the mount under its memory has lost its server. The guest
+// would go on as long as it needs no page that is not there; but pages that are there may be
+// dropped at any time, so it would die later, at a moment that nobody understands.
 type watcher struct{ quit, done chan struct{} }
 
 // watch starts a watcher if the memory lies on a FUSE mount.

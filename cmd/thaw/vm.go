@@ -67,7 +67,8 @@ func machineError(verb string, err error) error {
 	var refused *api.RefusedError
 	switch {
 	case !errors.As(err, &refused):
-		return exitcode.WithHint(exitcode.NotFound, err, "is it the socket that --api named, and does the machine still run?")
+		return exitcode.WithHint(exitcode.NotFound, err,
+			"is it the socket that --api named, and does the machine still run?")
 	case refused.Code == 409:
 		return exitcode.With(exitcode.Busy, err)
 	}

@@ -111,7 +111,8 @@ func writeTouched(path string, rep *vmm.Report) error {
 func vmmError(err error) error {
 	switch {
 	case errors.Is(err, kvm.ErrUnavailable):
-		return exitcode.WithHint(exitcode.Unsupported, err, "the VMM needs /dev/kvm and the right to use it")
+		return exitcode.WithHint(exitcode.Unsupported, err,
+			"the VMM needs /dev/kvm and the right to use it")
 	case errors.Is(err, os.ErrNotExist):
 		return exitcode.With(exitcode.NotFound, err)
 	}

@@ -35,7 +35,8 @@ func (o *vmOptions) config(a *app, announce string) (vmm.Config, error) {
 	case o.limit < 0:
 		return vmm.Config{}, exitcode.Errorf(exitcode.Usage, "--for %s: a time below zero", o.limit)
 	case o.paused && o.api == "":
-		return vmm.Config{}, exitcode.Errorf(exitcode.Usage, "--paused needs --api: nothing could start the machine")
+		return vmm.Config{}, exitcode.Errorf(exitcode.Usage,
+			"--paused needs --api: nothing could start the machine")
 	}
 	return vmm.Config{API: o.api, For: o.limit, Paused: o.paused, Log: a.log, Started: func() {
 		if o.api != "" {
@@ -83,7 +84,8 @@ an error that names the page. Options of the programs (--arg NAME=VALUE):
 	return cmd
 }
 
-func runVMRun(ctx context.Context, a *app, o vmOptions, program string, args []string, memory int64) error {
+func runVMRun(ctx context.Context, a *app, o vmOptions, program string, args []string,
+	memory int64) error {
 	spec := guest.Spec{Program: program}
 	for _, arg := range args {
 		k, v, ok := strings.Cut(arg, "=")

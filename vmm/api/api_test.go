@@ -97,7 +97,8 @@ func TestRelativeDirectory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r, err := c.Checkpoint(t.Context(), CheckpointRequest{Dir: "one"}); err != nil || r.Dir != filepath.Join(wd, "one") {
+	r, err := c.Checkpoint(t.Context(), CheckpointRequest{Dir: "one"})
+	if err != nil || r.Dir != filepath.Join(wd, "one") {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
@@ -106,16 +107,19 @@ func TestRefusals(t *testing.T) {
 	f := &fake{err: errConflict}
 	socket, c := start(t, f)
 	var refused *RefusedError
-	if _, err := c.Pause(t.Context()); !errors.As(err, &refused) || refused.Code != http.StatusConflict {
+	_, err := c.Pause(t.Context())
+	if !errors.As(err, &refused) || refused.Code != http.StatusConflict {
 		t.Errorf("conflict: %v", err)
 	}
 	f.err = errors.New("disk on fire")
-	if _, err := c.Resume(t.Context()); !errors.As(err, &refused) || refused.Code != http.StatusInternalServerError ||
+	_, err = c.Resume(t.Context())
+	if !errors.As(err, &refused) || refused.Code != http.StatusInternalServerError ||
 		!strings.Contains(err.Error(), "disk on fire") {
 		t.Errorf("failure: %v", err)
 	}
 	for what, body := range map[string]string{"no JSON": "hello", "relative": `{"dir":"x"}`,
-		"unknown field": `{"dir":"/x","sotp":true}`, "empty": "", "large": `{"dir":"/` + strings.Repeat("x", maxBody) + `"}`} {
+		"unknown field": `{"dir":"/x","sotp":true}`, "empty": "",
+		"large": `{"dir":"/` + strings.Repeat("x", maxBody) + `"}`} {
 		if code := post(t, socket, "/checkpoint", body); code != http.StatusBadRequest {
 			t.Errorf("%s: status %d", what, code)
 		}
@@ -131,8 +135,11 @@ func TestRefusals(t *testing.T) {
 func post(t *testing.T, socket, path, body string) int {
 	t.Helper()
 	tr := &http.Transport{DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return net.Dial("unix", socket) }}
-	resp, err := (&http.Client{Transport: tr}).Post("http://vm"+path, "application/json", strings.NewReader(body))
+		DialContext: func(context.Context, string, string) (net.Conn, error) {
+			return net.Dial("unix", socket)
+		}}
+	client := http.Client{Transport: tr}
+	resp, err := client.Post("http://vm"+path, "application/json", strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +161,8 @@ func TestSocketFiles(t *testing.T) {
 		t.Error("a plain file was taken for a socket")
 	}
 	long := filepath.Join(t.TempDir(), strings.Repeat("x", maxPath))
-	if _, err := Serve(long, &fake{}, log); err == nil || !strings.Contains(err.Error(), "the kernel takes 107") {
+	_, err := Serve(long, &fake{}, log)
+	if err == nil || !strings.Contains(err.Error(), "the kernel takes 107") {
 		t.Errorf("a long path: %v", err)
 	}
 	// The socket of a machine that was killed.

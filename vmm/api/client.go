@@ -56,7 +56,8 @@ func (c *Client) Stop(ctx context.Context) (s Status, err error) {
 
 // Checkpoint writes the machine into a directory, as seen by the machine's process; a relative path
 // is taken from this process.
-func (c *Client) Checkpoint(ctx context.Context, r CheckpointRequest) (rep CheckpointReply, err error) {
+func (c *Client) Checkpoint(ctx context.Context, r CheckpointRequest) (rep CheckpointReply,
+	err error) {
 	if r.Dir, err = filepath.Abs(r.Dir); err != nil {
 		return rep, err
 	}

@@ -1,6 +1,6 @@
-// Package api is how a running machine is driven: HTTP with JSON over a unix socket, one request for
-// one action, in the manner of Firecracker. The commands `thaw vm pause`, `resume`, `checkpoint`,
-// `status` and `stop` are its client; curl does as well:
+// Package api is how a running machine is driven: HTTP with JSON over a unix socket, one request
+// for one action, in the manner of Firecracker. The commands `thaw vm pause`, `resume`,
+// `checkpoint`, `status` and `stop` are its client; curl does as well:
 //
 //	curl --unix-socket SOCK http://vm/status
 //	curl --unix-socket SOCK -X POST http://vm/pause

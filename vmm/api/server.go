@@ -30,7 +30,8 @@ const maxPath = 107
 // Serve starts to answer for a machine. A socket file that nobody listens on any more is replaced.
 func Serve(socket string, m Machine, log *slog.Logger) (*Server, error) {
 	if len(socket) > maxPath {
-		return nil, fmt.Errorf("API socket: a path of %d bytes, the kernel takes %d", len(socket), maxPath)
+		return nil, fmt.Errorf("API socket: a path of %d bytes, the kernel takes %d", len(socket),
+			maxPath)
 	}
 	if err := removeStale(socket); err != nil {
 		return nil, err

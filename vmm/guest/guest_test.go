@@ -73,7 +73,8 @@ func TestBoot(t *testing.T) {
 	if b, err = boot(Spec{Program: "heap"}, small); err != nil || b.Set == 0 || b.Set > b.Pages {
 		t.Errorf("heap in 32 MiB: %+v, %v", b, err)
 	}
-	if _, err = boot(Spec{Program: "heap", Args: map[string]string{"set": "192MiB"}}, small); err == nil {
+	large := Spec{Program: "heap", Args: map[string]string{"set": "192MiB"}}
+	if _, err = boot(large, small); err == nil {
 		t.Error("192 MiB fit into 32")
 	}
 	if _, err = boot(Spec{Program: "heap"}, RAM{First: 300, End: 310}); err == nil {
@@ -117,7 +118,8 @@ func TestBootLayout(t *testing.T) {
 	for _, m := range regexp.MustCompile(`u64 (\w+);`).FindAllSubmatch(body[1], -1) {
 		names = append(names, string(m[1]))
 	}
-	want := "magic seed first hole_first hole_count roots tables pages set limit period_us write_percent cold cluster"
+	want := "magic seed first hole_first hole_count roots tables pages set limit period_us " +
+		"write_percent cold cluster"
 	if got := strings.Join(names, " "); got != want {
 		t.Errorf("struct boot has %q, Boot writes %q", got, want)
 	}

@@ -48,9 +48,10 @@ type definition struct {
 }
 
 var definitions = map[string]definition{
-	"heap":      {units: "transactions", set: 192 << 20, write: 50, cold: 4096, cluster: 4, minSet: 1},
-	"stream":    {units: "frames", set: 41e6, period: time.Second / 30, cluster: 16, minSet: 193},
-	"idle":      {units: "ticks", set: 1 << 20, period: time.Second / 10, write: 10, cluster: 1, minSet: 1},
+	"heap":   {units: "transactions", set: 192 << 20, write: 50, cold: 4096, cluster: 4, minSet: 1},
+	"stream": {units: "frames", set: 41e6, period: time.Second / 30, cluster: 16, minSet: 193},
+	"idle": {units: "ticks", set: 1 << 20, period: time.Second / 10, write: 10, cluster: 1,
+		minSet: 1},
 	"random":    {units: "pages", write: 25, cluster: 1, minSet: 1},
 	"registers": {units: "rounds", bare: true},
 }

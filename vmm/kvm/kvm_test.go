@@ -69,7 +69,8 @@ func TestSetGet(t *testing.T) {
 }
 
 // check changes a part of the state, sets it and reads it back.
-func check[T any](t *testing.T, what string, get func() (T, error), set func(T) error, change func(*T)) {
+func check[T any](t *testing.T, what string, get func() (T, error), set func(T) error,
+	change func(*T)) {
 	t.Helper()
 	v, err := get()
 	if err != nil {
@@ -110,7 +111,8 @@ func TestMSRs(t *testing.T) {
 	}
 	// The kernel stops at a register that it does not have, and says so only by the count.
 	var bad *MSRError
-	if err := c.MSRs([]MSREntry{{Index: star}, {Index: bogus}, {Index: tsc}}); !errors.As(err, &bad) || bad.Index != bogus {
+	err = c.MSRs([]MSREntry{{Index: star}, {Index: bogus}, {Index: tsc}})
+	if !errors.As(err, &bad) || bad.Index != bogus {
 		t.Errorf("bogus register: %v", err)
 	}
 	if err := c.SetMSRs([]MSREntry{{Index: bogus}}); !errors.As(err, &bad) || bad.Op != "set" {

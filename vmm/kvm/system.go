@@ -22,11 +22,13 @@ type System struct {
 // Open opens /dev/kvm and checks that it speaks the one stable version of the interface.
 func Open() (*System, error) {
 	if runtime.GOARCH != "amd64" {
-		return nil, fmt.Errorf("%w: guests need an x86-64 host, this one is %s", ErrUnavailable, runtime.GOARCH)
+		return nil, fmt.Errorf("%w: guests need an x86-64 host, this one is %s", ErrUnavailable,
+			runtime.GOARCH)
 	}
 	fd, err := unix.Open("/dev/kvm", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, &os.PathError{Op: "open", Path: "/dev/kvm", Err: err})
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable,
+			&os.PathError{Op: "open", Path: "/dev/kvm", Err: err})
 	}
 	s := &System{fd: fd}
 	if err := s.check(); err != nil {

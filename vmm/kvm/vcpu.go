@@ -34,8 +34,8 @@ func (c *VCPU) RequestExit() { c.run.requestExit(true) }
 func (c *VCPU) ClearExitRequest() { c.run.requestExit(false) }
 
 // Run enters the guest. It returns the reason of the exit, or an error: unix.EINTR when the vCPU
-// was asked to leave, unix.EFAULT when a page of guest memory could not be had. With EFAULT the reason
-// is ExitMemoryFault if this kernel tells the address.
+// was asked to leave, unix.EFAULT when a page of guest memory could not be had. With EFAULT the
+// reason is ExitMemoryFault if this kernel tells the address.
 func (c *VCPU) Run() (ExitReason, error) {
 	_, err := ioctl(c.fd, ioRun, 0)
 	if err != nil && !errors.Is(err, unix.EFAULT) {
@@ -58,8 +58,8 @@ func (c *VCPU) CompleteExit() (reason ExitReason, done bool, err error) {
 	return reason, false, err
 }
 
-// IO describes the access of an ExitIO. The data is a view into the shared page: for an OUT what the
-// guest wrote, for an IN the place for the answer.
+// IO describes the access of an ExitIO. The data is a view into the shared page: for an OUT what
+// the guest wrote, for an IN the place for the answer.
 func (c *VCPU) IO() (IO, []byte, error) {
 	b := c.run.b
 	io := IO{
@@ -70,7 +70,8 @@ func (c *VCPU) IO() (IO, []byte, error) {
 	}
 	off, n := c.run.u64(runIO+8), uint64(io.Size)*uint64(io.Count)
 	if off > uint64(len(b)) || n > uint64(len(b))-off {
-		return io, nil, fmt.Errorf("port access of %d x %d bytes lies outside of kvm_run", io.Count, io.Size)
+		return io, nil, fmt.Errorf("port access of %d x %d bytes lies outside of kvm_run", io.Count,
+			io.Size)
 	}
 	return io, b[off : off+n], nil
 }
