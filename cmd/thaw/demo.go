@@ -35,7 +35,8 @@ save it, put it into a store, mount the store, and restore the machine by three 
 each time from a cold page cache:
 
   lazy    nothing is brought before it starts; every page comes when it is touched.
-          What it touches in the window becomes the checkpoint's working set
+          What it touches in twice the window becomes the checkpoint's working set:
+          a lazy machine takes that long to get as far as one that has its pages
   eager   all of its memory is brought before it starts
   trace   its working set is brought before it starts
 
@@ -165,6 +166,10 @@ func (d *demo) makeDirs() (err error) {
 	d.mnt = filepath.Join(d.dir, "mnt")
 	return os.Mkdir(d.mnt, 0o700)
 }
+
+// recordWindow is how long the machine whose reads become the working set runs. The record must
+// reach as far into the machine's work as the restores that it is used for, and they are faster.
+func (d *demo) recordWindow() time.Duration { return 2 * d.o.window }
 
 // stage tells what happens now, with the seconds since the start.
 func (d *demo) stage(format string, args ...any) {

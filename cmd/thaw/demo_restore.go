@@ -39,9 +39,13 @@ func (d *demo) restore(ctx context.Context, m demoMethod) (r demoResult, err err
 		nil); err != nil {
 		return r, fmt.Errorf("make it cold: %w", err)
 	}
-	d.stage("%s (%v)", m.says, d.o.window)
+	runs := d.o.window
+	if m.record {
+		runs = d.recordWindow()
+	}
+	d.stage("%s (%v)", m.says, runs)
 	asked := time.Now()
-	machine, err := d.restoreMachine(ctx, filepath.Join(d.mnt, demoName), asked)
+	machine, err := d.restoreMachine(ctx, filepath.Join(d.mnt, demoName), asked, runs)
 	if err != nil {
 		return r, err
 	}
@@ -78,7 +82,7 @@ func (r demoResult) words() string {
 // serve mounts the store with a method's policy.
 func (d *demo) serve(ctx context.Context, m demoMethod) (*child, error) {
 	args := []string{"mount", d.store, d.mnt, "--restore=" + m.policy.String(),
-		"--record-window=" + d.o.window.String()}
+		"--record-window=" + d.recordWindow().String()}
 	c := newChild("server", args...)
 	if err := c.startServing(ctx); err != nil {
 		return nil, err

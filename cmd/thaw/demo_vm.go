@@ -93,12 +93,11 @@ type restoredMachine struct {
 }
 
 // restoreMachine restores the machine from a checkpoint directory in a process of its own, lets it
-// work for the window and ends it.
-func (d *demo) restoreMachine(ctx context.Context, dir string, asked time.Time) (r restoredMachine,
-	err error) {
-	window := d.o.window.String()
-	c := newChild("restored machine", "vm", "restore", dir, "--for="+window, "--window="+window,
-		"--requested="+asked.Format(time.RFC3339Nano), "--json")
+// work for so long and ends it. What it tells is of the window at the beginning of that.
+func (d *demo) restoreMachine(ctx context.Context, dir string, asked time.Time,
+	runs time.Duration) (r restoredMachine, err error) {
+	c := newChild("restored machine", "vm", "restore", dir, "--for="+runs.String(),
+		"--window="+d.o.window.String(), "--requested="+asked.Format(time.RFC3339Nano), "--json")
 	if err := c.start(); err != nil {
 		return r, err
 	}
@@ -122,16 +121,22 @@ func (d *demo) restoreMachine(ctx context.Context, dir string, asked time.Time) 
 	return restoredMachine{
 		ready:    time.Duration(rep.Restore.FirstInstructionSeconds * float64(time.Second)),
 		counts:   *rep.Restore.Counts,
-		progress: progressOf(rep.Progress, rep.RunSeconds),
+		progress: progressOf(rep.Progress, d.o.window),
 	}, nil
 }
 
-func progressOf(p vmm.Progress, seconds float64) demoProgress {
-	d := demoProgress{Units: p.Units, Total: p.Total, PerSecond: float64(p.Total) / max(seconds, 1e-9)}
+// progressOf sums up what a machine did in the window.
+func progressOf(p vmm.Progress, window time.Duration) demoProgress {
+	d := demoProgress{Units: p.Units}
 	for i, n := range p.Slices {
-		if float64(i+1)*p.SliceSeconds <= 1.0001 {
+		end := time.Duration(float64(i+1) * p.SliceSeconds * float64(time.Second))
+		if end <= time.Second {
 			d.FirstSecond += n
 		}
+		if end <= window {
+			d.Total += n
+		}
 	}
+	d.PerSecond = float64(d.Total) / window.Seconds()
 	return d
 }
