@@ -38,8 +38,9 @@ func TestServerKilledUnderClient(t *testing.T) {
 
 	start := time.Now()
 	first := c.Must(t, client.Request{Op: "touch", Count: half, Source: source})
-	if lost := onlyRightOrLost(t, "pages that were there", first); lost > 0 {
-		t.Errorf("%d pages that were in the page cache are lost", lost)
+	// A few may have been evicted meanwhile.
+	if lost := onlyRightOrLost(t, "pages that were there", first); lost > int(half)/10 {
+		t.Errorf("%d of %d pages that were in the page cache are lost", lost, half)
 	}
 	rest := c.Must(t, client.Request{Op: "touch", First: half, Count: half, Source: source})
 	// The lazy reads may have brought neighbours along, so not quite all are lost.
@@ -66,6 +67,7 @@ func TestServerKilledUnderClient(t *testing.T) {
 	again := cli.MountAs(t, nil, store, m.Dir)
 	c.Open(t, again.Path("vm/memory"), client.Map{Private: true})
 	c.Right(t, client.Request{Count: small.Pages, Source: source})
+	c.Close(t) // before the server ends
 }
 
 // TestServerKilledInPrefetch: an open that waits for its prefetch ends with an error.

@@ -148,8 +148,8 @@ func TestLinuxEveryPolicy(t *testing.T) {
 		if want := uint64(512 << 20 / 4096); eager.PrefetchedPages != want {
 			t.Errorf("eager prefetched %d pages, want %d", eager.PrefetchedPages, want)
 		}
-		if eager.LazyPages != 0 {
-			t.Errorf("%d demand pages after an eager restore", eager.LazyPages)
+		if n := eager.Demanded(); n != 0 {
+			t.Errorf("%d demand pages after an eager restore", n)
 		}
 	})
 }

@@ -64,7 +64,7 @@ func TestRecord(t *testing.T) {
 	c.Open(t, m.Path("vm/memory"), client.Map{Private: true, Random: true})
 	c.Right(t, client.Request{GFNs: touched, Source: source})
 	s := m.Stats(t, "vm")
-	if s.PrefetchedPages != uint64(len(touched)) || s.LazyRequests != 0 {
+	if s.PrefetchedPages != uint64(len(touched)) || s.Demanded() != 0 {
 		t.Errorf("want %d pages prefetched and no demand reads: %v", len(touched), s)
 	}
 	c.Right(t, client.Request{Count: small.Pages, Order: "random", Source: source})

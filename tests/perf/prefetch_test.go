@@ -80,8 +80,8 @@ func (b *bench) measurePrefetch(store string) {
 				t.Errorf("%d pages prefetched, want %d", s.PrefetchedPages, len(set))
 			}
 			c.Right(t, client.Request{GFNs: set, Source: b.image})
-			if s := m.Stats(t, "vm"); s.LazyRequests != 0 {
-				t.Errorf("%d demand reads of prefetched pages", s.LazyRequests)
+			if s := m.Stats(t, "vm"); s.Demanded() > 0 {
+				t.Errorf("%d demand reads of prefetched pages", s.Demanded())
 			}
 		})
 		b.round("prefetch-peers", i, func(t *testing.T) {
@@ -159,8 +159,8 @@ func (b *bench) measureFirstTouch(store string) {
 		b.round("touch", i, func(t *testing.T) {
 			m := cli.Mount(t, store)
 			touch(t, m.Client(t), m.Path("vm/memory"), thaw, &p99)
-			if s := m.Stats(t, "vm"); s.LazyRequests != 0 {
-				t.Errorf("%d demand reads of prefetched pages", s.LazyRequests)
+			if s := m.Stats(t, "vm"); s.Demanded() > 0 {
+				t.Errorf("%d demand reads of prefetched pages", s.Demanded())
 			}
 		})
 		b.round("touch-peer", i, func(t *testing.T) {

@@ -276,3 +276,8 @@ func (m *Mounted) Terminate() {
 		m.t.Fatalf("server: %v", err)
 	}
 }
+
+// Demanded is how many pages were read on demand that had not been in the page cache before. The
+// kernel may evict pages at any time, pushed ones too, and some hosts do so long before memory is
+// short (DAMON's proactive reclaim): what comes back then is no fault of the restore.
+func (s Stats) Demanded() uint64 { return s.LazyPages - min(s.LazyPages, s.EvictedPages) }
