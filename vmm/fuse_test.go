@@ -256,6 +256,45 @@ func TestServerDies(t *testing.T) {
 	}
 }
 
+// A server that neither answers nor dies: a machine that is stopped says so instead of hanging, and
+// ends when the server does.
+func TestServerHangs(t *testing.T) {
+	dir := checkpointed(t, spec("random:100", "write", "0"), testMemory, 1)
+	s := serve(t, dir)
+	l, err := Load(s.mnt, testLog(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	defer s.kill() // before the Close, which needs an end
+	if err := s.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Start(); err != nil {
+		t.Fatal(err)
+	}
+	<-l.begun
+	// The first instruction is on a page that does not come.
+	if err := l.Wait(withTimeout(t, 200*time.Millisecond)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("the machine ended: %v", err)
+	}
+	l.Stop()
+	if err := l.quiesce(100 * time.Millisecond); !errors.Is(err, ErrStuck) {
+		t.Errorf("a machine whose server hangs: %v", err)
+	}
+	s.kill()
+	if err := l.quiesce(20 * time.Second); err != nil {
+		t.Errorf("the server is dead: %v", err)
+	}
+}
+
+func withTimeout(t *testing.T, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
 // A page that cannot be read ends the guest with its number, when it is needed and not before.
 func TestUnreadablePage(t *testing.T) {
 	older, newer := twoCheckpoints(t)

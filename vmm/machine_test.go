@@ -111,7 +111,9 @@ func TestRestoreIsRepeatable(t *testing.T) {
 		if err := l.Wait(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		l.quiesce()
+		if err := l.quiesce(stuckTime); err != nil {
+			t.Fatal(err)
+		}
 		images[i] = make([]byte, l.mem.size)
 		if _, err := l.mem.ReadAt(images[i], 0); err != nil {
 			t.Fatal(err)

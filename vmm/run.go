@@ -78,7 +78,11 @@ func Restore(ctx context.Context, dir string, cfg Config) (*Report, error) {
 
 // drive runs a machine to its end and closes it.
 func drive(ctx context.Context, cfg Config, m *Machine, l *Loaded) (rep *Report, err error) {
-	defer func() { err = errors.Join(err, m.Close()) }()
+	defer func() {
+		if !errors.Is(err, ErrStuck) { // else it cannot be closed, and ends with the process
+			err = errors.Join(err, m.Close())
+		}
+	}()
 	if cfg.API != "" {
 		s, err := api.Serve(cfg.API, driver{m}, cfg.Log)
 		if err != nil {
@@ -137,10 +141,12 @@ func (m *Machine) await(ctx context.Context, cfg Config, c *counter) (end string
 			interrupt, end = nil, EndInterrupted
 			m.Stop()
 		case <-m.ended:
-			m.quiesce()
+			stuck := m.quiesce(stuckTime)
 			c.count(m)
 			err := m.Wait(context.Background())
 			switch {
+			case stuck != nil:
+				return EndFailed, errors.Join(err, stuck)
 			case err == nil:
 				return EndFinished, nil
 			case !errors.Is(err, ErrStopped):
@@ -155,11 +161,30 @@ func (m *Machine) await(ctx context.Context, cfg Config, c *counter) (end string
 	}
 }
 
-// quiesce waits until no vCPU of an ended machine is in the guest.
-func (m *Machine) quiesce() {
-	m.control.Lock()
-	defer m.control.Unlock()
-	for _, c := range m.vcpus {
-		_ = c.awaitParked() // its only error is that the vCPU is gone
+// ErrStuck says that a vCPU waits for a page of a file system that neither answers nor fails. No signal
+// ends such a wait: its server has to answer or to die, or the mount has to be aborted.
+var ErrStuck = errors.New("a vCPU waits for a page, and the file system does not answer; abort the mount")
+
+// stuckTime is how long an ended machine may take to leave the guest.
+const stuckTime = 5 * time.Second
+
+// quiesce waits until no vCPU of an ended machine is in the guest, for a bounded time.
+func (m *Machine) quiesce(limit time.Duration) error {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		m.control.Lock()
+		defer m.control.Unlock()
+		for _, c := range m.vcpus {
+			_ = c.awaitParked() // its only error is that the vCPU is gone
+		}
+	}()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return nil
+	case <-timer.C:
+		return ErrStuck
 	}
 }

@@ -113,6 +113,8 @@ func vmmError(err error) error {
 	case errors.Is(err, kvm.ErrUnavailable):
 		return exitcode.WithHint(exitcode.Unsupported, err,
 			"the VMM needs /dev/kvm and the right to use it")
+	case errors.Is(err, vmm.ErrStuck):
+		return exitcode.WithHint(exitcode.ServerGone, err, `"thaw umount MNT --abort" frees it`)
 	case errors.Is(err, os.ErrNotExist):
 		return exitcode.With(exitcode.NotFound, err)
 	}

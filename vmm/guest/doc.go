@@ -26,7 +26,7 @@
 // # Boot
 //
 // The VMM loads the binary at [LoadAddr], writes a [Boot] page at [BootAddr], and enters it in ring
-// 3 with the stack below [StackTop], I/O privilege level 3 and all memory mapped to itself. Package
+// 3 with the stack below [StackTop], the right to use ports and all memory mapped to itself. Package
 // vmm describes the machine around it.
 package guest
 
