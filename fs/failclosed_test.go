@@ -157,6 +157,30 @@ func TestUnprivileged(t *testing.T) {
 	}
 }
 
+// Who may use the mount: the one who mounted it, or everybody.
+func TestAllowOther(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to become somebody else")
+	}
+	const nobody = 65534
+	attr := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	x := wsSpec()
+	for allow, want := range map[bool]unix.Errno{false: unix.EACCES, true: 0} {
+		b := mounted(t, newFakeStore(x), Options{AllowOther: allow})
+		c := startClient(t, b.abort, attr)
+		for _, path := range []string{"a/memory", "a/clones/x/memory"} {
+			flags := unix.O_RDONLY
+			if path != "a/memory" {
+				flags = unix.O_RDWR
+			}
+			res := c.try(request{Op: "open", Path: b.path(path), Flags: flags})
+			if res.Errno != want {
+				t.Errorf("allow %v: %s: %q", allow, path, res.Err)
+			}
+		}
+	}
+}
+
 func TestMountPoints(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")

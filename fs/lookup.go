@@ -2,6 +2,7 @@ package fs
 
 import (
 	"syscall"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
@@ -73,6 +74,9 @@ func (s *Server) fillAttr(n *node, a *fuse.Attr) {
 	created := s.began
 	if n.e != nil {
 		created = n.e.info.Load().Created
+	}
+	if created.Unix() < 0 {
+		created = time.Unix(0, 0) // not known; the wire has no time before it
 	}
 	a.SetTimes(&created, &created, &created)
 }

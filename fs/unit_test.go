@@ -2,9 +2,12 @@ package fs
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"sync"
@@ -369,4 +372,54 @@ func TestGiantImage(t *testing.T) {
 		t.Fatal(st)
 	}
 	res.Done()
+}
+
+// Work that yields waits for the last READ, and is not held up when there is none.
+func TestDemandYield(t *testing.T) {
+	var d demand
+	d.yield(context.Background())
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	d.begin()
+	d.begin()
+	d.yield(ctx) // returns: the waiter is cancelled
+	waited := make(chan struct{})
+	go func() {
+		defer close(waited)
+		for d.outstanding.Load() > 0 {
+			d.yield(context.Background())
+		}
+	}()
+	d.end()
+	select {
+	case <-waited:
+		t.Fatal("went on with a READ outstanding")
+	default:
+	}
+	d.end()
+	<-waited
+	if d.waiters.Load() != 0 {
+		t.Error("waiters are left")
+	}
+}
+
+// The prober answers for any path, and errors of one file are not errors of the prober.
+func TestProber(t *testing.T) {
+	p := startProber(t)
+	odd := filepath.Join(t.TempDir(), "a \"file\"\nof two lines")
+	if err := os.WriteFile(odd, make([]byte, 3*PageSize), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Cached(t.Context(), odd+"-missing"); err == nil || errors.Is(err, ErrNoProber) {
+		t.Errorf("a missing file: %v", err)
+	}
+	if n, err := p.Cached(t.Context(), odd); n != 3 || err != nil {
+		t.Errorf("%d pages, %v", n, err)
+	}
+	if p.Owns(uint32(os.Getpid())) || !p.Owns(p.tid) {
+		t.Error("whose opens are whose")
+	}
+	if _, err := StartProber(t.Context(), "/bin/true"); !errors.Is(err, ErrNoProber) {
+		t.Errorf("a program that is no prober: %v", err)
+	}
 }
