@@ -1,6 +1,6 @@
 // Package perf measures thaw against its peers, side by side on one machine in one run.
 //
-//	go test ./tests/perf -run TestFigures -v -perf [-image FILE] [-second FILE] [-json OUT]
+//	go test ./tests/perf -run TestFigures -v -perf [-image FILE] [-second FILE] [-figures OUT.json]
 //
 // prints a table: what was measured, thaw, the peer, the ratio, the target. Without -perf the same
 // code runs on a small image with few samples, as a test of itself; such figures mean nothing.

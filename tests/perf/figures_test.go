@@ -20,7 +20,7 @@ var (
 	full       = flag.Bool("perf", false, "measure; without it the code runs on a small image only")
 	imageFlag  = flag.String("image", "", "memory image of a real guest")
 	secondFlag = flag.String("second", "", "a later image of the same guest")
-	jsonFlag   = flag.String("json", "", "write the figures to this file as JSON")
+	jsonFlag   = flag.String("figures", "", "write the figures to this file as JSON")
 )
 
 func TestMain(m *testing.M) {
@@ -118,7 +118,9 @@ func (b *bench) sample(n int, seed uint64) []uint64 {
 // add records a figure from one value a round of each side.
 func (b *bench) add(what, unit string, thaw, peer []float64, target float64, note string) {
 	f := figure{What: what, Unit: unit, Thaw: median(thaw), Peer: median(peer), Target: target, Note: note}
-	f.Ratio = f.Thaw / f.Peer
+	if f.Peer > 0 {
+		f.Ratio = f.Thaw / f.Peer
+	}
 	b.figures = append(b.figures, f)
 }
 

@@ -59,6 +59,7 @@ type Result struct {
 	Stdout, Stderr string
 	Code           int
 	Took           time.Duration
+	CPU            time.Duration // user and system time of the process
 }
 
 func (r Result) String() string {
@@ -104,13 +105,15 @@ func RunCommand(t testing.TB, cmd *exec.Cmd) Result {
 		t.Fatalf("start %v: %v", cmd.Args, err)
 	}
 	err = p.Wait(limit)
-	r := Result{Args: cmd.Args[1:], Took: time.Since(start), Code: cmd.ProcessState.ExitCode()}
+	r := Result{Args: cmd.Args[1:], Took: time.Since(start), Code: -1}
 	r.Stdout, r.Stderr = slurp(stdout.Name()), slurp(stderr.Name())
 	var hang *proc.HangError
 	if errors.As(err, &hang) {
 		_ = p.Kill(5 * time.Second)
 		t.Fatalf("%v\n%v", r, err)
 	}
+	r.Code = cmd.ProcessState.ExitCode()
+	r.CPU = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 	if r.Code == 2 || strings.Contains(r.Stderr, "DATA RACE") {
 		t.Errorf("thaw crashed: %v", r) // 2 is what the Go runtime ends with after a panic
 	}

@@ -20,10 +20,10 @@ type Kind int
 
 // The kinds.
 const (
-	Zero Kind = iota
-	Text      // compresses about 3:1
-	Noise     // does not compress
-	Twin      // the same bytes as another page: its first bytes are the twin's number
+	Zero  Kind = iota
+	Text       // compresses about 3:1
+	Noise      // does not compress
+	Twin       // the same bytes as another page: its first bytes are the twin's number
 )
 
 // Spec describes an image.
