@@ -80,21 +80,53 @@ func TestRecordAnew(t *testing.T) {
 	}
 }
 
-// After the window nothing is recorded, and pushing begins.
-func TestRecordWindow(t *testing.T) {
-	x := spec{Name: "a", Pages: 4096, Seed: 1, Trace: true}
-	b := mounted(t, newFakeStore(x), Options{RecordWindow: 50 * time.Millisecond})
-	c := b.client()
-	m := c.mapFile(c.open(b.path("a/memory"), unix.O_RDONLY), x.Pages)
-	c.do(request{Op: "touch", Map: m, GFNs: []uint64{5}, Spec: &x})
-	eventually(t, "the window is over", func() bool { return !b.stats("a", "").Recording })
-	c.do(request{Op: "touch", Map: m, GFNs: []uint64{100}, Spec: &x})
-	set, err := b.Record(t.Context(), "a")
+// What is read in the window is the record; a push in it spoils it, one after it does not.
+func TestEpochWindow(t *testing.T) {
+	at := func(p *epoch, ms int) time.Time { return p.base.Add(time.Duration(ms) * time.Millisecond) }
+	p := newEpoch(100, time.Second, false, true)
+	if !p.exclusive(at(p, 50)) {
+		t.Error("pushes are allowed before the window")
+	}
+	p.read(1, 1, at(p, 60)) // nothing has opened it yet
+	p.start(at(p, 100))
+	p.start(at(p, 900))
+	p.read(5, 2, at(p, 1000))
+	p.read(5, 1, at(p, 1050))
+	if !p.exclusive(at(p, 1099)) || p.exclusive(at(p, 1100)) {
+		t.Error("the window is not from 100 ms to 1100 ms")
+	}
+	p.read(9, 1, at(p, 1100))
+	p.spoil(at(p, 1100))
+	set, err := p.set(at(p, 5000))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff([]uint64{5}, gfnsOf(set)); d != "" && len(gfnsOf(set)) > 0 {
-		t.Error(d)
+	if d := cmp.Diff([]uint64{5, 6}, gfnsOf(set)); d != "" || set.Window != time.Second {
+		t.Error(set.Window, d)
+	}
+	for _, ms := range []int{50, 150} {
+		p := newEpoch(100, time.Second, true, true)
+		if ms > 100 {
+			p.start(at(p, 100))
+		}
+		p.spoil(at(p, ms))
+		p.start(at(p, 100))
+		p.read(5, 1, at(p, 200))
+		if _, err := p.set(at(p, 5000)); !errors.Is(err, ErrNotCold) || p.exclusive(at(p, 200)) {
+			t.Errorf("spoiled at %d ms: %v", ms, err)
+		}
+	}
+}
+
+// After the window nothing is recorded, and pushing begins.
+func TestRecordWindow(t *testing.T) {
+	x := spec{Name: "a", Pages: 4096, Seed: 1, Trace: true}
+	b := mounted(t, newFakeStore(x), Options{RecordWindow: time.Nanosecond})
+	c := b.client()
+	m := c.mapFile(c.open(b.path("a/memory"), unix.O_RDONLY), x.Pages)
+	c.do(request{Op: "touch", Map: m, GFNs: []uint64{100}, Spec: &x})
+	if _, err := b.Record(t.Context(), "a"); !errors.Is(err, ErrNothing) {
+		t.Errorf("record: %v", err)
 	}
 	eventually(t, "the block of page 100 is pushed", func() bool {
 		return b.stats("a", "").PushedPages == 15
@@ -153,7 +185,8 @@ func TestStreamsOfFaults(t *testing.T) {
 	}
 	c.do(request{Op: "touch", Map: m, GFNs: gfns, Spec: &x})
 	st := b.stats("a", "")
-	if st.PushedPages+st.LazyPages < 8192 || st.LazyPages > 4096 {
+	// How far the pushers get ahead depends on the machine; TestStreams has the figures.
+	if st.PushedPages+st.LazyPages < 8192 || st.PushedPages == 0 {
 		t.Errorf("%+v", st.Counters)
 	}
 }
