@@ -18,7 +18,8 @@ import (
 // removal under a mount.
 func TestIndexStore(t *testing.T) {
 	x := spec{Name: "vm", Pages: 8192, ZeroEvery: 3, Seed: 77}
-	store, err := index.Open(t.Context(), filepath.Join(t.TempDir(), "store"), index.OpenOptions{Create: true})
+	at := filepath.Join(t.TempDir(), "store")
+	store, err := index.Open(t.Context(), at, index.OpenOptions{Create: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,7 +26,8 @@ type chunk [chunkWords]atomic.Uint64
 
 // newBitmap makes an empty set for page numbers below pages.
 func newBitmap(pages uint64) *bitmap {
-	return &bitmap{pages: pages, chunks: make([]atomic.Pointer[chunk], (pages+chunkPages-1)/chunkPages)}
+	chunks := (pages + chunkPages - 1) / chunkPages
+	return &bitmap{pages: pages, chunks: make([]atomic.Pointer[chunk], chunks)}
 }
 
 // word finds the word of a page; nil if the page is out of range, or if its chunk is not there and

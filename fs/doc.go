@@ -17,15 +17,15 @@
 //	                       and page cache and can be opened for writing
 //	.thaw/metrics, socket  the server's totals in Prometheus' format; where it takes commands
 //
-// Directories and attributes never change while they have their inode number, so the kernel may keep
-// them for an hour; Refresh tells it of names that come and go.
+// Directories and attributes never change while they have their inode number, so the kernel may
+// keep them for an hour; Refresh tells it of names that come and go.
 //
 // # Processes
 //
 // The process that serves a mount must never use that mount: a goroutine that faults on a mapping
-// cannot be stopped for a collection, the collection waits for it, and the handler that would answer
-// the fault waits for the collection. Then not even SIGKILL helps; Abort does. So the VMM is always
-// another process, and so is the Prober.
+// cannot be stopped for a collection, the collection waits for it, and the handler that would
+// answer the fault waits for the collection. Then not even SIGKILL helps; Abort does. So the VMM is
+// always another process, and so is the Prober.
 //
 // # One page fault
 //
@@ -42,22 +42,22 @@
 // let itself be interrupted: a signal to a vCPU must not become a SIGBUS. Errors are EIO, for
 // exactly the pages that cannot be read.
 //
-// The mount negotiates a readahead of 4096 bytes. So a fault is one READ of 4 KiB whether or not the
-// VMM gives MADV_RANDOM, which makes the record exact, while read(2) with a large buffer still gives
-// READs of 128 KiB.
+// The mount negotiates a readahead of 4096 bytes. So a fault is one READ of 4 KiB whether or not
+// the VMM gives MADV_RANDOM, which makes the record exact, while read(2) with a large buffer still
+// gives READs of 128 KiB.
 //
 // # One restore
 //
 // OPEN of memory calls restore, which joins the flight that is under way or starts one: a goroutine
-// of the server, on which any number of opens wait. A flight has Options.Workers goroutines take the
-// pieces of the working set's feed in their order, decode them, and push them (NOTIFY_STORE) in
+// of the server, on which any number of opens wait. A flight has Options.Workers goroutines take
+// the pieces of the working set's feed in their order, decode them, and push them (NOTIFY_STORE) in
 // one notification for each run of neighbouring pages. When all is there, or a cap is reached, the
 // opens return; the rest of a capped flight goes on as its tail and steps aside while READs are
 // outstanding. When the last file is closed, the tail ends.
 //
-// An open that comes later asks the Prober how many pages are still in the page cache (cachestat, in
-// another process, whose own open is answered at once). If none was lost, it returns; else, or if
-// nobody can say, everything is pushed again, which over pages that are there costs a copy.
+// An open that comes later asks the Prober how many pages are still in the page cache (cachestat,
+// in another process, whose own open is answered at once). If none was lost, it returns; else, or
+// if nobody can say, everything is pushed again, which over pages that are there costs a copy.
 //
 // # Who may wait for whom
 //
@@ -67,11 +67,11 @@
 //   - READs never push. Only flights and pushers do.
 //   - Whoever pushes holds no lock that a READ could take. memory.gate is held over pushes; drops
 //     take its other side, READs do not know it.
-//   - Decoding is not shared by locks: a page that a READ wants and a flight is decoding at the same
-//     moment is decoded twice.
-//   - Pushers go round pages in flight, because waiting for them in turn is a convoy: slow READs just
-//     ahead of a push have made 30 ms into 4 s. The small window between looking and pushing costs at
-//     most that one READ's time.
+//   - Decoding is not shared by locks: a page that a READ wants and a flight is decoding at the
+//     same moment is decoded twice.
+//   - Pushers go round pages in flight, because waiting for them in turn is a convoy: slow READs
+//     just ahead of a push have made 30 ms into 4 s. The small window between looking and pushing
+//     costs at most that one READ's time.
 //
 // # Cold, recorded, counted
 //
@@ -81,26 +81,26 @@
 // sets of pages. READs and pushers keep the session they began with, and a push into a session that
 // is over is refused (errStale), so a drop has nothing to wait for but pushes under way.
 //
-// The trace is exact as long as nothing is pushed. So for an image without a working set nothing is,
-// from its first open on until Options.RecordWindow is over; the same after StartRecord, whatever
-// the policy. Record refuses what is not exact (ErrNotCold).
+// The trace is exact as long as nothing is pushed. So for an image without a working set nothing
+// is, from its first open on until Options.RecordWindow is over; the same after StartRecord,
+// whatever the policy. Record refuses what is not exact (ErrNotCold).
 //
 // # Clones
 //
-// One shared mapping that is written to would change the image under every machine, as the page cache
-// is one. So memory itself cannot be opened for writing. A clone can, for VMMs that insist; private
-// mappings of it just work. A WRITE that reaches the server was made through a shared mapping or by
-// write(2): it is refused, the clone is poisoned (EIO from then on), and its page cache dropped from
-// another goroutine, since the WRITE has a page of it locked.
+// One shared mapping that is written to would change the image under every machine, as the page
+// cache is one. So memory itself cannot be opened for writing. A clone can, for VMMs that insist;
+// private mappings of it just work. A WRITE that reaches the server was made through a shared
+// mapping or by write(2): it is refused, the clone is poisoned (EIO from then on), and its page
+// cache dropped from another goroutine, since the WRITE has a page of it locked.
 //
 // # Death
 //
-// Nothing but the server has /dev/fuse open (it is close-on-exec, which go-fuse's own direct mount is
-// not), so a server that is killed ends the connection: waiting READs and every page not in the page
-// cache are errors at once. Abort does the same to a server that hangs.
+// Nothing but the server has /dev/fuse open (it is close-on-exec, which go-fuse's own direct mount
+// is not), so a server that is killed ends the connection: waiting READs and every page not in the
+// page cache are errors at once. Abort does the same to a server that hangs.
 //
-// The server keeps nothing that the kernel would have to remember for it: node numbers are hashes of
-// content, memory files have file handle 0, opening twice is opening once. That is what lets another
-// process take over a connection; so far nothing does. Only the numbers of clones cannot be computed
-// by another process and would have to be handed over.
+// The server keeps nothing that the kernel would have to remember for it: node numbers are hashes
+// of content, memory files have file handle 0, opening twice is opening once. That is what lets
+// another process take over a connection; so far nothing does. Only the numbers of clones cannot be
+// computed by another process and would have to be handed over.
 package fs

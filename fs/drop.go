@@ -10,15 +10,15 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-// Drop makes an image cold: the pages of its memory file and of its clones leave the page cache, the
-// counters begin at zero, the record anew. Private copies that machines have made of pages stay
+// Drop makes an image cold: the pages of its memory file and of its clones leave the page cache,
+// the counters begin at zero, the record anew. Private copies that machines have made of pages stay
 // theirs; a machine that runs goes on, and reads again what it needs.
 func (s *Server) Drop(ctx context.Context, name string) error {
 	return s.drop(ctx, name, false)
 }
 
-// StartRecord is Drop, and from the next open on everything is read on demand for Options.RecordWindow,
-// whatever the policy, so that Record then has all of it.
+// StartRecord is Drop, and from the next open on everything is read on demand for
+// Options.RecordWindow, whatever the policy, so that Record then has all of it.
 func (s *Server) StartRecord(ctx context.Context, name string) error {
 	return s.drop(ctx, name, true)
 }

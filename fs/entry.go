@@ -64,7 +64,8 @@ func (e *entry) child(name string) *node {
 	}
 	if size, ok := c.Files[name]; ok {
 		return &node{
-			kind: kindFile, e: e, name: name, detail: fmt.Sprintf("%d/%s", c.Revision, name), size: size,
+			kind: kindFile, e: e, name: name, detail: fmt.Sprintf("%d/%s", c.Revision, name),
+			size: size,
 		}
 	}
 	return nil

@@ -76,7 +76,11 @@ func newMemory(e *entry, nodeID uint64, clone string) *memory {
 }
 
 func (m *memory) newSession() *session {
-	s := &session{resident: newBitmap(m.pages), touched: newBitmap(m.pages), brought: newBitmap(m.pages)}
+	s := &session{
+		resident: newBitmap(m.pages),
+		touched:  newBitmap(m.pages),
+		brought:  newBitmap(m.pages),
+	}
 	if m.clone != "" {
 		s.stalls = wss.NewStallLog(time.Now())
 	}

@@ -53,11 +53,12 @@ func (m *metrics) text() []byte {
 	}
 	m.histogram(&b)
 	counter("thaw_fs_read_bytes_total", "Bytes of memory asked for by READs.", m.readBytes.Load())
-	counter("thaw_fs_read_errors_total", "READs of memory answered with an error.", m.readErrors.Load())
+	counter("thaw_fs_read_errors_total", "READs of memory that failed.",
+		m.readErrors.Load())
 	counter("thaw_fs_opens_total", "Opens of memory files.", m.opens.Load())
 	counter("thaw_fs_pushes_total", "Runs of pages pushed into page caches.", m.pushes.Load())
 	counter("thaw_fs_push_bytes_total", "Bytes pushed into page caches.", m.pushBytes.Load())
-	counter("thaw_fs_pushes_dropped_total", "Pushes beside or ahead of READs that found the queue full.",
+	counter("thaw_fs_pushes_dropped_total", "Pushes that found the pushers' queue full.",
 		m.dropped.Load())
 	open := 0
 	entries := m.srv.tree.entries()
@@ -68,13 +69,15 @@ func (m *metrics) text() []byte {
 	}
 	gauge("thaw_fs_checkpoints", "Checkpoints in the tree.", int64(len(entries)))
 	gauge("thaw_fs_open_memories", "Open memory files.", int64(open))
-	gauge("thaw_fs_reads_outstanding", "READs of memory not answered yet.", m.srv.demand.outstanding.Load())
+	gauge("thaw_fs_reads_outstanding", "READs of memory not answered yet.",
+		m.srv.demand.outstanding.Load())
 	return b.Bytes()
 }
 
 func (m *metrics) histogram(b *bytes.Buffer) {
 	const name = "thaw_fs_read_duration_seconds"
-	fmt.Fprintf(b, "# HELP %s READs of memory, from request to reply.\n# TYPE %s histogram\n", name, name)
+	fmt.Fprintf(b, "# HELP %s READs of memory, request to reply.\n", name)
+	fmt.Fprintf(b, "# TYPE %s histogram\n", name)
 	var total uint64
 	for i := range m.reads.buckets {
 		total += m.reads.buckets[i].Load()

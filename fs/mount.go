@@ -80,8 +80,8 @@ func (s *Server) mount() error {
 	return nil
 }
 
-// mountDirect is mount(2). go-fuse's own would leave /dev/fuse open in every child process: a server
-// that is killed would then leave a connection that nobody serves and nobody ends.
+// mountDirect is mount(2). go-fuse's own would leave /dev/fuse open in every child process: a
+// server that is killed would then leave a connection that nobody serves and nobody ends.
 func mountDirect(mnt string, allowOther bool) (fd int, err error) {
 	fd, err = unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -40,8 +40,8 @@ var (
 )
 
 // checkMountPoint makes the path absolute and says whether it can be mounted on: it exists, is a
-// directory, is empty, and no thaw mount is there, alive or dead. The table of mounts is asked first,
-// because a mount whose server hangs would hang us too.
+// directory, is empty, and no thaw mount is there, alive or dead. The table of mounts is asked
+// first, because a mount whose server hangs would hang us too.
 func checkMountPoint(path string) (string, error) {
 	bad := func(why string, err error) error { return &MountPointError{path, why, err} }
 	abs, err := absolute(path)
@@ -75,8 +75,8 @@ func checkMountPoint(path string) (string, error) {
 	return abs, nil
 }
 
-// absolute resolves a path to what the table of mounts calls it: all but the last element, which may
-// be a dead mount.
+// absolute resolves a path to what the table of mounts calls it: all but the last element, which
+// may be a dead mount.
 func absolute(path string) (string, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
@@ -120,7 +120,8 @@ func findMount(path string) (*mountInfo, error) {
 	return found, nil
 }
 
-// parseMountInfo takes a line apart: "36 35 98:0 /root /mount/point options [tags] - type source …".
+// parseMountInfo takes a line apart: "36 35 98:0 /root /mount/point options [tags] - type source
+// …".
 func parseMountInfo(line string) (m mountInfo, ok bool) {
 	before, after, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " - ")
 	if !ok {

@@ -7,14 +7,15 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// A nodeKind is what a node of the tree is. The values go into node numbers: they are never changed.
+// A nodeKind is what a node of the tree is. The values go into node numbers: they are never
+// changed.
 type nodeKind uint8
 
 const (
 	kindRoot       nodeKind = iota
 	kindCheckpoint          // NAME
 	kindMemory              // NAME/memory
-	kindFile                // state, working-set and whatever else the checkpoint holds, stored as it is
+	kindFile                // state, working-set and other files, stored as they are
 	kindInfo                // info.json
 	kindStats               // stats.json
 	kindClones              // NAME/clones

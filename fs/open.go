@@ -11,8 +11,8 @@ import (
 const resent = 1 << 63
 
 // Open implements fuse.RawFileSystem. Opening memory is the request to restore: it returns when the
-// pages are in the page cache. An interrupt does not end it: a Go VMM gets signals all the time, and
-// what it would win by being answered early is a restore without its working set.
+// pages are in the page cache. An interrupt does not end it: a Go VMM gets signals all the time,
+// and what it would win by being answered early is a restore without its working set.
 func (r *raw) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	n := r.s.tree.node(in.NodeId)
 	if n == nil {

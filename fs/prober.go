@@ -46,8 +46,8 @@ const probeTimeout = 2 * time.Second
 
 const proberHello = "thaw-prober 1"
 
-// StartProber runs a command that does nothing but call ProberMain. ErrNoProber if the kernel cannot
-// tell. ctx bounds the life of the process.
+// StartProber runs a command that does nothing but call ProberMain. ErrNoProber if the kernel
+// cannot tell. ctx bounds the life of the process.
 func StartProber(ctx context.Context, name string, args ...string) (*ProcessProber, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Stderr = os.Stderr

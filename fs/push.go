@@ -40,7 +40,7 @@ func (s *Server) push(m *memory, sess *session, p *Piece, pushed func(first, n u
 			m.wants(sess, p.GFNs[i+n]) {
 			n++
 		}
-		if err := s.store1(m, sess, first, p.Pages[i*PageSize:(i+n)*PageSize]); err != nil {
+		if err := s.storeRun(m, sess, first, p.Pages[i*PageSize:(i+n)*PageSize]); err != nil {
 			return err
 		}
 		pushed(first, uint64(n))
@@ -49,8 +49,8 @@ func (s *Server) push(m *memory, sess *session, p *Piece, pushed func(first, n u
 	return nil
 }
 
-// store1 sends one run to the kernel.
-func (s *Server) store1(m *memory, sess *session, first uint64, data []byte) error {
+// storeRun sends one run to the kernel.
+func (s *Server) storeRun(m *memory, sess *session, first uint64, data []byte) error {
 	m.gate.RLock()
 	defer m.gate.RUnlock()
 	if m.sess.Load() != sess || m.poisoned.Load() {
@@ -86,7 +86,7 @@ func (f *flight) count(first, n uint64) {
 // else. Their zero pages come when they are touched.
 func (s *Server) pushZeros(f *flight) (err error) {
 	if f.m.size > s.ram/2 {
-		s.log.Warn("eager restore leaves zero pages out: the image is larger than half of the host's memory",
+		s.log.Warn("eager restore without zero pages: the image is larger than half of host memory",
 			"checkpoint", f.m.e.name, "bytes", f.m.size)
 		return nil
 	}

@@ -24,7 +24,8 @@ type pushers struct {
 	queue chan job
 }
 
-// queueLen is enough for every fault of a burst and short enough that what is pushed is still of use.
+// queueLen is enough for every fault of a burst and short enough that what is pushed is still of
+// use.
 const queueLen = 512
 
 // A scratch is the memory that a pusher works in.
@@ -64,8 +65,8 @@ func (p *pushers) run() {
 	}
 }
 
-// do pushes for one job. Errors end the job only: a page that cannot be read gets its EIO when it is
-// asked for.
+// do pushes for one job. Errors end the job only: a page that cannot be read gets its EIO when it
+// is asked for.
 func (p *pushers) do(j job, sc *scratch) {
 	h := j.m.e.hold()
 	if h == nil {

@@ -26,7 +26,9 @@ func (r *raw) String() string { return "thaw" }
 func (r *raw) Init(srv *fuse.Server) { r.s.kernel = srv }
 
 // Lookup implements fuse.RawFileSystem.
-func (r *raw) Lookup(_ <-chan struct{}, in *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+func (r *raw) Lookup(
+	_ <-chan struct{}, in *fuse.InHeader, name string, out *fuse.EntryOut,
+) fuse.Status {
 	parent := r.s.tree.node(in.NodeId)
 	if parent == nil {
 		return fuse.Status(syscall.ESTALE)

@@ -54,7 +54,8 @@ func TestRecord(t *testing.T) {
 	}
 }
 
-// A record of an image that was prefetched is refused; begun anew, it is exact, whatever the policy.
+// A record of an image that was prefetched is refused; begun anew, it is exact, whatever the
+// policy.
 func TestRecordAnew(t *testing.T) {
 	x := wsSpec()
 	x.Trace = true

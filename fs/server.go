@@ -118,9 +118,9 @@ func (s *Server) Mountpoint() string { return s.mnt }
 // SetPolicy changes the restore policy for opens from now on.
 func (s *Server) SetPolicy(p Policy) { s.policy.Store(int64(p)) }
 
-// Refresh makes the tree follow the store: to be called after an import, a removal, or a new working
-// set. When it returns, the names are as the store has them; files of checkpoints that are gone can
-// still be used by those who have them open.
+// Refresh makes the tree follow the store: to be called after an import, a removal, or a new
+// working set. When it returns, the names are as the store has them; files of checkpoints that are
+// gone can still be used by those who have them open.
 func (s *Server) Refresh(ctx context.Context) error {
 	s.refreshing.Lock()
 	defer s.refreshing.Unlock()
@@ -174,8 +174,8 @@ func (s *Server) InUse(name string) int {
 	return e.opens
 }
 
-// CloseIdle closes the images that nobody has open, which otherwise wait for the next restore. To be
-// called before checkpoints are removed or packs rewritten.
+// CloseIdle closes the images that nobody has open, which otherwise wait for the next restore. To
+// be called before checkpoints are removed or packs rewritten.
 func (s *Server) CloseIdle() { s.closeIdle(s.idle.drain()) }
 
 // complain logs an error that a request ended with, once a second at most: a broken pack under a

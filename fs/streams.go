@@ -7,9 +7,9 @@ import "sync"
 //
 // A reader is believed after minStream pages. What is pushed ahead of it is at most half of what it
 // has read so far: a guess that turns out wrong costs a third of what was right. The first page of
-// each push, the marker, is left out: everything behind it will be in the page cache, so its READ is
-// how the server sees that the reader has come so far, and pushes the next stretch while the reader
-// goes through this one.
+// each push, the marker, is left out: everything behind it will be in the page cache, so its READ
+// is how the server sees that the reader has come so far, and pushes the next stretch while the
+// reader goes through this one.
 type streams struct {
 	mu    sync.Mutex
 	slots [maxStreams]stream

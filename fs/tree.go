@@ -171,7 +171,9 @@ type dentry struct {
 // publish replaces the root directory by list; make makes the entry of a checkpoint that is new.
 // It returns what the kernel must drop from its cache of names, and the checkpoints that are there
 // no more.
-func (t *tree) publish(list []Checkpoint, make func(Checkpoint) *entry) (stale []dentry, gone []*entry) {
+func (t *tree) publish(
+	list []Checkpoint, make func(Checkpoint) *entry,
+) (stale []dentry, gone []*entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	next := map[string]*entry{}
