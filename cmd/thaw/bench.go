@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -159,6 +160,8 @@ func benchError(err error) error {
 	case isDead(err):
 		return exitcode.WithHint(exitcode.ServerGone, err,
 			`the server of the mount is dead; free the mount point with "thaw umount MNT"`)
+	case errors.Is(err, os.ErrNotExist):
+		return exitcode.WithHint(exitcode.NotFound, err, "give the memory of a checkpoint: MNT/NAME/memory")
 	}
 	return err
 }

@@ -64,6 +64,7 @@
 //
 // # Tests
 //
-// testdata/script holds command lines and what must come of them (script_test.go describes the
-// language). They run thaw as a process of its own, as a user does.
+// testdata/script holds command lines and what must come of them, in testscript's language with a
+// few commands of ours (script_test.go lists them). They run thaw as a process of its own, as a
+// user does.
 package main

@@ -1,0 +1,185 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
+
+	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/wss"
+)
+
+// usage ends a script that calls a command wrongly.
+func usage(ts *testscript.TestScript, wrong bool, how string) {
+	if wrong {
+		ts.Fatalf("usage: %s", how)
+	}
+}
+
+// cmdFails runs a program that must end with a status of the table.
+func cmdFails(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg || len(args) < 2, "fails NAME COMMAND ARGS...")
+	err := ts.Exec(args[1], args[2:]...)
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		ts.Fatalf("%v", err)
+	}
+	code := exitcode.OK
+	if exit != nil {
+		code = exitcode.Code(exit.ExitCode())
+	}
+	known := false
+	for _, e := range exitcode.Table() {
+		known = known || e.Name == args[0]
+	}
+	switch {
+	case !known:
+		ts.Fatalf("the table of exit codes has no %q", args[0])
+	case code != exitcode.ByName(args[0]):
+		ts.Fatalf("ended with status %d (%s), not %s: %v", code, code.Name(), args[0], err)
+	}
+}
+
+// cmdImage writes a sparse image: of three pages one is a hole, one compressible, one a copy of an
+// earlier one.
+func cmdImage(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg || len(args) != 3, "image FILE SIZE SEED")
+	n, err := parseSize(args[1])
+	ts.Check(err)
+	seed, err := strconv.ParseUint(args[2], 10, 64)
+	ts.Check(err)
+	f, err := os.Create(ts.MkAbs(args[0]))
+	ts.Check(err)
+	defer f.Close()
+	r := rand.New(rand.NewPCG(seed, 0))
+	page := make([]byte, wss.PageSize)
+	for off := int64(0); off+wss.PageSize <= n; off += wss.PageSize {
+		switch off / wss.PageSize % 3 {
+		case 0:
+			continue
+		case 1:
+			for i := range page {
+				page[i] = byte(r.Uint32N(7))
+			}
+		}
+		_, err := f.WriteAt(page, off)
+		ts.Check(err)
+	}
+	ts.Check(f.Truncate(n))
+}
+
+// cmdFlip changes one byte of the last file that a pattern has.
+func cmdFlip(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg || len(args) != 2, "flip PATTERN OFFSET")
+	files, err := filepath.Glob(ts.MkAbs(args[0]))
+	ts.Check(err)
+	if len(files) == 0 {
+		ts.Fatalf("no file %s", args[0])
+	}
+	file := files[len(files)-1]
+	off, err := strconv.ParseInt(args[1], 10, 64)
+	ts.Check(err)
+	data, err := os.ReadFile(file)
+	ts.Check(err)
+	if off < 0 {
+		off += int64(len(data))
+	}
+	if off < 0 || off >= int64(len(data)) {
+		ts.Fatalf("%s has %d bytes", file, len(data))
+	}
+	data[off] ^= 0x40
+	ts.Check(os.WriteFile(file, data, 0o644))
+}
+
+// cmdAwait waits until a file that another process writes, or serves, matches.
+func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg || len(args) != 2, "await RE FILE")
+	re, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	var text []byte
+	for end := time.Now().Add(scriptTimeout / 4); time.Now().Before(end); {
+		text, err = os.ReadFile(ts.MkAbs(args[1]))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			ts.Check(err)
+		}
+		if re.Match(text) {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	ts.Fatalf("%s never matched; it has (%v)\n%s", args[1], err, text)
+}
+
+// serversKey is the key of a script's map from mount points to servers that were asked to end.
+type serversKey struct{}
+
+// cmdKillServer ends the server of a mount, which stays behind, dead.
+func cmdKillServer(ts *testscript.TestScript, neg bool, args []string) {
+	sig := syscall.SIGKILL
+	if len(args) == 2 && args[0] == "-TERM" {
+		sig, args = syscall.SIGTERM, args[1:]
+	}
+	usage(ts, neg || len(args) != 1, "killserver [-TERM] MNT")
+	servers := ts.Value(serversKey{}).(map[string]process)
+	if p, ok := servers[args[0]]; ok {
+		ts.Check(p.signal(sig))
+		return
+	}
+	pid, err := serverOf(ts.MkAbs(args[0]))
+	ts.Check(err)
+	p := watchProcess(pid)
+	ts.Defer(p.Close)
+	ts.Check(p.signal(sig))
+	if sig == syscall.SIGTERM {
+		servers[args[0]] = p
+		return
+	}
+	if !p.wait(scriptTimeout / 4) {
+		ts.Fatalf("the server survives kill -9")
+	}
+}
+
+// cmdServerGone waits for a server that was asked to end.
+func cmdServerGone(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg || len(args) != 1, "servergone MNT")
+	servers := ts.Value(serversKey{}).(map[string]process)
+	p, ok := servers[args[0]]
+	if !ok {
+		ts.Fatalf("killserver -TERM %s comes first", args[0])
+	}
+	if !p.wait(scriptTimeout / 4) {
+		ts.Fatalf("the server does not end")
+	}
+	delete(servers, args[0])
+}
+
+// serverOf asks a mount for the process number of its server.
+func serverOf(mnt string) (int, error) {
+	ref, err := resolveMount(mnt)
+	if err != nil {
+		return 0, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), scriptTimeout/4)
+	defer cancel()
+	client, err := ref.server(ctx)
+	if err != nil {
+		return 0, err
+	}
+	st, err := call[serverStatus](ctx, client, verbStatus, struct{}{}, nil)
+	return st.PID, err
+}
+
+// signal sends a signal to the process that is watched.
+func (p process) signal(sig syscall.Signal) error {
+	return unix.PidfdSendSignal(p.fd, sig, nil, 0)
+}
