@@ -79,7 +79,7 @@ func (s *summary) line(text string) {
 			s.fail("go-test", "go test ended with status "+name+" and named no failed test\n"+
 				strings.Join(s.step, "\n"))
 		}
-		s.step = nil
+		s.step, s.run = nil, ""
 	default:
 		s.step = append(s.step, text)
 	}
