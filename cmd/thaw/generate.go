@@ -5,9 +5,12 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/cobra/doc"
 	"github.com/spf13/pflag"
 )
 
@@ -38,7 +41,7 @@ func runGenerate(root *cobra.Command, o generateOptions) error {
 		if err := os.MkdirAll(o.man, 0o755); err != nil {
 			return fmt.Errorf("generate: %w", err)
 		}
-		if err := writeManTree(root, o.man); err != nil {
+		if err := writeMan(root, o.man); err != nil {
 			return fmt.Errorf("generate: %w", err)
 		}
 	}
@@ -73,66 +76,79 @@ func writeFile(path string, write func(io.Writer) error) (err error) {
 	return write(f)
 }
 
-// writeManTree writes thaw.1, thaw-import.1, ... for every command that is not hidden.
-func writeManTree(cmd *cobra.Command, dir string) error {
-	if cmd.Hidden {
-		return nil
-	}
-	name := strings.ReplaceAll(cmd.CommandPath(), " ", "-")
-	err := writeFile(filepath.Join(dir, name+".1"), func(w io.Writer) error {
-		_, err := io.WriteString(w, manPage(cmd, name))
+// writeMan writes thaw.1, thaw-import.1, ... for every command that is not hidden, and for the topics.
+func writeMan(root *cobra.Command, dir string) error {
+	root.DisableAutoGenTag = true // a date of the run, and nothing else
+	forMarkdown(root)
+	header := doc.GenManHeader{Section: "1", Source: "thaw " + buildVersion().Version,
+		Manual: "thaw", Date: commitTime()}
+	if err := doc.GenManTree(root, &header, dir); err != nil {
 		return err
-	})
-	for _, sub := range cmd.Commands() {
-		if err == nil {
-			err = writeManTree(sub, dir)
+	}
+	for _, c := range root.Commands() {
+		if !c.IsAdditionalHelpTopicCommand() {
+			continue
+		}
+		h := header
+		write := func(w io.Writer) error { return doc.GenMan(c, &h, w) }
+		if err := writeFile(filepath.Join(dir, "thaw-"+c.Name()+".1"), write); err != nil {
+			return err
 		}
 	}
-	return err
+	return nil
 }
 
-// manPage is a command's help in the language of man(7). It has no date, so that it is the same
-// whenever it is made.
-func manPage(cmd *cobra.Command, name string) string {
-	var b strings.Builder
-	section := func(title, text string) {
-		if text != "" {
-			fmt.Fprintf(&b, ".SH %s\n.nf\n%s\n.fi\n", title, roff(text))
+// commitTime is when the source was committed, so that the pages of one build are the same whenever
+// they are made; nil, which means SOURCE_DATE_EPOCH or now, where that is set or the commit is not
+// known.
+func commitTime() *time.Time {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || os.Getenv("SOURCE_DATE_EPOCH") != "" {
+		return nil
+	}
+	for _, s := range info.Settings {
+		if s.Key != "vcs.time" {
+			continue
+		}
+		if t, err := time.Parse(time.RFC3339, s.Value); err == nil {
+			return &t
 		}
 	}
-	fmt.Fprintf(&b, ".TH %s 1 \"\" thaw\n.SH NAME\n%s \\- %s\n", strings.ToUpper(name), roff(name),
-		roff(cmd.Short))
-	section("SYNOPSIS", cmd.UseLine())
-	section("DESCRIPTION", cmd.Long)
-	flags := func(title string, set *pflag.FlagSet) {
-		section(title,
-			strings.TrimRight(set.FlagUsages(), "\n"))
-	}
-	flags("OPTIONS", cmd.NonInheritedFlags())
-	flags("GLOBAL OPTIONS", cmd.InheritedFlags())
-	section("EXAMPLES", cmd.Example)
-	var see []string
+	return nil
+}
+
+// forMarkdown makes the help of a command and of those below it markdown, which the manual pages
+// are made from: our help is plain text, indented where its lines are to stay as they are.
+func forMarkdown(cmd *cobra.Command) {
+	cmd.Long = markdown(cmd.Long)
+	cmd.LocalFlags().VisitAll(func(f *pflag.Flag) { f.Usage = markdownChars.Replace(f.Usage) })
 	for _, sub := range cmd.Commands() {
-		if !sub.Hidden {
-			see = append(see, strings.ReplaceAll(sub.CommandPath(), " ", "-")+"(1)")
+		forMarkdown(sub)
+	}
+}
+
+// markdown quotes a text such that it comes out as it is written.
+func markdown(text string) string {
+	var b strings.Builder
+	verbatim := false
+	for line := range strings.Lines(text) {
+		indented := strings.HasPrefix(line, "  ")
+		switch blank := strings.TrimSpace(line) == ""; {
+		case blank:
+			b.WriteString("\n")
+			continue
+		case indented != verbatim:
+			b.WriteString("\n")
+		}
+		if verbatim = indented; verbatim {
+			b.WriteString("    " + line)
+		} else {
+			b.WriteString(markdownChars.Replace(line))
 		}
 	}
-	if cmd.HasParent() {
-		see = append(see, strings.ReplaceAll(cmd.Parent().CommandPath(), " ", "-")+"(1)")
-	}
-	section("SEE ALSO", strings.Join(see, ", "))
 	return b.String()
 }
 
-// roff escapes text for man(7).
-func roff(s string) string {
-	s = strings.ReplaceAll(s, `\`, `\e`)
-	s = strings.ReplaceAll(s, "-", `\-`)
-	lines := strings.Split(s, "\n")
-	for i, l := range lines {
-		if strings.HasPrefix(l, ".") || strings.HasPrefix(l, "'") {
-			lines[i] = `\&` + l
-		}
-	}
-	return strings.Join(lines, "\n")
-}
+// markdownChars quotes what means something within a line of markdown.
+var markdownChars = strings.NewReplacer(`\`, `\\`, "*", `\*`, "_", `\_`, "`", "\\`", "<", `\<`,
+	"[", `\[`)

@@ -23,8 +23,10 @@ func TestGenerate(t *testing.T) {
 		t.Fatal(code, errs.String())
 	}
 	for file, want := range map[string]string{
-		"thaw.1": ".SH SYNOPSIS", "thaw-import.1": `\-\-profile`, "thaw-ws-record.1": `\-\-reset`,
-		"bash": "complete", "zsh": "compdef", "fish": "complete",
+		"thaw.1": ".SH SYNOPSIS", "thaw-import.1": "--profile", "thaw-ws-record.1": "--reset",
+		"thaw-mount.1":      "  MNT/NAME/memory           the image",
+		"thaw-exit-codes.1": "  12   corrupt           damage",
+		"bash":              "complete", "zsh": "compdef", "fish": "complete",
 	} {
 		text, err := os.ReadFile(filepath.Join(dir, file))
 		if err != nil || !strings.Contains(string(text), want) {
