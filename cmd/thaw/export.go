@@ -41,6 +41,9 @@ func runExport(ctx context.Context, a *app, store, name, dir string) error {
 	if err != nil {
 		return fmt.Errorf("export %s: %w", name, err)
 	}
+	if a.json {
+		return a.printJSON(map[string]string{"name": name, "dir": abs})
+	}
 	a.note("exported %s to %s", name, dir)
 	return nil
 }

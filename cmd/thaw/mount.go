@@ -12,6 +12,7 @@ import (
 	"github.com/thawfs/thaw/cmd/thaw/internal/control"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/fs"
+	"github.com/thawfs/thaw/index"
 )
 
 type mountOptions struct {
@@ -126,8 +127,9 @@ func mountAndServe(ctx context.Context, a *app, store, mnt string, o mountOption
 func mountDaemon(ctx context.Context, a *app, store, mnt string, o mountOptions) error {
 	logFile := o.logFile
 	if logFile == "" {
-		if _, err := os.Stat(store); err != nil {
-			return notStore(store, err)
+		// A directory that is no store must not get a log.
+		if _, err := os.Stat(filepath.Join(store, storeFile)); err != nil {
+			return notStore(store)
 		}
 		logFile = filepath.Join(store, "server.log")
 	}
@@ -157,10 +159,11 @@ func mountDaemon(ctx context.Context, a *app, store, mnt string, o mountOptions)
 	return nil
 }
 
-func notStore(dir string, err error) error {
-	return exitcode.WithHint(exitcode.NotStore, fmt.Errorf("store %s: %w", dir, err),
-		`a store is made by the first "thaw import STORE PATH"`)
-}
+// storeFile is what every store has in its directory: package index's documentation of the format.
+const storeFile = "thaw-store.json"
+
+// notStore is the error for a directory without it, as package index has it.
+func notStore(dir string) error { return fmt.Errorf("%s: %w", dir, index.ErrNotStore) }
 
 // usableHost says what the host lacks for a mount.
 func usableHost() error {

@@ -26,18 +26,28 @@ memory is open on the mount is not removed.`,
 }
 
 func runRm(ctx context.Context, a *app, store string, names []string) error {
-	return a.withStore(ctx, store, func(s storeAPI) error {
-		var failed []error
+	removed, failed := []string{}, []error{}
+	err := a.withStore(ctx, store, func(s storeAPI) error {
 		for _, name := range names {
 			if err := s.Remove(ctx, name); err != nil {
 				failed = append(failed, fmt.Errorf("rm %s: %w", name, err))
 				continue
 			}
 			a.note("removed %s", name)
+			removed = append(removed, name)
 		}
-		if len(failed) > 0 && len(failed) < len(names) {
-			return exitcode.With(exitcode.Partial, errors.Join(failed...))
-		}
-		return errors.Join(failed...)
+		return nil
 	})
+	if err != nil {
+		failed = append(failed, fmt.Errorf("rm: %w", err))
+	}
+	if a.json && len(removed) > 0 {
+		if err := a.printJSON(map[string][]string{"removed": removed}); err != nil {
+			return err
+		}
+	}
+	if len(failed) > 0 && len(removed) > 0 {
+		return exitcode.With(exitcode.Partial, errors.Join(failed...))
+	}
+	return errors.Join(failed...)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -57,6 +58,9 @@ func openOrCreate(ctx context.Context, dir string, o index.OpenOptions,
 	store, err := index.Open(ctx, dir, index.OpenOptions{Log: log})
 	if !o.Create || !errors.Is(err, index.ErrNotStore) {
 		return store, err
+	}
+	if fi, serr := os.Stat(dir); serr == nil && !fi.IsDir() {
+		return nil, err // a file, which no store can be made in
 	}
 	o.Log = log
 	return index.Open(ctx, dir, o)

@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/index"
 )
 
@@ -108,6 +110,10 @@ MNT/NAME/working-set print. It replaces the one that was there. It must fit the 
 
 func runWSImport(ctx context.Context, a *app, target []string, file string) error {
 	text, err := os.ReadFile(file)
+	if errors.Is(err, os.ErrNotExist) {
+		return exitcode.WithHint(exitcode.NotFound, err,
+			"FILE is a working set, such as one that \"thaw ws show --text\" printed")
+	}
 	if err != nil {
 		return err
 	}

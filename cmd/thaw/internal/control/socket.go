@@ -75,24 +75,31 @@ func reach(d *os.File, path string) string {
 	return filepath.Join("/proc/self/fd", fd, filepath.Base(path))
 }
 
-// ErrNoServer is returned by Dial where nobody listens: there is no socket, or a dead server left
-// it behind.
+// ErrNoServer is returned by Dial where nobody listens: there is no socket, not even a directory for
+// it, or a dead server left it behind.
 var ErrNoServer = errors.New("no server")
 
 // Dial connects to a control socket by its path, whatever its length.
 func Dial(ctx context.Context, path string) (net.Conn, error) {
 	d, err := os.Open(filepath.Dir(path))
 	if err != nil {
-		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
-			return nil, fmt.Errorf("%w: %w", ErrNoServer, err)
-		}
-		return nil, err
+		return nil, nobody(err)
 	}
 	defer d.Close()
 	var nd net.Dialer
 	conn, err := nd.DialContext(ctx, "unix", reach(d, path))
-	if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED) {
-		return nil, fmt.Errorf("%w: %w", ErrNoServer, err)
+	if err != nil {
+		return nil, nobody(err)
 	}
-	return conn, err
+	return conn, nil
+}
+
+// nobody makes errors which mean that nobody listens ErrNoServer.
+func nobody(err error) error {
+	for _, e := range []error{syscall.ENOENT, syscall.ENOTDIR, syscall.ECONNREFUSED} {
+		if errors.Is(err, e) {
+			return fmt.Errorf("%w: %w", ErrNoServer, err)
+		}
+	}
+	return err
 }
