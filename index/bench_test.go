@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Figures of real memory: go test -bench . ./index -image FILE [-image2 LATER]. Without an image they
-// are made of synthetic pages, and say so.
+// Figures of real memory: go test -bench . ./index -image FILE [-image2 LATER]. Without an image
+// they are made of synthetic pages, and say so.
 var (
 	imageFlag  = flag.String("image", "", "memory image for benchmarks")
 	image2Flag = flag.String("image2", "", "a later image of the same machine")
@@ -173,8 +173,8 @@ func sparseSource(b *testing.B, extents, pages int) Source {
 	return src
 }
 
-// BenchmarkOpenSparse opens a store of 1,000 checkpoints and an image of 1 TiB in it, whose pages lie
-// in extents. It tells the time of each and the memory that the image takes.
+// BenchmarkOpenSparse opens a store of 1,000 checkpoints and an image of 1 TiB in it, whose pages
+// lie in extents. It tells the time of each and the memory that the image takes.
 func BenchmarkOpenSparse(b *testing.B) {
 	for _, shape := range []struct{ extents, pages int }{{1024, 256}, {1 << 16, 1}} {
 		b.Run(fmt.Sprintf("%dx%d", shape.extents, shape.pages), func(b *testing.B) {
@@ -183,9 +183,11 @@ func BenchmarkOpenSparse(b *testing.B) {
 			mustImport(b, s, "sparse", sparseSource(b, shape.extents, shape.pages), nil)
 			r := rand.New(rand.NewPCG(1, 1))
 			img := randomImage(r, 64)
+			src := Source{Memory: filepath.Join(b.TempDir(), "memory")}
 			for i := range 999 {
 				img = img.change(r, 1)
-				mustImport(b, s, fmt.Sprint("c", i), writeSource(b, img.bytes(), nil), nil)
+				writeSparse(b, src.Memory, img.bytes())
+				mustImport(b, s, fmt.Sprint("c", i), src, nil)
 			}
 			s.Close()
 			for b.Loop() {
@@ -214,9 +216,11 @@ func BenchmarkOpenSparse(b *testing.B) {
 func BenchmarkOpenChain(b *testing.B) {
 	s := openTest(b, filepath.Join(b.TempDir(), "store"), nil)
 	r := rand.New(rand.NewPCG(1, 1))
-	img := randomImage(r, 1<<15)
+	img := randomImage(r, 1<<13)
+	src := Source{Memory: filepath.Join(b.TempDir(), "memory")} // one file, again and again
 	for i := range 1000 {
-		mustImport(b, s, fmt.Sprint("c", i), writeSource(b, img.bytes(), nil), nil)
+		writeSparse(b, src.Memory, img.bytes())
+		mustImport(b, s, fmt.Sprint("c", i), src, nil)
 		img = img.change(r, 3)
 	}
 	for b.Loop() {

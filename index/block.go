@@ -73,8 +73,8 @@ func (m *Image) BlockGFNs(b Block, dst []uint64) []uint64 {
 	return dst
 }
 
-// ReadBlock reads a block whole: one read, each unit decoded once. It replaces what buf holds. Pages
-// of other images in the block are left out.
+// ReadBlock reads a block whole: one read, each unit decoded once. It replaces what buf holds.
+// Pages of other images in the block are left out.
 func (m *Image) ReadBlock(b Block, buf *Piece) error {
 	if int(b.pack) >= len(m.packs) {
 		return fmt.Errorf("%s: no such block", m.entry.Name)
@@ -113,8 +113,8 @@ func (m *Image) readSlots(p *openPack, pages []slotGFN, buf *Piece) error {
 	return nil
 }
 
-// spread moves the page in each slot, which lies at slot - first slot, to the position of each of its
-// gfns. Pages that move down are moved first to last, those that move up last to first, so that
+// spread moves the page in each slot, which lies at slot - first slot, to the position of each of
+// its gfns. Pages that move down are moved first to last, those that move up last to first, so that
 // nothing is overwritten that is needed still.
 func spread(room []byte, pages []slotGFN) {
 	first := pages[0].slot()

@@ -133,7 +133,8 @@ func (s *Store) Remove(ctx context.Context, name string) error {
 	if *e.open > 0 {
 		return fmt.Errorf("remove %s: %w", name, ErrInUse)
 	}
-	if err := s.blobs.Remove(ctx, rootName(name, e.Generation)); err != nil && !errors.Is(err, blob.ErrNotFound) {
+	err := s.blobs.Remove(ctx, rootName(name, e.Generation))
+	if err != nil && !errors.Is(err, blob.ErrNotFound) {
 		return fmt.Errorf("remove %s: %w", name, err)
 	}
 	delete(s.cat.m, name)
@@ -160,8 +161,8 @@ func (s *Store) unuse(e *catalogEntry) {
 	*e.open--
 }
 
-// commit writes a root, which is the moment from which the checkpoint is there, and notes it. old is
-// the entry that it replaces; nil for a new name.
+// commit writes a root, which is the moment from which the checkpoint is there, and notes it. old
+// is the entry that it replaces; nil for a new name.
 func (s *Store) commit(ctx context.Context, r *root, old *catalogEntry) (*catalogEntry, error) {
 	s.cat.mu.Lock()
 	defer s.cat.mu.Unlock()
@@ -171,10 +172,7 @@ func (s *Store) commit(ctx context.Context, r *root, old *catalogEntry) (*catalo
 	case now != old:
 		return nil, fmt.Errorf("checkpoint %s: %w: it was removed meanwhile", r.Name, ErrNotFound)
 	}
-	if err := r.write(ctx, s.blobs); err != nil {
-		if errors.Is(err, blob.ErrExists) {
-			err = fmt.Errorf("%w (%w)", ErrExists, err)
-		}
+	if err := s.writeRoot(ctx, r); err != nil {
 		return nil, fmt.Errorf("checkpoint %s: %w", r.Name, err)
 	}
 	e := entryOf(r)
@@ -196,8 +194,28 @@ func (s *Store) commit(ctx context.Context, r *root, old *catalogEntry) (*catalo
 	return e, nil
 }
 
-// referenced gives the packs that any checkpoint refers to, ascending; false if there are roots that
-// cannot be read, so that nobody knows. mu must be held.
+// errUnsure marks the error of a root that may have become visible all the same: what it needs must
+// stay, until the store is opened again and finds out.
+var errUnsure = errors.New("it may be there all the same")
+
+// writeRoot writes a root. After an error it is not there, or the error is errUnsure.
+func (s *Store) writeRoot(ctx context.Context, r *root) error {
+	err := r.write(ctx, s.blobs)
+	if errors.Is(err, blob.ErrExists) {
+		return fmt.Errorf("%w (%w)", ErrExists, err)
+	}
+	if err == nil {
+		return nil
+	}
+	rerr := s.blobs.Remove(context.WithoutCancel(ctx), rootName(r.Name, r.Generation))
+	if rerr == nil || errors.Is(rerr, blob.ErrNotFound) {
+		return err
+	}
+	return fmt.Errorf("%w; %w: %w", err, errUnsure, rerr)
+}
+
+// referenced gives the packs that any checkpoint refers to, ascending; false if there are roots
+// that cannot be read, so that nobody knows. mu must be held.
 func (c *catalog) referenced() (packs []uint64, all bool) {
 	all = true
 	for _, e := range c.m {

@@ -255,7 +255,8 @@ func (c *checker) leaf(r *root, ch child) error {
 	return nil
 }
 
-// pack checks one pack: its directory, hashes, and that the index knows it; with ReadData all of it.
+// pack checks one pack: its directory, hashes, and that the index knows it; with ReadData all of
+// it.
 func (c *checker) pack(ctx context.Context, number uint64, m *meter) error {
 	info, ok := c.s.packs.info(number)
 	if !ok {

@@ -120,3 +120,45 @@ func readUntil(t *testing.T, m *Image, want []byte, seed uint64, stop *atomic.Bo
 		comparePiece(t, &p, want, map[uint64]int{})
 	}
 }
+
+// A store that is closed under open images says so, and they fail from then on: no panic, no wrong
+// bytes.
+func TestCloseUnderReads(t *testing.T) {
+	r := rand.New(rand.NewPCG(43, 1))
+	want := randomImage(r, 500).bytes()
+	s := openTest(t, t.TempDir()+"/store", nil)
+	mustImport(t, s, "one", writeSource(t, want, nil), nil)
+	m := openImage(t, s, "one")
+	var started, readers sync.WaitGroup
+	for range 4 {
+		started.Add(1)
+		readers.Go(func() {
+			got := make([]byte, len(want))
+			for i := 0; ; i++ {
+				err := m.ReadRange(0, got)
+				if i == 0 {
+					started.Done()
+				}
+				if err != nil {
+					if !errors.Is(err, ErrClosed) {
+						t.Error(err)
+					}
+					return
+				}
+				if !bytes.Equal(got, want) {
+					t.Error("wrong bytes")
+					return
+				}
+			}
+		})
+	}
+	started.Wait()
+	if err := s.Close(); err == nil {
+		t.Error("closing a store with open images is no error")
+	}
+	readers.Wait()
+	if _, err := s.OpenImage(context.Background(), "one"); !errors.Is(err, ErrClosed) {
+		t.Error(err)
+	}
+	m.Close()
+}

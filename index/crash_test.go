@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// The crash test runs a process that works on a store, kills it at some moment, and looks at what it
-// left. The process says what it begins and what it has done; in between, either may be found.
+// The crash test runs a process that works on a store, kills it at some moment, and looks at what
+// it left. The process says what it begins and what it has done; in between, either may be found.
 
 const (
 	crashDirEnv  = "THAW_TEST_CRASH_DIR" // makes the test binary that process

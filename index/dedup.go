@@ -7,8 +7,8 @@ import (
 	"github.com/thawfs/thaw/index/pack"
 )
 
-// dedup finds out whether a page is stored already. It asks, the cheapest first: the page at the same
-// place in the parent, what this import stored, the index.
+// dedup finds out whether a page is stored already. It asks, the cheapest first: the page at the
+// same place in the parent, what this import stored, the index.
 type dedup struct {
 	parent *pageMap // of the image that this one is likely to be like; nil: none
 	hashes *hashCache

@@ -22,18 +22,19 @@
 //
 // # The page map
 //
-// What a checkpoint has where is a tree of fixed height, whose nodes are records in packs. A node has
-// a ref like a page: pack number<<24 | number of the record.
+// What a checkpoint has where is a tree of fixed height, whose nodes are records in packs. A node
+// has a ref like a page: pack number<<24 | number of the record.
 //
 //	leaf     2 MiB of guest memory: the refs of 512 pages
 //	branch   1 GiB: its 512 leaves
 //	top      the branches; stands in the root
 //
-// Nodes never change, and are shared: by checkpoints where they are equal, found by their hash. So a
-// second checkpoint of a machine costs its changed pages, the leaves around them, and a branch for
-// each GiB that has any. A leaf that differs little from one of the parent's (see below) is stored as
-// the difference. A leaf whose code is short, as it is for most leaves of a fresh image, stands in its
-// branch. What is zero costs next to nothing on every level, so that 1 TiB of holes takes some bytes.
+// Nodes never change, and are shared: by checkpoints where they are equal, found by their hash. So
+// a second checkpoint of a machine costs its changed pages, the leaves around them, and a branch
+// for each GiB that has any. A leaf that differs little from one of the parent's (see below) is
+// stored as the difference. A leaf whose code is short, as it is for most leaves of a fresh image,
+// stands in its branch. What is zero costs next to nothing on every level, so that 1 TiB of holes
+// takes some bytes.
 //
 // Lists of refs are coded as runs:
 //
@@ -48,10 +49,10 @@
 // pack; they begin with 0. zigzag is that of protocol buffers, varints are unsigned LEB128.
 //
 //	leaf    = 0, refs                     all of it
-//	        | 1, varint base, diff        like the full leaf in node base, but for diff: refs where 0 is
-//	                                      "as in base" and 1 is "zero"
-//	branch  = refs, inline...             a ref of 0 is a leaf of zeros; a ref i below 1<<24 is the i-th
-//	                                      inline leaf, others are the leaf's node
+//	        | 1, varint base, diff        like the full leaf in node base, but for diff: refs in
+//	                                      which 0 is "as in base" and 1 is "zero"
+//	branch  = refs, inline...             a ref of 0 is a leaf of zeros; a ref i below 1<<24 is
+//	                                      the i-th inline leaf; others are the leaf's node
 //	inline  = varint length, leaf
 //	top     = 1, varint pages, refs of the branches, varint number of the segment's pack (0: none),
 //	          varint n, n gaps of ascending pack numbers: every pack that anything refers to
@@ -59,56 +60,56 @@
 // # The root
 //
 // A root is a pack with number 1<<40 - 1, and records only: the manifest (JSON: the Checkpoint, and
-// where the parts of its files lie), the top of the page map, the runs of the working set (varint n,
-// then zigzag gap and count - 1 for each), and parts of small files. Files are cut into parts of 256
-// KiB; the ref of a part that stands in the root itself has the root's pack number. The kinds of
-// records are constants in tree.go; a reader skips those that it does not know.
+// where the parts of its files lie), the top of the page map, the runs of the working set (varint
+// n, then zigzag gap and count - 1 for each), and parts of small files. Files are cut into parts of
+// 256 KiB; the ref of a part that stands in the root itself has the root's pack number. The kinds
+// of records are constants in tree.go; a reader skips those that it does not know.
 //
 // The root is written last, by one atomic step of the blob store: that is the moment from which the
 // checkpoint exists. What is written before and then abandoned is garbage that nobody sees.
 //
 // # Two layouts
 //
-// Pages lie in packs in locality blocks of 16, which one read brings: in the order of first touch for
-// the working set given to the import (Layout says "trace"), and after them, or without one, by guest
-// frame number ("physical"). A working set is also copied into a segment, a pack of frames of 1 MiB in
-// first-touch order, which a restore reads from end to end. A segment has at most a quarter of the
-// image's pages; it is dropped when another takes its place.
+// Pages lie in packs in locality blocks of 16, which one read brings: in the order of first touch
+// for the working set given to the import (Layout says "trace"), and after them, or without one, by
+// guest frame number ("physical"). A working set is also copied into a segment, a pack of frames of
+// 1 MiB in first-touch order, which a restore reads from end to end. A segment has at most a
+// quarter of the image's pages, or 64 MiB; it is dropped when another takes its place.
 //
 // # The path of a page
 //
-// [Store.OpenImage] reads the page map into RAM (8 bytes for a page that is not zero, and 8 more for
-// the way back from slot to page) and opens the packs (8 bytes for each of their pages). Then
+// [Store.OpenImage] reads the page map into RAM (8 bytes for a page that is not zero, and 8 more
+// for the way back from slot to page) and opens the packs (8 bytes for each of their pages). Then
 // [Image.ReadPage] is: the map's place for the page, the open pack, one pread, one checksum, one
 // decoding. No lock, no allocation, no Badger.
 //
 // # Import
 //
-// Chunks of 1 MiB are read and hashed in parallel; one goroutine takes their pages in order, and finds
-// each in the parent, in what this import stored, or in the index, or gives it the next slot; blocks of
-// 16 new pages are compressed in parallel and appended in order. The parent is the newest checkpoint
-// of the same size that has most of a sample of pages at the same places. Nothing depends on the choice
-// but speed and the size of leaves.
+// Chunks of 1 MiB are read and hashed in parallel; one goroutine takes their pages in order, and
+// finds each in the parent, in what this import stored, or in the index, or gives it the next slot;
+// blocks of 16 new pages are compressed in parallel and appended in order. The parent is the newest
+// checkpoint of the same size that has most of a sample of pages at the same places. Nothing
+// depends on the choice but speed and the size of leaves.
 //
 // # The index
 //
-// Badger holds what would take long to find out from blobs: where the page with a hash is, the same of
-// nodes, and a copy of each manifest, so that opening a store reads no root. All of it can be lost.
-// [Open] compares it with the list of blobs: roots and packs that it does not know are indexed, what
-// it knows and is not there is forgotten, packs that nothing refers to and it does not know are what
-// an interrupted import left, and go. Rows may point to what is not there any more; who follows one
-// compares what is found with the hash. The keys are in keydb.go.
+// Badger holds what would take long to find out from blobs: where the page with a hash is, the same
+// of nodes, and a copy of each manifest, so that opening a store reads no root. All of it can be
+// lost. [Open] compares it with the list of blobs: roots and packs that it does not know are
+// indexed, what it knows and is not there is forgotten, packs that nothing refers to and it does
+// not know are what an interrupted import left, and go. Rows may point to what is not there any
+// more; who follows one compares what is found with the hash. The keys are in keydb.go.
 //
-// Badger writes through shared mappings, in which a full disk is a SIGBUS. Therefore it is not written
-// to, and not even opened, when less than some MiB are free; without it a store can be read, and
-// collected, and that is how one gets out of a full disk.
+// Badger writes through shared mappings, in which a full disk is a SIGBUS. Therefore it is not
+// written to, and not even opened, when less than some MiB are free; without it a store can be
+// read, and collected, and that is how one gets out of a full disk.
 //
 // # Garbage
 //
-// [Store.GC] walks all roots, deletes packs that none lists, and writes those of which a fifth is dead
-// again as the next generation: the same slots and blocks, the dead ones empty. So nothing else needs
-// to change, and open images go on reading, the new generation from then on. While any root cannot be
-// read, nothing is collected.
+// [Store.GC] walks all roots, deletes packs that none lists, and writes those of which a fifth is
+// dead again as the next generation: the same slots and blocks, the dead ones empty. So nothing
+// else needs to change, and open images go on reading, the new generation from then on. While any
+// root cannot be read, nothing is collected.
 //
 // # Invariants
 //
@@ -117,6 +118,6 @@
 //     record that is referred to from a root is kept by every compaction.
 //   - Bytes are handed out only after their checksum was found right, which is salted with their
 //     place: an error, or the bytes that were imported, and never anything else.
-//   - Import, GC, Check and SetWorkingSet exclude one another (Store.writer); reading excludes nobody
-//     and waits for nobody.
+//   - Import, GC, Check and SetWorkingSet exclude one another (Store.writer); reading excludes
+//     nobody and waits for nobody.
 package index

@@ -11,7 +11,8 @@ import (
 var (
 	// ErrNotStore: the directory holds no store (or is not there).
 	ErrNotStore = errors.New("not a thaw store")
-	// ErrLocked: another process has the store open. Commands on a mounted store go through its server.
+	// ErrLocked: another process has the store open. Commands on a mounted store go through its
+	// server.
 	ErrLocked = errors.New("store is in use")
 	// ErrNotFound: no checkpoint, or no file of it, has this name.
 	ErrNotFound = errors.New("not found")

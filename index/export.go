@@ -83,7 +83,8 @@ func (m *Image) exportMemory(ctx context.Context, path string, progress func(Pro
 	}
 	feed := m.EagerFeed()
 	g := newGroup(ctx)
-	pieces := newOrdered(g, runtime.GOMAXPROCS(0), 4*runtime.GOMAXPROCS(0), func() func(*exportJob) error {
+	n := runtime.GOMAXPROCS(0)
+	pieces := newOrdered(g, n, 4*n, func() func(*exportJob) error {
 		var p Piece
 		return func(j *exportJob) error {
 			if err := feed.Read(g.ctx, j.i, &p); err != nil {

@@ -173,6 +173,14 @@ func TestEveryBlobOperationFails(t *testing.T) {
 	}{
 		"fail":  {func(n int) errblob.Plan { return errblob.FailNth(n, errblob.ErrInjected) }, errblob.ErrInjected, false},
 		"retry": {func(n int) errblob.Plan { return errblob.FailNth(n, errblob.ErrInjected) }, errblob.ErrInjected, true},
+		"late": {func(n int) errblob.Plan {
+			return func(c errblob.Call) errblob.Fault {
+				if c.N != n {
+					return errblob.Fault{}
+				}
+				return errblob.Fault{Err: errblob.ErrInjected, After: true}
+			}
+		}, errblob.ErrInjected, false},
 		"crash": {func(n int) errblob.Plan { return errblob.Crash(n, false) }, errblob.ErrCrashed, false},
 		"lost":  {func(n int) errblob.Plan { return errblob.Crash(n, true) }, errblob.ErrCrashed, false},
 	}

@@ -15,7 +15,8 @@ type Feed interface {
 // eagerPages is about how many pages a piece of an EagerFeed has (1 MiB).
 const eagerPages = 256
 
-// eagerGap is how many slots of other images are read over inside of a piece, rather than ending it.
+// eagerGap is how many slots of other images are read over inside of a piece, rather than ending
+// it.
 const eagerGap = 16
 
 // EagerFeed gives everything that is not zero, in the order of the packs, about 1 MiB a piece.

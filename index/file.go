@@ -145,6 +145,11 @@ func (s *Store) OpenFile(ctx context.Context, name, file string) (*File, error) 
 
 // useRoot counts an opening of a checkpoint, and reads its root.
 func (s *Store) useRoot(ctx context.Context, name string) (*catalogEntry, *root, error) {
+	s.reading.RLock()
+	defer s.reading.RUnlock()
+	if err := s.enter(ctx); err != nil {
+		return nil, nil, err
+	}
 	for {
 		e, err := s.use(name)
 		if err != nil {

@@ -104,7 +104,8 @@ func (c *collector) mark(ctx context.Context) error {
 		e := c.s.cat.m[name]
 		entries = append(entries, e)
 		if e.err != nil {
-			err = errors.Join(err, fmt.Errorf("checkpoint %s is damaged, nothing is collected: %w", name, e.err))
+			err = errors.Join(err,
+				fmt.Errorf("checkpoint %s is damaged, nothing is collected: %w", name, e.err))
 		}
 	}
 	c.listed, _ = c.s.cat.referenced()

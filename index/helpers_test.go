@@ -36,7 +36,8 @@ func openTest(t testing.TB, dir string, blobs blob.Store) *Store {
 	return s
 }
 
-// fillPage makes the page with a given seed: compressible, and like no other. Seed 0 is the zero page.
+// fillPage makes the page with a given seed: compressible, and like no other. Seed 0 is the zero
+// page.
 func fillPage(page []byte, seed uint64) {
 	clear(page)
 	if seed == 0 {

@@ -44,7 +44,9 @@ type ImportStats struct {
 // Pages are read and hashed in parallel, looked up in their order (the working set first, then by
 // guest frame number), compressed in parallel, and appended to packs in their order. Behind the
 // pages come the nodes of the page map, the files, and the segment. The root is written last.
-func (s *Store) Import(ctx context.Context, src Source, o ImportOptions) (Checkpoint, ImportStats, error) {
+func (s *Store) Import(ctx context.Context, src Source, o ImportOptions) (
+	Checkpoint, ImportStats, error,
+) {
 	c, st, err := s.importSource(ctx, src, o)
 	if err != nil {
 		return Checkpoint{}, ImportStats{}, fmt.Errorf("import %s: %w", o.Name, err)
@@ -52,7 +54,9 @@ func (s *Store) Import(ctx context.Context, src Source, o ImportOptions) (Checkp
 	return c, st, nil
 }
 
-func (s *Store) importSource(ctx context.Context, src Source, o ImportOptions) (c Checkpoint, st ImportStats, err error) {
+func (s *Store) importSource(ctx context.Context, src Source, o ImportOptions) (
+	c Checkpoint, st ImportStats, err error,
+) {
 	start := time.Now()
 	if err := CheckName(o.Name); err != nil {
 		return c, st, err
@@ -78,7 +82,10 @@ func (s *Store) importSource(ctx context.Context, src Source, o ImportOptions) (
 	defer im.close()
 	e, err := im.run(ctx)
 	if err != nil {
-		return c, st, errors.Join(err, im.undo())
+		if !errors.Is(err, errUnsure) {
+			im.undo()
+		}
+		return c, st, err
 	}
 	st = im.stats
 	st.StoredBytes = e.StoredBytes
@@ -266,9 +273,9 @@ func (im *importer) fillRoot(r *root, fw *fileWriter) {
 	im.stats.NewLeaves, im.stats.SharedLeaves = im.tree.newLeaves, im.tree.sharedLeaves
 }
 
-// id names the content of the checkpoint: its name, its memory as the page map has it, and its files
-// other than the working set. The time is part of it, so that an id never comes again for other
-// content, whatever happened to the store between.
+// id names the content of the checkpoint: its name, its memory as the page map has it, and its
+// files other than the working set. The time is part of it, so that an id never comes again for
+// other content, whatever happened to the store between.
 func (r *root) id(h *pack.Hasher) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n%s\n%d\n%x\n", r.Name, r.Created.Format(time.RFC3339Nano), r.top.pages,

@@ -75,9 +75,9 @@ func (im *importer) index(stored []storedNode) {
 }
 
 // undo removes the packs of an import that failed. What it cannot remove now, the next open does.
-func (im *importer) undo() error {
+func (im *importer) undo() {
 	if im.packer == nil {
-		return nil
+		return
 	}
 	im.packer.abort()
 	ctx := context.Background() // also when the import was cancelled
@@ -99,5 +99,4 @@ func (im *importer) undo() error {
 	if err := errors.Join(errs...); err != nil {
 		im.s.log.Warn("what a failed import left stays until the store is opened again", "err", err)
 	}
-	return nil
 }

@@ -25,9 +25,11 @@ const (
 	samplePages   = 64
 )
 
-// findParent chooses a parent among the newest checkpoints with as much memory: the one that has most
-// of a sample of pages at their places. Nil if none has any.
-func (s *Store) findParent(ctx context.Context, im *importer, hashes *hashCache) (*parentImage, error) {
+// findParent chooses a parent among the newest checkpoints with as much memory: the one that has
+// most of a sample of pages at their places. Nil if none has any.
+func (s *Store) findParent(ctx context.Context, im *importer, hashes *hashCache) (
+	*parentImage, error,
+) {
 	candidates := s.candidates(int64(im.mem.pages) * PageSize)
 	if len(candidates) == 0 {
 		return nil, nil

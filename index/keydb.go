@@ -63,9 +63,9 @@ type keyDB struct {
 
 const memTableSize = 8 << 20
 
-// minFree is the least free space, in bytes, with which Badger is opened and written to, for a small
-// index. Badger writes through shared mappings of sparse files: on a full disk that is a SIGBUS,
-// which ends the process, and no error. So it must never come to that.
+// minFree is the least free space, in bytes, with which Badger is opened and written to, for a
+// small index. Badger writes through shared mappings of sparse files: on a full disk that is a
+// SIGBUS, which ends the process, and no error. So it must never come to that.
 const minFree = 16 << 20
 
 // ballastSize is set aside while there is something to flush, and given back just before: closing

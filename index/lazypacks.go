@@ -6,8 +6,8 @@ import (
 	"github.com/thawfs/thaw/index/pack"
 )
 
-// lazyPacks pins packs as they are asked for, and keeps them until release: for walks over the whole
-// store. It is used by one goroutine.
+// lazyPacks pins packs as they are asked for, and keeps them until release: for walks over the
+// whole store. It is used by one goroutine.
 type lazyPacks struct {
 	ctx  context.Context
 	set  *packSet

@@ -14,8 +14,8 @@ import (
 // place of a page is known before it is compressed.
 const maxPackPages = 1 << 16
 
-// packer stores the pages of an import. add says at once where a page will lie; blocks are compressed
-// in parallel behind it and appended in order.
+// packer stores the pages of an import. add says at once where a page will lie; blocks are
+// compressed in parallel behind it and appended in order.
 type packer struct {
 	s      *Store
 	g      *group
@@ -57,7 +57,8 @@ func newPacker(s *Store, g *group, p Profile) (*packer, error) {
 		return nil, err
 	}
 	pk := &packer{s: s, g: g, enc: enc, done: make(chan struct{})}
-	pk.blocks = newOrdered(g, runtime.GOMAXPROCS(0), 16*runtime.GOMAXPROCS(0), func() func(*blockJob) error {
+	n := runtime.GOMAXPROCS(0)
+	pk.blocks = newOrdered(g, n, 16*n, func() func(*blockJob) error {
 		return func(b *blockJob) error {
 			if b.drained != nil {
 				return nil

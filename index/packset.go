@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -19,8 +21,9 @@ type packSet struct {
 	blobs blob.Store
 	dec   *pack.Decoder
 
-	mu sync.Mutex
-	m  map[uint64]*packEntry
+	mu     sync.Mutex
+	m      map[uint64]*packEntry
+	closed bool // guarded by mu
 }
 
 // packInfo is what is known of a pack without opening it.
@@ -127,10 +130,16 @@ func (s *packSet) numbers() (numbers []uint64, doomed int64) {
 // pin opens a pack and keeps it until unpin.
 func (s *packSet) pin(ctx context.Context, number uint64) (*packEntry, error) {
 	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil, ErrClosed
+	}
 	e, ok := s.m[number]
 	if !ok || e.doomed {
 		s.mu.Unlock()
-		return nil, &CorruptError{Pack: fmt.Sprint(number), What: "pack", Err: errors.New("it is missing")}
+		return nil, &CorruptError{
+			Pack: pack.Name(number, 0), What: "pack", Err: errors.New("it is missing"),
+		}
 	}
 	e.pins++
 	s.mu.Unlock()
@@ -147,6 +156,12 @@ func (s *packSet) open(ctx context.Context, e *packEntry) error {
 	if e.cur.Load() != nil {
 		return nil
 	}
+	s.mu.Lock()
+	closed := s.closed
+	s.mu.Unlock()
+	if closed {
+		return ErrClosed
+	}
 	r, err := s.openBlob(ctx, e.number, e.info.generation)
 	if err != nil {
 		return err
@@ -156,7 +171,9 @@ func (s *packSet) open(ctx context.Context, e *packEntry) error {
 }
 
 // openBlob opens one generation of a pack.
-func (s *packSet) openBlob(ctx context.Context, number uint64, generation uint32) (*pack.Reader, error) {
+func (s *packSet) openBlob(ctx context.Context, number uint64, generation uint32) (
+	*pack.Reader, error,
+) {
 	name := pack.Name(number, generation)
 	obj, err := s.blobs.Open(ctx, name)
 	if errors.Is(err, blob.ErrNotFound) {
@@ -192,7 +209,8 @@ func (s *packSet) closeIdle(e *packEntry) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s.mu.Lock()
-	idle, doomed := e.pins == 0, e.doomed
+	// After close the store may be another process's, which collects what is doomed itself.
+	idle, doomed := e.pins == 0, e.doomed && !s.closed
 	if idle && doomed {
 		delete(s.m, e.number)
 	}
@@ -265,18 +283,26 @@ func (s *packSet) replace(ctx context.Context, number uint64, info packInfo) err
 	return err
 }
 
-// close closes every pack. It is an error of the caller's if any is pinned.
+// close closes every pack, and waits for the reads in progress. It is an error of the caller's if any
+// is pinned.
 func (s *packSet) close() error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.closed = true
 	pinned := 0
-	for _, e := range s.m {
+	entries := slices.Collect(maps.Values(s.m))
+	for _, e := range entries {
 		if e.pins > 0 {
 			pinned++
 		}
+	}
+	s.mu.Unlock()
+	for _, e := range entries {
+		e.mu.Lock()
 		if p := e.cur.Swap(nil); p != nil {
 			p.release()
+			<-p.idle
 		}
+		e.mu.Unlock()
 	}
 	if pinned > 0 {
 		return fmt.Errorf("close store: %d packs are still in use by open images", pinned)

@@ -29,8 +29,8 @@ const maxGap = 1
 // maxSpan bounds the slots that are read at once, in pages (1 MiB).
 const maxSpan = 256
 
-// ReadRange reads len(dst)/4096 pages from first on. Pages that were stored side by side are read at
-// once, and each stored unit among them is decoded once.
+// ReadRange reads len(dst)/4096 pages from first on. Pages that were stored side by side are read
+// at once, and each stored unit among them is decoded once.
 func (m *Image) ReadRange(first uint64, dst []byte) error {
 	n := uint64(len(dst)) / PageSize
 	if len(dst)%PageSize != 0 {

@@ -132,7 +132,8 @@ type root struct {
 	bytes   int64          // size of the blob
 }
 
-// write makes the root a blob. It is there whole, or not at all; blob.ErrExists if the name is taken.
+// write makes the root a blob. It is there whole, or not at all; blob.ErrExists if the name is
+// taken.
 func (r *root) write(ctx context.Context, blobs blob.Store) (err error) {
 	name := rootName(r.Name, r.Generation)
 	bw, err := blobs.Create(ctx, name)
@@ -169,7 +170,9 @@ func (r *root) write(ctx context.Context, blobs blob.Store) (err error) {
 }
 
 // readRoot reads a root whole.
-func readRoot(ctx context.Context, blobs blob.Store, dec *pack.Decoder, name string, gen uint32) (*root, error) {
+func readRoot(ctx context.Context, blobs blob.Store, dec *pack.Decoder, name string, gen uint32) (
+	*root, error,
+) {
 	blobName := rootName(name, gen)
 	obj, err := blobs.Open(ctx, blobName)
 	if err != nil {

@@ -84,7 +84,8 @@ func (s *Store) writeSegment(ctx context.Context, hot []Run, pages uint64, profi
 		return nil, err
 	}
 	g := newGroup(ctx)
-	frames := newOrdered(g, runtime.GOMAXPROCS(0), 2*runtime.GOMAXPROCS(0), func() func(*frameJob) error {
+	n := runtime.GOMAXPROCS(0)
+	frames := newOrdered(g, n, 2*n, func() func(*frameJob) error {
 		return frameWorker(enc, read)
 	})
 	limit := min(maxSegment(pages), countPages(hot))

@@ -71,8 +71,8 @@ func OpenSource(path string) (Source, error) {
 	return src, nil
 }
 
-// readInfo reads an info.json. That of a mount is the store's own manifest: what the VMM had written
-// is inside of it.
+// readInfo reads an info.json. That of a mount is the store's own manifest: what the VMM had
+// written is inside of it.
 func readInfo(path string, size int64) (json.RawMessage, error) {
 	if size > maxInfo {
 		return nil, fmt.Errorf("%s: %d bytes are too many", path, size)

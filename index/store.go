@@ -71,6 +71,7 @@ type Store struct {
 	keysErr error  // why keys is nil
 	next    uint64 // number of the next pack; guarded by writer
 
+	reading   sync.RWMutex // held while a root is read; for writing by Close
 	closed    atomic.Bool
 	closeOnce sync.Once
 	closeErr  error
@@ -159,7 +160,9 @@ func (s *Store) Close() error {
 			s.keys, s.keysErr = nil, ErrClosed
 		}
 		if s.dec != nil {
+			s.reading.Lock()
 			s.dec.Close()
+			s.reading.Unlock()
 		}
 		if s.lock != nil {
 			errs = append(errs, s.lock.Close())

@@ -64,7 +64,8 @@ func readStoreFile(dir string) (*storeFile, error) {
 		Version int    `json:"version"`
 	}
 	if err := json.Unmarshal(b, &head); err != nil || head.Magic != storeMagic {
-		return nil, fmt.Errorf("%s: %w: %s is damaged or of something else", dir, ErrNotStore, storeFileName)
+		return nil, fmt.Errorf("%s: %w: %s is damaged or of something else",
+			dir, ErrNotStore, storeFileName)
 	}
 	if head.Version != storeVersion {
 		return nil, &VersionError{Path: dir, Got: head.Version, Want: storeVersion}
@@ -83,7 +84,7 @@ func createStore(dir string, p Profile) error {
 	if _, err := os.Lstat(filepath.Join(dir, storeFileName)); err == nil {
 		return nil
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("create store: %w", err)
 	}
 	entries, err := os.ReadDir(dir)
@@ -99,7 +100,7 @@ func createStore(dir string, p Profile) error {
 		}
 	}
 	for _, sub := range []string{packsDirName, rootsDirName} {
-		if err := os.Mkdir(filepath.Join(dir, sub), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := os.Mkdir(filepath.Join(dir, sub), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("create store: %w", err)
 		}
 	}

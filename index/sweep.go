@@ -64,8 +64,8 @@ func isThere(packs *lazyPacks, kind byte, ref uint64) bool {
 	return int(n) < r.Records() && r.Record(int(n)).Stored > 0
 }
 
-// remakeIndex throws the Badger index away and makes it again from packs and roots. The writer's lock
-// must be held.
+// remakeIndex throws the Badger index away and makes it again from packs and roots. The writer's
+// lock must be held.
 func (s *Store) remakeIndex(ctx context.Context, progress func(Progress)) error {
 	if err := s.emptyIndex(); err != nil {
 		return fmt.Errorf("rebuild index: %w", err)

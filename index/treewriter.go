@@ -8,8 +8,8 @@ import (
 
 // treeWriter makes the page map of a new image: leaf by leaf, ascending. What an older map has
 // already is shared with it: a branch or leaf of the parent that did not change, a leaf or branch
-// of any checkpoint with the same content. A leaf of the parent that changed little is stored as the
-// difference from it.
+// of any checkpoint with the same content. A leaf of the parent that changed little is stored as
+// the difference from it.
 //
 // Nodes are kept until finish, because they are stored behind the pages that they refer to. A node
 // takes there what it takes in a pack.
@@ -46,7 +46,8 @@ type pendingLeaf struct {
 	code []byte
 }
 
-func newTreeWriter(pages uint64, h *pack.Hasher, find func(pack.Hash) (uint64, error), parent *parentTree) *treeWriter {
+func newTreeWriter(pages uint64, h *pack.Hasher, find func(pack.Hash) (uint64, error),
+	parent *parentTree) *treeWriter {
 	return &treeWriter{
 		pages: pages, hasher: h, find: find, parent: parent,
 		known: map[pack.Hash]int{}, packs: map[uint64]bool{},
@@ -187,7 +188,9 @@ type baseLeaf struct {
 
 // leaf compares the parent's leaf with refs. If they are the same, c is the child to share;
 // otherwise base is what to be different from, if there is such a leaf.
-func (p *parentTree) leaf(number uint64, refs *leaf) (c child, base baseLeaf, same bool, err error) {
+func (p *parentTree) leaf(number uint64, refs *leaf) (
+	c child, base baseLeaf, same bool, err error,
+) {
 	b := number / branchLeaves
 	if p == nil || b >= uint64(len(p.branches)) || p.branches[b] == 0 {
 		return child{}, baseLeaf{}, false, nil

@@ -3,6 +3,7 @@ package index
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -10,9 +11,11 @@ import (
 )
 
 // SetWorkingSet gives a checkpoint a new working set: text becomes its working-set file as it is,
-// hot (first-touch order) its segment. Memory and ID stay as they are; images that are open keep the
-// set they were opened with. Empty text and no runs take the set away.
-func (s *Store) SetWorkingSet(ctx context.Context, name string, text []byte, hot []Run) (Checkpoint, error) {
+// hot (first-touch order) its segment. Memory and ID stay as they are; images that are open keep
+// the set they were opened with. Empty text and no runs take the set away.
+func (s *Store) SetWorkingSet(ctx context.Context, name string, text []byte, hot []Run) (
+	Checkpoint, error,
+) {
 	c, err := s.setWorkingSet(ctx, name, text, hot)
 	if err != nil {
 		return Checkpoint{}, fmt.Errorf("set working set of %s: %w", name, err)
@@ -20,7 +23,9 @@ func (s *Store) SetWorkingSet(ctx context.Context, name string, text []byte, hot
 	return c, nil
 }
 
-func (s *Store) setWorkingSet(ctx context.Context, name string, text []byte, hot []Run) (Checkpoint, error) {
+func (s *Store) setWorkingSet(ctx context.Context, name string, text []byte, hot []Run) (
+	Checkpoint, error,
+) {
 	done, err := s.write(ctx)
 	if err != nil {
 		return Checkpoint{}, err
@@ -51,7 +56,7 @@ func (s *Store) setWorkingSet(ctx context.Context, name string, text []byte, hot
 	}
 	e, err := s.commit(ctx, r, m.entry)
 	if err != nil {
-		if seg != nil {
+		if seg != nil && !errors.Is(err, errUnsure) {
 			if _, derr := s.packs.doom(context.WithoutCancel(ctx), seg.number); derr != nil {
 				s.log.Warn("a segment stays until the store is opened again", "pack", seg.number, "err", derr)
 			}
@@ -62,8 +67,8 @@ func (s *Store) setWorkingSet(ctx context.Context, name string, text []byte, hot
 	return e.Checkpoint, nil
 }
 
-// replaceSegment tells the index of the new segment, and drops the old one: at once, or when the last
-// image that uses it is closed.
+// replaceSegment tells the index of the new segment, and drops the old one: at once, or when the
+// last image that uses it is closed.
 func (s *Store) replaceSegment(ctx context.Context, old uint64, seg *segment) {
 	var rows []row
 	if seg != nil {
@@ -106,7 +111,9 @@ func (r *root) withoutWorkingSet() *root {
 		}
 	}
 	top := *r.top
-	top.packs = slices.DeleteFunc(slices.Clone(top.packs), func(n uint64) bool { return n == top.segment })
+	top.packs = slices.DeleteFunc(slices.Clone(top.packs), func(n uint64) bool {
+		return n == top.segment
+	})
 	top.segment = 0
 	next.top = &top
 	return next
