@@ -5,12 +5,15 @@ import (
 	"fmt"
 	"sync/atomic"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/expfmt"
 )
 
-// metrics are the server's totals since the mount, whatever was dropped meanwhile, in Prometheus'
-// text format: .thaw/metrics. Image names are not in it; stats.json has them.
+// metrics are the server's totals since the mount, whatever was dropped meanwhile. Image names are
+// not among them; stats.json has those. Handlers add to the atomics, which costs a READ nothing; the
+// registry reads them when somebody asks.
 type metrics struct {
-	srv        *Server
 	reads      latencies
 	readBytes  atomic.Uint64
 	readErrors atomic.Uint64
@@ -18,6 +21,77 @@ type metrics struct {
 	pushes     atomic.Uint64
 	pushBytes  atomic.Uint64
 	dropped    atomic.Uint64
+
+	registry *prometheus.Registry
+}
+
+func newMetrics(s *Server) *metrics {
+	m := &metrics{registry: prometheus.NewRegistry()}
+	m.reads.desc = prometheus.NewDesc("thaw_fs_read_duration_seconds",
+		"READs of memory, from request to reply.", nil, nil)
+	m.registry.MustRegister(&m.reads)
+	for _, c := range []struct {
+		name, help string
+		value      *atomic.Uint64
+	}{
+		{"read_bytes_total", "Bytes of memory asked for by READs.", &m.readBytes},
+		{"read_errors_total", "READs of memory answered with an error.", &m.readErrors},
+		{"opens_total", "Opens of memory files.", &m.opens},
+		{"pushes_total", "Runs of pages pushed into page caches.", &m.pushes},
+		{"push_bytes_total", "Bytes pushed into page caches.", &m.pushBytes},
+		{"pushes_dropped_total",
+			"Pushes beside or ahead of READs that found the queue full.", &m.dropped},
+	} {
+		m.registry.MustRegister(prometheus.NewCounterFunc(
+			prometheus.CounterOpts{Namespace: "thaw", Subsystem: "fs", Name: c.name, Help: c.help},
+			func() float64 { return float64(c.value.Load()) }))
+	}
+	for _, g := range []struct {
+		name, help string
+		value      func() float64
+	}{
+		{"checkpoints", "Checkpoints in the tree.",
+			func() float64 { return float64(len(s.tree.entries())) }},
+		{"open_memories", "Open memory files.", s.openMemories},
+		{"reads_outstanding", "READs of memory not answered yet.",
+			func() float64 { return float64(s.demand.outstanding.Load()) }},
+	} {
+		m.registry.MustRegister(prometheus.NewGaugeFunc(
+			prometheus.GaugeOpts{Namespace: "thaw", Subsystem: "fs", Name: g.name, Help: g.help},
+			g.value))
+	}
+	return m
+}
+
+// openMemories counts the open memory files of the checkpoints in the tree.
+func (s *Server) openMemories() float64 {
+	open := 0
+	for _, e := range s.tree.entries() {
+		e.mu.Lock()
+		open += e.opens
+		e.mu.Unlock()
+	}
+	return float64(open)
+}
+
+// Metrics are the server's totals since the mount, for whoever serves them over HTTP; .thaw/metrics
+// shows the same.
+func (s *Server) Metrics() prometheus.Gatherer { return s.metrics.registry }
+
+// text is the content of .thaw/metrics, in Prometheus' text format.
+func (m *metrics) text() ([]byte, error) {
+	families, err := m.registry.Gather()
+	if err != nil {
+		return nil, fmt.Errorf("gather metrics: %w", err)
+	}
+	var b bytes.Buffer
+	enc := expfmt.NewEncoder(&b, expfmt.NewFormat(expfmt.TypeTextPlain))
+	for _, f := range families {
+		if err := enc.Encode(f); err != nil {
+			return nil, fmt.Errorf("metrics as text: %w", err)
+		}
+	}
+	return b.Bytes(), nil
 }
 
 // latencyBounds are the upper bounds of the buckets of latencies.
@@ -27,10 +101,11 @@ var latencyBounds = [...]time.Duration{
 	5 * time.Millisecond, 20 * time.Millisecond, 100 * time.Millisecond, time.Second,
 }
 
-// latencies is a histogram.
+// latencies is a histogram that many goroutines observe without a lock; it collects itself.
 type latencies struct {
-	buckets [len(latencyBounds) + 1]atomic.Uint64
-	sum     atomic.Int64 // nanoseconds
+	desc    *prometheus.Desc
+	buckets [len(latencyBounds) + 1]atomic.Uint64 // not cumulative; the last has no bound
+	sum     atomic.Int64                          // nanoseconds
 }
 
 func (l *latencies) observe(d time.Duration) {
@@ -42,51 +117,20 @@ func (l *latencies) observe(d time.Duration) {
 	l.sum.Add(int64(d))
 }
 
-// text is the content of .thaw/metrics.
-func (m *metrics) text() []byte {
-	var b bytes.Buffer
-	counter := func(name, help string, value uint64) {
-		fmt.Fprintf(&b, "# HELP %s %s\n# TYPE %s counter\n%s %d\n", name, help, name, name, value)
-	}
-	gauge := func(name, help string, value int64) {
-		fmt.Fprintf(&b, "# HELP %s %s\n# TYPE %s gauge\n%s %d\n", name, help, name, name, value)
-	}
-	m.histogram(&b)
-	counter("thaw_fs_read_bytes_total", "Bytes of memory asked for by READs.", m.readBytes.Load())
-	counter("thaw_fs_read_errors_total", "READs of memory that failed.",
-		m.readErrors.Load())
-	counter("thaw_fs_opens_total", "Opens of memory files.", m.opens.Load())
-	counter("thaw_fs_pushes_total", "Runs of pages pushed into page caches.", m.pushes.Load())
-	counter("thaw_fs_push_bytes_total", "Bytes pushed into page caches.", m.pushBytes.Load())
-	counter("thaw_fs_pushes_dropped_total", "Pushes that found the pushers' queue full.",
-		m.dropped.Load())
-	open := 0
-	entries := m.srv.tree.entries()
-	for _, e := range entries {
-		e.mu.Lock()
-		open += e.opens
-		e.mu.Unlock()
-	}
-	gauge("thaw_fs_checkpoints", "Checkpoints in the tree.", int64(len(entries)))
-	gauge("thaw_fs_open_memories", "Open memory files.", int64(open))
-	gauge("thaw_fs_reads_outstanding", "READs of memory not answered yet.",
-		m.srv.demand.outstanding.Load())
-	return b.Bytes()
-}
+// Describe implements prometheus.Collector.
+func (l *latencies) Describe(ch chan<- *prometheus.Desc) { ch <- l.desc }
 
-func (m *metrics) histogram(b *bytes.Buffer) {
-	const name = "thaw_fs_read_duration_seconds"
-	fmt.Fprintf(b, "# HELP %s READs of memory, request to reply.\n", name)
-	fmt.Fprintf(b, "# TYPE %s histogram\n", name)
-	var total uint64
-	for i := range m.reads.buckets {
-		total += m.reads.buckets[i].Load()
-		le := "+Inf"
+// Collect implements prometheus.Collector. The count is that of the buckets as they were read: a
+// histogram whose count and last bucket differ is refused by who reads it.
+func (l *latencies) Collect(ch chan<- prometheus.Metric) {
+	cumulative := make(map[float64]uint64, len(latencyBounds))
+	var count uint64
+	for i := range l.buckets {
+		count += l.buckets[i].Load()
 		if i < len(latencyBounds) {
-			le = fmt.Sprint(latencyBounds[i].Seconds())
+			cumulative[latencyBounds[i].Seconds()] = count
 		}
-		fmt.Fprintf(b, "%s_bucket{le=%q} %d\n", name, le, total)
 	}
-	fmt.Fprintf(b, "%s_sum %g\n", name, time.Duration(m.reads.sum.Load()).Seconds())
-	fmt.Fprintf(b, "%s_count %d\n", name, total)
+	sum := time.Duration(l.sum.Load()).Seconds()
+	ch <- prometheus.MustNewConstHistogram(l.desc, count, sum, cumulative)
 }

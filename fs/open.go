@@ -80,7 +80,7 @@ func (r *raw) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 // live makes the text of a file that changes all the time, as it is now.
 func (s *Server) live(n *node) ([]byte, error) {
 	if n.kind == kindMetrics {
-		return s.metrics.text(), nil
+		return s.metrics.text()
 	}
 	text, err := json.MarshalIndent(s.stats(n.e, n.detail), "", "  ")
 	return append(text, '\n'), err

@@ -73,7 +73,7 @@ func newServer(ctx context.Context, store Store, mnt string, o Options) *Server 
 		s.ram = uint64(host.Totalram) * uint64(host.Unit)
 	}
 	s.pushers = &pushers{srv: s, queue: make(chan job, queueLen)}
-	s.metrics = &metrics{srv: s}
+	s.metrics = newMetrics(s)
 	// The mount outlives the call that made it; what ctx carries besides its end is kept.
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	return s
