@@ -3,20 +3,26 @@ package main
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/pprof"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// debugServer serves profiles of a server over TCP, on request.
+// debugServer serves metrics and profiles of a server over TCP, on request.
 type debugServer struct {
 	http *http.Server
 	done chan struct{}
 }
 
-// startDebug listens on addr; nil where it is empty.
-func startDebug(a *app, addr string) (*debugServer, error) {
+// startDebug listens on addr; nil where it is empty. metrics are those of the mount; to them come
+// the process's own.
+func startDebug(a *app, addr string, metrics prometheus.Gatherer) (*debugServer, error) {
 	if addr == "" {
 		return nil, nil
 	}
@@ -25,6 +31,11 @@ func startDebug(a *app, addr string) (*debugServer, error) {
 		return nil, fmt.Errorf("--debug-listen: %w", err)
 	}
 	mux := http.NewServeMux()
+	process := prometheus.NewRegistry()
+	process.MustRegister(collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	mux.Handle("/metrics", promhttp.HandlerFor(prometheus.Gatherers{metrics, process},
+		promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelError)}))
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
@@ -40,7 +51,7 @@ func startDebug(a *app, addr string) (*debugServer, error) {
 			a.log.Error("debug server", "err", err)
 		}
 	}()
-	a.note("thaw: profiles on http://%s/debug/pprof/", l.Addr())
+	a.note("thaw: metrics on http://%[1]s/metrics, profiles on http://%[1]s/debug/pprof/", l.Addr())
 	return d, nil
 }
 

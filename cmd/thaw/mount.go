@@ -75,7 +75,7 @@ As root it uses mount(2), otherwise fusermount3.`,
 	f.StringVar(&o.logFile, "log-file", "",
 		"where a background server writes its messages (default STORE/server.log)")
 	f.StringVar(&o.debugListen, "debug-listen", "",
-		"serve profiles (/debug/pprof) on this address, such as 127.0.0.1:0; metrics are in MNT/.thaw")
+		"serve /metrics and profiles (/debug/pprof) over HTTP on this address, such as 127.0.0.1:9411")
 	return cmd
 }
 

@@ -27,6 +27,7 @@ const scriptTimeout = 2 * time.Minute
 //	image FILE SIZE SEED     make a memory image, a third of it zero pages, sparse
 //	flip PATTERN OFFSET      change a byte of the last file of a pattern; negative: from its end
 //	await RE FILE            read a file again and again until it matches
+//	fetch RE FILE            get the address that RE's parentheses find in FILE; its text is stdout
 //	killserver [-TERM] MNT   end the server of a mount by SIGKILL and wait until it is gone; with
 //	                         -TERM only ask it to end
 //	servergone MNT           wait until the server that killserver -TERM spoke to has ended
@@ -43,6 +44,7 @@ func TestScripts(t *testing.T) {
 			"image":      cmdImage,
 			"flip":       cmdFlip,
 			"await":      cmdAwait,
+			"fetch":      cmdFetch,
 			"killserver": cmdKillServer,
 			"servergone": cmdServerGone,
 		},

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -118,6 +120,27 @@ func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
 		time.Sleep(time.Millisecond)
 	}
 	ts.Fatalf("%s never matched; it has (%v)\n%s", args[1], err, text)
+}
+
+// cmdFetch gets what an HTTP server answers, whose address a file tells.
+func cmdFetch(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg || len(args) != 2, "fetch RE FILE")
+	re, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	found := re.FindStringSubmatch(ts.ReadFile(args[1]))
+	if len(found) != 2 {
+		ts.Fatalf("%s has no %s with one address in parentheses", args[1], args[0])
+	}
+	client := http.Client{Timeout: scriptTimeout / 4,
+		Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Get(found[1])
+	ts.Check(err)
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		ts.Fatalf("%s answers %s", found[1], resp.Status)
+	}
+	_, err = io.Copy(ts.Stdout(), resp.Body)
+	ts.Check(err)
 }
 
 // serversKey is the key of a script's map from mount points to servers that were asked to end.

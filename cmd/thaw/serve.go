@@ -75,7 +75,7 @@ func startServer(ctx context.Context, a *app, store, mnt string, o mountOptions)
 		close(s.gone)
 	}()
 	s.control = control.Serve(s.listener, s.verbs(), classify, a.log)
-	if s.debug, err = startDebug(a, o.debugListen); err != nil {
+	if s.debug, err = startDebug(a, o.debugListen, s.fs.Metrics()); err != nil {
 		return nil, errors.Join(err, s.fs.Unmount(ctx))
 	}
 	return s, nil
