@@ -208,7 +208,7 @@ func (im *importer) run(ctx context.Context) (*catalogEntry, error) {
 	if err := fw.source(im.src); err != nil {
 		return nil, err
 	}
-	if err := im.packer.finish(); err != nil {
+	if err := errors.Join(im.packer.finish(), im.packer.finished()); err != nil {
 		return nil, err
 	}
 	for _, p := range im.packer.written {

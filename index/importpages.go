@@ -41,7 +41,7 @@ func (im *importer) pages(g *group) error {
 		if err := im.chunk(j.chunk, j.hot); err != nil {
 			return err
 		}
-		if len(im.dedup.fresh) > maxFresh {
+		if len(im.dedup.fresh) > im.s.limits.freshPages {
 			if err := im.settle(); err != nil {
 				return err
 			}

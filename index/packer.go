@@ -26,11 +26,16 @@ type packer struct {
 	number uint64    // of the pack that add fills
 	slots  uint32    // that it has given out of it
 
-	done    chan struct{} // closed when the last block was appended
-	err     error         // why not all were; valid once done is closed
-	w       *pack.Writer  // of the goroutine that appends; the importer's once done is closed
-	hashes  []pack.Hash   // of the pages in w
-	written []newPack     // finished packs; as w
+	done   chan struct{} // closed when the last block was appended
+	err    error         // why not all were; valid once done is closed
+	w      *pack.Writer  // of the goroutine that appends; the importer's once done is closed
+	hashes []pack.Hash   // of the pages in w
+
+	// Of the pack that is being finished, nil before the first. The other two are valid once it is
+	// closed.
+	finishing chan struct{}
+	finishErr error
+	written   []newPack // finished packs
 }
 
 // newPack is a pack that an import finished.
@@ -76,7 +81,7 @@ func newPacker(s *Store, g *group, p Profile) (*packer, error) {
 
 // add stores page i of a chunk and gives its ref.
 func (k *packer) add(c *chunk, i int) (ref uint64, err error) {
-	if k.number == 0 || k.slots == maxPackPages {
+	if k.number == 0 || k.slots == k.s.limits.packPages {
 		if err := k.flush(); err != nil {
 			return 0, err
 		}
@@ -164,7 +169,7 @@ func (k *packer) append() error {
 			return err
 		}
 		if b.drained != nil {
-			if err := k.finish(); err != nil {
+			if err := errors.Join(k.finish(), k.finished()); err != nil {
 				return err
 			}
 			close(b.drained)
@@ -193,26 +198,55 @@ func (k *packer) append() error {
 	}
 }
 
-// finish commits the present pack and tells the index of its pages.
+// finish commits the present pack, in the background: the next one is filled meanwhile. Only one pack
+// at a time is being finished.
 func (k *packer) finish() error {
-	if k.w == nil {
-		return nil
-	}
-	number := k.w.Number()
-	size, err := k.w.Finish()
-	if err != nil {
+	if err := k.finished(); err != nil || k.w == nil {
 		return err
 	}
-	k.w = nil
-	k.written = append(k.written, newPack{number, size})
-	rows := make([]row, len(k.hashes))
-	for slot, h := range k.hashes {
+	w, hashes := k.w, k.hashes
+	k.w, k.hashes = nil, nil
+	done := make(chan struct{})
+	k.finishing = done
+	k.g.run(func() error {
+		defer close(done)
+		k.finishErr = k.commit(w, hashes)
+		return k.finishErr
+	})
+	return nil
+}
+
+// finished waits until the pack that is being finished, if any, is.
+func (k *packer) finished() error {
+	if k.finishing == nil {
+		return nil
+	}
+	<-k.finishing
+	return k.finishErr
+}
+
+// commit commits a pack and tells the index of its pages, both at once: most of the first is waiting
+// for the disk. Should only the second happen, then the index has rows that lead to nothing.
+func (k *packer) commit(w *pack.Writer, hashes []pack.Hash) error {
+	number := w.Number()
+	indexed := make(chan error, 1)
+	go func() { indexed <- k.s.keys.update(pageRows(number, hashes)) }()
+	size, err := w.Finish()
+	if err == nil {
+		k.written = append(k.written, newPack{number, size})
+	}
+	return errors.Join(err, <-indexed)
+}
+
+// pageRows gives the rows of a new pack's pages.
+func pageRows(number uint64, hashes []pack.Hash) []row {
+	rows := make([]row, len(hashes))
+	for slot, h := range hashes {
 		key := pageKey(h)
 		rows[slot] = row{key[:], refValue(uint64(pack.MakeRef(number, uint32(slot))))}
 	}
-	k.hashes = k.hashes[:0]
 	sortRows(rows)
-	return k.s.keys.update(rows)
+	return rows
 }
 
 // record appends a record to the last pack, or to a new one if nothing was stored. It is called
@@ -238,7 +272,7 @@ func (k *packer) record(kind uint32, data []byte) (ref uint64, err error) {
 	return uint64(pack.MakeRef(number, uint32(n))), err
 }
 
-// abort gives up what is not finished. All goroutines have ended.
+// abort gives up what is not being finished. All goroutines have ended.
 func (k *packer) abort() {
 	if k.w != nil {
 		_ = k.w.Abort()

@@ -71,10 +71,18 @@ type Store struct {
 	keysErr error  // why keys is nil
 	next    uint64 // number of the next pack; guarded by writer
 
+	limits limits
+
 	reading   sync.RWMutex // held while a root is read; for writing by Close
 	closed    atomic.Bool
 	closeOnce sync.Once
 	closeErr  error
+}
+
+// limits are what an import keeps to; tests make them small.
+type limits struct {
+	packPages  uint32 // of a pack
+	freshPages int    // that an import remembers itself
 }
 
 // Open opens the store in dir, which one process at a time can do (ErrLocked otherwise). What an
@@ -90,6 +98,7 @@ func Open(ctx context.Context, dir string, o OpenOptions) (_ *Store, err error) 
 		}
 	}
 	s := &Store{dir: dir, log: log, blobs: o.Blobs, writer: make(chan struct{}, 1)}
+	s.limits = limits{packPages: maxPackPages, freshPages: maxFresh}
 	s.cat.m = map[string]*catalogEntry{}
 	if s.file, err = readStoreFile(dir); err != nil {
 		return nil, err
