@@ -15,6 +15,7 @@ import (
 	"github.com/thawfs/thaw/tests/internal/client"
 	"github.com/thawfs/thaw/tests/internal/image"
 	"github.com/thawfs/thaw/tests/internal/proc"
+	"github.com/thawfs/thaw/tests/internal/race"
 )
 
 // smallDisk mounts a tmpfs of so many bytes.
@@ -38,6 +39,7 @@ func smallDisk(t *testing.T, bytes int64) string {
 // TestFullDisk: an import that does not fit fails as such, at once and through a mount's server,
 // and leaves the store as it was; with space again, it succeeds.
 func TestFullDisk(t *testing.T) {
+	race.SkipSlow(t)
 	disk := smallDisk(t, 96<<20)
 	store := filepath.Join(disk, "store")
 	first, big := image.Spec{Pages: 4096, Seed: 1}, image.Spec{Pages: 64 << 10, Seed: 2, Full: true}
@@ -112,6 +114,7 @@ func exportEquals(t *testing.T, store, name, source string) {
 // there before and nothing half done, and is sound; in the end it takes the image as if nothing
 // had happened, and gc leaves no more than a store that was never disturbed has.
 func TestKilledImports(t *testing.T) {
+	race.SkipSlow(t)
 	base := image.Spec{Pages: 2048, Seed: 51}
 	spec := image.Spec{Pages: 32 << 10, Seed: 52}
 	store, _ := storeWith(t, base)
@@ -209,6 +212,7 @@ func TestIndexIsRebuilt(t *testing.T) {
 
 // TestRemoveAndGC: what was removed gives its space back, and what shared pages with it stays.
 func TestRemoveAndGC(t *testing.T) {
+	race.SkipSlow(t)
 	store, source := storeWith(t, small)
 	before := packBytes(t, store)
 	other := image.Spec{Pages: 16 << 10, Seed: 61}

@@ -7,12 +7,14 @@ import (
 	"time"
 
 	"github.com/thawfs/thaw/tests/internal/cli"
+	"github.com/thawfs/thaw/tests/internal/race"
 )
 
 // TestFio lets fio write a file of blocks that carry their own checksums, imports it as an image
 // and lets fio read and verify it on the mount: by mapping and by read(2), in order, at random and
 // by several jobs at once.
 func TestFio(t *testing.T) {
+	race.SkipSlow(t)
 	cli.NeedFUSE(t)
 	if _, err := exec.LookPath("fio"); err != nil {
 		t.Skip("needs fio (apt-get install fio)")

@@ -10,6 +10,7 @@ import (
 
 	"github.com/thawfs/thaw/tests/internal/cli"
 	"github.com/thawfs/thaw/tests/internal/proc"
+	"github.com/thawfs/thaw/tests/internal/race"
 )
 
 // memoryLost and guestFailed are of `thaw help exit-codes`.
@@ -159,6 +160,7 @@ func saveMachine(t *testing.T, args ...string) (dir string, done uint64) {
 // import, restore lazily, record, restore by working set and eagerly, export; and from the plain
 // directory.
 func TestKVMGuest(t *testing.T) {
+	race.SkipSlow(t)
 	cli.NeedFUSE(t)
 	dir, done := saveMachine(t, "heap", "--memory", "256MiB", "--arg", "set=24MiB")
 	store := filepath.Join(t.TempDir(), "store")
@@ -212,6 +214,7 @@ func TestKVMGuest(t *testing.T) {
 // TestServerKilledUnderKVM: a machine whose server dies ends with the status memory-lost, at its
 // first touch of a page that is not there.
 func TestServerKilledUnderKVM(t *testing.T) {
+	race.SkipSlow(t)
 	cli.NeedFUSE(t)
 	dir, _ := saveMachine(t, "random:100", "--memory", "128MiB")
 	store := filepath.Join(t.TempDir(), "store")
@@ -254,6 +257,7 @@ func TestServerKilledUnderKVM(t *testing.T) {
 // TestCorruptPackUnderKVM: a machine that comes upon a damaged page ends with memory-lost and not
 // with a wrong byte.
 func TestCorruptPackUnderKVM(t *testing.T) {
+	race.SkipSlow(t)
 	cli.NeedFUSE(t)
 	dir, _ := saveMachine(t, "random:100", "--memory", "128MiB")
 	store := filepath.Join(t.TempDir(), "store")
@@ -273,6 +277,7 @@ func TestCorruptPackUnderKVM(t *testing.T) {
 
 // TestWrongByteIsNoticed: the instrument itself. A guest whose memory was changed must say so.
 func TestWrongByteIsNoticed(t *testing.T) {
+	race.SkipSlow(t)
 	dir, _ := saveMachine(t, "random:100", "--memory", "64MiB")
 	memory := filepath.Join(dir, "memory")
 	st, err := os.Stat(memory)
@@ -291,6 +296,7 @@ func TestWrongByteIsNoticed(t *testing.T) {
 
 // TestDemo: the one command of the README, in little time, and its figures make sense.
 func TestDemo(t *testing.T) {
+	race.SkipSlow(t)
 	cli.NeedFUSE(t)
 	needKVM(t)
 	type method struct {

@@ -13,6 +13,7 @@ import (
 	"github.com/thawfs/thaw/tests/internal/cli"
 	"github.com/thawfs/thaw/tests/internal/client"
 	"github.com/thawfs/thaw/tests/internal/image"
+	"github.com/thawfs/thaw/tests/internal/race"
 	"github.com/thawfs/thaw/tests/qemu"
 )
 
@@ -74,6 +75,7 @@ var bootOnce = sync.OnceValues(func() (*savedLinux, error) {
 // linux boots and saves the guest at its first call.
 func linux(t *testing.T) *savedLinux {
 	t.Helper()
+	race.SkipSlow(t)
 	if _, err := qemu.Find(); err != nil {
 		t.Skip(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/thawfs/thaw/tests/internal/cli"
 	"github.com/thawfs/thaw/tests/internal/client"
 	"github.com/thawfs/thaw/tests/internal/image"
+	"github.com/thawfs/thaw/tests/internal/race"
 )
 
 // TestEverythingAtOnce lets clients open, touch and read images in all ways, each page compared
@@ -21,7 +22,7 @@ func TestEverythingAtOnce(t *testing.T) {
 	otherFile := writeImage(t, other)
 	m := cli.Mount(t, store)
 	rounds := 12
-	if testing.Short() || cli.RaceBuild() {
+	if race.Enabled {
 		rounds = 4
 	}
 	stop := make(chan struct{})

@@ -63,7 +63,7 @@ func (b *bench) measureImport() {
 	}
 	b.add("import, image bytes", "MB/s", all, []float64{1000}, 0, "target 1000; the whole command")
 	b.add("import, bytes that are not zero", "MB/s", nonZero, []float64{500}, 0, "target 500")
-	b.add("import, image bytes a CPU second", "MB/s", perCPU, []float64{500}, 0, 
+	b.add("import, image bytes a CPU second", "MB/s", perCPU, []float64{500}, 0,
 		"half of the target on 2 cores; free of other load")
 }
 

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/thawfs/thaw/tests/internal/race"
 )
 
 var keep = flag.String("qemu.keep", "",
@@ -25,6 +27,7 @@ func needTools(t *testing.T) {
 // TestSaveRestore boots a guest, saves it twice, restores it from the first checkpoint, and sees
 // it go on where it was, with its data right and its clock ticking.
 func TestSaveRestore(t *testing.T) {
+	race.SkipSlow(t)
 	needTools(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()

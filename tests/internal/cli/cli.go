@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/thawfs/thaw/tests/internal/proc"
+	"github.com/thawfs/thaw/tests/internal/race"
 )
 
 // binary is the built command. Main sets it before any test runs; it does not change afterwards.
@@ -35,7 +36,7 @@ func Main(m *testing.M) int {
 	}
 	binary = filepath.Join(dir, "thaw")
 	args := []string{"build", "-o", binary}
-	if raceBuild {
+	if race.Enabled {
 		args = append(args, "-race")
 	}
 	cmd := exec.Command("go", append(args, "github.com/thawfs/thaw/cmd/thaw")...)
@@ -49,9 +50,6 @@ func Main(m *testing.M) int {
 
 // Binary is the path of the built command.
 func Binary() string { return binary }
-
-// RaceBuild says whether the command is built with the race detector: slower by several times.
-func RaceBuild() bool { return raceBuild }
 
 // Result of one run of the command.
 type Result struct {
