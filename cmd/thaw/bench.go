@@ -43,11 +43,11 @@ With --verify each block is compared with the same block of another file, for ex
 image that was imported; verifying is not part of the latencies, but lowers the throughput.
 
 With mmap, "major" page faults are those whose page was not in the page cache: what the
-server of the mount had to answer. If the server dies the reads fail with status 23; they
-never hang and never crash this program.
+server of the mount had to answer. If the server dies the reads fail; they never hang and
+never crash this program.
 
 A checkpoint's memory is prefetched when it is opened. For reads that are all lazy, mount
-with --restore=lazy, or make it cold with "thaw ws record --reset MNT/NAME".`,
+with --restore=lazy, or make it cold with "thaw ws record --reset MNT/NAME".` + exitStatus(exitcode.Partial, exitcode.Corrupt, exitcode.NotFound, exitcode.ServerGone),
 		Example: `  thaw bench /mnt/thaw/web-1/memory --rw=randread --verify web-1.mem
   thaw bench /mnt/thaw/web-1/memory --rw=zipf --ioengine=psync --bs=64k --numjobs=4
   thaw bench /mnt/thaw/web-1/memory --rw=randread --runtime=10s --time-based --json`,

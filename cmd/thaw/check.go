@@ -22,7 +22,9 @@ read, decoded and compared with its hash.
 With --rebuild-index the index (STORE/index) is thrown away first and made again from
 the packs and checkpoints, which hold everything.
 
-Ends with status 12 where damage was found; what is undamaged stays readable.`,
+What is undamaged stays readable where damage is found.` + exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.Corrupt, exitcode.Version),
+		Example: `  thaw check /srv/store --read-data
+  thaw check /srv/store --rebuild-index`,
 		GroupID: groupStore,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -47,7 +47,8 @@ responsive (TTR), how it went on with its work, and where the figure is.
 Every page that the machine reads is compared with what it must be. Everything that
 the demo makes is removed again, but for the figure; with --keep DIR it stays.
 
-It needs /dev/kvm and /dev/fuse, and 2 GiB of disk in $TMPDIR.`,
+It needs /dev/kvm and /dev/fuse, and 2 GiB of disk in $TMPDIR. With --json: the table, the
+stalls and the work done as data.` + exitStatus(exitcode.NoSpace, exitcode.Unsupported, exitcode.GuestFailed, exitcode.Interrupted),
 		Example: `  thaw demo
   thaw demo --json --keep /var/tmp/demo`,
 		GroupID: groupStart,
@@ -92,6 +93,9 @@ func runDemo(ctx context.Context, a *app, o demoOptions) (err error) {
 	if o.window < time.Second || o.warm < 0 {
 		return exitcode.Errorf(exitcode.Usage,
 			"--window must be at least 1s, --warm must not be negative")
+	}
+	if err := checkMemory(int64(o.memory)); err != nil {
+		return err
 	}
 	if err := errors.Join(usableKVM(), usableHost()); err != nil {
 		return err

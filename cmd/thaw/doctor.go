@@ -19,9 +19,11 @@ and its kind, userfaultfd, PAGEMAP_SCAN, cachestat and more. Everything is tried
 guessed from the version of the kernel: an empty file system is mounted for a moment, a
 guest of three instructions is run. Nothing that is changed stays.
 
-Under what is missing or limited stands what thaw does without it. The status is 22 if
-something is missing without which no store can be mounted, else 0.`,
-		GroupID: groupTools,
+Under what is missing or limited stands what thaw does without it. It is an error if
+something is missing without which no store can be mounted.` + exitStatus(exitcode.Unsupported),
+		Example: `  thaw doctor
+  thaw doctor --json | jq '.checks[] | select(.status != "ok")'`,
+		GroupID: groupStart,
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runDoctor(cmd.Context(), a) },
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/index"
 )
 
@@ -16,7 +17,10 @@ func newGCCommand(a *app) *cobra.Command {
 		Short: "Give back the space of what was removed",
 		Long: `Give back the space of checkpoints that were removed and of imports that were killed:
 packs that nothing refers to are deleted, packs that are mostly dead are written again
-without what is dead. It may be interrupted at any point.`,
+without what is dead. It may be interrupted at any point. The store may be mounted and
+in use meanwhile; packs of images that are open are left for the next time.` + exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.NoSpace),
+		Example: `  thaw gc /srv/store --dry-run
+  thaw gc /srv/store`,
 		GroupID: groupStore,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -35,7 +36,8 @@ func TestGenerate(t *testing.T) {
 	}
 }
 
-// Every command is a manual: a word of what it does, in a group where it shows up.
+// Every command is a manual: a word of what it does, in a group where it shows up, what it means
+// when it fails, and an example that is not out of date.
 func TestEveryCommandIsExplained(t *testing.T) {
 	root := newRootCommand(&app{})
 	var walk func(c *cobra.Command)
@@ -43,15 +45,56 @@ func TestEveryCommandIsExplained(t *testing.T) {
 		if c.Hidden {
 			return
 		}
+		path := c.CommandPath()
 		if c.Short == "" || strings.HasSuffix(c.Short, ".") {
-			t.Errorf("%s: short help %q", c.CommandPath(), c.Short)
+			t.Errorf("%s: short help %q", path, c.Short)
 		}
-		if c.Runnable() && c.Parent() == root && c.GroupID == "" {
-			t.Errorf("%s is in no group", c.CommandPath())
+		if c.Parent() == root && c.Runnable() && c.GroupID == "" {
+			t.Errorf("%s is in no group", path)
 		}
+		if c.Long == "" || c.Long == c.Short {
+			t.Errorf("%s has no manual", path)
+		}
+		for line := range strings.Lines(c.Long) {
+			if n := len(strings.TrimSuffix(line, "\n")); n > 96 {
+				t.Errorf("%s: a line of %d columns: %s", path, n, line)
+			}
+		}
+		if c.Runnable() && !c.HasSubCommands() {
+			if c.Example == "" {
+				t.Errorf("%s has no example", path)
+			}
+			if c.Name() != "version" && !strings.Contains(c.Long, "Exit status") {
+				t.Errorf("%s does not say what its exit status means", path)
+			}
+		}
+		checkExample(t, c)
 		for _, sub := range c.Commands() {
 			walk(sub)
 		}
 	}
 	walk(root)
+}
+
+// checkExample parses the lines of an example that call thaw.
+func checkExample(t *testing.T, c *cobra.Command) {
+	t.Helper()
+	for line := range strings.Lines(c.Example) {
+		for _, part := range regexp.MustCompile(`[|;>&]+`).Split(line, -1) {
+			words := strings.Fields(part)
+			if len(words) == 0 || words[0] != "thaw" {
+				continue
+			}
+			cmd, args, err := newRootCommand(&app{}).Find(words[1:])
+			if err == nil {
+				err = cmd.ParseFlags(args)
+			}
+			if err == nil {
+				err = cmd.ValidateArgs(cmd.Flags().Args())
+			}
+			if err != nil {
+				t.Errorf("%s: example %q: %v", c.CommandPath(), strings.TrimSpace(part), err)
+			}
+		}
+	}
 }

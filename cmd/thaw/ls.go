@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/index"
 )
 
@@ -18,7 +19,9 @@ func newLsCommand(a *app) *cobra.Command {
 store grew by when each came, the second copy that its working set has in a segment,
 and the working set's pages.
 
-With --json: an array of what "info.json" on the mount holds.`,
+With --json: an array of what "info.json" on the mount holds.` + exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.Version),
+		Example: `  thaw ls /srv/store
+  thaw ls /srv/store --json | jq -r '.[].name'`,
 		GroupID: groupStore,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

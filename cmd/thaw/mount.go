@@ -53,7 +53,7 @@ SIGTERM or SIGINT unmounts and ends it. While something still uses the mount it 
 a little, then detaches the mount and serves what is open until it is closed; a second
 signal ends it at once, and what runs from the mount gets I/O errors.
 
-As root it uses mount(2), otherwise fusermount3.`,
+As root it uses mount(2), otherwise fusermount3.` + exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.Version, exitcode.Mount, exitcode.MountPoint, exitcode.Unsupported),
 		Example: `  thaw mount /srv/store /mnt/thaw
   thaw mount /srv/store /mnt/thaw --daemon --restore=lazy`,
 		GroupID: groupMount,

@@ -3,6 +3,9 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -22,6 +25,7 @@ const (
 // commands lists every verb: the only place that a new one is added to.
 func commands(a *app) []*cobra.Command {
 	return []*cobra.Command{
+		newDoctorCommand(a),
 		newDemoCommand(a),
 		newImportCommand(a),
 		newExportCommand(a),
@@ -35,7 +39,6 @@ func commands(a *app) []*cobra.Command {
 		newStatsCommand(a),
 		newWSCommand(a),
 		newBenchCommand(a),
-		newDoctorCommand(a),
 		newVMCommand(a),
 		newVersionCommand(a),
 		newGenerateCommand(a),
@@ -54,8 +57,14 @@ rest comes page by page when it is touched. Any VMM that can map a file as guest
 memory restores from it.
 
 Data goes to stdout, progress and messages to stderr. Commands on a store whose
-checkpoints are mounted go through the server of the mount by themselves.
-"thaw help exit-codes" explains the exit status.`,
+checkpoints are mounted go through the server of the mount by themselves. Sizes take
+KiB, MiB, GiB (also K, M, G; KB, MB, GB count in 1000s), times ms, s, m, h.
+
+"thaw COMMAND --help" is the manual of a command, "thaw help exit-codes" explains the
+exit status. Begin with "thaw doctor", which says what this host can do, and "thaw demo".`,
+		Example: `  thaw import /srv/store /var/lib/vm/web-1
+  thaw mount /srv/store /mnt/thaw --daemon
+  thaw vm restore /mnt/thaw/web-1`,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
@@ -98,15 +107,38 @@ func parent(cmd *cobra.Command, verbs ...*cobra.Command) *cobra.Command {
 func (a *app) run(ctx context.Context, args []string) exitcode.Code {
 	root := newRootCommand(a)
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitcode.OK
 	}
 	if !a.started && !errors.Is(err, context.Canceled) {
 		// Nothing ran yet: cobra did not like the command line.
-		err = exitcode.WithHint(exitcode.Usage, err, "see thaw --help, or thaw COMMAND --help")
+		err = exitcode.WithHint(exitcode.Usage, err, usageHint(cmd))
 	}
 	return a.fail(ctx, err)
+}
+
+// usageHint says how the command is called that a command line was for.
+func usageHint(cmd *cobra.Command) string {
+	if cmd.HasSubCommands() {
+		return fmt.Sprintf(`see "%s --help" for what there is`, cmd.CommandPath())
+	}
+	return fmt.Sprintf(`usage: %s; see "%s --help"`, cmd.UseLine(), cmd.CommandPath())
+}
+
+// exitStatus is the end of a command's manual: the statuses that a script would tell apart.
+func exitStatus(codes ...exitcode.Code) string {
+	text := "\n\nExit status, besides 0, 1 and 4 (usage); all are in \"thaw help exit-codes\":\n\n"
+	for _, e := range exitcode.Table() {
+		if slices.Contains(codes, e.Code) {
+			text += statusLine(e)
+		}
+	}
+	return strings.TrimSuffix(text, "\n")
+}
+
+func statusLine(e exitcode.Entry) string {
+	return "  " + pad(itoa(int(e.Code)), 5) + pad(e.Name, 18) + e.Meaning + "\n"
 }
 
 // newExitCodesTopic is a help topic: a command without Run shows up under "Additional help topics".
@@ -114,7 +146,7 @@ func newExitCodesTopic(a *app) *cobra.Command {
 	long := "What the exit status of thaw means (the names are what errors are called with " +
 		"--json):\n\n"
 	for _, e := range exitcode.Table() {
-		long += "  " + pad(itoa(int(e.Code)), 5) + pad(e.Name, 18) + e.Meaning + "\n"
+		long += statusLine(e)
 	}
 	return &cobra.Command{Use: "exit-codes", Short: "What the exit status means", Long: long}
 }

@@ -39,7 +39,7 @@ func (f *sizeFlag) String() string {
 	if *f == 0 {
 		return "0"
 	}
-	return strings.ReplaceAll(size(int64(*f)), " ", "")
+	return strings.ReplaceAll(strings.Replace(size(int64(*f)), ".0 ", "", 1), " ", "")
 }
 func (f *sizeFlag) Type() string { return "size" }
 func (f *sizeFlag) Set(s string) error {

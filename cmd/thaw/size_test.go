@@ -19,11 +19,14 @@ func TestParseSize(t *testing.T) {
 			t.Errorf("%q: %d, want an error", text, got)
 		}
 	}
-	f := sizeFlag(1 << 30)
-	if f.String() != "1.0GiB" {
-		t.Errorf("flag prints %q", f.String())
-	}
-	if err := f.Set(f.String()); err != nil || f != 1<<30 {
-		t.Errorf("flag reads what it prints as %d, %v", f, err)
+	for n, want := range map[sizeFlag]string{0: "0", 4096: "4KiB", 3 << 29: "1.5GiB",
+		1 << 30: "1GiB", 100 << 20: "100MiB"} {
+		if n.String() != want {
+			t.Errorf("flag prints %q, want %q", n.String(), want)
+		}
+		var f sizeFlag
+		if err := f.Set(n.String()); err != nil || f != n {
+			t.Errorf("flag reads %s as %d, %v", n.String(), f, err)
+		}
 	}
 }

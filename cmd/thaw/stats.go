@@ -30,7 +30,10 @@ that were read on demand; pages pushed ahead of demand; seconds in which a reade
 waited; errors.
 
 With NAME (or MNT/NAME) one checkpoint. --watch prints again and again. With --json:
-what "stats.json" holds, by name; with --watch one object a line.`,
+what "stats.json" holds, by name; with --watch one object a line. Totals of the server
+for Prometheus are in MNT/.thaw/metrics.` + exitStatus(exitcode.NotFound, exitcode.ServerGone),
+		Example: `  thaw stats /mnt/thaw
+  thaw stats /mnt/thaw web-1 --watch`,
 		GroupID: groupMount,
 		Args:    cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -26,10 +26,11 @@ func newUmountCommand(a *app) *cobra.Command {
 		Short:   "End a mount",
 		Long: `Unmount a store and wait until its server has ended.
 
-A mount in use is left alone (status 21). With --abort the connection to the kernel is
-cut first: what still uses the mount gets I/O errors at once, nothing waits any more,
-also where the server is dead or hangs. Machines that run from the mount lose the
-memory that they have not touched yet.`,
+A mount in use is left alone. With --abort the connection to the kernel is cut first:
+what still uses the mount gets I/O errors at once, nothing waits any more, also where
+the server is dead or hangs. Machines that run from the mount lose the memory that they
+have not touched yet.` + exitStatus(exitcode.NotFound, exitcode.Busy),
+		Example: `  thaw umount /mnt/thaw`,
 		GroupID: groupMount,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -17,8 +17,11 @@ type versionInfo struct {
 
 func newVersionCommand(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:     "version",
-		Short:   "Print which thaw this is",
+		Use:   "version",
+		Short: "Print which thaw this is",
+		Long: `Print the version of thaw, of the Go that built it, and the platform; with --json also
+the revision of the source.`,
+		Example: `  thaw version`,
 		GroupID: groupTools,
 		Args:    cobra.NoArgs,
 		RunE:    func(*cobra.Command, []string) error { return runVersion(a) },

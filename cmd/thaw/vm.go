@@ -13,7 +13,7 @@ import (
 )
 
 func newVMCommand(a *app) *cobra.Command {
-	cmd := &cobra.Command{
+	return parent(&cobra.Command{
 		Use:   "vm",
 		Short: "Run, save and restore virtual machines with thaw's own VMM",
 		Long: `Run virtual machines on KVM, save them, and restore them from a checkpoint directory,
@@ -26,8 +26,7 @@ for the life of the machine; with --api SOCK the other commands drive it from ou
 
 The socket speaks HTTP with JSON: GET /status, POST /pause, /resume, /checkpoint, /stop.`,
 		GroupID: groupVM,
-	}
-	cmd.AddCommand(
+	},
 		newVMRunCommand(a),
 		newVMRestoreCommand(a),
 		newVMCheckpointCommand(a),
@@ -36,7 +35,6 @@ The socket speaks HTTP with JSON: GET /status, POST /pause, /resume, /checkpoint
 		newVMActionCommand(a, "resume", "Let a paused machine go on", (*api.Client).Resume),
 		newVMActionCommand(a, "stop", "End a machine, without saving it", (*api.Client).Stop),
 	)
-	return cmd
 }
 
 // newVMActionCommand makes one of the commands that take a socket and answer with the status.
@@ -45,8 +43,12 @@ func newVMActionCommand(a *app, verb, short string,
 	return &cobra.Command{
 		Use:   verb + " SOCK",
 		Short: short,
-		Long:  short + ".\n\nSOCK is what --api of its \"thaw vm run\" or \"thaw vm restore\" named.",
-		Args:  cobra.ExactArgs(1),
+		Long: short + `, and print what it is doing then.
+
+SOCK is what --api of its "thaw vm run" or "thaw vm restore" named.` +
+			exitStatus(exitcode.NotFound, exitcode.Busy),
+		Example: "  thaw vm " + verb + " /tmp/vm.sock",
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := act(api.NewClient(args[0]), cmd.Context())
 			if err != nil {

@@ -2,9 +2,11 @@ package main
 
 import (
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/vmm/api"
 )
 
@@ -15,9 +17,15 @@ func newVMCheckpointCommand(a *app) *cobra.Command {
 		Short: "Save a machine into a checkpoint directory",
 		Long: `Save the machine behind SOCK into the new directory DIR: "memory", "state" and
 "info.json". DIR appears complete or not at all. The machine stands still meanwhile and
-goes on afterwards, also when saving fails; with --stop it ends once it is saved.`,
+goes on afterwards, also when saving fails; with --stop it ends once it is saved.` + exitStatus(exitcode.NotFound, exitcode.Exists, exitcode.Busy),
+		Example: `  thaw vm checkpoint /tmp/vm.sock /tmp/saved
+  thaw import /srv/store /tmp/saved --name web-1`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if _, err := os.Lstat(args[1]); err == nil {
+				return exitcode.WithHint(exitcode.Exists,
+					fmt.Errorf("vm checkpoint: %s exists already", args[1]), "give a directory that does not")
+			}
 			rep, err := api.NewClient(args[0]).Checkpoint(cmd.Context(),
 				api.CheckpointRequest{Dir: args[1], Stop: stop})
 			if err != nil {

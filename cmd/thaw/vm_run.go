@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/index"
 	"github.com/thawfs/thaw/vmm"
 	"github.com/thawfs/thaw/vmm/guest"
 )
@@ -64,7 +65,10 @@ func newVMRunCommand(a *app) *cobra.Command {
 Each fills memory first and checks every byte that it reads; a wrong one ends the run with
 an error that names the page. Options of the programs (--arg NAME=VALUE):
 
-` + indent(guest.Options),
+` + indent(guest.Options) + exitStatus(exitcode.Unsupported, exitcode.GuestFailed,
+			exitcode.Interrupted),
+		Example: `  thaw vm run heap --memory 1GiB --arg set=64MiB --api /tmp/vm.sock
+  thaw vm run random:50 --memory 512MiB --for 10s --json`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, names []string) error {
 			if len(names) > 0 {
@@ -100,6 +104,9 @@ func runVMRun(ctx context.Context, a *app, o vmOptions, program string, args []s
 	if _, err := guest.Load(spec); err != nil {
 		return exitcode.With(exitcode.Usage, fmt.Errorf("vm run: %w", err))
 	}
+	if err := checkMemory(memory); err != nil {
+		return fmt.Errorf("vm run: %w", err)
+	}
 	cfg, err := o.config(a, fmt.Sprintf("running %s with %s of memory", program, size(memory)))
 	if err != nil {
 		return fmt.Errorf("vm run: %w", err)
@@ -107,6 +114,15 @@ func runVMRun(ctx context.Context, a *app, o vmOptions, program string, args []s
 	cfg.Guest, cfg.MemoryBytes = spec, uint64(memory)
 	rep, err := vmm.Run(ctx, cfg)
 	return a.printReport("vm run", rep, err)
+}
+
+// checkMemory says what is wrong with a machine's --memory.
+func checkMemory(n int64) error {
+	if n >= vmm.MinMemory && n <= vmm.MaxMemory && n%index.PageSize == 0 {
+		return nil
+	}
+	return exitcode.Errorf(exitcode.Usage, "--memory of %s: give whole pages of %s, from %s to %s",
+		size(n), size(index.PageSize), size(vmm.MinMemory), size(vmm.MaxMemory))
 }
 
 // printReport prints what a machine did, also when it ended in an error, and passes that on.

@@ -45,7 +45,7 @@ For any VMM: reset, restore a machine from MNT/NAME/memory (or a clone), let it 
 some seconds, record.
 
 An image that was not cold at the start (pages had been pushed into it) has no such
-record: status 24. --reset drops its pages and begins anew; nothing is recorded yet.`,
+record. --reset drops its pages and begins anew; nothing is recorded yet.` + exitStatus(exitcode.NotFound, exitcode.Busy, exitcode.ServerGone, exitcode.NotCold, exitcode.WorkingSet),
 		Example: `  thaw ws record --reset /mnt/thaw/web-1
   qemu-system-x86_64 ... mem-path=/mnt/thaw/web-1/clones/a/memory ... &
   sleep 10; thaw ws record /mnt/thaw/web-1`,
@@ -93,10 +93,13 @@ func runWSRecord(ctx context.Context, a *app, path string, reset bool) error {
 
 func newWSImportCommand(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:   "import MNT/NAME FILE | import STORE NAME FILE",
+		Use:   "import {MNT/NAME | STORE NAME} FILE",
 		Short: "Set a checkpoint's working set from a file",
-		Long: `Set the working set of a checkpoint from a file in the format that "thaw ws show" and
-MNT/NAME/working-set print. It replaces the one that was there. It must fit the image.`,
+		Long: `Set the working set of a checkpoint from a file in the format that
+"thaw ws show --text" prints and MNT/NAME/working-set has. It replaces the one that was
+there, and must fit the image. On a mount it serves from the next restore on.` + exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.NotFound, exitcode.WorkingSet),
+		Example: `  thaw ws import /mnt/thaw/web-1 web-1.ws
+  thaw ws import /srv/store web-1 web-1.ws`,
 		Args: cobra.RangeArgs(2, 3),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			target := args[:len(args)-1]

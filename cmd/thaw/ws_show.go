@@ -18,7 +18,7 @@ import (
 func newWSShowCommand(a *app) *cobra.Command {
 	var text bool
 	cmd := &cobra.Command{
-		Use:   "show PATH | show STORE NAME",
+		Use:   "show {PATH | STORE NAME}",
 		Short: "Print a working set",
 		Long: `Print the working set of a checkpoint: how large it is, how its pages lie, where it came
 from, when and where in guest memory its pages were touched.
@@ -29,7 +29,7 @@ memory, or of the recording; the higher, the more of it was touched.
 
 --text prints the record itself, as "thaw ws import" takes it: a header, then one run a
 line in first-touch order (gfn, count, microseconds, source, vCPU). --json prints the
-summary with all runs.`,
+summary with all runs.` + exitStatus(exitcode.NotStore, exitcode.NotFound, exitcode.WorkingSet),
 		Example: `  thaw ws show /mnt/thaw/web-1
   thaw ws show --text /srv/store web-1 > web-1.ws`,
 		Args: cobra.RangeArgs(1, 2),
