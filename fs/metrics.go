@@ -11,8 +11,8 @@ import (
 )
 
 // metrics are the server's totals since the mount, whatever was dropped meanwhile. Image names are
-// not among them; stats.json has those. Handlers add to the atomics, which costs a READ nothing; the
-// registry reads them when somebody asks.
+// not among them; stats.json has those. Handlers add to the atomics, which costs a READ nothing;
+// the registry reads them when somebody asks.
 type metrics struct {
 	reads      latencies
 	readBytes  atomic.Uint64

@@ -47,7 +47,9 @@ server of the mount had to answer. If the server dies the reads fail; they never
 never crash this program.
 
 A checkpoint's memory is prefetched when it is opened. For reads that are all lazy, mount
-with --restore=lazy, or make it cold with "thaw ws record --reset MNT/NAME".` + exitStatus(exitcode.Partial, exitcode.Corrupt, exitcode.NotFound, exitcode.ServerGone),
+with --restore=lazy, or make it cold with "thaw ws record --reset MNT/NAME".` +
+			exitStatus(exitcode.Partial, exitcode.Corrupt, exitcode.NotFound,
+				exitcode.ServerGone),
 		Example: `  thaw bench /mnt/thaw/web-1/memory --rw=randread --verify web-1.mem
   thaw bench /mnt/thaw/web-1/memory --rw=zipf --ioengine=psync --bs=64k --numjobs=4
   thaw bench /mnt/thaw/web-1/memory --rw=randread --runtime=10s --time-based --json`,
@@ -161,7 +163,8 @@ func benchError(err error) error {
 		return exitcode.WithHint(exitcode.ServerGone, err,
 			`the server of the mount is dead; free the mount point with "thaw umount MNT"`)
 	case errors.Is(err, os.ErrNotExist):
-		return exitcode.WithHint(exitcode.NotFound, err, "give the memory of a checkpoint: MNT/NAME/memory")
+		return exitcode.WithHint(exitcode.NotFound, err,
+			"give the memory of a checkpoint: MNT/NAME/memory")
 	}
 	return err
 }

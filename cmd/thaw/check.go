@@ -22,7 +22,8 @@ read, decoded and compared with its hash.
 With --rebuild-index the index (STORE/index) is thrown away first and made again from
 the packs and checkpoints, which hold everything.
 
-What is undamaged stays readable where damage is found.` + exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.Corrupt, exitcode.Version),
+What is undamaged stays readable where damage is found.` +
+			exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.Corrupt, exitcode.Version),
 		Example: `  thaw check /srv/store --read-data
   thaw check /srv/store --rebuild-index`,
 		GroupID: groupStore,

@@ -48,7 +48,9 @@ Every page that the machine reads is compared with what it must be. Everything t
 the demo makes is removed again, but for the figure; with --keep DIR it stays.
 
 It needs /dev/kvm and /dev/fuse, and 2 GiB of disk in $TMPDIR. With --json: the table, the
-stalls and the work done as data.` + exitStatus(exitcode.NoSpace, exitcode.Unsupported, exitcode.GuestFailed, exitcode.Interrupted),
+stalls and the work done as data.` +
+			exitStatus(exitcode.NoSpace, exitcode.Unsupported, exitcode.GuestFailed,
+				exitcode.Interrupted),
 		Example: `  thaw demo
   thaw demo --json --keep /var/tmp/demo`,
 		GroupID: groupStart,

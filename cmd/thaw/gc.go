@@ -18,7 +18,8 @@ func newGCCommand(a *app) *cobra.Command {
 		Long: `Give back the space of checkpoints that were removed and of imports that were killed:
 packs that nothing refers to are deleted, packs that are mostly dead are written again
 without what is dead. It may be interrupted at any point. The store may be mounted and
-in use meanwhile; packs of images that are open are left for the next time.` + exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.NoSpace),
+in use meanwhile.` +
+			exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.NoSpace),
 		Example: `  thaw gc /srv/store --dry-run
   thaw gc /srv/store`,
 		GroupID: groupStore,

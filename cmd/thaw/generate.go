@@ -76,7 +76,8 @@ func writeFile(path string, write func(io.Writer) error) (err error) {
 	return write(f)
 }
 
-// writeMan writes thaw.1, thaw-import.1, ... for every command that is not hidden, and for the topics.
+// writeMan writes thaw.1, thaw-import.1, ... for every command that is not hidden, and for the
+// topics.
 func writeMan(root *cobra.Command, dir string) error {
 	root.DisableAutoGenTag = true // a date of the run, and nothing else
 	forMarkdown(root)

@@ -37,7 +37,10 @@ prefetch, in the order in which they were first touched.
 The checkpoint is there whole or not at all, also when the import is killed or the
 disk is full. On a mounted store it shows up on the mount at once.
 
-With --json: the checkpoint's info.json and what the import took.` + exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.Version, exitcode.NotFound, exitcode.Exists, exitcode.BadName, exitcode.NotImage, exitcode.NoSpace, exitcode.WorkingSet, exitcode.Interrupted),
+With --json: the checkpoint's info.json and what the import took.` +
+			exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.Version, exitcode.NotFound,
+				exitcode.Exists, exitcode.BadName, exitcode.NotImage, exitcode.NoSpace,
+				exitcode.WorkingSet, exitcode.Interrupted),
 		Example: `  thaw import /srv/store /var/lib/vm/checkpoint --name web-1
   thaw import /srv/store /var/lib/vm/memory.raw --name raw`,
 		GroupID: groupStore,

@@ -21,7 +21,8 @@ func newInspectCommand(a *app) *cobra.Command {
 		Long: `Show a checkpoint closely: its memory, files, working set, and the packs that its
 pages lie in.
 
-With --json: what "info.json" on the mount holds, and the packs.` + exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.NotFound),
+With --json: what "info.json" on the mount holds, and the packs.` +
+			exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.NotFound),
 		Example: `  thaw inspect /srv/store web-1`,
 		GroupID: groupStore,
 		Args:    cobra.ExactArgs(2),

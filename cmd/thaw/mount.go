@@ -53,7 +53,9 @@ SIGTERM or SIGINT unmounts and ends it. While something still uses the mount it 
 a little, then detaches the mount and serves what is open until it is closed; a second
 signal ends it at once, and what runs from the mount gets I/O errors.
 
-As root it uses mount(2), otherwise fusermount3.` + exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.Version, exitcode.Mount, exitcode.MountPoint, exitcode.Unsupported),
+As root it uses mount(2), otherwise fusermount3.` +
+			exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.Version, exitcode.Mount,
+				exitcode.MountPoint, exitcode.Unsupported),
 		Example: `  thaw mount /srv/store /mnt/thaw
   thaw mount /srv/store /mnt/thaw --daemon --restore=lazy`,
 		GroupID: groupMount,
@@ -159,7 +161,7 @@ func mountDaemon(ctx context.Context, a *app, store, mnt string, o mountOptions)
 	return nil
 }
 
-// storeFile is what every store has in its directory: package index's documentation of the format.
+// storeFile is what every store has in its directory; package index describes the format.
 const storeFile = "thaw-store.json"
 
 // notStore is the error for a directory without it, as package index has it.

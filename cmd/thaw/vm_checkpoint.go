@@ -17,7 +17,8 @@ func newVMCheckpointCommand(a *app) *cobra.Command {
 		Short: "Save a machine into a checkpoint directory",
 		Long: `Save the machine behind SOCK into the new directory DIR: "memory", "state" and
 "info.json". DIR appears complete or not at all. The machine stands still meanwhile and
-goes on afterwards, also when saving fails; with --stop it ends once it is saved.` + exitStatus(exitcode.NotFound, exitcode.Exists, exitcode.Busy),
+goes on afterwards, also when saving fails; with --stop it ends once it is saved.` +
+			exitStatus(exitcode.NotFound, exitcode.Exists, exitcode.Busy),
 		Example: `  thaw vm checkpoint /tmp/vm.sock /tmp/saved
   thaw import /srv/store /tmp/saved --name web-1`,
 		Args: cobra.ExactArgs(2),

@@ -38,7 +38,9 @@ and of the pages of memory: prefetched (in the page cache before that), skipped
 asynchronous userfaultfd write-protection (Linux 6.7) that is exact to the page.
 
 A machine whose memory cannot be read (its mount's server is gone, a page is damaged)
-ends with an error of its own.` + exitStatus(exitcode.NotFound, exitcode.Unsupported, exitcode.ServerGone, exitcode.MemoryLost, exitcode.GuestFailed, exitcode.BadState),
+ends with an error of its own.` +
+			exitStatus(exitcode.NotFound, exitcode.Unsupported, exitcode.ServerGone,
+				exitcode.MemoryLost, exitcode.GuestFailed, exitcode.BadState),
 		Example: `  thaw vm restore /mnt/thaw/web-1 --for 10s
   thaw vm restore /tmp/saved --api /tmp/vm.sock --json`,
 		Args: cobra.ExactArgs(1),

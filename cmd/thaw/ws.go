@@ -45,7 +45,9 @@ For any VMM: reset, restore a machine from MNT/NAME/memory (or a clone), let it 
 some seconds, record.
 
 An image that was not cold at the start (pages had been pushed into it) has no such
-record. --reset drops its pages and begins anew; nothing is recorded yet.` + exitStatus(exitcode.NotFound, exitcode.Busy, exitcode.ServerGone, exitcode.NotCold, exitcode.WorkingSet),
+record. --reset drops its pages and begins anew; nothing is recorded yet.` +
+			exitStatus(exitcode.NotFound, exitcode.Busy, exitcode.ServerGone, exitcode.NotCold,
+				exitcode.WorkingSet),
 		Example: `  thaw ws record --reset /mnt/thaw/web-1
   qemu-system-x86_64 ... mem-path=/mnt/thaw/web-1/clones/a/memory ... &
   sleep 10; thaw ws record /mnt/thaw/web-1`,
@@ -97,7 +99,9 @@ func newWSImportCommand(a *app) *cobra.Command {
 		Short: "Set a checkpoint's working set from a file",
 		Long: `Set the working set of a checkpoint from a file in the format that
 "thaw ws show --text" prints and MNT/NAME/working-set has. It replaces the one that was
-there, and must fit the image. On a mount it serves from the next restore on.` + exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.NotFound, exitcode.WorkingSet),
+there, and must fit the image. On a mount it serves from the next restore on.` +
+			exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.NotFound,
+				exitcode.WorkingSet),
 		Example: `  thaw ws import /mnt/thaw/web-1 web-1.ws
   thaw ws import /srv/store web-1 web-1.ws`,
 		Args: cobra.RangeArgs(2, 3),

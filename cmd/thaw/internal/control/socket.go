@@ -75,8 +75,8 @@ func reach(d *os.File, path string) string {
 	return filepath.Join("/proc/self/fd", fd, filepath.Base(path))
 }
 
-// ErrNoServer is returned by Dial where nobody listens: there is no socket, not even a directory for
-// it, or a dead server left it behind.
+// ErrNoServer is returned by Dial where nobody listens: there is no socket, not even a directory
+// for it, or a dead server left it behind.
 var ErrNoServer = errors.New("no server")
 
 // Dial connects to a control socket by its path, whatever its length.
