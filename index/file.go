@@ -11,7 +11,6 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/thawfs/thaw/index/blob"
 	"github.com/thawfs/thaw/index/pack"
 )
 
@@ -128,44 +127,41 @@ type File struct {
 
 // OpenFile opens a file of a checkpoint ("state", "working-set", ...) for reading in parts.
 func (s *Store) OpenFile(ctx context.Context, name, file string) (*File, error) {
-	if err := s.enter(ctx); err != nil {
-		return nil, err
-	}
-	e, r, err := s.useRoot(ctx, name)
+	var f *File
+	err := s.useRoot(ctx, name, func(e *catalogEntry, r *root) error {
+		f = &File{s: s, entry: e, root: r}
+		return f.open(ctx, file)
+	})
 	if err != nil {
-		return nil, fmt.Errorf("open %s/%s: %w", name, file, err)
-	}
-	f := &File{s: s, entry: e, root: r}
-	if err := f.open(ctx, file); err != nil {
-		s.unuse(e)
 		return nil, fmt.Errorf("open %s/%s: %w", name, file, err)
 	}
 	return f, nil
 }
 
-// useRoot counts an opening of a checkpoint, and reads its root.
-func (s *Store) useRoot(ctx context.Context, name string) (*catalogEntry, *root, error) {
+// useRoot counts an opening of a checkpoint, reads its root, and lets open take what it needs. After
+// an error nothing is counted.
+func (s *Store) useRoot(ctx context.Context, name string, open func(*catalogEntry, *root) error) error {
 	s.reading.RLock()
 	defer s.reading.RUnlock()
-	if err := s.enter(ctx); err != nil {
-		return nil, nil, err
-	}
 	for {
+		if err := s.enter(ctx); err != nil {
+			return err
+		}
 		e, err := s.use(name)
 		if err != nil {
-			return nil, nil, err
+			return err
 		}
 		r, err := readRoot(ctx, s.blobs, s.dec, name, e.Generation)
 		if err == nil {
-			return e, r, nil
+			err = open(e, r)
+		}
+		if err == nil {
+			return nil
 		}
 		s.unuse(e)
-		s.cat.mu.Lock()
-		replaced := s.cat.m[name] != e
-		s.cat.mu.Unlock()
-		// A new generation may have come between the two steps; then there is another root.
-		if !replaced || !errors.Is(err, blob.ErrNotFound) {
-			return nil, nil, err
+		// A new generation may have come between the steps, and taken root or segment away.
+		if !isCorrupt(err) || !s.gone(e) {
+			return err
 		}
 	}
 }

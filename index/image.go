@@ -26,16 +26,12 @@ type Image struct {
 // OpenImage opens the memory of a checkpoint. It reads the page map whole, and the directories of
 // the packs; no page. Until Close the checkpoint cannot be removed.
 func (s *Store) OpenImage(ctx context.Context, name string) (*Image, error) {
-	if err := s.enter(ctx); err != nil {
-		return nil, err
-	}
-	e, r, err := s.useRoot(ctx, name)
+	var m *Image
+	err := s.useRoot(ctx, name, func(e *catalogEntry, r *root) error {
+		m = &Image{s: s, entry: e, root: r}
+		return m.open(ctx)
+	})
 	if err != nil {
-		return nil, fmt.Errorf("open image %s: %w", name, err)
-	}
-	m := &Image{s: s, entry: e, root: r}
-	if err := m.open(ctx); err != nil {
-		s.unuse(e)
 		return nil, fmt.Errorf("open image %s: %w", name, err)
 	}
 	return m, nil
