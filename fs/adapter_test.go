@@ -82,7 +82,8 @@ func TestIndexStore(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := map[Policy]uint64{PolicyWorkingSet: uint64(len(touched)), PolicyEager: x.Pages}[policy]
-		if st := restore(); st.PrefetchedPages != want || st.LazyPages != 0 {
+		// The kernel may evict what was brought, when it likes; the server knows of that.
+		if st := restore(); st.PrefetchedPages != want || st.LazyPages > st.EvictedPages {
 			t.Errorf("%v: %+v, want %d", policy, st.Counters, want)
 		}
 	}
