@@ -19,13 +19,16 @@ type CheckOptions struct {
 
 // CheckReport is what was looked at and what is wrong with it.
 type CheckReport struct {
-	Checkpoints int       `json:"checkpoints"`
-	Packs       int       `json:"packs"`
-	Pages       uint64    `json:"pages"`      // stored pages in the directories of packs
-	PagesRead   uint64    `json:"pages_read"` // with ReadData
-	IndexKeys   uint64    `json:"index_keys"` // page hashes that Badger knows
-	Rebuilt     bool      `json:"rebuilt"`
-	Problems    []Problem `json:"problems"`
+	Checkpoints int    `json:"checkpoints"`
+	Packs       int    `json:"packs"`
+	Pages       uint64 `json:"pages"`      // stored pages in the directories of packs
+	PagesRead   uint64 `json:"pages_read"` // with ReadData
+	IndexKeys   uint64 `json:"index_keys"` // page hashes that Badger knows
+	// NoIndex says why there is no Badger index to check: the disk is too full for it. No damage:
+	// it comes back when there is room.
+	NoIndex  string    `json:"no_index,omitempty"`
+	Rebuilt  bool      `json:"rebuilt"`
+	Problems []Problem `json:"problems"`
 }
 
 // OK is whether nothing is wrong.
@@ -325,7 +328,7 @@ func (c *checker) known(p *pack.Reader, hashes []pack.Hash) error {
 
 func (c *checker) indexKeys() error {
 	if c.s.keys == nil {
-		c.problem("", "", "there is no index: %v", c.s.keysErr)
+		c.report.NoIndex = c.s.keysErr.Error()
 		return nil
 	}
 	return c.s.keys.scan(rowPage, func(_, _ []byte) error {

@@ -73,6 +73,9 @@ func printCheck(a *app, r index.CheckReport) {
 	if r.Rebuilt {
 		a.printf("the index was made again\n")
 	}
+	if r.NoIndex != "" {
+		a.printf("the index was not checked, and imports wait until there is room: %s\n", r.NoIndex)
+	}
 	a.printf("%s checkpoints, %s packs, %s stored pages", count(r.Checkpoints), count(r.Packs),
 		count(r.Pages))
 	if r.PagesRead > 0 {
