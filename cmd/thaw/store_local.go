@@ -32,7 +32,7 @@ func (s *localStore) Import(ctx context.Context, r importRequest, p progressFunc
 	if err != nil {
 		return importReply{}, err
 	}
-	o := index.ImportOptions{Name: r.Name, Progress: indexProgress(p)}
+	o := index.ImportOptions{Name: r.Name, Profile: s.store.Profile(), Progress: indexProgress(p)}
 	if r.Profile != "" {
 		if o.Profile, err = index.ParseProfile(r.Profile); err != nil {
 			return importReply{}, exitcode.With(exitcode.Usage, err)
