@@ -180,7 +180,7 @@ func (s *Store) commit(ctx context.Context, r *root, old *catalogEntry) (*catalo
 		e.open = old.open
 		// Two generations are no harm: the higher one wins, and the next open removes the other.
 		if err := s.blobs.Remove(ctx, rootName(old.Name, old.Generation)); err != nil {
-			s.log.Warn("an old root stays for now", "checkpoint", old.Name, "err", err)
+			s.log.Warn("an old root stays until it can be removed", "checkpoint", old.Name, "err", err)
 		}
 	}
 	s.cat.m[r.Name] = e

@@ -22,7 +22,7 @@ type GCReport struct {
 	RewrittenPacks int    `json:"rewritten_packs"`
 	DroppedPages   uint64 `json:"dropped_pages"`
 	FreedBytes     int64  `json:"freed_bytes"`
-	// DeadBytes is what nothing refers to and stays for now: not worth a rewrite, or held by open
+	// DeadBytes is what nothing refers to and stays all the same: not worth a rewrite, or held by open
 	// images.
 	DeadBytes int64 `json:"dead_bytes"`
 }
