@@ -14,7 +14,7 @@
 //     client pinned to one CPU, packs in the host's page cache. Peer: the leanest go-fuse server
 //     there can be, which answers from a slice of RAM (ramfs.go).
 //   - First touch of a prefetched page: peer: the same pages of a local file that lies in the page
-//     cache, mapped the same way.
+//     cache, those pages alone, mapped the same way.
 //   - Prefetch of a working set with a cold disk: the time of the open. Peers: an O_DIRECT read of
 //     the same bytes from one contiguous file, and a restore in the manner of REAP (Ustiugov et
 //     al., ASPLOS 2021): that read and then UFFDIO_COPY of each page.

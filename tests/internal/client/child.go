@@ -102,6 +102,8 @@ func (c *child) do(r Request, a *Response) error {
 		return unix.Madvise(c.mem[r.First*pageSize:][:r.Count*pageSize], unix.MADV_POPULATE_READ)
 	case "cached":
 		return c.cached(r, a)
+	case "warm": // brings the named pages, and no others, of a file of the host into the page cache
+		return c.warm(r)
 	case "pin":
 		var set unix.CPUSet
 		set.Set(r.CPU)
@@ -320,4 +322,19 @@ func (c *child) cached(r Request, a *Response) error {
 	err := unix.Cachestat(uint(c.file.Fd()), &span, &stat, 0)
 	a.Cached = stat.Cache
 	return err
+}
+
+// warm reads pages one by one, without read-ahead.
+func (c *child) warm(r Request) error {
+	fd := int(c.file.Fd())
+	if err := unix.Fadvise(fd, 0, 0, unix.FADV_RANDOM); err != nil {
+		return err
+	}
+	var page [pageSize]byte
+	for _, gfn := range r.pages() {
+		if _, err := unix.Pread(fd, page[:], int64(gfn)*pageSize); err != nil {
+			return err
+		}
+	}
+	return nil
 }
