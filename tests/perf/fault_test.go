@@ -28,13 +28,14 @@ func warm(t *testing.T, store string) {
 }
 
 // measureFaults compares demand faults with those of the RAM server.
-func (b *bench) measureFaults(what, store string, target float64) {
+func (b *bench) measureFaults(what, store string, target float64, oneCPU bool) {
 	var p50, p99, peer50, peer99 []float64
 	for i := range b.rounds {
 		pages := b.sample(b.samples, uint64(i))
 		b.round("fault", i, func(t *testing.T) {
 			warm(t, store)
 			m := cli.Mount(t, store, "--restore=lazy", "--record-window=10m")
+			pin(t, m.Pid(), oneCPU)
 			ns := touchTimes(t, m.Client(t), m.Path("vm/memory"), pages)
 			p50, p99 = append(p50, quantile(ns, 0.5)/1000), append(p99, quantile(ns, 0.99)/1000)
 			if s := m.Stats(t, "vm"); s.LazyRequests < uint64(len(pages)) {
@@ -42,13 +43,26 @@ func (b *bench) measureFaults(what, store string, target float64) {
 			}
 		})
 		b.round("fault-peer", i, func(t *testing.T) {
-			mnt := mountRAM(t, b.image)
+			mnt, pid := mountRAM(t, b.image)
+			pin(t, pid, oneCPU)
 			ns := touchTimes(t, client.Start(t, nil), filepath.Join(mnt, "memory"), pages)
 			peer50, peer99 = append(peer50, quantile(ns, 0.5)/1000), append(peer99, quantile(ns, 0.99)/1000)
 		})
 	}
 	b.add(what+", p50", "us", p50, peer50, target, "peer: go-fuse from RAM")
 	b.add(what+", p99", "us", p99, peer99, target, "")
+}
+
+// pin binds a server to the CPU of its client, where that is asked for. A fault then costs two
+// switches of context and no wake-up of an idle CPU, which is slow and varies.
+func pin(t *testing.T, pid int, oneCPU bool) {
+	t.Helper()
+	if !oneCPU {
+		return
+	}
+	if err := proc.Pin(pid, 0); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // touchTimes opens and maps a file and touches pages of it, on one CPU.
@@ -65,7 +79,7 @@ func touchTimes(t *testing.T, c *client.Client, path string, pages []uint64) []i
 }
 
 // mountRAM serves an image from RAM by a process of its own.
-func mountRAM(t *testing.T, imagePath string) string {
+func mountRAM(t *testing.T, imagePath string) (mnt string, pid int) {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("needs root: the peer mounts by mount(2)")
@@ -74,7 +88,7 @@ func mountRAM(t *testing.T, imagePath string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mnt := t.TempDir()
+	mnt = t.TempDir()
 	cmd := exec.Command(self)
 	cmd.Env = append(os.Environ(), ramEnv+"="+imagePath+":"+mnt)
 	cmd.Stderr = os.Stderr
@@ -106,5 +120,5 @@ func mountRAM(t *testing.T, imagePath string) string {
 	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || strings.TrimSpace(line) != "ready" {
 		t.Fatalf("the RAM server said %q: %v", line, err)
 	}
-	return mnt
+	return mnt, p.Pid()
 }

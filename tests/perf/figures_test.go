@@ -154,8 +154,10 @@ func TestFigures(t *testing.T) {
 		}
 	}
 	stores := b.measureStore()
-	b.measureFaults("lazy fault", stores.normal, 1.6)
-	b.measureFaults("lazy fault, --profile fast", stores.fast, 1.3)
+	b.measureFaults("lazy fault", stores.normal, 1.6, false)
+	b.measureFaults("lazy fault, --profile fast", stores.fast, 1.3, false)
+	b.measureFaults("lazy fault, one CPU", stores.normal, 1.6, true)
+	b.measureFaults("lazy fault, one CPU, --profile fast", stores.fast, 1.3, true)
 	b.measureFirstTouch(stores.normal)
 	b.measurePrefetch(stores.normal)
 	b.print()
