@@ -21,7 +21,8 @@ func TestReadsDuringWrites(t *testing.T) {
 	want := base.bytes()
 	s := openTest(t, t.TempDir()+"/store", nil)
 	mustImport(t, s, "garbage", writeSource(t, garbage.bytes(), nil), nil)
-	mustImport(t, s, "base", writeSource(t, want, map[string][]byte{"state": make([]byte, 1000)}), []Run{{50, 600}})
+	files := map[string][]byte{"state": make([]byte, 1000)}
+	mustImport(t, s, "base", writeSource(t, want, files), []Run{{50, 600}})
 	m := openImage(t, s, "base")
 
 	var stop atomic.Bool

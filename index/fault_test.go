@@ -64,7 +64,8 @@ func newFaultScript(t *testing.T) *faultScript {
 // run does the steps until one fails. It gives the states that may be found afterwards: the one
 // before the failed step and the one after it. With retry the failed step is done again instead, by
 // the same Store, which must work, and the rest after it.
-func (f *faultScript) run(t *testing.T, dir string, blobs blob.Store, injected error, retry bool) (may []map[string]string) {
+func (f *faultScript) run(t *testing.T, dir string, blobs blob.Store, injected error,
+	retry bool) (may []map[string]string) {
 	t.Helper()
 	ctx := context.Background()
 	have := map[string]string{}
@@ -166,13 +167,14 @@ func TestEveryBlobOperationFails(t *testing.T) {
 	}
 	total := counted.Operations()
 	t.Logf("%d operations", total)
+	failNth := func(n int) errblob.Plan { return errblob.FailNth(n, errblob.ErrInjected) }
 	plans := map[string]struct {
 		plan  func(n int) errblob.Plan
 		err   error
 		retry bool
 	}{
-		"fail":  {func(n int) errblob.Plan { return errblob.FailNth(n, errblob.ErrInjected) }, errblob.ErrInjected, false},
-		"retry": {func(n int) errblob.Plan { return errblob.FailNth(n, errblob.ErrInjected) }, errblob.ErrInjected, true},
+		"fail":  {failNth, errblob.ErrInjected, false},
+		"retry": {failNth, errblob.ErrInjected, true},
 		"late": {func(n int) errblob.Plan {
 			return func(c errblob.Call) errblob.Fault {
 				if c.N != n {

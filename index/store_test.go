@@ -157,7 +157,9 @@ func TestErrors(t *testing.T) {
 	src := writeSource(t, img, nil)
 	mustImport(t, s, "one", src, nil)
 
-	for _, name := range []string{"", "..", ".", "a/b", "-x", ".x", "a\x00b", "a\nb", "clones", strings.Repeat("x", 129)} {
+	lies := []string{"", "..", ".", "a/b", "-x", ".x", "a\x00b", "a\nb", "clones",
+		strings.Repeat("x", 129)}
+	for _, name := range lies {
 		var ne *NameError
 		if _, _, err := s.Import(ctx, src, ImportOptions{Name: name}); !errors.As(err, &ne) {
 			t.Errorf("import as %q: %v", name, err)
@@ -253,7 +255,8 @@ func TestOpenErrors(t *testing.T) {
 	if _, err := Open(ctx, dir, OpenOptions{Create: true}); !errors.Is(err, ErrNotStore) {
 		t.Errorf("create in a directory with other things: %v", err)
 	}
-	if err := os.WriteFile(dir+"/"+storeFileName, []byte(`{"magic":"thaw-store","version":99}`), 0o644); err != nil {
+	later := []byte(`{"magic":"thaw-store","version":99}`)
+	if err := os.WriteFile(dir+"/"+storeFileName, later, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	var ve *VersionError

@@ -44,7 +44,8 @@ type treeTest struct {
 func (tt *treeTest) find(h pack.Hash) (uint64, error) { return tt.known[h], nil }
 
 // write makes the map of refs; parent may be nil.
-func (tt *treeTest) write(t *testing.T, refs map[uint64]uint64, pages uint64, parent *mapTop) (*mapTop, *treeWriter) {
+func (tt *treeTest) write(t *testing.T, refs map[uint64]uint64, pages uint64,
+	parent *mapTop) (*mapTop, *treeWriter) {
 	t.Helper()
 	var pt *parentTree
 	if parent != nil {
@@ -203,7 +204,8 @@ func FuzzMapTop(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if again, err := parseMapTop(top.append(nil)); err != nil || !cmp.Equal(top, again, cmp.AllowUnexported(mapTop{})) {
+		again, err := parseMapTop(top.append(nil))
+		if err != nil || !cmp.Equal(top, again, cmp.AllowUnexported(mapTop{})) {
 			t.Fatalf("%+v became %+v, %v", top, again, err)
 		}
 	})
