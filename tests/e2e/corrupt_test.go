@@ -61,7 +61,7 @@ func flip(t *testing.T, path string, off int64) {
 func TestCorruptPack(t *testing.T) {
 	for _, policy := range []string{"lazy", "eager"} {
 		t.Run(policy, func(t *testing.T) {
-			spec := image.Spec{Pages: 8192, Seed: 21}
+			spec := image.Spec{Pages: small.Pages, Seed: 21}
 			store, source := storeWith(t, spec)
 			pack := packFiles(t, store)[0]
 			st, err := os.Stat(pack)
@@ -175,7 +175,7 @@ func TestCorruptSegment(t *testing.T) {
 	store, source := storeWith(t, small)
 	before := packFiles(t, store)
 	ws := filepath.Join(t.TempDir(), "ws")
-	writeWorkingSet(t, ws, small.Pages, [][2]uint64{{100, 700}, {3000, 500}})
+	writeWorkingSet(t, ws, small.Pages, [][2]uint64{{100, 700}, {1500, 500}})
 	cli.OK(t, "ws", "import", store, "vm", ws)
 	after := packFiles(t, store)
 	for _, p := range after {

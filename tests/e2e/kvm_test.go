@@ -46,7 +46,8 @@ func startMachine(t *testing.T, args ...string) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &machine{t: t, sock: filepath.Join(dir, "s"), out: filepath.Join(dir, "out"), err: filepath.Join(dir, "err")}
+	in := func(name string) string { return filepath.Join(dir, name) }
+	m := &machine{t: t, sock: in("s"), out: in("out"), err: in("err")}
 	m.cmd = cli.Command(append(append([]string{"vm"}, args...), "--json", "--api", m.sock)...)
 	stdout, err := os.Create(m.out)
 	if err != nil {

@@ -81,18 +81,27 @@ func (r *restored) goesOn(t *testing.T, saved []qemu.Tick, ticks int) {
 // allRight lets the guest check every file that it has.
 func (r *restored) allRight(t *testing.T) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
+	r.checkAll(t)()
+}
+
+// checkAll begins that check; the function it gives waits for its end.
+func (r *restored) checkAll(t *testing.T) (wait func()) {
+	t.Helper()
 	mark := r.Console.Lines()
 	if err := r.Command("all"); err != nil {
 		t.Fatal(err)
 	}
-	bad, files, err := r.Console.WaitAll(ctx, mark)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if bad != 0 || files == 0 {
-		t.Fatalf("the guest found %d wrong files of %d", bad, files)
+	return func() {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		defer cancel()
+		bad, files, err := r.Console.WaitAll(ctx, mark)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bad != 0 || files == 0 {
+			t.Fatalf("the guest found %d wrong files of %d", bad, files)
+		}
 	}
 }
 
@@ -102,7 +111,7 @@ func (r *restored) allRight(t *testing.T) {
 func TestLinuxEveryPolicy(t *testing.T) {
 	cli.NeedFUSE(t)
 	l := linux(t)
-	const ticks = 4
+	const ticks = 6
 	store := filepath.Join(t.TempDir(), "store")
 	cli.OK(t, "import", store, l.first, "--name", "linux")
 
@@ -166,8 +175,9 @@ func TestLinuxTwoMachines(t *testing.T) {
 	a.goesOn(t, l.ticks, 2)
 	b := restoreLinux(t, l, m, "linux", "b")
 	b.goesOn(t, l.ticks, 2)
-	a.allRight(t)
-	b.allRight(t)
+	checkA, checkB := a.checkAll(t), b.checkAll(t)
+	checkA()
+	checkB()
 }
 
 // TestLinuxExport: import and export give back memory and state byte for byte, of both

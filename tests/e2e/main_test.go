@@ -89,8 +89,13 @@ func linux(t *testing.T) *savedLinux {
 // cliLimit bounds small programs such as cat.
 const cliLimit = 30 * time.Second
 
-// small is an image that is quick to import: 32 MiB.
-var small = image.Spec{Pages: 8192, Seed: 11}
+// small is an image that is quick to import: 32 MiB, a quarter of that with the race detector.
+var small = func() image.Spec {
+	if race.Enabled {
+		return image.Spec{Pages: 2048, Seed: 11}
+	}
+	return image.Spec{Pages: 8192, Seed: 11}
+}()
 
 // writeImage writes an image to a file of its own.
 func writeImage(t *testing.T, s image.Spec) string {

@@ -246,7 +246,8 @@ func othersDir(t *testing.T) string {
 			t.Skipf("needs a scratch directory that others may enter: %s is closed (set TMPDIR)", up)
 		}
 	}
-	if st, err := os.Stat(filepath.Dir(cli.Binary())); err != nil || !strings.HasSuffix(st.Mode().String(), "x") {
+	st, err := os.Stat(filepath.Dir(cli.Binary()))
+	if err != nil || !strings.HasSuffix(st.Mode().String(), "x") {
 		t.Skipf("needs a built command that others may run")
 	}
 	return dir

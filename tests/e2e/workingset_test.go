@@ -29,7 +29,8 @@ func writeWorkingSet(t testing.TB, path string, pages uint64, runs [][2]uint64) 
 // the next restore brings exactly that.
 func TestRecord(t *testing.T) {
 	store, source := storeWith(t, small)
-	touched := []uint64{4000, 17, 18, 19, 8191, 64, 2222, 0, 5000, 5001}
+	last := small.Pages - 1
+	touched := []uint64{last / 2, 17, 18, 19, last, 64, 222, 0, last - 500, last - 499}
 
 	m := cli.Mount(t, store, "--restore=lazy")
 	c := m.Client(t)
@@ -92,14 +93,15 @@ func writeShow(t *testing.T, path string) string {
 func TestHostileWorkingSets(t *testing.T) {
 	store, _ := storeWith(t, small)
 	dir := t.TempDir()
-	good := "thaw-working-set 1\npages 8192\nwindow 10s\nway x\ncreated 2026-01-02T03:04:05Z\n\n"
+	good := fmt.Sprintf("thaw-working-set 1\npages %d\nwindow 10s\nway x\ncreated 2026-01-02T03:04:05Z\n\n", small.Pages)
+	end := func(first, count uint64) string { return fmt.Sprintf("%d %d 0 read\n", first, count) }
 	for name, text := range map[string]string{
 		"empty file":       "",
 		"another magic":    "other 1\n\n1 1 0 read\n",
 		"another version":  strings.Replace(good, "set 1", "set 99", 1) + "1 1 0 read\n",
-		"another size":     strings.Replace(good, "8192", "4096", 1) + "1 1 0 read\n",
-		"page out of it":   good + "8192 1 0 read\n",
-		"run out of it":    good + "8000 193 0 read\n",
+		"another size":     strings.Replace(good, fmt.Sprint(small.Pages), "777", 1) + "1 1 0 read\n",
+		"page out of it":   good + end(small.Pages, 1),
+		"run out of it":    good + end(small.Pages-10, 11),
 		"count overflows":  good + "1 18446744073709551615 0 read\n",
 		"negative":         good + "-1 1 0 read\n",
 		"empty run":        good + "1 0 0 read\n",
@@ -107,7 +109,7 @@ func TestHostileWorkingSets(t *testing.T) {
 		"binary":           good + "\x00\xff\x00\n",
 		"only a header":    good,
 		"endless line":     good + strings.Repeat("1", 1<<20) + "\n",
-		"no end of header": "thaw-working-set 1\npages 8192\n",
+		"no end of header": "thaw-working-set 1\npages 2048\n",
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
 			path := filepath.Join(dir, "ws")

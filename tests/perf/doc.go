@@ -12,8 +12,8 @@
 //
 //   - A lazy fault: one thread touches non-zero pages of a mapping in random order, MADV_RANDOM,
 //     client pinned to one CPU, packs in the host's page cache. Again with the server on that CPU:
-//     without the wake-up of an idle CPU, which costs more than all else and varies. Peer: the leanest go-fuse server
-//     there can be, which answers from a slice of RAM (ramfs.go).
+//     without the wake-up of an idle CPU, which costs more than all else and varies. Peer: the
+//     leanest go-fuse server there can be, which answers from a slice of RAM (ramfs.go).
 //   - First touch of a prefetched page: peer: the same pages of a local file that lies in the page
 //     cache, those pages alone, mapped the same way.
 //   - Prefetch of a working set with a cold disk: the time of the open. Peers: an O_DIRECT read of

@@ -33,7 +33,8 @@ func ioctl(fd int, request uintptr, arg unsafe.Pointer) error {
 
 // alignedBuffer is memory that O_DIRECT may read into.
 func alignedBuffer(size int) ([]byte, error) {
-	return unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_POPULATE)
+	return unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_POPULATE)
 }
 
 // readDirect reads a file with O_DIRECT, sequentially, in pieces of 1 MiB.

@@ -27,7 +27,7 @@ awk 'BEGIN {
 		}
 		print round > "/run/heap"
 		close("/run/heap")
-		system("sleep 1")
+		system("sleep 0.3")
 	}
 }' &
 
@@ -57,7 +57,7 @@ while true; do
 	read -r up idle </proc/uptime
 	read -r heapbad </run/heap.bad
 	printf 'tick n=%d uptime=%s bad=%d\n' $n $up $((bad + heapbad))
-	if read -r -t 1 command && [ "$command" = all ]; then
+	if read -r -t 0.2 command && [ "$command" = all ]; then
 		wrong=0
 		sha1sum -c -s /sums.all || wrong=$((wrong + 1))
 		sha1sum -c -s /data/sums.copy || wrong=$((wrong + 1))

@@ -264,7 +264,8 @@ func (m *Mounted) Stats(t testing.TB, name string) Stats {
 }
 
 func (s Stats) String() string {
-	return fmt.Sprintf("prefetched %d in %.3f s, lazy %d in %d requests, pushed %d, evicted %d, stalled %.3f s, "+
+	return fmt.Sprintf("prefetched %d in %.3f s, lazy %d in %d requests, pushed %d, evicted %d, "+
+		"stalled %.3f s, "+
 		"errors %d", s.PrefetchedPages, s.PrefetchSeconds, s.LazyPages, s.LazyRequests,
 		s.PushedPages, s.EvictedPages, s.StallSeconds, s.Errors)
 }
