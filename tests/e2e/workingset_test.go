@@ -93,7 +93,8 @@ func writeShow(t *testing.T, path string) string {
 func TestHostileWorkingSets(t *testing.T) {
 	store, _ := storeWith(t, small)
 	dir := t.TempDir()
-	good := fmt.Sprintf("thaw-working-set 1\npages %d\nwindow 10s\nway x\ncreated 2026-01-02T03:04:05Z\n\n", small.Pages)
+	good := fmt.Sprintf("thaw-working-set 1\npages %d\nwindow 10s\nway x\n"+
+		"created 2026-01-02T03:04:05Z\n\n", small.Pages)
 	end := func(first, count uint64) string { return fmt.Sprintf("%d %d 0 read\n", first, count) }
 	for name, text := range map[string]string{
 		"empty file":       "",
