@@ -11,7 +11,6 @@ import (
 	"github.com/thawfs/thaw/tests/internal/cli"
 	"github.com/thawfs/thaw/tests/internal/client"
 	"github.com/thawfs/thaw/tests/internal/image"
-	"github.com/thawfs/thaw/tests/internal/race"
 )
 
 // packFiles lists the packs of a store, largest first.
@@ -106,7 +105,6 @@ func TestCorruptPack(t *testing.T) {
 // TestCorruptAnywhere damages one byte of any file of the store, at random places, one at a time.
 // Whatever comes of it — the mount is refused, pages are lost, nothing at all — no page is wrong.
 func TestCorruptAnywhere(t *testing.T) {
-	race.SkipSlow(t)
 	cli.NeedFUSE(t)
 	spec := image.Spec{Pages: 1024, Seed: 31}
 	good, source := storeWith(t, spec)

@@ -114,9 +114,8 @@ func exportEquals(t *testing.T, store, name, source string) {
 // there before and nothing half done, and is sound; in the end it takes the image as if nothing
 // had happened, and gc leaves no more than a store that was never disturbed has.
 func TestKilledImports(t *testing.T) {
-	race.SkipSlow(t)
 	base := image.Spec{Pages: 2048, Seed: 51}
-	spec := image.Spec{Pages: 32 << 10, Seed: 52}
+	spec := image.Spec{Pages: scaled(32 << 10), Seed: 52}
 	store, _ := storeWith(t, base)
 	source := writeImage(t, spec)
 	clean := filepath.Join(t.TempDir(), "clean")
@@ -212,7 +211,6 @@ func TestIndexIsRebuilt(t *testing.T) {
 
 // TestRemoveAndGC: what was removed gives its space back, and what shared pages with it stays.
 func TestRemoveAndGC(t *testing.T) {
-	race.SkipSlow(t)
 	store, source := storeWith(t, small)
 	before := packBytes(t, store)
 	other := image.Spec{Pages: 16 << 10, Seed: 61}

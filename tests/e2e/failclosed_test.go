@@ -13,7 +13,6 @@ import (
 	"github.com/thawfs/thaw/tests/internal/cli"
 	"github.com/thawfs/thaw/tests/internal/client"
 	"github.com/thawfs/thaw/tests/internal/image"
-	"github.com/thawfs/thaw/tests/internal/race"
 )
 
 // onlyRightOrLost requires that no page has wrong bytes, and gives the number of lost pages.
@@ -73,8 +72,7 @@ func TestServerKilledUnderClient(t *testing.T) {
 
 // TestServerKilledInPrefetch: an open that waits for its prefetch ends with an error.
 func TestServerKilledInPrefetch(t *testing.T) {
-	race.SkipSlow(t)
-	big := image.Spec{Pages: 64 << 10, Seed: 3} // 256 MiB: a prefetch of some tenths of a second
+	big := image.Spec{Pages: scaled(64 << 10), Seed: 3} // 256 MiB: a prefetch of some tenths of a second
 	store, source := storeWith(t, big)
 	m := cli.Mount(t, store, "--restore=eager")
 	c := m.Client(t)

@@ -215,7 +215,6 @@ func TestKVMGuest(t *testing.T) {
 // TestServerKilledUnderKVM: a machine whose server dies ends with the status memory-lost, at its
 // first touch of a page that is not there.
 func TestServerKilledUnderKVM(t *testing.T) {
-	race.SkipSlow(t)
 	cli.NeedFUSE(t)
 	dir, _ := saveMachine(t, "random:100", "--memory", "128MiB")
 	store := filepath.Join(t.TempDir(), "store")

@@ -89,13 +89,16 @@ func linux(t *testing.T) *savedLinux {
 // cliLimit bounds small programs such as cat.
 const cliLimit = 30 * time.Second
 
-// small is an image that is quick to import: 32 MiB, a quarter of that with the race detector.
-var small = func() image.Spec {
+// scaled is the number of pages of an image, or a part of it with the race detector.
+func scaled(pages uint64) uint64 {
 	if race.Enabled {
-		return image.Spec{Pages: 2048, Seed: 11}
+		return pages / 4
 	}
-	return image.Spec{Pages: 8192, Seed: 11}
-}()
+	return pages
+}
+
+// small is an image that is quick to import: 32 MiB.
+var small = image.Spec{Pages: scaled(8192), Seed: 11}
 
 // writeImage writes an image to a file of its own.
 func writeImage(t *testing.T, s image.Spec) string {
