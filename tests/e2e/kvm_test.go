@@ -320,7 +320,8 @@ func TestDemo(t *testing.T) {
 		t.Fatalf("%+v", r)
 	}
 	eager, lazy, trace := by["eager"], by["lazy"], by["trace"]
-	if eager.Prefetched < r.GuestPages*9/10 || eager.Prefetched > r.GuestPages || eager.Skipped != nil || eager.Lazy != nil {
+	if eager.Prefetched < r.GuestPages*9/10 || eager.Prefetched > r.GuestPages ||
+		eager.Skipped != nil || eager.Lazy != nil {
 		t.Errorf("eager: %+v", eager)
 	}
 	if lazy.Prefetched != 0 || lazy.Skipped != nil || lazy.Lazy == nil || *lazy.Lazy == 0 {
