@@ -82,5 +82,5 @@ func (m indexImage) ReadNeighbours(gfn uint64, p *Piece) error {
 }
 
 func (m indexImage) TraceLayout() bool {
-	return m.Image.Layout() == index.LayoutTrace
+	return m.Image.Layout().Local()
 }

@@ -38,9 +38,10 @@
 //     flight, the stall is over, and what lies beside the page in its locality block, or ahead of a
 //     sequential reader, becomes a job for the pushers if there is room in their queue.
 //
-// This path allocates nothing, waits for no lock that is held over I/O or over a push, and does not
-// let itself be interrupted: a signal to a vCPU must not become a SIGBUS. Errors are EIO, for
-// exactly the pages that cannot be read.
+// This path allocates nothing, waits for no lock that is held over I/O or over a push (where reads
+// are dear it may wait for another READ of the same block, see index), and does not let itself be
+// interrupted: a signal to a vCPU must not become a SIGBUS. Errors are EIO, for exactly the pages
+// that cannot be read.
 //
 // The mount negotiates a readahead of 4096 bytes. So a fault is one READ of 4 KiB whether or not
 // the VMM gives MADV_RANDOM, which makes the record exact, while read(2) with a large buffer still
@@ -49,11 +50,12 @@
 // # One restore
 //
 // OPEN of memory calls restore, which joins the flight that is under way or starts one: a goroutine
-// of the server, on which any number of opens wait. A flight has Options.Workers goroutines take
-// the pieces of the working set's feed in their order, decode them, and push them (NOTIFY_STORE) in
-// one notification for each run of neighbouring pages. When all is there, or a cap is reached, the
-// opens return; the rest of a capped flight goes on as its tail and steps aside while READs are
-// outstanding. When the last file is closed, the tail ends.
+// of the server, on which any number of opens wait. A flight has goroutines fetch the pieces of the
+// working set's feed in their order, one at a time or as many as the medium likes; Options.Workers
+// of them at a time decode, and push (NOTIFY_STORE) in one notification for each run of
+// neighbouring pages. When all is there, or a cap is reached, the opens return; the rest of a
+// capped flight goes on as its tail and steps aside while READs are outstanding. When the last file
+// is closed, the tail ends.
 //
 // An open that comes later asks the Prober how many pages are still in the page cache (cachestat,
 // in another process, whose own open is answered at once). If none was lost, it returns; else, or

@@ -297,7 +297,10 @@ type fakeFeed struct {
 
 func (f *fakeFeed) Len() int { return (len(f.gfns) + fakePiece - 1) / fakePiece }
 
-func (f *fakeFeed) Read(ctx context.Context, i int, p *Piece) error {
+func (f *fakeFeed) Parallel() int         { return 1 }
+func (f *fakeFeed) Decode(p *Piece) error { return nil }
+
+func (f *fakeFeed) Fetch(ctx context.Context, i int, p *Piece) error {
 	if hook := f.m.store.onFeed; hook != nil {
 		if err := hook(i); err != nil {
 			return err

@@ -101,6 +101,13 @@ type bed struct {
 // mounted mounts a store for the time of a test.
 func mounted(t testing.TB, store *fakeStore, o Options) *bed {
 	t.Helper()
+	b := mountedStore(t, store, o)
+	b.store = store
+	return b
+}
+
+func mountedStore(t testing.TB, store Store, o Options) *bed {
+	t.Helper()
 	dir := mountDir(t)
 	if o.Log == nil {
 		o.Log = testLog(t)
@@ -109,7 +116,7 @@ func mounted(t testing.TB, store *fakeStore, o Options) *bed {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &bed{srv, t, store, dir}
+	b := &bed{Server: srv, t: t, dir: dir}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
 		defer cancel()

@@ -30,6 +30,7 @@ func newMetrics(s *Server) *metrics {
 	m.reads.desc = prometheus.NewDesc("thaw_fs_read_duration_seconds",
 		"READs of memory, from request to reply.", nil, nil)
 	m.registry.MustRegister(&m.reads)
+	m.registry.MustRegister(s.opts.Collectors...)
 	for _, c := range []struct {
 		name, help string
 		value      *atomic.Uint64

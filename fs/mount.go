@@ -52,7 +52,7 @@ func (s *Server) mount() error {
 		Name:       "thaw",
 		// 4 KiB faults for every VMM, and still 128 KiB READs for large read(2)s. Never 0: that
 		// would make all of them 4 KiB.
-		MaxReadAhead:  PageSize,
+		MaxReadAhead:  s.opts.ReadAhead,
 		MaxBackground: 64,
 		// The page cache is ours to fill and to drop.
 		ExplicitDataCacheControl: true,

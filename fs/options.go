@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"log/slog"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // A Policy is what opening a memory file brings into the page cache before the open returns.
@@ -57,12 +59,18 @@ type Options struct {
 	Log *slog.Logger
 	// AllowOther lets other users than the one who mounts use the mount.
 	AllowOther bool
+	// ReadAhead is how far the kernel reads ahead of and around faults, in bytes, at most 128 KiB.
+	// More than 4096, which is what 0 means, is for stores that only play a file as it is: then the
+	// server pushes nothing by itself, and a READ is not a fault.
+	ReadAhead int
 	// Workers is the number of goroutines that decode and push for one prefetch. 0: 2, or the
 	// number of CPUs if that is more, but 4 at most.
 	Workers int
 	// Prober asks the kernel whether a file is still in the page cache, for second opens. nil:
 	// they push what was there again. Mount does not close it.
 	Prober Prober
+	// Collectors are shown in the metrics beside the server's own.
+	Collectors []prometheus.Collector
 	// ControlSocket is where .thaw/socket points to. Empty: there is none.
 	ControlSocket string
 }
@@ -72,6 +80,7 @@ func (o Options) withDefaults(cpus int) Options {
 	if o.RecordWindow <= 0 {
 		o.RecordWindow = 10 * time.Second
 	}
+	o.ReadAhead = max(o.ReadAhead, PageSize)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}

@@ -82,7 +82,7 @@ func (s *Server) begin(m *memory, h *handle, in *fuse.ReadIn, length uint64) *re
 	}
 	r.epoch.read(first, count, now)
 	r.cached = true
-	r.follow = !r.epoch.exclusive(now)
+	r.follow = s.opts.ReadAhead == PageSize && !r.epoch.exclusive(now)
 	return r
 }
 

@@ -139,53 +139,91 @@ func (s *Server) bring(f *flight) error {
 	return s.pushFeed(f, f.h.ws)
 }
 
-// pushFeed has the workers read, decode and push the pieces of a feed, nearly in their order. The
+// pushFeed has goroutines fetch, decode and push the pieces of a feed. They fetch in order, as many
+// at once as the medium likes: from one disk one at a time, so that what lies in sequence is read
+// in sequence, whoever decodes it. Options.Workers of them decode and push at the same time. The
 // first failure ends it.
 func (s *Server) pushFeed(f *flight, feed Feed) error {
-	var next atomic.Int64
-	var failed atomic.Bool
-	errs := make([]error, s.opts.Workers)
+	fetches := feed.Parallel()
+	q := &fetchQueue{
+		free: make(chan struct{}, fetches), workers: make(chan struct{}, s.opts.Workers),
+	}
+	// While the CPUs decode, the medium is to be busy, too.
+	errs := make([]error, s.opts.Workers+fetches)
 	var wg sync.WaitGroup
 	for w := range errs {
 		wg.Go(func() {
 			p := s.pieces.get()
 			defer s.pieces.put(p)
-			for n := feed.Len(); errs[w] == nil && !failed.Load(); {
-				i := int(next.Add(1) - 1)
-				if i >= n {
-					return
-				}
-				errs[w] = s.pushNext(f, feed, i, p)
+			for more := true; more; {
+				more, errs[w] = s.pushNext(f, feed, q, p)
 			}
-			failed.Store(true)
+			q.over.Store(true)
 		})
 	}
 	wg.Wait()
 	return cmp.Or(errs...)
 }
 
-// pushNext brings piece i of a feed.
-func (s *Server) pushNext(f *flight, feed Feed, i int, p *Piece) error {
-	if err := s.turn(f); err != nil {
-		return err
-	}
-	if err := feed.Read(f.ctx, i, p); err != nil {
-		return fmt.Errorf("piece %d of %d: %w", i, feed.Len(), err)
-	}
-	return s.pushPiece(f, p)
+// fetchQueue hands out the pieces of a feed in order.
+type fetchQueue struct {
+	mu   sync.Mutex    // held by who is the next to fetch, until he may
+	next int           // guarded by mu
+	free chan struct{} // has an element for each fetch that is under way
+	over atomic.Bool   // there are no more pieces, or one failed
+
+	workers chan struct{} // has an element for each goroutine that decodes or pushes
 }
 
-// turn is called before each piece: it ends the wait of the opens when a cap is reached, and the
-// tail waits in it while READs are outstanding.
-func (s *Server) turn(f *flight) error {
-	if s.opts.CapBytes > 0 && f.bytes.Load() >= s.opts.CapBytes ||
-		s.opts.CapTime > 0 && time.Since(f.start) >= s.opts.CapTime {
-		f.land()
+// take waits until the next piece may be fetched; done is to be called when it was.
+func (q *fetchQueue) take() (i int, done func()) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.free <- struct{}{}
+	i = q.next
+	q.next++
+	return i, func() { <-q.free }
+}
+
+// pushNext brings the next piece of a feed; more is false after the last one and after a failure.
+func (s *Server) pushNext(f *flight, feed Feed, q *fetchQueue, p *Piece) (more bool, err error) {
+	i, done := q.take()
+	if q.over.Load() || i >= feed.Len() {
+		done()
+		return false, nil
 	}
+	if err = s.turn(f); err == nil {
+		err = feed.Fetch(f.ctx, i, p)
+	}
+	done()
+	q.workers <- struct{}{}
+	defer func() { <-q.workers }()
+	if err == nil {
+		err = feed.Decode(p)
+	}
+	if err != nil {
+		return false, fmt.Errorf("piece %d of %d: %w", i, feed.Len(), err)
+	}
+	err = s.pushPiece(f, p)
+	s.capped(f) // at once: the next piece may be long in coming
+	return err == nil, err
+}
+
+// turn is called before each piece: the tail waits in it while READs are outstanding.
+func (s *Server) turn(f *flight) error {
+	s.capped(f)
 	if f.tail.Load() {
 		s.demand.yield(f.ctx)
 	}
 	return f.ctx.Err()
+}
+
+// capped ends the wait of the opens when a cap is reached.
+func (s *Server) capped(f *flight) {
+	if s.opts.CapBytes > 0 && f.bytes.Load() >= s.opts.CapBytes ||
+		s.opts.CapTime > 0 && time.Since(f.start) >= s.opts.CapTime {
+		f.land()
+	}
 }
 
 // stillResident asks the kernel whether all that was brought is still in the page cache. Without an

@@ -136,7 +136,7 @@ func BenchmarkEagerFeed(b *testing.B) {
 	for b.Loop() {
 		feed := m.EagerFeed()
 		for i := range feed.Len() {
-			if err := feed.Read(context.Background(), i, &p); err != nil {
+			if err := ReadPiece(context.Background(), feed, i, &p); err != nil {
 				b.Fatal(err)
 			}
 		}

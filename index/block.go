@@ -18,8 +18,14 @@ type Piece struct {
 	GFNs  []uint64
 	Pages []byte
 
+	buf []byte
+
+	// What was fetched and not yet decoded: a frame, or slots and the pages in them.
 	frame pack.Frame
-	buf   []byte
+	span  pack.Span
+	from  *pack.Span // span, or one that others read as well
+	slots []slotGFN
+	near  []slotGFN // memory for the pages of a block
 }
 
 // reset empties the piece and gives its page buffer with room for n pages.
@@ -52,7 +58,8 @@ func (m *Image) Block(gfn uint64) (Block, bool) {
 	return Block{pack: uint32(place >> 24), first: first}, true
 }
 
-// BlockGFNs appends to dst the pages of this image in a block, in layout order. No I/O.
+// BlockGFNs appends to dst the pages of this image in a block, in layout order. Pages of which the
+// image has more than maxCopies are left out: they are not neighbours of anything. No I/O.
 func (m *Image) BlockGFNs(b Block, dst []uint64) []uint64 {
 	if int(b.pack) >= len(m.packs) {
 		return dst
@@ -67,14 +74,15 @@ func (m *Image) BlockGFNs(b Block, dst []uint64) []uint64 {
 		return dst
 	}
 	first, count := p.BlockSlots(n)
-	for _, x := range m.reverse.slots(int(b.pack), first, first+count) {
+	var room [maxCopies * pack.BlockPages]slotGFN
+	for _, x := range m.reverse.near(int(b.pack), first, first+count, room[:0]) {
 		dst = append(dst, x.gfn())
 	}
 	return dst
 }
 
-// ReadBlock reads a block whole: one read, each unit decoded once. It replaces what buf holds.
-// Pages of other images in the block are left out.
+// ReadBlock reads a block whole: one read, each unit decoded once. It replaces what buf holds, by
+// the pages that BlockGFNs names.
 func (m *Image) ReadBlock(b Block, buf *Piece) error {
 	if int(b.pack) >= len(m.packs) {
 		return fmt.Errorf("%s: no such block", m.entry.Name)
@@ -89,28 +97,37 @@ func (m *Image) ReadBlock(b Block, buf *Piece) error {
 		return fmt.Errorf("%s: no such block", m.entry.Name)
 	}
 	first, count := p.BlockSlots(n)
-	return m.readSlots(p, m.reverse.slots(int(b.pack), first, first+count), buf)
+	buf.near = m.reverse.near(int(b.pack), first, first+count, buf.near[:0])
+	return m.spanError(buf.fill(buf.near, func(first uint32, dst []byte) error {
+		return m.s.blocks.readSlots(p.Reader, first, dst)
+	}))
 }
 
-// readSlots fills buf with pages that lie close together in p, in the order of their slots.
-func (m *Image) readSlots(p *openPack, pages []slotGFN, buf *Piece) error {
+// fill gives the piece pages that lie close together in a pack, in the order of their slots. read
+// reads consecutive slots.
+func (p *Piece) fill(pages []slotGFN, read func(first uint32, dst []byte) error) error {
 	if len(pages) == 0 {
-		buf.reset(0)
+		p.reset(0)
 		return nil
 	}
-	first := pages[0].slot()
-	span := int(pages[len(pages)-1].slot()-first) + 1
+	first, span := extent(pages)
 	// Pages of several gfns are spread out behind what was read; so there is room for both.
-	room := buf.reset(max(span, len(pages)))
-	if err := p.ReadSlots(first, room[:span*PageSize]); err != nil {
-		return m.spanError(err)
+	room := p.reset(max(span, len(pages)))
+	if err := read(first, room[:span*PageSize]); err != nil {
+		return err
 	}
 	spread(room, pages)
 	for _, x := range pages {
-		buf.GFNs = append(buf.GFNs, x.gfn())
+		p.GFNs = append(p.GFNs, x.gfn())
 	}
-	buf.Pages = room[:len(pages)*PageSize]
+	p.Pages = room[:len(pages)*PageSize]
 	return nil
+}
+
+// extent gives the first slot of pages, and how many slots there are from it to the last.
+func extent(pages []slotGFN) (first uint32, span int) {
+	first = pages[0].slot()
+	return first, int(pages[len(pages)-1].slot()-first) + 1
 }
 
 // spread moves the page in each slot, which lies at slot - first slot, to the position of each of

@@ -49,17 +49,6 @@ type WorkingSetInfo struct {
 	Frames    int    `json:"frames"`
 }
 
-// Layout says in which order the pages of an image were stored.
-type Layout string
-
-const (
-	// LayoutPhysical: by guest frame number alone. Neighbours in a block are physical neighbours.
-	LayoutPhysical Layout = "physical"
-	// LayoutTrace: the pages of a working set first, in first-touch order. Neighbours in a block are
-	// used together.
-	LayoutTrace Layout = "trace"
-)
-
 // Details is what Inspect shows beyond the Checkpoint: how its page map is made.
 type Details struct {
 	Checkpoint

@@ -15,7 +15,7 @@ const chunkPages = 256
 const (
 	pageZero = iota // all zero
 	pageData        // has a hash
-	pageSkip        // came before, with the working set
+	pageSkip        // came before, with a group
 )
 
 // chunk is some pages of an image on their way through an import. Its buffer goes back to the pool
@@ -54,18 +54,27 @@ var zeroPage [PageSize]byte
 
 func isZero(page []byte) bool { return bytes.Equal(page, zeroPage[:]) }
 
-// fill reads the pages of the chunk and finds out what they are. skip may be nil.
+// fill reads the pages of the chunk and finds out what they are. Those in skip, which may be nil,
+// are not even read.
 func (c *chunk) fill(m *memory, h *pack.Hasher, skip *gfnSet) error {
-	if err := m.read(c.gfns, c.buf); err != nil {
-		return err
-	}
-	for i, gfn := range c.gfns {
-		switch {
-		case skip != nil && skip.has(gfn):
+	for i := 0; i < len(c.gfns); {
+		if skip != nil && skip.has(c.gfns[i]) {
 			c.kinds[i] = pageSkip
-		case isZero(c.page(i)):
-			c.kinds[i] = pageZero
-		default:
+			i++
+			continue
+		}
+		j := i + 1
+		for j < len(c.gfns) && (skip == nil || !skip.has(c.gfns[j])) {
+			j++
+		}
+		if err := m.read(c.gfns[i:j], c.buf[i*PageSize:]); err != nil {
+			return err
+		}
+		for ; i < j; i++ {
+			if isZero(c.page(i)) {
+				c.kinds[i] = pageZero
+				continue
+			}
 			c.kinds[i] = pageData
 			c.hashes[i] = h.Sum(c.page(i))
 		}

@@ -114,7 +114,7 @@ func readUntil(t *testing.T, m *Image, want []byte, seed uint64, stop *atomic.Bo
 			comparePiece(t, &p, want, map[uint64]int{})
 		}
 		feed := m.WorkingSetFeed()
-		if err := feed.Read(context.Background(), r.IntN(feed.Len()), &p); err != nil {
+		if err := ReadPiece(context.Background(), feed, r.IntN(feed.Len()), &p); err != nil {
 			t.Error(err)
 			return
 		}

@@ -81,7 +81,7 @@ func readDamagedImage(t *testing.T, m *Image, want []byte) (bad int) {
 	var p Piece
 	for _, feed := range []Feed{m.EagerFeed(), m.WorkingSetFeed()} {
 		for i := range feed.Len() {
-			err := feed.Read(context.Background(), i, &p)
+			err := ReadPiece(context.Background(), feed, i, &p)
 			if err == nil {
 				comparePiece(t, &p, want, map[uint64]int{})
 			} else if !isDamage(err) {

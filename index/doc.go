@@ -70,11 +70,15 @@
 //
 // # Two layouts
 //
-// Pages lie in packs in locality blocks of 16, which one read brings: in the order of first touch
-// for the working set given to the import (Layout says "trace"), and after them, or without one, by
-// guest frame number ("physical"). A working set is also copied into a segment, a pack of frames of
-// 1 MiB in first-touch order, which a restore reads from end to end. A segment has at most a
-// quarter of the image's pages, or 64 MiB; it is dropped when another takes its place.
+// Pages lie in packs in locality blocks of 16, which one read brings. New pages are stored in
+// groups (ImportOptions.Order): those that were seen to be used, by the vCPU that used them, in the
+// order of first touch; then by address space, in virtual order; and what no group has by guest
+// frame number. No block has pages of two groups. Layout says "trace", "virtual" or "physical". A
+// layout is for good: a working set that is set later does not move pages.
+//
+// A working set is also copied into a segment, a pack of frames of 1 MiB in first-touch order,
+// which a restore reads from end to end. A segment has at most a quarter of the image's pages, or
+// 64 MiB; it is dropped when another takes its place.
 //
 // # The path of a page
 //
@@ -83,13 +87,18 @@
 // [Image.ReadPage] is: the map's place for the page, the open pack, one pread, one checksum, one
 // decoding. No lock, no allocation, no Badger.
 //
+// Where a read is dear (blob.Medium: another machine, a spinning disk) fewer and larger ones take
+// its place: a page comes with its block, which is kept a while for the other pages (blockCache),
+// records of page maps are read ahead, and roots are remembered. Feeds are fetched in order,
+// whoever decodes them.
+//
 // # Import
 //
-// Chunks of 1 MiB are read and hashed in parallel; one goroutine takes their pages in order, and
-// finds each in the parent, in what this import stored, or in the index, or gives it the next slot;
-// blocks of 16 new pages are compressed in parallel and appended in order. The parent is the newest
-// checkpoint of the same size that has most of a sample of pages at the same places. Nothing
-// depends on the choice but speed and the size of leaves.
+// Chunks of 1 MiB are read and hashed in parallel; one goroutine takes their pages in order (groups
+// first, then the rest), and finds each in the parent, in what this import stored, or in the index,
+// or gives it the next slot; blocks of 16 new pages are compressed in parallel and appended in
+// order. The parent is the newest checkpoint of the same size that has most of a sample of pages at
+// the same places. Nothing depends on the choice but speed and the size of leaves.
 //
 // # The index
 //

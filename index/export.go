@@ -87,7 +87,7 @@ func (m *Image) exportMemory(ctx context.Context, path string, progress func(Pro
 	pieces := newOrdered(g, n, 4*n, func() func(*exportJob) error {
 		var p Piece
 		return func(j *exportJob) error {
-			if err := feed.Read(g.ctx, j.i, &p); err != nil {
+			if err := ReadPiece(g.ctx, feed, j.i, &p); err != nil {
 				return err
 			}
 			j.pages.Store(int64(len(p.GFNs)))
@@ -151,7 +151,7 @@ func (m *Image) exportFile(ctx context.Context, file, path string) error {
 		return err
 	}
 	defer out.Close()
-	n := pinnedNodes{m.root.top.packs, m.pins}
+	n := newPinnedNodes(m.root.top.packs, m.pins)
 	for i := range parts.Parts {
 		if err := ctx.Err(); err != nil {
 			return err

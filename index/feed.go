@@ -3,13 +3,28 @@ package index
 import (
 	"context"
 	"fmt"
+	"github.com/thawfs/thaw/index/blob"
 )
 
-// Feed is an image or a part of it cut into pieces, each of them one sequential read. Pieces may be
-// read in any order and by many goroutines, each with a Piece of its own.
+// Feed is an image or a part of it cut into pieces, each of them one sequential read, which follow
+// one another where they lie. Pieces may be read by many goroutines, each with a Piece of its own.
 type Feed interface {
 	Len() int
-	Read(ctx context.Context, i int, p *Piece) error
+	// Fetch reads piece i as it is stored. Fetches one after another, in ascending order, are one
+	// sequential read; how many at once are of use, Parallel says.
+	Fetch(ctx context.Context, i int, p *Piece) error
+	// Decode makes pages of what was fetched.
+	Decode(p *Piece) error
+	// Parallel is how many Fetches at once the medium serves better than one.
+	Parallel() int
+}
+
+// ReadPiece fetches and decodes piece i of a feed.
+func ReadPiece(ctx context.Context, f Feed, i int, p *Piece) error {
+	if err := f.Fetch(ctx, i, p); err != nil {
+		return err
+	}
+	return f.Decode(p)
 }
 
 // eagerPages is about how many pages a piece of an EagerFeed has (1 MiB).
@@ -46,7 +61,9 @@ type eagerPiece struct{ pack, from, to int }
 
 func (f *eagerFeed) Len() int { return len(f.pieces) }
 
-func (f *eagerFeed) Read(ctx context.Context, i int, p *Piece) error {
+func (f *eagerFeed) Parallel() int { return f.m.parallel() }
+
+func (f *eagerFeed) Fetch(ctx context.Context, i int, p *Piece) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -56,8 +73,24 @@ func (f *eagerFeed) Read(ctx context.Context, i int, p *Piece) error {
 		return err
 	}
 	defer open.release()
-	return f.m.readSlots(open, f.m.reverse.packs[piece.pack][piece.from:piece.to], p)
+	p.slots = f.m.reverse.packs[piece.pack][piece.from:piece.to]
+	first, span := extent(p.slots)
+	p.from = &p.span
+	if b, ok := f.m.s.blocks.whole(open.Reader, first, span); ok {
+		// All pieces of a page that the image has a thousand times, for example: read once.
+		p.from, err = f.m.s.blocks.get(open.Reader, b)
+	} else {
+		err = open.Fetch(first, span, &p.span)
+	}
+	return f.m.spanError(err)
 }
+
+func (f *eagerFeed) Decode(p *Piece) error {
+	return f.m.spanError(p.fill(p.slots, p.from.ReadSlots))
+}
+
+// parallel is how many reads at once the medium of the packs serves better than one.
+func (m *Image) parallel() int { return max(blob.MediumOf(m.s.blobs).Parallel, 1) }
 
 // WorkingSetFeed gives the working set in first-touch order, its zero pages included. Its Len is 0
 // without a working set. What the segment has no room for comes behind it, from the blocks.
@@ -77,7 +110,7 @@ func (m *Image) WorkingSetFeed() Feed {
 		return f
 	}
 	defer p.release()
-	f.frames = p.Frames()
+	f.frames, f.name = p.Frames(), p.Name()
 	stored := uint64(0)
 	for i := range f.frames {
 		stored += uint64(p.Frame(i).Pages)
@@ -104,13 +137,16 @@ func tail(runs []Run, skip uint64) []Run {
 type hotFeed struct {
 	m       *Image
 	segment *packEntry
+	name    string // of the segment's pack
 	frames  int
 	rest    [][]uint64
 }
 
 func (f *hotFeed) Len() int { return f.frames + len(f.rest) }
 
-func (f *hotFeed) Read(ctx context.Context, i int, p *Piece) error {
+func (f *hotFeed) Parallel() int { return f.m.parallel() }
+
+func (f *hotFeed) Fetch(ctx context.Context, i int, p *Piece) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -126,13 +162,21 @@ func (f *hotFeed) Read(ctx context.Context, i int, p *Piece) error {
 		return ErrClosed
 	}
 	defer open.release()
-	if err := open.ReadFrame(i, &p.frame); err != nil {
+	p.GFNs, p.Pages = nil, nil
+	return f.m.spanError(open.FetchFrame(i, &p.frame))
+}
+
+func (f *hotFeed) Decode(p *Piece) error {
+	if p.GFNs != nil {
+		return nil // from the blocks, and decoded there
+	}
+	if err := p.frame.Decode(); err != nil {
 		return f.m.spanError(err)
 	}
 	p.GFNs, p.Pages = p.frame.GFNs, p.frame.Pages
 	if n := len(p.GFNs); n > 0 && p.GFNs[n-1] >= f.m.pages.pages {
-		return &CorruptError{Pack: open.Name(), What: fmt.Sprintf("frame %d: page %d of %d",
-			i, p.GFNs[n-1], f.m.pages.pages)}
+		return &CorruptError{Pack: f.name, What: fmt.Sprintf("frame: page %d of %d",
+			p.GFNs[n-1], f.m.pages.pages)}
 	}
 	return nil
 }

@@ -117,7 +117,7 @@ type File struct {
 	root  *root
 	parts fileParts
 	pins  *pins
-	nodes pinnedNodes
+	nodes *pinnedNodes
 
 	mu     sync.Mutex
 	number int    // of the part in part, which was read last
@@ -138,8 +138,8 @@ func (s *Store) OpenFile(ctx context.Context, name, file string) (*File, error) 
 	return f, nil
 }
 
-// useRoot counts an opening of a checkpoint, reads its root, and lets open take what it needs. After
-// an error nothing is counted.
+// useRoot counts an opening of a checkpoint, reads its root, and lets open take what it needs.
+// After an error nothing is counted.
 func (s *Store) useRoot(ctx context.Context, name string, open func(*catalogEntry, *root) error) error {
 	s.reading.RLock()
 	defer s.reading.RUnlock()
@@ -151,7 +151,7 @@ func (s *Store) useRoot(ctx context.Context, name string, open func(*catalogEntr
 		if err != nil {
 			return err
 		}
-		r, err := readRoot(ctx, s.blobs, s.dec, name, e.Generation)
+		r, err := s.rootOf(ctx, e)
 		if err == nil {
 			err = open(e, r)
 		}
@@ -183,7 +183,7 @@ func (f *File) open(ctx context.Context, file string) (err error) {
 	if f.pins, err = f.s.packs.pinAll(ctx, packs); err != nil {
 		return err
 	}
-	f.nodes = pinnedNodes{packs, f.pins}
+	f.nodes = newPinnedNodes(packs, f.pins)
 	return nil
 }
 

@@ -203,7 +203,7 @@ func sameFeed(t testing.TB, m *Image, want []byte) {
 	var p Piece
 	feed := m.EagerFeed()
 	for i := range feed.Len() {
-		if err := feed.Read(context.Background(), i, &p); err != nil {
+		if err := ReadPiece(context.Background(), feed, i, &p); err != nil {
 			t.Fatal(err)
 		}
 		comparePiece(t, &p, want, seen)
@@ -234,15 +234,21 @@ func sameBlocks(t testing.TB, m *Image, want []byte) {
 		}
 		comparePiece(t, &p, want, seen)
 		gfns := m.BlockGFNs(b, nil)
+		if len(gfns) != len(p.GFNs) {
+			t.Fatalf("block of page %d: %d gfns, %d read", gfn, len(gfns), len(p.GFNs))
+		}
 		for i := range gfns {
 			if gfns[i] != p.GFNs[i] {
 				t.Fatalf("block of page %d: gfns %v, read %v", gfn, gfns, p.GFNs)
 			}
 		}
 	}
+	copies := map[uint64]int{}
+	m.pages.each(func(_, place uint64) { copies[place]++ })
 	for gfn := range m.Pages() {
-		if !m.Zero(gfn) && seen[gfn] != 1 {
-			t.Fatalf("page %d is in %d blocks", gfn, seen[gfn])
+		place, ok := m.pages.place(gfn)
+		if want := ok && copies[place] <= maxCopies; want != (seen[gfn] == 1) || seen[gfn] > 1 {
+			t.Fatalf("page %d, of which there are %d, is in %d blocks", gfn, copies[place], seen[gfn])
 		}
 	}
 }

@@ -43,7 +43,7 @@ func (m *Image) open(ctx context.Context) (err error) {
 		return err
 	}
 	m.packs = m.pins.entries
-	m.pages, err = loadPageMap(ctx, pinnedNodes{top.packs, m.pins}, top, top.packs)
+	m.pages, err = loadPageMap(ctx, newPinnedNodes(top.packs, m.pins), top, top.packs)
 	if err != nil {
 		m.pins.release()
 		return err
@@ -98,6 +98,7 @@ func (m *Image) acquire(position uint64) (*openPack, error) {
 }
 
 // ReadPage reads one page into dst (4096 bytes). It allocates nothing and verifies what it decodes.
+// Where a read is dear it brings the page's whole block, which stays at hand for a while.
 // A *CorruptError or the error of the blob otherwise; dst is undefined then.
 func (m *Image) ReadPage(gfn uint64, dst []byte) error {
 	place, ok := m.pages.place(gfn)
@@ -112,7 +113,12 @@ func (m *Image) ReadPage(gfn uint64, dst []byte) error {
 	if err != nil {
 		return m.pageError(gfn, err)
 	}
-	err = p.ReadPage(uint32(place&(pack.MaxSlots-1)), dst)
+	slot := uint32(place & (pack.MaxSlots - 1))
+	if m.s.blocks != nil {
+		err = m.s.blocks.readPage(p.Reader, slot, dst)
+	} else {
+		err = p.ReadPage(slot, dst)
+	}
 	p.release()
 	if err != nil {
 		return m.pageError(gfn, err)

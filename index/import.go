@@ -19,8 +19,12 @@ type ImportOptions struct {
 	Name string
 	// Profile to store new pages with.
 	Profile Profile
-	// Hot is the working set in first-touch order: laid out first, and copied into a segment.
+	// Hot is the working set in first-touch order, which is copied into a segment.
 	Hot []Run
+	// Order is how new pages are laid out: group after group, the pages of each in its order, and
+	// behind them by guest frame number what no group has. A page belongs to the first group that
+	// names it. Nil: Hot is the one group.
+	Order []Group
 	// Progress is called now and then, by one goroutine at a time. May be nil.
 	Progress func(Progress)
 }
@@ -41,7 +45,7 @@ type ImportStats struct {
 
 // Import stores a checkpoint. It is there whole, or not at all.
 //
-// Pages are read and hashed in parallel, looked up in their order (the working set first, then by
+// Pages are read and hashed in parallel, looked up in their order (the groups of o.Order, then by
 // guest frame number), compressed in parallel, and appended to packs in their order. Behind the
 // pages come the nodes of the page map, the files, and the segment. The root is written last.
 func (s *Store) Import(ctx context.Context, src Source, o ImportOptions) (
@@ -110,10 +114,11 @@ type importer struct {
 	mem       *memory
 	extents   []Run
 	hot       []Run
-	hotSet    *gfnSet           // the pages of hot; nil: none
-	hotRefs   map[uint64]uint64 // what became of them: gfn -> ref, where that is not 0
-	pool      sync.Pool         // of *chunk
-	parent    *parentImage      // nil: none
+	order     []Group
+	grouped   gfnSet       // the pages of order
+	refs      refTable     // what became of them
+	pool      sync.Pool    // of *chunk
+	parent    *parentImage // nil: none
 	dedup     *dedup
 	tree      *treeWriter
 	packer    *packer
@@ -127,9 +132,9 @@ type importer struct {
 }
 
 func newImporter(ctx context.Context, s *Store, src Source, o ImportOptions) (*importer, error) {
-	im := &importer{s: s, o: o, src: src, hotRefs: map[uint64]uint64{}}
+	im := &importer{s: s, o: o, src: src, refs: refTable{}}
 	var err error
-	if im.mem, err = openMemory(src.Memory); err != nil {
+	if im.mem, err = src.openMemory(); err != nil {
 		return nil, err
 	}
 	if err := im.prepare(ctx); err != nil {
@@ -148,9 +153,12 @@ func (im *importer) prepare(ctx context.Context) (err error) {
 	if im.hot, err = cleanRuns(im.o.Hot, im.mem.pages); err != nil {
 		return err
 	}
-	if len(im.hot) > 0 {
-		im.hotSet = &gfnSet{}
-		eachPage(im.hot, func(gfn uint64) { im.hotSet.add(gfn) })
+	order := im.o.Order
+	if order == nil && len(im.hot) > 0 {
+		order = []Group{{Kind: GroupUsed, Runs: im.hot}}
+	}
+	if im.order, err = cleanGroups(order, im.mem.pages, &im.grouped); err != nil {
+		return err
 	}
 	im.stats.MemoryBytes = int64(im.mem.pages) * PageSize
 	im.stats.ReadBytes = int64(countPages(im.extents)) * PageSize
@@ -174,7 +182,7 @@ func (im *importer) prepare(ctx context.Context) (err error) {
 }
 
 func (im *importer) close() {
-	_ = im.mem.f.Close() // it was only read
+	im.mem.Close()
 	if im.parent != nil {
 		im.parent.close()
 	}
@@ -261,10 +269,7 @@ func (im *importer) fillRoot(r *root, fw *fileWriter) {
 	c.MemoryBytes = im.stats.MemoryBytes
 	im.stats.ZeroPages = im.mem.pages - im.dataPages
 	c.DataPages, c.ZeroPages, c.NewPages = im.dataPages, im.stats.ZeroPages, im.stats.NewPages
-	c.Layout = LayoutPhysical
-	if len(im.hot) > 0 {
-		c.Layout = LayoutTrace
-	}
+	c.Layout = layoutOf(im.order)
 	if im.parent != nil {
 		c.Parent = im.parent.name
 	}

@@ -11,8 +11,8 @@ func (im *importer) pages(g *group) error {
 	h := newOrdered(g, runtime.GOMAXPROCS(0), 4*runtime.GOMAXPROCS(0), func() func(*chunkJob) error {
 		hasher := pack.NewHasher(im.s.key)
 		return func(j *chunkJob) error {
-			skip := im.hotSet
-			if j.hot {
+			skip := &im.grouped
+			if j.part < len(im.order) {
 				skip = nil
 			}
 			return j.fill(im.mem, hasher, skip)
@@ -22,8 +22,7 @@ func (im *importer) pages(g *group) error {
 		defer h.end()
 		return im.cut(h)
 	})
-	wasHot := len(im.hot) > 0
-	for {
+	for part := 0; ; {
 		j, ok, err := h.receive()
 		if err != nil {
 			return err
@@ -31,14 +30,14 @@ func (im *importer) pages(g *group) error {
 		if !ok {
 			return im.endLeaf()
 		}
-		if wasHot && !j.hot {
-			// Blocks do not mix what was used together with what was not.
+		if j.part != part {
+			// Blocks do not mix what belongs together with what does not.
 			if err := im.packer.flush(); err != nil {
 				return err
 			}
+			part = j.part
 		}
-		wasHot = j.hot
-		if err := im.chunk(j.chunk, j.hot); err != nil {
+		if err := im.chunk(j.chunk, j.part < len(im.order)); err != nil {
 			return err
 		}
 		if len(im.dedup.fresh) > im.s.limits.freshPages {
@@ -49,22 +48,23 @@ func (im *importer) pages(g *group) error {
 	}
 }
 
-// chunkJob is a chunk, of the working set or of the rest.
+// chunkJob is a chunk of a group, or of the rest, which is the part behind the last group.
 type chunkJob struct {
 	*chunk
-	hot bool
+	part int
 }
 
-// cut sends the image on its way: the working set, then everything by guest frame number.
+// cut sends the image on its way: the groups, then everything by guest frame number.
 func (im *importer) cut(h *ordered[*chunkJob]) error {
-	for _, part := range []struct {
-		runs []Run
-		hot  bool
-	}{{im.hot, true}, {im.extents, false}} {
+	for part := range len(im.order) + 1 {
+		runs := im.extents
+		if part < len(im.order) {
+			runs = im.order[part].Runs
+		}
 		k := chunker{pool: &im.pool, emit: func(c *chunk) error {
-			return h.submit(&chunkJob{c, part.hot})
+			return h.submit(&chunkJob{c, part})
 		}}
-		for _, r := range part.runs {
+		for _, r := range runs {
 			if err := k.run(r); err != nil {
 				return err
 			}
@@ -76,22 +76,27 @@ func (im *importer) cut(h *ordered[*chunkJob]) error {
 	return nil
 }
 
-// chunk takes the pages of a chunk in their order.
-func (im *importer) chunk(c *chunk, hot bool) error {
+// chunk takes the pages of a chunk in their order. Those of groups get their place in the page map
+// when their turn by number comes.
+func (im *importer) chunk(c *chunk, grouped bool) error {
+	read := 0
 	for i, gfn := range c.gfns {
 		var ref uint64
 		var err error
 		switch c.kinds[i] {
 		case pageSkip:
-			ref = im.hotRefs[gfn]
+			ref = im.refs.get(gfn)
 		case pageData:
 			if ref, err = im.page(c, i); err != nil {
 				return err
 			}
+			read++
+		case pageZero:
+			read++
 		}
-		if hot {
+		if grouped {
 			if ref != 0 {
-				im.hotRefs[gfn] = ref
+				im.refs.set(gfn, ref)
 			}
 			continue
 		}
@@ -99,9 +104,7 @@ func (im *importer) chunk(c *chunk, hot bool) error {
 			return err
 		}
 	}
-	if !hot {
-		im.progress.add(int64(len(c.gfns)) * PageSize)
-	}
+	im.progress.add(int64(read) * PageSize)
 	c.release()
 	return nil
 }

@@ -125,7 +125,7 @@ func (s *Store) openParent(ctx context.Context, name string) (*parentImage, erro
 	if err != nil {
 		return nil, err
 	}
-	n := pinnedNodes{r.top.packs, pins}
+	n := newPinnedNodes(r.top.packs, pins)
 	m, err := loadPageMap(ctx, n, r.top, r.top.packs)
 	if err != nil {
 		pins.release()

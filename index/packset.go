@@ -283,8 +283,8 @@ func (s *packSet) replace(ctx context.Context, number uint64, info packInfo) err
 	return err
 }
 
-// close closes every pack, and waits for the reads in progress. It is an error of the caller's if any
-// is pinned.
+// close closes every pack, and waits for the reads in progress. It is an error of the caller's if
+// any is pinned.
 func (s *packSet) close() error {
 	s.mu.Lock()
 	s.closed = true
@@ -337,14 +337,24 @@ func (p *pins) release() {
 	p.entries = nil
 }
 
-// pinnedNodes reads nodes and other records out of pinned packs.
+// pinnedNodes reads nodes and other records out of pinned packs. It may be used by many goroutines
+// at once.
 type pinnedNodes struct {
 	numbers []uint64 // ascending, as in pins
 	pins    *pins
+
+	mu      sync.Mutex
+	readers map[*pack.Reader]*pack.RecordReader // guarded by mu
+}
+
+func newPinnedNodes(numbers []uint64, pins *pins) *pinnedNodes {
+	return &pinnedNodes{
+		numbers: numbers, pins: pins, readers: map[*pack.Reader]*pack.RecordReader{},
+	}
 }
 
 // node implements nodes.
-func (n pinnedNodes) node(ref uint64, kind uint32) ([]byte, error) {
+func (n *pinnedNodes) node(ref uint64, kind uint32) ([]byte, error) {
 	pos, ok := searchUint64(n.numbers, ref>>24)
 	if !ok {
 		return nil, &CorruptError{Pack: fmt.Sprint(ref >> 24), What: "pack",
@@ -355,7 +365,19 @@ func (n pinnedNodes) node(ref uint64, kind uint32) ([]byte, error) {
 		return nil, ErrClosed
 	}
 	defer p.release()
-	return readRecord(p.Reader, int(pack.Ref(ref).Slot()), kind)
+	n.mu.Lock()
+	r := n.readers[p.Reader]
+	if r == nil {
+		r = p.NewRecordReader()
+		n.readers[p.Reader] = r
+	}
+	n.mu.Unlock()
+	record := int(pack.Ref(ref).Slot())
+	b, err := r.ReadRecord(record, nil)
+	if err != nil {
+		return nil, err
+	}
+	return b, checkKind(p.Reader, record, kind)
 }
 
 // readRecord reads a record that must be of a certain kind.
@@ -364,9 +386,14 @@ func readRecord(r *pack.Reader, record int, kind uint32) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return b, checkKind(r, record, kind)
+}
+
+// checkKind says whether a record, which there is, has the kind that its reader wants.
+func checkKind(r *pack.Reader, record int, kind uint32) error {
 	if got := r.Record(record).Kind; got != kind {
-		return nil, &CorruptError{Pack: r.Name(), What: fmt.Sprintf("record %d: of kind %d, want %d",
+		return &CorruptError{Pack: r.Name(), What: fmt.Sprintf("record %d: of kind %d, want %d",
 			record, got, kind)}
 	}
-	return b, nil
+	return nil
 }

@@ -106,13 +106,13 @@ func (m *Image) span(g *gather, want []wanted, dst []byte) error {
 	n := int(want[len(want)-1].place-want[0].place) + 1
 	// The usual case needs no copying: slots and pages ascend together.
 	if n == len(want) && want[n-1].at-want[0].at == n-1 && ascending(want) {
-		return m.spanError(p.ReadSlots(first, dst[want[0].at*PageSize:][:n*PageSize]))
+		return m.spanError(m.s.blocks.readSlots(p.Reader, first, dst[want[0].at*PageSize:][:n*PageSize]))
 	}
 	if cap(g.buf) < n*PageSize {
 		g.buf = make([]byte, maxSpan*PageSize)
 	}
 	buf := g.buf[:n*PageSize]
-	if err := p.ReadSlots(first, buf); err != nil {
+	if err := m.s.blocks.readSlots(p.Reader, first, buf); err != nil {
 		return m.spanError(err)
 	}
 	for _, w := range want {

@@ -42,3 +42,25 @@ func (r *reverseMap) slots(pack int, first, end uint32) []slotGFN {
 	n, _ := slices.BinarySearch(p[from:], slotGFN(end)<<32)
 	return p[from : from+n]
 }
+
+// maxCopies is how many pages of an image may have the content of one slot and still be taken for
+// neighbours of what lies beside it. Where thousands are the same, next to nothing is known of any,
+// and whoever brought all of them with a block would bring megabytes for a page.
+const maxCopies = 4
+
+// near appends to dst the pages in the slots first..end-1 of a pack, without those that have more
+// than maxCopies like them.
+func (r *reverseMap) near(pack int, first, end uint32, dst []slotGFN) []slotGFN {
+	pages := r.slots(pack, first, end)
+	for len(pages) > 0 {
+		n := 1
+		for n < len(pages) && pages[n].slot() == pages[0].slot() {
+			n++
+		}
+		if n <= maxCopies {
+			dst = append(dst, pages[:n]...)
+		}
+		pages = pages[n:]
+	}
+	return dst
+}

@@ -187,8 +187,9 @@ func readRoot(ctx context.Context, blobs blob.Store, dec *pack.Decoder, name str
 	if rd.Number() != rootNumber || rd.Generation() != gen {
 		return nil, &CorruptError{Pack: blobName, What: "footer: another pack's"}
 	}
+	records := rd.NewRecordReader()
 	for i := range rd.Records() {
-		b, err := rd.ReadRecord(i, nil)
+		b, err := records.ReadRecord(i, nil)
 		if err != nil {
 			return nil, err
 		}

@@ -55,11 +55,18 @@ func parseRuns(b []byte) ([]Run, error) {
 // there once, at its first touch, and makes one run of those that follow one another. Runs outside
 // of an image of so many pages are an error.
 func cleanRuns(runs []Run, pages uint64) ([]Run, error) {
-	var out []Run
-	var seen gfnSet
+	out, err := newPages(runs, pages, new(gfnSet))
+	if err != nil {
+		return nil, fmt.Errorf("working set: %w", err)
+	}
+	return out, nil
+}
+
+// newPages gives the pages of runs that are not in seen, in their order, and adds them to it.
+func newPages(runs []Run, pages uint64, seen *gfnSet) (out []Run, err error) {
 	for _, r := range runs {
 		if r.Count == 0 || r.GFN >= pages || r.Count > pages-r.GFN {
-			return nil, fmt.Errorf("working set: run of %d pages from %d on, the image has %d pages",
+			return nil, fmt.Errorf("run of %d pages from %d on, the image has %d pages",
 				r.Count, r.GFN, pages)
 		}
 		for gfn := r.GFN; gfn < r.GFN+r.Count; gfn++ {

@@ -43,6 +43,8 @@ type OpenOptions struct {
 	Log *slog.Logger
 	// Blobs holds packs and checkpoints; nil means the store's own directory.
 	Blobs blob.Store
+	// Wrap, if not nil, is put around Blobs: a modelled disk (package disk) for example.
+	Wrap func(context.Context, blob.Store) (blob.Store, error)
 }
 
 // Store is an open store. All methods may be called by many goroutines at once.
@@ -72,6 +74,10 @@ type Store struct {
 	next    uint64 // number of the next pack; guarded by writer
 
 	limits limits
+
+	// What keeps reads few where they are dear (see blob.Medium); nil elsewhere.
+	blocks *blockCache
+	roots  *rootCache
 
 	reading   sync.RWMutex // held while a root is read; for writing by Close
 	closed    atomic.Bool
@@ -109,18 +115,27 @@ func Open(ctx context.Context, dir string, o OpenOptions) (_ *Store, err error) 
 	if s.lock, err = lockStore(dir); err != nil {
 		return nil, err
 	}
-	if err := s.open(ctx); err != nil {
+	if err := s.open(ctx, o.Wrap); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store %s: %w", dir, err), s.Close())
 	}
 	return s, nil
 }
 
-func (s *Store) open(ctx context.Context) (err error) {
+func (s *Store) open(ctx context.Context,
+	wrap func(context.Context, blob.Store) (blob.Store, error)) (err error) {
 	if s.blobs == nil {
 		// Only under the lock: opening sweeps away what others have not committed.
 		if s.blobs, err = blob.OpenDir(s.dir); err != nil {
 			return err
 		}
+	}
+	if wrap != nil {
+		if s.blobs, err = wrap(ctx, s.blobs); err != nil {
+			return err
+		}
+	}
+	if blob.MediumOf(s.blobs).Dear() {
+		s.blocks, s.roots = newBlockCache(), newRootCache()
 	}
 	if s.dec, err = pack.NewDecoder(); err != nil {
 		return err

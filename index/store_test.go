@@ -72,7 +72,7 @@ func sameWorkingSet(t testing.TB, m *Image, img []byte, want []Run) {
 	var p Piece
 	feed := m.WorkingSetFeed()
 	for i := range feed.Len() {
-		if err := feed.Read(context.Background(), i, &p); err != nil {
+		if err := ReadPiece(context.Background(), feed, i, &p); err != nil {
 			t.Fatal(err)
 		}
 		comparePiece(t, &p, img, seen)

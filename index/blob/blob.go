@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 )
 
 // Errors that callers decide on. Drivers wrap them with the operation and the name.
@@ -83,6 +84,31 @@ func WillNeed(o Object, off, n int64) error {
 	}
 	return nil
 }
+
+// Medium is what a reader wants to know of where blobs lie. Zero: a disk of this host, behind its
+// page cache.
+type Medium struct {
+	// Latency is what a read costs beside its bytes, if it does not follow the read before it.
+	Latency time.Duration
+	// Parallel is how many reads at once are served better than one after another.
+	Parallel int
+}
+
+// Describer is a Store or an Object that knows its medium.
+type Describer interface {
+	Medium() Medium
+}
+
+// MediumOf describes what a Store or Object lies on, as far as it knows.
+func MediumOf(x any) Medium {
+	if d, ok := x.(Describer); ok {
+		return d.Medium()
+	}
+	return Medium{}
+}
+
+// Dear says whether a read costs so much that it should bring whatever may be wanted with it.
+func (m Medium) Dear() bool { return m.Latency >= 200*time.Microsecond }
 
 // maxName bounds a blob's name, in bytes.
 const maxName = 512

@@ -20,11 +20,13 @@
 //     of the directory.
 //   - [Mem] keeps blobs in a map. For tests, and for packs that need not outlive the process.
 //   - package errblob decorates any of them and makes chosen operations fail.
+//   - package disk decorates any of them and makes reads as slow as a modelled device has them.
 //
 // All of them pass the suite in package blobtest, and so must every new one.
 //
 // # Optional abilities
 //
 // Some drivers can do more. [Drop] and [WillNeed] ask for it and do nothing where it is missing:
-// a driver over a network has no host page cache to drop.
+// a driver over a network has no host page cache to drop. [MediumOf] asks what reads cost, so that
+// readers can choose between many small and few large ones, one at a time or many at once.
 package blob

@@ -142,39 +142,69 @@ func (r *Reader) Frame(i int) FrameInfo {
 }
 
 // Frame is the content of a frame: Pages[i*4096:] is the page with number GFNs[i]. It is meant to
-// be used for one ReadFrame after another, and keeps its memory.
+// be used for one frame after another, and keeps its memory.
 type Frame struct {
 	GFNs  []uint64
 	Pages []byte
-	in    []byte
+
+	r      *Reader
+	number int
+	in     []byte // as it is stored, behind zstdPrefix bytes of room
 }
 
 // ReadFrame reads frame i into f: one read of the blob.
 func (r *Reader) ReadFrame(i int, f *Frame) error {
-	what := func() string { return fmt.Sprintf("frame %d", i) }
+	if err := r.FetchFrame(i, f); err != nil {
+		return err
+	}
+	return f.Decode()
+}
+
+// FetchFrame reads what is stored of frame i into f, in one read of the blob. Decode makes the
+// pages of it.
+func (r *Reader) FetchFrame(i int, f *Frame) error {
+	f.GFNs, f.Pages = f.GFNs[:0], f.Pages[:0]
+	f.r, f.number = nil, i
 	if i < 0 || i >= len(r.dir.frames) {
-		return r.corrupt(what(), fmt.Errorf("there are %d", len(r.dir.frames)))
+		return r.corrupt(frameName(i), fmt.Errorf("there are %d", len(r.dir.frames)))
 	}
 	it := r.dir.frames[i]
 	if it.raw > MaxFramePages || it.stored < crcSize+4 {
-		return r.corrupt(what(), errDecodedSize)
+		return r.corrupt(frameName(i), errDecodedSize)
 	}
 	f.in = grown(f.in, zstdPrefix+int(it.stored))
-	in, err := r.item(it, f.in, saltFrame, uint32(i))
+	if err := r.read(f.in[zstdPrefix:], int64(it.off)); err != nil {
+		return err
+	}
+	f.r = r
+	return nil
+}
+
+func frameName(i int) string { return fmt.Sprintf("frame %d", i) }
+
+// Decode gives a frame that was fetched its content, once. The pack need not be open any more.
+func (f *Frame) Decode() error {
+	r := f.r
+	if r == nil {
+		return fmt.Errorf("decode frame: none was fetched")
+	}
+	f.r = nil
+	it := r.dir.frames[f.number]
+	in, err := r.verified(f.in, saltFrame, uint32(f.number))
 	if err != nil {
-		return r.itemError(what(), err)
+		return r.corrupt(frameName(f.number), err)
 	}
 	list := in[zstdPrefix:]
 	n := binary.LittleEndian.Uint32(list)
 	if uint64(n) > uint64(len(list)-4) {
-		return r.corrupt(what(), errDirectory)
+		return r.corrupt(frameName(f.number), errDirectory)
 	}
 	if f.GFNs, err = parseGFNs(f.GFNs[:0], list[4:4+n], int(it.raw)); err != nil {
-		return r.corrupt(what(), err)
+		return r.corrupt(frameName(f.number), err)
 	}
 	f.Pages = grown(f.Pages, int(it.raw)*PageSize)
 	if err := r.dec.decode(it.codec, f.Pages, in[4+n:]); err != nil {
-		return r.corrupt(what(), err)
+		return r.corrupt(frameName(f.number), err)
 	}
 	return nil
 }

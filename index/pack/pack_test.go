@@ -279,6 +279,45 @@ func (m *model) checkPages(t testing.TB, r *Reader) {
 			t.Fatal("ReadSlots wrote behind its buffer")
 		}
 	}
+	m.checkSpans(t, r, rng, same)
+}
+
+// checkSpans fetches stretches of slots and reads parts of each, in one Span after another.
+func (m *model) checkSpans(t testing.TB, r *Reader, rng *rand.Rand,
+	same func(first, n int, got []byte)) {
+	t.Helper()
+	var s Span
+	page := make([]byte, PageSize)
+	for range min(50, len(m.pages)) {
+		first := rng.IntN(len(m.pages))
+		count := 1 + rng.IntN(len(m.pages)-first)
+		if err := r.Fetch(uint32(first), count, &s); err != nil {
+			t.Fatal(err)
+		}
+		from := first + rng.IntN(count)
+		n := 1 + rng.IntN(first+count-from)
+		dst := make([]byte, n*PageSize)
+		if err := s.ReadSlots(uint32(from), dst); err != nil {
+			t.Fatal(err)
+		}
+		same(from, n, dst)
+		if err := s.ReadPage(uint32(from), page); (err != nil) != (m.pages[from] == nil) {
+			t.Fatalf("slot %d of a span: %v", from, err)
+		} else if err == nil {
+			same(from, 1, page)
+		}
+		if first > 0 {
+			if err := s.ReadSlots(uint32(first-1), dst[:PageSize]); err == nil {
+				t.Fatal("a slot before the span can be read")
+			}
+		}
+		if err := s.ReadSlots(uint32(first+count), dst[:PageSize]); err == nil {
+			t.Fatal("a slot behind the span can be read")
+		}
+	}
+	if err := r.Fetch(uint32(len(m.pages)), 1, &s); err == nil {
+		t.Fatal("a slot behind the last can be fetched")
+	}
 }
 
 func TestPack(t *testing.T) {

@@ -163,7 +163,10 @@ func (r *Reader) Record(i int) RecordInfo {
 }
 
 // ReadRecord gives the content of record i, in dst if that has the capacity for it.
-func (r *Reader) ReadRecord(i int, dst []byte) ([]byte, error) {
+func (r *Reader) ReadRecord(i int, dst []byte) ([]byte, error) { return r.readRecord(r, i, dst) }
+
+// readRecord is ReadRecord out of what src has.
+func (r *Reader) readRecord(src stored, i int, dst []byte) ([]byte, error) {
 	what := func() string { return fmt.Sprintf("record %d", i) }
 	if i < 0 || i >= len(r.dir.records) {
 		return nil, r.corrupt(what(), fmt.Errorf("there are %d", len(r.dir.records)))
@@ -175,7 +178,7 @@ func (r *Reader) ReadRecord(i int, dst []byte) ([]byte, error) {
 	if it.raw > maxRecord || it.stored < crcSize {
 		return nil, r.corrupt(what(), errDecodedSize)
 	}
-	frame, err := r.item(it, nil, saltRecord, uint32(i))
+	frame, err := r.item(src, it, saltRecord, uint32(i))
 	if err != nil {
 		return nil, r.itemError(what(), err)
 	}
@@ -187,12 +190,17 @@ func (r *Reader) ReadRecord(i int, dst []byte) ([]byte, error) {
 }
 
 // item reads what is stored of a record or frame, its checksum verified and cut off, with
-// zstdPrefix bytes of room before it. buf is used if it is large enough.
-func (r *Reader) item(it itemEntry, buf []byte, salt uint64, ordinal uint32) ([]byte, error) {
-	buf = grown(buf, zstdPrefix+int(it.stored))
-	if err := r.read(buf[zstdPrefix:], int64(it.off)); err != nil {
+// zstdPrefix bytes of room before it.
+func (r *Reader) item(src stored, it itemEntry, salt uint64, ordinal uint32) ([]byte, error) {
+	buf := make([]byte, zstdPrefix+int(it.stored))
+	if err := src.read(buf[zstdPrefix:], int64(it.off)); err != nil {
 		return nil, err
 	}
+	return r.verified(buf, salt, ordinal)
+}
+
+// verified gives an item, behind zstdPrefix bytes of room, without its checksum if that is right.
+func (r *Reader) verified(buf []byte, salt uint64, ordinal uint32) ([]byte, error) {
 	end := len(buf) - crcSize
 	want := binary.LittleEndian.Uint32(buf[end:])
 	if checksum(buf[zstdPrefix:end], salt, r.foot.number, ordinal) != want {

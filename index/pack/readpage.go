@@ -74,26 +74,34 @@ func (r *Reader) ReadBlock(block int, dst []byte) error {
 // ReadSlots reads consecutive slots from first on into dst, whose size in pages says how many: slot
 // first+i goes to dst[i*4096:]. The bytes of dead slots are undefined. Slots that lie together
 // are read together, up to 1 MiB at a time, and every unit is decoded once.
-func (r *Reader) ReadSlots(first uint32, dst []byte) error {
+func (r *Reader) ReadSlots(first uint32, dst []byte) error { return r.readSlots(r, first, dst) }
+
+// stored gives bytes of the file: from the blob, or from what was fetched of it.
+type stored interface {
+	read(b []byte, off int64) error
+}
+
+// readSlots is ReadSlots out of what src has.
+func (r *Reader) readSlots(src stored, first uint32, dst []byte) error {
 	if len(dst)%PageSize != 0 {
 		return fmt.Errorf("read slots of pack %s: %d bytes are not pages", r.name, len(dst))
 	}
-	end := uint64(first) + uint64(len(dst)/PageSize)
-	if end > uint64(len(r.dir.slots)) {
-		return r.slotError(uint32(end-1), fmt.Errorf("there are %d", len(r.dir.slots)))
+	end, err := r.endOf(first, len(dst)/PageSize)
+	if err != nil {
+		return err
 	}
 	dst = dst[:len(dst):len(dst)] // decoding may go beyond a page, but not beyond dst
 	s := r.dec.get()
 	defer r.dec.scratch.Put(s)
-	for slot := first; uint64(slot) < end; {
+	for slot := first; slot < end; {
 		if r.Dead(slot) {
 			slot++
 			continue
 		}
-		stop, last := r.together(slot, uint32(end))
+		stop, last := r.together(slot, end)
 		e := r.dir.slots[slot]
 		s.in = grown(s.in, zstdPrefix+int(last-e.off))
-		if err := r.read(s.in[zstdPrefix:], int64(e.off)); err != nil {
+		if err := src.read(s.in[zstdPrefix:], int64(e.off)); err != nil {
 			return err
 		}
 		if err := r.units(s, slot, stop, e.off, dst[(slot-first)*PageSize:]); err != nil {
@@ -102,6 +110,14 @@ func (r *Reader) ReadSlots(first uint32, dst []byte) error {
 		slot = stop
 	}
 	return nil
+}
+
+// endOf is the slot behind count slots from first on, all of which must be there.
+func (r *Reader) endOf(first uint32, count int) (end uint32, err error) {
+	if n := uint64(first) + uint64(count); n > uint64(len(r.dir.slots)) {
+		return 0, r.slotError(uint32(n-1), fmt.Errorf("there are %d", len(r.dir.slots)))
+	}
+	return first + uint32(count), nil
 }
 
 // together finds the slots from slot on, below end, whose units follow one another in the file, and

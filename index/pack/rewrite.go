@@ -127,7 +127,7 @@ func rewriteItem(
 		_, err := w.appendItem(to, salt, itemEntry{kind: it.kind, codec: codecDead}, nil)
 		return err
 	}
-	in, err := r.item(it, nil, salt, uint32(i))
+	in, err := r.item(r, it, salt, uint32(i))
 	if err != nil {
 		return r.itemError("what is stored", err)
 	}

@@ -1,0 +1,259 @@
+package index
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/thawfs/thaw/index/blob"
+	"github.com/thawfs/thaw/index/blob/disk"
+	"github.com/thawfs/thaw/index/blob/errblob"
+	"github.com/thawfs/thaw/index/pack"
+)
+
+// onDisk opens a store again with its blobs on a modelled disk with one head, and gives the disk.
+func onDisk(t testing.TB, dir string) (*Store, *disk.Disk) {
+	t.Helper()
+	d := disk.New(disk.Spec{Name: "test", Seek: 200 * time.Microsecond, Bandwidth: 1e15, Parallel: 1})
+	s, err := Open(t.Context(), dir, OpenOptions{Log: testLog(t),
+		Wrap: func(ctx context.Context, b blob.Store) (blob.Store, error) {
+			return disk.Wrap(ctx, b, d)
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s, d
+}
+
+// spent says what a disk did for fn.
+func spent(d *disk.Disk, fn func()) (requests, seeks int64) {
+	before := d.Stats()
+	fn()
+	after := d.Stats()
+	return after.Requests - before.Requests, after.Seeks - before.Seeks
+}
+
+// dearImage is a store of one image, most of it in packs of 256 pages, with a working set whose
+// pages come from all over it.
+func dearImage(t testing.TB) (dir string, img []byte, hot []Run) {
+	t.Helper()
+	r := rand.New(rand.NewPCG(3, 3))
+	dir = filepath.Join(t.TempDir(), "store")
+	s := openTest(t, dir, nil)
+	s.limits.packPages = 256
+	content := make(testImage, 2048)
+	for i := range content {
+		content[i] = uint64(i + 1)
+	}
+	for _, gfn := range r.Perm(len(content))[:600] {
+		hot = append(hot, Run{uint64(gfn), 1})
+	}
+	img = content.bytes()
+	mustImport(t, s, "a", writeSource(t, img, map[string][]byte{"state": []byte("of the VMM")}), hot)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return dir, img, hot
+}
+
+// TestDearOpen: opening an image takes two reads for the root, one for the end of each pack, and
+// one for the records of each that has any; its files and the image after them cost the root no
+// more.
+func TestDearOpen(t *testing.T) {
+	dir, img, _ := dearImage(t)
+	s, d := onDisk(t, dir)
+	if n, _ := spent(d, func() {
+		if b, err := s.ReadFile(t.Context(), "a", "state"); err != nil || string(b) != "of the VMM" {
+			t.Fatal(err)
+		}
+	}); n != 2 {
+		t.Errorf("a file that stands in the root took %d reads, want 2", n)
+	}
+	var m *Image
+	n, _ := spent(d, func() { m = openImage(t, s, "a") })
+	defer m.Close()
+	packs := int64(len(m.packs))
+	if packs < 9 || n < packs || n > packs+2 {
+		t.Errorf("opening took %d reads with %d packs, one of which has the page map", n, packs)
+	}
+	sameImage(t, m, img)
+}
+
+// TestDearFault: a page comes with its block, in one read, and then whatever is asked of the block
+// takes none; many who want it at once share that read.
+func TestDearFault(t *testing.T) {
+	dir, img, hot := dearImage(t)
+	s, d := onDisk(t, dir)
+	m := openImage(t, s, "a")
+	defer m.Close()
+	page := func(gfn uint64) {
+		b := make([]byte, PageSize)
+		if err := m.ReadPage(gfn, b); err != nil || !bytes.Equal(b, img[gfn*PageSize:][:PageSize]) {
+			t.Errorf("page %d: wrong, %v", gfn, err)
+		}
+	}
+	b, ok := m.Block(hot[20].GFN)
+	if !ok {
+		t.Fatal("no block")
+	}
+	gfns := m.BlockGFNs(b, nil)
+	if len(gfns) != pack.BlockPages {
+		t.Fatalf("a block of %d pages", len(gfns))
+	}
+	if n, seeks := spent(d, func() { page(gfns[3]) }); n != 1 || seeks != 1 {
+		t.Errorf("a fault took %d reads, %d seeks", n, seeks)
+	}
+	if n, _ := spent(d, func() {
+		var p Piece
+		if err := m.ReadBlock(b, &p); err != nil || len(p.GFNs) != len(gfns) {
+			t.Errorf("read block: %v", err)
+		}
+		comparePiece(t, &p, img, map[uint64]int{})
+		for _, gfn := range gfns {
+			page(gfn)
+		}
+		pair := make([]byte, 2*PageSize)
+		if err := m.readPages(gfns[4:6], pair); err != nil {
+			t.Error(err)
+		}
+	}); n != 0 {
+		t.Errorf("the other pages of the block took %d reads", n)
+	}
+	other, _ := m.Block(hot[300].GFN)
+	if n, _ := spent(d, func() {
+		var wg sync.WaitGroup
+		for _, gfn := range m.BlockGFNs(other, nil) {
+			wg.Go(func() { page(gfn) })
+		}
+		wg.Wait()
+	}); n != 1 {
+		t.Errorf("16 faults on one block at once took %d reads", n)
+	}
+}
+
+// TestDearFeeds: what is prefetched is read without a seek but the first, of each pack.
+func TestDearFeeds(t *testing.T) {
+	dir, img, _ := dearImage(t)
+	s, d := onDisk(t, dir)
+	m := openImage(t, s, "a")
+	defer m.Close()
+	for _, c := range []struct {
+		feed  Feed
+		seeks int64
+	}{{m.WorkingSetFeed(), 1}, {m.EagerFeed(), int64(len(m.packs) - 1)}} {
+		seen := map[uint64]int{}
+		n, seeks := spent(d, func() {
+			var p Piece
+			for i := range c.feed.Len() {
+				if err := ReadPiece(t.Context(), c.feed, i, &p); err != nil {
+					t.Fatal(err)
+				}
+				comparePiece(t, &p, img, seen)
+			}
+		})
+		if n != int64(c.feed.Len()) || seeks != c.seeks {
+			t.Errorf("%d pieces: %d reads, %d seeks, want %d", c.feed.Len(), n, seeks, c.seeks)
+		}
+	}
+}
+
+// TestDearCopies: an image of which most is one page again and again. Its eager feed cuts the
+// copies into many pieces and reads the page once; a block does not bring them along.
+func TestDearCopies(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	s := openTest(t, dir, nil)
+	content := uniqueImage(3000)
+	for i := range content {
+		if i >= 40 && i < 2900 {
+			content[i] = 7
+		}
+	}
+	img := content.bytes()
+	mustImport(t, s, "a", writeSource(t, img, nil), nil)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s, d := onDisk(t, dir)
+	m := openImage(t, s, "a")
+	defer m.Close()
+	feed := m.EagerFeed()
+	seen := map[uint64]int{}
+	n, _ := spent(d, func() {
+		var p Piece
+		for i := range feed.Len() {
+			if err := ReadPiece(t.Context(), feed, i, &p); err != nil {
+				t.Fatal(err)
+			}
+			comparePiece(t, &p, img, seen)
+		}
+	})
+	if len(seen) != 3000 || feed.Len() < 11 || n > 4 {
+		t.Errorf("%d pages in %d pieces, %d reads", len(seen), feed.Len(), n)
+	}
+	b, _ := m.Block(3)
+	if gfns := m.BlockGFNs(b, nil); len(gfns) != pack.BlockPages-1 {
+		t.Errorf("the block of page 3 brings %d pages", len(gfns))
+	}
+	sameImage(t, m, img)
+}
+
+// TestBlockCacheForgets: the cache keeps the blocks read last, within its bound.
+func TestBlockCacheForgets(t *testing.T) {
+	dir, _, hot := dearImage(t)
+	s, d := onDisk(t, dir)
+	m := openImage(t, s, "a")
+	defer m.Close()
+	s.blocks.max = 4
+	page := make([]byte, PageSize)
+	blocks := func(numbers ...int) {
+		for _, i := range numbers {
+			if err := m.ReadPage(hot[i*pack.BlockPages].GFN, page); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, c := range []struct {
+		blocks []int
+		reads  int64
+	}{{[]int{0, 1, 2, 3}, 4}, {[]int{3, 2, 1, 0}, 0}, {[]int{4, 1, 2, 3}, 1}, {[]int{0, 5, 6, 7}, 4}} {
+		if n, _ := spent(d, func() { blocks(c.blocks...) }); n != c.reads {
+			t.Errorf("blocks %v took %d reads, want %d", c.blocks, n, c.reads)
+		}
+		if len(s.blocks.blocks) > 4 || len(s.blocks.order) > 4 {
+			t.Errorf("%d blocks at hand", len(s.blocks.blocks))
+		}
+	}
+}
+
+// TestBlockCacheErrors: a block that could not be read is an error for all who wait for it, and is
+// read again for the next.
+func TestBlockCacheErrors(t *testing.T) {
+	dir, img, hot := dearImage(t)
+	var broken *errblob.Store
+	d := disk.New(disk.Spec{Name: "test", Seek: 200 * time.Microsecond, Bandwidth: 1e15, Parallel: 1})
+	s, err := Open(t.Context(), dir, OpenOptions{Log: testLog(t),
+		Wrap: func(ctx context.Context, b blob.Store) (blob.Store, error) {
+			broken = errblob.New(b, nil)
+			return disk.Wrap(ctx, broken, d)
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	m := openImage(t, s, "a")
+	defer m.Close()
+	gfn, page := hot[0].GFN, make([]byte, PageSize)
+	broken.SetPlan(errblob.FailNth(broken.Operations()+1, errblob.ErrInjected))
+	if err := m.ReadPage(gfn, page); !errors.Is(err, errblob.ErrInjected) {
+		t.Errorf("a block that cannot be read: %v", err)
+	}
+	if err := m.ReadPage(gfn, page); err != nil || !bytes.Equal(page, img[gfn*PageSize:][:PageSize]) {
+		t.Errorf("the same again: %v", err)
+	}
+}

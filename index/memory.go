@@ -1,0 +1,185 @@
+package index
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Memory is the image of a machine's memory that an import reads: a file ([OpenMemory]), or
+// whatever else can give its pages.
+type Memory interface {
+	// ReadAt is called by many goroutines at once, for whole pages within the size.
+	io.ReaderAt
+	// Size is in bytes, a multiple of 4096.
+	Size() int64
+	// Extents gives the pages that may hold data, as ascending runs. What is outside of them is
+	// taken for zeros and never read.
+	Extents() ([]Run, error)
+}
+
+// MemoryFile is an image in a file.
+type MemoryFile struct {
+	f    *os.File
+	size int64
+}
+
+var _ Memory = (*MemoryFile)(nil)
+
+// OpenMemory opens an image for reading. An *ImageError if path cannot be one.
+func OpenMemory(path string) (*MemoryFile, error) {
+	// Without O_NONBLOCK the open of a FIFO would wait for a writer.
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, &ImageError{Path: path, Why: "it cannot be opened", Err: err}
+	}
+	st, err := f.Stat()
+	why := ""
+	switch {
+	case err != nil:
+		why = "its size is not known"
+	case st.IsDir():
+		why = "it is a directory"
+	case !st.Mode().IsRegular():
+		why = "it is no regular file"
+	default:
+		why = badSize(st.Size())
+	}
+	if why != "" {
+		f.Close()
+		return nil, &ImageError{Path: path, Why: why, Err: err}
+	}
+	return &MemoryFile{f: f, size: st.Size()}, nil
+}
+
+// badSize says why no image can have this size; nothing if one can.
+func badSize(size int64) string {
+	switch {
+	case size <= 0:
+		return "it is empty"
+	case size%PageSize != 0:
+		return fmt.Sprintf("its size, %d bytes, is no multiple of %d", size, PageSize)
+	case size/PageSize > maxPages:
+		return fmt.Sprintf("its size, %d bytes, is more than 16 TiB", size)
+	}
+	return ""
+}
+
+// ReadAt implements Memory.
+func (m *MemoryFile) ReadAt(p []byte, off int64) (int, error) { return m.f.ReadAt(p, off) }
+
+// Size implements Memory.
+func (m *MemoryFile) Size() int64 { return m.size }
+
+// Close closes the file.
+func (m *MemoryFile) Close() error { return m.f.Close() }
+
+// Extents implements Memory: what are no holes of the file.
+func (m *MemoryFile) Extents() ([]Run, error) {
+	var out []Run
+	for off := int64(0); off < m.size; {
+		start, err := unix.Seek(int(m.f.Fd()), off, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) {
+			break // only a hole is left
+		}
+		if errors.Is(err, unix.EINVAL) {
+			return []Run{{0, uint64(m.size) / PageSize}}, nil // a file system without holes
+		}
+		if err != nil {
+			return nil, fmt.Errorf("find holes of %s: %w", m.f.Name(), err)
+		}
+		end, err := unix.Seek(int(m.f.Fd()), start, unix.SEEK_HOLE)
+		if err != nil {
+			return nil, fmt.Errorf("find holes of %s: %w", m.f.Name(), err)
+		}
+		end = min(end, m.size)
+		first, last := uint64(start)/PageSize, (uint64(end)+PageSize-1)/PageSize
+		if n := len(out); n > 0 && out[n-1].GFN+out[n-1].Count >= first {
+			out[n-1].Count = last - out[n-1].GFN
+		} else if last > first {
+			out = append(out, Run{first, last - first})
+		}
+		off = max(end, off+1)
+	}
+	return out, nil
+}
+
+// OpenedMemory is the image of a source, open.
+type OpenedMemory struct {
+	Memory
+	file *MemoryFile // nil: the image is the caller's
+}
+
+// Open opens the image.
+func (src Source) Open() (OpenedMemory, error) {
+	if src.Image == nil {
+		f, err := OpenMemory(src.Memory)
+		return OpenedMemory{f, f}, err
+	}
+	if why := badSize(src.Image.Size()); why != "" {
+		return OpenedMemory{}, &ImageError{Path: src.Memory, Why: why}
+	}
+	return OpenedMemory{Memory: src.Image}, nil
+}
+
+// Close closes the file that was opened, if one was.
+func (m OpenedMemory) Close() {
+	if m.file != nil {
+		_ = m.file.Close() // it was only read
+	}
+}
+
+// memory is the image of one import.
+type memory struct {
+	OpenedMemory
+	name  string
+	pages uint64
+}
+
+func (src Source) openMemory() (*memory, error) {
+	m, err := src.Open()
+	if err != nil {
+		return nil, err
+	}
+	return &memory{OpenedMemory: m, name: src.Memory, pages: uint64(m.Size()) / PageSize}, nil
+}
+
+// extents gives the pages that may hold data. Those of a foreign Memory are looked at.
+func (m *memory) extents() ([]Run, error) {
+	runs, err := m.Extents()
+	if err != nil {
+		return nil, err
+	}
+	end := uint64(0)
+	for _, r := range runs {
+		if r.Count == 0 || r.GFN < end || r.GFN >= m.pages || r.Count > m.pages-r.GFN {
+			return nil, &ImageError{Path: m.name, Why: fmt.Sprintf(
+				"it has an extent of %d pages from %d on, behind page %d, of %d",
+				r.Count, r.GFN, end, m.pages)}
+		}
+		end = r.GFN + r.Count
+	}
+	return runs, nil
+}
+
+// read reads the pages gfns into buf; neighbours are read together.
+func (m *memory) read(gfns []uint64, buf []byte) error {
+	for i := 0; i < len(gfns); {
+		j := i + 1
+		for j < len(gfns) && gfns[j] == gfns[j-1]+1 {
+			j++
+		}
+		n, err := m.ReadAt(buf[i*PageSize:j*PageSize], int64(gfns[i])*PageSize)
+		if n < (j-i)*PageSize {
+			if err == nil {
+				err = io.ErrUnexpectedEOF
+			}
+			return fmt.Errorf("read %s at page %d: %w", m.name, gfns[i], err)
+		}
+		i = j
+	}
+	return nil
+}
