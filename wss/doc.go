@@ -92,11 +92,28 @@
 // look at the windows that start or end where a stall does, and there are no others at which a
 // greatest or least value can be taken. Both cost O(n log n).
 //
+// [Timeline.TTRCurve] is TTR for all u at once. [Agree] compares two views of the same stalls, the
+// VMM's by vCPU and the server's by request, with the error that was stated for them.
+//
+// # The application's own measure
+//
+// [Pace] is how fast a guest did its work. [SteadyOf] gives its undisturbed pace with the standard
+// deviation, [Pace.Recovery] the time from which on it kept up with one deviation below that: the
+// "back to 30 frames a second" and "8307 ± 440 operations" of VEE'11.
+//
 // # The report
 //
-// A [Report] of several [Method]s prints the poster's table with restore time, TTR, recall and
-// precision, draws its figure (the fraction of time spent fetching memory, over time, one panel a
-// method, before and after the guest's first instruction) as SVG, and has the JSON of `thaw demo`.
+// A [Report] of several [Method]s prints the poster's table with recall, precision, restore time,
+// TTR and recovery. Methods of one name are repetitions of it: the table has medians, and the
+// least and the greatest under them. It draws three figures as SVG: the poster's (the fraction of
+// time spent fetching memory, over time, one panel a method, before and after the guest's first
+// instruction), TTR over u, and the pace of the guests. [Report.WriteHTML] makes one page of all
+// that, which opens without a network; its JSON is that of `thaw demo`.
+//
+// # Pictures of a set
+//
+// [Set.Heat] shows where in guest memory pages were touched first, and when, as characters or as
+// SVG; a [Matrix] shows how much several sets, or the sources of one, have in common.
 //
 // # Clocks
 //

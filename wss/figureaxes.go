@@ -6,16 +6,9 @@ import (
 	"strconv"
 	"time"
 
-	xfont "golang.org/x/image/font"
-	"gonum.org/v1/plot"
-	"gonum.org/v1/plot/text"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 )
-
-const boldWeight = xfont.WeightBold
-
-func textHandler() text.Handler { return plot.DefaultTextHandler }
 
 // maxBins keeps the bars of a figure wide enough to be seen.
 const maxBins = 400

@@ -56,7 +56,7 @@ func (r *Recorder) AddRun(gfn, count uint64, at time.Duration, vcpu int) {
 	if vcpu < 0 || vcpu > MaxVCPU {
 		vcpu = NoVCPU
 	}
-	at = min(max(at, 0), MaxTime).Truncate(time.Microsecond)
+	at = recordTime(at)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for end := min(gfn+count, r.o.ImagePages); gfn < end; gfn++ {

@@ -1,15 +1,12 @@
 package wss
 
 import (
-	"encoding/json"
 	"fmt"
-	"io"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
-
-	"github.com/dustin/go-humanize"
 )
 
 // The window and the utilisation that a report states a TTR for if nothing else is said: VEE'11
@@ -19,42 +16,30 @@ const (
 	DefaultTTRUtilisation = 0.8
 )
 
-// Method is one restore of a checkpoint: what was fetched, what the guest needed, when it waited.
-// All times are on a clock whose 0 is the moment at which the restore was asked for.
-type Method struct {
-	Name   string // "eager", "lazy", "trace", "access", …
-	Counts        // of Window after Ready
-	// NoSkipped, NoLazy: the count says nothing of this method; tables show n/a, JSON null. See
-	// NewMethod.
-	NoSkipped, NoLazy bool
-
-	Ready  time.Duration // the guest's first instruction: the restore time
-	End    time.Duration // end of the observation
-	Stalls []Interval    // when the guest waited for memory, after Ready
-}
-
-// NewMethod makes a Method and sets what is not applicable to it, as the poster's table has it:
-// an eager restore brings everything, so it has no skipped and no lazy pages; a lazy one brings
-// nothing that could be skipped.
-func NewMethod(name string, c Counts, ready, end time.Duration, stalls []Interval) Method {
-	return Method{
-		Name: name, Counts: c, Ready: ready, End: end, Stalls: stalls,
-		NoSkipped: name == "eager" || name == "lazy", NoLazy: name == "eager",
-	}
-}
-
-// TTR is Timeline.TTR of this restore.
-func (m Method) TTR(w time.Duration, u float64) (time.Duration, bool) {
-	return TTR(m.Stalls, m.Ready, m.End, w, u)
-}
-
-// Report is a comparison of several restores of one checkpoint. The methods may have been run in any
-// order; they are shown in the poster's: eager, lazy, access, trace, then all others as they come.
+// Report is a comparison of several restores of one checkpoint. The methods may have been run in
+// any order; they are shown in the poster's: eager, lazy, access, trace, then union, the raw ones,
+// and all others as they come. Methods of one name are repetitions: tables show their medians, and
+// under them the least and the greatest where they differ.
 type Report struct {
+	Title       string // of the page; empty: a general one
 	GuestPages  uint64
 	Methods     []Method
 	Window      time.Duration // w of the TTR; 0: DefaultTTRWindow
 	Utilisation float64       // u of the TTR; 0: DefaultTTRUtilisation
+	Facts       []Fact        // of the run: disk, guest, what was dropped, …
+
+	// Steady is the pace that a guest must come back to, of a baseline that was not disturbed. If it
+	// is not given it is that of the eager restores, which nothing disturbs after their start, and
+	// without these that of all runs in their last PaceTail.
+	Steady      Steady
+	PaceTail    time.Duration // 0: the last third of the shortest run
+	PaceStretch time.Duration // how long a pace must last; 0: DefaultPaceStretch
+}
+
+// Fact is a line about how a comparison was made.
+type Fact struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
 }
 
 func (r Report) w() time.Duration {
@@ -71,173 +56,186 @@ func (r Report) u() float64 {
 	return r.Utilisation
 }
 
-// ordered returns the methods in the poster's order.
-func (r Report) ordered() []Method {
-	poster := []string{"eager", "lazy", "access", "trace"}
-	place := func(m Method) int {
-		if i := slices.Index(poster, m.Name); i >= 0 {
-			return i
-		}
-		return len(poster)
-	}
-	methods := slices.Clone(r.Methods)
-	slices.SortStableFunc(methods, func(a, b Method) int { return place(a) - place(b) })
-	return methods
+// us are the utilisations that tables show a TTR for, ascending: 70 and 80 %, as VEE'11 found them
+// for SPECjbb and MPlayer, and the report's own.
+func (r Report) us() []float64 {
+	us := []float64{0.7, 0.8, r.u()}
+	slices.Sort(us)
+	return slices.Compact(us)
 }
 
-// Table prints the poster's table, and beside it the time to the guest's first instruction, TTR,
-// recall and precision.
-func (r Report) Table(w io.Writer) error {
-	header := []string{"method", "prefetched", "skipped", "lazy", "restore",
-		fmt.Sprintf("TTR(%s, %.0f %%)", humanSeconds(r.w()), r.u()*100), "recall", "precision"}
-	rows := [][]string{header}
-	for _, m := range r.ordered() {
-		rows = append(rows, r.row(m))
+func (r Report) stretch() time.Duration {
+	if r.PaceStretch <= 0 {
+		return DefaultPaceStretch
 	}
-	width := make([]int, len(header))
-	for _, row := range rows {
-		for i, c := range row {
-			width[i] = max(width[i], len([]rune(c)))
+	return r.PaceStretch
+}
+
+func (r Report) paces(methods ...string) (paces []Pace) {
+	for _, m := range r.Methods {
+		if m.Pace != nil && (len(methods) == 0 || slices.Contains(methods, m.Name)) {
+			paces = append(paces, *m.Pace)
 		}
 	}
-	var b strings.Builder
-	for _, row := range rows {
-		for i, c := range row {
-			fill := strings.Repeat(" ", width[i]-len([]rune(c)))
-			if i == 0 {
-				b.WriteString(c + fill)
-			} else {
-				b.WriteString("  " + fill + c)
-			}
-		}
-		b.WriteByte('\n')
-	}
-	b.WriteString(r.note())
-	_, err := io.WriteString(w, b.String())
-	return err
+	return paces
 }
 
-func (r Report) row(m Method) []string {
-	row := []string{m.Name, comma(m.Prefetched), na(m.NoSkipped, m.Skipped),
-		na(m.NoLazy, m.Lazy), humanSeconds(m.Ready)}
-	if ttr, ok := m.TTR(r.w(), r.u()); ok {
-		row = append(row, humanSeconds(ttr))
-	} else {
-		row = append(row, "> "+humanSeconds(ttr))
+// steady is what recovery is measured against, and where it comes from.
+func (r Report) steady() (s Steady, origin string, ok bool) {
+	if r.Steady.Mean > 0 {
+		return r.Steady, "of a run that nothing disturbed", true
 	}
-	if m.NoSkipped {
-		return append(row, "n/a", "n/a")
-	}
-	return append(row, percent(m.Recall()), percent(m.Precision()))
-}
-
-// note says over what was counted.
-func (r Report) note() string {
-	var windows []string
-	for _, m := range r.ordered() {
-		w := humanSeconds(m.Window)
-		if len(windows) == 0 || windows[len(windows)-1] != w {
-			windows = append(windows, w)
+	if eager := r.paces(MethodEager, MethodRawEager); len(eager) > 0 {
+		if s, ok := SteadyOf(paceWindow(eager), 0, eager...); ok {
+			return s, "of the eager restores", true
 		}
 	}
-	if len(windows) == 0 {
-		return ""
+	paces := r.paces()
+	if len(paces) == 0 {
+		return Steady{}, "", false
 	}
-	return fmt.Sprintf("pages of 4 KiB; skipped and lazy are counted over the first %s of the guest\n",
-		strings.Join(windows, ", "))
+	tail := r.PaceTail
+	if tail <= 0 {
+		tail = shortest(paces) / 3
+	}
+	s, ok = SteadyOf(min(paceWindow(paces), tail), tail, paces...)
+	return s, "of the last " + humanSeconds(tail) + " of all runs", ok
 }
 
-// Table prints a report of the methods with the default window and utilisation.
-func Table(w io.Writer, methods []Method) error { return Report{Methods: methods}.Table(w) }
-
-// methodJSON and reportJSON are the forms in JSON; fields are only ever added.
-type methodJSON struct {
-	Method        string   `json:"method"`
-	Prefetched    uint64   `json:"prefetched"`
-	Skipped       *uint64  `json:"skipped"`
-	Lazy          *uint64  `json:"lazy"`
-	Restore       float64  `json:"restore_seconds"`
-	TTR           *float64 `json:"ttr_seconds"` // null: was not seen to become responsive
-	TTRAbove      *float64 `json:"ttr_above_seconds,omitempty"`
-	Recall        *float64 `json:"recall"`
-	Precision     *float64 `json:"precision"`
-	CountedWindow float64  `json:"window_seconds"`
-	Observed      float64  `json:"observed_seconds"`
-	Stalled       float64  `json:"stall_seconds"` // after the first instruction
+// paceWindow is a second, or less if the runs do not have some of them.
+func paceWindow(paces []Pace) time.Duration {
+	return min(DefaultPaceWindow, shortest(paces)/4)
 }
 
-type reportJSON struct {
-	GuestPages  uint64       `json:"guest_pages"`
-	Window      float64      `json:"ttr_window_seconds"`
-	Utilisation float64      `json:"ttr_utilisation"`
-	Methods     []methodJSON `json:"methods"`
+func shortest(paces []Pace) time.Duration {
+	ran := MaxTime
+	for _, p := range paces {
+		ran = min(ran, p.Ran)
+	}
+	return ran
 }
 
-// MarshalJSON implements json.Marshaler: the JSON of `thaw demo`.
-func (r Report) MarshalJSON() ([]byte, error) {
-	j := reportJSON{r.GuestPages, r.w().Seconds(), r.u(), make([]methodJSON, len(r.Methods))}
-	for i, m := range r.ordered() {
-		j.Methods[i] = r.method(m)
-	}
-	return json.Marshal(j)
+// column is a column of the table, and what a run has in it.
+type column struct {
+	key    string // in JSON, of the spread
+	title  string
+	value  func(Method) outcome
+	format func(float64) string
+	race   bool // the lower the better
 }
 
-func (r Report) method(m Method) methodJSON {
-	j := methodJSON{
-		Method: m.Name, Prefetched: m.Prefetched,
-		Restore: m.Ready.Seconds(), CountedWindow: m.Counts.Window.Seconds(),
-		Observed: m.End.Seconds(),
-		Stalled:  NewTimeline(m.Stalls).Stalled(m.Ready, m.End).Seconds(),
+// columns are those that this report has.
+func (r Report) columns() []column {
+	count := func(f func(Method) (uint64, bool)) func(Method) outcome {
+		return func(m Method) outcome {
+			n, no := f(m)
+			return applicable(no, float64(n))
+		}
 	}
-	if !m.NoSkipped {
-		j.Skipped = &m.Skipped
-		j.Recall, j.Precision = finite(m.Recall()), finite(m.Precision())
+	columns := []column{
+		{"prefetched", "prefetched",
+			count(func(m Method) (uint64, bool) { return m.Prefetched, false }), pages, false},
+		{"skipped", "skipped",
+			count(func(m Method) (uint64, bool) { return m.Skipped, m.NoSkipped }), pages, false},
+		{"lazy", "lazy", count(func(m Method) (uint64, bool) { return m.Lazy, m.NoLazy }), pages,
+			false},
+		{"recall", "recall",
+			func(m Method) outcome { return applicable(m.NoSkipped, m.Recall()) }, percent, false},
+		{"precision", "precision",
+			func(m Method) outcome { return applicable(m.NoSkipped, m.Precision()) }, percent, false},
+		{"restore_seconds", "restore",
+			func(m Method) outcome { return outcome{m.Ready.Seconds(), true} }, secondsText, false},
 	}
-	if !m.NoLazy {
-		j.Lazy = &m.Lazy
+	for _, u := range r.us() {
+		columns = append(columns, column{ttrKey(u), r.ttrTitle(u), func(m Method) outcome {
+			x, ok := m.TTR(r.w(), u)
+			return outcome{x.Seconds(), ok}
+		}, secondsText, true})
 	}
-	ttr, ok := m.TTR(r.w(), r.u())
-	seconds := ttr.Seconds()
-	if ok {
-		j.TTR = &seconds
-	} else {
-		j.TTRAbove = &seconds
-	}
-	return j
+	return append(columns, r.paceColumns()...)
 }
 
-func finite(f float64) *float64 {
-	if math.IsNaN(f) || math.IsInf(f, 0) {
+// paceColumns are those of the application's own measure, if one was taken.
+func (r Report) paceColumns() []column {
+	paces := r.paces()
+	if len(paces) == 0 {
 		return nil
 	}
-	return &f
-}
-
-func comma(n uint64) string { return humanize.Comma(int64(n)) }
-
-func na(not bool, n uint64) string {
-	if not {
-		return "n/a"
+	of := func(f func(Method) outcome) func(Method) outcome {
+		return func(m Method) outcome {
+			if m.Pace == nil {
+				return applicable(true, 0)
+			}
+			return f(m)
+		}
 	}
-	return comma(n)
-}
-
-func percent(f float64) string {
-	if math.IsNaN(f) {
-		return "n/a"
+	var columns []column
+	if steady, _, ok := r.steady(); ok {
+		columns = append(columns, column{"recovery_seconds", "recovery",
+			of(func(m Method) outcome {
+				x, ok := m.Recovery(steady, r.stretch())
+				return outcome{x.Seconds(), ok}
+			}), secondsText, true})
 	}
-	return fmt.Sprintf("%.1f %%", f*100)
+	units := paces[0].Units
+	if units == "" {
+		units = "units"
+	}
+	return append(columns,
+		column{"first_second", units + " in 1st s",
+			of(func(m Method) outcome { return outcome{m.Pace.Within(0, time.Second), true} }), number3,
+			false},
+		column{"per_second", units + "/s",
+			of(func(m Method) outcome { return outcome{m.Pace.PerSecond(), true} }), number3, false})
 }
 
-// humanSeconds prints three digits that matter and no exponent: "1.67 ms", "0.123 s", "32 s".
-func humanSeconds(d time.Duration) string {
-	s := d.Seconds()
+// spread is what the repetitions of a method have in a column.
+func (c column) spread(g runs) spread {
+	all := make([]outcome, len(g.all))
+	for i, m := range g.all {
+		all[i] = c.value(m)
+	}
+	return spreadOf(all)
+}
+
+// text prints an outcome of the column.
+func (c column) text(o outcome) string {
 	switch {
-	case s >= 100:
-		return fmt.Sprintf("%.0f s", s)
-	case s >= 0.01 || s <= 0:
-		return fmt.Sprintf("%.3g s", s)
-	default:
-		return fmt.Sprintf("%.3g ms", s*1000)
+	case math.IsNaN(o.value):
+		return "n/a"
+	case !o.ok:
+		return "> " + c.format(o.value)
 	}
+	return c.format(o.value)
+}
+
+// span prints the least and the greatest; nothing if there is no more to say than the median.
+func (c column) span(s spread) string {
+	least, greatest := c.text(s.least), c.text(s.greatest)
+	switch {
+	case s.narrow() || s.n == 0 || least == greatest:
+		return ""
+	case !s.greatest.ok && s.least.ok:
+		return least + " to not seen"
+	}
+	if n, unit, ok := strings.Cut(least, " "); ok && strings.HasSuffix(greatest, " "+unit) {
+		least = n
+	}
+	return least + " to " + greatest
+}
+
+// applicable is NaN where the count says nothing of a method.
+func applicable(not bool, f float64) outcome {
+	if not {
+		f = math.NaN()
+	}
+	return outcome{f, true}
+}
+
+func ttrKey(u float64) string {
+	return "ttr_" + strconv.FormatFloat(u*100, 'f', -1, 64) + "_seconds"
+}
+
+func (r Report) ttrTitle(u float64) string {
+	return fmt.Sprintf("TTR(%s, %.3g %%)", humanSeconds(r.w()), u*100)
 }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"math/rand/v2"
+	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -48,11 +50,11 @@ func TestTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `
-method  prefetched  skipped   lazy  restore  TTR(1 s, 80 %)  recall  precision
-eager      262,144      n/a    n/a     32 s            32 s     n/a        n/a
-lazy             0      n/a  1,675    0.1 s          24.9 s     n/a        n/a
-access      11,181   11,181     75    1.9 s         > 1.9 s  99.3 %    100.0 %
-trace       11,295   11,293     11   1.92 s          1.92 s  99.9 %    100.0 %
+method  prefetched  skipped   lazy  recall  precision  restore  TTR(1 s, 70 %)  TTR(1 s, 80 %)
+eager      262,144      n/a    n/a     n/a        n/a     32 s            32 s            32 s
+lazy             0      n/a  1,675     n/a        n/a    0.1 s          24.8 s          24.9 s
+access      11,181   11,181     75  99.3 %    100.0 %    1.9 s         > 1.9 s         > 1.9 s
+trace       11,295   11,293     11  99.9 %    100.0 %   1.92 s          1.92 s          1.92 s
 pages of 4 KiB; skipped and lazy are counted over the first 10 s of the guest
 `
 	if d := cmp.Diff(want, "\n"+out.String()); d != "" {
@@ -67,17 +69,65 @@ func TestTableOfNothing(t *testing.T) {
 	}
 }
 
+func TestTableOfRepetitions(t *testing.T) {
+	r := repeated()
+	var out bytes.Buffer
+	if err := r.Table(&out); err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.ReadFile("testdata/table.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(string(want), out.String()); d != "" {
+		t.Error(d)
+	}
+}
+
+// repeated is the poster's comparison, made three times, with the application's own measure.
+func repeated() Report {
+	r := poster()
+	once := r.Methods
+	r.Methods = nil
+	for i := range 3 {
+		for _, m := range once {
+			shift := time.Duration(i*(i+1)) * 50 * ms
+			m.Lazy += uint64(i)
+			m.Pace = &Pace{Units: "frames", Slice: 100 * ms, Ran: m.End - m.Ready}
+			stalls := NewTimeline(m.Stalls)
+			for at := m.Ready; at < m.End; at += m.Pace.Slice {
+				share := 1 - stalls.Fractions(at, at+m.Pace.Slice, m.Pace.Slice)[0]
+				m.Pace.Counts = append(m.Pace.Counts, uint64(3*share+0.5))
+			}
+			m.Ready, m.End = m.Ready+shift, m.End+shift
+			m.Stalls = slices.Clone(m.Stalls)
+			for j := range m.Stalls {
+				m.Stalls[j].Start += shift
+				m.Stalls[j].End += shift
+			}
+			r.Methods = append(r.Methods, m)
+		}
+	}
+	r.Methods[0].End = r.Methods[0].Ready + 10*sec // a lazy one that was not watched for long enough
+	r.Facts = []Fact{{"disk", "hdd: 10 ms a seek, 100 MB/s"}, {"dropped", "page cache of the packs"}}
+	return r
+}
+
 func TestReportJSON(t *testing.T) {
 	r := poster()
-	r.Methods = r.ordered()[1:3]
-	r.Methods[0].Stalls = []Interval{{100 * ms, 600 * ms}}
-	r.Methods[1].End = r.Methods[1].Ready + 500*ms
-	r.Methods[1].Stalls = nil
+	r.Methods = []Method{r.Methods[2], r.Methods[0]}
+	r.Methods[1].Stalls = []Interval{{100 * ms, 600 * ms}}
+	r.Methods[0].End = r.Methods[0].Ready + 500*ms
+	r.Methods[0].Stalls = nil
 	text, err := json.MarshalIndent(r, "", " ")
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `{
+	var got, want map[string]any
+	if err := json.Unmarshal(text, &got); err != nil {
+		t.Fatal(err)
+	}
+	promised := `{
  "guest_pages": 262144,
  "ttr_window_seconds": 1,
  "ttr_utilisation": 0.8,
@@ -89,6 +139,7 @@ func TestReportJSON(t *testing.T) {
    "lazy": 1675,
    "restore_seconds": 0.1,
    "ttr_seconds": 0.4,
+   "ttr": [{"u": 0.7, "seconds": 0.3}, {"u": 0.8, "seconds": 0.4}],
    "recall": null,
    "precision": null,
    "window_seconds": 10,
@@ -103,6 +154,8 @@ func TestReportJSON(t *testing.T) {
    "restore_seconds": 1.9,
    "ttr_seconds": null,
    "ttr_above_seconds": 1.9,
+   "ttr": [{"u": 0.7, "seconds": null, "above_seconds": 1.9},
+    {"u": 0.8, "seconds": null, "above_seconds": 1.9}],
    "recall": 0.9933368869936035,
    "precision": 1,
    "window_seconds": 10,
@@ -111,8 +164,63 @@ func TestReportJSON(t *testing.T) {
   }
  ]
 }`
-	if d := cmp.Diff(want, string(text)); d != "" {
+	if err := json.Unmarshal([]byte(promised), &want); err != nil {
+		t.Fatal(err)
+	}
+	for i, m := range got["methods"].([]any) {
+		m := m.(map[string]any)
+		runs := m["runs"].([]any)
+		if len(runs) != 1 {
+			t.Fatalf("%d runs", len(runs))
+		}
+		delete(m, "runs")
+		// The one repetition says the same, and what it was computed from.
+		run := runs[0].(map[string]any)
+		if n := len(run["stalls_us"].([]any)); n != 1-i {
+			t.Errorf("%d stalls", n)
+		}
+		delete(run, "stalls_us")
+		delete(run, "ttr_curve")
+		if d := cmp.Diff(m, run); d != "" {
+			t.Error(d)
+		}
+	}
+	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
+	}
+}
+
+func TestReportJSONOfRepetitions(t *testing.T) {
+	text, err := json.Marshal(repeated())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got reportJSON
+	if err := json.Unmarshal(text, &got); err != nil {
+		t.Fatal(err)
+	}
+	lazy := got.Methods[1]
+	if lazy.Method != "lazy" || *lazy.Lazy != 1676 || len(lazy.Runs) != 3 ||
+		*lazy.Runs[2].Lazy != 1677 {
+		t.Errorf("%+v", lazy)
+	}
+	if s := lazy.Spread["lazy"]; len(s) != 2 || *s[0] != 1675 || *s[1] != 1677 {
+		t.Errorf("%v", s)
+	}
+	if s := lazy.Spread["ttr_80_seconds"]; len(s) != 2 || s[0] == nil || s[1] != nil {
+		t.Errorf("the lazy restore that was not seen: %v", s)
+	}
+	if p := lazy.Pace; p == nil || p.Units != "frames" || p.Recovery == nil || *p.Recovery < 20 {
+		t.Errorf("%+v", p)
+	}
+	if s := got.Steady; s == nil || s.Mean != 30 || s.Windows == 0 {
+		t.Errorf("%+v", s)
+	}
+	if n := len(lazy.Runs[1].Slices.Slices); n != 300 {
+		t.Errorf("%d slices", n)
+	}
+	if got.Facts[0].Name != "disk" {
+		t.Errorf("%v", got.Facts)
 	}
 }
 

@@ -54,6 +54,11 @@ type Run struct {
 // End is the first gfn after the run.
 func (r Run) End() uint64 { return r.GFN + r.Count }
 
+// recordTime is a time as the record has it: whole microseconds, 0 to MaxTime.
+func recordTime(at time.Duration) time.Duration {
+	return min(max(at, 0), MaxTime).Truncate(time.Microsecond)
+}
+
 // Field is a header line of the record that this package has no name for.
 type Field struct{ Key, Value string }
 

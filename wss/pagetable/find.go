@@ -1,0 +1,221 @@
+package pagetable
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"hash/maphash"
+	"slices"
+)
+
+// Extent is Count pages of the image from Page on.
+type Extent struct{ Page, Count uint64 }
+
+// Bounds of a search, for images that hold what looks like tables and is not.
+const (
+	maxCandidates = 1 << 16 // pages that look like a root
+	maxTables     = 1 << 12 // tables that are read to verify one
+	maxAllTables  = 1 << 16 // and to verify all
+)
+
+// scanBytes is how much of the image is read at once.
+const scanBytes = 1 << 20
+
+// Find looks for roots of address spaces in extents of the image, where data may be; all of it if
+// there are none. Nothing found is no error.
+func (s *Space) Find(ctx context.Context, extents []Extent) ([]Root, error) {
+	if extents == nil {
+		extents = []Extent{{0, s.pages}}
+	}
+	f := finder{s: s, sorts: map[uint64]*lookalikes{}, seed: maphash.MakeSeed()}
+	for _, x := range extents {
+		if err := f.scan(ctx, x); err != nil {
+			return nil, err
+		}
+	}
+	return f.roots()
+}
+
+// finder gathers candidates.
+type finder struct {
+	s     *Space
+	seed  maphash.Seed
+	sorts map[uint64]*lookalikes // by the hash of their upper halves
+	count int
+}
+
+// lookalikes are pages that look like roots and have the same upper half.
+type lookalikes struct {
+	frames []uint64
+	upper  int // entries that are there in the upper half
+}
+
+func (f *finder) scan(ctx context.Context, x Extent) error {
+	buf := make([]byte, scanBytes)
+	for x.Count > 0 {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n := min(x.Count, scanBytes/pageSize)
+		b := buf[:n*pageSize]
+		if got, err := f.s.r.ReadAt(b, int64(x.Page*pageSize)); got < len(b) {
+			return fmt.Errorf("look for page tables from page %d on: %w", x.Page, err)
+		}
+		for i := range n {
+			f.page(x.Page+i, (*table)(b[i*pageSize:]))
+		}
+		x.Page, x.Count = x.Page+n, x.Count-n
+	}
+	return nil
+}
+
+// page takes a page for a candidate if it looks like a root.
+func (f *finder) page(page uint64, t *table) {
+	// From the end: the upper half has the kernel, and most pages are no tables, which shows soon.
+	upper := 0
+	for i := entries - 1; i >= upperHalf; i-- {
+		switch e := t.entry(i); {
+		case e == 0:
+		case !f.pointer(e):
+			return
+		default:
+			upper++
+		}
+	}
+	if upper == 0 || f.count == maxCandidates {
+		return
+	}
+	for i := range upperHalf {
+		if e := t.entry(i); e != 0 && !f.pointer(e) {
+			return
+		}
+	}
+	frame, ok := f.s.frame(page)
+	if !ok {
+		return
+	}
+	key := f.upperHalf(t)
+	if f.sorts[key] == nil {
+		f.sorts[key] = &lookalikes{upper: upper}
+	}
+	f.sorts[key].frames = append(f.sorts[key].frames, frame)
+	f.count++
+}
+
+// pointer says whether an entry that is not zero can be one of a root: it points to a table in
+// memory.
+func (f *finder) pointer(e uint64) bool {
+	if k, frame, _ := classify(e, 4); k == directory {
+		_, ok := f.s.page(frame)
+		return ok
+	}
+	return false
+}
+
+// upperHalf hashes the upper half of a table, without what the processor and software note in
+// entries.
+func (f *finder) upperHalf(t *table) uint64 {
+	var h maphash.Hash
+	h.SetSeed(f.seed)
+	var b [8]byte
+	for i := upperHalf; i < entries; i++ {
+		binary.LittleEndian.PutUint64(b[:], t.entry(i)&^volatileBits)
+		h.Write(b[:])
+	}
+	return h.Sum64()
+}
+
+// roots gives the sort of candidates that are roots.
+func (f *finder) roots() ([]Root, error) {
+	all := make([]*lookalikes, 0, len(f.sorts))
+	for _, c := range f.sorts {
+		all = append(all, c)
+	}
+	// Many with one kernel are its processes. Of single ones that with more in it is more likely to
+	// be one.
+	slices.SortFunc(all, func(a, b *lookalikes) int {
+		return cmp.Or(cmp.Compare(len(b.frames), len(a.frames)), cmp.Compare(b.upper, a.upper),
+			cmp.Compare(a.frames[0], b.frames[0]))
+	})
+	budget := maxAllTables
+	for _, c := range all {
+		for _, levels := range [...]int{4, 5} {
+			ok, read, err := f.s.mapsItself(Root{c.frames[0] * pageSize, levels}, min(budget, maxTables))
+			if err != nil {
+				return nil, err
+			}
+			budget -= read
+			if !ok {
+				continue
+			}
+			roots := make([]Root, len(c.frames))
+			for i, frame := range c.frames {
+				roots[i] = Root{frame * pageSize, levels}
+			}
+			return roots, nil
+		}
+	}
+	return nil, nil
+}
+
+// mapsItself says whether the upper half of a root maps the root, by tables that have no malformed
+// entry, and how many tables it read for that: no more than budget.
+func (s *Space) mapsItself(r Root, budget int) (ok bool, read int, err error) {
+	v := verifier{s: s, want: r.GPA / pageSize, left: budget}
+	ok, err = v.table(v.want, r.Levels, upperHalf)
+	return ok, v.read, err
+}
+
+type verifier struct {
+	s    *Space
+	want uint64 // frame
+	left int    // tables that may be read still
+	read int
+}
+
+// table looks for a mapping of the wanted frame in the entries from from on of a table, and below.
+func (v *verifier) table(frame uint64, level, from int) (found bool, err error) {
+	if v.left <= 0 {
+		return false, nil
+	}
+	v.left--
+	v.read++
+	var t table
+	if ok, err := v.s.table(frame, &t); !ok || err != nil {
+		return false, err
+	}
+	if !v.sound(&t, level) {
+		v.left = 0
+		return false, nil
+	}
+	for i := from; i < entries; i++ {
+		k, to, count := classify(t.entry(i), level)
+		if k == leaf && v.want-to < count { // below to it wraps around
+			return true, nil
+		}
+	}
+	for i := from; i < entries && v.left > 0; i++ {
+		if k, to, _ := classify(t.entry(i), level); k == directory {
+			if found, err := v.table(to, level-1, 0); found || err != nil {
+				return found, err
+			}
+		}
+	}
+	return false, nil
+}
+
+// sound says whether all entries of a table have the form of its level.
+func (v *verifier) sound(t *table, level int) bool {
+	for i := range entries {
+		switch k, frame, _ := classify(t.entry(i), level); k {
+		case malformed:
+			return false
+		case directory:
+			if _, ok := v.s.page(frame); !ok {
+				return false
+			}
+		}
+	}
+	return true
+}

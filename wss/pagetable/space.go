@@ -1,0 +1,81 @@
+package pagetable
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+)
+
+// Region says where in the image guest-physical memory lies: Bytes from GPA on are at Offset. All
+// three are multiples of 4096.
+type Region struct {
+	GPA    uint64 `json:"gpa"`
+	Bytes  uint64 `json:"bytes"`
+	Offset uint64 `json:"offset"`
+}
+
+// Root is the uppermost table of an address space.
+type Root struct {
+	GPA    uint64
+	Levels int // 4 or 5
+}
+
+// Space is guest-physical memory as an image has it.
+type Space struct {
+	r       io.ReaderAt
+	regions []Region // ascending by GPA
+	pages   uint64   // of the image
+}
+
+// NewSpace gives the memory in an image of so many pages. Without regions the image is
+// guest-physical memory byte for byte.
+func NewSpace(r io.ReaderAt, pages uint64, regions []Region) (*Space, error) {
+	s := &Space{r: r, regions: slices.Clone(regions), pages: pages}
+	if len(s.regions) == 0 {
+		s.regions = []Region{{0, pages * pageSize, 0}}
+	}
+	slices.SortFunc(s.regions, func(a, b Region) int { return cmp.Compare(a.GPA, b.GPA) })
+	end := uint64(0)
+	for _, x := range s.regions {
+		if (x.GPA|x.Bytes|x.Offset)%pageSize != 0 || x.GPA < end || x.Bytes > 1<<52 || x.GPA > 1<<52 ||
+			x.Offset > pages*pageSize || x.Bytes > pages*pageSize-x.Offset {
+			return nil, fmt.Errorf("memory of %d bytes at %#x, at %d of an image of %d pages",
+				x.Bytes, x.GPA, x.Offset, pages)
+		}
+		end = x.GPA + x.Bytes
+	}
+	return s, nil
+}
+
+// page gives the page of the image that a guest-physical frame is.
+func (s *Space) page(frame uint64) (page uint64, ok bool) {
+	for _, x := range s.regions {
+		if first, n := x.GPA/pageSize, x.Bytes/pageSize; frame >= first && frame-first < n {
+			return x.Offset/pageSize + frame - first, true
+		}
+	}
+	return 0, false
+}
+
+// frame is the inverse of page.
+func (s *Space) frame(page uint64) (frame uint64, ok bool) {
+	for _, x := range s.regions {
+		if first, n := x.Offset/pageSize, x.Bytes/pageSize; page >= first && page-first < n {
+			return x.GPA/pageSize + page - first, true
+		}
+	}
+	return 0, false
+}
+
+// table reads the table in a frame; false if there is no memory.
+func (s *Space) table(frame uint64, t *table) (ok bool, err error) {
+	page, ok := s.page(frame)
+	if !ok {
+		return false, nil
+	}
+	if n, err := s.r.ReadAt(t[:], int64(page*pageSize)); n < len(t) {
+		return false, fmt.Errorf("read page table at page %d: %w", page, err)
+	}
+	return true, nil
+}

@@ -1,0 +1,264 @@
+package scan
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// maxSpaces bounds the address spaces that are kept in mind, and with them the time of a sweep.
+const maxSpaces = 1 << 13
+
+// job is an uppermost table that a sweep looks at.
+type job struct {
+	gfn   uint64
+	owner uint64 // of the tables below: gfn, or the first of the pair that it belongs to
+	space space
+	// inUse: a vCPU uses it. sure: it, or its other view, is in use. Everything else is in doubt
+	// anew at each sweep.
+	inUse, sure bool
+	user        bool // the lower half is for user space
+	used        bool // bits are set in it, in the lower half or where it is shared
+}
+
+// walkSpaces walks the tables of all address spaces: those of vCPUs, those found before, and the
+// other view of each where the kernel isolates its tables.
+func (t *Tables) walkSpaces(w *walk, cpus []CPU) error {
+	c := census{Tables: t, listed: map[uint64]bool{}, claims: map[uint64]claim{},
+		copies: map[uint64]bool{}}
+	if err := c.take(cpus); err != nil {
+		return err
+	}
+	full, spaces := w.full, map[uint64]space{}
+	for _, j := range c.jobs {
+		s, ok, err := c.walk(w, j)
+		if err != nil {
+			return err
+		}
+		if w.full = full; !ok {
+			t.counts.Refused++
+		} else if len(spaces) < maxSpaces {
+			spaces[j.gfn] = s
+		}
+	}
+	t.spaces = spaces
+	t.counts.Spaces = 0
+	for _, s := range spaces {
+		t.counts.Spaces += truth(s.alive)
+	}
+	return w.finish()
+}
+
+// walk does what may be done to one space. False: it is none.
+func (c *census) walk(w *walk, j job) (space, bool, error) {
+	s := j.space
+	of := scope{shared: c.halves}
+	switch {
+	case j.sure:
+		of = scope{}
+	case c.copies[j.owner]:
+		return s, false, nil
+	case !s.armed || !s.alive && !j.used:
+		s.armed, w.blind = true, false
+		of.shallow = true
+		return s, true, w.root(s.mode, j.gfn, of)
+	}
+	if !j.inUse {
+		w.full = w.full && j.sure
+		if ok, err := w.proves(s.mode, j.gfn, of, j.user); !ok || err != nil {
+			return s, false, err
+		}
+	}
+	w.blind = s.old
+	s.old, s.armed, s.alive = false, true, true
+	return s, true, w.root(s.mode, j.gfn, of)
+}
+
+// census finds out which address spaces a paused guest has.
+type census struct {
+	*Tables
+	jobs   []job
+	listed map[uint64]bool
+	// claims says to which space a table belongs, in the half that is for user space. Two processes
+	// have no table in common there, so what shares one is a copy of the other, and is left alone.
+	claims map[uint64]claim
+	copies map[uint64]bool // by owner
+}
+
+type claim struct {
+	owner uint64
+	seen  bool
+}
+
+// take lists each uppermost table once, and remembers the kernel halves of those that are in use.
+func (c *census) take(cpus []CPU) error {
+	c.halves = c.halves[:0]
+	c.counts.InUse, c.counts.NoTables = 0, 0
+	for _, cpu := range cpus {
+		m, ok := cpu.mode()
+		gfn := cpu.root()
+		if _, in := c.ram.page(gfn); !ok || !in {
+			c.counts.NoTables++
+			continue
+		}
+		if err := c.inUse(gfn, m); err != nil {
+			return err
+		}
+	}
+	if len(c.jobs) == 0 {
+		return ErrNoTables
+	}
+	// Those that a vCPU once used come before those that were only found, and claim their tables.
+	known := slices.SortedFunc(maps.Keys(c.spaces), func(a, b uint64) int {
+		return cmp.Or(truth(c.spaces[b].seen)-truth(c.spaces[a].seen), cmp.Compare(a, b))
+	})
+	for _, gfn := range known {
+		if err := c.known(gfn); err != nil {
+			return err
+		}
+	}
+	// Tables that spaces share are read once: by one whose bits tell something, if there is one.
+	slices.SortStableFunc(c.jobs, func(a, b job) int {
+		return truth(a.space.old) - truth(b.space.old)
+	})
+	return nil
+}
+
+func truth(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// inUse lists the space of a vCPU.
+func (c *census) inUse(gfn uint64, m mode) error {
+	if c.listed[gfn] {
+		return nil
+	}
+	if c.counts.InUse++; c.counts.InUse == 1 {
+		c.mode = m
+	}
+	v, err := c.views(gfn)
+	if err != nil {
+		return err
+	}
+	c.addHalf(v.table)
+	if v.pair {
+		c.addHalf(v.other)
+	}
+	for _, gfn := range v.frames(gfn) {
+		s, ok := c.spaces[gfn]
+		if !ok {
+			s.old = !c.complete
+		}
+		s.mode, s.seen = m, true
+		c.list(job{gfn: gfn, space: s, inUse: gfn == v.gfn, sure: true, user: gfn != v.gfn}, v)
+	}
+	return nil
+}
+
+// known lists a space of which no vCPU says that it is there still.
+func (c *census) known(gfn uint64) error {
+	if c.listed[gfn] {
+		return nil
+	}
+	v, err := c.views(gfn)
+	if err != nil {
+		return err
+	}
+	half := c.halves.matching(v.table)
+	if half == nil {
+		return nil
+	}
+	for _, other := range v.frames(gfn) {
+		s, ok := c.spaces[other]
+		if !ok {
+			s = c.spaces[gfn]
+		}
+		// Without a kernel half there is nothing that is for user space alone.
+		c.list(job{gfn: other, space: s, user: half.used > 0}, v)
+	}
+	return nil
+}
+
+// list adds a job, unless the table is listed already.
+func (c *census) list(j job, v views) {
+	if c.listed[j.gfn] {
+		return
+	}
+	c.listed[j.gfn] = true
+	table := v.table
+	if j.gfn != v.gfn {
+		table = v.other
+	}
+	if j.owner = j.gfn; v.pair {
+		j.owner &^= 1
+	}
+	for i := range entries {
+		entry := entryAt(table, i)
+		k, target, _ := j.space.mode.classify(entry, j.space.mode.levels)
+		if k != directory || i >= entries/2 && !c.halves.have(i, entry) {
+			continue
+		}
+		j.used = j.used || entry&pteAccessed != 0
+		if i < entries/2 && (j.inUse || j.user) {
+			c.claim(j, target)
+		}
+	}
+	c.jobs = append(c.jobs, j)
+}
+
+// claim notes which space a table belongs to, and finds copies.
+func (c *census) claim(j job, table uint64) {
+	first, ok := c.claims[table]
+	switch {
+	case !ok:
+		c.claims[table] = claim{j.owner, j.space.seen}
+	case first.owner != j.owner && !j.space.seen:
+		c.copies[j.owner] = true
+		if !first.seen { // which of the two is the copy, nobody can tell
+			c.copies[first.owner] = true
+		}
+	}
+}
+
+// views are an uppermost table and its neighbour.
+type views struct {
+	gfn          uint64
+	table, other []byte
+	// pair: the neighbour is the other view of the same space. Linux lays the two side by side, the
+	// kernel's at an even frame.
+	pair bool
+}
+
+// frames lists the uppermost tables of the space.
+func (v views) frames(gfn uint64) []uint64 {
+	if v.pair {
+		return []uint64{gfn, gfn ^ 1}
+	}
+	return []uint64{gfn}
+}
+
+func (t *Tables) views(gfn uint64) (views, error) {
+	v := views{gfn: gfn, table: make([]byte, tableBytes), other: make([]byte, tableBytes)}
+	if _, err := t.guest.ReadAt(v.table, int64(gfn<<frameShift)); err != nil {
+		return v, fmt.Errorf("read page table at gfn %d: %w", gfn, err)
+	}
+	if _, ok := t.ram.page(gfn ^ 1); !ok {
+		return v, nil
+	}
+	if _, err := t.guest.ReadAt(v.other, int64((gfn^1)<<frameShift)); err != nil {
+		return v, fmt.Errorf("read page table at gfn %d: %w", gfn^1, err)
+	}
+	v.pair = paired(v.table, v.other)
+	return v, nil
+}
+
+// addHalf remembers the upper half of a table, once.
+func (t *Tables) addHalf(table []byte) {
+	if t.halves.matching(table) == nil {
+		t.halves = append(t.halves, newKernelHalf(table))
+	}
+}

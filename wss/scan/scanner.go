@@ -1,0 +1,253 @@
+package scan
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/thawfs/thaw/wss"
+)
+
+// Options are about when a Scanner sweeps and what it takes for the working set.
+type Options struct {
+	// Within is how far back a touch counts: the working set is what was touched in so long a time,
+	// best that which a restore takes. 0: 10 s.
+	Within time.Duration
+	// Budget is the share of the guest's time that scanning may take. 0: 0.01.
+	Budget float64
+	// MinInterval and MaxInterval bound the time between sweeps, which the budget sets. 0: 20 ms,
+	// and none.
+	MinInterval, MaxInterval time.Duration
+	// Clock; nil: the system's.
+	Clock Clock
+}
+
+// What Options are if nothing else is said.
+const (
+	DefaultWithin      = 10 * time.Second
+	DefaultBudget      = 0.01
+	DefaultMinInterval = 20 * time.Millisecond
+)
+
+func (o Options) withDefaults() Options {
+	if o.Within <= 0 {
+		o.Within = DefaultWithin
+	}
+	if o.Budget <= 0 {
+		o.Budget = DefaultBudget
+	}
+	if o.MinInterval <= 0 {
+		o.MinInterval = DefaultMinInterval
+	}
+	if o.MaxInterval <= 0 {
+		o.MaxInterval = wss.MaxTime
+	}
+	if o.Clock == nil {
+		o.Clock = systemClock{}
+	}
+	return o
+}
+
+// ErrTooEarly: there was no sweep after the first one yet, so nothing is known.
+var ErrTooEarly = errors.New("nothing is known before the second sweep")
+
+// Stats is what scanning came to.
+type Stats struct {
+	Sweeps   int     `json:"sweeps"` // the first one included
+	Seconds  float64 `json:"seconds"`
+	Interval float64 `json:"interval_seconds"` // mean time between sweeps
+	// Paused, LongestPause and Refault are the cost to the guest: that it stood still for, and, by
+	// the cost of one and their number, what it paid to touch pages again.
+	Paused       float64 `json:"paused_seconds"`
+	LongestPause float64 `json:"longest_pause_seconds"`
+	Refaults     uint64  `json:"refaults"`
+	Refault      float64 `json:"refault_seconds"`
+	Share        float64 `json:"share"` // of the guest's time
+	Budget       float64 `json:"budget"`
+}
+
+// Scanner sweeps a source at the pace of its budget and keeps generations. Its methods may be
+// called from any goroutine.
+type Scanner struct {
+	source Source
+	o      Options
+
+	mu     sync.Mutex
+	gens   *generations
+	begun  time.Time // start of the first sweep
+	last   time.Time // end of the last sweep
+	next   time.Time // start of the next one, by the budget
+	stats  Stats
+	paused time.Duration
+	paid   time.Duration // what the guest lost: pauses, and refaults that were seen
+}
+
+// New returns a scanner that has not looked yet.
+func New(source Source, o Options) *Scanner {
+	o = o.withDefaults()
+	return &Scanner{source: source, o: o, gens: newGenerations(source.Pages()),
+		stats: Stats{Budget: o.Budget}}
+}
+
+// Run sweeps until the context ends, which is no error.
+func (s *Scanner) Run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		err := s.Sweep(ctx)
+		if err == nil {
+			err = s.o.Clock.Sleep(ctx, s.wait())
+		}
+		if err != nil && ctx.Err() == nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// wait is how long to wait for the next sweep.
+func (s *Scanner) wait() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.next.Sub(s.o.Clock.Now())
+}
+
+// Sweep looks once, now.
+func (s *Scanner) Sweep(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	begin := s.o.Clock.Now()
+	if s.stats.Sweeps == 0 {
+		s.begun = begin
+	}
+	sweep, err := s.source.Sweep(ctx)
+	if err != nil {
+		return fmt.Errorf("scan access bits: %w", err)
+	}
+	now := s.o.Clock.Now()
+	if s.stats.Sweeps > 0 {
+		s.gens.add(s.last, now, sweep.Fine, sweep.Coarse)
+	}
+	s.account(sweep, now)
+	s.last = now
+	return nil
+}
+
+// account adds up what a sweep cost and finds out when the budget allows the next. The refaults
+// that a sweep makes show up in the next one; until then as many as the last time are expected.
+func (s *Scanner) account(sweep Sweep, now time.Time) {
+	refaults := time.Duration(sweep.Refaults) * sweep.Refault
+	s.paid += sweep.Paused
+	expected := time.Duration(0)
+	if s.stats.Sweeps > 0 { // what the first one found was set before it
+		s.paid += refaults
+		s.stats.Refaults += sweep.Refaults
+		expected = refaults
+	}
+	s.stats.Sweeps++
+	s.paused += sweep.Paused
+	s.stats.LongestPause = max(s.stats.LongestPause, sweep.Paused.Seconds())
+	s.stats.Refault = sweep.Refault.Seconds()
+	due := s.begun.Add(time.Duration(float64(s.paid+expected) / s.o.Budget))
+	s.next = now.Add(min(max(due.Sub(now), s.o.MinInterval), s.o.MaxInterval))
+}
+
+// Stats is what scanning came to so far.
+func (s *Scanner) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.statsAt(s.o.Clock.Now())
+}
+
+func (s *Scanner) statsAt(now time.Time) Stats {
+	st := s.stats
+	if st.Sweeps == 0 {
+		return st
+	}
+	st.Seconds = now.Sub(s.begun).Seconds()
+	st.Paused = s.paused.Seconds()
+	if st.Sweeps > 1 {
+		st.Interval = s.last.Sub(s.gens.sweeps[0].from).Seconds() / float64(st.Sweeps-1)
+	}
+	if st.Seconds > 0 {
+		st.Share = s.paid.Seconds() / st.Seconds
+	}
+	return st
+}
+
+// Set is the working set: what was touched within Options.Within before the last sweep, the most
+// recent first; the time of a run is its age. How it came about is in its Way.
+func (s *Scanner) Set() (*wss.Set, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := len(s.gens.sweeps)
+	if n == 0 {
+		return nil, ErrTooEarly
+	}
+	oldest := s.gens.within(s.last.Add(-s.o.Within))
+	runs, full := s.gens.runs(oldest, s.last)
+	set := &wss.Set{
+		ImagePages: s.source.Pages(),
+		Window:     s.last.Sub(s.gens.sweeps[oldest-1].from).Truncate(time.Microsecond),
+		Created:    s.last,
+		Runs:       runs,
+		Way:        s.way(oldest, full),
+	}
+	return set, nil
+}
+
+// way says in words how the set came about, and where it falls short of what was asked for.
+func (s *Scanner) way(oldest int, full bool) string {
+	st := s.statsAt(s.last)
+	n := len(s.gens.sweeps)
+	text := fmt.Sprintf("%s; touched within %v; %d sweeps, one in %v, %.2f %% of the guest's time "+
+		"(longest pause %v, %d refaults of %v)", s.source.Way(), s.o.Within, st.Sweeps,
+		seconds(st.Interval), 100*st.Share, seconds(st.LongestPause), st.Refaults,
+		time.Duration(st.Refault*1e9))
+	newest := s.gens.sweeps[n-1]
+	if length := newest.to.Sub(newest.from); length > s.o.Within {
+		text += fmt.Sprintf("; %v is shorter than the last interval of %v, which counts whole",
+			s.o.Within, seconds(length.Seconds()))
+	}
+	if reach := s.last.Sub(s.gens.sweeps[0].from); oldest == 1 && reach < s.o.Within {
+		text += fmt.Sprintf("; only the last %v are known", seconds(reach.Seconds()))
+	}
+	if st.Share > s.o.Budget*1.05 {
+		text += fmt.Sprintf("; above the budget of %.2f %%", 100*s.o.Budget)
+	}
+	if full {
+		text += "; more runs than a record can have: the oldest are left out"
+	}
+	return text
+}
+
+// seconds is a time to three digits.
+func seconds(s float64) time.Duration {
+	d := time.Duration(s * 1e9)
+	for unit := time.Duration(1); ; unit *= 10 {
+		if d < 1000*unit {
+			return d.Round(unit)
+		}
+	}
+}
+
+// Estimate sweeps for so long after the first sweep, which tells nothing and may take a while, once
+// more at the end, and returns the working set.
+func (s *Scanner) Estimate(ctx context.Context, length time.Duration) (*wss.Set, error) {
+	if err := s.Sweep(ctx); err != nil {
+		return nil, err
+	}
+	end := s.o.Clock.Now().Add(length)
+	for {
+		left := max(end.Sub(s.o.Clock.Now()), s.o.MinInterval)
+		if err := s.o.Clock.Sleep(ctx, min(left, s.wait())); err != nil {
+			return nil, err
+		}
+		if err := s.Sweep(ctx); err != nil {
+			return nil, err
+		}
+		if !s.o.Clock.Now().Before(end) {
+			return s.Set()
+		}
+	}
+}

@@ -1,0 +1,160 @@
+package scan
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// watched is an entry that translates the page which a vCPU executes. Whatever else it does when
+// it goes on, that page is touched: its bit, once cleared, must come back. So this is the test of a
+// way to flush, and of each sweep.
+type watched struct {
+	entry  int64 // address of the entry
+	value  uint64
+	halted bool
+}
+
+// verdict is what became of watched entries.
+type verdict int
+
+const (
+	unknown    verdict = iota // no vCPU ran, as far as is known, or the guest changed its tables
+	cameBack                  // the bit of one of them was set again
+	stayedAway                // none was, though a vCPU was running
+)
+
+// watch finds the entries for the vCPUs' instruction pointers. The guest is paused, its bits are
+// cleared.
+func (t *Tables) watch(cpus []CPU) ([]watched, error) {
+	var all []watched
+	for _, c := range cpus {
+		entry, value, ok, err := t.translate(c)
+		if err != nil {
+			return nil, err
+		}
+		if ok && value&pteAccessed == 0 {
+			all = append(all, watched{entry, value, c.Halted})
+		}
+	}
+	return all, nil
+}
+
+// translate finds the entry of the lowest level for a vCPU's instruction pointer.
+func (t *Tables) translate(c CPU) (addr int64, entry uint64, ok bool, err error) {
+	m, ok := c.mode()
+	gfn := c.root()
+	for level := m.levels; ok && level >= levelPT; level-- {
+		if _, in := t.ram.page(gfn); !in {
+			return 0, 0, false, nil
+		}
+		addr = int64(gfn<<frameShift) + int64(slot(c.RIP, level))*8
+		if entry, err = t.entry(addr); err != nil {
+			return 0, 0, false, err
+		}
+		var k kind
+		switch k, gfn, _ = m.classify(entry, level); k {
+		case leaf:
+			return addr, entry, true, nil
+		case directory:
+		default:
+			return 0, 0, false, nil
+		}
+	}
+	return 0, 0, false, nil
+}
+
+func (t *Tables) entry(addr int64) (uint64, error) {
+	var word [8]byte
+	if _, err := t.guest.ReadAt(word[:], addr); err != nil {
+		return 0, fmt.Errorf("read page table at %#x: %w", addr, err)
+	}
+	return entryAt(word[:], 0), nil
+}
+
+// look reads watched entries again.
+func (t *Tables) look(all []watched) (verdict, error) {
+	v := unknown
+	for _, w := range all {
+		now, err := t.entry(w.entry)
+		switch {
+		case err != nil:
+			return unknown, err
+		case now&halfMask != w.value&halfMask: // it maps something else now
+		case now&pteAccessed != 0:
+			return cameBack, nil
+		case !w.halted:
+			v = stayedAway
+		}
+	}
+	return v, nil
+}
+
+// choose takes the first way to flush that works.
+func (t *Tables) choose(ctx context.Context) error {
+	t.flush = nil
+	failed := &NoBitsError{Halted: true}
+	for _, f := range t.guest.Flushes() {
+		v, err := t.test(ctx, &f)
+		var outright *flushError
+		switch {
+		case errors.As(err, &outright):
+			failed.Tried = append(failed.Tried, f.Name+": "+outright.err.Error())
+			continue
+		case err != nil:
+			return err
+		case v == cameBack:
+			t.flush = &f
+			return nil
+		}
+		failed.Tried = append(failed.Tried, f.Name)
+		failed.Halted = failed.Halted && v == unknown
+	}
+	return failed
+}
+
+// test clears all bits, flushes, lets the guest run, and looks whether bits come back. It does it
+// twice, as a translation may be lost by chance just when it is looked for. The second one arms the
+// address spaces that can then be known: each pause costs the guest something.
+func (t *Tables) test(ctx context.Context, f *Flush) (v verdict, err error) {
+	for round := range 2 {
+		if round > 0 {
+			if err := t.search(ctx); err != nil {
+				return unknown, err
+			}
+		}
+		paused, err := t.paused(ctx, func() error { return t.clear(t.newWalk(true), f) })
+		t.tested += paused
+		if err != nil {
+			return unknown, err
+		}
+		if v, err = t.await(ctx); v != cameBack || err != nil {
+			return v, err
+		}
+	}
+	if len(t.spaces) <= t.counts.InUse {
+		return v, nil
+	}
+	// Those that are in use by turns come to life in a moment, before the first interval begins.
+	return v, t.o.Clock.Sleep(ctx, t.o.TestTime/5)
+}
+
+// await waits for a watched bit while the guest runs: for TestTime, or longer if nobody ran.
+func (t *Tables) await(ctx context.Context) (verdict, error) {
+	const patience = 4 // times TestTime, for a vCPU that waits for an interrupt
+	begin := t.o.Clock.Now()
+	for wait := time.Millisecond; ; wait *= 2 {
+		if err := t.o.Clock.Sleep(ctx, wait); err != nil {
+			return unknown, err
+		}
+		v, err := t.look(t.watched)
+		waited := t.o.Clock.Now().Sub(begin)
+		switch {
+		case err != nil || v == cameBack:
+			return v, err
+		case v == stayedAway && waited >= t.o.TestTime, waited >= patience*t.o.TestTime:
+			return v, nil
+		}
+	}
+}

@@ -1,0 +1,56 @@
+package scan
+
+import (
+	"context"
+	"time"
+
+	"github.com/thawfs/thaw/wss"
+)
+
+// Source is where access bits are: the guest's own page tables ([Tables]) or what the host keeps of
+// its memory ([Idle]).
+type Source interface {
+	// Sweep finds the pages that were touched since the last sweep, and begins anew. What the first
+	// sweep finds was touched at any time before, so it says nothing.
+	Sweep(ctx context.Context) (Sweep, error)
+	// Pages is the number of pages of the image.
+	Pages() uint64
+	// Way says in words how it is done, for the record. It may change with each sweep.
+	Way() string
+}
+
+// Sweep is what one sweep found.
+type Sweep struct {
+	// Fine pages were touched: each has an access bit of its own.
+	Fine *wss.Bitmap
+	// Coarse pages share the bit of a large page: at least one of those was touched.
+	Coarse *wss.Bitmap
+	// Paused is how long the guest stood still for it.
+	Paused time.Duration
+	// Refaults is the number of bits that had been set again since the last sweep, and Refault what
+	// each of them cost the guest.
+	Refaults uint64
+	Refault  time.Duration
+}
+
+// Clock is the time, and waiting for it.
+type Clock interface {
+	Now() time.Time
+	// Sleep waits; it returns early, with the context's error, when that ends.
+	Sleep(ctx context.Context, d time.Duration) error
+}
+
+type systemClock struct{}
+
+func (systemClock) Now() time.Time { return time.Now() }
+
+func (systemClock) Sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}

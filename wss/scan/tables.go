@@ -1,0 +1,249 @@
+package scan
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/thawfs/thaw/wss"
+)
+
+// TableOptions are about scanning page tables. The zero value is good for any guest.
+type TableOptions struct {
+	// Coarsest is the number of pages that the access bit of a large page may stand for; bits of
+	// larger ones say nothing. 0: 512, pages of 2 MiB; 1: only pages of 4 KiB count.
+	Coarsest uint64
+	// MaxTables bounds the table pages that one sweep reads while the guest stands still. 0: 262,144.
+	MaxTables int
+	// SearchPages is how much memory is searched for address spaces before each sweep. 0: 262,144
+	// pages; below 0: none.
+	SearchPages int
+	// TestTime is how long bits may take to come back in the self-test of a way to flush. 0: 1 s.
+	TestTime time.Duration
+	// Clock; nil: the system's.
+	Clock Clock
+}
+
+const (
+	defaultMaxTables   = 1 << 18
+	defaultSearchPages = 1 << 18
+	defaultTestTime    = time.Second
+
+	// fullEvery sweeps one looks also below directories whose bit is clear.
+	fullEvery = 16
+	// maxMisses is how often in a row no vCPU may have touched the page that it executes.
+	maxMisses = 3
+)
+
+func (o TableOptions) withDefaults() TableOptions {
+	if o.Coarsest == 0 {
+		o.Coarsest = pages2M
+	}
+	if o.MaxTables <= 0 {
+		o.MaxTables = defaultMaxTables
+	}
+	if o.SearchPages == 0 {
+		o.SearchPages = defaultSearchPages
+	}
+	if o.TestTime <= 0 {
+		o.TestTime = defaultTestTime
+	}
+	if o.Clock == nil {
+		o.Clock = systemClock{}
+	}
+	return o
+}
+
+// Tables is the source that reads and clears the access bits in a guest's own page tables. Not safe
+// for concurrent use.
+type Tables struct {
+	guest Guest
+	o     TableOptions
+	ram   ram
+
+	flush    *Flush // chosen by the self-test
+	watched  []watched
+	tested   time.Duration // the guest stood still so long for tests since the last sweep
+	misses   int           // sweeps in a row in which no watched bit came back
+	sweeps   int
+	distrust bool // bits were found below clear directories: look everywhere
+
+	spaces   map[uint64]space // by the frame of the uppermost table
+	halves   kernelHalves     // of the spaces that were in use at the last sweep
+	mode     mode             // of a vCPU at the last sweep
+	cursor   uint64           // where the search goes on
+	searched time.Time        // when the last search ended
+	perPage  float64          // ns that it took for a page
+	complete bool             // the last search went through all of memory
+	present  *wss.Bitmap      // nil: not known
+
+	counts SpaceCounts
+}
+
+// SpaceCounts is what all sweeps together came upon.
+type SpaceCounts struct {
+	TableCounts
+	Spaces   int    `json:"spaces"`    // address spaces that are alive, at the last sweep
+	InUse    int    `json:"in_use"`    // of them those that vCPUs used
+	NoTables int    `json:"no_tables"` // vCPUs that were not in 64-bit mode then
+	Refused  uint64 `json:"refused"`   // candidates in memory that were no page tables
+	Searched uint64 `json:"searched"`  // pages searched for address spaces
+}
+
+// NewTables returns a source over a guest. The guest is not touched before the first sweep.
+func NewTables(guest Guest, o TableOptions) (*Tables, error) {
+	m, err := newRAM(guest.RAM())
+	if err != nil {
+		return nil, err
+	}
+	return &Tables{guest: guest, o: o.withDefaults(), ram: m, spaces: map[uint64]space{}}, nil
+}
+
+// Pages implements Source.
+func (t *Tables) Pages() uint64 { return t.ram.pages }
+
+// Counts is what the sweeps came upon so far.
+func (t *Tables) Counts() SpaceCounts { return t.counts }
+
+// Sweep implements Source. The first one finds out which way to flush works: a *NoBitsError if none
+// does, also later, when the vCPUs no longer touch the very pages that they execute.
+func (t *Tables) Sweep(ctx context.Context) (Sweep, error) {
+	if t.flush == nil {
+		if err := t.choose(ctx); err != nil {
+			return Sweep{}, err
+		}
+	}
+	if t.sweeps > 0 { // else it was just done
+		if err := t.search(ctx); err != nil {
+			return Sweep{}, err
+		}
+	}
+	w := t.newWalk(t.sweeps <= 1 || t.sweeps%fullEvery == 0 || t.distrust)
+	var back verdict
+	paused, err := t.paused(ctx, func() (err error) {
+		if back, err = t.look(t.watched); err != nil {
+			return err
+		}
+		return t.clear(w, t.flush)
+	})
+	if err != nil {
+		return Sweep{}, err
+	}
+	if err := t.judge(ctx, back, w); err != nil {
+		return Sweep{}, err
+	}
+	t.sweeps++
+	paused, t.tested = paused+t.tested, 0
+	return Sweep{Fine: w.fine, Coarse: w.coarse, Paused: paused, Refaults: w.counts.Cleared,
+		Refault: t.refault()}, nil
+}
+
+func (t *Tables) newWalk(full bool) *walk {
+	return &walk{guest: t.guest, ram: t.ram, limit: t.o.MaxTables, coarsest: t.o.Coarsest, full: full,
+		tables: map[uint64]int{}, later: map[uint64]rest{},
+		fine: wss.NewBitmap(t.ram.pages), coarse: wss.NewBitmap(t.ram.pages)}
+}
+
+// paused does something while the guest stands still, and says how long that was.
+func (t *Tables) paused(ctx context.Context, f func() error) (time.Duration, error) {
+	begin := t.o.Clock.Now()
+	if err := t.guest.Pause(ctx); err != nil {
+		return 0, fmt.Errorf("pause the guest: %w", err)
+	}
+	err := f()
+	if rerr := t.guest.Resume(); rerr != nil {
+		err = errors.Join(err, fmt.Errorf("resume the guest: %w", rerr))
+	}
+	return t.o.Clock.Now().Sub(begin), err
+}
+
+// clear reads and clears all access bits and makes the vCPUs set them again. The guest is paused.
+func (t *Tables) clear(w *walk, flush *Flush) error {
+	cpus, err := t.guest.CPUs()
+	if err != nil {
+		return fmt.Errorf("registers of the vCPUs: %w", err)
+	}
+	if err := t.walkSpaces(w, cpus); err != nil {
+		return err
+	}
+	if err := flush.Do(); err != nil {
+		return &flushError{err}
+	}
+	t.watched, err = t.watch(cpus)
+	return err
+}
+
+// flushError says that a way to flush failed outright.
+type flushError struct{ err error }
+
+func (e *flushError) Error() string { return fmt.Sprintf("flush translations: %v", e.err) }
+func (e *flushError) Unwrap() error { return e.err }
+
+// judge draws conclusions from a sweep.
+func (t *Tables) judge(ctx context.Context, back verdict, w *walk) error {
+	t.counts.add(w.counts)
+	if t.present != nil {
+		w.coarse = w.coarse.And(t.present)
+	}
+	w.coarse = w.coarse.AndNot(w.fine)
+	// Bits below a clear directory that this sweep cleared come of the guest's own hand (new tables
+	// that it made with their bits set). If they are many, this host's vCPUs do not set those of
+	// directories, and what was pruned was missed.
+	if t.sweeps > 0 && w.counts.Below*100 > w.counts.Cleared {
+		t.distrust = true
+	}
+	switch back {
+	case cameBack:
+		t.misses = 0
+	case stayedAway:
+		if t.misses++; t.misses >= maxMisses {
+			t.misses = 0
+			return t.choose(ctx)
+		}
+	}
+	return nil
+}
+
+func (t *Tables) refault() time.Duration {
+	if t.flush.Refault > 0 {
+		return t.flush.Refault
+	}
+	return DefaultRefault
+}
+
+func (c *SpaceCounts) add(o TableCounts) {
+	c.Tables += o.Tables
+	c.Cleared += o.Cleared
+	c.Large += o.Large
+	c.TooCoarse += o.TooCoarse
+	c.OutOfRAM += o.OutOfRAM
+	c.Malformed += o.Malformed
+	c.Below += o.Below
+	c.Pruned += o.Pruned
+	c.Truncated += o.Truncated
+}
+
+// Way implements Source.
+func (t *Tables) Way() string {
+	c := t.counts
+	parts := []string{fmt.Sprintf("access bits of the guest's page tables, %d levels", t.mode.levels),
+		fmt.Sprintf("%d address spaces (%d of vCPUs)", c.Spaces, c.InUse)}
+	if t.flush != nil {
+		parts = append(parts, "flush: "+t.flush.Name)
+	}
+	if c.Large > 0 {
+		parts = append(parts, fmt.Sprintf("%d bits of large pages counted for all their pages", c.Large))
+	}
+	if c.TooCoarse > 0 {
+		parts = append(parts, fmt.Sprintf("%d bits of larger pages left out", c.TooCoarse))
+	}
+	if c.Truncated > 0 {
+		parts = append(parts, fmt.Sprintf("%d tables left out, too many", c.Truncated))
+	}
+	if t.distrust {
+		parts = append(parts, "bits of directories not trusted")
+	}
+	return strings.Join(parts, ", ")
+}
