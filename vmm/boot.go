@@ -2,6 +2,8 @@ package vmm
 
 import (
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"log/slog"
 
 	"github.com/thawfs/thaw/vmm/guest"
@@ -10,17 +12,33 @@ import (
 
 // New makes a machine with a guest program in it, paused before the first instruction.
 func New(spec guest.Spec, memoryBytes uint64, log *slog.Logger) (*Machine, error) {
-	regions, err := ramRegions(memoryBytes)
+	return newFrom(Config{Guest: spec, MemoryBytes: memoryBytes, Log: log})
+}
+
+// newFrom makes the machine of a configuration.
+func newFrom(cfg Config) (*Machine, error) {
+	if cfg.Kernel != "" {
+		return newKernel(cfg)
+	}
+	regions, err := ramRegions(cfg.MemoryBytes)
 	if err != nil {
 		return nil, err
 	}
-	return newWithRegions(spec, regions, log)
+	return newWithRegions(cfg.Guest, cfg.CPUs, regions, cfg.Log)
 }
 
-func newWithRegions(spec guest.Spec, regions []Region, log *slog.Logger) (*Machine, error) {
+func newWithRegions(spec guest.Spec, cpus int, regions []Region, log *slog.Logger) (*Machine,
+	error) {
 	program, err := guest.Load(spec)
 	if err != nil {
 		return nil, err
+	}
+	if cpus == 0 {
+		cpus = program.CPUs
+	}
+	if cpus != program.CPUs {
+		return nil, fmt.Errorf("guest program %s is for %d vCPUs, not %d", program.Name, program.CPUs,
+			cpus)
 	}
 	boot, err := program.Boot(guestRAM(regions))
 	if err != nil {
@@ -30,18 +48,18 @@ func newWithRegions(spec guest.Spec, regions []Region, log *slog.Logger) (*Machi
 	if err != nil {
 		return nil, err
 	}
-	m, err := newMachine(facts{Regions: regions, VCPUs: 1, Guest: spec}, mem, log)
+	f := facts{Regions: regions, VCPUs: cpus, IRQChip: true, Guest: spec}
+	m, err := newMachine(f, mem, externals{}, log)
 	if err != nil {
 		return nil, err
 	}
 	if err := m.boot(boot); err != nil {
-		m.Close()
-		return nil, err
+		return nil, errors.Join(err, m.Close())
 	}
 	return m, nil
 }
 
-// boot puts page tables, boot page and program into memory, and the vCPU at its entry.
+// boot puts page tables, boot page and program into memory, and the vCPUs at its entry.
 func (m *Machine) boot(b guest.Boot) error {
 	tables := layOutPageTables(m.facts.Regions)
 	if err := tables.write(m.mem, m.facts.Regions); err != nil {
@@ -56,8 +74,12 @@ func (m *Machine) boot(b guest.Boot) error {
 	if _, err := m.mem.WriteAt(m.program.Binary, guest.LoadAddr); err != nil {
 		return err
 	}
-	c := m.vcpus[0]
-	return c.do(func() error { return enterRing3(c.k, tables.root()) })
+	for i, c := range m.vcpus {
+		if err := c.do(func() error { return enterRing3(c.k, i, tables.root()) }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Bits of the control registers and flags that the guest starts with.
@@ -80,6 +102,7 @@ const (
 	eferNXE = 1 << 11
 
 	rflagsFixed = 1 << 1
+	rflagsIF    = 1 << 9
 	rflagsIOPL3 = 3 << 12
 )
 
@@ -103,8 +126,10 @@ func taskState() []byte {
 // enterRing3 sets a vCPU up as a kernel would have it before its first user program: 64-bit mode,
 // paging, and privilege level 3, so that the guest also runs at native speed where KVM has no help
 // from hardware and interprets the privileged level. There is no IDT: an exception is a triple
-// fault, and the VMM reports where.
-func enterRing3(k *kvm.VCPU, root uint64) error {
+// fault, and the VMM reports where. All vCPUs begin at the same place, each with its number as the
+// first argument and a stack of its own; no kernel sends the others a SIPI, so they are made
+// runnable here.
+func enterRing3(k *kvm.VCPU, number int, root uint64) error {
 	s, err := k.Sregs()
 	if err != nil {
 		return err
@@ -139,8 +164,11 @@ func enterRing3(k *kvm.VCPU, root uint64) error {
 			return err
 		}
 	}
-	return k.SetRegs(kvm.Regs{RIP: guest.LoadAddr, RSP: guest.StackTop,
-		RFLAGS: rflagsFixed | rflagsIOPL3})
+	if err := k.SetMPState(kvm.MPState{State: kvm.MPRunnable}); err != nil {
+		return err
+	}
+	return k.SetRegs(kvm.Regs{RIP: guest.LoadAddr, RDI: uint64(number),
+		RSP: guest.StackTop - uint64(number)*guest.StackSize, RFLAGS: rflagsFixed | rflagsIOPL3})
 }
 
 // extendedState is what to switch on in XCR0: x87, SSE and, if the CPU has it, AVX. 0: no XSAVE.

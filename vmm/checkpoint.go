@@ -2,48 +2,29 @@ package vmm
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
-// Names of the files of a checkpoint directory.
-const (
-	memoryFile = "memory"
-	stateFile  = "state"
-	infoFile   = "info.json"
-)
+// CheckpointOptions is how to save a machine.
+type CheckpointOptions struct {
+	// Stop ends the machine when all is written: nothing that the guest does afterwards is lost.
+	Stop bool
+	// Diff writes only the pages that changed since the checkpoint that the machine is mapped from.
+	Diff bool
+	// NoRemap leaves the machine's memory mapped from what it is mapped from.
+	NoRemap bool
+	// Scan looks at the machine's access bits for so long before the checkpoint and records what was
+	// touched as its working set; zero: it does not.
+	Scan ScanOptions
+	// Trace lets the guest go on for so long and records what it touches first, page by page, as the
+	// working set of the checkpoint; 0: it does not. It needs the memory mapped from the checkpoint.
+	Trace time.Duration
 
-// InfoFormat is the format that info.json names.
-const InfoFormat = "thaw-vm-1"
-
-// Info is info.json: what a reader may want to know of a checkpoint without being a VMM. Restoring
-// does not read it.
-type Info struct {
-	Format      string    `json:"format"`
-	Created     time.Time `json:"created"`
-	MemoryBytes uint64    `json:"memory_bytes"` // size of the image
-	PageSize    uint64    `json:"page_size"`
-	RAMBytes    uint64    `json:"ram_bytes"` // of it, without the holes of the address space
-	Regions     []Region  `json:"regions"`
-	VCPUs       int       `json:"vcpus"`
-	Parent      string    `json:"parent,omitempty"` // directory that the machine was restored from
-	Guest       GuestInfo `json:"guest"`
-}
-
-// GuestInfo says what the guest was doing.
-type GuestInfo struct {
-	Program string            `json:"program"`
-	Args    map[string]string `json:"args,omitempty"`
-	Units   string            `json:"units"`
-	Done    uint64            `json:"done"`  // units since it was first started
-	Ready   bool              `json:"ready"` // it had filled its memory
+	disk   disk // nil: the operating system's
+	pieces int  // limit of remap, 0: maxRemap
 }
 
 // CheckpointStats says what a checkpoint cost.
@@ -51,162 +32,191 @@ type CheckpointStats struct {
 	Dir          string  `json:"dir"`
 	MemoryBytes  uint64  `json:"memory_bytes"`
 	WrittenBytes uint64  `json:"written_bytes"` // of memory; the rest are holes
+	Parent       string  `json:"parent,omitempty"`
+	ChangedPages uint64  `json:"changed_pages,omitempty"` // of a differential one: pages in it
 	Seconds      float64 `json:"seconds"`
-	PauseSeconds float64 `json:"pause_seconds"` // how long the guest stood still
+
+	// PauseSeconds is how long the guest stood still, in all. Of that:
+	PauseSeconds float64 `json:"pause_seconds"`
+	StateSeconds float64 `json:"state_seconds"` // to stop the vCPUs, read and write their state
+	CopySeconds  float64 `json:"copy_seconds"`  // to copy memory into the page cache
+	MarkSeconds  float64 `json:"mark_seconds"`  // to begin counting changes
+	RemapSeconds float64 `json:"remap_seconds"` // to map the memory from the checkpoint
+	// SyncSeconds is what it took to get all to disk. The guest goes on meanwhile if WaitedForSync
+	// is false.
+	SyncSeconds   float64 `json:"sync_seconds"`
+	WaitedForSync bool    `json:"waited_for_sync"`
+
+	Remapped     bool   `json:"remapped"`      // the machine's memory is mapped from it now
+	CarriedPages uint64 `json:"carried_pages"` // changed between the copy and that
+	Note         string `json:"note,omitempty"`
+
+	Scan  *ScanStats  `json:"scan,omitempty"`  // of CheckpointOptions.Scan
+	Trace *TraceStats `json:"trace,omitempty"` // of CheckpointOptions.Trace
 }
+
+// ErrTracing refuses a checkpoint of a machine whose touches after another one are being recorded.
+var ErrTracing = errors.New("the machine is being traced after a checkpoint")
 
 // Checkpoint writes the machine into a new directory, which appears complete or not at all. A
-// running machine is paused for it and goes on afterwards, also when writing fails.
+// running machine goes on afterwards, also when writing fails; then its memory is mapped from the
+// directory, which must stay as it is: see the package's documentation.
 func (m *Machine) Checkpoint(ctx context.Context, dir string) (CheckpointStats, error) {
-	return m.checkpoint(ctx, dir, false)
+	return m.CheckpointWith(ctx, dir, CheckpointOptions{})
 }
 
-// checkpoint writes, and with stop ends the machine when all is written: nothing that the guest
-// does afterwards is lost.
-func (m *Machine) checkpoint(ctx context.Context, dir string, stop bool) (CheckpointStats, error) {
-	m.control.Lock()
-	defer m.control.Unlock()
+// CheckpointWith is Checkpoint with options.
+func (m *Machine) CheckpointWith(ctx context.Context, dir string, o CheckpointOptions) (
+	CheckpointStats, error) {
 	begin := time.Now()
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return CheckpointStats{}, err
 	}
-	m.mu.Lock()
-	running := m.state == StateRunning
-	m.mu.Unlock()
-	if err := m.pause(); err != nil {
-		return CheckpointStats{}, err
+	if o.disk == nil {
+		o.disk = osDisk{}
 	}
-	stats, err := m.write(ctx, dir)
-	switch {
-	case stop && err == nil:
-		m.end(ErrStopped)
-	case running:
-		// It may have been stopped meanwhile; the checkpoint is none the worse for that.
-		if e := m.resume(); !errors.Is(e, ErrEnded) {
-			err = errors.Join(err, e)
-		}
+	if o.pieces == 0 {
+		o.pieces = maxRemap
 	}
-	stats.PauseSeconds = time.Since(begin).Seconds()
+	s := &save{m: m, opt: o, dir: dir}
+	if o.Scan.Within > 0 {
+		err = s.scan(ctx)
+	}
+	if err == nil {
+		err = s.locked(func() error { return s.run(ctx) })
+	}
+	if err == nil {
+		err = s.trace(ctx)
+	}
+	s.stats.Seconds = time.Since(begin).Seconds()
+	m.counters.checkpoint(s.stats, err)
 	if err != nil {
 		return CheckpointStats{}, fmt.Errorf("checkpoint to %s: %w", dir, err)
 	}
-	stats.Seconds = time.Since(begin).Seconds()
-	m.log.Info("checkpoint written", "dir", dir, "memory", stats.MemoryBytes,
-		"written", stats.WrittenBytes, "pause_seconds", stats.PauseSeconds)
-	return stats, nil
+	m.log.Info("checkpoint written", "dir", dir, "memory", s.stats.MemoryBytes,
+		"written", s.stats.WrittenBytes, "pause_seconds", s.stats.PauseSeconds,
+		"remapped", s.stats.Remapped)
+	if s.stats.Note != "" {
+		m.log.Warn(s.stats.Note)
+	}
+	return s.stats, nil
 }
 
-// write writes a paused machine.
-func (m *Machine) write(ctx context.Context, dir string) (stats CheckpointStats, err error) {
-	if _, err := os.Lstat(dir); err == nil {
-		return stats, &fs.PathError{Op: "create", Path: dir, Err: fs.ErrExist}
+// locked does something as a change of the machine's state.
+func (s *save) locked(f func() error) error {
+	s.m.control.Lock()
+	defer s.m.control.Unlock()
+	return f()
+}
+
+// run saves. The order is what keeps the guest's pause short, and remap.go says why it is right.
+func (s *save) run(ctx context.Context) error {
+	s.running = s.m.is(StateRunning)
+	if err := s.prepare(); err != nil {
+		return err
 	}
-	s, err := m.save()
+	err := s.stop()
+	if err == nil {
+		err = s.capture(ctx)
+	}
+	traced := s.opt.Trace > 0
+	remap := err == nil && (traced || !s.opt.NoRemap && !s.opt.Stop)
+	marked := false
+	if remap && !traced { // a trace begins where the checkpoint is, so the guest has to wait
+		marked = s.mark()
+	}
+	if s.running && !s.opt.Stop && (marked || !remap) {
+		err = errors.Join(err, s.goOn())
+	}
+	s.stats.WaitedForSync = s.running && s.paused
+	if err == nil {
+		err = timed(&s.stats.SyncSeconds, s.commit)
+	}
 	if err != nil {
-		return stats, err
+		return errors.Join(err, s.goOn(), s.discard(), s.m.mem.forget())
 	}
-	tmp, err := os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+".tmp-")
+	if s.opt.Stop && !traced {
+		s.stats.PauseSeconds = time.Since(s.since).Seconds()
+		s.m.end(ErrStopped)
+		return nil
+	}
+	if remap {
+		s.remap()
+	}
+	return s.goOn()
+}
+
+// stop pauses the machine.
+func (s *save) stop() error {
+	s.since = time.Now()
+	s.paused = true
+	return timed(&s.stats.StateSeconds, s.m.pause)
+}
+
+// goOn lets a machine that ran go on. It may have ended meanwhile; the checkpoint is none the worse
+// for that.
+func (s *save) goOn() error {
+	if !s.paused {
+		return nil
+	}
+	s.paused = false
+	s.stats.PauseSeconds += time.Since(s.since).Seconds()
+	if !s.running {
+		return nil
+	}
+	if err := s.m.resume(); err != nil && !errors.Is(err, ErrEnded) {
+		return err
+	}
+	return nil
+}
+
+// mark begins to count what the guest changes from now on. It is false on a host that cannot.
+func (s *save) mark() bool {
+	err := timed(&s.stats.MarkSeconds, s.m.mem.mark)
 	if err != nil {
-		return stats, err
+		s.note("the guest had to wait for the disk: changes cannot be counted meanwhile: %v", err)
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.RemoveAll(tmp))
+	return err == nil
+}
+
+// remap maps the memory from the checkpoint. If that cannot be done the machine goes on as it was.
+func (s *save) remap() {
+	if !s.paused {
+		if err := s.stop(); err != nil { // it has ended
+			s.paused = false
+			return
 		}
-	}()
-	if err := os.Chmod(tmp, 0o755); err != nil {
-		return stats, err
 	}
-	if stats.WrittenBytes, err = m.writeMemory(ctx, filepath.Join(tmp, memoryFile)); err != nil {
-		return stats, err
+	var unused []*source
+	err := timed(&s.stats.RemapSeconds, func() (err error) {
+		unused, err = s.remapMemory()
+		return err
+	})
+	s.stats.Remapped = err == nil
+	var lost *MemoryLostError
+	switch {
+	case errors.As(err, &lost):
+		s.m.end(lost)
+	case err != nil:
+		s.note("the memory is not mapped from the checkpoint: %v", err)
 	}
-	if err := m.writeState(&s, filepath.Join(tmp, stateFile)); err != nil {
-		return stats, err
+	if s.opt.Trace > 0 && s.stats.Remapped {
+		s.beginTrace()
 	}
-	if err := m.writeInfo(&s, filepath.Join(tmp, infoFile)); err != nil {
-		return stats, err
+	err = s.goOn()
+	// Here, while the guest runs: it takes the kernel a while to free the memory of a memfd.
+	if err = errors.Join(err, closeSources(unused)); err != nil {
+		s.m.log.Warn("after a checkpoint", "err", err)
 	}
-	if err := syncDir(tmp); err != nil {
-		return stats, err
-	}
-	// NOREPLACE: an empty directory of that name that appeared meanwhile is somebody's too.
-	err = unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, dir, unix.RENAME_NOREPLACE)
-	if err != nil {
-		return stats, &os.LinkError{Op: "rename", Old: tmp, New: dir, Err: err}
-	}
-	stats.Dir, stats.MemoryBytes = dir, m.mem.size
-	return stats, syncDir(filepath.Dir(dir))
 }
 
-func (m *Machine) writeMemory(ctx context.Context, path string) (written uint64, err error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
-		return 0, err
-	}
-	written, err = m.mem.copyTo(ctx, f, m.tracker)
-	if err == nil {
-		err = f.Sync()
-	}
-	return written, errors.Join(err, f.Close())
-}
+func (s *save) note(format string, args ...any) { s.stats.Note = fmt.Sprintf(format, args...) }
 
-func (m *Machine) writeState(s *saved, path string) error {
-	sections, err := s.sections()
-	if err != nil {
-		return err
-	}
-	b, err := encodeState(sections)
-	if err != nil {
-		return err
-	}
-	// What cannot be read back is not worth a checkpoint.
-	if list, err := decodeState(b); err != nil {
-		return err
-	} else if _, err := decodeSaved(list); err != nil {
-		return err
-	}
-	return writeFile(path, b)
-}
-
-func (m *Machine) writeInfo(s *saved, path string) error {
-	info := Info{
-		Format: InfoFormat, Created: time.Now().UTC().Truncate(time.Second), MemoryBytes: m.mem.size,
-		PageSize: pageSize, RAMBytes: ramBytes(s.facts.Regions), Regions: s.facts.Regions,
-		VCPUs: s.facts.VCPUs, Guest: m.guestInfo(s.ports),
-	}
-	if m.mem.private {
-		info.Parent = filepath.Dir(m.mem.file.Name())
-	}
-	b, err := json.MarshalIndent(info, "", "  ")
-	if err != nil {
-		return err
-	}
-	return writeFile(path, append(b, '\n'))
-}
-
-func (m *Machine) guestInfo(p portState) GuestInfo {
-	return GuestInfo{Program: m.facts.Guest.Program, Args: m.facts.Guest.Args, Units: m.program.Units,
-		Done: p.Done, Ready: p.Ready != 0}
-}
-
-// writeFile writes a new file and waits until it is on disk.
-func writeFile(path string, b []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
-}
-
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
+// timed adds to a time.
+func timed(seconds *float64, f func() error) error {
+	begin := time.Now()
+	err := f()
+	*seconds += time.Since(begin).Seconds()
+	return err
 }

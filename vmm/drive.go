@@ -4,28 +4,55 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/thawfs/thaw/vmm/api"
+	"github.com/thawfs/thaw/vmm/kvm"
 )
 
-// driver is the machine as the API sees it.
-type driver struct{ *Machine }
+// driver is a machine as the API sees it.
+type driver struct {
+	*Machine
+	watcher *watcher
+	stalls  *stallSampler
+}
 
-// Status implements api.Machine.
-func (d driver) Status() (api.Status, error) { return d.Machine.Status() }
+var _ api.Machine = driver{}
 
 // Checkpoint implements api.Machine.
 func (d driver) Checkpoint(ctx context.Context, r api.CheckpointRequest) (api.CheckpointReply,
 	error) {
-	s, err := d.Machine.checkpoint(ctx, r.Dir, r.Stop)
+	s, err := d.CheckpointWith(ctx, r.Dir, CheckpointOptions{Stop: r.Stop, Diff: r.Diff,
+		NoRemap: r.NoRemap, Trace: seconds(r.TraceSeconds),
+		Scan: ScanOptions{Within: seconds(r.ScanSeconds), Budget: r.ScanBudget}})
 	return api.CheckpointReply(s), err
 }
 
-// Conflict implements api.Machine.
-func (d driver) Conflict(err error) bool {
-	return errors.Is(err, ErrEnded) || errors.Is(err, ErrRunning) || errors.Is(err, fs.ErrExist)
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+// Kind implements api.Machine.
+func (d driver) Kind(err error) api.ErrorKind {
+	var parent *ParentError
+	switch {
+	case errors.Is(err, ErrEnded), errors.Is(err, ErrRunning), errors.Is(err, fs.ErrExist),
+		errors.Is(err, ErrNotRunning), errors.Is(err, ErrTracing), errors.Is(err, ErrNoParent),
+		errors.As(err, &parent):
+		return api.Conflict
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return api.NoSpace
+	}
+	return api.Failed
+}
+
+// Status implements api.Machine.
+func (d driver) Status() (api.Status, error) {
+	s, err := d.Machine.Status()
+	if silent := d.watcher.silent(); silent > silentTime {
+		s.ServerSilentSeconds = silent.Seconds()
+	}
+	return s, err
 }
 
 // Status tells what the machine is doing.
@@ -43,9 +70,9 @@ func (m *Machine) Status() (api.Status, error) {
 		s.Seconds = time.Since(m.first).Seconds()
 	}
 	m.mu.Unlock()
-	if m.tracker != nil {
-		s.Restored = filepath.Dir(m.mem.file.Name())
-		touched, dirty, err := m.tracker.scan()
+	if b := m.mem.parent(); b != nil {
+		s.MappedFrom = b.dir
+		touched, dirty, err := m.mem.scan()
 		if err != nil {
 			return s, err
 		}
@@ -53,4 +80,52 @@ func (m *Machine) Status() (api.Status, error) {
 		s.TouchedPages, s.DirtyPages = &t, &d
 	}
 	return s, nil
+}
+
+// is says whether the machine is in a state.
+func (m *Machine) is(s State) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.state == s
+}
+
+// Metrics implements api.Machine.
+func (d driver) Metrics() (api.Metrics, error) {
+	st, err := d.Machine.Status()
+	if err != nil {
+		return api.Metrics{}, err
+	}
+	m := d.counters.metrics()
+	m.Seconds, m.TouchedPages, m.DirtyPages = st.Seconds, st.TouchedPages, st.DirtyPages
+	for i, stalled := range d.stalls.seconds() {
+		m.VCPUs = append(m.VCPUs, api.VCPUMetrics{Exits: d.vcpus[i].exits.metrics(),
+			StallSeconds: stalled})
+	}
+	return m, nil
+}
+
+// metrics gives the counters.
+func (c *counters) metrics() api.Metrics {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m := api.Metrics{Pauses: c.pauses, PausedSeconds: c.pausedFor.Seconds(),
+		Checkpoints: c.checkpoints, FailedCheckpoints: c.failed}
+	if !c.pausedAt.IsZero() {
+		m.PausedSeconds += time.Since(c.pausedAt).Seconds()
+	}
+	if c.last != nil {
+		last := api.CheckpointReply(*c.last)
+		m.LastCheckpoint = &last
+	}
+	return m
+}
+
+func (e *exitCounts) metrics() map[string]uint64 {
+	m := make(map[string]uint64)
+	for i := range e {
+		if n := e[i].Load(); n > 0 {
+			m[kvm.ExitReason(i).String()] = n
+		}
+	}
+	return m
 }

@@ -29,6 +29,7 @@ const fuseEnv = "THAW_VMM_TEST_FUSE"
 type fuseJob struct {
 	Dir, Mnt string
 	Bad      []uint64 // gfns that cannot be read
+	Delay    time.Duration
 }
 
 // serveFUSE is the child.
@@ -42,7 +43,7 @@ func serveFUSE(job string) error {
 		for _, name := range []string{memoryFile, stateFile} {
 			n := &servedFile{path: filepath.Join(j.Dir, name)}
 			if name == memoryFile {
-				n.bad = j.Bad
+				n.bad, n.delay = j.Bad, j.Delay
 			}
 			root.AddChild(name, root.NewPersistentInode(ctx, n, fs.StableAttr{}), false)
 		}
@@ -62,8 +63,9 @@ func serveFUSE(job string) error {
 // servedFile is a file of the mount.
 type servedFile struct {
 	fs.Inode
-	path string
-	bad  []uint64
+	path  string
+	bad   []uint64
+	delay time.Duration // of every answer
 }
 
 var _ = (fs.NodeOpener)((*servedFile)(nil))
@@ -90,6 +92,7 @@ func (s *servedFile) Read(_ context.Context, _ fs.FileHandle, dst []byte, off in
 			return nil, syscall.EIO
 		}
 	}
+	time.Sleep(s.delay)
 	f, err := os.Open(s.path)
 	if err != nil {
 		return nil, fs.ToErrno(err)
@@ -111,6 +114,11 @@ type served struct {
 
 func serve(t *testing.T, dir string, bad ...uint64) *served {
 	t.Helper()
+	return serveJob(t, fuseJob{Dir: dir, Bad: bad})
+}
+
+func serveJob(t *testing.T, j fuseJob) *served {
+	t.Helper()
 	if _, err := os.Stat("/dev/fuse"); err != nil {
 		t.Skipf("needs /dev/fuse: %v", err)
 	}
@@ -118,7 +126,8 @@ func serve(t *testing.T, dir string, bad ...uint64) *served {
 		t.Skip("needs root: mounts with mount(2)")
 	}
 	mnt := t.TempDir()
-	job, err := json.Marshal(fuseJob{dir, mnt, bad})
+	j.Mnt = mnt
+	job, err := json.Marshal(j)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +167,8 @@ func (s *served) kill() {
 func TestRestoreFromAMount(t *testing.T) {
 	dir := checkpointed(t, spec("random:30", "units", "60000"), testMemory, 20000)
 	s := serve(t, dir)
-	rep, err := Restore(t.Context(), s.mnt, Config{Log: testLog(t)})
+	cfg := Config{Log: testLog(t), Window: 10 * time.Minute} // all of the run
+	rep, err := Restore(t.Context(), s.mnt, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,29 +177,48 @@ func TestRestoreFromAMount(t *testing.T) {
 		r.Counts.Skipped != 0 || r.Counts.Lazy != r.TouchedPages {
 		t.Errorf("report %+v, %+v", r, r.Counts)
 	}
-	// What the guest touched is what the kernel had to read.
-	f, err := os.Open(filepath.Join(s.mnt, memoryFile))
-	if err != nil {
-		t.Fatal(err)
+	// What the guest touched is what the kernel had to read, and its page tables.
+	cached := cachedPages(t, s.mnt)
+	tables := layOutPageTables([]Region{{0, testMemory}})
+	all := wss.NewBitmap(rep.GuestPages)
+	all.SetRange(tables.root()/pageSize, pageTableBytes([]Region{{0, testMemory}})/pageSize)
+	if r.PageTablePages != all.Count() {
+		t.Errorf("%d page tables read, there are %d", r.PageTablePages, all.Count())
 	}
-	defer f.Close()
-	cached, err := resident(f, rep.MemoryBytes)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if r.Exact && !cached.Equal(r.Touched) {
-		t.Errorf("%d pages touched, %d read", r.TouchedPages, cached.Count())
+	if r.Exact && !cached.Equal(r.Touched.Or(all)) {
+		t.Errorf("%d pages touched, %d read; not touched: %v, not read: %v", r.TouchedPages,
+			cached.Count(), runsOf(cached.AndNot(r.Touched.Or(all)), 100),
+			runsOf(r.Touched.Or(all).AndNot(cached), 100))
 	}
 	// Again, now with those in the page cache.
-	rep, err = Restore(t.Context(), s.mnt, Config{Log: testLog(t)})
+	rep, err = Restore(t.Context(), s.mnt, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := wss.Counts{Prefetched: cached.Count(), Skipped: cached.Count(),
+	want := wss.Counts{Prefetched: cached.Count(), Skipped: r.TouchedPages,
 		Window: rep.Restore.Counts.Window}
 	if r.Exact && *rep.Restore.Counts != want {
 		t.Errorf("second restore: %+v, want %+v", *rep.Restore.Counts, want)
 	}
+}
+
+// cachedPages are the pages of a directory's memory that are in the page cache.
+func cachedPages(t *testing.T, dir string) *wss.Bitmap {
+	t.Helper()
+	img, err := OpenImage(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := mapImage(img)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	cached, err := m.resident()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cached
 }
 
 // A machine that was restored from a mount is saved again, to disk.
@@ -202,15 +231,19 @@ func TestCheckpointOfAMountedImage(t *testing.T) {
 	}
 	defer l.Close()
 	runUntil(t, l.Machine, 30000)
-	before, _, err := l.tracker.scan()
+	before, _, err := l.mem.scan()
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := l.Pause(); err != nil {
 		t.Fatal(err)
 	}
-	next := checkpoint(t, l.Machine)
-	after, _, err := l.tracker.scan()
+	next := filepath.Join(t.TempDir(), "next")
+	_, err = l.CheckpointWith(t.Context(), next, CheckpointOptions{NoRemap: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, _, err := l.mem.scan()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -277,6 +310,15 @@ func TestServerHangs(t *testing.T) {
 	// The first instruction is on a page that does not come.
 	if err := l.Wait(withTimeout(t, 200*time.Millisecond)); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("the machine ended: %v", err)
+	}
+	// The watcher notices, and does not take silence for death.
+	w := l.watch()
+	defer w.stop()
+	for w.silent() < watchTime/4 {
+		time.Sleep(time.Millisecond) // between two questions
+	}
+	if !l.is(StateRunning) {
+		t.Errorf("the machine ended: %v", l.Wait(t.Context()))
 	}
 	l.Stop()
 	if err := l.quiesce(100 * time.Millisecond); !errors.Is(err, ErrStuck) {

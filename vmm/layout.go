@@ -21,6 +21,14 @@ const pageSize = wss.PageSize
 //	0xc000_0000  hole up to 4 GiB, if there is so much RAM: interrupt controllers, device windows and
 //	             four pages that KVM wants for itself lie in it. RAM goes on at 4 GiB.
 //
+// With a kernel (package linux has what is below 1 MiB then, and hardware.go the rest):
+//
+//	0x000e_0000  ACPI tables, reserved in the kernel's memory map
+//	0x000f_e000  page of the generation ID             (reserved too)
+//	0x000f_fff0  code that resets the machine          (acpi.Restart)
+//	0xd000_0000  windows of the virtio devices, 4 KiB each
+//	0xfec0_0000  I/O APIC, 0xfee0_0000 local APICs
+//
 // The offset in the image is the physical address, so the hole is in the image too, as zeros.
 const (
 	holeStart = 0xc000_0000

@@ -3,6 +3,7 @@ package vmm
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/thawfs/thaw/vmm/device"
 )
 
 // changedPages are the gfns of checked pages that differ between two checkpoints: the guest is sure
@@ -276,5 +279,45 @@ func TestLoadRefusals(t *testing.T) {
 	}
 	if _, err := Load(dir, testLog(t)); err == nil {
 		t.Error("memory is a directory and was loaded")
+	}
+}
+
+// One vCPU loses a page, or the watcher sees that the mount is dead: all of them stop.
+func TestTwoVCPUsLoseMemory(t *testing.T) {
+	dir := checkpointed(t, spec("pair"), testMemory, 20)
+	s := serve(t, dir)
+	l, err := Load(s.mnt, testLog(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	w := l.watch()
+	defer w.stop()
+	runUntil(t, l.Machine, l.ports.snapshot().Done+2)
+	s.kill()
+	err = l.Wait(withTimeout(t, 20*time.Second))
+	var lost *MemoryLostError
+	if !errors.As(err, &lost) {
+		t.Fatalf("end: %v", err)
+	}
+	if err := l.quiesce(stuckTime); err != nil {
+		t.Error(err)
+	}
+	t.Log(err)
+}
+
+// Whatever a vCPU says at its end, the cause is looked for; but not behind an end in order.
+func TestSuspects(t *testing.T) {
+	for _, err := range []error{guestDone{}, &WrongByteError{}, &MemoryLostError{},
+		device.ErrPowerOff, fmt.Errorf("port 0x64: %w", device.ErrReset)} {
+		if f := suspect(err); f != nil {
+			t.Errorf("%v is suspect", err)
+		}
+	}
+	for _, err := range []error{errFault, errors.New("an exit for no reason"),
+		fmt.Errorf("exit: %w", &fault{sign: "x"})} {
+		if f := suspect(err); f == nil {
+			t.Errorf("%v is not suspect", err)
+		}
 	}
 }

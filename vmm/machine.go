@@ -3,11 +3,11 @@ package vmm
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
 
+	"github.com/thawfs/thaw/vmm/device"
 	"github.com/thawfs/thaw/vmm/guest"
 	"github.com/thawfs/thaw/vmm/kvm"
 )
@@ -16,6 +16,8 @@ import (
 var (
 	// ErrRunning refuses what needs a stopped vCPU.
 	ErrRunning = errors.New("the machine is running")
+	// ErrNotRunning refuses what needs a machine that runs.
+	ErrNotRunning = errors.New("the machine is paused")
 	// ErrEnded refuses what needs a machine that has not ended.
 	ErrEnded = errors.New("the machine has ended")
 	// ErrStopped is the end of a machine that was stopped from outside.
@@ -32,7 +34,7 @@ const (
 	StateEnded   State = "ended"
 )
 
-// Machine is a virtual machine: memory, vCPUs, and the ports of a guest program.
+// Machine is a virtual machine: memory, vCPUs, and the devices on its two buses.
 //
 // Its methods may be called from any goroutine. Those that change the state follow one after the
 // other. Close must be the last.
@@ -43,13 +45,20 @@ type Machine struct {
 
 	vm      *kvm.VM
 	mem     *memory
-	tracker *tracker // nil for a machine that was not restored
+	portBus *device.Bus
+	mmioBus *device.Bus
+	devices *device.Set    // of a kernel
+	serial  *device.Serial // one of them; nil for a guest program
 	ports   *ports
 	vcpus   []*vcpu
-	msrs    []uint32 // what of the model specific registers is saved
+	known   []uint32 // model specific registers that KVM can save
+	msrs    []uint32 // those of them that are saved
 
-	control sync.Mutex // one change of state at a time; held before mu
-	closed  bool       // guarded by control
+	counters counters
+	control  sync.Mutex // one change of state at a time; held before mu
+	closed   bool       // guarded by control
+	drained  error      // guarded by control: what draining the devices of a paused machine came to
+	tracing  bool       // guarded by control: touches after a checkpoint are being recorded
 
 	mu    sync.Mutex // guards what follows
 	state State
@@ -57,96 +66,6 @@ type Machine struct {
 	first time.Time     // first instruction, zero before
 	begun chan struct{} // closed then
 	ended chan struct{} // closed at the end
-}
-
-// facts are what a machine is, apart from its state: the MACHINE section of a state file.
-type facts struct {
-	Regions []Region   `json:"regions"`
-	VCPUs   int        `json:"vcpus"`
-	Guest   guest.Spec `json:"guest"`
-}
-
-const tagMachine = "MACHINE"
-const tagPorts = "PORTS"
-
-// newMachine sets up KVM around some memory. It takes over the memory, also when it fails.
-func newMachine(f facts, mem *memory, log *slog.Logger) (_ *Machine, err error) {
-	m := &Machine{log: log, facts: f, mem: mem, ports: newPorts(time.Now), state: StatePaused,
-		begun: make(chan struct{}), ended: make(chan struct{})}
-	defer func() {
-		if err != nil {
-			m.Close()
-		}
-	}()
-	if m.program, err = guest.Load(f.Guest); err != nil {
-		return nil, err
-	}
-	sys, err := kvm.Open()
-	if err != nil {
-		return nil, err
-	}
-	defer sys.Close()
-	if m.vm, err = sys.CreateVM(); err != nil {
-		return nil, err
-	}
-	if err := m.setUpVM(); err != nil {
-		return nil, err
-	}
-	cpuid, err := sys.SupportedCPUID()
-	if err != nil {
-		return nil, err
-	}
-	known, err := sys.MSRIndexList()
-	if err != nil {
-		return nil, err
-	}
-	for i := range f.VCPUs {
-		if err := m.addVCPU(i, cpuid, known); err != nil {
-			return nil, err
-		}
-	}
-	return m, nil
-}
-
-func (m *Machine) setUpVM() error {
-	if err := m.vm.SetTSSAddr(tssAddr); err != nil {
-		return err
-	}
-	if err := m.vm.SetIdentityMapAddr(identityMapAddr); err != nil {
-		return err
-	}
-	base := uint64(address(m.mem.mapping))
-	for i, r := range m.facts.Regions {
-		err := m.vm.SetMemoryRegion(kvm.MemoryRegion{Slot: uint32(i), GuestPhysAddr: r.GPA,
-			MemorySize: r.Size, UserspaceAddr: base + r.GPA})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// addVCPU makes a vCPU with this host's features and parks it.
-func (m *Machine) addVCPU(id int, cpuid []kvm.CPUIDEntry, known []uint32) error {
-	k, err := m.vm.CreateVCPU(id)
-	if err != nil {
-		return err
-	}
-	c := newVCPU(k)
-	c.handle, c.ended, c.started = m.exit, m.vcpuEnded, m.vcpuStarted
-	if err := c.launch(); err != nil {
-		return errors.Join(err, k.Close())
-	}
-	m.vcpus = append(m.vcpus, c)
-	return c.do(func() error {
-		if err := k.SetCPUID(cpuid); err != nil {
-			return err
-		}
-		if id == 0 {
-			m.msrs = guestMSRs(known, k)
-		}
-		return nil
-	})
 }
 
 // Start lets a paused machine run.
@@ -160,6 +79,10 @@ func (m *Machine) Resume() error {
 }
 
 func (m *Machine) resume() error {
+	// Devices before vCPUs: what a guest looks at first may be whether an interrupt is there.
+	if err := m.resumeDevices(); err != nil {
+		return err
+	}
 	// The vCPUs are let go under the lock: end, which stops them, comes wholly before or after.
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -167,6 +90,8 @@ func (m *Machine) resume() error {
 		return ErrEnded
 	}
 	m.state = StateRunning
+	m.ports.release()
+	m.counters.resumed()
 	for _, c := range m.vcpus {
 		c.run()
 	}
@@ -181,6 +106,7 @@ func (m *Machine) Pause() error {
 }
 
 func (m *Machine) pause() error {
+	m.ports.hold()
 	for _, c := range m.vcpus {
 		c.askToPark()
 	}
@@ -189,13 +115,33 @@ func (m *Machine) pause() error {
 			return err
 		}
 	}
+	// With no vCPU left that gives them more to do. An error is one for whoever wants the state.
+	m.drained = m.devices.Drain()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.state == StateEnded {
 		return ErrEnded
 	}
+	if m.state == StateRunning {
+		m.counters.paused()
+	}
 	m.state = StatePaused
 	return nil
+}
+
+// resumeDevices lets the devices of a paused machine work.
+func (m *Machine) resumeDevices() error {
+	m.mu.Lock()
+	state := m.state
+	m.mu.Unlock()
+	switch state {
+	case StateEnded:
+		return ErrEnded
+	case StateRunning:
+		return nil
+	}
+	m.drained = nil
+	return m.devices.Resume()
 }
 
 // Stop ends the machine. It is no error if it has ended already.
@@ -227,9 +173,7 @@ func (m *Machine) Close() error {
 	for _, c := range m.vcpus {
 		errs = append(errs, c.stop())
 	}
-	if m.tracker != nil {
-		errs = append(errs, m.tracker.Close())
-	}
+	errs = append(errs, m.devices.Close())
 	if m.vm != nil {
 		errs = append(errs, m.vm.Close())
 	}
@@ -250,6 +194,7 @@ func (m *Machine) end(err error) {
 	m.err = err
 	close(m.ended)
 	m.mu.Unlock()
+	m.ports.hold()
 	for _, c := range m.vcpus {
 		c.askToPark()
 	}
@@ -264,50 +209,4 @@ func (m *Machine) vcpuStarted(t time.Time) {
 		m.ports.series.begin(t)
 		close(m.begun)
 	}
-}
-
-// saved is the state of a stopped machine but for its memory.
-type saved struct {
-	facts facts
-	ports portState
-	vcpus []vcpuState
-}
-
-// save reads the state. The machine must be paused.
-func (m *Machine) save() (saved, error) {
-	m.mu.Lock()
-	state := m.state
-	m.mu.Unlock()
-	switch state {
-	case StateRunning:
-		return saved{}, ErrRunning
-	case StateEnded:
-		return saved{}, ErrEnded
-	}
-	s := saved{facts: m.facts, vcpus: make([]vcpuState, len(m.vcpus))}
-	// Devices before vCPUs: draining a device may still raise an interrupt.
-	s.ports = m.ports.snapshot()
-	for i, c := range m.vcpus {
-		err := c.do(func() (err error) {
-			s.vcpus[i], err = saveState(c.k, m.msrs)
-			return err
-		})
-		if err != nil {
-			return saved{}, fmt.Errorf("save vCPU %d: %w", i, err)
-		}
-	}
-	return s, nil
-}
-
-// loadState sets the state of a new machine.
-func (m *Machine) loadState(s saved) error {
-	if err := m.ports.restore(s.ports); err != nil {
-		return err
-	}
-	for i, c := range m.vcpus {
-		if err := c.do(func() error { return s.vcpus[i].restore(c.k) }); err != nil {
-			return fmt.Errorf("restore vCPU %d: %w", i, err)
-		}
-	}
-	return nil
 }

@@ -24,6 +24,7 @@ var programs = []struct {
 	{spec("stream", "units", "60", "set", "2MiB", "period", "5ms"), 60, 20},
 	{spec("idle", "units", "30", "period", "10ms"), 30, 10},
 	{spec("random:40", "units", "60000", "seed", "7"), 60000, 20000},
+	{spec("pair", "units", "300", "set", "256KiB"), 300, 100},
 }
 
 func TestGuestsFinish(t *testing.T) {
@@ -261,7 +262,7 @@ func TestRunEnds(t *testing.T) {
 func TestMemoryAboveTheHole(t *testing.T) {
 	needKVM(t)
 	regions := []Region{{0, 24 << 20}, {holeEnd, 8 << 20}}
-	m, err := newWithRegions(spec("random:100", "units", "10000"), regions, testLog(t))
+	m, err := newWithRegions(spec("random:100", "units", "10000"), 0, regions, testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,26 +5,49 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/thawfs/thaw/wss"
 )
 
-// memory is the guest's RAM: a file, mapped once as a whole, holes of the address space included.
+// memory is the guest's RAM: files, mapped once as a whole, holes of the address space included.
 //
 // It has two lives. A machine that is started has its RAM in a memfd, mapped shared. A machine that
-// is restored has the checkpoint's file mapped privately: what the guest reads comes from the page
-// cache of that file, what it writes becomes its own and never reaches the file.
+// is restored has the checkpoint's files mapped privately: what the guest reads comes from the page
+// cache of those files, what it writes becomes its own and never reaches them. A checkpoint turns
+// the first life into the second, and renews the second (remap.go).
 //
 // Go code never touches the mapping: a page that is not there yet may take a while to come, or may
 // never come. A goroutine that waits for a page in user mode holds up the garbage collector of the
-// whole process, and a page that cannot be had kills the process by SIGBUS. So every access goes
-// through the kernel (pread, process_vm_readv), where waiting is a system call and failure is
-// EFAULT.
+// whole process, and a page that cannot be had kills the process by SIGBUS. (debug.SetPanicOnFault
+// makes a panic of that, in the goroutine that touched the page; it is no answer for the thread
+// that is in the guest, nor for the one that waits.) So every access goes through the kernel
+// (pread, process_vm_readv, KVM_RUN), where waiting is a system call and failure is EFAULT.
 type memory struct {
-	file    *os.File
 	size    uint64 // bytes of the image, a multiple of pageSize
-	private bool   // mapped MAP_PRIVATE from a checkpoint
-	mapping []byte // never indexed; see above
+	mapping mapping
+
+	mu      sync.RWMutex // held to read and write guest memory; exclusively to remap it
+	pieces  []piece      // what is behind the mapping
+	own     *wss.Bitmap  // unchanged pages that are the mapping's own all the same; nil: none
+	before  *wss.Bitmap  // pages changed since base, but before the tracker was armed; nil: none
+	tracker *tracker     // nil: nothing is tracked
+	marked  bool         // the tracker counts from a mark
+	base    *base        // the checkpoint that the files are; nil: none, the machine was started
+	past    past
+}
+
+// past is what was touched and changed up to the last remap. Nil: there was none.
+type past struct{ touched, dirty *wss.Bitmap }
+
+// base is a checkpoint that a machine's memory is mapped from.
+type base struct {
+	dir string
+	id  identity
 }
 
 // newMemory makes zeroed RAM.
@@ -38,79 +61,86 @@ func newMemory(size uint64) (*memory, error) {
 		f.Close()
 		return nil, fmt.Errorf("guest memory of %d bytes: %w", size, err)
 	}
-	return mapMemory(f, size, false)
-}
-
-// openMemory maps the memory file of a checkpoint. On a mount of thaw the open is the request to
-// restore: it returns once the working set is in the page cache.
-func openMemory(path string, size uint64) (*memory, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	st, err := f.Stat()
-	if err == nil && (!st.Mode().IsRegular() || uint64(st.Size()) != size) {
-		err = fmt.Errorf("%s: %s of %d bytes, the state describes %d bytes of memory", path,
-			st.Mode().Type(), st.Size(), size)
-	}
+	mapped, err := mapFile(f, size, mapShared)
 	if err != nil {
 		f.Close()
 		return nil, err
 	}
-	return mapMemory(f, size, true)
-}
-
-func mapMemory(f *os.File, size uint64, private bool) (*memory, error) {
-	flags := unix.MAP_SHARED
-	if private {
-		// NORESERVE: the guest may change all of its pages, and nearly never does.
-		flags = unix.MAP_PRIVATE | unix.MAP_NORESERVE
-	}
-	b, err := unix.Mmap(int(f.Fd()), 0, int(size), unix.PROT_READ|unix.PROT_WRITE, flags)
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("map %s: %w", f.Name(), err)
-	}
-	m := &memory{file: f, size: size, private: private, mapping: b}
-	if private {
-		// A fault is to fetch the page that the guest needs and no other. What else is worth
-		// fetching is known to whoever serves the file, not to the kernel's read-ahead.
-		// And page by page: a 2 MiB entry would be dropped whole when one of its pages is written.
-		for _, advice := range []int{unix.MADV_RANDOM, unix.MADV_NOHUGEPAGE} {
-			// EINVAL: a kernel without huge pages.
-			if err := unix.Madvise(b, advice); err != nil && !errors.Is(err, unix.EINVAL) {
-				m.Close()
-				return nil, fmt.Errorf("madvise: %w", err)
-			}
-		}
-	}
-	return m, nil
+	all := PageRun{0, size / pageSize}
+	return &memory{size: size, mapping: mapped,
+		pieces: []piece{{all, &source{file: f, shared: true}}}}, nil
 }
 
 // Close unmaps. No vCPU may be left.
 func (m *memory) Close() error {
-	return errors.Join(unix.Munmap(m.mapping), m.file.Close())
+	if !m.lockWithin(stuckTime) {
+		return ErrStuck // somebody waits for a page, and would find other memory in its place
+	}
+	defer m.mu.Unlock()
+	var err error
+	if m.tracker != nil {
+		err = m.tracker.Close()
+	}
+	return errors.Join(err, m.mapping.unmap(), closeSources(sourcesOf(m.pieces)))
 }
 
-// WriteAt writes into RAM at a guest physical address.
-func (m *memory) WriteAt(p []byte, gpa int64) (int, error) {
-	if !m.private {
-		return m.file.WriteAt(p, gpa)
+// lockWithin takes the lock, unless that takes too long: a reader of a page that does not come has
+// it for as long as the file system pleases.
+func (m *memory) lockWithin(limit time.Duration) bool {
+	for end := time.Now().Add(limit); !m.mu.TryLock(); {
+		if time.Now().After(end) {
+			return false
+		}
+		time.Sleep(time.Millisecond)
 	}
-	return m.transfer(p, uint64(gpa), processVMWritev)
+	return true
+}
+
+func closeSources(list []*source) error {
+	var errs []error
+	for _, s := range list {
+		errs = append(errs, s.file.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// private says whether the memory, or a part of it, is mapped from a checkpoint: only then it can
+// be lost.
+func (m *memory) private() bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return anyPrivate(m.pieces)
+}
+
+func anyPrivate(pieces []piece) bool {
+	return slices.ContainsFunc(pieces, func(p piece) bool { return !p.src.shared })
+}
+
+// parent is the checkpoint that the memory is mapped from; nil: none.
+func (m *memory) parent() *base {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.base
+}
+
+// WriteAt writes into RAM at a guest physical address. Also where a file could be written instead:
+// only a write through the mapping is seen by the tracker.
+func (m *memory) WriteAt(p []byte, gpa int64) (int, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.transfer(p, uint64(gpa), mapping.write)
 }
 
 // ReadAt reads RAM at a guest physical address, as the guest sees it. A page that cannot be had is
 // a *MemoryLostError.
 func (m *memory) ReadAt(p []byte, gpa int64) (int, error) {
-	if !m.private {
-		return m.file.ReadAt(p, gpa)
-	}
-	return m.transfer(p, uint64(gpa), processVMReadv)
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.transfer(p, uint64(gpa), mapping.read)
 }
 
-// transfer copies between p and the mapping by a system call.
-func (m *memory) transfer(p []byte, gpa uint64, call func(local, mapping []byte) (int, error)) (
+// transfer copies between p and the mapping by a system call. m.mu is held.
+func (m *memory) transfer(p []byte, gpa uint64, call func(m mapping, local []byte) (int, error)) (
 	int, error) {
 	if gpa > m.size || uint64(len(p)) > m.size-gpa {
 		return 0, io.ErrUnexpectedEOF
@@ -118,7 +148,7 @@ func (m *memory) transfer(p []byte, gpa uint64, call func(local, mapping []byte)
 	done := 0
 	for done < len(p) {
 		off := gpa + uint64(done)
-		n, err := call(p[done:], m.mapping[off:off+uint64(len(p)-done)])
+		n, err := call(m.mapping.part(off, uint64(len(p)-done)), p[done:])
 		if err == nil && n == 0 {
 			err = unix.EFAULT
 		}
@@ -133,4 +163,68 @@ func (m *memory) transfer(p []byte, gpa uint64, call func(local, mapping []byte)
 		done += n
 	}
 	return done, nil
+}
+
+// scan reads which pages were touched and which of those were changed since the memory was mapped
+// from its checkpoint. Both nil: it was not. The guest may run meanwhile.
+func (m *memory) scan() (touched, dirty *wss.Bitmap, err error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if m.base == nil {
+		return nil, nil, nil
+	}
+	return m.scanLocked()
+}
+
+func (m *memory) scanLocked() (touched, dirty *wss.Bitmap, err error) {
+	if touched, dirty, err = m.tracker.scan(); err != nil {
+		return nil, nil, err
+	}
+	if m.own != nil && m.tracker.exact() {
+		// They are there because they were put there. Of these only changes are known.
+		touched = touched.AndNot(m.own.AndNot(dirty))
+	}
+	if m.before != nil {
+		touched, dirty = touched.Or(m.before), dirty.Or(m.before)
+	}
+	return touched, dirty, nil
+}
+
+// scanAll is scan since the machine was restored, however often it was saved meanwhile.
+func (m *memory) scanAll() (touched, dirty *wss.Bitmap, err error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if m.base == nil {
+		return nil, nil, nil
+	}
+	if touched, dirty, err = m.scanLocked(); err == nil && m.past.touched != nil {
+		touched, dirty = touched.Or(m.past.touched), dirty.Or(m.past.dirty)
+	}
+	return touched, dirty, err
+}
+
+// remember adds to the past what a remap is going to forget.
+func (m *memory) remember() error {
+	if m.base == nil {
+		return nil
+	}
+	touched, dirty, err := m.scanLocked()
+	if err != nil {
+		return err
+	}
+	if m.past.touched != nil {
+		touched, dirty = touched.Or(m.past.touched), dirty.Or(m.past.dirty)
+	}
+	m.past = past{touched, dirty}
+	return nil
+}
+
+// exact says whether scan counts touched pages exactly, and why not.
+func (m *memory) exact() (ok bool, why string) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if m.tracker == nil {
+		return false, "nothing is tracked"
+	}
+	return m.tracker.exact(), m.tracker.why
 }

@@ -6,11 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"sync"
 	"sync/atomic"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/thawfs/thaw/wss"
 )
@@ -20,21 +17,78 @@ const (
 	copyWorkers = 2       // reading one chunk while another is written
 )
 
-// copyTo writes the guest's memory, as the guest sees it, into an empty file. Pages of zeros become
-// holes. The guest must stand still.
+// target is what a copy of memory is written to: an empty file.
+type target interface {
+	io.WriterAt
+	Truncate(size int64) error
+}
+
+// copyTo writes the guest's memory, as the guest sees it, into a file. Pages of zeros become holes.
+// The guest must stand still.
 //
 // Of a private mapping only the pages that the guest has changed are read through the mapping; all
-// others are read from the file behind it, so that a checkpoint neither touches pages that the
+// others are read from the files behind it, so that a checkpoint neither touches pages that the
 // guest never did nor makes copies of them.
-func (m *memory) copyTo(ctx context.Context, dst *os.File, t *tracker) (written uint64, err error) {
-	if err := dst.Truncate(int64(m.size)); err != nil {
-		return 0, err
-	}
-	c := &copier{mem: m, dst: dst}
-	if m.private {
-		if _, c.dirty, err = t.scan(); err != nil {
+func (m *memory) copyTo(ctx context.Context, dst target) (written uint64, err error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	c := &copier{mem: m, dst: dst, runs: chunks(PageRun{0, m.size / pageSize})}
+	if m.tracker != nil {
+		if _, c.mapped, err = m.scanLocked(); err != nil {
 			return 0, err
 		}
+		if m.own != nil {
+			c.mapped = c.mapped.Or(m.own)
+		}
+	}
+	return c.run(ctx)
+}
+
+// copyChanged writes the pages that changed since the memory was mapped from its checkpoint, and
+// lists them.
+func (m *memory) copyChanged(ctx context.Context, dst target) (runs []PageRun, written uint64,
+	err error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	c := &copier{mem: m, dst: dst}
+	if _, c.mapped, err = m.scanLocked(); err != nil {
+		return nil, 0, err
+	}
+	runs = runsOf(c.mapped, maxRuns)
+	for _, r := range runs {
+		c.runs = append(c.runs, chunks(r)...)
+	}
+	if m.own != nil {
+		c.mapped = c.mapped.Or(m.own)
+	}
+	written, err = c.run(ctx)
+	return runs, written, err
+}
+
+// chunks cuts a run into pieces of a size to be read at once.
+func chunks(r PageRun) (list []PageRun) {
+	const step = copyChunk / pageSize
+	for at := r.First; at < r.End(); {
+		n := min(r.End()-at, step-at%step)
+		list = append(list, PageRun{at, n})
+		at += n
+	}
+	return list
+}
+
+// copier is one copy.
+type copier struct {
+	mem     *memory
+	dst     target
+	runs    []PageRun   // what to copy, none longer than a chunk
+	mapped  *wss.Bitmap // pages that the mapping has; the files have all others. nil: all
+	next    atomic.Int64
+	written atomic.Uint64
+}
+
+func (c *copier) run(ctx context.Context) (written uint64, err error) {
+	if err := c.dst.Truncate(int64(c.mem.size)); err != nil {
+		return 0, err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -50,102 +104,60 @@ func (m *memory) copyTo(ctx context.Context, dst *os.File, t *tracker) (written 
 	if err := context.Cause(ctx); err != nil {
 		return 0, err
 	}
-	return c.written.Load(), m.checkSize()
-}
-
-// checkSize makes sure that the file is still whole: what is missing at its end would pass for a
-// hole.
-func (m *memory) checkSize() error {
-	st, err := m.file.Stat()
-	if err == nil && uint64(st.Size()) < m.size {
-		err = io.ErrUnexpectedEOF
+	for _, s := range sourcesOf(c.mem.pieces) {
+		if err := s.checkSize(c.mem.size); err != nil {
+			return 0, err
+		}
 	}
-	if err != nil {
-		return &MemoryLostError{Sign: "the memory file is cut off", Err: err}
-	}
-	return nil
+	return c.written.Load(), nil
 }
-
-// copier is one run of copyTo.
-type copier struct {
-	mem     *memory
-	dst     *os.File
-	dirty   *wss.Bitmap // pages that are the mapping's own; nil: none, the file is the memory
-	next    atomic.Int64
-	written atomic.Uint64
-}
-
-var zeroPage [pageSize]byte
 
 func (c *copier) work(ctx context.Context) error {
 	buf := make([]byte, copyChunk)
 	for ctx.Err() == nil {
-		off := c.next.Add(copyChunk) - copyChunk
-		if off >= int64(c.mem.size) {
+		i := c.next.Add(1) - 1
+		if i >= int64(len(c.runs)) {
 			return nil
 		}
-		chunk := buf[:min(copyChunk, int64(c.mem.size)-off)]
-		empty, err := c.read(chunk, off)
+		chunk := buf[:c.runs[i].Count*pageSize]
+		empty, err := c.read(chunk, c.runs[i].First)
 		if err != nil {
 			return err
 		}
 		if empty {
 			continue
 		}
-		if err := c.writeRuns(chunk, off); err != nil {
+		if err := c.writeRuns(chunk, int64(c.runs[i].First*pageSize)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// read fills a chunk. empty: nothing is there, and the chunk was not filled.
-func (c *copier) read(chunk []byte, off int64) (empty bool, err error) {
-	hole, err := c.isHole(off, int64(len(chunk)))
-	if err != nil {
-		return false, err
+// read fills a chunk. empty: it is all zeros.
+func (c *copier) read(chunk []byte, first uint64) (empty bool, err error) {
+	if empty, err = readPages(c.mem.pieces, chunk, first); err != nil || c.mapped == nil {
+		return empty, err
 	}
-	empty = hole
-	if hole {
-		clear(chunk)
-	} else if _, err := c.mem.file.ReadAt(chunk, off); err != nil {
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
+	for at, end := first, first+uint64(len(chunk))/pageSize; at < end; {
+		from := at
+		for at < end && c.mapped.Has(at) {
+			at++
 		}
-		return false, &MemoryLostError{GFN: uint64(off) / pageSize, Sign: fmt.Sprintf(
-			"%d bytes at %#x of the memory file could not be read", len(chunk), off), Err: err}
-	}
-	if c.dirty == nil {
-		return empty, nil
-	}
-	first := uint64(off) / pageSize
-	for i := range uint64(len(chunk)) / pageSize {
-		if !c.dirty.Has(first + i) {
+		if at == from {
+			at++
 			continue
 		}
 		empty = false
-		p := chunk[i*pageSize : (i+1)*pageSize]
-		if _, err := c.mem.ReadAt(p, off+int64(i*pageSize)); err != nil {
+		p := chunk[(from-first)*pageSize : (at-first)*pageSize]
+		if _, err := c.mem.transfer(p, from*pageSize, mapping.read); err != nil {
 			return false, err
 		}
 	}
 	return empty, nil
 }
 
-// isHole says whether a range of the file is one. File systems that cannot tell have no holes.
-func (c *copier) isHole(off, n int64) (bool, error) {
-	data, err := unix.Seek(int(c.mem.file.Fd()), off, unix.SEEK_DATA)
-	switch {
-	case errors.Is(err, unix.ENXIO):
-		return true, nil // none up to the end
-	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EOPNOTSUPP):
-		return false, nil
-	case err != nil:
-		return false, &MemoryLostError{GFN: uint64(off) / pageSize,
-			Sign: fmt.Sprintf("the memory file does not tell what is at %#x", off), Err: err}
-	}
-	return data >= off+n, nil
-}
+var zeroPage [pageSize]byte
 
 // writeRuns writes the runs of pages that are not zero.
 func (c *copier) writeRuns(chunk []byte, off int64) error {
@@ -160,9 +172,13 @@ func (c *copier) writeRuns(chunk []byte, off int64) error {
 			i += pageSize
 		}
 		if _, err := c.dst.WriteAt(chunk[from:i], off+int64(from)); err != nil {
-			return err
+			return fmt.Errorf("write memory at %#x: %w", off+int64(from), err)
 		}
 		c.written.Add(uint64(i - from))
 	}
 	return nil
 }
+
+// ErrNoParent refuses a differential checkpoint of a machine that is not mapped from a checkpoint.
+var ErrNoParent = errors.New("the machine's memory is not mapped from a checkpoint: " +
+	"it has neither been restored nor saved")

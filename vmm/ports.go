@@ -5,18 +5,19 @@ import (
 	"fmt"
 	"sync"
 	"time"
-
-	"github.com/thawfs/thaw/vmm/kvm"
 )
 
 // Ports through which a guest program talks to the VMM; src/guest.h is the other side.
 const (
+	portBase     = 0x500
+	portCount    = 0x1c
 	portWord     = 0x500 // out: one word of a report
 	portFail     = 0x504 // out: the report is complete; its number of 64-bit words
 	portProgress = 0x508 // out: units done since the last time
 	portReady    = 0x50c // out: memory is filled, the work begins
 	portDone     = 0x510 // out: the program is finished
 	portPace     = 0x514 // out: period in microseconds; in: wait for the next one
+	portSync     = 0x518 // out: the number of a point that a test may wait for
 )
 
 // reportWords is the length of a report, in 32-bit words: gfn, offset, expected, found, version.
@@ -32,40 +33,72 @@ type portState struct {
 	Word     [reportWords]uint32
 }
 
-// ports is the one device of a bare machine: progress, pace and the end of a guest program.
+// ports is the one device of a bare machine: progress, pace and the end of a guest program. It is
+// the [device.Handler] of its range of the port bus.
 type ports struct {
 	series *series
 	now    func() time.Time
+	// sync, if not nil, is called on the vCPU's thread at each sync point of a program.
+	sync func(point uint32)
 
 	mu    sync.Mutex // guards what follows
 	state portState
-	next  time.Time // when the next period begins; not saved, a restored guest begins a new one
+	next  time.Time     // when the next period begins; not saved, a restored guest begins a new one
+	held  bool          // no access waits
+	cut   chan struct{} // closed while held
 }
 
 func newPorts(now func() time.Time) *ports {
-	return &ports{now: now, series: newSeries()}
+	return &ports{now: now, series: newSeries(), cut: make(chan struct{})}
 }
 
-// ended is the error by which a vCPU tells that the guest program is finished.
+// hold ends a wait and keeps others from beginning, until release: a machine that is to stop does
+// not wait for the end of a period.
+func (p *ports) hold() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.held {
+		p.held = true
+		close(p.cut)
+	}
+}
+
+func (p *ports) release() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.held {
+		p.held, p.cut = false, make(chan struct{})
+	}
+}
+
+// guestDone is the error by which a vCPU tells that the guest program is finished.
 type guestDone struct{}
 
 func (guestDone) Error() string { return "the guest program is finished" }
 
-// access serves one exit of a vCPU. interrupt cuts a wait short. An error ends the machine.
-func (p *ports) access(io kvm.IO, data []byte, interrupt <-chan struct{}) error {
-	if io.Size != 4 || io.Count != 1 {
-		return fmt.Errorf("the guest made a port access of %d x %d bytes at %#x", io.Count, io.Size,
-			io.Port)
+// Read implements device.Handler.
+func (p *ports) Read(off uint64, b []byte) error {
+	if len(b) != 4 {
+		return badAccess(off, b)
 	}
-	if !io.Out {
-		var v uint32
-		if io.Port == portPace && p.wait(interrupt) {
-			v = 1
-		}
-		binary.LittleEndian.PutUint32(data, v)
-		return nil
+	var v uint32
+	if portBase+off == portPace && p.wait() {
+		v = 1
 	}
-	return p.out(io.Port, binary.LittleEndian.Uint32(data))
+	binary.LittleEndian.PutUint32(b, v)
+	return nil
+}
+
+// Write implements device.Handler. An error ends the machine.
+func (p *ports) Write(off uint64, b []byte) error {
+	if len(b) != 4 {
+		return badAccess(off, b)
+	}
+	return p.out(portBase+uint16(off), binary.LittleEndian.Uint32(b))
+}
+
+func badAccess(off uint64, b []byte) error {
+	return fmt.Errorf("the guest made an access of %d bytes at port %#x", len(b), portBase+off)
 }
 
 func (p *ports) out(port uint16, v uint32) error {
@@ -89,6 +122,10 @@ func (p *ports) out(port uint16, v uint32) error {
 		}
 	case portFail:
 		return p.wrongByte()
+	case portSync:
+		if p.sync != nil {
+			p.sync(v)
+		}
 	default:
 		return fmt.Errorf("the guest wrote %#x to port %#x, where nothing is", v, port)
 	}
@@ -97,20 +134,20 @@ func (p *ports) out(port uint16, v uint32) error {
 
 // wait blocks until the next period begins. It is false when it was cut short: the guest then asks
 // again, so that a machine can be stopped in the middle of a wait with nothing pending.
-func (p *ports) wait(interrupt <-chan struct{}) bool {
+func (p *ports) wait() bool {
 	p.mu.Lock()
 	now, period := p.now(), time.Duration(p.state.PeriodUS)*time.Microsecond
 	if p.next.IsZero() {
 		p.next = now
 	}
-	due := p.next
+	due, cut := p.next, p.cut
 	p.mu.Unlock()
 	if d := due.Sub(now); d > 0 {
 		timer := time.NewTimer(d)
 		defer timer.Stop()
 		select {
 		case <-timer.C:
-		case <-interrupt:
+		case <-cut:
 			return false
 		}
 	}

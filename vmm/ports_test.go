@@ -7,14 +7,11 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-
-	"github.com/thawfs/thaw/vmm/kvm"
 )
 
 func out(t *testing.T, p *ports, port uint16, v uint32) error {
 	t.Helper()
-	data := binary.LittleEndian.AppendUint32(nil, v)
-	return p.access(kvm.IO{Out: true, Port: port, Size: 4, Count: 1}, data, nil)
+	return p.Write(uint64(port-portBase), binary.LittleEndian.AppendUint32(nil, v))
 }
 
 func TestPortReport(t *testing.T) {
@@ -35,17 +32,17 @@ func TestPortReport(t *testing.T) {
 
 func TestPortRefusals(t *testing.T) {
 	p := newPorts(time.Now)
-	if err := out(t, p, 0x80, 1); err == nil {
+	if err := out(t, p, portPace+1, 1); err == nil {
 		t.Error("a port where nothing is took a word")
 	}
 	if err := out(t, p, portFail, 5); err == nil || errors.As(err, new(*WrongByteError)) {
 		t.Errorf("a report of no words: %v", err)
 	}
-	for _, io := range []kvm.IO{{Out: true, Port: portWord, Size: 1, Count: 1},
-		{Port: portPace, Size: 4, Count: 2}} {
-		if err := p.access(io, make([]byte, 8), nil); err == nil {
-			t.Errorf("%+v was served", io)
-		}
+	if err := p.Write(portWord-portBase, make([]byte, 1)); err == nil {
+		t.Error("a byte was taken")
+	}
+	if err := p.Read(portPace-portBase, make([]byte, 2)); err == nil {
+		t.Error("two bytes were given")
 	}
 	for range 100 { // more words than a report has
 		if err := out(t, p, portWord, 1); err != nil {
@@ -67,10 +64,9 @@ func TestPace(t *testing.T) {
 	if err := out(t, p, portPace, 10_000); err != nil {
 		t.Fatal(err)
 	}
-	interrupt := make(chan struct{}, 1)
 	in := func() uint32 {
 		data := make([]byte, 4)
-		if err := p.access(kvm.IO{Port: portPace, Size: 4, Count: 1}, data, interrupt); err != nil {
+		if err := p.Read(portPace-portBase, data); err != nil {
 			t.Fatal(err)
 		}
 		return binary.LittleEndian.Uint32(data)
@@ -78,15 +74,22 @@ func TestPace(t *testing.T) {
 	if in() != 1 {
 		t.Error("the first period does not begin at once")
 	}
-	interrupt <- struct{}{}
-	if in() != 0 {
+	p.hold()
+	p.hold()
+	if in() != 0 || in() != 0 {
+		t.Error("a wait was not cut short")
+	}
+	p.release()
+	waiting := make(chan uint32)
+	go func() { waiting <- in() }()
+	p.hold() // before or after the wait has begun
+	if <-waiting != 0 {
 		t.Error("a wait was not cut short")
 	}
 	now = now.Add(35 * time.Millisecond)
 	if in() != 1 {
 		t.Error("a late guest waits")
 	}
-	interrupt <- struct{}{}
 	if in() != 1 || in() != 0 {
 		t.Error("a late guest is to get one period now and no more")
 	}

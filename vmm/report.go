@@ -2,7 +2,6 @@ package vmm
 
 import (
 	"log/slog"
-	"path/filepath"
 	"time"
 
 	"github.com/thawfs/thaw/vmm/guest"
@@ -19,7 +18,9 @@ type Report struct {
 	Done        uint64     `json:"done"`        // units since the guest was first started
 	Progress    Progress   `json:"progress"`    // in this run
 	Restore     *Restored  `json:"restore,omitempty"`
-	Notes       []string   `json:"notes,omitempty"` // what this host could not do
+	// Stalls is when each vCPU waited for pages.
+	Stalls []VCPUStalls `json:"stalls,omitempty"`
+	Notes  []string     `json:"notes,omitempty"` // what this host could not do
 }
 
 // Restored is the part of the report about a restore. Times are seconds since it was asked for.
@@ -30,6 +31,10 @@ type Restored struct {
 	FirstInstructionSeconds float64 `json:"first_instruction_seconds"` // 0: it never ran
 	// CountSeconds is the part of that which was spent to find out what was prefetched.
 	CountSeconds float64 `json:"count_seconds"`
+
+	// PageTablePages of the guest were read before it ran, if its memory lies on a mount.
+	PageTablePages   uint64  `json:"page_table_pages"`
+	PageTableSeconds float64 `json:"page_table_seconds"`
 
 	// Counts is nil if the kernel did not tell what was prefetched.
 	Counts       *wss.Counts `json:"counts,omitempty"`
@@ -53,25 +58,28 @@ type counter struct {
 	touched, dirty *wss.Bitmap
 }
 
-func (c *counter) count(m *Machine) {
+// firstInstruction is when that was; zero: not yet.
+func (m *Machine) firstInstruction() time.Time {
 	m.mu.Lock()
-	first := m.first
-	m.mu.Unlock()
+	defer m.mu.Unlock()
+	return m.first
+}
+
+func (c *counter) count(m *Machine) {
+	first := m.firstInstruction()
 	if c.loaded == nil || c.counted || first.IsZero() {
 		return
 	}
 	c.counted = true
 	c.window = time.Since(first)
 	var err error
-	if c.touched, c.dirty, err = m.tracker.scan(); err != nil {
+	if c.touched, c.dirty, err = m.mem.scanAll(); err != nil {
 		c.loaded.note(c.log, "touched pages are not known: "+err.Error())
 	}
 }
 
 func (m *Machine) report(cfg Config, c *counter, end string) *Report {
-	m.mu.Lock()
-	first := m.first
-	m.mu.Unlock()
+	first := m.firstInstruction()
 	ports := m.ports.snapshot()
 	r := &Report{Guest: m.facts.Guest, MemoryBytes: m.mem.size, GuestPages: m.mem.size / pageSize,
 		End: end, Done: ports.Done, Progress: m.ports.series.progress(m.program.Units)}
@@ -83,9 +91,9 @@ func (m *Machine) report(cfg Config, c *counter, end string) *Report {
 		return r
 	}
 	r.Notes = l.Notes
-	r.Restore = &Restored{Dir: filepath.Dir(m.mem.file.Name()), Exact: l.Exact,
-		CountSeconds: l.Counting.Seconds(),
-		OpenSeconds:  l.Opened.Sub(cfg.Requested).Seconds(), Prefetched: l.Prefetched,
+	r.Restore = &Restored{Dir: l.Dir, Exact: l.Exact, PageTablePages: l.Tables,
+		PageTableSeconds: l.Walking.Seconds(), CountSeconds: l.Counting.Seconds(),
+		OpenSeconds: l.Opened.Sub(cfg.Requested).Seconds(), Prefetched: l.Prefetched,
 		Touched: c.touched, Dirty: c.dirty, Window: c.window.Seconds()}
 	if !first.IsZero() {
 		r.Restore.FirstInstructionSeconds = first.Sub(cfg.Requested).Seconds()

@@ -13,30 +13,50 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-// resident asks the kernel which pages of a file are in the page cache. Just before the first
+// resident asks the kernel which pages of the memory are in the page cache. Just before the first
 // instruction of a restored machine these are the prefetched pages, whoever fetched them, on any
 // file system. It touches no page.
-func resident(f *os.File, size uint64) (*wss.Bitmap, error) {
-	if err := mayAsk(f); err != nil {
-		return nil, err
-	}
-	// A mapping of its own: the guest's has marks of the tracker in its page table.
-	b, err := unix.Mmap(int(f.Fd()), 0, int(size), unix.PROT_READ, unix.MAP_SHARED)
-	if err != nil {
-		return nil, fmt.Errorf("map %s: %w", f.Name(), err)
-	}
-	defer unix.Munmap(b)
-	pages := wss.NewBitmap(size / pageSize)
-	vec := make([]byte, min(residentBatch, size/pageSize))
-	for first := uint64(0); first < size/pageSize; first += residentBatch {
-		n := min(residentBatch, size/pageSize-first)
-		batch := residentAsk{f: f, mapping: b, first: first, vec: vec[:n]}
-		if err := batch.parallel(); err != nil {
+func (m *memory) resident() (*wss.Bitmap, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	pages := wss.NewBitmap(m.size / pageSize)
+	for _, src := range sourcesOf(m.pieces) {
+		if err := src.resident(pages, m.pieces, m.size); err != nil {
 			return nil, err
 		}
-		setResident(pages, first, vec[:n])
 	}
 	return pages, nil
+}
+
+// resident adds the pages of those pieces that lie in a file.
+func (s *source) resident(pages *wss.Bitmap, pieces []piece, size uint64) error {
+	if err := mayAsk(s.file); err != nil {
+		return err
+	}
+	// A mapping of its own: the guest's has marks of the tracker in its page table.
+	b, err := mapFile(s.file, size, mapPrivate)
+	if err != nil {
+		return err
+	}
+	defer b.unmap()
+	var vec []byte
+	for _, p := range pieces {
+		if p.src != s {
+			continue
+		}
+		for first := p.First; first < p.End(); first += residentBatch {
+			n := min(residentBatch, p.End()-first)
+			if uint64(len(vec)) < n {
+				vec = make([]byte, n)
+			}
+			batch := residentAsk{f: s.file, mapping: b, first: first, vec: vec[:n]}
+			if err := batch.parallel(); err != nil {
+				return err
+			}
+			setResident(pages, first, vec[:n])
+		}
+	}
+	return nil
 }
 
 const (
@@ -48,13 +68,13 @@ const (
 // residentAsk is a question about len(vec) pages of a file from first on.
 type residentAsk struct {
 	f       *os.File
-	mapping []byte // of the whole file
+	mapping mapping // of the whole file
 	first   uint64
 	vec     []byte // bit 0 of the answer: in the page cache
 }
 
-// parallel asks on several CPUs: it takes the kernel some 60 ns a page, while somebody waits for the
-// machine.
+// parallel asks on several CPUs: it takes the kernel some 60 ns a page, while somebody waits for
+// the machine.
 func (a residentAsk) parallel() error {
 	n := uint64(len(a.vec))
 	workers := min(uint64(runtime.GOMAXPROCS(0)), max(n/residentShare, 1))
@@ -87,7 +107,7 @@ func (a residentAsk) ask() error {
 				part[i] = 1
 			}
 		default: // also without cachestat, which is of Linux 6.5
-			if err := mincore(a.mapping[off:off+uint64(len(part))*pageSize], part); err != nil {
+			if err := a.mapping.part(off, uint64(len(part))*pageSize).mincore(part); err != nil {
 				return fmt.Errorf("mincore: %w", err)
 			}
 		}

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"time"
 
 	"github.com/thawfs/thaw/vmm/api"
+	"github.com/thawfs/thaw/vmm/device"
 	"github.com/thawfs/thaw/vmm/guest"
 )
 
@@ -16,14 +18,25 @@ const DefaultWindow = 10 * time.Second
 
 // Config is what [Run] and [Restore] are told.
 type Config struct {
-	Guest       guest.Spec    // Run: the program
+	Guest       guest.Spec    // Run: the program, if there is no kernel
+	Kernel      string        // Run: path of a Linux kernel, bzImage or vmlinux
+	Initrd      string        // Run: path of its initial RAM disk; "": none
+	Cmdline     string        // Run: its command line; "": DefaultCmdline
 	MemoryBytes uint64        // Run: RAM
+	CPUs        int           // Run: vCPUs; 0: as many as the program is for, 1 for a kernel
+	Disks       []Disk        // of a kernel. Restore: in place of those at the checkpoint; nil: those
+	Console     io.Writer     // what a kernel prints; nil: nowhere. It is closed by its owner
+	Input       io.ReadCloser // what is typed; nil: nothing. Closed at the end
 	API         string        // path of a unix socket to drive the machine by; "": none
 	Paused      bool          // do not start until the API says resume
 	For         time.Duration // stop so long after the first instruction; 0: run until it ends
 	Window      time.Duration // Restore: count pages so long after the first instruction
 	Requested   time.Time     // Restore: when the user asked for it; zero: now
 	NoCount     bool          // Restore: do not find out what was prefetched; saves the time for it
+	ReadAround  bool          // Restore: leave it to the kernel what comes with a page (see load)
+	NoTables    bool          // Restore: do not read the guest's page tables first (guesttables.go)
+	Clock       ClockMode     // Restore: what the guest's clock does about the time since
+	Force       bool          // Restore: also on a host that lacks what the machine was told of
 	Log         *slog.Logger
 	// Started, if not nil, is called when the machine is set up and the API answers.
 	Started func()
@@ -55,7 +68,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	if err := cfg.defaults(); err != nil {
 		return nil, err
 	}
-	m, err := New(cfg.Guest, cfg.MemoryBytes, cfg.Log)
+	m, err := newFrom(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +82,9 @@ func Restore(ctx context.Context, dir string, cfg Config) (*Report, error) {
 	if err := cfg.defaults(); err != nil {
 		return nil, err
 	}
-	l, err := load(dir, cfg.Log, !cfg.NoCount)
+	l, err := load(dir, cfg.Log, loadOptions{count: !cfg.NoCount, clock: cfg.Clock,
+		force: cfg.Force, tables: !cfg.NoTables, readAround: cfg.ReadAround,
+		externals: externals{console: cfg.Console, disks: cfg.Disks}})
 	if err != nil {
 		return nil, fmt.Errorf("restore %s: %w", dir, err)
 	}
@@ -83,15 +98,23 @@ func drive(ctx context.Context, cfg Config, m *Machine, l *Loaded) (rep *Report,
 			err = errors.Join(err, m.Close())
 		}
 	}()
+	w := m.watch()
+	defer w.stop()
+	stalls := m.sampleStalls()
+	defer func() {
+		if list := stalls.stop(); rep != nil {
+			rep.Stalls = list
+		}
+	}()
 	if cfg.API != "" {
-		s, err := api.Serve(cfg.API, driver{m}, cfg.Log)
+		s, err := api.Serve(cfg.API, driver{m, w, stalls}, cfg.Log)
 		if err != nil {
 			return nil, err
 		}
 		defer func() { err = errors.Join(err, s.Close()) }()
 	}
-	w := m.watch()
-	defer w.stop()
+	p := m.feedConsole(cfg.Input)
+	defer func() { err = errors.Join(err, p.stop()) }()
 	if !cfg.Paused {
 		if err := m.Start(); err != nil {
 			return nil, err
@@ -108,6 +131,8 @@ func drive(ctx context.Context, cfg Config, m *Machine, l *Loaded) (rep *Report,
 // Ends of a run, as the report names them.
 const (
 	EndFinished    = "finished"    // the guest program did all its units
+	EndPowerOff    = "power-off"   // the kernel switched the machine off
+	EndReset       = "reset"       // the kernel reset it
 	EndStopped     = "stopped"     // by the API
 	EndTime        = "time"        // Config.For is over
 	EndInterrupted = "interrupted" // the context ended
@@ -149,6 +174,10 @@ func (m *Machine) await(ctx context.Context, cfg Config, c *counter) (end string
 				return EndFailed, errors.Join(err, stuck)
 			case err == nil:
 				return EndFinished, nil
+			case errors.Is(err, device.ErrPowerOff):
+				return EndPowerOff, nil
+			case errors.Is(err, device.ErrReset):
+				return EndReset, nil
 			case !errors.Is(err, ErrStopped):
 				return EndFailed, err
 			case end == EndInterrupted:
@@ -161,9 +190,10 @@ func (m *Machine) await(ctx context.Context, cfg Config, c *counter) (end string
 	}
 }
 
-// ErrStuck says that a vCPU waits for a page of a file system that neither answers nor fails. No signal
-// ends such a wait: its server has to answer or to die, or the mount has to be aborted.
-var ErrStuck = errors.New("a vCPU waits for a page, and the file system does not answer; abort the mount")
+// ErrStuck says that a vCPU waits for a page of a file system that neither answers nor fails. No
+// signal ends such a wait: its server has to answer or to die, or the mount has to be aborted.
+var ErrStuck = errors.New("a vCPU waits for a page, and the file system does not answer; " +
+	"abort the mount")
 
 // stuckTime is how long an ended machine may take to leave the guest.
 const stuckTime = 5 * time.Second

@@ -2,7 +2,6 @@ package vmm
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -15,8 +14,8 @@ import (
 //	header, 32 bytes
 //	  0  magic        8 bytes "thawvm\r\n"
 //	  8  architecture u16: 62 (EM_X86_64)
-//	 10  major        u16, 1. Another major version is refused.
-//	 12  minor        u16, 0. A newer one only adds optional sections.
+//	 10  major        u16, 2
+//	 12  minor        u16, 0
 //	 14  sections     u16, their number
 //	 16  length       u64, bytes of the whole file
 //	 24  reserved     u32, 0
@@ -29,15 +28,39 @@ import (
 //	 20  CRC-32C      u32, of the 20 bytes before and of the data
 //	 24  data
 //
+// The first section is MACHINE, JSON: what the machine is. The others are its state, mostly the
+// kernel's own structures (sections.go).
+//
+// # Versions
+//
 // A reader skips optional sections that it does not know, and refuses the file for a required one.
-// A section's data never changes its layout: a new layout is a new tag. Adding an optional section
-// is a new minor version; adding a required one, or dropping one that readers require, a new major
-// one.
+//
+//   - A section's data never changes its layout: a new layout is a new tag. In MACHINE a field is
+//     never given another meaning.
+//   - An optional section, or a field of MACHINE that a reader may overlook, is a new minor version.
+//     A newer minor version of a known major one is read.
+//   - A required section, a field of MACHINE that must not be overlooked, or the loss of a section
+//     that readers ask for, is a new major version. A newer major version is refused, with both
+//     numbers in the error; all older ones are read, for good. A machine is always written in the
+//     newest.
+//   - testdata has a checkpoint of every version that was ever written by a release. Tests read
+//     each and let it go on. A sample is made by the code of its time and not changed afterwards.
+//
+// The versions so far:
+//
+//	1.0  one vCPU without interrupt controllers, for guest programs: MACHINE, PORTS, and of the vCPU
+//	     MPSTATE REGS SREGS XSAVE XCRS DEBUGREG TSCKHZ CPUID2 MSRS EVENTS
+//	2.0  several vCPUs; MACHINE has "irqchip", and with it there are LAPIC for each vCPU, IRQCHIP
+//	     0 to 2, PIT2 and CLOCK. Without it a machine is as in 1.0. Many more MSRS: a reader sets
+//	     those that it finds. The guest "linux" has no PORTS but devices: SERIAL, I8042, ACPIPWR,
+//	     VMGENID, VIRTRNG, and a VIRTBLK for each of the "disks" of MACHINE, in that order.
+//	     A differential checkpoint has CHANGED, required (changed.go).
 const (
 	stateMagic      = "thawvm\r\n"
 	stateArch       = 62
-	stateMajor      = 1
+	stateMajor      = 2
 	stateMinor      = 0
+	stateOldest     = 1 // major version
 	stateHeaderSize = 32
 	sectionSize     = 24
 
@@ -144,9 +167,11 @@ func checkStateHeader(b []byte) (sections int, err error) {
 	case binary.LittleEndian.Uint16(b[8:]) != stateArch:
 		return 0, badState("made for architecture %d, this VMM runs %d (x86-64)",
 			binary.LittleEndian.Uint16(b[8:]), stateArch)
-	case binary.LittleEndian.Uint16(b[10:]) != stateMajor:
-		return 0, badState("version %d.%d, this VMM reads %d.x", binary.LittleEndian.Uint16(b[10:]),
-			binary.LittleEndian.Uint16(b[12:]), stateMajor)
+	case binary.LittleEndian.Uint16(b[10:]) < stateOldest,
+		binary.LittleEndian.Uint16(b[10:]) > stateMajor:
+		return 0, badState("version %d.%d, this VMM reads %d.x to %d.x",
+			binary.LittleEndian.Uint16(b[10:]), binary.LittleEndian.Uint16(b[12:]), stateOldest,
+			stateMajor)
 	case binary.LittleEndian.Uint64(b[16:]) != uint64(len(b)):
 		return 0, badState("%d bytes long, the header says %d", len(b),
 			binary.LittleEndian.Uint64(b[16:]))
@@ -156,6 +181,19 @@ func checkStateHeader(b []byte) (sections int, err error) {
 
 // readStateFile reads and takes apart a state file.
 func readStateFile(path string) ([]section, error) {
+	b, err := readLimited(path)
+	if err != nil {
+		return nil, err
+	}
+	sections, err := decodeState(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return sections, nil
+}
+
+// readLimited reads a file that may claim any size.
+func readLimited(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -168,30 +206,5 @@ func readStateFile(path string) ([]section, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	sections, err := decodeState(b)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return sections, nil
-}
-
-// decodeFixed reads a section of fixed layout.
-func decodeFixed(s section, v any) error {
-	n, err := binary.Decode(s.data, binary.LittleEndian, v)
-	if err == nil && n != len(s.data) {
-		err = errors.New("too long")
-	}
-	if err != nil {
-		return badState("section %s %d of %d bytes: %v", s.tag, s.index, len(s.data), err)
-	}
-	return nil
-}
-
-// encodeFixed writes one.
-func encodeFixed(tag string, index int, v any) (section, error) {
-	b, err := binary.Append(nil, binary.LittleEndian, v)
-	if err != nil {
-		return section{}, fmt.Errorf("state section %s: %w", tag, err)
-	}
-	return section{tag: tag, index: uint32(index), required: true, data: b}, nil
+	return b, nil
 }

@@ -1,9 +1,13 @@
 package vmm
 
 import (
+	"encoding/binary"
 	"errors"
+	"fmt"
+	"hash/crc32"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -13,11 +17,17 @@ import (
 
 // sampleState is a state of all sections, made up.
 func sampleState() saved {
-	v := vcpuState{XSave: make([]byte, 4096), CPUID: []kvm.CPUIDEntry{{Function: 1, EAX: 2}},
-		MSRs: []kvm.MSREntry{{Index: 0x10, Data: 99}}, TSCKHz: 2_000_000}
+	v := vcpuState{XSave: make([]byte, 1024), CPUID: []kvm.CPUIDEntry{{Function: 1, EAX: 2}},
+		LAPIC: new(kvm.LAPIC), MSRs: []kvm.MSREntry{{Index: 0x10, Data: 99}}, TSCKHz: 2_000_000}
 	v.Regs.RIP, v.Sregs.CR3, v.XSave[100] = 0x10000, 0x100000, 7
-	return saved{facts: facts{Regions: []Region{{0, MinMemory}}, VCPUs: 2, Guest: spec("idle")},
-		ports: portState{Done: 5, PeriodUS: 100}, vcpus: []vcpuState{v, v}}
+	v.LAPIC.SetRegister(0x80, 0x20)
+	chips := &chipState{Clock: kvm.Clock{Clock: 77}}
+	for i := range chips.Chips {
+		chips.Chips[i].ID = uint32(i)
+	}
+	f := facts{Regions: []Region{{0, MinMemory}}, VCPUs: 2, IRQChip: true, Guest: spec("idle")}
+	return saved{facts: f, ports: portState{Done: 5, PeriodUS: 100}, vcpus: []vcpuState{v, v},
+		chips: chips}
 }
 
 func sampleFile(t testing.TB) []byte {
@@ -111,6 +121,51 @@ func TestStateSections(t *testing.T) {
 	}
 }
 
+// Versions: older major ones and newer minor ones are read, newer major ones refused with a word
+// about which.
+func TestStateVersions(t *testing.T) {
+	for _, c := range []struct {
+		major, minor uint16
+		ok           bool
+	}{{0, 9, false}, {1, 0, true}, {1, 7, true}, {stateMajor, 0, true}, {stateMajor, 99, true},
+		{stateMajor + 1, 0, false}, {0xffff, 0xffff, false}} {
+		b := sampleFile(t)
+		binary.LittleEndian.PutUint16(b[10:], c.major)
+		binary.LittleEndian.PutUint16(b[12:], c.minor)
+		_, err := parse(reseal(b))
+		if (err == nil) != c.ok {
+			t.Errorf("version %d.%d: %v", c.major, c.minor, err)
+		}
+		if want := fmt.Sprintf("version %d.%d", c.major, c.minor); !c.ok &&
+			!strings.Contains(fmt.Sprint(err), want) {
+			t.Errorf("version %d.%d: %v, want %q", c.major, c.minor, err, want)
+		}
+	}
+}
+
+// A file that claims what cannot be is refused before anything of it is believed.
+func TestStateClaims(t *testing.T) {
+	for what, change := range map[string]func(b []byte){
+		"a section of 4 GiB": func(b []byte) {
+			binary.LittleEndian.PutUint32(b[stateHeaderSize+16:], 0xffff_ffff)
+		},
+		"more sections than there are": func(b []byte) {
+			binary.LittleEndian.PutUint16(b[14:], 0xffff)
+		},
+		"fewer sections than there are": func(b []byte) { binary.LittleEndian.PutUint16(b[14:], 1) },
+		"another length": func(b []byte) {
+			binary.LittleEndian.PutUint64(b[16:], 1<<62)
+		},
+		"another architecture": func(b []byte) { binary.LittleEndian.PutUint16(b[8:], 183) },
+	} {
+		b := sampleFile(t)
+		change(b)
+		binary.LittleEndian.PutUint32(b[28:], crc32.Checksum(b[:28], castagnoli))
+		_, err := parse(b)
+		wantStateError(t, what, err)
+	}
+}
+
 func TestStateLimits(t *testing.T) {
 	if _, err := encodeState([]section{{tag: "X", data: make([]byte, maxSectionSize+1)}}); err == nil {
 		t.Error("a section beyond the limit was written")
@@ -148,17 +203,58 @@ func TestSenselessFacts(t *testing.T) {
 	}
 }
 
+// reseal makes the checksums, counts and lengths of a mangled file right, as far as it is one, so
+// that what is behind the checksums is reached too.
+func reseal(b []byte) []byte {
+	if len(b) < stateHeaderSize {
+		return b
+	}
+	b = append([]byte{}, b...)
+	count, at := uint16(0), stateHeaderSize
+	for at+sectionSize <= len(b) {
+		h := b[at : at+sectionSize]
+		room := len(b) - at - sectionSize
+		n := min(int(binary.LittleEndian.Uint32(h[16:])), room)
+		binary.LittleEndian.PutUint32(h[16:], uint32(n))
+		at += sectionSize
+		sum := crc32.Update(crc32.Checksum(h[:20], castagnoli), castagnoli, b[at:at+n])
+		binary.LittleEndian.PutUint32(h[20:], sum)
+		at += n
+		count++
+	}
+	b = b[:at]
+	copy(b, stateMagic)
+	binary.LittleEndian.PutUint16(b[8:], stateArch)
+	binary.LittleEndian.PutUint16(b[14:], count)
+	binary.LittleEndian.PutUint64(b[16:], uint64(len(b)))
+	binary.LittleEndian.PutUint32(b[28:], crc32.Checksum(b[:28], castagnoli))
+	return b
+}
+
 func FuzzState(f *testing.F) {
 	f.Add(sampleFile(f))
 	f.Add([]byte(stateMagic))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		s, err := parse(b)
+	for _, v := range sampleVersions(f) {
+		b, err := os.ReadFile(filepath.Join(v, stateFile))
 		if err != nil {
-			wantStateError(t, "fuzz", err)
-			return
+			f.Fatal(err)
 		}
-		if _, err := s.sections(); err != nil {
-			t.Errorf("what was read cannot be written: %v", err)
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for _, b := range [][]byte{b, reseal(b)} {
+			s, err := parse(b)
+			if err != nil {
+				wantStateError(t, "fuzz", err)
+			} else if _, err := s.sections(); err != nil {
+				t.Errorf("what was read cannot be written: %v", err)
+			}
+			if len(b) < stateHeaderSize {
+				continue
+			}
+			if in := inspect(b); (err == nil) != (len(in.Problems) == 0) {
+				t.Errorf("parse: %v, inspect: %v", err, in.Problems)
+			}
 		}
 	})
 }

@@ -23,15 +23,15 @@ import (
 // present and not the file's own is a copy made on write. Touched pages are not: the neighbours
 // count too.
 type tracker struct {
-	mapping []byte
+	mapping mapping
 	uffd    int    // -1: not available
 	why     string // why it is not
 	pagemap bool   // read /proc/self/pagemap: no PAGEMAP_SCAN either
 }
 
 // newTracker arms tracking for a mapping. Nothing may have touched it yet.
-func newTracker(mapping []byte) *tracker {
-	t := &tracker{mapping: mapping, uffd: -1}
+func newTracker(m mapping) *tracker {
+	t := &tracker{mapping: m, uffd: -1}
 	if err := t.arm(); err != nil {
 		t.why = err.Error()
 	}
@@ -61,6 +61,15 @@ func (t *tracker) arm() error {
 	return nil
 }
 
+// protect begins anew: what was written so far does not count as written any more. (It stays
+// touched.)
+func (t *tracker) protect() error {
+	if err := uffdProtect(t.uffd, t.mapping); err != nil {
+		return fmt.Errorf("UFFDIO_WRITEPROTECT: %w", err)
+	}
+	return nil
+}
+
 // exact says whether touched pages are exact.
 func (t *tracker) exact() bool { return t.uffd >= 0 }
 
@@ -75,7 +84,7 @@ func (t *tracker) Close() error {
 // scan reads which pages were touched and which of those were changed since the mapping was made.
 // The guest may run meanwhile.
 func (t *tracker) scan() (touched, dirty *wss.Bitmap, err error) {
-	pages := uint64(len(t.mapping)) / pageSize
+	pages := t.mapping.size / pageSize
 	touched, dirty = wss.NewBitmap(pages), wss.NewBitmap(pages)
 	if !t.pagemap {
 		err = t.scanRanges(touched, dirty)
@@ -102,10 +111,10 @@ func (t *tracker) scanRanges(touched, dirty *wss.Bitmap) error {
 		return err
 	}
 	defer f.Close()
-	base := address(t.mapping)
+	base := t.mapping.addr
 	regions := make([]pageRegion, 4096)
 	mask := uint64(pageIsPresent | pageIsSwapped)
-	for at, end := base, base+uintptr(len(t.mapping)); at < end; {
+	for at, end := base, base+uintptr(t.mapping.size); at < end; {
 		n, next, err := pagemapScan(int(f.Fd()), at, end, mask, regions)
 		if err != nil {
 			return fmt.Errorf("PAGEMAP_SCAN: %w", err)
@@ -152,11 +161,11 @@ func (t *tracker) readPagemap(touched, dirty *wss.Bitmap) error {
 		return err
 	}
 	defer f.Close()
-	pages := uint64(len(t.mapping)) / pageSize
+	pages := t.mapping.size / pageSize
 	buf := make([]uint64, 8192)
 	for first := uint64(0); first < pages; first += uint64(len(buf)) {
 		chunk := buf[:min(uint64(len(buf)), pages-first)]
-		off := int64(uint64(address(t.mapping))/pageSize+first) * 8
+		off := int64(uint64(t.mapping.addr)/pageSize+first) * 8
 		if err := readWords(f, chunk, off); err != nil {
 			return fmt.Errorf("/proc/self/pagemap: %w", err)
 		}

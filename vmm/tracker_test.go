@@ -17,7 +17,8 @@ const trackedPages = 4096
 // trackedFile is a file of known pages, mapped privately, and in the page cache.
 func trackedFile(t *testing.T) *memory {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "memory")
+	dir := t.TempDir()
+	path := filepath.Join(dir, memoryFile)
 	b := make([]byte, trackedPages*pageSize)
 	for i := range b {
 		b[i] = byte(i/pageSize) | 1
@@ -25,11 +26,25 @@ func trackedFile(t *testing.T) *memory {
 	if err := os.WriteFile(path, b, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	m, err := openMemory(path, uint64(len(b)))
+	return mapDir(t, dir)
+}
+
+// mapDir maps the image of a checkpoint directory.
+func mapDir(t testing.TB, dir string) *memory {
+	t.Helper()
+	img, err := OpenImage(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { m.Close() })
+	m, err := mapImage(img)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	return m
 }
 
@@ -58,8 +73,7 @@ func touchSome(t *testing.T, m *memory) (touched, dirty *wss.Bitmap) {
 
 func TestTrackerIsExact(t *testing.T) {
 	m := trackedFile(t)
-	tr := newTracker(m.mapping)
-	defer tr.Close()
+	tr := m.tracker
 	if !tr.exact() {
 		t.Skipf("needs asynchronous userfaultfd write-protection (Linux 6.7): %s", tr.why)
 	}
@@ -80,7 +94,11 @@ func TestTrackerIsExact(t *testing.T) {
 // Without userfaultfd dirty is still exact, and touched has all that was touched.
 func TestTrackerWithoutUserfaultfd(t *testing.T) {
 	m := trackedFile(t)
-	tr := &tracker{mapping: m.mapping, uffd: -1}
+	if err := m.tracker.Close(); err != nil {
+		t.Fatal(err)
+	}
+	m.tracker = &tracker{mapping: m.mapping, uffd: -1}
+	tr := m.tracker
 	wantTouched, wantDirty := touchSome(t, m)
 	for _, way := range []bool{false, true} {
 		tr.pagemap = way
@@ -117,31 +135,32 @@ func TestCategory(t *testing.T) {
 
 func TestResident(t *testing.T) {
 	m := trackedFile(t)
-	if err := m.file.Sync(); err != nil {
+	file := m.pieces[0].src.file
+	if err := file.Sync(); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Fadvise(int(m.file.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
+	if err := unix.Fadvise(int(file.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
 		t.Fatal(err)
 	}
-	cold, err := resident(m.file, m.size)
+	cold, err := m.resident()
 	if err != nil {
 		t.Fatal(err)
 	}
 	if cold.Count() != 0 {
 		t.Skipf("needs a file system that drops its pages: %d stayed", cold.Count())
 	}
-	if err := unix.Fadvise(int(m.file.Fd()), 0, 0, unix.FADV_RANDOM); err != nil { // no read-ahead
+	if err := unix.Fadvise(int(file.Fd()), 0, 0, unix.FADV_RANDOM); err != nil { // no read-ahead
 		t.Fatal(err)
 	}
 	want := wss.NewBitmap(trackedPages)
 	b := make([]byte, pageSize)
 	for _, gfn := range []uint64{0, 1, 7, 4000, trackedPages - 1} {
-		if _, err := m.file.ReadAt(b, int64(gfn)*pageSize); err != nil {
+		if _, err := file.ReadAt(b, int64(gfn)*pageSize); err != nil {
 			t.Fatal(err)
 		}
 		want.Set(gfn)
 	}
-	got, err := resident(m.file, m.size)
+	got, err := m.resident()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +187,7 @@ func TestCountsOfARestore(t *testing.T) {
 	if !l.Exact || l.Prefetched == nil {
 		t.Skipf("needs exact tracking: %v", l.Notes)
 	}
-	before, _, err := l.tracker.scan()
+	before, _, err := l.mem.scan()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +204,7 @@ func TestCountsOfARestore(t *testing.T) {
 	if err := l.Pause(); err != nil {
 		t.Fatal(err)
 	}
-	touched, dirty, err := l.tracker.scan()
+	touched, dirty, err := l.mem.scan()
 	if err != nil {
 		t.Fatal(err)
 	}

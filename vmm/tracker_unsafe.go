@@ -56,17 +56,15 @@ func uffdHandshake(fd int, features uint64) error {
 	return asError(errno)
 }
 
-func uffdRegisterWP(fd int, mapping []byte) error {
-	arg := uffdioRegister{Start: uint64(address(mapping)), Len: uint64(len(mapping)),
-		Mode: uffdRegisterModeWP}
+func uffdRegisterWP(fd int, m mapping) error {
+	arg := uffdioRegister{Start: uint64(m.addr), Len: m.size, Mode: uffdRegisterModeWP}
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), ioUffdRegister,
 		uintptr(unsafe.Pointer(&arg)))
 	return asError(errno)
 }
 
-func uffdProtect(fd int, mapping []byte) error {
-	arg := uffdioWriteProtect{Start: uint64(address(mapping)), Len: uint64(len(mapping)),
-		Mode: uffdWriteProtectModeWP}
+func uffdProtect(fd int, m mapping) error {
+	arg := uffdioWriteProtect{Start: uint64(m.addr), Len: m.size, Mode: uffdWriteProtectModeWP}
 	for {
 		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), ioUffdWriteProtect,
 			uintptr(unsafe.Pointer(&arg)))
@@ -100,13 +98,6 @@ func pagemapScan(fd int, start, end uintptr, anyOf uint64, out []pageRegion) (
 	return int(r), uintptr(arg.WalkEnd), nil
 }
 
-// mincore says of each page of a mapping whether it is in the page cache.
-func mincore(mapping []byte, vec []byte) error {
-	_, _, errno := unix.Syscall(unix.SYS_MINCORE, address(mapping), uintptr(len(mapping)),
-		uintptr(unsafe.Pointer(unsafe.SliceData(vec))))
-	return asError(errno)
-}
-
 func readWords(f *os.File, words []uint64, off int64) error {
 	b := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(words))), len(words)*8)
 	if _, err := f.ReadAt(b, off); err != nil {
@@ -114,13 +105,6 @@ func readWords(f *os.File, words []uint64, off int64) error {
 	}
 	for i := range words {
 		words[i] = binary.NativeEndian.Uint64(b[i*8:])
-	}
-	return nil
-}
-
-func asError(errno unix.Errno) error {
-	if errno != 0 {
-		return errno
 	}
 	return nil
 }

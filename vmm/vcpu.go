@@ -30,13 +30,15 @@ const (
 // CPU's state happens on that thread: while it runs the guest, nothing can; while it is parked it
 // takes jobs ([vcpu.do]).
 type vcpu struct {
-	k         *kvm.VCPU
-	handle    func(c *vcpu, reason kvm.ExitReason) error // serves an exit; an error ends the machine
-	ended     func(c *vcpu, err error)                   // called once, when handle or KVM_RUN failed
-	started   func(time.Time)                            // called before each entry after a park
-	interrupt chan struct{}                              // cuts waits in devices short
-	joined    chan struct{}                              // closed when the goroutine has returned
-	pending   bool                                       // an exit is not completed; the goroutine's own
+	k       *kvm.VCPU
+	handle  func(c *vcpu, reason kvm.ExitReason) error // serves an exit; an error ends the machine
+	ended   func(c *vcpu, err error)                   // called once, when handle or KVM_RUN failed
+	started func(time.Time)                            // called before each entry after a park
+	joined  chan struct{}                              // closed when the goroutine has returned
+	pending bool                                       // an exit is not completed; the goroutine's own
+
+	clock runClock
+	exits exitCounts
 
 	mu   sync.Mutex // guards what follows
 	cond *sync.Cond
@@ -47,7 +49,7 @@ type vcpu struct {
 }
 
 func newVCPU(k *kvm.VCPU) *vcpu {
-	c := &vcpu{k: k, interrupt: make(chan struct{}, 1), joined: make(chan struct{}), is: modeRunning}
+	c := &vcpu{k: k, joined: make(chan struct{}), is: modeRunning}
 	c.cond = sync.NewCond(&c.mu)
 	return c
 }
@@ -108,9 +110,8 @@ func (c *vcpu) mayRun() bool {
 			return false
 		case c.want == modeRunning && parked:
 			parked = false
-			c.k.ClearExitRequest()
 			c.mu.Unlock()
-			c.started(time.Now())
+			c.prepare()
 			c.mu.Lock()
 		case c.want == modeRunning:
 			c.is = modeRunning
@@ -128,9 +129,22 @@ func (c *vcpu) mayRun() bool {
 	}
 }
 
+// prepare is what comes between a park and the first entry.
+func (c *vcpu) prepare() {
+	c.k.ClearExitRequest()
+	// The guest is told that it was stopped, or its watchdog takes the pause for a lockup. Here and
+	// not where a machine is paused or saved: the note is a bit in guest memory, which would be in
+	// the next checkpoint or not, as it happens. A guest that does not use KVM's clock has no place
+	// for it (EINVAL); the worst of any failure is a warning of the guest's.
+	_ = c.k.KVMClockCtrl()
+	c.started(time.Now())
+}
+
 // enter runs the guest until its next exit, and serves that.
 func (c *vcpu) enter() error {
+	c.clock.enter()
 	reason, err := c.k.Run()
+	c.clock.leave()
 	return c.serve(reason, err)
 }
 
@@ -163,6 +177,7 @@ func (c *vcpu) serve(reason kvm.ExitReason, err error) error {
 	case err != nil:
 		return fmt.Errorf("KVM_RUN of vCPU %d: %w", c.k.ID(), err)
 	}
+	c.exits.count(reason)
 	c.pending = true // the next KVM_RUN completes it
 	return c.handle(c, reason)
 }
@@ -182,10 +197,6 @@ func (c *vcpu) setWant(m mode) {
 // kick makes the vCPU look at what is wanted of it. The request to exit is set before the signal is
 // sent; see package kvm.
 func (c *vcpu) kick() {
-	select {
-	case c.interrupt <- struct{}{}:
-	default:
-	}
 	// Under the lock, so that the thread and the shared page are there: they go after modeGone.
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -211,11 +222,6 @@ func (c *vcpu) awaitParked() error {
 	if c.is == modeGone {
 		return ErrEnded
 	}
-	// A wait that was not cut short must not cut the next one.
-	select {
-	case <-c.interrupt:
-	default:
-	}
 	return nil
 }
 
@@ -239,6 +245,20 @@ func (c *vcpu) do(f func() error) error {
 	c.cond.Broadcast()
 	c.mu.Unlock()
 	return <-done
+}
+
+// interject runs a function on the vCPU's thread between two entries, without parking it, and does
+// not wait for that. A vCPU that is not to run does not get it.
+func (c *vcpu) interject(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.is == modeGone || c.want != modeRunning {
+		return
+	}
+	// Who wants it to park says so before the request to exit: clearing that hides nothing.
+	c.jobs = append(c.jobs, func() { f(); c.k.ClearExitRequest() })
+	c.k.RequestExit()
+	_ = unix.Tgkill(os.Getpid(), c.tid, kickSignal)
 }
 
 // stop ends the goroutine and waits for it, then closes the vCPU.

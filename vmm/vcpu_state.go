@@ -1,7 +1,6 @@
 package vmm
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -9,8 +8,7 @@ import (
 	"github.com/thawfs/thaw/vmm/kvm"
 )
 
-// vcpuState is all that a vCPU is, apart from memory. (There is no interrupt controller in this
-// machine model yet; its state would be saved after DebugRegs and restored before MSRs.)
+// vcpuState is all that a vCPU is, apart from memory.
 type vcpuState struct {
 	MP     kvm.MPState
 	Regs   kvm.Regs
@@ -18,78 +16,95 @@ type vcpuState struct {
 	XSave  []byte
 	XCRs   kvm.XCRs
 	Debug  kvm.DebugRegs
+	LAPIC  *kvm.LAPIC // nil in a machine without interrupt controllers
 	TSCKHz uint32
 	CPUID  []kvm.CPUIDEntry
 	MSRs   []kvm.MSREntry
 	Events kvm.VCPUEvents
 }
 
-// saveState reads the state of a stopped vCPU whose pending access is complete. The order is
-// Firecracker's; each step may alter what an earlier step has read, so it matters.
-func saveState(k *kvm.VCPU, msrs []uint32) (s vcpuState, err error) {
-	step := func(err2 error) {
-		if err == nil {
-			err = err2
+// saveState reads the state of a stopped vCPU whose pending access is complete. All vCPUs must
+// stand still: one that runs can still send another an interrupt. The order is Firecracker's; each
+// step may alter what an earlier step has read, so it matters.
+func saveState(k *kvm.VCPU, msrs []uint32, lapic bool) (s vcpuState, err error) {
+	steps := []func() error{
+		// The kernel takes in pending INITs and SIPIs when it is asked for MP_STATE, which changes
+		// registers and the local APIC. Read later, it would not fit what was read before.
+		func() (err error) { s.MP, err = k.MPState(); return err },
+		func() (err error) { s.Regs, err = k.Regs(); return err },
+		// SREGS has the bitmap of an interrupt on its way in.
+		func() (err error) { s.Sregs, err = k.Sregs(); return err },
+		func() (err error) { s.XSave, err = k.XSave(); return err },
+		func() (err error) { s.XCRs, err = k.XCRs(); return err },
+		func() (err error) { s.Debug, err = k.DebugRegs(); return err },
+		// Reading the local APIC first takes in interrupts that hardware has posted to it.
+		func() error {
+			if !lapic {
+				return nil
+			}
+			l, err := k.LAPIC()
+			s.LAPIC = &l
+			return err
+		},
+		func() (err error) { s.TSCKHz, err = k.TSCKHz(); return err },
+		func() (err error) { s.CPUID, err = k.CPUID(); return err },
+		func() error {
+			s.MSRs = make([]kvm.MSREntry, len(msrs))
+			for i, index := range msrs {
+				s.MSRs[i].Index = index
+			}
+			err := k.MSRs(s.MSRs)
+			keepDeadline(s.MSRs, s.LAPIC)
+			return err
+		},
+		// EVENTS last: everything before may still change what is pending.
+		func() (err error) { s.Events, err = k.Events(); return err },
+	}
+	for _, f := range steps {
+		if err := f(); err != nil {
+			return s, err
 		}
 	}
-	var e error
-	// MP_STATE first: the kernel takes in pending INITs and SIPIs when it is asked.
-	s.MP, e = k.MPState()
-	step(e)
-	s.Regs, e = k.Regs()
-	step(e)
-	// SREGS has the bitmap of an interrupt on its way in.
-	s.Sregs, e = k.Sregs()
-	step(e)
-	s.XSave, e = k.XSave()
-	step(e)
-	s.XCRs, e = k.XCRs()
-	step(e)
-	s.Debug, e = k.DebugRegs()
-	step(e)
-	s.TSCKHz, e = k.TSCKHz()
-	step(e)
-	s.CPUID, e = k.CPUID()
-	step(e)
-	s.MSRs = make([]kvm.MSREntry, len(msrs))
-	for i, index := range msrs {
-		s.MSRs[i].Index = index
-	}
-	step(k.MSRs(s.MSRs))
-	// EVENTS last: everything before may still change what is pending.
-	s.Events, e = k.Events()
-	step(e)
-	return s, err
+	return s, nil
 }
 
 // tscTolerancePPM is how far the frequency of two hosts may differ before the guest's counter is
 // scaled; QEMU's figure, and what NTP corrects.
 const tscTolerancePPM = 250
 
-// restore writes the state into a new vCPU, again in Firecracker's order.
-func (s *vcpuState) restore(k *kvm.VCPU) error {
-	// The frequency before anything that touches the counter.
-	if host, err := k.TSCKHz(); err != nil {
-		return err
-	} else if tscDiffers(host, s.TSCKHz) {
-		if err := k.SetTSCKHz(s.TSCKHz); err != nil {
-			return fmt.Errorf("the guest's counter runs at %d kHz, this host's at %d and it cannot "+
-				"scale: %w", s.TSCKHz, host, err)
-		}
-	}
+// restore writes the state into a new vCPU, again in Firecracker's order. A [*HostError] that
+// forgive makes nil is passed over.
+func (s *vcpuState) restore(k *kvm.VCPU, forgive func(error) error) error {
 	steps := []func() error{
-		// What the CPU can do decides what the other calls accept.
+		// The frequency before anything that touches the counter: it is the unit in which KVM
+		// understands what is written there.
+		func() error { return forgive(s.scaleTSC(k)) },
+		// What the CPU can do decides what the other calls accept: bits of CR4, the size of the
+		// XSAVE area, which MSRs there are.
 		func() error { return k.SetCPUID(s.CPUID) },
 		func() error { return k.SetMPState(s.MP) },
 		// REGS clears pending exceptions, so it comes before EVENTS.
 		func() error { return k.SetRegs(s.Regs) },
-		// SREGS has the base address of the APIC (the APIC itself would follow).
+		// SREGS has the base address and the mode of the local APIC: before the APIC, which is
+		// otherwise read in the wrong mode, its ID in the wrong place.
 		func() error { return k.SetSregs(s.Sregs) },
 		func() error { return k.SetXSave(s.XSave) },
 		func() error { return k.SetXCRs(s.XCRs) },
 		func() error { return k.SetDebugRegs(s.Debug) },
-		// The deadline timer last of the MSRs: it is primed from the time stamp counter.
-		func() error { return k.SetMSRs(deadlineLast(s.MSRs)) },
+		// The local APIC before the MSRs: TSC_DEADLINE is dropped, without an error, unless the
+		// timer is in deadline mode already. A few guests in a hundred then never got a tick again.
+		func() error {
+			if s.LAPIC == nil {
+				return nil
+			}
+			return k.SetLAPIC(*s.LAPIC)
+		},
+		// Of the MSRs TSC_DEADLINE last: the kernel turns it into a time by the counter, which must
+		// be right by then; against the counter of a new vCPU it lies hours ahead. The counters of
+		// several vCPUs, read and written microseconds apart, are made the same by the kernel: it
+		// takes values written within a second of each other for one.
+		func() error { return setMSRs(k, deadlineLast(s.MSRs), forgive) },
+		// EVENTS last, as when saving.
 		func() error { return k.SetEvents(s.Events) },
 	}
 	for _, f := range steps {
@@ -100,88 +115,51 @@ func (s *vcpuState) restore(k *kvm.VCPU) error {
 	return nil
 }
 
+// partTSC writes a counter that is minutes away from any that the machine has had. Before Linux 6.7
+// KVM takes the first counter that is written for a vCPU's attempt to follow the others if it lies
+// within a second of the one that the vCPU was made with, zero: the counter of a guest that was
+// saved in its first second went back to where the new vCPU's was. Only the first vCPU may do this:
+// the others shall follow it.
+func (s *vcpuState) partTSC(k *kvm.VCPU) error {
+	i := slices.IndexFunc(s.MSRs, isMSR(msrTSC))
+	if i < 0 {
+		return nil
+	}
+	return k.SetMSRs([]kvm.MSREntry{{Index: msrTSC, Data: s.MSRs[i].Data ^ 1<<40}})
+}
+
+// scaleTSC lets the guest's counter run at the speed that the guest has measured.
+func (s *vcpuState) scaleTSC(k *kvm.VCPU) error {
+	host, err := k.TSCKHz()
+	if err != nil || !tscDiffers(host, s.TSCKHz) {
+		return err
+	}
+	if err := k.SetTSCKHz(s.TSCKHz); err != nil {
+		return &HostError{What: fmt.Sprintf("its counter runs at %d kHz, this host's at %d, and that "+
+			"cannot be scaled (%v)", s.TSCKHz, host, err)}
+	}
+	return nil
+}
+
 func tscDiffers(a, b uint32) bool {
 	d := int64(a) - int64(b)
 	return max(d, -d)*1_000_000 > int64(a)*tscTolerancePPM
 }
 
-// Tags of the sections of a vCPU.
-const (
-	tagMPState = "MPSTATE"
-	tagRegs    = "REGS"
-	tagSregs   = "SREGS"
-	tagXSave   = "XSAVE"
-	tagXCRs    = "XCRS"
-	tagDebug   = "DEBUGREG"
-	tagTSC     = "TSCKHZ"
-	tagCPUID   = "CPUID2"
-	tagMSRs    = "MSRS"
-	tagEvents  = "EVENTS"
-)
-
-// sections encodes the state as the kernel's own structures.
-func (s *vcpuState) sections(index int) ([]section, error) {
-	var out []section
-	var errs []error
-	add := func(tag string, v any) {
-		sec, err := encodeFixed(tag, index, v)
-		out, errs = append(out, sec), append(errs, err)
+// setMSRs writes all registers. One that this host refuses is a fault of the host.
+func setMSRs(k *kvm.VCPU, list []kvm.MSREntry, forgive func(error) error) error {
+	for {
+		var refused *kvm.MSRError
+		err := k.SetMSRs(list)
+		if !errors.As(err, &refused) {
+			return err
+		}
+		i := slices.IndexFunc(list, isMSR(refused.Index))
+		err = forgive(&HostError{What: fmt.Sprintf("KVM does not take %#x for the register %s",
+			list[i].Data, msrName(refused.Index))})
+		if err != nil {
+			return err
+		}
+		list = list[i+1:]
 	}
-	add(tagMPState, s.MP)
-	add(tagRegs, s.Regs)
-	add(tagSregs, s.Sregs)
-	add(tagXSave, s.XSave)
-	add(tagXCRs, s.XCRs)
-	add(tagDebug, s.Debug)
-	add(tagTSC, s.TSCKHz)
-	add(tagCPUID, s.CPUID)
-	add(tagMSRs, s.MSRs)
-	add(tagEvents, s.Events)
-	return out, errors.Join(errs...)
 }
-
-// decode takes one section if it is one of a vCPU.
-func (s *vcpuState) decode(sec section) (known bool, err error) {
-	switch sec.tag {
-	case tagMPState:
-		return true, decodeFixed(sec, &s.MP)
-	case tagRegs:
-		return true, decodeFixed(sec, &s.Regs)
-	case tagSregs:
-		return true, decodeFixed(sec, &s.Sregs)
-	case tagXSave:
-		s.XSave = slices.Clone(sec.data)
-		return true, nil
-	case tagXCRs:
-		return true, decodeFixed(sec, &s.XCRs)
-	case tagDebug:
-		return true, decodeFixed(sec, &s.Debug)
-	case tagTSC:
-		return true, decodeFixed(sec, &s.TSCKHz)
-	case tagCPUID:
-		s.CPUID, err = decodeList[kvm.CPUIDEntry](sec)
-		return true, err
-	case tagMSRs:
-		s.MSRs, err = decodeList[kvm.MSREntry](sec)
-		return true, err
-	case tagEvents:
-		return true, decodeFixed(sec, &s.Events)
-	}
-	return false, nil
-}
-
-// decodeList reads a section that is an array.
-func decodeList[T any](sec section) ([]T, error) {
-	var one T
-	size := binary.Size(one)
-	if len(sec.data)%size != 0 {
-		return nil, badState("section %s %d of %d bytes is not made of entries of %d", sec.tag, sec.index,
-			len(sec.data), size)
-	}
-	list := make([]T, len(sec.data)/size)
-	return list, decodeFixed(sec, list)
-}
-
-// vcpuTags are the sections that every vCPU must have.
-var vcpuTags = []string{tagMPState, tagRegs, tagSregs, tagXSave, tagXCRs, tagDebug, tagTSC,
-	tagCPUID, tagMSRs, tagEvents}

@@ -1,29 +1,34 @@
 package vmm
 
 import (
+	"os"
+	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
-	fuseMagic = 0x65735546 // f_type of a FUSE mount
 	watchTime = 250 * time.Millisecond
+	// silentTime is how long a server may be silent before somebody is told.
+	silentTime = 5 * time.Second
 )
 
 // watcher ends a restored machine when the mount under its memory has lost its server. The guest
 // would go on as long as it needs no page that is not there; but pages that are there may be
 // dropped at any time, so it would die later, at a moment that nobody understands.
-type watcher struct{ quit, done chan struct{} }
+//
+// A server that is there and does not answer is another matter. It may be busy, or stopped, or
+// about to be replaced by another process that answers the same requests; and nothing is lost, for
+// every page comes in the end or fails. So the machine waits. After [silentTime] the log says so,
+// and the status from then on; who does not want to wait ends the machine, or the mount.
+type watcher struct {
+	quit, done chan struct{}
+	answers    chan error
+	asked      atomic.Int64 // when the question was put that is not answered yet; 0: none
+}
 
-// watch starts a watcher if the memory lies on a FUSE mount.
+// watch starts a watcher.
 func (m *Machine) watch() *watcher {
-	w := &watcher{quit: make(chan struct{}), done: make(chan struct{})}
-	var st unix.Statfs_t
-	if !m.mem.private || unix.Fstatfs(int(m.mem.file.Fd()), &st) != nil || st.Type != fuseMagic {
-		close(w.done)
-		return w
-	}
+	w := &watcher{quit: make(chan struct{}), done: make(chan struct{}), answers: make(chan error, 1)}
 	go w.loop(m)
 	return w
 }
@@ -32,29 +37,75 @@ func (w *watcher) loop(m *Machine) {
 	defer close(w.done)
 	tick := time.NewTicker(watchTime)
 	defer tick.Stop()
+	loops := m.watchPageLoops()
+	defer loops.close()
+	warned := false
 	for {
 		select {
 		case <-w.quit:
 			return
 		case <-m.ended:
 			return
+		case err := <-w.answers:
+			w.asked.Store(0)
+			if warned {
+				m.log.Info("the mount answers again")
+			}
+			warned = false
+			if err != nil {
+				m.end(&MemoryLostError{Sign: "the mount has lost its server", Err: err})
+				return
+			}
 		case <-tick.C:
-		}
-		// The server itself is asked, every time; nothing of this is cached.
-		if err := m.mem.alive(); err != nil {
-			m.end(&MemoryLostError{Sign: "the mount has lost its server", Err: err})
-			return
+			loops.look()
+			if w.asked.Load() == 0 {
+				w.ask(m)
+			} else if silent := w.silent(); silent > silentTime && !warned {
+				warned = true
+				m.log.Warn("the mount of the machine's memory does not answer", "for", silent)
+			}
 		}
 	}
+}
+
+// ask puts the question, in a goroutine of its own: a server that hangs has it wait for as long.
+func (w *watcher) ask(m *Machine) {
+	w.asked.Store(time.Now().UnixNano())
+	// The server itself is asked, every time; nothing of this is cached.
+	go func() { w.answers <- m.mem.alive() }()
+}
+
+// silent is how long the server has not answered.
+func (w *watcher) silent() time.Duration {
+	if at := w.asked.Load(); at != 0 {
+		return time.Since(time.Unix(0, at))
+	}
+	return 0
 }
 
 // stop ends the watcher and waits for it, but not for a server that neither answers nor dies.
 func (w *watcher) stop() {
 	close(w.quit)
+	<-w.done
+	if w.asked.Load() == 0 {
+		return
+	}
 	timer := time.NewTimer(4 * watchTime)
 	defer timer.Stop()
 	select {
-	case <-w.done:
+	case <-w.answers:
 	case <-timer.C:
 	}
+}
+
+// remote lists the files of the memory that a server has: those on FUSE mounts.
+func (m *memory) remote() (list []*os.File) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	for _, s := range sourcesOf(m.pieces) {
+		if s.remote {
+			list = append(list, s.file)
+		}
+	}
+	return list
 }

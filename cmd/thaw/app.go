@@ -47,6 +47,13 @@ func (a *app) note(format string, args ...any) {
 	}
 }
 
+// warn is note for what a part has to warn of; "" is nothing.
+func (a *app) warn(warning string) {
+	if warning != "" {
+		a.note("warning: %s", warning)
+	}
+}
+
 // printf prints data to stdout.
 func (a *app) printf(format string, args ...any) { fmt.Fprintf(a.stdout, format, args...) }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/thawfs/thaw/fs"
 	"github.com/thawfs/thaw/index"
 	"github.com/thawfs/thaw/vmm"
+	"github.com/thawfs/thaw/vmm/device"
 	"github.com/thawfs/thaw/wss"
 )
 
@@ -69,6 +70,9 @@ func classes() []class {
 		{as[*vmm.WrongByteError], exitcode.GuestFailed,
 			"memory was not what the machine had written: this must never happen"},
 		{as[*vmm.StateError], exitcode.BadState, ""},
+		{as[*device.StateError], exitcode.BadState, ""},
+		{as[*vmm.ParentError], exitcode.NotFound,
+			"put the parent back, where it was or beside the checkpoint"},
 		{as[*vmm.HostError], exitcode.Unsupported, ""},
 		{is(context.Canceled), exitcode.Interrupted, ""},
 		{is(control.ErrNoServer), exitcode.ServerGone, ""},

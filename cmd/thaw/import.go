@@ -16,7 +16,9 @@ import (
 
 type importOptions struct {
 	name, profile    string
+	layout           string
 	ignoreWorkingSet bool
+	maxShare         maxShareFlag
 }
 
 func newImportCommand(a *app) *cobra.Command {
@@ -28,11 +30,22 @@ func newImportCommand(a *app) *cobra.Command {
 
 PATH is a checkpoint directory (its "memory" and whatever lies beside it: "state",
 "working-set", "info.json") or a bare memory file, whose size must be a multiple of
-4096. Sparse files are read by their extents. Pages that the store has already, from
-this or any other checkpoint, are not stored again, nor are pages of zeros.
+4096. Of a differential checkpoint ("thaw vm checkpoint --diff") the whole memory is
+imported, with what its parents have of it. Sparse files are read by their extents.
+Pages that the store has already, from this or any other checkpoint, are not stored
+again, nor are pages of zeros.
 
-A "working-set" file must fit the image: its pages are laid out for a sequential
-prefetch, in the order in which they were first touched.
+A "working-set" file must fit the image: its pages are copied into a segment for one
+sequential prefetch, in the order in which they were first touched (as traces tell it;
+what only reads and access bits name comes behind). Of a set beyond --max-share only the
+front is, with a warning: to bring so much before the machine runs makes a restore slower.
+
+Pages lie in blocks of 16 that one fault brings. Those of the working set come first, by
+the vCPU that touched them; then what lies together in the guest's address spaces, by its
+page tables (64-bit x86), which are looked for in the image where "info.json" does not
+tell them ("paging": see go doc ./wss/pagetable Info). The rest, and with
+--layout=physical all that is in no working set, lies by page number. A layout stays as
+it is imported: a set that is recorded or set later gets its segment, blocks do not move.
 
 The checkpoint is there whole or not at all, also when the import is killed or the
 disk is full. On a mounted store it shows up on the mount at once.
@@ -53,7 +66,10 @@ With --json: the checkpoint's info.json and what the import took.` +
 	f.StringVar(&o.name, "name", "", "name of the checkpoint (default: the last element of PATH)")
 	f.StringVar(&o.profile, "profile", "",
 		`"default" stores small, "fast" makes faults faster and takes up to 1.4 times the space`)
+	f.StringVar(&o.layout, "layout", layoutVirtual,
+		`order of what is in no working set: "virtual", by the guest's page tables, or "physical"`)
 	f.BoolVar(&o.ignoreWorkingSet, "ignore-working-set", false, "leave a working-set file aside")
+	o.maxShare.addTo(f, "cut a working set")
 	return cmd
 }
 
@@ -63,7 +79,12 @@ func runImport(ctx context.Context, a *app, store, path string, o importOptions)
 		return err
 	}
 	r := importRequest{Path: abs, Name: o.name, Profile: o.profile,
-		IgnoreWorkingSet: o.ignoreWorkingSet}
+		IgnoreWorkingSet: o.ignoreWorkingSet, Layout: o.layout}
+	policy, err := o.maxShare.policy()
+	if err != nil {
+		return err
+	}
+	r.MaxShare = policy.MaxShare
 	if r.Name == "" {
 		r.Name = defaultName(abs)
 	}
@@ -75,14 +96,21 @@ func runImport(ctx context.Context, a *app, store, path string, o importOptions)
 	if err != nil {
 		return exitcode.With(exitcode.Usage, err)
 	}
-	if _, err := openSource(abs); err != nil {
+	if _, err := parseLayout(o.layout); err != nil {
+		return err
+	}
+	src, err := openSource(abs)
+	if err != nil {
 		return fmt.Errorf("import %s: %w", path, err)
 	}
+	src.close()
 	var reply importReply
 	open := index.OpenOptions{Create: true, Profile: profile}
 	err = a.withStoreOptions(ctx, store, open, func(s storeAPI) error {
-		if err := notOnOwnMount(ctx, s, abs); err != nil {
-			return err
+		for _, path := range src.paths {
+			if err := notOnOwnMount(ctx, s, path); err != nil {
+				return err
+			}
 		}
 		p := a.progress()
 		defer p.done()
@@ -101,6 +129,11 @@ func runImport(ctx context.Context, a *app, store, path string, o importOptions)
 		reply.Checkpoint.Name, size(st.MemoryBytes), count(st.NewPages), count(st.DupPages),
 		count(st.ZeroPages), size(st.StoredBytes+st.SegmentBytes), st.Seconds,
 		size(int64(float64(st.MemoryBytes)/max(st.Seconds, 1e-9))))
+	a.warn(reply.Warning)
+	if l := reply.Layout; l.AddressSpaces > 0 {
+		a.note("%s pages lie by the page tables of %d address spaces (looked at in %.2f s)",
+			count(l.VirtualPages), l.AddressSpaces, l.Seconds)
+	}
 	return nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/fs"
 	"github.com/thawfs/thaw/index"
+	"github.com/thawfs/thaw/index/blob/disk"
 )
 
 type mountOptions struct {
@@ -24,8 +25,10 @@ type mountOptions struct {
 	daemon       bool
 	logFile      string
 	debugListen  string
+	disk         diskFlag
 
-	policy fs.Policy // restore, parsed
+	policy   fs.Policy // restore, parsed
+	diskSpec disk.Spec // disk, parsed
 }
 
 func newMountCommand(a *app) *cobra.Command {
@@ -44,6 +47,9 @@ What opening "memory" does is the policy: "working-set" brings the pages of the
 working set into the page cache before the open returns, "eager" all pages, "lazy"
 none. --prefetch-cap-time and --prefetch-cap-bytes let the open return earlier; the
 rest follows while the machine runs.
+
+` + diskHelp + ` The index is taken to lie on the host's own disk; packs and
+what opening an image reads of them are charged. What is written is not.
 
 The server stays in the foreground and says on stderr when it is ready (and tells
 systemd, Type=notify). With --daemon the command returns when the mount answers, and
@@ -78,6 +84,7 @@ As root it uses mount(2), otherwise fusermount3.` +
 		"where a background server writes its messages (default STORE/server.log)")
 	f.StringVar(&o.debugListen, "debug-listen", "",
 		"serve /metrics and profiles (/debug/pprof) over HTTP on this address, such as 127.0.0.1:9411")
+	o.disk.add(f)
 	return cmd
 }
 
@@ -92,6 +99,9 @@ func runMount(ctx context.Context, a *app, store, mnt string, o mountOptions) er
 func mountAndServe(ctx context.Context, a *app, store, mnt string, o mountOptions) (err error) {
 	if o.policy, err = fs.ParsePolicy(o.restore); err != nil {
 		return exitcode.With(exitcode.Usage, err)
+	}
+	if o.diskSpec, err = o.disk.spec(); err != nil {
+		return err
 	}
 	if store, err = filepath.Abs(store); err != nil {
 		return err
@@ -117,7 +127,8 @@ func mountAndServe(ctx context.Context, a *app, store, mnt string, o mountOption
 		return err
 	}
 	ready = true
-	a.note("thaw: ready: %s is served on %s (restore=%s, pid %d)", store, mnt, o.policy, os.Getpid())
+	a.note("thaw: ready: %s is served on %s (restore=%s, disk=%s, pid %d)", store, mnt, o.policy,
+		o.diskSpec, os.Getpid())
 	tellReady(pipe, nil)
 	if err := sdNotify("READY=1"); err != nil {
 		a.log.Warn("tell systemd", "err", err)
@@ -141,6 +152,7 @@ func mountDaemon(ctx context.Context, a *app, store, mnt string, o mountOptions)
 		fmt.Sprintf("--prefetch-cap-bytes=%d", int64(o.capBytes)),
 		"--record-window=" + o.recordWindow.String(),
 		"--debug-listen=" + o.debugListen,
+		"--disk=" + o.disk.name,
 		fmt.Sprintf("--allow-other=%v", o.allowOther),
 		fmt.Sprintf("--verbose=%v", a.verbose),
 	}

@@ -27,6 +27,7 @@ func commands(a *app) []*cobra.Command {
 	return []*cobra.Command{
 		newDoctorCommand(a),
 		newDemoCommand(a),
+		newCompareCommand(a),
 		newImportCommand(a),
 		newExportCommand(a),
 		newLsCommand(a),
@@ -39,6 +40,7 @@ func commands(a *app) []*cobra.Command {
 		newStatsCommand(a),
 		newWSCommand(a),
 		newBenchCommand(a),
+		newMountRawCommand(a),
 		newVMCommand(a),
 		newVersionCommand(a),
 		newGenerateCommand(a),

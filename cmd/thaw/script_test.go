@@ -30,6 +30,7 @@ const scriptTimeout = 2 * time.Minute
 //	fetch RE FILE            get the address that RE's parentheses find in FILE; its text is stdout
 //	killserver [-TERM] MNT   end the server of a mount by SIGKILL and wait until it is gone; with
 //	                         -TERM only ask it to end
+//	umount MNT               umount(8): take a mount away that nobody uses
 //	servergone MNT           wait until the server that killserver -TERM spoke to has ended
 //	[fuse], [kvm], [root]    conditions: what this host can do
 //
@@ -47,6 +48,7 @@ func TestScripts(t *testing.T) {
 			"fetch":      cmdFetch,
 			"killserver": cmdKillServer,
 			"servergone": cmdServerGone,
+			"umount":     cmdUmount,
 		},
 		Setup:               setupScript,
 		RequireExplicitExec: true,

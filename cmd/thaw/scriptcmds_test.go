@@ -186,6 +186,16 @@ func cmdServerGone(ts *testscript.TestScript, neg bool, args []string) {
 	delete(servers, args[0])
 }
 
+// cmdUmount takes a mount away, whoever serves it.
+func cmdUmount(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg || len(args) != 1, "umount MNT")
+	if os.Geteuid() == 0 {
+		ts.Check(unix.Unmount(ts.MkAbs(args[0]), unix.UMOUNT_NOFOLLOW))
+		return
+	}
+	ts.Check(ts.Exec("fusermount3", "-u", ts.MkAbs(args[0])))
+}
+
 // serverOf asks a mount for the process number of its server.
 func serverOf(mnt string) (int, error) {
 	ref, err := resolveMount(mnt)

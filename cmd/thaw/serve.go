@@ -12,6 +12,8 @@ import (
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/fs"
 	"github.com/thawfs/thaw/index"
+	"github.com/thawfs/thaw/index/blob"
+	"github.com/thawfs/thaw/index/blob/disk"
 )
 
 // How a server that is asked to end treats a mount in use.
@@ -28,6 +30,7 @@ type server struct {
 	store, mnt string
 	policy     fs.Policy
 
+	disk     *disk.Disk // that the packs are played to lie on; nil: where they are
 	local    *localStore
 	listener *control.Listener
 	fs       *fs.Server
@@ -48,7 +51,14 @@ func startServer(ctx context.Context, a *app, store, mnt string, o mountOptions)
 			err = errors.Join(err, s.close())
 		}
 	}()
-	if s.local, err = a.ownStore(ctx, store); err != nil {
+	var wrap func(context.Context, blob.Store) (blob.Store, error)
+	if !o.diskSpec.Native() {
+		s.disk = disk.New(o.diskSpec)
+		wrap = func(ctx context.Context, b blob.Store) (blob.Store, error) {
+			return disk.Wrap(ctx, b, s.disk)
+		}
+	}
+	if s.local, err = a.ownStore(ctx, store, wrap); err != nil {
 		return nil, err
 	}
 	if s.listener, err = control.Listen(store); err != nil {
@@ -63,6 +73,9 @@ func startServer(ctx context.Context, a *app, store, mnt string, o mountOptions)
 		Log:           a.log,
 		AllowOther:    o.allowOther,
 		ControlSocket: filepath.Join(store, control.SocketName),
+	}
+	if s.disk != nil {
+		fo.Collectors = append(fo.Collectors, diskMetrics(s.disk)...)
 	}
 	if s.prober != nil {
 		fo.Prober = s.prober
@@ -82,9 +95,10 @@ func startServer(ctx context.Context, a *app, store, mnt string, o mountOptions)
 }
 
 // ownStore opens a store for a server of its own. A store that has one already is an error that
-// names it.
-func (a *app) ownStore(ctx context.Context, dir string) (*localStore, error) {
-	s, err := a.openStore(ctx, dir, index.OpenOptions{})
+// names it. wrap is put around its blobs; it may be nil.
+func (a *app) ownStore(ctx context.Context, dir string,
+	wrap func(context.Context, blob.Store) (blob.Store, error)) (*localStore, error) {
+	s, err := a.openStore(ctx, dir, index.OpenOptions{Wrap: wrap})
 	if err != nil {
 		return nil, err
 	}

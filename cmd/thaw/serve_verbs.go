@@ -9,6 +9,7 @@ import (
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/control"
 	"github.com/thawfs/thaw/index"
+	"github.com/thawfs/thaw/wss"
 )
 
 // dropRequest makes an image cold. Packs: it leaves the host's page cache too, for measurements.
@@ -18,12 +19,19 @@ type dropRequest struct {
 	Packs, Record bool
 }
 
-// recordReply is the working set that was recorded.
+// recordRequest asks for the working set of what was read; MaxShare is that of a wss.Policy.
+type recordRequest struct {
+	Name     string
+	MaxShare float64
+}
+
+// recordReply is the working set that was recorded. Warning says what was left out of it.
 type recordReply struct {
 	Checkpoint index.Checkpoint `json:"checkpoint"`
 	Pages      uint64           `json:"pages"`
 	Runs       int              `json:"runs"`
 	Window     float64          `json:"window_seconds"`
+	Warning    string           `json:"warning,omitempty"`
 }
 
 // verbs are all handlers of a mounted store: what any store can do, and what needs the mount.
@@ -50,18 +58,22 @@ func (s *server) verbs() map[string]control.Handler {
 		verbDrop: control.Handle(func(ctx context.Context, r dropRequest, _ progressFunc) (any, error) {
 			return nil, s.drop(ctx, r)
 		}),
-		verbRecord: control.Handle(func(ctx context.Context, r nameRequest, _ progressFunc) (any, error) {
-			return s.record(ctx, r.Name, refresh)
+		verbRecord: control.Handle(func(ctx context.Context, r recordRequest, _ progressFunc) (any, error) {
+			return s.record(ctx, r, refresh)
 		}),
 	})
 	return verbs
 }
 
 func (s *server) status() serverStatus {
-	return serverStatus{
+	st := serverStatus{
 		PID: os.Getpid(), Version: buildVersion().Version,
 		Store: s.store, Mount: s.mnt, Policy: s.policy.String(),
 	}
+	if s.disk != nil {
+		st.Disk = &diskStatus{s.disk.Spec(), s.disk.Stats()}
+	}
+	return st
 }
 
 // remove refuses a checkpoint whose memory is open on the mount.
@@ -92,21 +104,26 @@ func (s *server) drop(ctx context.Context, r dropRequest) error {
 }
 
 // record makes the read trace of an image its working set.
-func (s *server) record(ctx context.Context, name string,
+func (s *server) record(ctx context.Context, r recordRequest,
 	refresh func(context.Context) error) (recordReply, error) {
-	set, err := s.fs.Record(ctx, name)
+	set, err := s.fs.Record(ctx, r.Name)
 	if err != nil {
 		return recordReply{}, err
 	}
+	set, large := wss.Policy{MaxShare: r.MaxShare}.Apply(set)
 	var text bytes.Buffer
 	if _, err := set.WriteTo(&text); err != nil {
-		return recordReply{}, fmt.Errorf("working set of %s: %w", name, err)
+		return recordReply{}, fmt.Errorf("working set of %s: %w", r.Name, err)
 	}
-	cp, err := s.local.SetWorkingSet(ctx, name, text.Bytes())
+	cp, err := s.local.SetWorkingSet(ctx, r.Name, text.Bytes())
 	if err != nil {
 		return recordReply{}, err
 	}
-	return recordReply{
+	reply := recordReply{
 		Checkpoint: cp, Pages: set.Pages(), Runs: len(set.Runs), Window: set.Window.Seconds(),
-	}, refresh(ctx)
+	}
+	if large != nil {
+		reply.Warning = large.Error() + "; the rest of it was left out"
+	}
+	return reply, refresh(ctx)
 }

@@ -33,13 +33,17 @@ type progressFunc = func(control.Progress)
 type importRequest struct {
 	Path             string
 	Name             string
-	Profile          string // "" takes the store's
-	IgnoreWorkingSet bool   // import the memory, leave a working-set file aside
+	Profile          string  // "" takes the store's
+	IgnoreWorkingSet bool    // import the memory, leave a working-set file aside
+	Layout           string  // of what no working set names; "" takes layoutVirtual
+	MaxShare         float64 // of a wss.Policy for what is brought before the machine runs
 }
 
 type importReply struct {
 	Checkpoint index.Checkpoint  `json:"checkpoint"`
 	Stats      index.ImportStats `json:"stats"`
+	Layout     layoutStats       `json:"layout"`
+	Warning    string            `json:"warning,omitempty"` // of a working set that is too large
 }
 
 // exportRequest says what to export; Dir is absolute.
@@ -64,5 +68,6 @@ type serverStatus struct {
 	Store   string          `json:"store"`
 	Mount   string          `json:"mount"`
 	Policy  string          `json:"policy"`
+	Disk    *diskStatus     `json:"disk,omitempty"` // the modelled one; nil: none
 	Extra   json.RawMessage `json:"extra,omitempty"`
 }

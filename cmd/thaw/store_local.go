@@ -32,6 +32,7 @@ func (s *localStore) Import(ctx context.Context, r importRequest, p progressFunc
 	if err != nil {
 		return importReply{}, err
 	}
+	defer src.close()
 	o := index.ImportOptions{Name: r.Name, Profile: s.store.Profile(), Progress: indexProgress(p)}
 	if r.Profile != "" {
 		if o.Profile, err = index.ParseProfile(r.Profile); err != nil {
@@ -41,45 +42,47 @@ func (s *localStore) Import(ctx context.Context, r importRequest, p progressFunc
 	if r.IgnoreWorkingSet {
 		delete(src.Files, workingSetFile)
 	}
+	var set *wss.Set
+	var warning string
 	if path, ok := src.Files[workingSetFile]; ok {
-		if o.Hot, err = hotRuns(src.Memory, path); err != nil {
+		if set, err = sourceWorkingSet(src, path); err != nil {
 			return importReply{}, err
 		}
+		o.Hot, warning = hotWithin(set, wss.Policy{MaxShare: r.MaxShare})
 	}
-	cp, stats, err := s.store.Import(ctx, src, o)
-	return importReply{cp, stats}, err
+	layout, err := parseLayout(r.Layout)
+	if err != nil {
+		return importReply{}, err
+	}
+	var st layoutStats
+	if o.Order, st, err = s.layoutOf(ctx, src.Source, set, layout == layoutVirtual); err != nil {
+		return importReply{}, err
+	}
+	cp, stats, err := s.store.Import(ctx, src.Source, o)
+	return importReply{cp, stats, st, warning}, err
 }
 
-// openSource is index.OpenSource; a path that cannot be looked at holds no image.
-func openSource(path string) (index.Source, error) {
-	src, err := index.OpenSource(path)
-	if as[*os.PathError](err) && !as[*index.ImageError](err) {
-		err = exitcode.WithHint(exitcode.NotImage, err,
-			"give a checkpoint directory, or a file that is the whole memory of a machine")
-	}
-	return src, err
-}
-
-// hotRuns reads the working set at path, which must fit the image at memory.
-func hotRuns(memory, path string) ([]index.Run, error) {
-	st, err := os.Stat(memory)
+// sourceWorkingSet reads the working set at path, which must fit the image.
+func sourceWorkingSet(src *importSource, path string) (*wss.Set, error) {
+	mem, err := src.Open()
 	if err != nil {
 		return nil, err
 	}
+	defer mem.Close()
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("working set: %w", err)
 	}
-	hot, err := parseWorkingSet(text, st.Size())
+	set, err := parseWorkingSet(text, mem.Size())
 	if err != nil {
 		return nil, exitcode.WithHint(exitcode.WorkingSet, fmt.Errorf("%s: %w", path, err),
 			"mend or remove the file, or import with --ignore-working-set")
 	}
-	return hot, nil
+	return set, nil
 }
 
-// parseWorkingSet reads a working set of an image of so many bytes, in first-touch order.
-func parseWorkingSet(text []byte, memoryBytes int64) ([]index.Run, error) {
+// parseWorkingSet reads a working set of an image of so many bytes.
+func parseWorkingSet(text []byte, memoryBytes int64) (*wss.Set, error) {
 	set, err := wss.Parse(bytes.NewReader(text))
 	if err != nil {
 		return nil, err
@@ -90,20 +93,7 @@ func parseWorkingSet(text []byte, memoryBytes int64) ([]index.Run, error) {
 	if len(set.Runs) == 0 {
 		return nil, errors.New("it has no pages")
 	}
-	return hotRunsOf(set), nil
-}
-
-// hotRunsOf is the set as runs in first-touch order, each page once, however many sources have it.
-func hotRunsOf(set *wss.Set) []index.Run {
-	var hot []index.Run
-	for gfn := range set.GFNs() {
-		if n := len(hot); n > 0 && hot[n-1].GFN+hot[n-1].Count == gfn {
-			hot[n-1].Count++
-			continue
-		}
-		hot = append(hot, index.Run{GFN: gfn, Count: 1})
-	}
-	return hot
+	return set, nil
 }
 
 func (s *localStore) Export(ctx context.Context, r exportRequest, p progressFunc) error {
@@ -141,12 +131,12 @@ func (s *localStore) SetWorkingSet(ctx context.Context, name string, text []byte
 	if err != nil {
 		return index.Checkpoint{}, err
 	}
-	hot, err := parseWorkingSet(text, d.MemoryBytes)
+	set, err := parseWorkingSet(text, d.MemoryBytes)
 	if err != nil {
 		return index.Checkpoint{}, exitcode.With(exitcode.WorkingSet,
 			fmt.Errorf("working set for %s: %w", name, err))
 	}
-	return s.store.SetWorkingSet(ctx, name, text, hot)
+	return s.store.SetWorkingSet(ctx, name, text, hotRunsOf(set))
 }
 
 func (s *localStore) ReadFile(ctx context.Context, name, file string) ([]byte, error) {

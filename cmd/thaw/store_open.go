@@ -55,7 +55,7 @@ func (a *app) openStore(ctx context.Context, dir string, o index.OpenOptions) (s
 // openOrCreate opens the store in dir; with o.Create it makes one where there is none.
 func openOrCreate(ctx context.Context, dir string, o index.OpenOptions,
 	log *slog.Logger) (*index.Store, error) {
-	store, err := index.Open(ctx, dir, index.OpenOptions{Log: log})
+	store, err := index.Open(ctx, dir, index.OpenOptions{Log: log, Wrap: o.Wrap})
 	if !o.Create || !errors.Is(err, index.ErrNotStore) {
 		return store, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,13 +25,25 @@ for the life of the machine; with --api SOCK the other commands drive it from ou
   thaw vm checkpoint /tmp/vm.sock /tmp/saved --stop
   thaw vm restore /tmp/saved --for 10s
 
-The socket speaks HTTP with JSON: GET /status, POST /pause, /resume, /checkpoint, /stop.`,
+The socket speaks HTTP with JSON, in the manner of Firecracker:
+
+  GET  /status, /metrics, /version    what the machine is doing, has counted, is
+  PUT  /pause, /resume, /stop         answered with the status
+  PUT  /checkpoint                    {"dir": "/abs/path", "stop": bool, "diff": bool,
+                                       "no_remap": bool}
+
+PUT may be POST. A failure is a status of 400 (makes no sense), 404, 405, 409 (not in this
+state), 500 (went wrong) or 507 (disk full) with {"fault_message": "..."}:
+
+  curl --unix-socket /tmp/vm.sock -X PUT http://vm/pause`,
 		GroupID: groupVM,
 	},
 		newVMRunCommand(a),
 		newVMRestoreCommand(a),
 		newVMCheckpointCommand(a),
+		newVMInspectCommand(a),
 		newVMActionCommand(a, "status", "Show what a machine is doing", (*api.Client).Status),
+		newVMMetricsCommand(a),
 		newVMActionCommand(a, "pause", "Stop the vCPUs of a machine", (*api.Client).Pause),
 		newVMActionCommand(a, "resume", "Let a paused machine go on", (*api.Client).Resume),
 		newVMActionCommand(a, "stop", "End a machine, without saving it", (*api.Client).Stop),
@@ -71,8 +84,10 @@ func machineError(verb string, err error) error {
 	case !errors.As(err, &refused):
 		return exitcode.WithHint(exitcode.NotFound, err,
 			"is it the socket that --api named, and does the machine still run?")
-	case refused.Code == 409:
+	case refused.Code == http.StatusConflict:
 		return exitcode.With(exitcode.Busy, err)
+	case refused.Code == http.StatusInsufficientStorage:
+		return exitcode.WithHint(exitcode.NoSpace, err, "nothing is left of it; the machine goes on")
 	}
 	return err
 }
@@ -91,9 +106,13 @@ func (a *app) printStatus(s api.Status) {
 		rows = append(rows, [2]string{"error", s.Error})
 	}
 	if s.TouchedPages != nil && s.DirtyPages != nil {
-		rows = append(rows, [2]string{"restored", s.Restored},
+		rows = append(rows, [2]string{"mapped from", s.MappedFrom},
 			[2]string{"touched", count(*s.TouchedPages) + " pages"},
 			[2]string{"changed", count(*s.DirtyPages) + " pages"})
+	}
+	if s.ServerSilentSeconds > 0 {
+		rows = append(rows, [2]string{"mount", fmt.Sprintf("has not answered for %.0f s",
+			s.ServerSilentSeconds)})
 	}
 	for _, r := range rows {
 		a.printf("%s%s\n", pad(r[0], 13), r[1])

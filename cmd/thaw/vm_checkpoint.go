@@ -11,37 +11,79 @@ import (
 )
 
 func newVMCheckpointCommand(a *app) *cobra.Command {
-	var stop bool
+	var r api.CheckpointRequest
+	var e estimateOptions
 	cmd := &cobra.Command{
 		Use:   "checkpoint SOCK DIR",
 		Short: "Save a machine into a checkpoint directory",
 		Long: `Save the machine behind SOCK into the new directory DIR: "memory", "state" and
-"info.json". DIR appears complete or not at all. The machine stands still meanwhile and
-goes on afterwards, also when saving fails; with --stop it ends once it is saved.` +
-			exitStatus(exitcode.NotFound, exitcode.Exists, exitcode.Busy),
+"info.json". DIR appears complete or not at all. The machine stands still while its memory
+is copied, and goes on while that gets to disk, also when saving fails; with --stop it
+ends once it is saved.
+
+Afterwards the memory of a machine that goes on is mapped from DIR: what it does not
+change is page cache, and it is known to the page what it touches and changes. So DIR has
+to stay as it is: to remove or rename it harms nothing but the differential checkpoints
+that come after it, to write into its files destroys the machine. --no-remap leaves the
+machine's memory where it is, for a DIR that is going to be changed.
+
+With --diff only the pages are written that changed since the checkpoint that the memory
+is mapped from. Such a directory needs its parent: "thaw vm restore" and "thaw import" find
+it where it was then, or beside DIR, and refuse another one in its place.
+
+--scan and --trace estimate the working set of a running machine and put it into DIR as
+"working-set", by which "thaw import" lays the memory out. --scan T looks at the access
+bits of its page tables for T before the checkpoint, within --scan-budget of the
+machine's time: what was touched in that time (source access). --trace T lets it go on
+for T after the checkpoint and records each page that it touches, in order, with time
+and vCPU where KVM's tracepoint tells them, which takes root (source trace). With both,
+both are in the record. DIR is complete before the trace begins.` +
+			exitStatus(exitcode.NotFound, exitcode.Exists, exitcode.NoSpace, exitcode.Busy),
 		Example: `  thaw vm checkpoint /tmp/vm.sock /tmp/saved
-  thaw import /srv/store /tmp/saved --name web-1`,
+  thaw vm checkpoint /tmp/vm.sock /tmp/saved --scan 10s --trace 10s
+  thaw vm checkpoint /tmp/vm.sock /tmp/later --diff --stop
+  thaw import /srv/store /tmp/later --name web-1`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if _, err := os.Lstat(args[1]); err == nil {
-				return exitcode.WithHint(exitcode.Exists,
-					fmt.Errorf("vm checkpoint: %s exists already", args[1]), "give a directory that does not")
+			r.Dir = args[1]
+			if err := e.into(&r); err != nil {
+				return err
 			}
-			rep, err := api.NewClient(args[0]).Checkpoint(cmd.Context(),
-				api.CheckpointRequest{Dir: args[1], Stop: stop})
+			if _, err := os.Lstat(r.Dir); err == nil {
+				return exitcode.WithHint(exitcode.Exists,
+					fmt.Errorf("vm checkpoint: %s exists already", r.Dir), "give a directory that does not")
+			}
+			rep, err := api.NewClient(args[0]).Checkpoint(cmd.Context(), r)
 			if err != nil {
 				return machineError("checkpoint", err)
 			}
 			if a.json {
 				return a.printJSON(rep)
 			}
-			a.printf("%s: %s of memory, %s written, in %.3f s (paused for %.3f s)\n", rep.Dir,
-				size(int64(rep.MemoryBytes)), size(int64(rep.WrittenBytes)), rep.Seconds, rep.PauseSeconds)
+			a.printf("%s\n", checkpointLine(rep))
+			a.printf("%s", estimateLines(rep))
+			if rep.Note != "" {
+				a.note("%s", rep.Note)
+			}
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&stop, "stop", false, "end the machine once it is saved")
+	f := cmd.Flags()
+	f.BoolVar(&r.Stop, "stop", false, "end the machine once it is saved")
+	f.BoolVar(&r.Diff, "diff", false, "write only what changed since the last checkpoint or restore")
+	f.BoolVar(&r.NoRemap, "no-remap", false, "do not map the machine's memory from DIR afterwards")
+	e.addFlags(f)
 	return cmd
+}
+
+// checkpointLine says what was written, and what it cost.
+func checkpointLine(r api.CheckpointReply) string {
+	what := fmt.Sprintf("%s of memory", size(int64(r.MemoryBytes)))
+	if r.Parent != "" {
+		what += fmt.Sprintf(", %s pages changed since %s", count(r.ChangedPages), r.Parent)
+	}
+	return fmt.Sprintf("%s: %s, %s written, in %.3f s (paused for %.3f s)", r.Dir, what,
+		size(int64(r.WrittenBytes)), r.Seconds, r.PauseSeconds)
 }
 
 // guestArgs prints the options of a guest program as a user writes them.

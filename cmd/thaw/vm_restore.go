@@ -17,9 +17,15 @@ import (
 
 type vmRestoreOptions struct {
 	vmOptions
+	consoleOptions
+	disks     []string
 	window    time.Duration
 	requested string
 	noCount   bool
+	noTables  bool
+	around    bool
+	clock     string
+	force     bool
 	touched   string
 }
 
@@ -37,8 +43,16 @@ and of the pages of memory: prefetched (in the page cache before that), skipped
 (prefetched, then touched) and lazy (touched, not prefetched) within the window. With
 asynchronous userfaultfd write-protection (Linux 6.7) that is exact to the page.
 
+A machine that was saved on a CPU with features that this host does not have is refused,
+with their names. With --force it is restored all the same; it may fail at any time.
+
 A machine whose memory cannot be read (its mount's server is gone, a page is damaged)
-ends with an error of its own.` +
+ends with an error of its own. To that end its page tables are read first if its memory
+lies on a mount; --no-page-tables is for restores whose reads are recorded, to make a
+working set of what the guest itself needs.
+
+DIR has to stay as it is while the machine runs (thaw vm checkpoint --help). A
+differential checkpoint needs its parents too.` +
 			exitStatus(exitcode.NotFound, exitcode.Unsupported, exitcode.ServerGone,
 				exitcode.MemoryLost, exitcode.GuestFailed, exitcode.BadState),
 		Example: `  thaw vm restore /mnt/thaw/web-1 --for 10s
@@ -49,13 +63,24 @@ ends with an error of its own.` +
 		},
 	}
 	f := cmd.Flags()
-	o.addFlags(f)
+	o.vmOptions.addFlags(f)
+	o.consoleOptions.addFlags(f)
+	f.StringArrayVar(&o.disks, "disk", nil,
+		"disk FILE[,ro] in place of one that the machine had, all of them in their order")
 	f.DurationVar(&o.window, "window", vmm.DefaultWindow,
 		"count pages so long after the first instruction")
 	f.StringVar(&o.requested, "requested", "",
 		"when the restore was asked for (RFC 3339), if not now")
 	f.BoolVar(&o.noCount, "no-count", false,
 		"do not find out what was prefetched (that takes some 15 ms for each GiB)")
+	f.BoolVar(&o.noTables, "no-page-tables", false,
+		"do not read the guest's page tables before it starts, where a mount has them")
+	f.BoolVar(&o.around, "read-around", false,
+		"have the kernel bring up to 128 KiB with a page, as it does for VMMs that know no better")
+	f.StringVar(&o.clock, "clock", string(vmm.ClockResume),
+		"the guest's clock goes on where it stopped (resume), or follows the wall clock (realtime)")
+	f.BoolVar(&o.force, "force", false,
+		"restore also on a host whose CPU or KVM lacks what the machine was told of")
 	f.StringVar(&o.touched, "touched", "",
 		"write the pages touched within the window to this file, as a working set")
 	return cmd
@@ -71,12 +96,24 @@ func runVMRestore(ctx context.Context, a *app, dir string, o vmRestoreOptions) e
 		return exitcode.Errorf(exitcode.Usage, "vm restore: --window must be more than 0")
 	}
 	cfg.Window, cfg.Requested, cfg.NoCount = o.window, begin, o.noCount
+	cfg.NoTables, cfg.ReadAround = o.noTables, o.around
+	cfg.Clock, cfg.Force = vmm.ClockMode(o.clock), o.force
+	if cfg.Clock != vmm.ClockResume && cfg.Clock != vmm.ClockRealtime {
+		return exitcode.Errorf(exitcode.Usage, "vm restore: --clock %q: give resume or realtime", o.clock)
+	}
 	if o.requested != "" {
 		if cfg.Requested, err = time.Parse(time.RFC3339Nano, o.requested); err != nil {
 			return exitcode.Errorf(exitcode.Usage, "vm restore: --requested: %v", err)
 		}
 	}
-	rep, err := vmm.Restore(ctx, dir, cfg)
+	if cfg.Disks, err = parseDisks(o.disks); err != nil {
+		return fmt.Errorf("vm restore: %w", err)
+	}
+	run := func() (*vmm.Report, error) { return vmm.Restore(ctx, dir, cfg) }
+	if vmm.HasConsole(dir) {
+		run = withConsole(a, o.consoleOptions, &cfg, run)
+	}
+	rep, err := run()
 	if rep != nil && o.touched != "" {
 		err = errors.Join(err, writeTouched(o.touched, rep))
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -47,73 +48,169 @@ func (o *vmOptions) config(a *app, announce string) (vmm.Config, error) {
 	}}, nil
 }
 
+// vmRunOptions are what a machine is made of.
+type vmRunOptions struct {
+	vmOptions
+	consoleOptions
+	program string
+	args    []string
+	memory  sizeFlag
+
+	kernel, initrd, cmdline string
+	cpus                    int
+	disks                   []string
+}
+
 func newVMRunCommand(a *app) *cobra.Command {
-	var o vmOptions
-	var program string
-	var args []string
-	memory := sizeFlag(1 << 30)
+	o := vmRunOptions{memory: 1 << 30}
 	cmd := &cobra.Command{
 		Use:   "run [GUEST]",
-		Short: "Run a guest program in a new machine",
-		Long: `Run a guest program in a new machine, in the foreground. GUEST (or --guest) is one of
+		Short: "Run a Linux kernel or a guest program in a new machine",
+		Long: `Run a Linux kernel (--kernel) or a guest program in a new machine, in the foreground.
+
+A kernel is a bzImage or an ELF vmlinux, with an initial RAM disk and disks as one likes. Its
+serial console is the terminal, where ctrl-a x ends the machine, or --console FILE. It finds
+its CPUs and devices by ACPI: serial port, virtio disks in the order of --disk, random
+numbers, generation ID. The run ends when it switches the machine off or resets it.
+
+A disk is a file or a block device, opened for writing; with ",ro" behind its name only for
+reading. What is on a disk is no part of a checkpoint, and its path is in there: keep the
+disk as it was, or a copy.
+
+GUEST (or --guest) is one of
 
   heap        transactions over a skewed heap, as many as it can (default)
   stream      a player: 30 frames a second out of a small part of a big cached file
   idle        nearly nothing, ten times a second
   random:PCT  PCT % of memory, each page once a round, in random order
+  pair        two vCPUs that check each other's memory
 
 Each fills memory first and checks every byte that it reads; a wrong one ends the run with
 an error that names the page. Options of the programs (--arg NAME=VALUE):
 
 ` + indent(guest.Options) + exitStatus(exitcode.Unsupported, exitcode.GuestFailed,
 			exitcode.Interrupted),
-		Example: `  thaw vm run heap --memory 1GiB --arg set=64MiB --api /tmp/vm.sock
+		Example: `  thaw vm run --kernel vmlinuz --initrd initrd.img --memory 512MiB --cpus 2
+  thaw vm run --kernel vmlinux --disk root.img --cmdline "console=ttyS0 root=/dev/vda"
+  thaw vm run heap --memory 1GiB --arg set=64MiB --api /tmp/vm.sock
   thaw vm run random:50 --memory 512MiB --for 10s --json`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, names []string) error {
 			if len(names) > 0 {
-				if cmd.Flags().Changed("guest") && names[0] != program {
-					return exitcode.Errorf(exitcode.Usage, "vm run: two guests, %q and %q", names[0], program)
+				if cmd.Flags().Changed("guest") && names[0] != o.program {
+					return exitcode.Errorf(exitcode.Usage, "vm run: two guests, %q and %q", names[0],
+						o.program)
 				}
-				program = names[0]
+				o.program = names[0]
 			}
-			return runVMRun(cmd.Context(), a, o, program, args, int64(memory))
+			if o.kernel != "" && (len(names) > 0 || cmd.Flags().Changed("guest")) {
+				return exitcode.Errorf(exitcode.Usage, "vm run: two guests, %q and the kernel %s",
+					o.program, o.kernel)
+			}
+			return runVMRun(cmd.Context(), a, o)
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&program, "guest", "heap", "guest program")
-	f.StringArrayVar(&args, "arg", nil, "option NAME=VALUE of the guest program; may be repeated")
-	f.Var(&memory, "memory", "RAM of the machine")
-	o.addFlags(f)
+	f.StringVar(&o.program, "guest", "heap", "guest program")
+	f.StringArrayVar(&o.args, "arg", nil, "option NAME=VALUE of the guest program; may be repeated")
+	f.StringVar(&o.kernel, "kernel", "", "Linux kernel: bzImage or ELF vmlinux")
+	f.StringVar(&o.initrd, "initrd", "", "initial RAM disk of the kernel")
+	f.StringVar(&o.cmdline, "cmdline", vmm.DefaultCmdline, "command line of the kernel")
+	f.StringArrayVar(&o.disks, "disk", nil, "disk FILE[,ro] of the kernel; may be repeated")
+	f.Var(&o.memory, "memory", "RAM of the machine")
+	f.IntVar(&o.cpus, "cpus", 0, "virtual CPUs (default: 1, or what the guest program is for)")
+	o.vmOptions.addFlags(f)
+	o.consoleOptions.addFlags(f)
 	return cmd
 }
 
-func runVMRun(ctx context.Context, a *app, o vmOptions, program string, args []string,
-	memory int64) error {
-	spec := guest.Spec{Program: program}
+func runVMRun(ctx context.Context, a *app, o vmRunOptions) (err error) {
+	if err := checkMemory(int64(o.memory)); err != nil {
+		return fmt.Errorf("vm run: %w", err)
+	}
+	if o.cpus < 0 {
+		return exitcode.Errorf(exitcode.Usage, "vm run: --cpus %d", o.cpus)
+	}
+	name := o.program
+	if o.kernel != "" {
+		name = o.kernel
+	}
+	cfg, err := o.config(a, fmt.Sprintf("running %s with %s of memory", name, size(int64(o.memory))))
+	if err != nil {
+		return fmt.Errorf("vm run: %w", err)
+	}
+	cfg.MemoryBytes, cfg.CPUs = uint64(o.memory), o.cpus
+	if o.kernel == "" {
+		err = o.guest(&cfg)
+	} else {
+		cfg.Kernel, cfg.Initrd, cfg.Cmdline = o.kernel, o.initrd, o.cmdline
+		cfg.Disks, err = parseDisks(o.disks)
+	}
+	if err != nil {
+		return fmt.Errorf("vm run: %w", err)
+	}
+	run := func() (*vmm.Report, error) { return vmm.Run(ctx, cfg) }
+	if o.kernel != "" {
+		run = withConsole(a, o.consoleOptions, &cfg, run)
+	}
+	rep, err := run()
+	return a.printReport("vm run", rep, err)
+}
+
+// withConsole connects the console for the time of a run, and gives the terminal back before
+// anything else is printed.
+func withConsole(a *app, o consoleOptions, cfg *vmm.Config, run func() (*vmm.Report, error)) func() (
+	*vmm.Report, error) {
+	return func() (*vmm.Report, error) {
+		c, err := o.open(a)
+		if err != nil {
+			return nil, err
+		}
+		cfg.Console, cfg.Input = c.out, c.in
+		rep, err := run()
+		return rep, errors.Join(err, c.close())
+	}
+}
+
+// guest is the guest program's part of the configuration.
+func (o *vmRunOptions) guest(cfg *vmm.Config) error {
+	if o.initrd != "" || len(o.disks) > 0 {
+		return exitcode.Errorf(exitcode.Usage, "--initrd and --disk need --kernel")
+	}
+	cfg.Guest.Program = o.program
+	return parseGuestArgs(&cfg.Guest, o.args)
+}
+
+// parseGuestArgs puts the options NAME=VALUE of a guest program into its specification, and checks it.
+func parseGuestArgs(spec *guest.Spec, args []string) error {
 	for _, arg := range args {
 		k, v, ok := strings.Cut(arg, "=")
 		if !ok {
-			return exitcode.Errorf(exitcode.Usage, "vm run: --arg %q is not NAME=VALUE", arg)
+			return exitcode.Errorf(exitcode.Usage, "--arg %q is not NAME=VALUE", arg)
 		}
 		if spec.Args == nil {
 			spec.Args = make(map[string]string)
 		}
 		spec.Args[k] = v
 	}
-	if _, err := guest.Load(spec); err != nil {
-		return exitcode.With(exitcode.Usage, fmt.Errorf("vm run: %w", err))
+	_, err := guest.Load(*spec)
+	return exitcode.With(exitcode.Usage, err)
+}
+
+// parseDisks reads what --disk says.
+func parseDisks(list []string) (disks []vmm.Disk, err error) {
+	for _, s := range list {
+		path, ro := strings.CutSuffix(s, ",ro")
+		if path == "" {
+			return nil, exitcode.Errorf(exitcode.Usage, "--disk %q: give FILE or FILE,ro", s)
+		}
+		disks = append(disks, vmm.Disk{Path: path, ReadOnly: ro})
 	}
-	if err := checkMemory(memory); err != nil {
-		return fmt.Errorf("vm run: %w", err)
+	if len(disks) > vmm.MaxDisks {
+		return nil, exitcode.Errorf(exitcode.Usage, "%d disks, a machine has at most %d", len(disks),
+			vmm.MaxDisks)
 	}
-	cfg, err := o.config(a, fmt.Sprintf("running %s with %s of memory", program, size(memory)))
-	if err != nil {
-		return fmt.Errorf("vm run: %w", err)
-	}
-	cfg.Guest, cfg.MemoryBytes = spec, uint64(memory)
-	rep, err := vmm.Run(ctx, cfg)
-	return a.printReport("vm run", rep, err)
+	return disks, nil
 }
 
 // checkMemory says what is wrong with a machine's --memory.
@@ -151,8 +248,14 @@ func reportRows(rep *vmm.Report) [][2]string {
 		{"guest", rep.Guest.Program + guestArgs(rep.Guest.Args)},
 		{"memory", fmt.Sprintf("%s (%s pages)", size(int64(rep.MemoryBytes)), count(rep.GuestPages))},
 		{"ended", fmt.Sprintf("%s, after %.3f s", rep.End, rep.RunSeconds)},
-		{"done", fmt.Sprintf("%s %s now (%.1f a second), %s in all", count(rep.Progress.Total),
-			rep.Progress.Units, perSecond, count(rep.Done))},
+	}
+	if rep.Progress.Units != "" { // a kernel counts nothing
+		rows = append(rows, [2]string{"done", fmt.Sprintf("%s %s now (%.1f a second), %s in all",
+			count(rep.Progress.Total), rep.Progress.Units, perSecond, count(rep.Done))})
+	}
+	for _, st := range rep.Stalls {
+		rows = append(rows, [2]string{"stalled", fmt.Sprintf("%.3f s (vCPU %d waited for pages)",
+			st.Seconds, st.VCPU)})
 	}
 	r := rep.Restore
 	if r == nil {

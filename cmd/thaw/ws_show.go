@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,32 +16,46 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
+// wsShowOptions are the flags of `thaw ws show`.
+type wsShowOptions struct {
+	text bool
+	svg  string
+}
+
 func newWSShowCommand(a *app) *cobra.Command {
-	var text bool
+	var o wsShowOptions
 	cmd := &cobra.Command{
-		Use:   "show {PATH | STORE NAME}",
-		Short: "Print a working set",
+		Use:   "show {PATH... | STORE NAME...}",
+		Short: "Print a working set, or compare several",
 		Long: `Print the working set of a checkpoint: how large it is, how its pages lie, where it came
 from, when and where in guest memory its pages were touched.
 
 PATH is a working-set file, or a directory that holds one: a checkpoint on disk, or on a
 mount (MNT/NAME). In the lines "where" and "when" each character is a 64th of guest
-memory, or of the recording; the higher, the more of it was touched.
+memory, or of the recording; the higher, the more of it was touched. The picture under
+them has both: guest memory upwards, time to the right; the darker, the more of it was
+touched first there and then. --svg draws it finer, each source in its colour.
+
+Of several sets it prints how much they have in common: Jaccard's measure, the share of
+the pages of either that both have. Of one set with several sources it says so of these.
 
 --text prints the record itself, as "thaw ws import" takes it: a header, then one run a
 line in first-touch order (gfn, count, microseconds, source, vCPU). --json prints the
 summary with all runs.` + exitStatus(exitcode.NotStore, exitcode.NotFound, exitcode.WorkingSet),
 		Example: `  thaw ws show /mnt/thaw/web-1
-  thaw ws show --text /srv/store web-1 > web-1.ws`,
-		Args: cobra.RangeArgs(1, 2),
+  thaw ws show --text /srv/store web-1 > web-1.ws
+  thaw ws show --svg web-1.svg /mnt/thaw/web-1
+  thaw ws show /mnt/thaw/web-1 /mnt/thaw/web-2`,
+		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := runWSShow(cmd.Context(), a, args, text); err != nil {
+			if err := runWSShow(cmd.Context(), a, args, o); err != nil {
 				return fmt.Errorf("ws show %s: %w", strings.Join(args, " "), err)
 			}
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&text, "text", false, "print the record as it is")
+	cmd.Flags().BoolVar(&o.text, "text", false, "print the record as it is")
+	cmd.Flags().StringVar(&o.svg, "svg", "", "draw the set as an SVG picture into this `file`")
 	return cmd
 }
 
@@ -51,6 +66,7 @@ type wsJSON struct {
 	Created *time.Time  `json:"created,omitempty"`
 	Window  float64     `json:"window_seconds"`
 	List    []wsRunJSON `json:"list"`
+	Overlap wss.Matrix  `json:"source_overlap"`
 }
 
 type wsRunJSON struct {
@@ -62,7 +78,8 @@ type wsRunJSON struct {
 }
 
 func newWSJSON(s *wss.Set) wsJSON {
-	j := wsJSON{Summary: s.Summary(), Way: s.Way, Window: s.Window.Seconds(), List: []wsRunJSON{}}
+	j := wsJSON{Summary: s.Summary(), Way: s.Way, Window: s.Window.Seconds(), List: []wsRunJSON{},
+		Overlap: s.SourceMatrix()}
 	if !s.Created.IsZero() {
 		j.Created = &s.Created
 	}
@@ -76,16 +93,29 @@ func newWSJSON(s *wss.Set) wsJSON {
 	return j
 }
 
-func runWSShow(ctx context.Context, a *app, args []string, text bool) error {
-	record, err := readWorkingSet(ctx, a, args)
+func runWSShow(ctx context.Context, a *app, args []string, o wsShowOptions) error {
+	named := wsNames(args)
+	if len(named) > 1 {
+		if o.text || o.svg != "" {
+			return exitcode.Errorf(exitcode.Usage, "--text and --svg are of one set")
+		}
+		return a.compareSets(ctx, named)
+	}
+	record, err := readWorkingSet(ctx, a, named[0])
 	if err != nil {
 		return err
 	}
 	set, err := wss.Parse(bytes.NewReader(record))
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case text:
+	}
+	if o.svg != "" {
+		if err := set.HeatFigure(o.svg); err != nil {
+			return err
+		}
+	}
+	switch {
+	case o.text:
 		_, err = a.stdout.Write(record)
 		return err
 	case a.json:
@@ -95,16 +125,41 @@ func runWSShow(ctx context.Context, a *app, args []string, text bool) error {
 	return nil
 }
 
-// readWorkingSet reads the record that the arguments name.
-func readWorkingSet(ctx context.Context, a *app, args []string) (record []byte, err error) {
-	if len(args) == 2 {
-		err = a.withStore(ctx, args[0], func(s storeAPI) (err error) {
-			record, err = s.ReadFile(ctx, args[1], workingSetFile)
+// wsNames takes the arguments apart: one PATH or STORE NAME each. They are paths if each is a file,
+// or a directory that has a record.
+func wsNames(args []string) (named [][]string) {
+	if len(args) > 1 && slices.ContainsFunc(args, func(path string) bool {
+		return !holdsRecord(path)
+	}) {
+		for _, name := range args[1:] {
+			named = append(named, []string{args[0], name})
+		}
+		return named
+	}
+	for _, path := range args {
+		named = append(named, []string{path})
+	}
+	return named
+}
+
+func holdsRecord(path string) bool {
+	info, err := os.Stat(path)
+	if err == nil && info.IsDir() {
+		info, err = os.Stat(filepath.Join(path, workingSetFile))
+	}
+	return err == nil && info.Mode().IsRegular()
+}
+
+// readWorkingSet reads the record that a PATH or STORE NAME names.
+func readWorkingSet(ctx context.Context, a *app, named []string) (record []byte, err error) {
+	if len(named) == 2 {
+		err = a.withStore(ctx, named[0], func(s storeAPI) (err error) {
+			record, err = s.ReadFile(ctx, named[1], workingSetFile)
 			return err
 		})
 		return record, err
 	}
-	path := args[0]
+	path := named[0]
 	info, err := os.Stat(path)
 	if err == nil && info.IsDir() {
 		path = filepath.Join(path, workingSetFile)
@@ -156,6 +211,21 @@ func (a *app) showSet(s *wss.Set) {
 		size(int64(m.ImagePages)*wss.PageSize))
 	window := max(s.Window.Seconds(), m.T100)
 	line("when", "|%s| 0 to %.3g s", spark(m.When), window)
+	for i, row := range s.Heat(wss.SummaryBins, 16).Rows() {
+		name := ""
+		if i == 0 {
+			name = "picture"
+		}
+		line(name, "|%s|", row)
+	}
+	overlap := s.SourceMatrix()
+	for i, a := range overlap.Names {
+		for j, b := range overlap.Names[:i] {
+			o := overlap.Overlaps[j][i]
+			line("overlap", "%s and %s: %s pages, %.1f %% of those of either", b, a, count(o.Both),
+				o.Jaccard()*100)
+		}
+	}
 }
 
 func vcpuList(list []int) string {

@@ -2,7 +2,9 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -17,7 +19,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-var errConflict = errors.New("not now")
+var (
+	errConflict = errors.New("not now")
+	errFull     = errors.New("no room")
+)
 
 // fake is a machine that notes what is asked of it.
 type fake struct {
@@ -36,14 +41,28 @@ func (f *fake) note(s string) error {
 func (f *fake) Status() (Status, error) {
 	return Status{State: "running", Program: "idle", Done: 3}, nil
 }
-func (f *fake) Pause() error            { return f.note("pause") }
-func (f *fake) Resume() error           { return f.note("resume") }
-func (f *fake) Stop()                   { _ = f.note("stop") }
-func (f *fake) Conflict(err error) bool { return errors.Is(err, errConflict) }
+func (f *fake) Pause() error  { return f.note("pause") }
+func (f *fake) Resume() error { return f.note("resume") }
+func (f *fake) Stop()         { _ = f.note("stop") }
+func (f *fake) Metrics() (Metrics, error) {
+	return Metrics{Pauses: 2, VCPUs: []VCPUMetrics{{Exits: map[string]uint64{"KVM_EXIT_IO": 7}}}}, nil
+}
+func (f *fake) Kind(err error) ErrorKind {
+	switch {
+	case errors.Is(err, errConflict):
+		return Conflict
+	case errors.Is(err, errFull):
+		return NoSpace
+	}
+	return Failed
+}
 func (f *fake) Checkpoint(_ context.Context, r CheckpointRequest) (CheckpointReply, error) {
 	s := "checkpoint " + r.Dir
 	if r.Stop {
 		s += " and stop"
+	}
+	if r.Diff {
+		s += ", differential"
 	}
 	return CheckpointReply{Dir: r.Dir, MemoryBytes: 4096}, f.note(s)
 }
@@ -83,6 +102,12 @@ func TestActions(t *testing.T) {
 	if err != nil || r.Dir != "/x/y" || r.MemoryBytes != 4096 {
 		t.Errorf("checkpoint: %+v, %v", r, err)
 	}
+	if v, err := c.Version(ctx); err != nil || v.Name != "thaw" || v.API != APIVersion {
+		t.Errorf("version: %+v, %v", v, err)
+	}
+	if m, err := c.Metrics(ctx); err != nil || m.Pauses != 2 || m.VCPUs[0].Exits["KVM_EXIT_IO"] != 7 {
+		t.Errorf("metrics: %+v, %v", m, err)
+	}
 	if got := strings.Join(f.done, ", "); got != "pause, resume, stop, checkpoint /x/y and stop" {
 		t.Error(got)
 	}
@@ -111,6 +136,12 @@ func TestRefusals(t *testing.T) {
 	if !errors.As(err, &refused) || refused.Code != http.StatusConflict {
 		t.Errorf("conflict: %v", err)
 	}
+	f.err = errFull
+	_, err = c.Checkpoint(t.Context(), CheckpointRequest{Dir: "/x", Diff: true})
+	if !errors.As(err, &refused) || refused.Code != http.StatusInsufficientStorage ||
+		f.done[len(f.done)-1] != "checkpoint /x, differential" {
+		t.Errorf("full disk: %v", err)
+	}
 	f.err = errors.New("disk on fire")
 	_, err = c.Resume(t.Context())
 	if !errors.As(err, &refused) || refused.Code != http.StatusInternalServerError ||
@@ -124,27 +155,57 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%s: status %d", what, code)
 		}
 	}
-	if code := post(t, socket, "/status", ""); code != http.StatusMethodNotAllowed {
-		t.Errorf("POST to status: %d", code)
-	}
-	if code := post(t, socket, "/nothing", ""); code != http.StatusNotFound {
-		t.Errorf("POST to nothing: %d", code)
+	for _, c := range []struct {
+		method, path string
+		code         int
+		allow        string
+	}{
+		{http.MethodPost, "/status", http.StatusMethodNotAllowed, "GET"},
+		{http.MethodGet, "/pause", http.StatusMethodNotAllowed, "POST, PUT"},
+		{http.MethodDelete, "/", http.StatusMethodNotAllowed, "GET"},
+		{http.MethodPost, "/nothing", http.StatusNotFound, ""},
+		{http.MethodGet, "/status/", http.StatusNotFound, ""},
+		{http.MethodPut, "/checkpoint", http.StatusBadRequest, ""},
+		{http.MethodGet, "/", http.StatusOK, ""},
+	} {
+		resp, body := request(t, socket, c.method, c.path, "")
+		if resp.StatusCode != c.code || resp.Header.Get("Allow") != c.allow {
+			t.Errorf("%s %s: %s, Allow %q", c.method, c.path, resp.Status, resp.Header.Get("Allow"))
+		}
+		var f failure
+		if err := json.Unmarshal(body, &f); err != nil || (f.Message == "") != (c.code == 200) {
+			t.Errorf("%s %s: %q, %v", c.method, c.path, body, err)
+		}
 	}
 }
 
 func post(t *testing.T, socket, path, body string) int {
 	t.Helper()
+	resp, _ := request(t, socket, http.MethodPost, path, body)
+	return resp.StatusCode
+}
+
+func request(t *testing.T, socket, method, path, body string) (*http.Response, []byte) {
+	t.Helper()
 	tr := &http.Transport{DisableKeepAlives: true,
 		DialContext: func(context.Context, string, string) (net.Conn, error) {
 			return net.Dial("unix", socket)
 		}}
-	client := http.Client{Transport: tr}
-	resp, err := client.Post("http://vm"+path, "application/json", strings.NewReader(body))
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://vm"+path,
+		strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp.Body.Close()
-	return resp.StatusCode
+	resp, err := (&http.Client{Transport: tr}).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp, b
 }
 
 func TestSocketFiles(t *testing.T) {

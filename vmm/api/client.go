@@ -39,6 +39,16 @@ func (c *Client) Status(ctx context.Context) (s Status, err error) {
 	return s, c.call(ctx, http.MethodGet, "status", nil, &s)
 }
 
+// Metrics asks for the machine's counters.
+func (c *Client) Metrics(ctx context.Context) (m Metrics, err error) {
+	return m, c.call(ctx, http.MethodGet, "metrics", nil, &m)
+}
+
+// Version asks who answers.
+func (c *Client) Version(ctx context.Context) (v Version, err error) {
+	return v, c.call(ctx, http.MethodGet, "version", nil, &v)
+}
+
 // Pause stops the vCPUs.
 func (c *Client) Pause(ctx context.Context) (s Status, err error) {
 	return s, c.call(ctx, http.MethodPost, "pause", nil, &s)
@@ -82,9 +92,9 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 	defer resp.Body.Close()
 	d := json.NewDecoder(resp.Body)
 	if resp.StatusCode != http.StatusOK {
-		f := failure{Error: resp.Status}
+		f := failure{Message: resp.Status}
 		_ = d.Decode(&f) // what is no JSON keeps the status line
-		return fmt.Errorf("machine at %s: %w", c.socket, &RefusedError{resp.StatusCode, f.Error})
+		return fmt.Errorf("machine at %s: %w", c.socket, &RefusedError{resp.StatusCode, f.Message})
 	}
 	if err := d.Decode(out); err != nil {
 		return fmt.Errorf("machine at %s: %w", c.socket, err)

@@ -1,17 +1,43 @@
 // Package api is how a running machine is driven: HTTP with JSON over a unix socket, one request
 // for one action, in the manner of Firecracker. The commands `thaw vm pause`, `resume`,
-// `checkpoint`, `status` and `stop` are its client; curl does as well:
+// `checkpoint`, `status`, `metrics` and `stop` are its client; curl does as well:
 //
 //	curl --unix-socket SOCK http://vm/status
-//	curl --unix-socket SOCK -X POST http://vm/pause
-//	curl --unix-socket SOCK -X POST -d '{"dir":"/backup/one","stop":true}' http://vm/checkpoint
+//	curl --unix-socket SOCK -X PUT http://vm/pause
+//	curl --unix-socket SOCK -X PUT -d '{"dir":"/backup/one","stop":true}' http://vm/checkpoint
 //
-//	GET  /status      -> Status
-//	POST /pause       -> Status   the vCPUs stand still; no error if they do already
-//	POST /resume      -> Status
-//	POST /checkpoint  CheckpointRequest -> CheckpointReply   a running machine goes on afterwards
-//	POST /stop        -> Status   ends the machine
+// # Requests
 //
-// A failure is an HTTP status other than 200 with {"error": "..."}: 400 for a request that makes no
-// sense, 409 for one that the machine's state does not allow, 500 for what went wrong.
+//	GET      /            -> Version
+//	GET      /version     -> Version   who answers; "api" is the number of this interface
+//	GET      /status      -> Status    what the machine is doing
+//	GET      /metrics     -> Metrics   exits, pauses, checkpoints, stalls, pages
+//	PUT|POST /pause       -> Status    the vCPUs stand still; no error if they do already
+//	PUT|POST /resume      -> Status    they go on; also the start of a machine that began paused
+//	PUT|POST /checkpoint  CheckpointRequest -> CheckpointReply   a running machine goes on afterwards
+//	PUT|POST /stop        -> Status    ends the machine
+//
+// With scan_seconds or trace_seconds a checkpoint takes as long as these say: it estimates the
+// machine's working set before or after, and answers when that is written.
+//
+// A checkpoint is finished also if the client goes away. Requests that change something follow one
+// after the other; /status and /metrics are answered at any time.
+//
+// # Failures
+//
+// An HTTP status other than 200, with {"fault_message": "..."}:
+//
+//	400  the request makes no sense: no JSON, an unknown field, a path that is not absolute
+//	404  there is no such path
+//	405  the path does not take the method; the header Allow says which it takes
+//	409  the machine's state does not allow it: it has ended; the directory of a checkpoint exists
+//	     already; a differential checkpoint has no parent, or lost it; what is to be scanned or
+//	     traced does not run
+//	500  it was tried and went wrong
+//	507  the disk of a checkpoint is full; the machine goes on, and nothing is left of it
+//
+// Fields of the replies are only ever added.
+//
+// The socket belongs to the user of the machine's process alone (mode 0600): who may write to it
+// may write the machine's memory to disk.
 package api

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"time"
 )
 
@@ -20,9 +18,6 @@ type Server struct {
 	socket string
 	done   chan error
 }
-
-// maxBody bounds what a client may send, in bytes.
-const maxBody = 1 << 16
 
 // maxPath is the size of sun_path in struct sockaddr_un, less its final zero.
 const maxPath = 107
@@ -46,7 +41,7 @@ func Serve(socket string, m Machine, log *slog.Logger) (*Server, error) {
 		return nil, fmt.Errorf("API socket: %w", err)
 	}
 	s := &Server{socket: socket, done: make(chan error, 1)}
-	s.http = http.Server{Handler: handler(m, log), ReadHeaderTimeout: 10 * time.Second}
+	s.http = http.Server{Handler: newRouter(m, log), ReadHeaderTimeout: 10 * time.Second}
 	go func() { s.done <- s.http.Serve(l) }()
 	return s, nil
 }
@@ -86,55 +81,4 @@ func removeStale(socket string) error {
 		return fmt.Errorf("API socket: a machine answers at %s already", socket)
 	}
 	return os.Remove(socket)
-}
-
-func handler(m Machine, log *slog.Logger) http.Handler {
-	mux := http.NewServeMux()
-	reply := func(w http.ResponseWriter, r *http.Request, v any, err error) {
-		code := http.StatusOK
-		if err != nil {
-			log.Warn("API request failed", "request", r.URL.Path, "err", err)
-			v, code = failure{err.Error()}, http.StatusInternalServerError
-			if m.Conflict(err) {
-				code = http.StatusConflict
-			}
-		}
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(code)
-		// A client that is gone needs no answer.
-		_ = json.NewEncoder(w).Encode(v)
-	}
-	then := func(act func() error) http.HandlerFunc {
-		return func(w http.ResponseWriter, r *http.Request) {
-			if err := act(); err != nil {
-				reply(w, r, nil, err)
-				return
-			}
-			st, err := m.Status()
-			reply(w, r, st, err)
-		}
-	}
-	mux.HandleFunc("GET /status", then(func() error { return nil }))
-	mux.HandleFunc("POST /pause", then(m.Pause))
-	mux.HandleFunc("POST /resume", then(m.Resume))
-	mux.HandleFunc("POST /stop", then(func() error { m.Stop(); return nil }))
-	mux.HandleFunc("POST /checkpoint", func(w http.ResponseWriter, r *http.Request) {
-		var req CheckpointRequest
-		d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
-		d.DisallowUnknownFields()
-		err := d.Decode(&req)
-		if err == nil && !filepath.IsAbs(req.Dir) {
-			err = fmt.Errorf("dir %q: an absolute path is needed", req.Dir)
-		}
-		if err != nil {
-			w.Header().Set("Content-Type", "application/json")
-			w.WriteHeader(http.StatusBadRequest)
-			_ = json.NewEncoder(w).Encode(failure{err.Error()})
-			return
-		}
-		// Not the request's context: a client that goes away does not undo a checkpoint.
-		rep, err := m.Checkpoint(context.WithoutCancel(r.Context()), req)
-		reply(w, r, rep, err)
-	})
-	return mux
 }

@@ -9,7 +9,11 @@ import (
 const (
 	BootAddr = 0x7000  // the boot page
 	LoadAddr = 0x10000 // the program, then its data
-	StackTop = 0x30000 // grows down to 0x20000
+	StackTop = 0x30000 // of the first vCPU; that of each further one is StackSize below
+	// StackSize is what each of up to MaxCPUs vCPUs has, down to 0x20000.
+	StackSize = 0x2000
+	// MaxCPUs is the most vCPUs that a program can be for.
+	MaxCPUs = 8
 	// Reserved is the end of what the programs use at fixed addresses; from here on memory belongs to
 	// the VMM's page tables and then to the program's pages.
 	Reserved = 0x100000

@@ -5,6 +5,7 @@
 //	stream      a player: 30 frames a second out of a small part of a big cached file
 //	idle        nearly nothing, ten times a second
 //	random:PCT  PCT % of memory, each page once a round, in random order
+//	pair        two vCPUs that check each other's memory, round by round (for tests of the VMM)
 //	registers   holds known values in all registers and checks them (for tests of the VMM)
 //
 // They are freestanding C and a little assembly under src/, linked to flat binaries under bin/,
@@ -12,9 +13,9 @@
 //
 // # The pages
 //
-// All programs but registers fill memory first: page i holds a function of the seed, its frame
-// number (gfn) and its version, compressible about 3:1, no two pages equal, none zero. From then on
-// every page that is read is read whole and compared with what it must be. A page that is changed
+// All programs but registers and pair fill memory first: page i holds a function of the seed, its
+// frame number (gfn) and its version, compressible about 3:1, no two pages equal, none zero. From
+// then on every page that is read is read whole and compared with what it must be. A page that is changed
 // gets its next version. Versions stand in table pages with a hash, theirs in root pages, and
 // theirs in the program's own data: so an old page is an error too, even when the table page that
 // tells its version is as old. What is found wrong goes to the VMM by port: gfn, offset, expected,
@@ -26,8 +27,9 @@
 // # Boot
 //
 // The VMM loads the binary at [LoadAddr], writes a [Boot] page at [BootAddr], and enters it in ring
-// 3 with the stack below [StackTop], the right to use ports and all memory mapped to itself. Package
-// vmm describes the machine around it.
+// 3 on each vCPU that the program is for: with the vCPU's number, a stack of its own below
+// [StackTop], the right to use ports, and all memory mapped to itself. Package vmm describes the
+// machine around it.
 package guest
 
 //go:generate ./src/build.sh

@@ -25,6 +25,7 @@ type Spec struct {
 type Program struct {
 	Name   string
 	Units  string // what it counts: "transactions", ...
+	CPUs   int    // vCPUs that it is for
 	Binary []byte // for LoadAddr
 	boot   Boot
 	fill   uint64 // percent
@@ -45,6 +46,7 @@ type definition struct {
 	cluster uint64
 	minSet  uint64 // pages
 	bare    bool   // fills no memory, takes no options
+	cpus    int    // 0: one
 }
 
 var definitions = map[string]definition{
@@ -54,6 +56,7 @@ var definitions = map[string]definition{
 		minSet: 1},
 	"random":    {units: "pages", write: 25, cluster: 1, minSet: 1},
 	"registers": {units: "rounds", bare: true},
+	"pair":      {units: "rounds", set: 1 << 20, cluster: 1, minSet: 2, cpus: 2},
 }
 
 // Names lists the programs.
@@ -81,7 +84,7 @@ func Load(s Spec) (*Program, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Program{Name: name, Units: d.units, Binary: bin, fill: 100}
+	p := &Program{Name: name, Units: d.units, CPUs: max(d.cpus, 1), Binary: bin, fill: 100}
 	p.boot = Boot{Magic: bootMagic, Seed: 1, PeriodUS: uint64(d.period.Microseconds()),
 		WritePercent: d.write, Cold: d.cold, Cluster: max(d.cluster, 1)}
 	p.set.bytes = d.set

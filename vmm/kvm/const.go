@@ -12,6 +12,13 @@ const (
 	ioSetUserMemoryRegion = 0x4020ae46
 	ioSetTSSAddr          = 0xae47
 	ioSetIdentityMapAddr  = 0x4008ae48
+	ioCreateIRQChip       = 0xae60
+	ioIRQLine             = 0x4008ae61
+	ioGetIRQChip          = 0xc208ae62
+	ioSetIRQChip          = 0x8208ae63 // the header's, though it reads
+	ioCreatePIT2          = 0x4040ae77
+	ioSetClock            = 0x4030ae7b
+	ioGetClock            = 0x8030ae7c
 	ioRun                 = 0xae80
 	ioGetRegs             = 0x8090ae81
 	ioSetRegs             = 0x4090ae82
@@ -20,12 +27,16 @@ const (
 	ioGetMSRs             = 0xc008ae88
 	ioSetMSRs             = 0x4008ae89
 	ioSetSignalMask       = 0x4004ae8b
+	ioGetLAPIC            = 0x8400ae8e
+	ioSetLAPIC            = 0x4400ae8f
 	ioSetCPUID2           = 0x4008ae90
 	ioGetCPUID2           = 0xc008ae91
 	ioGetMPState          = 0x8004ae98
 	ioSetMPState          = 0x4004ae99
 	ioGetVCPUEvents       = 0x8040ae9f
 	ioSetVCPUEvents       = 0x4040aea0
+	ioGetPIT2             = 0x8070ae9f
+	ioSetPIT2             = 0x4070aea0
 	ioGetDebugRegs        = 0x8080aea1
 	ioSetDebugRegs        = 0x4080aea2
 	ioSetTSCKHz           = 0xaea2
@@ -34,6 +45,8 @@ const (
 	ioSetXSave            = 0x5000aea5
 	ioGetXCRs             = 0x8188aea6
 	ioSetXCRs             = 0x4188aea7
+	ioKVMClockCtrl        = 0xaead
+	ioGetStatsFD          = 0xaece
 	ioGetXSave2           = 0x9000aecf
 )
 
@@ -45,18 +58,24 @@ type Capability uintptr
 
 // Capabilities that the VMM asks for.
 const (
+	CapIRQChip       Capability = 0
 	CapUserMemory    Capability = 3
 	CapSetTSSAddr    Capability = 4
 	CapExtCPUID      Capability = 7
 	CapNrVCPUs       Capability = 9
 	CapMPState       Capability = 14
+	CapPIT2          Capability = 33
+	CapAdjustClock   Capability = 39 // answers with the flags that KVM_SET_CLOCK takes
 	CapVCPUEvents    Capability = 41
 	CapDebugRegs     Capability = 50
 	CapXSave         Capability = 55
 	CapXCRs          Capability = 56
 	CapTSCControl    Capability = 60
 	CapGetTSCKHz     Capability = 61
+	CapMaxVCPUs      Capability = 66
+	CapTSCDeadline   Capability = 72
 	CapImmediateExit Capability = 136
+	CapStatsFD       Capability = 203
 	CapXSave2        Capability = 208
 )
 

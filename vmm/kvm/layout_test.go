@@ -24,6 +24,12 @@ func layout() map[string]uintptr {
 		cpuid  CPUIDEntry
 		region MemoryRegion
 		seg    Segment
+		pic    PICState
+		ioapic IOAPICState
+		pit    PIT
+		ch     PITChannel
+		clock  Clock
+		chip   IRQChip
 	)
 	return map[string]uintptr{
 		"KVM_GET_API_VERSION": ioGetAPIVersion, "KVM_CREATE_VM": ioCreateVM,
@@ -40,6 +46,56 @@ func layout() map[string]uintptr {
 		"KVM_SET_DEBUGREGS": ioSetDebugRegs, "KVM_SET_TSC_KHZ": ioSetTSCKHz,
 		"KVM_GET_TSC_KHZ": ioGetTSCKHz, "KVM_GET_XSAVE": ioGetXSave, "KVM_SET_XSAVE": ioSetXSave,
 		"KVM_GET_XCRS": ioGetXCRs, "KVM_SET_XCRS": ioSetXCRs, "KVM_GET_XSAVE2": ioGetXSave2,
+
+		"KVM_CREATE_IRQCHIP": ioCreateIRQChip, "KVM_IRQ_LINE": ioIRQLine,
+		"KVM_GET_IRQCHIP": ioGetIRQChip, "KVM_SET_IRQCHIP": ioSetIRQChip,
+		"KVM_CREATE_PIT2": ioCreatePIT2, "KVM_GET_PIT2": ioGetPIT2, "KVM_SET_PIT2": ioSetPIT2,
+		"KVM_GET_CLOCK": ioGetClock, "KVM_SET_CLOCK": ioSetClock, "KVM_GET_LAPIC": ioGetLAPIC,
+		"KVM_SET_LAPIC": ioSetLAPIC, "KVM_KVMCLOCK_CTRL": ioKVMClockCtrl,
+		"KVM_GET_STATS_FD": ioGetStatsFD,
+
+		"KVM_CAP_IRQCHIP": uintptr(CapIRQChip), "KVM_CAP_PIT2": uintptr(CapPIT2),
+		"KVM_CAP_ADJUST_CLOCK": uintptr(CapAdjustClock), "KVM_CAP_MAX_VCPUS": uintptr(CapMaxVCPUs),
+		"KVM_CAP_TSC_DEADLINE_TIMER": uintptr(CapTSCDeadline),
+		"KVM_CAP_BINARY_STATS_FD":    uintptr(CapStatsFD),
+
+		"KVM_IRQCHIP_PIC_MASTER": PICMaster, "KVM_IRQCHIP_PIC_SLAVE": PICSlave,
+		"KVM_IRQCHIP_IOAPIC": IOAPIC, "KVM_IOAPIC_NUM_PINS": IOAPICPins,
+		"KVM_PIT_SPEAKER_DUMMY": pitSpeakerDummy, "KVM_CLOCK_TSC_STABLE": ClockTSCStable,
+		"KVM_CLOCK_REALTIME": ClockRealtime, "KVM_CLOCK_HOST_TSC": ClockHostTSC,
+		"KVM_MP_STATE_RUNNABLE": MPRunnable, "KVM_MP_STATE_UNINITIALIZED": MPUninitialized,
+		"KVM_MP_STATE_INIT_RECEIVED": MPInitReceived, "KVM_MP_STATE_HALTED": MPHalted,
+
+		"KVM_VCPUEVENT_VALID_SHADOW": EventsHaveShadow, "KVM_X86_SHADOW_INT_STI": ShadowSTI,
+
+		"sizeof(struct kvm_lapic_state)":                 sizeOf[LAPIC](),
+		"sizeof(struct kvm_irqchip)":                     sizeOf[IRQChip](),
+		"sizeof(struct kvm_pic_state)":                   sizeOf[PICState](),
+		"sizeof(struct kvm_ioapic_state)":                sizeOf[IOAPICState](),
+		"sizeof(struct kvm_pit_config)":                  sizeOf[pitConfig](),
+		"sizeof(struct kvm_pit_state2)":                  sizeOf[PIT](),
+		"sizeof(struct kvm_pit_channel_state)":           sizeOf[PITChannel](),
+		"sizeof(struct kvm_clock_data)":                  sizeOf[Clock](),
+		"sizeof(struct kvm_irq_level)":                   sizeOf[irqLevel](),
+		"sizeof(struct kvm_stats_header)":                statsHeaderSize,
+		"sizeof(struct kvm_stats_desc)":                  statsDescSize,
+		"offsetof(struct kvm_irqchip, chip)":             unsafe.Offsetof(chip.Data),
+		"offsetof(struct kvm_pic_state, isr)":            unsafe.Offsetof(pic.ISR),
+		"offsetof(struct kvm_pic_state, auto_eoi)":       unsafe.Offsetof(pic.AutoEOI),
+		"offsetof(struct kvm_pic_state, elcr_mask)":      unsafe.Offsetof(pic.ELCRMask),
+		"offsetof(struct kvm_ioapic_state, irr)":         unsafe.Offsetof(ioapic.IRR),
+		"offsetof(struct kvm_ioapic_state, redirtbl)":    unsafe.Offsetof(ioapic.Redirect),
+		"offsetof(struct kvm_pit_channel_state, status)": unsafe.Offsetof(ch.Status),
+		"offsetof(struct kvm_pit_channel_state, mode)":   unsafe.Offsetof(ch.Mode),
+		"offsetof(struct kvm_pit_channel_state, gate)":   unsafe.Offsetof(ch.Gate),
+		"offsetof(struct kvm_pit_state2, flags)":         unsafe.Offsetof(pit.Flags),
+		"offsetof(struct kvm_clock_data, realtime)":      unsafe.Offsetof(clock.Realtime),
+		"offsetof(struct kvm_clock_data, host_tsc)":      unsafe.Offsetof(clock.HostTSC),
+		"offsetof(struct kvm_stats_header, num_desc)":    8,
+		"offsetof(struct kvm_stats_header, desc_offset)": 16,
+		"offsetof(struct kvm_stats_header, data_offset)": 20,
+		"offsetof(struct kvm_stats_desc, size)":          6,
+		"offsetof(struct kvm_stats_desc, offset)":        8,
 
 		"KVM_CAP_USER_MEMORY": uintptr(CapUserMemory), "KVM_CAP_EXT_CPUID": uintptr(CapExtCPUID),
 		"KVM_CAP_SET_TSS_ADDR": uintptr(CapSetTSSAddr), "KVM_CAP_NR_VCPUS": uintptr(CapNrVCPUs),
@@ -72,6 +128,7 @@ func layout() map[string]uintptr {
 		"offsetof(struct kvm_run, io.port)": runIO + 2, "offsetof(struct kvm_run, io.count)": runIO + 4,
 		"offsetof(struct kvm_run, io.data_offset)":                     runIO + 8,
 		"offsetof(struct kvm_run, mmio.phys_addr)":                     runMMIO,
+		"offsetof(struct kvm_run, mmio.data)":                          runMMIO + 8,
 		"offsetof(struct kvm_run, mmio.len)":                           runMMIO + 16,
 		"offsetof(struct kvm_run, mmio.is_write)":                      runMMIO + 20,
 		"offsetof(struct kvm_run, internal.ndata)":                     runInternal + 4,

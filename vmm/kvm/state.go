@@ -73,15 +73,16 @@ func (c *VCPU) XSave() ([]byte, error) {
 	return buf, nil
 }
 
-// SetXSave is KVM_SET_XSAVE. The kernel reads as many bytes as this host's area has, so a shorter
-// area is filled with zeros (components in their initial state) and a longer one is refused.
+// SetXSave is KVM_SET_XSAVE. The kernel reads as many bytes as this host's area has: a shorter area
+// is filled with zeros (components in their initial state), of a longer one the rest must be zeros.
 func (c *VCPU) SetXSave(area []byte) error {
-	if len(area) > c.xsaveSize {
-		return fmt.Errorf("KVM_SET_XSAVE of vCPU %d: %d bytes saved, this host has %d", c.id,
-			len(area), c.xsaveSize)
-	}
 	buf := make([]byte, c.xsaveSize)
-	copy(buf, area)
+	for _, b := range area[copy(buf, area):] {
+		if b != 0 {
+			return fmt.Errorf("KVM_SET_XSAVE of vCPU %d: %d bytes saved, this host has %d", c.id,
+				len(area), c.xsaveSize)
+		}
+	}
 	if _, err := ioctlBytes(c.fd, ioSetXSave, buf); err != nil {
 		return fmt.Errorf("KVM_SET_XSAVE of vCPU %d: %w", c.id, err)
 	}
@@ -127,3 +128,18 @@ func (c *VCPU) MSRs(list []MSREntry) error { return msrs(c.fd, ioGetMSRs, "get",
 // SetMSRs writes registers. A register that cannot be written is an [*MSRError]; those before it
 // are written then.
 func (c *VCPU) SetMSRs(list []MSREntry) error { return msrs(c.fd, ioSetMSRs, "set", list) }
+
+// LAPIC is KVM_GET_LAPIC. It fails in a machine without interrupt controllers.
+func (c *VCPU) LAPIC() (LAPIC, error) { return get[LAPIC](c, ioGetLAPIC, "KVM_GET_LAPIC") }
+
+// SetLAPIC is KVM_SET_LAPIC. It starts the timer anew from the counts in it.
+func (c *VCPU) SetLAPIC(l LAPIC) error { return set(c, ioSetLAPIC, "KVM_SET_LAPIC", &l) }
+
+// KVMClockCtrl is KVM_KVMCLOCK_CTRL: it tells the guest, in the page of its paravirtual clock, that
+// it was stopped. It fails with EINVAL when the guest does not use that clock.
+func (c *VCPU) KVMClockCtrl() error {
+	if _, err := ioctl(c.fd, ioKVMClockCtrl, 0); err != nil {
+		return fmt.Errorf("KVM_KVMCLOCK_CTRL of vCPU %d: %w", c.id, err)
+	}
+	return nil
+}

@@ -69,8 +69,17 @@ type DebugRegs struct {
 	Reserved [9]uint64
 }
 
-// MPState mirrors struct kvm_mp_state: runnable, halted, waiting for INIT, ...
+// MPState mirrors struct kvm_mp_state.
 type MPState struct{ State uint32 }
+
+// States of a vCPU. A machine's first one begins runnable; the others wait for the INIT and SIPI
+// of the first, where there is an interrupt controller that could bring them.
+const (
+	MPRunnable      = 0
+	MPUninitialized = 1 // waits for INIT
+	MPInitReceived  = 2 // waits for SIPI
+	MPHalted        = 3
+)
 
 // VCPUEvents mirrors struct kvm_vcpu_events: exceptions, interrupts and NMIs that are pending or on
 // their way in.
@@ -89,6 +98,13 @@ type VCPUEvents struct {
 	HasPayload uint8
 	Payload    uint64
 }
+
+// EventsHaveShadow in the Flags of VCPUEvents says that Interrupt.Shadow is to be set: interrupts are
+// held off for the next instruction, as STI and MOV to SS do.
+const (
+	EventsHaveShadow = 4
+	ShadowSTI        = 2
+)
 
 // MSREntry mirrors struct kvm_msr_entry: a model specific register and its value.
 type MSREntry struct {

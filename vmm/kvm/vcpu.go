@@ -76,10 +76,15 @@ func (c *VCPU) IO() (IO, []byte, error) {
 	return io, b[off : off+n], nil
 }
 
-// MMIO describes the access of an ExitMMIO.
-func (c *VCPU) MMIO() MMIO {
-	b := c.run.b
-	return MMIO{Addr: c.run.u64(runMMIO), Len: int(c.run.u32(runMMIO + 16)), Write: b[runMMIO+20] != 0}
+// MMIO describes the access of an ExitMMIO. The data is a view into the shared page: for a write
+// what the guest wrote, for a read the place for the answer.
+func (c *VCPU) MMIO() (MMIO, []byte, error) {
+	b, n := c.run.b, c.run.u32(runMMIO+16)
+	m := MMIO{Addr: c.run.u64(runMMIO), Len: int(n), Write: b[runMMIO+20] != 0}
+	if n > 8 {
+		return m, nil, fmt.Errorf("memory-mapped access of %d bytes at %#x", n, m.Addr)
+	}
+	return m, b[runMMIO+8 : runMMIO+8+int(n)], nil
 }
 
 // MemoryFault gives address and size of an ExitMemoryFault, in bytes.

@@ -15,6 +15,8 @@ for program in stream heap idle random; do
 	gcc $CFLAGS $LDFLAGS -o "$tmp/elf" start.S "$program.c" pages.c rng.c progress.c
 	objcopy -O binary "$tmp/elf" "$out/bin/$program.bin"
 done
+gcc $CFLAGS $LDFLAGS -o "$tmp/elf" start.S pair.c progress.c
+objcopy -O binary "$tmp/elf" "$out/bin/pair.bin"
 gcc $CFLAGS $LDFLAGS -o "$tmp/elf" registers.S
 objcopy -O binary "$tmp/elf" "$out/bin/registers.bin"
 { gcc --version | head -n 1; objcopy --version | head -n 1; } >"$out/bin/compiler"

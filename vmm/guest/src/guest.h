@@ -1,6 +1,7 @@
 /*
  * What all guest programs share. They run in ring 3 with I/O privilege, in 64-bit mode, on identity
- * mapped 4 KiB pages, alone: no interrupts, no kernel, no floating point.
+ * mapped 4 KiB pages, alone: no interrupts, no kernel, no floating point. main() runs on each vCPU
+ * that the program is for, with its number.
  *
  * The memory that a program checks consists of numbered pages, 0 .. boot.pages-1. Page i has a
  * version, and its content is a function of (seed, frame number, version). Versions stand in table
@@ -28,6 +29,7 @@ enum {
 	PORT_DONE = 0x510,	/* out: the program is finished */
 	PORT_PACE = 0x514,	/* out: period in microseconds; in: wait, 1 = a period has begun,
 				   0 = the wait was cut short, ask again */
+	PORT_SYNC = 0x518,	/* out: the number of a point where a test may save the machine */
 };
 
 /* Filled in by the VMM, at BOOT_ADDR. vmm/guest/boot.go writes it; a test compares the two. */

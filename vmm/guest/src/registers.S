@@ -2,15 +2,31 @@
  * registers: holds known values in every register that a program can see, and looks at them again
  * and again. For tests of saving and restoring a machine.
  *
+ * It passes sync points 1 to 12 (PORT_SYNC), where a test may save it: 1 to 4 while the registers get
+ * their values, 5 to 12 again and again, each in another state; 9 to 11 are in the middle of a string
+ * instruction.
+ *
  * Report (PORT_FAIL) on a difference: gfn 0, offset = number of the check, expected, found.
- * Checks 0..10: rbx rbp r8..r15 and rsp; 16..31: low halves of xmm; 32..47: high halves;
- * 48..63: low halves of the upper part of ymm (where AVX is on); 64: x87.
+ * Checks 0..10: rbx rbp r8..r15 and rsp; 11: rsi after the string instruction; 12: flags;
+ * 13: MXCSR; 14: x87 control word; 15: the time stamp counter, which went back;
+ * 16..31: low halves of xmm; 32..47: high halves; 48..63: low halves of the upper part of ymm (where
+ * AVX is on); 64: x87.
  */
 	.set PORT_WORD, 0x500
 	.set PORT_FAIL, 0x504
 	.set PORT_PROGRESS, 0x508
 	.set PORT_READY, 0x50c
+	.set PORT_SYNC, 0x518
+	.set MXCSR, 0x3f80		/* round down, all exceptions masked */
+	.set FCW, 0x067f		/* round down, double precision, all masked */
+	.set FLAGS, 0x401		/* direction, carry */
 	.set PATTERN, 0x0123456789abcdef
+
+	.macro sync n
+	mov $PORT_SYNC, %edx
+	mov $\n, %eax
+	out %eax, %dx
+	.endm
 
 /* The value for check n: PATTERN * (2n + 3). Distinct and non-zero. */
 	.macro value n, reg
@@ -106,14 +122,20 @@ _start:
 	set_general 7, %r13
 	set_general 8, %r14
 	set_general 9, %r15
+	sync 1
 	all set_xmm
+	ldmxcsr mxcsr
+	sync 2
 	test %esi, %esi
 	jz 2f
 	all set_ymm
-2:	fninit
+2:	sync 3
+	fninit
+	fldcw fcw			/* before the constants, which are rounded as it says */
 	fldpi
 	fld1
 	fldl2t
+	sync 4
 	mov $PORT_READY, %edx
 	xor %eax, %eax
 	out %eax, %dx
@@ -134,11 +156,26 @@ again:
 	mov %rsp, %rdx
 	cmp %rax, %rdx
 	jne wrong
+	sync 5
 	all check_xmm
+	mov $13, %ecx
+	stmxcsr scratch
+	mov scratch, %edx
+	mov $MXCSR, %eax
+	cmp %eax, %edx
+	jne wrong
+	sync 6
 	test %esi, %esi
 	jz 3f
 	all check_ymm
-3:	mov $64, %ecx
+3:	sync 7
+	mov $14, %ecx
+	fnstcw scratch
+	movzwl scratch, %edx
+	mov $FCW, %eax
+	cmp %eax, %edx
+	jne wrong
+	mov $64, %ecx
 	fldpi				/* the stack must be log2(10), 1, pi from its top */
 	fucomip %st(3), %st
 	mov $3, %eax
@@ -148,6 +185,39 @@ again:
 	fucomip %st(1), %st
 	mov $1, %eax
 	jne wrong
+	sync 8
+	mov %esi, %edi			/* sync points 9, 10, 11 */
+	mov $points, %esi
+	mov $3, %ecx
+	mov $PORT_SYNC, %edx
+	rep outsl
+	mov %esi, %edx
+	mov %edi, %esi
+	mov $points + 12, %eax
+	mov $11, %ecx
+	cmp %rax, %rdx
+	jne wrong
+	mov $PORT_SYNC, %edx
+	mov $12, %eax
+	std
+	stc
+	out %eax, %dx
+	pushf
+	pop %rdx
+	cld
+	and $FLAGS, %edx
+	mov $FLAGS, %eax
+	mov $12, %ecx
+	cmp %rax, %rdx
+	jne wrong
+	rdtsc
+	shl $32, %rdx
+	or %rax, %rdx
+	mov tsc, %rax
+	mov $15, %ecx
+	cmp %rax, %rdx
+	jb wrong
+	mov %rdx, tsc
 	mov $PORT_PROGRESS, %edx
 	mov $1, %eax
 	out %eax, %dx
@@ -182,7 +252,14 @@ wrong:
 4:	out %eax, %dx
 	jmp 4b
 
+	.section .rodata
+	.balign 4
+points:	.long 9, 10, 11
+mxcsr:	.long MXCSR
+fcw:	.word FCW
+
 	.bss
 	.balign 32
 scratch: .skip 32
 stack:	.skip 8
+tsc:	.skip 8

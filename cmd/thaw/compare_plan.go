@@ -1,0 +1,90 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+
+	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/fs"
+	"github.com/thawfs/thaw/wss"
+)
+
+// method is one way to restore a machine, a row of the table.
+type method struct {
+	name   string
+	policy fs.Policy
+	set    string // the working set that it needs: a source, or setUnion; "": none
+	raw    bool   // from the plain image on the same disk, without thaw
+	says   string
+}
+
+// setUnion is all sources of a checkpoint together.
+const setUnion = "union"
+
+// methods are all that there are, in the order of the poster's table.
+var methods = [...]method{
+	{"eager", fs.PolicyEager, "", false, "eagerly: all pages first"},
+	{"lazy", fs.PolicyLazy, "", false, "lazily: pages come when they are touched"},
+	{"access", fs.PolicyWorkingSet, string(wss.SourceAccess), false,
+		"by the access bits scanned before the checkpoint"},
+	{"trace", fs.PolicyWorkingSet, string(wss.SourceTrace), false,
+		"by the accesses traced after the checkpoint"},
+	{"union", fs.PolicyWorkingSet, setUnion, false, "by both sets together"},
+	{"raw-eager", fs.PolicyEager, "", true, "eagerly from the plain image"},
+	{"raw-lazy", fs.PolicyLazy, "", true, "lazily from the plain image"},
+}
+
+// findMethods looks up names, in the order of the table.
+func findMethods(names []string) ([]method, error) {
+	var found []method
+	for _, m := range methods {
+		if slices.Contains(names, m.name) {
+			found = append(found, m)
+		}
+	}
+	for _, n := range names {
+		if !slices.ContainsFunc(methods[:], func(m method) bool { return m.name == n }) {
+			return nil, exitcode.Errorf(exitcode.Usage, "there is no method %q; there are %s", n,
+				strings.Join(methodNames(), ", "))
+		}
+	}
+	if len(found) == 0 {
+		return nil, exitcode.Errorf(exitcode.Usage, "no method; there are %s",
+			strings.Join(methodNames(), ", "))
+	}
+	return found, nil
+}
+
+func methodNames() (names []string) {
+	for _, m := range methods {
+		names = append(names, m.name)
+	}
+	return names
+}
+
+// plan orders the restores: every repetition has each method once, in an order of its own, so that
+// what a machine's disk, clock and neighbours do over time hits no method in particular.
+func plan(ms []method, repeat int, seed uint64) []method {
+	rng := rand.New(rand.NewPCG(seed, seed))
+	var all []method
+	for range repeat {
+		round := slices.Clone(ms)
+		rng.Shuffle(len(round), func(i, j int) { round[i], round[j] = round[j], round[i] })
+		all = append(all, round...)
+	}
+	return all
+}
+
+// setOf gives the working set that a method restores by, out of a checkpoint's record.
+func (m method) setOf(record *wss.Set) (*wss.Set, error) {
+	if m.set == setUnion {
+		return record, nil
+	}
+	set := record.Only(wss.Source(m.set))
+	if len(set.Runs) == 0 {
+		return nil, fmt.Errorf("the checkpoint has no working set of source %q", m.set)
+	}
+	return set, nil
+}

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+
+	"github.com/thawfs/thaw/vmm"
+)
+
+// consoleOptions say where the serial console of a kernel goes.
+type consoleOptions struct{ file string }
+
+func (o *consoleOptions) addFlags(f *pflag.FlagSet) {
+	f.StringVar(&o.file, "console", "",
+		"write a kernel's serial console to this file, instead of the terminal")
+}
+
+// console is an open one. Without a terminal there is no input.
+type console struct {
+	out   io.Writer
+	in    io.ReadCloser // nil: none
+	close func() error
+}
+
+// open connects a machine's console: to a file, or to the terminal that the command runs on, which
+// is then in raw mode until close: every key goes to the guest, but ctrl-a x ends the machine.
+func (o *consoleOptions) open(a *app) (c console, err error) {
+	if o.file != "" {
+		f, err := os.OpenFile(o.file, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+		if err != nil {
+			return c, err
+		}
+		return console{out: f, close: f.Close}, nil
+	}
+	c = console{out: a.stdout, close: func() error { return nil }}
+	if a.json {
+		c.out = a.stderr // stdout is for the report
+	}
+	stdin, ok := a.stdin.(*os.File)
+	if !ok || !term.IsTerminal(int(stdin.Fd())) {
+		return c, nil
+	}
+	// Opened anew, so that a read of it can be ended by closing it; and without making the
+	// descriptor non-blocking that the shell has too.
+	tty, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", stdin.Fd()), os.O_RDONLY, 0)
+	if err != nil {
+		return c, fmt.Errorf("terminal: %w", err)
+	}
+	raw, err := tty.SyscallConn()
+	if err != nil {
+		return c, errors.Join(err, tty.Close())
+	}
+	var state *term.State
+	cerr := raw.Control(func(fd uintptr) { state, err = term.MakeRaw(int(fd)) })
+	if err = errors.Join(err, cerr); err != nil {
+		return c, errors.Join(fmt.Errorf("terminal: %w", err), tty.Close())
+	}
+	a.note("ctrl-a x ends the machine, ctrl-a ctrl-a sends one ctrl-a\r")
+	c.in = &escape{tty: tty}
+	c.close = func() error { return term.Restore(int(stdin.Fd()), state) }
+	return c, nil
+}
+
+// escape reads what is typed, and looks for the sequence that ends the machine.
+type escape struct {
+	tty  io.ReadCloser
+	seen bool // the last byte was the escape
+}
+
+const escapeKey = 1 // ctrl-a
+
+// Read implements io.Reader. Of the escape sequence nothing is passed on, but of one that has no
+// meaning all is.
+func (e *escape) Read(p []byte) (int, error) {
+	typed := make([]byte, max(len(p)/2, 1))
+	n, err := e.tty.Read(typed)
+	out := p[:0]
+	for _, b := range typed[:n] {
+		switch {
+		case e.seen && b == 'x':
+			return len(out), vmm.ErrLeave
+		case e.seen && b == escapeKey:
+			out = append(out, escapeKey)
+			e.seen = false
+		case e.seen:
+			out = append(out, escapeKey, b)
+			e.seen = false
+		case b == escapeKey:
+			e.seen = true
+		default:
+			out = append(out, b)
+		}
+	}
+	return len(out), err
+}
+
+// Close ends a Read.
+func (e *escape) Close() error { return e.tty.Close() }

@@ -1,0 +1,108 @@
+package rawfs
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/thawfs/thaw/fs"
+	"github.com/thawfs/thaw/index"
+	"github.com/thawfs/thaw/index/blob/disk"
+)
+
+// memory is the file as a disk has it.
+type memory struct {
+	f      *index.MemoryFile
+	disk   *disk.Disk // nil: the host's own
+	places places
+}
+
+var _ fs.Memory = (*memory)(nil)
+
+func (m *memory) Size() int64          { return m.f.Size() }
+func (m *memory) Close() error         { return m.f.Close() }
+func (m *memory) Zero(gfn uint64) bool { return m.places.hole(gfn) }
+
+// A file has no working set, and no blocks: the kernel brings what it will.
+
+func (m *memory) TraceLayout() bool                          { return false }
+func (m *memory) Neighbours(_ uint64, dst []uint64) []uint64 { return dst }
+func (m *memory) ReadNeighbours(uint64, *fs.Piece) error     { return nil }
+func (m *memory) WorkingSetFeed() fs.Feed                    { return &feed{m: m} }
+func (m *memory) ReadPage(gfn uint64, dst []byte) error      { return m.ReadRange(gfn, dst) }
+func (m *memory) ZeroRuns(fn func(first, count uint64) bool) { m.places.holes(m.pages(), fn) }
+
+func (m *memory) pages() uint64 { return uint64(m.Size()) / fs.PageSize }
+
+// ReadRange is one request to the disk, for those of the pages that are data.
+func (m *memory) ReadRange(first uint64, dst []byte) (err error) {
+	read := func() { err = m.read(first, dst) }
+	from := m.places.before(first)
+	n := m.places.before(first+uint64(len(dst))/fs.PageSize) - from
+	if n == 0 || m.disk == nil {
+		read()
+	} else {
+		m.disk.Serve(disk.Request{Pos: int64(from * fs.PageSize), Size: int64(n * fs.PageSize)}, read)
+	}
+	return err
+}
+
+func (m *memory) read(first uint64, dst []byte) error {
+	n, err := m.f.ReadAt(dst, int64(first*fs.PageSize))
+	if n == len(dst) {
+		return nil
+	}
+	if err == nil {
+		err = io.ErrUnexpectedEOF
+	}
+	return fmt.Errorf("read page %d: %w", first, err)
+}
+
+// eagerPages is how much of the file is read at once: 1 MiB.
+const eagerPages = 256
+
+// EagerFeed is all data from the beginning of the file to its end.
+func (m *memory) EagerFeed() fs.Feed {
+	f := &feed{m: m}
+	for _, p := range m.places {
+		for at := uint64(0); at < p.Count; at += eagerPages {
+			n := min(p.Count-at, eagerPages)
+			f.pieces = append(f.pieces, index.Run{GFN: p.GFN + at, Count: n})
+		}
+	}
+	return f
+}
+
+// feed is some parts of the file.
+type feed struct {
+	m      *memory
+	pieces []index.Run
+}
+
+func (f *feed) Len() int { return len(f.pieces) }
+
+func (f *feed) Parallel() int {
+	if f.m.disk == nil {
+		return 1
+	}
+	return max(f.m.disk.Medium().Parallel, 1)
+}
+
+func (f *feed) Fetch(ctx context.Context, i int, p *fs.Piece) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	r := f.pieces[i]
+	p.GFNs = p.GFNs[:0]
+	for gfn := r.GFN; gfn < r.GFN+r.Count; gfn++ {
+		p.GFNs = append(p.GFNs, gfn)
+	}
+	if n := int(r.Count) * fs.PageSize; cap(p.Pages) < n {
+		p.Pages = make([]byte, n)
+	} else {
+		p.Pages = p.Pages[:n]
+	}
+	return f.m.ReadRange(r.GFN, p.Pages)
+}
+
+func (f *feed) Decode(*fs.Piece) error { return nil }

@@ -1,0 +1,183 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/index"
+	"github.com/thawfs/thaw/wss"
+	"github.com/thawfs/thaw/wss/pagetable"
+)
+
+// What the flag --layout of an import can say of pages that no working set names.
+const (
+	layoutVirtual  = "virtual"  // by the guest's page tables, where there are any
+	layoutPhysical = "physical" // by guest frame number
+)
+
+// parseLayout checks the flag; empty is the default.
+func parseLayout(s string) (string, error) {
+	switch s {
+	case "", layoutVirtual:
+		return layoutVirtual, nil
+	case layoutPhysical:
+		return s, nil
+	}
+	return "", exitcode.Errorf(exitcode.Usage, "unknown layout %q: want %s or %s", s, layoutVirtual,
+		layoutPhysical)
+}
+
+// layoutStats says what was found out about the order of an image's pages.
+type layoutStats struct {
+	UsedGroups    int     `json:"used_groups"`      // of pages seen to be used: by source and vCPU
+	Roots         int     `json:"page_table_roots"` // of them, found in the image
+	AddressSpaces int     `json:"address_spaces"`   // that had pages of their own
+	VirtualPages  uint64  `json:"virtual_pages"`    // in them
+	Seconds       float64 `json:"seconds"`
+}
+
+// layoutOf is the order in which an image is stored, the pages seen to be used first. set may be
+// nil. Page tables that cannot be made sense of are no error: the pages lie by number then.
+func (s *localStore) layoutOf(ctx context.Context, src index.Source, set *wss.Set, virtual bool) (
+	order []index.Group, st layoutStats, err error,
+) {
+	start := time.Now()
+	if set != nil {
+		order = usedGroups(set)
+	}
+	st.UsedGroups = len(order)
+	if virtual {
+		spaces, roots, err := s.addressSpaces(ctx, src)
+		if err != nil {
+			return nil, st, fmt.Errorf("lay out by page tables: %w", err)
+		}
+		st.Roots, st.AddressSpaces = roots, len(spaces)
+		for _, g := range spaces {
+			order = append(order, g)
+			for _, r := range g.Runs {
+				st.VirtualPages += r.Count
+			}
+		}
+	}
+	st.Seconds = time.Since(start).Seconds()
+	return order, st, nil
+}
+
+// addressSpaces gives the pages of each address space of the guest in virtual order.
+func (s *localStore) addressSpaces(ctx context.Context, src index.Source) (
+	groups []index.Group, roots int, err error,
+) {
+	mem, err := src.Open()
+	if err != nil {
+		return nil, 0, err
+	}
+	defer mem.Close()
+	info, err := pagetable.ParseInfo(src.Info)
+	if err != nil {
+		s.log.Warn("page tables are looked for without the VMM's help", "err", err)
+	}
+	space, err := pagetable.NewSpace(mem, uint64(mem.Size())/index.PageSize, info.Regions)
+	if err != nil {
+		s.log.Warn("pages that were not seen to be used lie by number", "err", err)
+		return nil, 0, nil
+	}
+	known := info.Known()
+	if !info.Complete || len(known) == 0 {
+		extents, err := mem.Extents()
+		if err != nil {
+			return nil, 0, err
+		}
+		in := make([]pagetable.Extent, len(extents))
+		for i, r := range extents {
+			in[i] = pagetable.Extent{Page: r.GFN, Count: r.Count}
+		}
+		found, err := space.Find(ctx, in)
+		if err != nil {
+			return nil, 0, err
+		}
+		known = pagetable.With(known, found)
+	}
+	spaces, err := space.Order(ctx, known)
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, a := range spaces {
+		g := index.Group{Kind: index.GroupVirtual, Runs: make([]index.Run, len(a.Runs))}
+		for i, r := range a.Runs {
+			g.Runs[i] = index.Run{GFN: r.Page, Count: r.Count}
+		}
+		groups = append(groups, g)
+	}
+	return groups, len(known), nil
+}
+
+// rankOf orders the sources of a set by how well they tell the first touches after a restore: what
+// was traced from the checkpoint on, what a restore read, others, and last the access bits, which
+// tell what was used before, and nearly in no order.
+func rankOf(s wss.Source) int {
+	switch s {
+	case wss.SourceTrace:
+		return 0
+	case wss.SourceRead:
+		return 1
+	case wss.SourceAccess:
+		return 3
+	}
+	return 2
+}
+
+// byRank gives the runs of a set, those of better sources first, each source's in its order. A page
+// may come more than once.
+func byRank(set *wss.Set) []wss.Run {
+	runs := slices.Clone(set.Runs)
+	slices.SortStableFunc(runs, func(a, b wss.Run) int {
+		return cmp.Or(cmp.Compare(rankOf(a.Source), rankOf(b.Source)), cmp.Compare(a.Source, b.Source))
+	})
+	return runs
+}
+
+// hotRunsOf is the set as runs in first-touch order: each page once, as the best source has it.
+func hotRunsOf(set *wss.Set) []index.Run {
+	var hot []index.Run
+	seen := wss.NewBitmap(set.ImagePages)
+	for _, r := range byRank(set) {
+		for gfn := r.GFN; gfn < r.End(); gfn++ {
+			if !seen.Set(gfn) {
+				continue
+			}
+			if n := len(hot); n > 0 && hot[n-1].GFN+hot[n-1].Count == gfn {
+				hot[n-1].Count++
+			} else {
+				hot = append(hot, index.Run{GFN: gfn, Count: 1})
+			}
+		}
+	}
+	return hot
+}
+
+// usedGroups gives the pages of a set as groups that lie together: by source, the best first, and
+// of each source by vCPU. What one processor touches one after another belongs together; what two
+// touch at the same time does not.
+func usedGroups(set *wss.Set) []index.Group {
+	type key struct {
+		source wss.Source
+		vcpu   int
+	}
+	var groups []index.Group
+	at := map[key]int{}
+	for _, r := range byRank(set) {
+		k := key{r.Source, r.VCPU}
+		i, ok := at[k]
+		if !ok {
+			i = len(groups)
+			at[k] = i
+			groups = append(groups, index.Group{Kind: index.GroupUsed})
+		}
+		groups[i].Runs = append(groups[i].Runs, index.Run{GFN: r.GFN, Count: r.Count})
+	}
+	return groups
+}

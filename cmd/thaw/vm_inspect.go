@@ -1,0 +1,145 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/vmm"
+)
+
+func newVMInspectCommand(a *app) *cobra.Command {
+	var all bool
+	cmd := &cobra.Command{
+		Use:   "inspect DIR [OTHER]",
+		Short: "Show a saved machine's state, or what differs between two",
+		Long: `Show all that the state file of the checkpoint directory DIR holds, on disk or on a
+mount: its sections with sizes and checksums, what the machine is, and of each vCPU the
+registers, segments, control and debug registers, CPUID, model specific registers and
+local APIC, then the interrupt controllers, timers and devices. Fields that are 0 are
+only shown with --all or --json. Needs no KVM.
+
+Of a damaged file it shows as much as can be told, and says what is wrong with it.
+
+With OTHER: only the fields in which the two states differ.` +
+			exitStatus(exitcode.NotFound, exitcode.BadState),
+		Example: `  thaw vm inspect /tmp/saved
+  thaw vm inspect /tmp/saved /mnt/thaw/web-1 --json`,
+		Args: cobra.RangeArgs(1, 2),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if len(args) == 2 {
+				return runVMDiff(a, args[0], args[1])
+			}
+			return runVMInspect(a, args[0], all)
+		},
+	}
+	cmd.Flags().BoolVar(&all, "all", false, "also show fields that are 0")
+	return cmd
+}
+
+func runVMInspect(a *app, dir string, all bool) error {
+	in, err := inspectState(dir)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		err = a.printJSON(in)
+	} else {
+		a.printInspection(in, all)
+	}
+	if len(in.Problems) > 0 {
+		return errors.Join(err, exitcode.Errorf(exitcode.BadState, "vm inspect: %s: %s", in.Path,
+			strings.Join(in.Problems, "; ")))
+	}
+	return err
+}
+
+// runVMDiff shows what differs. Also damaged files can be compared, as far as they can be read.
+func runVMDiff(a *app, dir, other string) error {
+	x, err := inspectState(dir)
+	if err != nil {
+		return err
+	}
+	y, err := inspectState(other)
+	if err != nil {
+		return err
+	}
+	changes := vmm.Diff(x, y)
+	if a.json {
+		if changes == nil {
+			changes = []vmm.Change{}
+		}
+		return a.printJSON(changes)
+	}
+	rows := make([][]string, len(changes))
+	for i, c := range changes {
+		rows[i] = []string{c.Section, c.Field, c.A, c.B}
+	}
+	a.table([]string{"section", "field", dir, other}, rows)
+	return nil
+}
+
+func inspectState(dir string) (*vmm.Inspection, error) {
+	in, err := vmm.Inspect(dir)
+	if err != nil {
+		err = fmt.Errorf("vm inspect: %w", err)
+		if errors.Is(err, os.ErrNotExist) {
+			err = exitcode.With(exitcode.NotFound, err)
+		}
+		return nil, err
+	}
+	return in, nil
+}
+
+func (a *app) printInspection(in *vmm.Inspection, all bool) {
+	for _, r := range [][2]string{
+		{"state", in.Path},
+		{"version", in.Version},
+		{"size", fmt.Sprintf("%s bytes in %s sections", count(in.Bytes), count(len(in.Sections)))},
+		{"machine", string(in.Machine)},
+	} {
+		a.printf("%s%s\n", pad(r[0], 9), r[1])
+	}
+	a.printf("\n")
+	var rows [][]string
+	for _, s := range in.Sections {
+		sum := s.Checksum
+		if s.Damaged {
+			sum += " WRONG"
+		}
+		rows = append(rows, []string{s.Name(), count(s.Bytes), sum, required(s.Required)})
+	}
+	a.table([]string{"section", ">bytes", "checksum", ""}, rows)
+	for _, s := range in.Sections {
+		a.printFields(s, all)
+	}
+}
+
+func required(yes bool) string {
+	if yes {
+		return "required"
+	}
+	return "optional"
+}
+
+func (a *app) printFields(s vmm.SectionInfo, all bool) {
+	width, zeros := 0, 0
+	for _, f := range s.Fields {
+		width = max(width, len(f.Name))
+	}
+	a.printf("\n%s\n", s.Name())
+	for _, f := range s.Fields {
+		if !all && strings.Trim(f.Value, "0x") == "" {
+			zeros++
+			continue
+		}
+		a.printf("  %s  %s\n", f.Name+strings.Repeat(" ", width-len(f.Name)), f.Value)
+	}
+	if zeros > 0 {
+		a.printf("  (%s fields are 0)\n", count(zeros))
+	}
+}

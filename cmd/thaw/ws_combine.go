@@ -1,0 +1,135 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/wss"
+)
+
+type wsCombineOptions struct {
+	out     string
+	sources []string
+	max     sizeFlag
+	drop    float64
+	seed    uint64
+}
+
+// combineOps are the operations of `thaw ws combine`.
+func combineOps() map[string]func(...*wss.Set) (*wss.Set, error) {
+	return map[string]func(...*wss.Set) (*wss.Set, error){
+		"union": wss.Union, "intersection": wss.Intersection,
+		"difference": wss.Difference, "rank": wss.Rank,
+	}
+}
+
+func newWSCombineCommand(a *app) *cobra.Command {
+	var o wsCombineOptions
+	cmd := &cobra.Command{
+		Use:   "combine {union | intersection | difference | rank} PATH...",
+		Short: "Make one working set out of several",
+		Long: `Make a working set out of those of several runs, or of several sources, of one machine,
+and print it as "thaw ws import" takes it. PATH is a working-set file, or a directory
+that holds one: a checkpoint on disk, or on a mount (MNT/NAME).
+
+  union         what any of the sets has; sources stay side by side
+  intersection  what all of them have: what does not differ from run to run
+  difference    what the first has and none of the others
+  rank          what any of them has, each page once, those that more sets name first
+
+The first set leads: its pages keep their order, what another one adds follows in its
+own. Of one set, all of them are that set, which --source, --max and --drop then change:
+--source takes only what these sources name (trace, access, read, ...), before anything
+else; --max keeps the front, so many bytes, traces before what was read and that before
+access bits; --drop takes a random share away, to see what a miss costs (the same --seed
+takes the same pages).` +
+			exitStatus(exitcode.NotFound, exitcode.WorkingSet),
+		Example: `  thaw ws combine union a.ws b.ws --out both.ws
+  thaw ws combine rank run1 run2 run3 --max 64MiB > hot.ws
+  thaw ws combine union /mnt/thaw/web-1 --source trace --drop 5 > worse.ws`,
+		Args: cobra.MinimumNArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := runWSCombine(cmd.Context(), a, args[0], args[1:], o); err != nil {
+				return fmt.Errorf("ws combine %s: %w", args[0], err)
+			}
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.out, "out", "", "write the set into this `file` instead of printing it")
+	f.StringArrayVar(&o.sources, "source", nil, "take only this source; may be repeated")
+	f.Var(&o.max, "max", "keep so much of the front")
+	f.Float64Var(&o.drop, "drop", 0, "leave out so many percent of the pages, at random")
+	f.Uint64Var(&o.seed, "seed", 1, "of the random numbers for --drop")
+	return cmd
+}
+
+func runWSCombine(ctx context.Context, a *app, name string, paths []string,
+	o wsCombineOptions) error {
+	op, ok := combineOps()[name]
+	if !ok {
+		return exitcode.Errorf(exitcode.Usage, "there is no such operation; there are %s",
+			strings.Join(slices.Sorted(maps.Keys(combineOps())), ", "))
+	}
+	if o.drop < 0 || o.drop > 100 {
+		return exitcode.Errorf(exitcode.Usage, "--drop is a number of percent, 0 to 100")
+	}
+	var sets []*wss.Set
+	for _, path := range paths {
+		record, err := readWorkingSet(ctx, a, []string{path})
+		if err != nil {
+			return err
+		}
+		set, err := wss.Parse(bytes.NewReader(record))
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		sets = append(sets, o.only(set))
+	}
+	set, err := op(sets...)
+	if err != nil {
+		return err
+	}
+	if o.max > 0 {
+		set.Runs = byRank(set)
+		set = set.Bound(int64(o.max))
+	}
+	if o.drop > 0 {
+		set = set.Drop(o.drop, o.seed)
+	}
+	switch {
+	case o.out == "" && a.json:
+		return a.printJSON(newWSJSON(set))
+	case o.out == "":
+		_, err = set.WriteTo(a.stdout)
+		return err
+	}
+	if err := writeSet(o.out, set); err != nil {
+		return err
+	}
+	if a.json {
+		return a.printJSON(set.Summary())
+	}
+	a.note("%s: %s pages (%s) in %s runs", o.out, count(set.Pages()), size(set.Bytes()),
+		count(len(set.Runs)))
+	return nil
+}
+
+// only is the set without the sources that are not asked for.
+func (o wsCombineOptions) only(set *wss.Set) *wss.Set {
+	if len(o.sources) == 0 {
+		return set
+	}
+	var sources []wss.Source
+	for _, s := range o.sources {
+		sources = append(sources, wss.Source(s))
+	}
+	return set.Only(sources...)
+}

@@ -1,0 +1,49 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/pflag"
+
+	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/index"
+	"github.com/thawfs/thaw/wss"
+)
+
+// maxShareFlag is how much of an image a working set may have, in percent.
+type maxShareFlag float64
+
+func (m *maxShareFlag) addTo(f *pflag.FlagSet, what string) {
+	*m = 100 * wss.DefaultMaxShare
+	f.Float64Var((*float64)(m), "max-share", float64(*m), fmt.Sprintf(
+		"%s beyond this `percent` of memory; sets of up to %s are never too large, 100 allows any",
+		what, size(wss.DefaultMaxFloor)))
+}
+
+// policy is the flag as a policy; it must make sense.
+func (m maxShareFlag) policy() (wss.Policy, error) {
+	if !(m > 0 && m <= 100) {
+		return wss.Policy{}, exitcode.Errorf(exitcode.Usage,
+			"--max-share is a number of percent, above 0 and at most 100")
+	}
+	return wss.Policy{MaxShare: float64(m) / 100}, nil
+}
+
+// hotWithin is the part of a set that a policy allows to be brought before a machine runs: the best
+// sources' first touches first. The warning says what was left out; "": nothing.
+func hotWithin(set *wss.Set, p wss.Policy) (hot []index.Run, warning string) {
+	hot = hotRunsOf(set)
+	large := p.Excess(set)
+	if large == nil {
+		return hot, ""
+	}
+	left := large.Limit
+	for i := range hot {
+		hot[i].Count = min(hot[i].Count, left)
+		if left -= hot[i].Count; left == 0 {
+			hot = hot[:i+1]
+			break
+		}
+	}
+	return hot, large.Error() + "; the rest of it comes on demand"
+}

@@ -1,0 +1,82 @@
+package acpi
+
+// address is ACPI's generic address structure.
+type address struct {
+	Space, Width, Offset, Access uint8 // width and offset in bits
+	Address                      uint64
+}
+
+// port is a register of one byte in I/O space.
+func port(p uint16) address {
+	const systemIO, byteAccess = 1, 1
+	return address{Space: systemIO, Width: 8, Access: byteAccess, Address: uint64(p)}
+}
+
+// fadtBody is the fixed ACPI description table behind its header (ACPI 6.5, 5.2.9). Most of it
+// describes the hardware that this profile does without, and is 0.
+type fadtBody struct {
+	FACS, DSDT                                           uint32 // addresses of 32 bits: not used
+	Reserved0, Profile                                   uint8
+	SCI                                                  uint16
+	SMICommand                                           uint32
+	ACPIEnable, ACPIDisable, S4BIOS, PState              uint8
+	PM1aEvent, PM1bEvent, PM1aControl, PM1bControl       uint32
+	PM2Control, PMTimer, GPE0, GPE1                      uint32
+	PM1EventLength, PM1ControlLength, PM2ControlLength   uint8
+	PMTimerLength, GPE0Length, GPE1Length, GPE1Base, CST uint8
+	C2Latency, C3Latency, FlushSize, FlushStride         uint16
+	DutyOffset, DutyWidth, DayAlarm, MonthAlarm, Century uint8
+	BootArchitecture                                     uint16
+	Reserved1                                            uint8
+	Flags                                                uint32
+	Reset                                                address
+	ResetValue                                           uint8
+	ARMBootArchitecture                                  uint16
+	Minor                                                uint8
+	XFACS, XDSDT                                         uint64
+	XPM1aEvent, XPM1bEvent, XPM1aControl, XPM1bControl   address
+	XPM2Control, XPMTimer, XGPE0, XGPE1                  address
+	SleepControl, SleepStatus                            address
+	Hypervisor                                           [8]byte
+}
+
+// Revision of the table: ACPI 6.5.
+const (
+	fadtRevision = 6
+	fadtMinor    = 5
+)
+
+// Bits of the IA-PC boot architecture flags. Bit 3 would say that there are no message-signalled
+// interrupts; it is not set, they are possible.
+const (
+	bootLegacyDevices = 1 << 0 // a serial port as on a PC
+	bootKeyboard      = 1 << 1 // 8042 at 0x60 and 0x64
+	bootNoVGA         = 1 << 2 // nothing at 0xa0000 to probe
+	bootNoCMOSClock   = 1 << 5 // nothing at 0x70; the time of day is kvmclock's
+)
+
+// Bits of the fixed feature flags.
+const (
+	fixedWBINVD    = 1 << 0      // the instruction does what it says: every CPU since the 486
+	fixedNoButtons = 1<<4 | 1<<5 // no power button and no sleep button in fixed hardware
+	fixedReset     = 1 << 10     // the reset register is there
+	fixedReduced   = 1 << 20     // hardware-reduced ACPI
+)
+
+func fadt(c Config, dsdt uint64) []byte {
+	f := fadtBody{
+		BootArchitecture: bootLegacyDevices | bootNoVGA | bootNoCMOSClock,
+		Flags:            fixedWBINVD | fixedNoButtons | fixedReset | fixedReduced,
+		Reset:            port(c.Reset),
+		ResetValue:       ResetValue,
+		Minor:            fadtMinor,
+		XDSDT:            dsdt,
+		SleepControl:     port(c.SleepControl),
+		SleepStatus:      port(c.SleepStatus),
+		Hypervisor:       [8]byte{'T', 'H', 'A', 'W'},
+	}
+	if c.Keyboard != (Ports{}) {
+		f.BootArchitecture |= bootKeyboard
+	}
+	return table("FACP", fadtRevision, pack(f))
+}

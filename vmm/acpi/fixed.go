@@ -1,0 +1,127 @@
+package acpi
+
+import "encoding/binary"
+
+// The tables other than the DSDT are structures of fixed form.
+
+// header is in front of every table but the RSDP.
+type header struct {
+	Signature       [4]byte
+	Length          uint32 // of the whole table
+	Revision        uint8
+	Checksum        uint8 // makes the sum of all bytes 0
+	OEMID           [6]byte
+	OEMTableID      [8]byte
+	OEMRevision     uint32
+	Creator         [4]byte
+	CreatorRevision uint32
+}
+
+const (
+	headerSize     = 36
+	lengthOffset   = 4
+	checksumOffset = 9
+)
+
+var (
+	oemID      = [6]byte{'T', 'H', 'A', 'W', ' ', ' '}
+	oemTableID = [8]byte{'T', 'H', 'A', 'W', 'V', 'M', ' ', ' '}
+	creator    = [4]byte{'T', 'H', 'A', 'W'}
+)
+
+// table puts a header in front of a body.
+func table(signature string, revision uint8, body []byte) []byte {
+	h := header{Length: uint32(headerSize + len(body)), Revision: revision, OEMID: oemID,
+		OEMTableID: oemTableID, OEMRevision: 1, Creator: creator, CreatorRevision: 1}
+	copy(h.Signature[:], signature)
+	b := append(pack(h), body...)
+	b[checksumOffset] = checksum(b)
+	return b
+}
+
+// pack is the bytes of a structure of fixed-width fields, without padding.
+func pack(v any) []byte {
+	b, err := binary.Append(nil, le, v)
+	if err != nil {
+		panic("acpi: " + err.Error()) // a field without a width: a mistake in this package
+	}
+	return b
+}
+
+// checksum is the byte that makes the sum of all bytes 0, if it is 0 itself so far.
+func checksum(b []byte) (sum byte) {
+	for _, x := range b {
+		sum -= x
+	}
+	return sum
+}
+
+const (
+	rsdpSize         = 36
+	rsdpFirstPart    = 20 // what the first checksum is of
+	rsdpExtendedByte = 32
+)
+
+// rsdp is the root system description pointer of ACPI 2.0 and later.
+func rsdp(xsdt uint64) []byte {
+	b := pack(struct {
+		Signature        [8]byte
+		Checksum         uint8 // of the first 20 bytes
+		OEMID            [6]byte
+		Revision         uint8
+		RSDT             uint32 // for readers of ACPI 1.0: there is none
+		Length           uint32
+		XSDT             uint64
+		ExtendedChecksum uint8 // of all
+		Reserved         [3]uint8
+	}{Signature: [8]byte([]byte("RSD PTR ")), OEMID: oemID, Revision: 2, Length: rsdpSize, XSDT: xsdt})
+	b[8] = checksum(b[:rsdpFirstPart])
+	b[rsdpExtendedByte] = checksum(b)
+	return b
+}
+
+// xsdt lists the addresses of the other tables.
+func xsdt(addrs ...uint64) []byte {
+	const revision = 1
+	return table("XSDT", revision, pack(addrs))
+}
+
+// madt is the multiple APIC description table.
+func madt(c Config) []byte {
+	const (
+		revision  = 5
+		pcat      = 1 << 0 // there are also the two 8259 of a PC
+		enabled   = 1 << 0
+		isaBus    = 0
+		allCPUs   = 0xff
+		nmiInput  = 1 // LINT1
+		busForm   = 0 // polarity and trigger as on the bus: high, edge
+		ioapicID  = 0
+		firstGSI  = 0
+		timerLine = 0
+	)
+	b := pack(struct{ LocalAPIC, Flags uint32 }{c.LocalAPIC, pcat})
+	for i := range c.CPUs {
+		b = append(b, pack(struct {
+			Type, Length, ProcessorUID, APICID uint8
+			Flags                              uint32
+		}{0, 8, uint8(i), uint8(i), enabled})...)
+	}
+	b = append(b, pack(struct {
+		Type, Length, ID, Reserved uint8
+		Address, FirstGSI          uint32
+	}{1, 12, ioapicID, 0, c.IOAPIC, firstGSI})...)
+	if c.TimerGSI != timerLine {
+		b = append(b, pack(struct {
+			Type, Length, Bus, Source uint8
+			GSI                       uint32
+			Flags                     uint16
+		}{2, 10, isaBus, timerLine, c.TimerGSI, busForm})...)
+	}
+	b = append(b, pack(struct {
+		Type, Length, ProcessorUID uint8
+		Flags                      uint16
+		Input                      uint8
+	}{4, 6, allCPUs, busForm, nmiInput})...)
+	return table("APIC", revision, b)
+}

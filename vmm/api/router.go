@@ -1,0 +1,134 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net/http"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"strings"
+)
+
+// maxBody bounds what a client may send, in bytes.
+const maxBody = 1 << 16
+
+// router knows which request is which act of the machine.
+type router struct {
+	m     Machine
+	log   *slog.Logger
+	paths map[string]map[string]action // path -> method -> what to do
+}
+
+// action answers a request: with a value, or an error that is a *badRequest or the machine's own.
+type action func(r *http.Request) (any, error)
+
+// badRequest is an error of the client's.
+type badRequest struct{ what string }
+
+func (e *badRequest) Error() string { return e.what }
+
+func newRouter(m Machine, log *slog.Logger) *router {
+	rt := &router{m: m, log: log, paths: map[string]map[string]action{}}
+	status := func(*http.Request) (any, error) { return m.Status() }
+	rt.get("/", version)
+	rt.get("/version", version)
+	rt.get("/status", status)
+	rt.get("/metrics", func(*http.Request) (any, error) { return m.Metrics() })
+	rt.act("/pause", rt.then(m.Pause))
+	rt.act("/resume", rt.then(m.Resume))
+	rt.act("/stop", rt.then(func() error { m.Stop(); return nil }))
+	rt.act("/checkpoint", rt.checkpoint)
+	return rt
+}
+
+func (rt *router) get(path string, a action) {
+	rt.paths[path] = map[string]action{http.MethodGet: a}
+}
+
+// act is for requests that change something. Firecracker's clients PUT, curl's users POST.
+func (rt *router) act(path string, a action) {
+	rt.paths[path] = map[string]action{http.MethodPost: a, http.MethodPut: a}
+}
+
+// then does something and answers with the status.
+func (rt *router) then(act func() error) action {
+	return func(*http.Request) (any, error) {
+		if err := act(); err != nil {
+			return nil, err
+		}
+		return rt.m.Status()
+	}
+}
+
+// ServeHTTP implements http.Handler.
+func (rt *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	methods, ok := rt.paths[r.URL.Path]
+	if !ok {
+		fail(w, http.StatusNotFound, "there is no "+r.URL.Path)
+		return
+	}
+	act, ok := methods[r.Method]
+	if !ok {
+		allow := strings.Join(slices.Sorted(maps.Keys(methods)), ", ")
+		w.Header().Set("Allow", allow)
+		fail(w, http.StatusMethodNotAllowed, fmt.Sprintf("%s %s: it takes %s", r.Method, r.URL.Path,
+			allow))
+		return
+	}
+	v, err := act(r)
+	if err != nil {
+		rt.log.Warn("API request failed", "request", r.URL.Path, "err", err)
+		fail(w, rt.code(err), err.Error())
+		return
+	}
+	reply(w, http.StatusOK, v)
+}
+
+// code is the HTTP status of an error.
+func (rt *router) code(err error) int {
+	if _, ok := err.(*badRequest); ok {
+		return http.StatusBadRequest
+	}
+	switch rt.m.Kind(err) {
+	case Conflict:
+		return http.StatusConflict
+	case NoSpace:
+		return http.StatusInsufficientStorage
+	}
+	return http.StatusInternalServerError
+}
+
+func fail(w http.ResponseWriter, code int, message string) { reply(w, code, failure{message}) }
+
+func reply(w http.ResponseWriter, code int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(v) // a client that is gone needs no answer
+}
+
+func (rt *router) checkpoint(r *http.Request) (any, error) {
+	var req CheckpointRequest
+	d := json.NewDecoder(io.LimitReader(r.Body, maxBody))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&req); err != nil {
+		return nil, &badRequest{"the request is not understood: " + err.Error()}
+	}
+	if !filepath.IsAbs(req.Dir) {
+		return nil, &badRequest{fmt.Sprintf("dir %q: an absolute path is needed", req.Dir)}
+	}
+	// Not the request's context: a client that goes away does not undo a checkpoint.
+	return rt.m.Checkpoint(context.WithoutCancel(r.Context()), req)
+}
+
+func version(*http.Request) (any, error) {
+	v := Version{Name: "thaw", API: APIVersion, Version: "devel"}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		v.Version = info.Main.Version
+	}
+	return v, nil
+}

@@ -1,0 +1,115 @@
+package vmm
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/thawfs/thaw/vmm/kvm"
+)
+
+// rewrite changes the saved state of a checkpoint.
+func rewrite(t *testing.T, dir string, change func(*saved)) saved {
+	t.Helper()
+	path := filepath.Join(dir, stateFile)
+	list, err := readStateFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := decodeSaved(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	change(&s)
+	if list, err = s.sections(); err != nil {
+		t.Fatal(err)
+	}
+	b, err := encodeState(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// The guest's clock stands still between checkpoint and restore, or does not, as one wishes.
+func TestClockModes(t *testing.T) {
+	dir := checkpointed(t, spec("registers"), MinMemory, 10)
+	const away = 3 * time.Hour
+	s := rewrite(t, dir, func(s *saved) {
+		if s.chips.Clock.Flags&kvm.ClockRealtime == 0 {
+			t.Error("the state does not have the wall clock")
+		}
+		s.chips.Clock.Realtime -= uint64(away)
+	})
+	for mode, want := range map[ClockMode]time.Duration{"": 0, ClockResume: 0, ClockRealtime: away} {
+		l, err := load(dir, testLog(t), loadOptions{clock: mode})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		c, err := l.vm.Clock()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := time.Duration(c.Clock-s.chips.Clock.Clock) - want; d < 0 || d > time.Minute {
+			t.Errorf("mode %q: %v beside %v", mode, d, want)
+		}
+	}
+	if _, err := load(dir, testLog(t), loadOptions{clock: "yesterday"}); err == nil {
+		t.Error("a mode that does not exist was taken")
+	}
+	rewrite(t, dir, func(s *saved) { s.chips.Clock.Flags &^= kvm.ClockRealtime })
+	var lacks *HostError
+	_, err := load(dir, testLog(t), loadOptions{clock: ClockRealtime})
+	if !errors.As(err, &lacks) {
+		t.Errorf("a state without the wall clock: %v", err)
+	}
+}
+
+// An armed deadline survives, though setting it is a no-op without an error in every other order
+// than the right one.
+func TestDeadlineSurvives(t *testing.T) {
+	m := newTestMachine(t, spec("registers"), MinMemory)
+	c := m.vcpus[0]
+	if err := c.do(func() error { return knownState(c.k) }); err != nil {
+		t.Fatal(err)
+	}
+	dir := checkpoint(t, m)
+	l, err := Load(dir, testLog(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	got := []kvm.MSREntry{{Index: msrTSCDeadline}}
+	c = l.vcpus[0]
+	if err := c.do(func() error { return c.k.MSRs(got) }); err != nil || got[0].Data != 1<<60 {
+		t.Errorf("deadline %#x, %v", got[0].Data, err)
+	}
+}
+
+// A line that a device holds is in the saved state, and an edge that waits at the I/O APIC too.
+func TestInterruptLines(t *testing.T) {
+	m := newTestMachine(t, spec("registers"), MinMemory)
+	for _, gsi := range []uint32{5, 17} {
+		if err := m.vm.SetIRQLine(gsi, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l, err := Load(checkpoint(t, m), testLog(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	chip, err := l.vm.IRQChip(kvm.IOAPIC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if irr := chip.IOAPIC().IRR; irr&(1<<5) == 0 || irr&(1<<17) == 0 || irr&(1<<6) != 0 {
+		t.Errorf("lines %#x", irr)
+	}
+}

@@ -1,0 +1,91 @@
+package device
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Bus finds the device of an address: the ports of a machine are one bus, its memory-mapped
+// devices another. Ranges are added before the machine runs and stay; from then on Read and Write
+// may be called by several vCPUs at once, and each device locks for itself.
+type Bus struct {
+	name   string
+	ranges []busRange // ascending, without overlap
+}
+
+type busRange struct {
+	base, last uint64 // addresses, both inside
+	handler    Handler
+}
+
+// NewBus makes an empty bus. The name is for its errors.
+func NewBus(name string) *Bus { return &Bus{name: name} }
+
+// Name is what NewBus was told.
+func (b *Bus) Name() string { return b.name }
+
+// Add gives a range of addresses to a device. Overlap with what is there is refused.
+func (b *Bus) Add(base, size uint64, h Handler) error {
+	last := base + size - 1
+	if size == 0 || last < base {
+		return fmt.Errorf("%s: a range of %#x addresses at %#x", b.name, size, base)
+	}
+	i := b.after(base)
+	for _, r := range b.ranges[max(i-1, 0):min(i+1, len(b.ranges))] {
+		if base <= r.last && r.base <= last {
+			return fmt.Errorf("%s: %#x..%#x overlaps with %#x..%#x", b.name, base, last, r.base, r.last)
+		}
+	}
+	b.ranges = slices.Insert(b.ranges, i, busRange{base, last, h})
+	return nil
+}
+
+// after is the index of the first range that begins after an address.
+func (b *Bus) after(addr uint64) int {
+	i, _ := slices.BinarySearchFunc(b.ranges, addr, func(r busRange, addr uint64) int {
+		if r.base <= addr {
+			return -1
+		}
+		return 1
+	})
+	return i
+}
+
+// find gives the device that an access belongs to: one whose range has all of it. An access across
+// the end of a range is nobody's.
+func (b *Bus) find(addr uint64, size int) (h Handler, off uint64) {
+	i := b.after(addr) - 1
+	if i < 0 || size == 0 {
+		return nil, 0
+	}
+	r := b.ranges[i]
+	if addr > r.last || uint64(size)-1 > r.last-addr {
+		return nil, 0
+	}
+	return r.handler, addr - r.base
+}
+
+// Read lets the device of an address answer. found is false, and p as it was, where nothing is.
+func (b *Bus) Read(addr uint64, p []byte) (found bool, err error) {
+	h, off := b.find(addr, len(p))
+	if h == nil {
+		return false, nil
+	}
+	return true, b.explain("read", addr, h.Read(off, p))
+}
+
+// Write hands an access to the device of an address. found is false where nothing is.
+func (b *Bus) Write(addr uint64, p []byte) (found bool, err error) {
+	h, off := b.find(addr, len(p))
+	if h == nil {
+		return false, nil
+	}
+	return true, b.explain("write", addr, h.Write(off, p))
+}
+
+func (b *Bus) explain(op string, addr uint64, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s %#x: %s: %w", b.name, addr, op, err)
+}

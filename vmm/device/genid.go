@@ -1,0 +1,85 @@
+package device
+
+import (
+	"fmt"
+	"io"
+	"sync"
+)
+
+const (
+	genIDBytes = 16
+
+	// GenIDSize is the memory that a GenID wants for itself, a page.
+	GenIDSize = 4096
+)
+
+// GenID is a VM generation ID, as Microsoft has specified it and Linux knows it since 5.18: 128
+// random bits in guest memory that a guest finds changed, and is told of, when it has been
+// restored. It then seeds its random number generator anew. Two machines from one checkpoint differ
+// by that.
+//
+// The ID is at the start of a page that the memory map reserves. The guest learns of it from ACPI,
+// which must declare
+//
+//   - a device with the _CID "VM_Gen_Counter" and an ADDR package of two integers, the low and the
+//     high half of the address;
+//   - a generic event device (ACPI0013) whose _CRS has the line's GSI as edge-triggered and active
+//     high, and whose _EVT notifies the former device with 0x80.
+//
+// Edge-triggered, because nothing that the guest does would clear a level: the line is asserted and
+// deasserted at once, before the vCPUs run.
+type GenID struct {
+	mem    Memory
+	addr   uint64
+	line   Line
+	source io.Reader
+
+	mu     sync.Mutex // guards what follows
+	state  GenIDState
+	stale  bool // the ID is to be replaced at Resume
+	notify bool // and the guest told
+}
+
+// NewGenID makes a device whose page is at a guest physical address. The source of the ID is
+// [crypto/rand.Reader], other than in tests.
+func NewGenID(mem Memory, addr uint64, line Line, source io.Reader) *GenID {
+	return &GenID{mem: mem, addr: addr, line: line, source: source, stale: true}
+}
+
+// Drain does nothing: there is nothing in work.
+func (g *GenID) Drain() error { return nil }
+
+// Resume gives a machine that is new, or restored, its own ID.
+func (g *GenID) Resume() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.stale {
+		if err := g.renew(); err != nil {
+			return fmt.Errorf("generation ID: %w", err)
+		}
+		g.stale = false
+	}
+	if !g.notify {
+		return nil
+	}
+	if err := g.line.Set(true); err != nil {
+		return fmt.Errorf("generation ID: %w", err)
+	}
+	if err := g.line.Set(false); err != nil {
+		return fmt.Errorf("generation ID: %w", err)
+	}
+	g.notify = false
+	return nil
+}
+
+func (g *GenID) renew() error {
+	var id [genIDBytes]byte
+	if _, err := io.ReadFull(g.source, id[:]); err != nil {
+		return err
+	}
+	if _, err := g.mem.WriteAt(id[:], int64(g.addr)); err != nil {
+		return err
+	}
+	g.state.ID = id
+	return nil
+}

@@ -1,0 +1,133 @@
+package device
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+)
+
+// outputLimit bounds what waits for a slow writer, in bytes: a whole boot log fits.
+const outputLimit = 256 << 10
+
+// output carries bytes from the guest to a writer, on a goroutine of its own.
+//
+// The guest's time is not the terminal's: a writer that is slow, stopped or broken holds up neither
+// the vCPU nor a checkpoint. What does not fit any more is dropped, and so is what the writer fails
+// on; how much that was is said in the output, where it is missing. Holding the guest back instead
+// (by not reporting the transmitter empty) would be worse: a kernel waits up to 10 ms for each
+// character of a message and then goes on, so a stopped terminal would make a boot take minutes
+// and lose the messages all the same.
+type output struct {
+	w      io.Writer
+	log    *slog.Logger
+	joined chan struct{} // closed when the goroutine has returned
+
+	mu      sync.Mutex // guards what follows
+	cond    *sync.Cond
+	pending []byte
+	gap     uint64 // bytes lost before pending, not yet told
+	dropped uint64 // bytes lost after pending
+	lost    uint64 // bytes lost of all time
+	writing bool
+	failing bool // the last write failed
+	closed  bool
+}
+
+func newOutput(w io.Writer, log *slog.Logger) *output {
+	o := &output{w: w, log: log, joined: make(chan struct{})}
+	o.cond = sync.NewCond(&o.mu)
+	go o.run()
+	return o
+}
+
+// put takes a byte, at once.
+func (o *output) put(b byte) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed || len(o.pending) >= outputLimit {
+		o.dropped++
+		o.lost++
+		return
+	}
+	o.pending = append(o.pending, b)
+	o.cond.Broadcast()
+}
+
+func (o *output) run() {
+	defer close(o.joined)
+	var chunk []byte
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for {
+		for len(o.pending) == 0 && (o.gap == 0 || o.failing) {
+			if o.closed {
+				return
+			}
+			o.cond.Wait()
+		}
+		note := ""
+		if o.gap > 0 {
+			note = fmt.Sprintf("\r\n[%d bytes of output lost]\r\n", o.gap)
+		}
+		data := len(o.pending)
+		chunk = append(append(chunk[:0], note...), o.pending...)
+		told := o.gap
+		o.pending, o.gap, o.dropped = o.pending[:0], o.dropped, 0
+		o.writing = true
+		o.mu.Unlock()
+		n, err := o.w.Write(chunk)
+		o.mu.Lock()
+		o.writing = false
+		o.wrote(n-len(note), data, told, err)
+		o.cond.Broadcast()
+	}
+}
+
+// wrote accounts for a write of so many bytes of data, n of which have arrived; n is negative if
+// not even the note before them has.
+func (o *output) wrote(n, data int, told uint64, err error) {
+	if err == nil {
+		o.failing = false
+		return
+	}
+	if !o.failing {
+		o.log.Warn("console output is lost", "err", err)
+	}
+	o.failing = true
+	if n < 0 {
+		n = 0
+		o.gap += told
+	}
+	o.gap += uint64(data - n)
+	o.lost += uint64(data - n)
+}
+
+// flush waits until everything put so far has been written or lost.
+func (o *output) flush(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.cond.Broadcast()
+	})
+	defer stop()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for len(o.pending) > 0 || o.writing {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("console output is not written yet: %w", err)
+		}
+		o.cond.Wait()
+	}
+	return nil
+}
+
+// close ends the goroutine after what is pending has been written.
+func (o *output) close() {
+	o.mu.Lock()
+	o.closed = true
+	o.cond.Broadcast()
+	o.mu.Unlock()
+	<-o.joined
+}

@@ -1,0 +1,159 @@
+package device
+
+import "sync/atomic"
+
+const (
+	queueMax = 256 // descriptors of a queue, at most
+
+	availNoInterrupt = 1 // flag of the available ring
+
+	// Where the index stands in either ring.
+	ringIndex = 2
+	ringSlots = 4
+	usedSlot  = 8 // bytes of an entry of the used ring
+)
+
+// queue is the device's side of a split virtqueue (virtio 1.2, 2.7): a table of descriptors, a ring
+// in which the driver makes chains of them available, and one in which the device gives them back.
+// All three lie in guest memory. Chains are taken, served and given back one by one, in order.
+//
+// # Indexes and system calls
+//
+// Both sides count on an index of 16 bits being read and written at once. But guest memory is
+// reached by system calls, and the kernel copies two bytes one by one. An index that goes from
+// 0x00ff to 0x0100 meanwhile can be read as 0x01ff: 255 chains too many. So the driver's index is
+// read until two reads agree: a value that mixes old and new is not found a second time. And the
+// device's own index is written with the eight aligned bytes around it, which the kernel copies by
+// one instruction. The driver's other words need no such care: entries are complete before their
+// index is, and of an event index that is just changing, the driver looks at the ring again after
+// it has changed it.
+type queue struct {
+	ram   *RAM
+	state QueueState
+	fence atomic.Uint32
+
+	// Of the features that were negotiated.
+	indirect bool // chains may have a table of their own
+	eventIdx bool // each side says at which index it wants to be told
+
+	kicked bool // the ring is to be looked at; guarded by the transport's mutex
+}
+
+// check verifies what the driver (or a state file) says of a queue, before it is used.
+func (q *queue) check() error {
+	s := &q.state
+	n := uint64(s.Size)
+	switch {
+	case n == 0 || n > queueMax || n&(n-1) != 0:
+		return askReset("a queue of %d descriptors", n)
+	case s.Desc%16 != 0 || s.Avail%2 != 0 || s.Used%4 != 0:
+		return askReset("a queue at %#x, %#x, %#x is not aligned", s.Desc, s.Avail, s.Used)
+	case !q.ram.contains(s.Desc, descSize*n),
+		!q.ram.contains(s.Avail, ringSlots+2*n+2),
+		!q.ram.contains(s.Used, ringSlots+usedSlot*n+2):
+		return askReset("a queue at %#x, %#x, %#x is not in RAM", s.Desc, s.Avail, s.Used)
+	}
+	return nil
+}
+
+// pop takes the next chain that the driver has made available; nil: there is none.
+func (q *queue) pop() (*chain, error) {
+	s := &q.state
+	index, err := q.availIndex()
+	if err != nil {
+		return nil, err
+	}
+	waiting := index - s.LastAvail
+	if waiting == 0 {
+		return nil, nil
+	}
+	if waiting > s.Size {
+		return nil, askReset("%d chains are available in a queue of %d", waiting, s.Size)
+	}
+	head, err := q.ram.read16(s.Avail + ringSlots + 2*uint64(s.LastAvail%s.Size))
+	if err != nil {
+		return nil, err
+	}
+	s.LastAvail++
+	return q.readChain(head)
+}
+
+// availIndex is how many chains the driver has ever made available, modulo 2^16.
+func (q *queue) availIndex() (uint16, error) {
+	var last uint16
+	// A driver can go on adding chains while this reads, but not more than the queue has.
+	for try := range 2 * queueMax {
+		index, err := q.ram.read16(q.state.Avail + ringIndex)
+		if err != nil {
+			return 0, err
+		}
+		if try > 0 && index == last {
+			return index, nil
+		}
+		last = index
+	}
+	return 0, askReset("the index of the available ring does not stand still")
+}
+
+// push gives a chain back. written is how much of it the device has filled.
+func (q *queue) push(head uint16, written uint32) error {
+	s := &q.state
+	var slot [usedSlot]byte
+	le.PutUint32(slot[0:], uint32(head))
+	le.PutUint32(slot[4:], written)
+	at := s.Used + ringSlots + usedSlot*uint64(s.LastUsed%s.Size)
+	if err := q.ram.write(at, slot[:]); err != nil {
+		return err
+	}
+	// x86 keeps the order of stores, so whoever sees the index sees the entry.
+	s.LastUsed++
+	return q.writeUsedIndex()
+}
+
+// writeUsedIndex publishes LastUsed. The ring is the device's alone, so that its first bytes can be
+// read and written back.
+func (q *queue) writeUsedIndex() error {
+	s := &q.state
+	word := make([]byte, 8)
+	if s.Used%8 != 0 {
+		word = word[:4] // the other half is not ours; no driver known lays out its ring like that
+	}
+	if err := q.ram.read(s.Used, word); err != nil {
+		return err
+	}
+	le.PutUint16(word[ringIndex:], s.LastUsed)
+	return q.ram.write(s.Used, word)
+}
+
+// rearm asks the driver to say when it adds a chain to a queue that was found empty. more: it has
+// added one meanwhile, perhaps without saying so.
+func (q *queue) rearm() (more bool, err error) {
+	if !q.eventIdx {
+		return false, nil // it always says so
+	}
+	s := &q.state
+	var event [2]byte
+	le.PutUint16(event[:], s.LastAvail)
+	if err := q.ram.write(s.Used+ringSlots+usedSlot*uint64(s.Size), event[:]); err != nil {
+		return false, err
+	}
+	q.order()
+	index, err := q.availIndex()
+	return index != s.LastAvail, err
+}
+
+// wantsInterrupt says whether the driver is to be told of the chain that was just given back.
+func (q *queue) wantsInterrupt() (bool, error) {
+	q.order()
+	s := &q.state
+	if !q.eventIdx {
+		flags, err := q.ram.read16(s.Avail)
+		return flags&availNoInterrupt == 0, err
+	}
+	event, err := q.ram.read16(s.Avail + ringSlots + 2*uint64(s.Size))
+	return event == s.LastUsed-1, err
+}
+
+// order keeps what was written before visible before what is read next: the driver does the two in
+// the opposite order, and one of both must see the other. A locked instruction does that on x86.
+func (q *queue) order() { q.fence.Add(1) }

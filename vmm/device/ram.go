@@ -1,0 +1,69 @@
+package device
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+var le = binary.LittleEndian
+
+// Range is a run of guest physical addresses.
+type Range struct{ Base, Size uint64 }
+
+// RAM is guest memory with its bounds, for devices that are told addresses by the guest. A guest
+// may write any address into a descriptor: one outside of the bounds is a mistake of the guest, for
+// which a device asks to be reset. So what [Memory] itself fails with is never the guest's fault,
+// and ends the machine.
+type RAM struct {
+	mem    Memory
+	ranges []Range
+}
+
+// NewRAM says which addresses of a Memory are RAM.
+func NewRAM(mem Memory, ranges ...Range) *RAM { return &RAM{mem, ranges} }
+
+// contains says whether so many bytes at an address are RAM, all of them.
+func (r *RAM) contains(addr, size uint64) bool {
+	for _, in := range r.ranges {
+		if addr >= in.Base && addr-in.Base < in.Size {
+			return size <= in.Size-(addr-in.Base)
+		}
+	}
+	return false
+}
+
+func (r *RAM) read(addr uint64, p []byte) error {
+	if !r.contains(addr, uint64(len(p))) {
+		return askReset("%d bytes at %#x are not RAM", len(p), addr)
+	}
+	if n, err := r.mem.ReadAt(p, int64(addr)); n < len(p) {
+		return fmt.Errorf("read %d bytes of guest memory at %#x: %w", len(p), addr, err)
+	}
+	return nil
+}
+
+func (r *RAM) write(addr uint64, p []byte) error {
+	if !r.contains(addr, uint64(len(p))) {
+		return askReset("%d bytes at %#x are not RAM", len(p), addr)
+	}
+	if n, err := r.mem.WriteAt(p, int64(addr)); n < len(p) {
+		return fmt.Errorf("write %d bytes of guest memory at %#x: %w", len(p), addr, err)
+	}
+	return nil
+}
+
+func (r *RAM) read16(addr uint64) (uint16, error) {
+	var b [2]byte
+	err := r.read(addr, b[:])
+	return le.Uint16(b[:]), err
+}
+
+// resetError is why a device asks to be reset: its driver has broken the rules. It costs the guest
+// that device until then, and nothing else.
+type resetError struct{ what string }
+
+func (e *resetError) Error() string { return e.what }
+
+func askReset(format string, args ...any) error {
+	return &resetError{fmt.Sprintf(format, args...)}
+}

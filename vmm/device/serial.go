@@ -1,0 +1,119 @@
+package device
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"sync"
+)
+
+// SerialSize is the number of ports of a serial interface.
+const SerialSize = 8
+
+const (
+	serialFIFO    = 16   // bytes
+	serialBacklog = 1024 // bytes that the host side may be ahead of the FIFO
+)
+
+// Serial is a 16550A UART.
+//
+// Its transmitter is always empty: a byte that the guest writes is handed to the writer's goroutine
+// in the same moment (see output). There is no wire and so no speed: the divisor is only
+// remembered, and a received byte below the trigger level is reported at once as the character
+// timeout that would come after four idle characters.
+//
+// The interrupt line is asserted as long as there is an enabled cause. The MCR bit OUT2, which
+// gates it on a PC, is not looked at, as in other virtual machines.
+type Serial struct {
+	line Line
+	out  *output
+	room chan struct{}
+
+	mu       sync.Mutex  // guards what follows
+	state    SerialState // all registers, as they are saved
+	asserted bool
+	refused  bool // Feed has taken less than it was given
+	drained  bool
+}
+
+// NewSerial makes a UART as after power-on, drained. What the guest sends goes to out.
+func NewSerial(line Line, out io.Writer, log *slog.Logger) *Serial {
+	s := &Serial{line: line, out: newOutput(out, log), room: make(chan struct{}, 1), drained: true}
+	s.state.MSR = msrCTS | msrDSR | msrDCD
+	s.state.DivisorL = 12 // 9600 baud
+	return s
+}
+
+// Feed gives the guest input, as much as fits, and says how much that was. Who has more waits for
+// Room. A reader of a terminal that must not wait, for it looks out for an escape sequence, drops
+// the rest as a real line would.
+func (s *Serial) Feed(p []byte) (taken int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.drained {
+		taken = copy(s.state.Backlog[s.state.BacklogLen:], p)
+		s.state.BacklogLen += uint16(taken)
+		s.fill()
+	}
+	s.refused = s.refused || taken < len(p)
+	return taken, s.update()
+}
+
+// Room is received from, once, after a Feed has taken less than it was given and the guest has made
+// room since.
+func (s *Serial) Room() <-chan struct{} { return s.room }
+
+// Lost is the number of bytes of output that the writer did not take.
+func (s *Serial) Lost() uint64 {
+	s.out.mu.Lock()
+	defer s.out.mu.Unlock()
+	return s.out.lost
+}
+
+// Flush waits until the writer has taken all output.
+func (s *Serial) Flush(ctx context.Context) error { return s.out.flush(ctx) }
+
+// Drain makes Feed take nothing, so that the state stays as it is.
+func (s *Serial) Drain() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.drained = true
+	return nil
+}
+
+// Resume undoes Drain, and puts the interrupt line to its level.
+func (s *Serial) Resume() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.drained = false
+	s.offerRoom()
+	s.asserted = s.cause() != iirNone
+	return s.line.Set(s.asserted)
+}
+
+// Close writes what output there is, then ends the writer's goroutine. It waits for the writer: one
+// that may block for ever is to be unblocked by its owner.
+func (s *Serial) Close() error {
+	s.out.close()
+	return nil
+}
+
+// Read gives the registers. An access of several bytes is one to several registers, as on a PC.
+func (s *Serial) Read(off uint64, p []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range p {
+		p[i] = s.read(off + uint64(i))
+	}
+	return s.update()
+}
+
+// Write sets the registers.
+func (s *Serial) Write(off uint64, p []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, b := range p {
+		s.write(off+uint64(i), b)
+	}
+	return s.update()
+}

@@ -1,0 +1,168 @@
+package vmm
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/thawfs/thaw/vmm/device"
+	"github.com/thawfs/thaw/vmm/kvm"
+)
+
+// fault is an end of the guest that is or may be a page that could not be had. The signs differ
+// with the host's KVM: with hardware paging KVM_RUN fails with EFAULT; where KVM emulates, it takes
+// the access for a device; and a page table that cannot be read becomes a page fault in the guest,
+// for which this guest has no handler.
+type fault struct {
+	sign    string
+	gfn     uint64
+	known   bool // gfn is the page
+	perhaps bool // it may be the guest's own fault: look whether memory is lost
+	err     error
+}
+
+func (f *fault) Error() string { return f.sign }
+func (f *fault) Unwrap() error { return f.err }
+
+// vcpuEnded ends the machine with what a vCPU died of.
+func (m *Machine) vcpuEnded(c *vcpu, err error) {
+	if f := suspect(err); f != nil {
+		err = m.explain(c.k, f)
+	}
+	m.end(err)
+}
+
+// suspect says whether an end may come from a page that could not be had. Nearly any may: a guest
+// without its memory does what it likes. Only what it says of itself is believed, and what is known
+// already.
+func suspect(err error) *fault {
+	var f *fault
+	var lost *MemoryLostError
+	var wrong *WrongByteError
+	switch {
+	case errors.As(err, &f):
+		return f
+	case errors.Is(err, errFault):
+		return &fault{sign: err.Error()}
+	case errors.As(err, &guestDone{}), errors.As(err, &lost), errors.As(err, &wrong),
+		errors.Is(err, device.ErrPowerOff), errors.Is(err, device.ErrReset):
+		return nil
+	}
+	return &fault{sign: err.Error(), perhaps: true, err: err}
+}
+
+// explain makes an error out of a fault. It runs on the vCPU's thread.
+func (m *Machine) explain(k *kvm.VCPU, f *fault) error {
+	regs, err := k.Regs()
+	if err != nil {
+		return fmt.Errorf("%s; then: %w", f.sign, err)
+	}
+	sregs, err := k.Sregs()
+	if err != nil {
+		return fmt.Errorf("%s; then: %w", f.sign, err)
+	}
+	lost := &MemoryLostError{GFN: f.gfn, Known: f.known, Sign: f.sign, RIP: regs.RIP, CR2: sregs.CR2}
+	if !m.mem.private() {
+		// Memory of its own cannot be lost, so this is an error of the guest, of KVM or of ours.
+		return fmt.Errorf("%w (rip %#x, cr2 %#x)", f, regs.RIP, sregs.CR2)
+	}
+	if !lost.Known {
+		m.search(lost, regs, sregs)
+	}
+	if f.perhaps && !lost.Known && lost.Err == nil {
+		return fmt.Errorf("%w (rip %#x, cr2 %#x)", f, regs.RIP, sregs.CR2)
+	}
+	return lost
+}
+
+// searchTime bounds a search: a server that neither answers nor dies must not hold up the end.
+const searchTime = 500 * time.Millisecond
+
+// search fills in what can be found out about a lost page within a bounded time.
+func (m *Machine) search(lost *MemoryLostError, regs kvm.Regs, sregs kvm.Sregs) {
+	type found struct {
+		gfn   uint64
+		known bool
+		err   error
+	}
+	ch := make(chan found, 1)
+	go func() {
+		var f found
+		f.gfn, f.known, f.err = m.searchLost(regs, sregs)
+		if f.err == nil {
+			f.err = m.mem.alive()
+		}
+		ch <- f
+	}()
+	timer := time.NewTimer(searchTime)
+	defer timer.Stop()
+	select {
+	case f := <-ch:
+		lost.GFN, lost.Known, lost.Err = f.gfn, f.known, f.err
+	case <-timer.C:
+		lost.Err = errors.New("its file system does not answer")
+	}
+}
+
+// searchLost looks for the page that the guest could not have: it reads, in the kernel, what the
+// CPU would have read. Only when exactly one page fails is it known.
+func (m *Machine) searchLost(regs kvm.Regs, sregs kvm.Sregs) (gfn uint64, known bool, err error) {
+	failed := make(map[uint64]error)
+	for _, virtual := range append([]uint64{regs.RIP, sregs.CR2}, pointers(regs)...) {
+		var lost *MemoryLostError
+		if err := m.mem.walk(sregs.CR3, virtual); errors.As(err, &lost) {
+			failed[lost.GFN] = err
+		}
+	}
+	for g, e := range failed {
+		gfn, err = g, e
+	}
+	var lost *MemoryLostError
+	if errors.As(err, &lost) {
+		err = lost.Err
+	}
+	return gfn, len(failed) == 1, err
+}
+
+// pointers are the general registers: operands of the instruction are among them.
+func pointers(regs kvm.Regs) []uint64 { g := regs.General(); return g[:] }
+
+// alive says whether the file systems of the memory still answer. A mount without its server
+// answers ENOTCONN.
+func (m *memory) alive() error {
+	for _, f := range m.remote() {
+		var st unix.Statfs_t
+		err := unix.Fstatfs(int(f.Fd()), &st)
+		if errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED) ||
+			errors.Is(err, unix.EIO) {
+			return fmt.Errorf("the file system of %s does not answer: %w", f.Name(), err)
+		}
+	}
+	return nil
+}
+
+// walk reads one byte at a guest virtual address, through the guest's page tables of four levels.
+func (m *memory) walk(root, virtual uint64) error {
+	table := root & pteAddress
+	for level := 3; level >= 0; level-- {
+		var entry [8]byte
+		shift := 12 + 9*level
+		index := virtual >> shift & (tableEntries - 1)
+		if _, err := m.ReadAt(entry[:], int64(table+index*8)); err != nil {
+			return err
+		}
+		e := le64(entry[:])
+		if e&ptePresent == 0 {
+			return fmt.Errorf("%#x is not mapped", virtual)
+		}
+		table = e & pteAddress
+		if offset := uint64(1)<<shift - 1; level == 0 || level < 3 && e&pteHuge != 0 {
+			var b [1]byte
+			_, err := m.ReadAt(b[:], int64(table&^offset|virtual&offset))
+			return err
+		}
+	}
+	return nil
+}

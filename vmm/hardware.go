@@ -1,0 +1,181 @@
+package vmm
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+
+	"github.com/thawfs/thaw/vmm/acpi"
+	"github.com/thawfs/thaw/vmm/device"
+	"github.com/thawfs/thaw/vmm/kvm"
+)
+
+// Places and interrupts of the devices of a machine with a kernel. All of them are told to the
+// kernel by ACPI.
+const (
+	serialPort  = 0x3f8
+	serialGSI   = 4
+	i8042Port   = 0x60
+	keyboardGSI = 1
+	powerPort   = 0x600
+
+	localAPICAddr = 0xfee0_0000 // where KVM has it after a reset
+	ioAPICAddr    = 0xfec0_0000
+
+	virtioBase = 0xd000_0000 // one window after the other, in the hole below 4 GiB
+
+	acpiBase  = 0xe_0000 // up to the page of the generation ID; RSDP first
+	genIDAddr = 0xf_e000
+	genIDGSI  = 9
+)
+
+// virtioGSIs are the interrupts of virtio devices: what a PC has free, without that of its clock
+// (8) and the event device's.
+func virtioGSIs() []uint32 {
+	return []uint32{5, 6, 7, 10, 11, 12, 16, 17, 18, 19, 20, 21, 22, 23}
+}
+
+// MaxDisks is how many disks a machine can have: virtioGSIs, less one for random numbers.
+const MaxDisks = 13
+
+// Disk is a disk of a machine with a kernel.
+type Disk struct {
+	Path     string `json:"path"`
+	ReadOnly bool   `json:"read_only,omitempty"`
+}
+
+// externals are what a machine needs that is not in its state.
+type externals struct {
+	console io.Writer // nil: what the kernel prints is lost
+	disks   []Disk    // in place of those that the machine was saved with; nil: the same
+}
+
+// irqLine is one input of the interrupt controllers.
+type irqLine struct {
+	vm  *kvm.VM
+	gsi uint32
+}
+
+// Set implements device.Line.
+func (l irqLine) Set(asserted bool) error { return l.vm.SetIRQLine(l.gsi, asserted) }
+
+// addDevices puts the devices on the buses. Machines of the same facts have the same ones, in the
+// same order and places: so a state finds its device.
+func (m *Machine) addDevices(x externals) error {
+	if !m.facts.kernel() {
+		return m.portBus.Add(portBase, portCount, m.ports)
+	}
+	if x.console == nil {
+		x.console = io.Discard
+	}
+	m.serial = device.NewSerial(m.line(serialGSI), x.console, m.log)
+	port := func(base, size uint64) device.Place {
+		return device.Place{Bus: m.portBus, Base: base, Size: size}
+	}
+	err := errors.Join(
+		add(m, m.serial, port(serialPort, device.SerialSize)),
+		add(m, device.NewI8042(), port(i8042Port, device.I8042Size)),
+		add(m, device.NewPower(), port(powerPort, device.PowerSize)),
+		add(m, device.NewGenID(m.mem, genIDAddr, m.line(genIDGSI), rand.Reader)),
+		add(m, device.NewRNG(m.virtio(0), rand.Reader), m.window(0)),
+	)
+	if err != nil {
+		return err
+	}
+	disks := m.facts.Disks
+	if x.disks != nil {
+		if len(x.disks) != len(disks) {
+			return fmt.Errorf("%d disks are given, the machine has %d", len(x.disks), len(disks))
+		}
+		if disks, err = absolute(x.disks); err != nil {
+			return err
+		}
+		m.facts.Disks = disks
+	}
+	for i, d := range disks {
+		disk, err := device.OpenDisk(d.Path, d.ReadOnly)
+		if err != nil {
+			return err
+		}
+		if err := add(m, device.NewBlock(m.virtio(i+1), disk), m.window(i+1)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// add puts a device into the set, which owns it from then on.
+func add[S any](m *Machine, d device.Device[S], places ...device.Place) error {
+	err := device.Add(m.devices, d, places...)
+	if c, ok := any(d).(io.Closer); ok && err != nil {
+		err = errors.Join(err, c.Close())
+	}
+	return err
+}
+
+func (m *Machine) line(gsi uint32) irqLine { return irqLine{m.vm, gsi} }
+
+// virtio is what virtio device i needs of the machine.
+func (m *Machine) virtio(i int) device.VirtioConfig {
+	var ranges []device.Range
+	for _, r := range m.facts.Regions {
+		ranges = append(ranges, device.Range{Base: r.GPA, Size: r.Size})
+	}
+	return device.VirtioConfig{RAM: device.NewRAM(m.mem, ranges...), Line: m.line(virtioGSIs()[i]),
+		Fail: m.end, Log: m.log}
+}
+
+func (m *Machine) window(i int) device.Place {
+	return device.Place{Bus: m.mmioBus, Base: virtioBase + uint64(i)*device.VirtioSize,
+		Size: device.VirtioSize}
+}
+
+// tables describes the machine for ACPI.
+func (f facts) tables() acpi.Config {
+	c := acpi.Config{
+		Base: acpiBase, Size: genIDAddr - acpiBase,
+		CPUs: f.VCPUs, LocalAPIC: localAPICAddr, IOAPIC: ioAPICAddr,
+		Serial:       acpi.Ports{Base: serialPort, GSI: serialGSI},
+		Keyboard:     acpi.Ports{Base: i8042Port, GSI: keyboardGSI},
+		SleepControl: powerPort + device.PowerControl, SleepStatus: powerPort + device.PowerStatus,
+		Reset: powerPort + device.PowerReset, VMGenID: genIDAddr, EventGSI: genIDGSI,
+	}
+	for i := range 1 + len(f.Disks) {
+		c.Virtio = append(c.Virtio, acpi.MMIO{Base: virtioBase + uint32(i)*device.VirtioSize,
+			Size: device.VirtioSize, GSI: virtioGSIs()[i]})
+	}
+	return c
+}
+
+// deviceKeys are the sections of the devices of a machine with a kernel.
+func (f facts) deviceKeys() (keys []string) {
+	if !f.kernel() {
+		return nil
+	}
+	for _, tag := range []string{(*device.Serial)(nil).Tag(), (*device.I8042)(nil).Tag(),
+		(*device.Power)(nil).Tag(), (*device.GenID)(nil).Tag(), (*device.RNG)(nil).Tag()} {
+		keys = append(keys, sectionKey(tag, 0))
+	}
+	for i := range f.Disks {
+		keys = append(keys, sectionKey((*device.Block)(nil).Tag(), i))
+	}
+	return keys
+}
+
+// absolute makes the paths of disks good for a state file, which is read from elsewhere.
+func absolute(disks []Disk) ([]Disk, error) {
+	if len(disks) > MaxDisks {
+		return nil, fmt.Errorf("%d disks, a machine has at most %d", len(disks), MaxDisks)
+	}
+	var list []Disk
+	for _, d := range disks {
+		path, err := filepath.Abs(d.Path)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, Disk{path, d.ReadOnly})
+	}
+	return list, nil
+}

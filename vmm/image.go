@@ -1,0 +1,253 @@
+package vmm
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+)
+
+// identity names a checkpoint: a hash of its state. The machine's time stamp counter is in it, so
+// no two are the same; what a differential checkpoint adds to it is not (changed.go), so it stays
+// when such a one is put together with its parents.
+type identity [sha256.Size]byte
+
+func identify(sections []section) identity {
+	h := sha256.New()
+	for _, s := range sections {
+		if s.tag != tagChanged {
+			fmt.Fprintf(h, "%q %d %d\n", s.tag, s.index, len(s.data))
+			h.Write(s.data)
+		}
+	}
+	return identity(h.Sum(nil))
+}
+
+// maxChain is how many directories an image may be spread over.
+const maxChain = 64
+
+// Image is the memory of a checkpoint as a whole: of a differential one, what its own directory has
+// and what it has from its parents. It stays readable while the directories are removed, but not
+// while their files are written to.
+type Image struct {
+	size   uint64
+	pieces []piece
+	root   *source   // the file that had all pages, at the end of the chain
+	files  []*source // all that are open
+	dirs   []string
+	id     identity
+	state  []section // without what makes it differential; nil: there is no state of this VMM
+}
+
+// OpenImage opens the memory of a checkpoint directory. A parent that is not there, or is another
+// checkpoint than the one that the directory was made from, is a [*ParentError].
+func OpenImage(dir string) (*Image, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(dir, stateFile)
+	own, err := isState(path)
+	if err != nil || !own {
+		if errors.Is(err, os.ErrNotExist) || err == nil {
+			return openImage(dir, nil) // a checkpoint of another VMM has all of its memory
+		}
+		return nil, err
+	}
+	sections, err := readStateFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return openImage(dir, sections)
+}
+
+// isState says whether a file is a state file of this VMM, if perhaps a damaged one.
+func isState(path string) (bool, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	head := make([]byte, len(stateMagic))
+	if _, err := io.ReadFull(f, head); err != nil && !errors.Is(err, io.EOF) &&
+		!errors.Is(err, io.ErrUnexpectedEOF) {
+		return false, fmt.Errorf("%s: %w", path, err)
+	}
+	return string(head) == stateMagic, nil
+}
+
+// openImage opens the memory of a directory whose state has been read.
+func openImage(dir string, sections []section) (*Image, error) {
+	c, state, err := splitChanged(sections)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, stateFile), err)
+	}
+	img := &Image{dirs: []string{dir}, state: state, id: identify(state)}
+	if err := img.openChain(dir, c); err != nil {
+		return nil, errors.Join(err, img.Close())
+	}
+	return img, nil
+}
+
+// openChain opens a directory's memory and, where it is differential, those of its parents.
+func (img *Image) openChain(dir string, c *changed) error {
+	var layers []layer
+	for c != nil {
+		if len(img.dirs) == maxChain {
+			return &ParentError{Dir: dir, Parent: c.Parent,
+				Why: fmt.Sprintf("it has more than %d parents", maxChain)}
+		}
+		src, err := img.open(dir, c.size)
+		if err != nil {
+			return err
+		}
+		layers = append(layers, layer{src, c.runs})
+		if dir, c, err = openParent(dir, c); err != nil {
+			return err
+		}
+		img.dirs = append(img.dirs, dir)
+	}
+	var err error
+	if img.root, err = img.open(dir, 0); err != nil {
+		return err
+	}
+	img.pieces = []piece{{PageRun{0, img.size / pageSize}, img.root}}
+	for i := len(layers) - 1; i >= 0; i-- {
+		img.pieces = overlay(img.pieces, layers[i].runs, layers[i].src)
+	}
+	return nil
+}
+
+// layer is what a differential checkpoint has of an image.
+type layer struct {
+	src  *source
+	runs []PageRun
+}
+
+// open opens the memory file of a directory. All of an image's are of one size; 0 is any.
+func (img *Image) open(dir string, size uint64) (*source, error) {
+	path := filepath.Join(dir, memoryFile)
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	img.files = append(img.files, newSource(f))
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if img.size == 0 {
+		img.size = uint64(st.Size())
+	}
+	if !st.Mode().IsRegular() || uint64(st.Size()) != img.size || size != 0 && size != img.size ||
+		img.size == 0 || img.size%pageSize != 0 {
+		return nil, fmt.Errorf("%s: %s of %d bytes, the state describes %d bytes of memory", path,
+			st.Mode().Type(), st.Size(), max(size, img.size))
+	}
+	return img.files[len(img.files)-1], nil
+}
+
+// ParentError says that a differential checkpoint lacks a parent.
+type ParentError struct{ Dir, Parent, Why string }
+
+func (e *ParentError) Error() string {
+	return fmt.Sprintf("%s has its other pages from %s: %s", e.Dir, e.Parent, e.Why)
+}
+
+// openParent finds the directory that a differential checkpoint was made from: where it was then,
+// or beside the checkpoint, as when both were moved. It gives its part of the chain; nil: it has
+// all pages.
+func openParent(dir string, c *changed) (string, *changed, error) {
+	beside := filepath.Join(filepath.Dir(dir), filepath.Base(c.Parent))
+	why := "it is not there"
+	for _, parent := range []string{c.Parent, beside} {
+		sections, err := readStateFile(filepath.Join(parent, stateFile))
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+			continue
+		case err != nil:
+			return "", nil, err
+		case identify(sections) != c.ParentID:
+			why = "it is another checkpoint now"
+			continue
+		}
+		next, _, err := splitChanged(sections)
+		if err != nil {
+			return "", nil, fmt.Errorf("%s: %w", filepath.Join(parent, stateFile), err)
+		}
+		return parent, next, nil
+	}
+	return "", nil, &ParentError{Dir: dir, Parent: c.Parent, Why: why}
+}
+
+// Size is the size of the image in bytes.
+func (img *Image) Size() int64 { return int64(img.size) }
+
+// Dirs are the directories that the image is spread over: the checkpoint's own, its parent, and so
+// on.
+func (img *Image) Dirs() []string { return img.dirs }
+
+// Differential says whether the image is spread over several directories.
+func (img *Image) Differential() bool { return len(img.dirs) > 1 }
+
+// State is a state file for a directory that has the whole image. Nil if the checkpoint is of
+// another VMM.
+func (img *Image) State() ([]byte, error) {
+	if img.state == nil {
+		return nil, nil
+	}
+	return encodeState(img.state)
+}
+
+// ReadAt reads the image.
+func (img *Image) ReadAt(p []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, errors.New("read of an image before its beginning")
+	}
+	done := 0
+	for done < len(p) && uint64(off) < img.size {
+		gfn := uint64(off) / pageSize
+		part := within(img.pieces, PageRun{gfn, min(uint64(len(p)-done)/pageSize+2,
+			img.size/pageSize-gfn)})[0]
+		n := min(uint64(len(p)-done), part.End()*pageSize-uint64(off))
+		if err := part.src.readAt(p[done:done+int(n)], uint64(off)); err != nil {
+			return done, err
+		}
+		done, off = done+int(n), off+int64(n)
+	}
+	if done < len(p) {
+		return done, io.EOF
+	}
+	return done, nil
+}
+
+// Extents gives the pages that may be something else than zeros.
+func (img *Image) Extents() ([]PageRun, error) {
+	var out []PageRun
+	for _, p := range img.pieces {
+		runs, err := p.src.data(p.PageRun)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range runs {
+			if n := len(out); n > 0 && out[n-1].End() == r.First {
+				out[n-1].Count += r.Count
+			} else {
+				out = append(out, r)
+			}
+		}
+	}
+	return out, nil
+}
+
+// Close closes the files.
+func (img *Image) Close() error { return closeSources(img.release()) }
+
+// release gives the open files away.
+func (img *Image) release() []*source {
+	files := img.files
+	img.files = nil
+	return files
+}

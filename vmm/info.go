@@ -1,0 +1,53 @@
+package vmm
+
+import "time"
+
+// InfoFormat is the format that info.json names.
+const InfoFormat = "thaw-vm-1"
+
+// Info is info.json: what a reader may want to know of a checkpoint without being a VMM. Restoring
+// does not read it.
+type Info struct {
+	Format      string    `json:"format"`
+	Created     time.Time `json:"created"`
+	MemoryBytes uint64    `json:"memory_bytes"` // size of the image
+	PageSize    uint64    `json:"page_size"`
+	RAMBytes    uint64    `json:"ram_bytes"` // of it, without the holes of the address space
+	Regions     []Region  `json:"regions"`
+	VCPUs       int       `json:"vcpus"`
+	// Parent is the checkpoint that the machine was mapped from. A differential checkpoint has only
+	// the pages that changed since.
+	Parent       string    `json:"parent,omitempty"`
+	Differential bool      `json:"differential,omitempty"`
+	ChangedPages uint64    `json:"changed_pages,omitempty"`
+	Guest        GuestInfo `json:"guest"`
+}
+
+// GuestInfo says what the guest was doing.
+type GuestInfo struct {
+	Program string            `json:"program"`
+	Args    map[string]string `json:"args,omitempty"`
+	Units   string            `json:"units"`
+	Done    uint64            `json:"done"`  // units since it was first started
+	Ready   bool              `json:"ready"` // it had filled its memory
+}
+
+// info describes a machine that is saved.
+func (m *Machine) info(s *saved) Info {
+	i := Info{Format: InfoFormat, Created: time.Now().UTC().Truncate(time.Second),
+		MemoryBytes: m.mem.size, PageSize: pageSize, RAMBytes: ramBytes(s.facts.Regions),
+		Regions: s.facts.Regions, VCPUs: s.facts.VCPUs, Guest: m.guestInfo(s.ports)}
+	if b := m.mem.parent(); b != nil {
+		i.Parent = b.dir
+	}
+	return i
+}
+
+func (m *Machine) guestInfo(p portState) GuestInfo {
+	g := GuestInfo{Program: m.facts.Guest.Program, Args: m.facts.Guest.Args, Done: p.Done,
+		Ready: p.Ready != 0}
+	if m.program != nil {
+		g.Units = m.program.Units
+	}
+	return g
+}

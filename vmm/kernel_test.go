@@ -1,0 +1,445 @@
+package vmm
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/thawfs/thaw/vmm/device"
+)
+
+// tinyKernel is a kernel of a few instructions in ring 0: it prints 'A'; 'V' if the first virtio
+// device answers at its address, else 'v'; 'F' if a port where nothing is reads as ones, else 'f'.
+// Then it sends back what it gets; 'q' switches the machine off, 'r' resets it.
+var tinyKernel = []byte{
+	0xba, 0xf8, 0x03, 0x00, 0x00, //       mov $0x3f8, %edx
+	0xb0, 0x41, //                         mov $'A', %al
+	0xee,                         //       out %al, %dx
+	0xbb, 0x00, 0x00, 0x00, 0xd0, //       mov $0xd0000000, %ebx
+	0x8b, 0x03, //                         mov (%rbx), %eax
+	0x3d, 0x76, 0x69, 0x72, 0x74, //       cmp $"virt", %eax
+	0xb0, 0x56, //                         mov $'V', %al
+	0x74, 0x02, //                         je +2
+	0xb0, 0x76, //                         mov $'v', %al
+	0xee,                         //       out %al, %dx
+	0xba, 0x34, 0x12, 0x00, 0x00, //       mov $0x1234, %edx
+	0xef,                         //       out %eax, %dx
+	0xed,                         //       in %dx, %eax
+	0xba, 0xf8, 0x03, 0x00, 0x00, //       mov $0x3f8, %edx
+	0x83, 0xf8, 0xff, //                   cmp $-1, %eax
+	0xb0, 0x46, //                         mov $'F', %al
+	0x74, 0x02, //                         je +2
+	0xb0, 0x66, //                         mov $'f', %al
+	0xee,                         //       out %al, %dx
+	0xba, 0xfd, 0x03, 0x00, 0x00, // poll: mov $0x3fd, %edx
+	0xec,       //                         in %dx, %al
+	0xa8, 0x01, //                         test $1, %al
+	0x74, 0xf6, //                         jz poll
+	0xba, 0xf8, 0x03, 0x00, 0x00, //       mov $0x3f8, %edx
+	0xec,       //                         in %dx, %al
+	0xee,       //                         out %al, %dx
+	0x3c, 0x71, //                         cmp $'q', %al
+	0x74, 0x0c, //                         je off
+	0x3c, 0x72, //                         cmp $'r', %al
+	0x75, 0xe7, //                         jne poll
+	0xba, 0x02, 0x06, 0x00, 0x00, //       mov $0x602, %edx
+	0xb0, 0x01, //                         mov $1, %al
+	0xee,                         //       out %al, %dx
+	0xba, 0x00, 0x06, 0x00, 0x00, // off:  mov $0x600, %edx
+	0xb0, 0x34, //                         mov $0x34, %al
+	0xee,       //                         out %al, %dx
+	0xeb, 0xf6, //                         jmp off
+}
+
+// touchKernel waits for a byte, then reads a page 31 MiB up with interrupts on, and says 'B'.
+var touchKernel = []byte{
+	0xba, 0xfd, 0x03, 0x00, 0x00, // poll: mov $0x3fd, %edx
+	0xec,       //                         in %dx, %al
+	0xa8, 0x01, //                         test $1, %al
+	0x74, 0xf6, //                         jz poll
+	0xb0, 0xff, //                         mov $0xff, %al
+	0xe6, 0x21, //                         out %al, $0x21: none from the PICs
+	0xe6, 0xa1, //                         out %al, $0xa1
+	0xfb,                         //       sti
+	0xbb, 0x00, 0x00, 0xf0, 0x01, //       mov $0x1f00000, %ebx
+	0x8b, 0x03, //                         mov (%rbx), %eax
+	0xba, 0xf8, 0x03, 0x00, 0x00, //       mov $0x3f8, %edx
+	0xb0, 0x42, //                         mov $'B', %al
+	0xee,       //                         out %al, %dx
+	0xeb, 0xfe, //                         jmp .
+}
+
+// vmlinux is an ELF file with a kernel at 1 MiB.
+func vmlinux(t *testing.T, code []byte) string {
+	t.Helper()
+	const entry, header = 1 << 20, 64 + 56
+	le := binary.LittleEndian
+	b := append([]byte("\x7fELF\x02\x01\x01"), make([]byte, header-7)...)
+	le.PutUint16(b[16:], 2)  // an executable
+	le.PutUint16(b[18:], 62) // for x86-64
+	le.PutUint32(b[20:], 1)
+	le.PutUint64(b[24:], entry)
+	le.PutUint64(b[32:], 64) // program headers:
+	le.PutUint16(b[52:], 64)
+	le.PutUint16(b[54:], 56)
+	le.PutUint16(b[56:], 1) // one,
+	le.PutUint32(b[64:], 1) // to be loaded,
+	le.PutUint32(b[68:], 5)
+	le.PutUint64(b[72:], header) // from here
+	le.PutUint64(b[80:], entry)
+	le.PutUint64(b[88:], entry) // to there
+	le.PutUint64(b[96:], uint64(len(code)))
+	le.PutUint64(b[104:], uint64(len(code)))
+	le.PutUint64(b[112:], 4096)
+	path := filepath.Join(t.TempDir(), "vmlinux")
+	if err := os.WriteFile(path, append(b, code...), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// screen is a console's output, that one can wait for.
+type screen struct {
+	mu   sync.Mutex // guards text
+	text bytes.Buffer
+}
+
+func (s *screen) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(p)
+}
+
+func (s *screen) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
+}
+
+// await waits until a text has been printed.
+func (s *screen) await(t *testing.T, m *Machine, want string) {
+	t.Helper()
+	deadline := time.After(time.Minute)
+	for !strings.Contains(s.String(), want) {
+		select {
+		case <-m.ended:
+			t.Fatalf("the machine ended: %v; console %q", m.Wait(t.Context()), s)
+		case <-deadline:
+			t.Fatalf("%q does not come: console %q", want, s)
+		case <-time.After(5 * time.Millisecond): // between two looks
+		}
+	}
+}
+
+func diskImage(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(path, make([]byte, 1<<20), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func (s *screen) config(t *testing.T) Config {
+	t.Helper()
+	return Config{Kernel: vmlinux(t, tinyKernel), MemoryBytes: testMemory, CPUs: 2, Console: s,
+		Disks: []Disk{{Path: diskImage(t)}}, Log: testLog(t)}
+}
+
+// Devices are where the kernel looks for them, and it can end its machine in both ways.
+func TestKernel(t *testing.T) {
+	needKVM(t)
+	for typed, want := range map[string]string{"hello q": EndPowerOff, "r": EndReset} {
+		var s screen
+		cfg := s.config(t)
+		in, keyboard := io.Pipe()
+		cfg.Input = in
+		typing := make(chan error, 1)
+		cfg.Started = func() {
+			go func() { _, err := keyboard.Write([]byte(typed)); typing <- err }()
+		}
+		rep, err := Run(t.Context(), cfg)
+		if err != nil {
+			t.Fatalf("%v; console %q", err, &s)
+		}
+		if err := <-typing; err != nil {
+			t.Error(err)
+		}
+		if rep.End != want || s.String() != "AVF"+typed {
+			t.Errorf("%q: end %q, console %q", typed, rep.End, &s)
+		}
+	}
+}
+
+// The user leaves, and the machine ends.
+func TestLeaveConsole(t *testing.T) {
+	needKVM(t)
+	var s screen
+	cfg := s.config(t)
+	in, keyboard := io.Pipe()
+	cfg.Input = in
+	cfg.Started = func() { keyboard.CloseWithError(ErrLeave) }
+	rep, err := Run(t.Context(), cfg)
+	if err != nil || rep.End != EndStopped {
+		t.Errorf("%+v, %v", rep, err)
+	}
+}
+
+// A kernel's machine is saved and goes on, with bytes in its serial port that it has not read.
+func TestKernelGoesOn(t *testing.T) {
+	needKVM(t)
+	var s screen
+	cfg := s.config(t)
+	m, err := newFrom(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.Close() })
+	if err := m.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s.await(t, m, "AVF")
+	if n, err := m.serial.Feed([]byte("one ")); n != 4 || err != nil {
+		t.Fatal(n, err)
+	}
+	s.await(t, m, "one ")
+	if err := m.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := m.serial.Feed([]byte("lost")); n != 0 || err != nil {
+		t.Errorf("a paused machine took %d bytes, %v", n, err)
+	}
+	dir := checkpoint(t, m)
+	if err := m.Close(); err != nil { // also gives up the disk
+		t.Fatal(err)
+	}
+	var next screen
+	l, err := load(dir, testLog(t), loadOptions{externals: externals{console: &next}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	compareDevices(t, dir, l.Machine)
+	if err := l.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.serial.Feed([]byte("two q")); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Wait(t.Context()); !errors.Is(err, device.ErrPowerOff) {
+		t.Errorf("end: %v", err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if next.String() != "two q" {
+		t.Errorf("console %q, then %q", &s, &next)
+	}
+}
+
+// compareDevices reads the state of a restored machine back.
+func compareDevices(t *testing.T, dir string, m *Machine) {
+	t.Helper()
+	want, err := Inspect(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := m.save()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range Diff(want, inspected(t, s)) {
+		if c.Field == "TSC" || c.Section == "CLOCK 0" || c.Section == "PIT2 0" {
+			continue // they run on
+		}
+		t.Errorf("saved and restored state differ: %v", c)
+	}
+	if len(want.Problems) > 0 || value(want, "VIRTBLK 0", "sectors") != "0x800" ||
+		value(want, "SERIAL 0", "ier") == "" || value(want, "VMGENID 0", "addr") != "0xfe000" {
+		t.Errorf("devices: %+v", want.Problems)
+	}
+}
+
+// Two machines from one checkpoint have different generation IDs, and neither that of the first.
+func TestGenerationID(t *testing.T) {
+	needKVM(t)
+	var s screen
+	m, err := newFrom(s.config(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.Close() })
+	id := func(m *Machine) string {
+		if err := m.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Pause(); err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, 16)
+		if _, err := m.mem.ReadAt(b, genIDAddr); err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	ids := map[string]bool{id(m): true, id(m): true}
+	if len(ids) != 1 || ids[string(make([]byte, 16))] {
+		t.Errorf("a pause gave another generation ID, or there was none: %v", ids)
+	}
+	dir := checkpoint(t, m)
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		l, err := load(dir, testLog(t), loadOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids[id(l.Machine)] = true
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(ids) != 3 {
+		t.Errorf("three machines have %d generation IDs", len(ids))
+	}
+}
+
+func TestKernelRefusals(t *testing.T) {
+	needKVM(t)
+	var s screen
+	good := s.config(t)
+	for what, change := range map[string]func(*Config){
+		"no such kernel":  func(c *Config) { c.Kernel += "x" },
+		"no such initrd":  func(c *Config) { c.Initrd = "nowhere" },
+		"a kernel of 0":   func(c *Config) { c.Kernel = os.DevNull },
+		"no such disk":    func(c *Config) { c.Disks = []Disk{{Path: "nowhere"}} },
+		"one disk twice":  func(c *Config) { c.Disks = append(c.Disks, c.Disks[0]) },
+		"many disks":      func(c *Config) { c.Disks = make([]Disk, MaxDisks+1) },
+		"long line":       func(c *Config) { c.Cmdline = strings.Repeat("x", 2048) },
+		"too many vCPUs":  func(c *Config) { c.CPUs = 1 << 20 },
+		"odd memory size": func(c *Config) { c.MemoryBytes++ },
+	} {
+		cfg := good
+		cfg.Disks = append([]Disk{}, good.Disks...)
+		change(&cfg)
+		if m, err := newFrom(cfg); err == nil {
+			t.Errorf("%s: no error", what)
+			m.Close()
+		}
+	}
+	m, err := newFrom(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := checkpoint(t, m)
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for what, x := range map[string]externals{
+		"no disk":       {disks: []Disk{}},
+		"a smaller one": {disks: []Disk{{Path: good.Kernel}}},
+		"read-only":     {disks: []Disk{{Path: good.Disks[0].Path, ReadOnly: true}}},
+	} {
+		if l, err := load(dir, testLog(t), loadOptions{externals: x}); err == nil {
+			t.Errorf("%s: no error", what)
+			l.Close()
+		}
+	}
+}
+
+// The sections of devices are required of a kernel's machine and refused of others.
+func TestDeviceSections(t *testing.T) {
+	s := sampleState()
+	s.facts.Guest = spec(kernelGuest, "kernel", "/boot/vmlinuz")
+	s.facts.Disks = []Disk{{Path: "/a"}, {Path: "/b", ReadOnly: true}}
+	s.ports = portState{}
+	for _, key := range s.facts.deviceKeys() {
+		tag, index, _ := strings.Cut(key, " ")
+		s.devices = append(s.devices, device.Section{Tag: tag, Index: uint32(index[0] - '0'),
+			Data: []byte(key)})
+	}
+	list, err := s.sections()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := decodeSaved(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got.devices) != 7 || string(got.devices[6].Data) != "VIRTBLK 1" {
+		t.Errorf("%+v", got.devices)
+	}
+	for i := range list {
+		without := append(append([]section{}, list[:i]...), list[i+1:]...)
+		_, err := decodeSaved(without)
+		wantStateError(t, "without "+list[i].tag, err)
+		_, err = decodeSaved(append(append([]section{}, list...), list[i]))
+		wantStateError(t, "twice "+list[i].tag, err)
+	}
+	for what, change := range map[string]func(*facts){
+		"a third disk":             func(f *facts) { f.Disks = append(f.Disks, Disk{}) },
+		"a disk less":              func(f *facts) { f.Disks = f.Disks[:1] },
+		"more than there can be":   func(f *facts) { f.Disks = make([]Disk, MaxDisks+1) },
+		"no interrupt controllers": func(f *facts) { f.IRQChip = false },
+		"disks of a guest program": func(f *facts) { f.Guest = spec("idle") },
+	} {
+		other := s
+		change(&other.facts)
+		list, err := other.sections()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = decodeSaved(list)
+		wantStateError(t, what, err)
+	}
+}
+
+// A page that cannot be had ends a guest that takes interrupts too. KVM gets pages for it in the
+// background and lets it go on meanwhile; a page that never comes must not make that an endless
+// loop.
+func TestLostPageWithInterrupts(t *testing.T) {
+	needKVM(t)
+	var s screen
+	cfg := s.config(t)
+	cfg.Kernel, cfg.CPUs = vmlinux(t, touchKernel), 1
+	m, err := newFrom(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := checkpoint(t, m)
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l, err := load(dir, testLog(t), loadOptions{externals: externals{console: &s}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := os.Truncate(filepath.Join(dir, memoryFile), 24<<20); err != nil {
+		t.Fatal(err)
+	}
+	w := l.watch()
+	defer w.stop()
+	if err := l.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.serial.Feed([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	err = l.Wait(ctx)
+	var lost *MemoryLostError
+	if !errors.As(err, &lost) || lost.Known && lost.GFN != 0x1f00 {
+		t.Errorf("end: %v; console %q", err, &s)
+	}
+}

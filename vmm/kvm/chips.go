@@ -1,0 +1,190 @@
+package kvm
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// LAPIC mirrors struct kvm_lapic_state: the page of a vCPU's local interrupt controller, a register
+// of 32 bits every 16 bytes.
+type LAPIC struct{ Regs [1024]byte }
+
+// Register reads the register at an offset.
+func (l *LAPIC) Register(off int) uint32 { return getU32(l.Regs[off:]) }
+
+// SetRegister writes it.
+func (l *LAPIC) SetRegister(off int, v uint32) { putU32(l.Regs[off:], v) }
+
+// Numbers of the three interrupt controllers that all vCPUs share.
+const (
+	PICMaster = 0
+	PICSlave  = 1
+	IOAPIC    = 2
+)
+
+// IRQChip mirrors struct kvm_irqchip: one of the three controllers. Data is a [PICState] or an
+// [IOAPICState], and zeros behind it.
+type IRQChip struct {
+	ID, Padding uint32
+	Data        [512]byte
+}
+
+// PIC reads the state of a [PICMaster] or [PICSlave].
+func (c *IRQChip) PIC() (s PICState) { decodeChip(c, &s); return s }
+
+// IOAPIC reads the state of the [IOAPIC].
+func (c *IRQChip) IOAPIC() (s IOAPICState) { decodeChip(c, &s); return s }
+
+func decodeChip[T any](c *IRQChip, s *T) {
+	if _, err := binary.Decode(c.Data[:], binary.LittleEndian, s); err != nil {
+		panic(err) // a struct of integers, shorter than the data
+	}
+}
+
+// PICState mirrors struct kvm_pic_state, an 8259.
+type PICState struct {
+	LastIRR, IRR, IMR, ISR                uint8
+	PriorityAdd, IRQBase, ReadRegSelect   uint8
+	Poll, SpecialMask, InitState, AutoEOI uint8
+	RotateOnAutoEOI, SpecialFullyNested   uint8
+	Init4, ELCR, ELCRMask                 uint8
+}
+
+// IOAPICPins is the number of inputs of the I/O APIC.
+const IOAPICPins = 24
+
+// IOAPICState mirrors struct kvm_ioapic_state.
+type IOAPICState struct {
+	Base                 uint64
+	Select, ID, IRR, Pad uint32
+	Redirect             [IOAPICPins]uint64
+}
+
+// PITChannel mirrors struct kvm_pit_channel_state: one counter of an 8254.
+type PITChannel struct {
+	Count                               uint32 // can be 65536
+	LatchedCount                        uint16
+	CountLatched, StatusLatched, Status uint8
+	ReadState, WriteState, WriteLatch   uint8
+	RWMode, Mode, BCD, Gate             uint8
+	CountLoadTime                       int64 // ns, of the host's clock
+}
+
+// PIT mirrors struct kvm_pit_state2.
+type PIT struct {
+	Channels [3]PITChannel
+	Flags    uint32
+	Reserved [9]uint32
+}
+
+// pitSpeakerDummy lets KVM answer port 0x61 itself. Kernels look at it while they measure the speed
+// of the CPU, and each look would be an exit.
+const pitSpeakerDummy = 1
+
+// pitConfig mirrors struct kvm_pit_config.
+type pitConfig struct {
+	Flags   uint32
+	Padding [15]uint32
+}
+
+// Flags of a [Clock].
+const (
+	ClockTSCStable = 1 << 1 // the clock advances with the time stamp counter
+	ClockRealtime  = 1 << 2 // Realtime is set; on SetClock: add the time since then
+	ClockHostTSC   = 1 << 3 // HostTSC is set
+)
+
+// Clock mirrors struct kvm_clock_data: the guest's paravirtual clock, in nanoseconds since the
+// machine was made.
+type Clock struct {
+	Clock    uint64
+	Flags    uint32
+	Pad0     uint32
+	Realtime uint64 // the host's wall clock when Clock was read, nanoseconds
+	HostTSC  uint64
+	Pad      [4]uint32
+}
+
+// irqLevel mirrors struct kvm_irq_level.
+type irqLevel struct{ GSI, Level uint32 }
+
+// CreateIRQChip makes the interrupt controllers: two PICs, an I/O APIC, and a local APIC in each
+// vCPU. To be called before the first vCPU is made.
+func (vm *VM) CreateIRQChip() error {
+	if _, err := ioctl(vm.fd, ioCreateIRQChip, 0); err != nil {
+		return fmt.Errorf("KVM_CREATE_IRQCHIP: %w", err)
+	}
+	return nil
+}
+
+// CreatePIT2 makes the interval timer. The interrupt controllers must be there.
+func (vm *VM) CreatePIT2() error {
+	_, err := ioctlStruct(vm.fd, ioCreatePIT2, &pitConfig{Flags: pitSpeakerDummy})
+	if err != nil {
+		return fmt.Errorf("KVM_CREATE_PIT2: %w", err)
+	}
+	return nil
+}
+
+// SetIRQLine is KVM_IRQ_LINE: it asserts or releases an input of the interrupt controllers. Any
+// goroutine may call it.
+func (vm *VM) SetIRQLine(gsi uint32, asserted bool) error {
+	l := irqLevel{GSI: gsi}
+	if asserted {
+		l.Level = 1
+	}
+	if _, err := ioctlStruct(vm.fd, ioIRQLine, &l); err != nil {
+		return fmt.Errorf("KVM_IRQ_LINE %d: %w", gsi, err)
+	}
+	return nil
+}
+
+// IRQChip is KVM_GET_IRQCHIP.
+func (vm *VM) IRQChip(id uint32) (c IRQChip, err error) {
+	c.ID = id
+	if _, err := ioctlStruct(vm.fd, ioGetIRQChip, &c); err != nil {
+		return c, fmt.Errorf("KVM_GET_IRQCHIP %d: %w", id, err)
+	}
+	return c, nil
+}
+
+// SetIRQChip is KVM_SET_IRQCHIP. That of the I/O APIC passes on what its inputs hold to the local
+// APICs.
+func (vm *VM) SetIRQChip(c IRQChip) error {
+	if _, err := ioctlStruct(vm.fd, ioSetIRQChip, &c); err != nil {
+		return fmt.Errorf("KVM_SET_IRQCHIP %d: %w", c.ID, err)
+	}
+	return nil
+}
+
+// PIT2 is KVM_GET_PIT2.
+func (vm *VM) PIT2() (p PIT, err error) {
+	if _, err := ioctlStruct(vm.fd, ioGetPIT2, &p); err != nil {
+		return p, fmt.Errorf("KVM_GET_PIT2: %w", err)
+	}
+	return p, nil
+}
+
+// SetPIT2 is KVM_SET_PIT2. It starts the first counter anew.
+func (vm *VM) SetPIT2(p PIT) error {
+	if _, err := ioctlStruct(vm.fd, ioSetPIT2, &p); err != nil {
+		return fmt.Errorf("KVM_SET_PIT2: %w", err)
+	}
+	return nil
+}
+
+// Clock is KVM_GET_CLOCK.
+func (vm *VM) Clock() (c Clock, err error) {
+	if _, err := ioctlStruct(vm.fd, ioGetClock, &c); err != nil {
+		return c, fmt.Errorf("KVM_GET_CLOCK: %w", err)
+	}
+	return c, nil
+}
+
+// SetClock is KVM_SET_CLOCK. Of the flags only [ClockRealtime] may be set.
+func (vm *VM) SetClock(c Clock) error {
+	if _, err := ioctlStruct(vm.fd, ioSetClock, &c); err != nil {
+		return fmt.Errorf("KVM_SET_CLOCK: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,126 @@
+package linux
+
+import (
+	"fmt"
+	"io"
+	"strings"
+)
+
+// Config is what to boot.
+type Config struct {
+	Kernel  *io.SectionReader // bzImage or ELF vmlinux
+	Initrd  *io.SectionReader // nil: none
+	Cmdline string
+
+	RAM      []Range // guest memory; it begins at 0 and has the first MiB and more in one piece
+	Reserved []Range // what of the address space the kernel must leave alone, in RAM or not
+	RSDP     uint64  // address of the ACPI root pointer; 0: no ACPI
+}
+
+// Entry is the state of the vCPU that enters the kernel; the others wait for their start-up
+// interrupt. Registers that are not here are 0, and the interrupt descriptor table is empty: the
+// kernel must be entered with interrupts off.
+type Entry struct {
+	RIP, RSI, RSP, RFLAGS uint64
+	CR0, CR3, CR4, EFER   uint64
+
+	Code Segment // CS
+	Data Segment // DS, ES, FS, GS, SS
+	Task Segment // TR
+	GDT  Table
+
+	Kernel Range // memory that the kernel has for itself from the first instruction on
+	Initrd Range // zero without one
+}
+
+// Places of what the loader itself writes, all of it below 1 MiB and in RAM.
+const (
+	gdtAddr      = 0x500
+	taskAddr     = 0x600
+	zeroPageAddr = 0x7000
+	stackTop     = 0x8ff0
+	tablesAddr   = 0x9000
+	cmdlineAddr  = 0x2_0000
+
+	maxCmdline = 2048 // bytes, with the 0 at its end
+
+	mib = 1 << 20
+	gib = 1 << 30
+)
+
+// Load writes kernel, initrd, command line, zero page, GDT and page tables into guest memory,
+// which must read as zeros before: memory that the kernel expects to be zero is not written.
+func Load(mem io.WriterAt, c Config) (Entry, error) {
+	m, err := newMemoryMap(c.RAM, c.Reserved)
+	if err != nil {
+		return Entry{}, err
+	}
+	k, err := parseKernel(c.Kernel)
+	if err != nil {
+		return Entry{}, fmt.Errorf("kernel: %w", err)
+	}
+	if err := k.place(m); err != nil {
+		return Entry{}, err
+	}
+	initrd, err := placeInitrd(c.Initrd, k, m)
+	if err != nil {
+		return Entry{}, err
+	}
+	zero, err := zeroPage(k, m, initrd, c)
+	if err != nil {
+		return Entry{}, err
+	}
+	if err := k.write(mem); err != nil {
+		return Entry{}, fmt.Errorf("load kernel: %w", err)
+	}
+	if initrd.Size > 0 {
+		if err := copyTo(mem, initrd.Start, c.Initrd); err != nil {
+			return Entry{}, fmt.Errorf("load initrd: %w", err)
+		}
+	}
+	e := longMode()
+	for _, p := range []struct {
+		addr int64
+		data []byte
+	}{
+		{gdtAddr, e.descriptors()}, {taskAddr, make([]byte, taskSize)}, {tablesAddr, identityMap()},
+		{zeroPageAddr, zero}, {cmdlineAddr, append([]byte(c.Cmdline), 0)},
+	} {
+		if _, err := mem.WriteAt(p.data, p.addr); err != nil {
+			return Entry{}, fmt.Errorf("write boot data to %#x: %w", p.addr, err)
+		}
+	}
+	e.RIP, e.RSI, e.RSP = k.memory.Start+k.entry, zeroPageAddr, stackTop
+	e.Kernel, e.Initrd = k.memory, initrd
+	return e, nil
+}
+
+// checkCmdline refuses what the kernel would cut off or misread.
+func checkCmdline(s string, kernelMax int) error {
+	if n := min(maxCmdline-1, kernelMax); len(s) > n {
+		return fmt.Errorf("command line of %d bytes: this kernel takes %d", len(s), n)
+	}
+	if i := strings.IndexAny(s, "\x00\n\r"); i >= 0 {
+		return fmt.Errorf("command line: byte %#02x at %d: it is one line of text", s[i], i)
+	}
+	return nil
+}
+
+// copyTo streams a file, or a part of one, into guest memory. A file that has become shorter since
+// its size was taken is an error.
+func copyTo(mem io.WriterAt, addr uint64, r *io.SectionReader) error {
+	size := r.Size()
+	if size == 0 {
+		return nil
+	}
+	buf := make([]byte, min(size, mib)) // large, because each write is a system call
+	from := io.NewSectionReader(r, 0, size)
+	n, err := io.CopyBuffer(io.NewOffsetWriter(mem, int64(addr)), from, buf)
+	if err == nil && n < size {
+		err = fmt.Errorf("%d of %d bytes: %w", n, size, io.ErrUnexpectedEOF)
+	}
+	return err
+}
+
+// mibUp is a size in MiB for people, rounded up.
+func mibUp(bytes uint64) uint64 { return bytes/mib + min(bytes%mib, 1) }

@@ -1,0 +1,143 @@
+package linux
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// Range is a piece of the guest's physical address space.
+type Range struct{ Start, Size uint64 }
+
+// End is the first address after the range.
+func (r Range) End() uint64 { return r.Start + r.Size }
+
+const (
+	pageSize = 4096
+	// maxAddress bounds all addresses: no x86-64 CPU has more lines.
+	maxAddress = 1 << 52
+	// mapped is the end of the loader's page tables: what the kernel is entered with lies below.
+	mapped = 4 * gib
+)
+
+// What of the first MiB is no RAM for the kernel, as on a PC, whatever is behind it. The kernel
+// looks at these places for tables of old, and expects that they are kept from it.
+var (
+	extendedBIOS = Range{0x9_fc00, 0x400}
+	screenAndROM = Range{0xa_0000, 0x4_0000} // in no entry of the map
+	firmware     = Range{0xe_0000, 0x2_0000} // the ACPI tables
+)
+
+// e820Kind is the type of an entry of the memory map.
+type e820Kind uint32
+
+const (
+	e820RAM      e820Kind = 1
+	e820Reserved e820Kind = 2
+)
+
+type e820Entry struct {
+	Range
+	kind e820Kind
+}
+
+// memoryMap is what the kernel gets to know as memory.
+type memoryMap struct {
+	usable []Range     // ascending, apart from each other
+	e820   []e820Entry // the same with what is reserved, ascending
+	total  uint64      // bytes of RAM, with what of it is reserved
+}
+
+func newMemoryMap(ram, reserved []Range) (memoryMap, error) {
+	var m memoryMap
+	usable, err := normal(ram)
+	if err != nil {
+		return m, fmt.Errorf("RAM: %w", err)
+	}
+	for i, r := range usable {
+		if r.Start%pageSize != 0 || r.Size%pageSize != 0 {
+			return m, fmt.Errorf("RAM: %#x bytes at %#x: not whole pages", r.Size, r.Start)
+		}
+		if i > 0 && r.Start < usable[i-1].End() {
+			return m, fmt.Errorf("RAM: ranges at %#x and %#x overlap", usable[i-1].Start, r.Start)
+		}
+		m.total += r.Size
+	}
+	if len(usable) == 0 || usable[0].Start != 0 || usable[0].Size < mib {
+		return m, errors.New("RAM: the first MiB is missing, which the boot data goes to")
+	}
+	kept, err := normal(append([]Range{extendedBIOS, firmware}, reserved...))
+	if err != nil {
+		return m, fmt.Errorf("reserved memory: %w", err)
+	}
+	kept = merge(kept)
+	usable = subtract(merge(usable), screenAndROM)
+	for _, r := range kept {
+		usable = subtract(usable, r)
+		m.e820 = append(m.e820, e820Entry{r, e820Reserved})
+	}
+	for _, r := range usable {
+		m.e820 = append(m.e820, e820Entry{r, e820RAM})
+	}
+	slices.SortFunc(m.e820, func(a, b e820Entry) int { return cmp.Compare(a.Start, b.Start) })
+	m.usable = usable
+	return m, nil
+}
+
+// normal sorts ranges, and refuses empty ones and those that no CPU could address.
+func normal(ranges []Range) ([]Range, error) {
+	sorted := slices.Clone(ranges)
+	for _, r := range sorted {
+		if r.Size == 0 || r.Start > maxAddress || r.Size > maxAddress-r.Start {
+			return nil, fmt.Errorf("%#x bytes at %#x", r.Size, r.Start)
+		}
+	}
+	slices.SortFunc(sorted, func(a, b Range) int { return cmp.Compare(a.Start, b.Start) })
+	return sorted, nil
+}
+
+// merge makes one of sorted ranges that touch or overlap.
+func merge(sorted []Range) (list []Range) {
+	for _, r := range sorted {
+		if n := len(list); n > 0 && r.Start <= list[n-1].End() {
+			list[n-1].Size = max(list[n-1].End(), r.End()) - list[n-1].Start
+			continue
+		}
+		list = append(list, r)
+	}
+	return list
+}
+
+// subtract takes a range out of others.
+func subtract(ranges []Range, hole Range) (list []Range) {
+	for _, r := range ranges {
+		if below := min(r.End(), hole.Start); below > r.Start {
+			list = append(list, Range{r.Start, below - r.Start})
+		}
+		if above := max(r.Start, hole.End()); above < r.End() {
+			list = append(list, Range{above, r.End() - above})
+		}
+	}
+	return list
+}
+
+// highest finds the last page-aligned place of so many bytes that ends at a limit or before, lies
+// above the first MiB, and leaves the kernel alone.
+func (m memoryMap) highest(size, limit uint64, kernel Range) (Range, bool) {
+	free := subtract(subtract(m.usable, kernel), Range{0, mib})
+	for _, r := range slices.Backward(free) {
+		end := min(r.End(), limit)
+		if end < r.Start || end-r.Start < size {
+			continue
+		}
+		if start := (end - size) &^ (pageSize - 1); start >= r.Start {
+			return Range{start, size}, true
+		}
+	}
+	return Range{}, false
+}
+
+// alignUp rounds up to a multiple of a power of two. Addresses are below maxAddress, so there is
+// no overflow.
+func alignUp(addr, to uint64) uint64 { return (addr + to - 1) &^ (to - 1) }

@@ -1,0 +1,52 @@
+package vmm
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/thawfs/thaw/vmm/kvm"
+)
+
+// counters are what a machine counts about itself.
+type counters struct {
+	mu          sync.Mutex // guards what follows
+	pauses      uint64
+	pausedAt    time.Time // zero: it is not, or never ran
+	pausedFor   time.Duration
+	checkpoints uint64
+	failed      uint64
+	last        *CheckpointStats
+}
+
+func (c *counters) paused() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pauses++
+	c.pausedAt = time.Now()
+}
+
+func (c *counters) resumed() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.pausedAt.IsZero() {
+		c.pausedFor += time.Since(c.pausedAt)
+	}
+	c.pausedAt = time.Time{}
+}
+
+func (c *counters) checkpoint(s CheckpointStats, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err != nil {
+		c.failed++
+		return
+	}
+	c.checkpoints++
+	c.last = &s
+}
+
+// exitCounts counts a vCPU's exits by their reason.
+type exitCounts [64]atomic.Uint64
+
+func (e *exitCounts) count(r kvm.ExitReason) { e[min(uint32(r), uint32(len(e)-1))].Add(1) }

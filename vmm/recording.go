@@ -1,0 +1,177 @@
+package vmm
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/thawfs/thaw/vmm/api"
+	"github.com/thawfs/thaw/vmm/trace"
+	"github.com/thawfs/thaw/wss"
+)
+
+// TraceStats says how a trace of first touches went.
+type TraceStats = api.TraceStats
+
+// Ways in which first touches are traced, as the record names them.
+const (
+	wayEvents = "first touches by KVM's tracepoint, pages exact by write-protection"
+	wayScans  = "first touches by scans of the page table, order as fine as their interval"
+)
+
+// scanEvery is the interval of the scans where there is no tracepoint: what was touched within one
+// has no order.
+const scanEvery = 10 * time.Millisecond
+
+// recording is a trace of a machine's first touches. It begins while the machine is paused and no
+// page is mapped: just after its memory was mapped anew from a checkpoint. Then each first touch is
+// a fault that KVM resolves, which its tracepoint tells of, and leaves an entry in the VMM's own
+// page table, which the tracker sees.
+type recording struct {
+	m       *Machine
+	touches *wss.Touches
+	tracer  *trace.Tracer // nil: by scans
+	why     string        // why not
+	begin   time.Duration // CLOCK_MONOTONIC
+	kernel  time.Duration // in the kernel, up to begin
+}
+
+// record begins to trace. The machine is paused.
+func (m *Machine) record() (*recording, error) {
+	if ok, why := m.mem.exact(); !ok {
+		return nil, fmt.Errorf("touched pages cannot be told from their neighbours: %s", why)
+	}
+	r := &recording{m: m, touches: wss.NewTouches(m.mem.size / pageSize), kernel: m.kernelTime()}
+	var err error
+	if r.tracer, err = trace.New(m.threads()); err != nil {
+		r.tracer, r.why = nil, err.Error()
+	}
+	r.begin = monotonic()
+	return r, nil
+}
+
+// run traces for so long, or until the machine or the context ends.
+func (r *recording) run(ctx context.Context, d time.Duration) (set *wss.Set, s TraceStats,
+	err error) {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		select {
+		case <-r.m.ended:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	defer func() { <-ended }()
+	s.Way = wayEvents
+	if r.tracer != nil {
+		err = r.byEvents(ctx)
+	} else {
+		s.Way = wayScans + " of " + scanEvery.String() + " (" + r.why + ")"
+		err = r.byScans(ctx)
+	}
+	cancel()
+	if err != nil {
+		return nil, s, fmt.Errorf("trace first touches: %w", err)
+	}
+	window := (monotonic() - r.begin).Truncate(time.Microsecond)
+	s.Seconds, s.KernelSeconds = window.Seconds(), (r.m.kernelTime() - r.kernel).Seconds()
+	s.Events, s.SilentPages = r.touches.Events(), r.touches.Silent()
+	set, s.DroppedPages = r.touches.Set(s.Way, window, time.Now().UTC().Truncate(time.Second))
+	s.Pages = set.Pages()
+	if r.tracer != nil {
+		s.LostEvents = r.tracer.Lost()
+	}
+	return set, s, nil
+}
+
+// byEvents lets the tracepoint tell. The scan at the end is exact: it finds what no event told of.
+func (r *recording) byEvents(ctx context.Context) error {
+	err := r.tracer.Run(ctx, func(e trace.Event) {
+		r.touches.Add(wss.Touch{GFN: e.GFN, Count: e.Count, At: e.At - r.begin, VCPU: e.VCPU})
+	})
+	if err != nil {
+		return err
+	}
+	return r.scan()
+}
+
+func (r *recording) byScans(ctx context.Context) error {
+	tick := time.NewTicker(scanEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return r.scan()
+		case <-tick.C:
+			if err := r.scan(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (r *recording) scan() error {
+	touched, _, err := r.m.mem.scan()
+	if err != nil {
+		return err
+	}
+	r.touches.Scanned(touched, monotonic()-r.begin)
+	return nil
+}
+
+// close gives the tracepoint back.
+func (r *recording) close() error {
+	if r.tracer == nil {
+		return nil
+	}
+	return r.tracer.Close()
+}
+
+// threads are those of the vCPUs.
+func (m *Machine) threads() (tids []int) {
+	for _, c := range m.vcpus {
+		c.mu.Lock()
+		tids = append(tids, c.tid)
+		c.mu.Unlock()
+	}
+	return tids
+}
+
+// monotonic is the clock of the tracepoint's events.
+func monotonic() time.Duration {
+	var t unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &t) // it cannot fail
+	return time.Duration(t.Nano())
+}
+
+// tickTime is the unit of times in /proc/PID/stat (USER_HZ).
+const tickTime = 10 * time.Millisecond
+
+// kernelTime is how long the vCPUs' threads have been in the kernel; 0 where it does not tell.
+func (m *Machine) kernelTime() (sum time.Duration) {
+	for _, tid := range m.threads() {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/stat", tid))
+		if err != nil {
+			return 0
+		}
+		// Field 15, stime; the second one is a name in parentheses that may hold anything.
+		fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+		if len(fields) < 13 {
+			return 0
+		}
+		n, err := strconv.ParseInt(fields[12], 10, 64)
+		if err != nil {
+			return 0
+		}
+		sum += time.Duration(n) * tickTime
+	}
+	return sum
+}

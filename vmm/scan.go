@@ -1,0 +1,186 @@
+package vmm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/thawfs/thaw/vmm/api"
+	"github.com/thawfs/thaw/vmm/kvm"
+	"github.com/thawfs/thaw/wss"
+	"github.com/thawfs/thaw/wss/scan"
+)
+
+// scanned is a machine as the access-bit scanner sees it. One goroutine uses it.
+//
+// From Pause to Resume it holds the machine's control lock: nobody saves, resumes or ends the
+// machine in the middle of a scan.
+type scanned struct {
+	m       *Machine
+	running bool // before the pause
+}
+
+// ReadAt implements scan.Guest.
+func (s *scanned) ReadAt(p []byte, gpa int64) (int, error) { return s.m.mem.ReadAt(p, gpa) }
+
+// WriteAt implements scan.Guest.
+func (s *scanned) WriteAt(p []byte, gpa int64) (int, error) { return s.m.mem.WriteAt(p, gpa) }
+
+// RAM implements scan.Guest.
+func (s *scanned) RAM() []scan.Region {
+	var list []scan.Region
+	for _, r := range s.m.facts.Regions {
+		list = append(list, scan.Region{GFN: r.GPA / pageSize, Count: r.Size / pageSize,
+			Page: r.GPA / pageSize})
+	}
+	return list
+}
+
+// Pause implements scan.Guest.
+func (s *scanned) Pause(context.Context) error {
+	s.m.control.Lock()
+	s.m.mu.Lock()
+	s.running = s.m.state == StateRunning
+	s.m.mu.Unlock()
+	if err := s.m.pause(); err != nil {
+		s.m.control.Unlock()
+		return err
+	}
+	return nil
+}
+
+// Resume implements scan.Guest.
+func (s *scanned) Resume() error {
+	defer s.m.control.Unlock()
+	if !s.running {
+		return nil
+	}
+	return s.m.resume()
+}
+
+// CPUs implements scan.Guest.
+func (s *scanned) CPUs() ([]scan.CPU, error) {
+	cpus := make([]scan.CPU, len(s.m.vcpus))
+	for i, c := range s.m.vcpus {
+		err := c.do(func() error {
+			sregs, err := c.k.Sregs()
+			if err != nil {
+				return err
+			}
+			regs, err := c.k.Regs()
+			if err != nil {
+				return err
+			}
+			mp, err := c.k.MPState()
+			cpus[i] = scan.CPU{CR0: sregs.CR0, CR3: sregs.CR3, CR4: sregs.CR4, EFER: sregs.EFER,
+				RIP: sregs.CS.Base + regs.RIP, Halted: mp.State != kvm.MPRunnable}
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("registers of vCPU %d: %w", i, err)
+		}
+	}
+	return cpus, nil
+}
+
+// What a touch costs after each way to flush: a TLB miss, or a shadow entry (or second-level entry)
+// that has to be made anew.
+const (
+	refaultTLB  = 100 * time.Nanosecond
+	refaultSlot = 2400 * time.Nanosecond
+)
+
+// Flushes implements scan.Guest, the cheapest way first. Which of them works depends on how the
+// host's KVM translates: with second-level tables (EPT, NPT) the CPU walks the guest's own tables,
+// and only its TLB stands between; with shadow tables the guest's are not looked at as long as
+// there is a shadow entry, and these go with the memory slot.
+func (s *scanned) Flushes() []scan.Flush {
+	return []scan.Flush{
+		{Name: "TLB flush by control registers", Do: s.flushTLB, Refault: refaultTLB},
+		{Name: "memory slots made anew", Do: s.renewSlots, Refault: refaultSlot},
+	}
+}
+
+// flushTLB changes a bit of CR4 that concerns the TLB alone and puts it back: KVM flushes the vCPU's
+// translations when a paging bit changes (x86.c, __set_sregs), and does nothing when none does.
+func (s *scanned) flushTLB() error {
+	for i, c := range s.m.vcpus {
+		err := c.do(func() error {
+			sregs, err := c.k.Sregs()
+			if err != nil {
+				return err
+			}
+			changed := sregs
+			changed.CR4 ^= cr4PGE
+			return errors.Join(c.k.SetSregs(changed), c.k.SetSregs(sregs))
+		})
+		if err != nil {
+			return fmt.Errorf("flush the TLB of vCPU %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+// cr4PGE says that global translations outlive a change of CR3.
+const cr4PGE = 1 << 7
+
+// renewSlots deletes the memory slots and adds them again: KVM drops all that it derived from them.
+func (s *scanned) renewSlots() error {
+	for i := range s.m.facts.Regions {
+		if err := s.m.vm.SetMemoryRegion(kvm.MemoryRegion{Slot: uint32(i)}); err != nil {
+			return err
+		}
+	}
+	return s.m.addSlots()
+}
+
+// addSlots gives KVM the machine's memory.
+func (m *Machine) addSlots() error {
+	base := uint64(address(m.mem.mapping))
+	for i, r := range m.facts.Regions {
+		err := m.vm.SetMemoryRegion(kvm.MemoryRegion{Slot: uint32(i), GuestPhysAddr: r.GPA,
+			MemorySize: r.Size, UserspaceAddr: base + r.GPA})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Present implements scan.Presence. Of a machine that is mapped from a checkpoint these are the pages
+// that it has touched: to look at others would bring them in, and count them as touched.
+func (s *scanned) Present() (*wss.Bitmap, error) {
+	touched, _, err := s.m.mem.scan()
+	if touched != nil || err != nil {
+		return touched, err
+	}
+	return s.m.mem.written()
+}
+
+// ScanStats says what a scan of access bits cost the guest.
+type ScanStats = api.ScanStats
+
+// ScanOptions is how the working set before a checkpoint is estimated.
+type ScanOptions struct {
+	Within time.Duration // what was touched in so long before the checkpoint
+	Budget float64       // share of the guest's time; 0: scan.DefaultBudget
+}
+
+// scanAccess estimates the working set of a running machine by its access bits. It takes as long as
+// it looks back.
+func (m *Machine) scanAccess(ctx context.Context, o ScanOptions) (*wss.Set, ScanStats, error) {
+	if !m.is(StateRunning) {
+		return nil, ScanStats{}, ErrNotRunning
+	}
+	tables, err := scan.NewTables(&scanned{m: m}, scan.TableOptions{})
+	if err != nil {
+		return nil, ScanStats{}, err
+	}
+	s := scan.New(tables, scan.Options{Within: o.Within, Budget: o.Budget})
+	set, err := s.Estimate(ctx, o.Within)
+	if err != nil {
+		return nil, ScanStats{}, err
+	}
+	return set, ScanStats{Pages: set.Pages(), Way: set.Way, Stats: s.Stats()}, nil
+}

@@ -1,0 +1,94 @@
+package vmm
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/thawfs/thaw/wss"
+)
+
+// setFile is the working sets of a checkpoint, in the text of package wss.
+const setFile = "working-set"
+
+// scan estimates the working set before the checkpoint.
+func (s *save) scan(ctx context.Context) error {
+	set, stats, err := s.m.scanAccess(ctx, s.opt.Scan)
+	if err != nil {
+		return err
+	}
+	s.sets, s.stats.Scan = set, &stats
+	return nil
+}
+
+// beginTrace begins to record what the guest touches. The machine is paused and its memory has just
+// been mapped from the checkpoint. The checkpoint is good without it.
+func (s *save) beginTrace() {
+	var err error
+	if s.recording, err = s.m.record(); err != nil {
+		s.note("nothing is traced: %v", err)
+		return
+	}
+	s.m.tracing = true
+}
+
+// trace records what the guest touches while it goes on, adds that to the checkpoint, and ends the
+// machine if that is wanted. Others may drive the machine meanwhile; they may not save it again.
+func (s *save) trace(ctx context.Context) error {
+	if s.recording == nil {
+		if s.opt.Trace > 0 && s.opt.Stop {
+			s.m.end(ErrStopped)
+		}
+		return nil
+	}
+	set, stats, err := s.recording.run(ctx, s.opt.Trace)
+	if err == nil {
+		s.stats.Trace = &stats
+		if err = s.putSets(set); err != nil {
+			err = fmt.Errorf("the checkpoint is there, without its working set: %w", err)
+		}
+	}
+	return errors.Join(err, s.locked(func() error {
+		s.m.tracing = false
+		if err == nil && s.opt.Stop {
+			s.m.end(ErrStopped)
+		}
+		return s.recording.close()
+	}))
+}
+
+// putSets adds a working set to those of the checkpoint, which is in its place. The file is
+// replaced in one step.
+func (s *save) putSets(set *wss.Set) error {
+	if s.sets != nil {
+		var err error
+		if set, err = wss.Union(set, s.sets); err != nil {
+			return err
+		}
+	}
+	s.sets = set
+	path := filepath.Join(s.dir, setFile)
+	if err := s.putFile(path+".new", set); err != nil {
+		return err
+	}
+	if err := s.opt.disk.Replace(path+".new", path); err != nil {
+		return err
+	}
+	return s.opt.disk.SyncDir(s.dir)
+}
+
+// putFile writes a set into a new file and to disk.
+func (s *save) putFile(path string, set *wss.Set) error {
+	var text bytes.Buffer
+	if _, err := set.WriteTo(&text); err != nil {
+		return err
+	}
+	f, err := s.opt.disk.Create(path)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(text.Bytes(), 0)
+	return errors.Join(err, f.Sync(), f.Close())
+}

@@ -1,0 +1,105 @@
+package vmm
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/thawfs/thaw/vmm/device"
+	"github.com/thawfs/thaw/vmm/guest"
+	"github.com/thawfs/thaw/vmm/kvm"
+)
+
+// facts are what a machine is, apart from its state: the MACHINE section of a state file.
+type facts struct {
+	Regions []Region `json:"regions"`
+	VCPUs   int      `json:"vcpus"`
+	// IRQChip: KVM has the interrupt controllers and the interval timer. Machines whose state is of
+	// version 1 have none.
+	IRQChip bool       `json:"irqchip,omitempty"`
+	Guest   guest.Spec `json:"guest"`
+	Disks   []Disk     `json:"disks,omitempty"` // of a kernel
+}
+
+// newMachine sets up KVM around some memory. It takes over the memory, also when it fails.
+func newMachine(f facts, mem *memory, x externals, log *slog.Logger) (_ *Machine, err error) {
+	m := &Machine{log: log, facts: f, mem: mem, ports: newPorts(time.Now), state: StatePaused,
+		portBus: device.NewBus("port"), mmioBus: device.NewBus("address"), devices: device.NewSet(),
+		begun: make(chan struct{}), ended: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.Close())
+		}
+	}()
+	if m.program, err = loadProgram(f); err != nil {
+		return nil, err
+	}
+	sys, err := kvm.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer sys.Close()
+	if m.vm, err = sys.CreateVM(); err != nil {
+		return nil, err
+	}
+	if err := m.setUpVM(); err != nil {
+		return nil, err
+	}
+	if err := m.addVCPUs(sys); err != nil {
+		return nil, err
+	}
+	return m, m.addDevices(x)
+}
+
+// setUpVM makes what vCPUs have in common. KVM wants it before the first of them: the pages that it
+// needs for itself, and the interrupt controllers, because a vCPU gets its local APIC when it is
+// made, and none if there was no KVM_CREATE_IRQCHIP before.
+func (m *Machine) setUpVM() error {
+	if err := m.vm.SetTSSAddr(tssAddr); err != nil {
+		return err
+	}
+	if err := m.vm.SetIdentityMapAddr(identityMapAddr); err != nil {
+		return err
+	}
+	if m.facts.IRQChip {
+		if err := m.vm.CreateIRQChip(); err != nil {
+			return err
+		}
+		if err := m.vm.CreatePIT2(); err != nil {
+			return err
+		}
+	}
+	return m.addSlots()
+}
+
+// addVCPUs makes the vCPUs with this host's features and parks them.
+func (m *Machine) addVCPUs(sys *kvm.System) (err error) {
+	if limit, err := sys.Check(kvm.CapMaxVCPUs); err != nil || limit > 0 && m.facts.VCPUs > limit {
+		return errors.Join(err, fmt.Errorf("%d vCPUs, KVM has at most %d", m.facts.VCPUs, limit))
+	}
+	if m.known, err = sys.MSRIndexList(); err != nil {
+		return err
+	}
+	features, err := hostCPUID(sys)
+	if err != nil {
+		return err
+	}
+	for i := range m.facts.VCPUs {
+		k, err := m.vm.CreateVCPU(i)
+		if err != nil {
+			return err
+		}
+		c := newVCPU(k)
+		c.handle, c.ended, c.started = m.exit, m.vcpuEnded, m.vcpuStarted
+		if err := c.launch(); err != nil {
+			return errors.Join(err, k.Close())
+		}
+		m.vcpus = append(m.vcpus, c)
+		cpuid := vcpuCPUID(features, i, m.facts.VCPUs)
+		if err := c.do(func() error { return k.SetCPUID(cpuid) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,180 @@
+package vmm
+
+import (
+	"math/rand/v2"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/thawfs/thaw/vmm/api"
+)
+
+// The formula against a server that takes its time: every page that the guest needs comes so late,
+// and the time in which it waited cannot be less than that, nor more than the run.
+func TestStallsOfASlowServer(t *testing.T) {
+	const delay = 3 * time.Millisecond
+	dir := checkpointed(t, spec("random:30", "write", "0", "units", "3000"), MinMemory, 500)
+	s := serveJob(t, fuseJob{Dir: dir, Delay: delay})
+	rep, err := Restore(t.Context(), s.mnt, Config{Log: testLog(t), Window: 10 * time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reads := cachedPages(t, s.mnt).Count() - rep.Restore.PageTablePages
+	least := time.Duration(reads) * delay
+	if len(rep.Stalls) != 1 || reads == 0 {
+		t.Fatalf("%d reads, stalls %+v", reads, rep.Stalls)
+	}
+	st := rep.Stalls[0]
+	stalled := time.Duration(st.Seconds * 1e9)
+	t.Logf("%d reads of %v are %v; stalled %v of %.3f s", reads, delay, least, stalled, rep.RunSeconds)
+	if stalled < least*99/100 || st.Seconds > rep.RunSeconds {
+		t.Errorf("stalled for %v, reads took %v, the run %.3f s", stalled, least, rep.RunSeconds)
+	}
+	var sum, last time.Duration
+	for _, i := range st.Intervals {
+		if i.Start < last || i.End <= i.Start {
+			t.Errorf("interval %+v after %v", i, last)
+		}
+		sum, last = sum+i.End-i.Start, i.End
+	}
+	if d := stalled - sum; d < 0 || d > stalled/100+stallSample {
+		t.Errorf("the intervals have %v of %v", sum, stalled)
+	}
+}
+
+// The clock of a thread that sleeps and works, inside of what stands for KVM_RUN and outside of it:
+// only sleep inside is a stall.
+func TestRunClock(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	const nap = 2 * time.Millisecond
+	sleep := func() time.Duration {
+		begin := time.Now()
+		ts := unix.NsecToTimespec(int64(nap))
+		for unix.Nanosleep(&ts, &ts) != nil { // a signal of the runtime's
+		}
+		return time.Since(begin)
+	}
+	work := func() {
+		for end := threadCPU(0) + nap; threadCPU(0) < end; {
+		}
+	}
+	var c runClock
+	if c.stalled() != 0 {
+		t.Error("a thread that never ran stalled")
+	}
+	var inside time.Duration
+	begin := time.Now()
+	for range 30 {
+		c.enter()
+		inside += sleep()
+		work()
+		c.stalled() // as a sampler would
+		c.leave()
+		work()
+		sleep()
+		c.stalled()
+	}
+	wall, stalled := time.Since(begin), c.stalled()
+	t.Logf("stalled %v; slept %v inside, %v in all", stalled, inside, wall)
+	if stalled < 30*nap*98/100 || stalled > inside+wall/10 {
+		t.Errorf("stalled %v, slept %v inside of it", stalled, inside)
+	}
+}
+
+// A guest that waits for nobody does not stall, however long it is paused or sleeps in a device.
+func TestNoStalls(t *testing.T) {
+	m := newTestMachine(t, spec("idle", "set", "4KiB", "period", "5ms"), MinMemory)
+	runUntil(t, m, 3) // its memory is there now
+	s := m.sampleStalls()
+	before := m.vcpus[0].clock.stalled()
+	begin := time.Now()
+	for range 5 {
+		if err := m.Pause(); err != nil {
+			t.Fatal(err)
+		}
+		runUntil(t, m, m.ports.snapshot().Done+4)
+	}
+	m.Stop()
+	if err := m.quiesce(stuckTime); err != nil {
+		t.Fatal(err)
+	}
+	took := time.Since(begin)
+	stalled := m.vcpus[0].clock.stalled() - before
+	t.Logf("stalled %v of %v, in the guest %v", stalled, took, m.vcpus[0].clock.wall)
+	if stalled > took/2 {
+		t.Errorf("stalled %v of %v", stalled, took)
+	}
+	s.stop()
+}
+
+// Samples that were too large are taken back, and nothing is counted twice.
+func TestStallLog(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 9))
+	for range 50 {
+		l := newStallLog()
+		var at, sum time.Duration
+		for range 2000 {
+			step := time.Duration(r.IntN(int(2 * stallSample)))
+			at += step
+			if r.IntN(3) == 0 {
+				sum += time.Duration(r.Int64N(int64(step) + 1))
+			}
+			l.add(at, sum+time.Duration(r.IntN(2)*r.IntN(int(step)+1)))
+		}
+		l.add(at+stallSettle, sum)
+		s := l.intervals(3)
+		var total, last time.Duration
+		for _, i := range s.Intervals {
+			if i.Start < last || i.End <= i.Start || i.End > at+stallSettle+stallWidth {
+				t.Fatalf("interval %+v after %v, the end is %v", i, last, at)
+			}
+			total, last = total+i.End-i.Start, i.End
+		}
+		if got := time.Duration(s.Seconds * 1e9); s.VCPU != 3 || (got-sum).Abs() > time.Microsecond ||
+			(total-sum).Abs() > stallWidth {
+			t.Fatalf("total %v and intervals of %v, expected %v", got, total, sum)
+		}
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	m := newTestMachine(t, spec("idle", "period", "1ms"), MinMemory)
+	runUntil(t, m, 2)
+	w, s := m.watch(), m.sampleStalls()
+	defer w.stop()
+	defer s.stop()
+	socket := filepath.Join(t.TempDir(), "s")
+	server, err := api.Serve(socket, driver{m, w, s}, testLog(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	c := api.NewClient(socket)
+	dir := filepath.Join(t.TempDir(), "saved")
+	if _, err := c.Checkpoint(t.Context(), api.CheckpointRequest{Dir: dir}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Checkpoint(t.Context(), api.CheckpointRequest{Dir: dir}); err == nil {
+		t.Error("a second checkpoint to one directory")
+	}
+	if _, err := c.Pause(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	got, err := c.Metrics(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Checkpoints != 1 || got.FailedCheckpoints != 1 || got.LastCheckpoint == nil ||
+		got.LastCheckpoint.Dir != dir || got.Pauses == 0 || got.PausedSeconds <= 0 ||
+		len(got.VCPUs) != 1 || got.VCPUs[0].Exits["port I/O"] == 0 || got.DirtyPages == nil {
+		t.Errorf("%+v", got)
+	}
+	st, err := c.Resume(t.Context())
+	if err != nil || st.MappedFrom != dir || st.State != "running" {
+		t.Errorf("%+v, %v", st, err)
+	}
+}

@@ -1,0 +1,191 @@
+package vmm
+
+import (
+	"sync"
+	"time"
+
+	"github.com/thawfs/thaw/vmm/kvm"
+	"github.com/thawfs/thaw/wss"
+)
+
+const (
+	stallSample = 4 * time.Millisecond
+	// stallWidth is the resolution of a series. When a run gets long it gets coarser, as that of
+	// progress does.
+	stallWidth = 10 * time.Millisecond
+	// stallSettle is how long a sample may still turn out to be too large.
+	stallSettle = 50 * time.Millisecond
+)
+
+// VCPUStalls says when a vCPU waited for pages. Time 0 is the machine's first instruction.
+type VCPUStalls struct {
+	VCPU    int     `json:"vcpu"`
+	Seconds float64 `json:"seconds"`
+	// Intervals have the right length, and lie right within the resolution.
+	ResolutionSeconds float64        `json:"resolution_seconds"`
+	Intervals         []wss.Interval `json:"intervals,omitempty"`
+}
+
+// stallLog makes a series out of samples of a sum that only seems to fall: a later sample that is
+// smaller shows that the earlier ones were too large.
+type stallLog struct {
+	series  *series
+	sum     time.Duration // up to the last sample that is settled
+	at      time.Duration // its time
+	pending []stallPoint  // ascending in both
+}
+
+type stallPoint struct{ at, sum time.Duration }
+
+func newStallLog() *stallLog { return &stallLog{series: &series{width: stallWidth}} }
+
+// add takes a sample.
+func (l *stallLog) add(at, sum time.Duration) {
+	sum = max(sum, l.sum)
+	for i := range l.pending {
+		l.pending[i].sum = min(l.pending[i].sum, sum)
+	}
+	l.pending = append(l.pending, stallPoint{at, sum})
+	l.settle(at - stallSettle)
+}
+
+// settle enters what is older than that into the series.
+func (l *stallLog) settle(until time.Duration) {
+	n := 0
+	for ; n < len(l.pending) && l.pending[n].at <= until; n++ {
+		p := l.pending[n]
+		// The wait ended just now or goes on, as far as anybody knows.
+		l.enter(max(l.at, p.at-(p.sum-l.sum)), p.sum-l.sum)
+		l.at, l.sum = p.at, p.sum
+	}
+	l.pending = append(l.pending[:0], l.pending[n:]...)
+}
+
+// enter spreads a stall over the slices that it lies in.
+func (l *stallLog) enter(from, stalled time.Duration) {
+	for stalled > 0 {
+		width := l.series.width
+		n := min(stalled, from/width*width+width-from)
+		l.series.add(l.series.start.Add(from), uint64(n))
+		from, stalled = from+n, stalled-n
+	}
+}
+
+// intervals gives the series. A slice tells how much of it was stalled, and not which part.
+func (l *stallLog) intervals(vcpu int) VCPUStalls {
+	l.settle(1<<63 - 1)
+	p := l.series.progress("")
+	width := l.series.width
+	s := VCPUStalls{VCPU: vcpu, Seconds: l.sum.Seconds(), ResolutionSeconds: p.SliceSeconds}
+	for i, n := range p.Slices {
+		if n == 0 {
+			continue
+		}
+		start := time.Duration(i) * width
+		end := start + min(time.Duration(n), width)
+		if k := len(s.Intervals); k > 0 && s.Intervals[k-1].End == start {
+			s.Intervals[k-1].End = end
+		} else {
+			s.Intervals = append(s.Intervals, wss.Interval{Start: start, End: end})
+		}
+	}
+	return s
+}
+
+// stallSampler watches the clocks of all vCPUs.
+type stallSampler struct {
+	m          *Machine
+	kvm        []*kvm.Stats // nil where the kernel has none
+	quit, done chan struct{}
+
+	mu   sync.Mutex // guards what follows
+	logs []*stallLog
+}
+
+// sampleStalls starts sampling.
+func (m *Machine) sampleStalls() *stallSampler {
+	s := &stallSampler{m: m, quit: make(chan struct{}), done: make(chan struct{})}
+	for _, c := range m.vcpus {
+		s.logs = append(s.logs, newStallLog())
+		stats, err := c.k.Stats()
+		if err != nil {
+			stats = nil // then a halted vCPU seems to wait; guests without halts lose nothing
+		}
+		s.kvm = append(s.kvm, stats)
+	}
+	go s.loop()
+	return s
+}
+
+func (s *stallSampler) loop() {
+	defer close(s.done)
+	select {
+	case <-s.m.begun:
+	case <-s.quit:
+		return
+	}
+	tick := time.NewTicker(stallSample)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.quit:
+			return
+		case <-tick.C:
+			s.sample()
+		}
+	}
+}
+
+func (s *stallSampler) sample() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := time.Since(s.m.firstInstruction())
+	for i, c := range s.m.vcpus {
+		halted, halts := s.halts(i)
+		if halted {
+			continue // the counter is behind until it wakes up
+		}
+		s.logs[i].add(at, c.clock.stalled()-halts)
+	}
+}
+
+// halts says whether a vCPU is halted and how long it has been so far.
+func (s *stallSampler) halts(vcpu int) (now bool, total time.Duration) {
+	if s.kvm[vcpu] == nil {
+		return false, 0
+	}
+	all, err := s.kvm[vcpu].Read()
+	if err != nil {
+		return false, 0
+	}
+	return all["blocking"] != 0, time.Duration(all["halt_wait_ns"])
+}
+
+// seconds is how long each vCPU has stalled so far. It lags behind a little and never falls.
+func (s *stallSampler) seconds() (list []float64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.logs {
+		list = append(list, l.sum.Seconds())
+	}
+	return list
+}
+
+// stop ends the sampling and gives what it found.
+func (s *stallSampler) stop() (list []VCPUStalls) {
+	close(s.quit)
+	<-s.done
+	ran := !s.m.firstInstruction().IsZero()
+	if ran {
+		s.sample()
+	}
+	for i, l := range s.logs {
+		if ran {
+			list = append(list, l.intervals(i))
+		}
+		if s.kvm[i] != nil {
+			_ = s.kvm[i].Close() // it was only read
+		}
+	}
+	return list
+}
