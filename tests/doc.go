@@ -3,9 +3,11 @@
 //	tests/run           every check and every test, one command; .ci/run calls it
 //	tests               the architecture test: who may import whom, where unsafe is, what is there
 //	tests/qemu          a real Linux under QEMU that checks its own data: boot, save, restore
+//	tests/boot          Linux started by what vmm/linux and vmm/acpi write, on QEMU's software CPU
 //	tests/e2e           end to end with the built `thaw`: QEMU and KVM guests restored from mounts,
 //	                    failing closed, hostile input, read patterns with fio, many opens at once
 //	tests/perf          measurements against peers, side by side in one run, with its own commands
+//	tests/paper         the evaluation of VEE 2011 run again, beside the published figures; a command
 //	tests/internal      helpers: processes that cannot outlive a test, a client process that maps
 //	                    files of a mount, the built binary, the summary of a run
 //

@@ -22,6 +22,7 @@ var scratch string
 
 func TestMain(m *testing.M) {
 	client.MainIfChild()
+	smallPagesMainIfChild()
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "thaw-e2e")
 		if err != nil {

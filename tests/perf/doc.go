@@ -23,6 +23,9 @@
 //   - Stored size: all files of the store but the segments, against `zstd -3` of the whole image;
 //     the second checkpoint against its changed pages through `zstd -3`.
 //
+// TestLocality counts what locality blocks are worth, against single pages and 64 KiB of physical
+// addresses, as Halite does (USENIX ATC 2013); tests/e2e has the same of a real Linux.
+//
 // Rounds of thaw and of its peer alternate, and the ratio of their medians counts, because the
 // machine's other users and its CPU's clock change over a run. Host memory is touched first: on a
 // virtual machine the first use of a page of RAM costs more than all that is measured here.

@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+
+	qmp "github.com/thawfs/thaw/wss/qemu"
 )
 
 // Save stops the machine and writes it as a checkpoint directory: `memory`, `state`, `info.json`.
@@ -96,7 +98,7 @@ func (g *Guest) load(ctx context.Context, state string) error {
 }
 
 // ignoreShared keeps RAM out of the migration stream.
-func ignoreShared(ctx context.Context, q *QMP) error {
+func ignoreShared(ctx context.Context, q *qmp.QMP) error {
 	return q.Run(ctx, "migrate-set-capabilities", map[string]any{
 		"capabilities": []any{map[string]any{"capability": "x-ignore-shared", "state": true}},
 	}, nil)

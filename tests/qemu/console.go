@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	qmp "github.com/thawfs/thaw/wss/qemu"
 )
 
 // Tick is one line of progress of the workload.
@@ -93,7 +95,7 @@ func (c *Console) wait(ctx context.Context, from int, what string,
 		change, ended := c.change, c.ended
 		c.mu.Unlock()
 		if ended {
-			return fmt.Errorf("waiting for %s: %w; console:\n%s", what, ErrGone, c.Text())
+			return fmt.Errorf("waiting for %s: %w; console:\n%s", what, qmp.ErrGone, c.Text())
 		}
 		select {
 		case <-ctx.Done():
@@ -107,15 +109,31 @@ func (c *Console) wait(ctx context.Context, from int, what string,
 func (c *Console) WaitTicks(ctx context.Context, from, n int) ([]Tick, error) {
 	var ticks []Tick
 	err := c.wait(ctx, from, fmt.Sprintf("%d ticks", n), func(line string, at time.Time) bool {
-		var t Tick
-		if _, err := fmt.Sscanf(line, "tick n=%d uptime=%f bad=%d", &t.Round, &t.Uptime, &t.Bad); err != nil {
-			return false
+		if t, ok := parseTick(line, at); ok {
+			ticks = append(ticks, t)
 		}
-		t.At = at
-		ticks = append(ticks, t)
 		return len(ticks) == n
 	})
 	return ticks, err
+}
+
+// Ticks are all lines of progress so far.
+func (c *Console) Ticks() []Tick {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var ticks []Tick
+	for i, line := range c.lines {
+		if t, ok := parseTick(line, c.at[i]); ok {
+			ticks = append(ticks, t)
+		}
+	}
+	return ticks
+}
+
+func parseTick(line string, at time.Time) (Tick, bool) {
+	t := Tick{At: at}
+	_, err := fmt.Sscanf(line, "tick n=%d uptime=%f bad=%d", &t.Round, &t.Uptime, &t.Bad)
+	return t, err == nil
 }
 
 // WaitAll waits for the answer to the command `all` after position from.

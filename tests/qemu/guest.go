@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/thawfs/thaw/tests/internal/proc"
+	qmp "github.com/thawfs/thaw/wss/qemu"
 )
 
 // Config describes the machine. It must be the same for a boot and for the restores of what was
@@ -23,6 +24,8 @@ type Config struct {
 	MemoryBytes           int64  // guest RAM; 0 = 512 MiB
 	PayloadBytes          int64  // files in the initramfs; 0 = 112 MiB
 	Dir                   string // scratch: initramfs, RAM file of the first run; must exist
+	Socket                string // path of a second QMP socket, for another process; empty = none
+	NoHugePages           bool   // what QEMU reads of the memory file is what the guest touches
 	Log                   io.Writer
 }
 
@@ -54,7 +57,7 @@ func (c *Config) fill() error {
 
 // Guest is one running QEMU process.
 type Guest struct {
-	QMP     *QMP
+	QMP     *qmp.QMP
 	Console *Console
 
 	cfg    Config
@@ -92,6 +95,9 @@ func start(ctx context.Context, c Config, backend, memory string, extra ...strin
 		"-chardev", "stdio,id=con,signal=off", "-serial", "chardev:con",
 		"-chardev", "socket,id=qmp,fd=3", "-mon", "chardev=qmp,mode=control",
 	}
+	if c.Socket != "" {
+		args = append(args, "-qmp", "unix:"+c.Socket+",server=on,wait=off")
+	}
 	cmd := exec.Command(c.QEMU, append(args, extra...)...)
 	cmd.ExtraFiles = []*os.File{remote}
 	stdin, err := cmd.StdinPipe()
@@ -107,14 +113,18 @@ func start(ctx context.Context, c Config, backend, memory string, extra ...strin
 	}
 	defer outChild.Close()
 	cmd.Stdout, cmd.Stderr = outChild, outChild
-	p, err := proc.Start(cmd)
+	prepare := func() error { return nil }
+	if c.NoHugePages {
+		prepare = refuseHugePages
+	}
+	p, err := proc.StartOn(cmd, prepare)
 	if err != nil {
 		local.Close()
 		out.Close()
 		return nil, fmt.Errorf("qemu: %w", err)
 	}
 	g := &Guest{cfg: c, memory: memory, proc: p, stdin: stdin, Console: newConsole(out, c.Log)}
-	if g.QMP, err = NewQMP(ctx, local); err != nil {
+	if g.QMP, err = qmp.NewQMP(ctx, local); err != nil {
 		g.Close()
 		return nil, fmt.Errorf("%w; it printed:\n%s", err, g.Console.Text())
 	}
@@ -157,6 +167,9 @@ func Boot(ctx context.Context, c Config) (*Guest, error) {
 		"-kernel", c.Kernel, "-initrd", initrd,
 		"-append", "console=ttyS0 quiet panic=-1 tsc=unstable", "-no-reboot")
 }
+
+// Memory is the file that is the guest's RAM.
+func (g *Guest) Memory() string { return g.memory }
 
 // Pid of the QEMU process.
 func (g *Guest) Pid() int { return g.proc.Pid() }

@@ -12,6 +12,8 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/thawfs/thaw/tests/internal/cpio"
+
 	_ "embed"
 )
 
@@ -108,14 +110,14 @@ func WriteInitramfs(w io.Writer, busybox string, payloadBytes int64) error {
 	if err != nil {
 		return err
 	}
-	c := newCpioWriter(z)
+	c := cpio.New(z)
 	for _, dir := range []string{"dev", "proc", "sys", "tmp", "run", "data"} {
-		c.mkdirAll(dir)
+		c.MkdirAll(dir)
 	}
-	c.charDevice("dev/console", 5, 1)
-	c.file("bin/busybox", 0o755, binary)
-	c.symlink("bin/sh", "busybox")
-	c.file("init", 0o755, initScript)
+	c.CharDevice("dev/console", 5, 1)
+	c.File("bin/busybox", 0o755, binary)
+	c.Symlink("bin/sh", "busybox")
+	c.File("init", 0o755, initScript)
 	var all, hot bytes.Buffer
 	var hotSum int64
 	for i, f := range payload {
@@ -124,7 +126,7 @@ func WriteInitramfs(w io.Writer, busybox string, payloadBytes int64) error {
 			continue // gone or not readable to this user: the guest has one file less
 		}
 		name := fmt.Sprintf("payload/%03d/%d", i/64, i)
-		c.file(name, 0o644, data)
+		c.File(name, 0o644, data)
 		line := fmt.Sprintf("%x  /%s\n", sha1.Sum(data), name)
 		all.WriteString(line)
 		// Every fourth file is hot until there is enough: the hot set lies scattered.
@@ -133,9 +135,9 @@ func WriteInitramfs(w io.Writer, busybox string, payloadBytes int64) error {
 			hotSum += int64(len(data))
 		}
 	}
-	c.file("sums.all", 0o644, all.Bytes())
-	c.file("sums.hot", 0o644, hot.Bytes())
-	if err := c.close(); err != nil {
+	c.File("sums.all", 0o644, all.Bytes())
+	c.File("sums.hot", 0o644, hot.Bytes())
+	if err := c.Close(); err != nil {
 		return fmt.Errorf("write initramfs: %w", err)
 	}
 	if err := z.Close(); err != nil {

@@ -49,6 +49,7 @@ func TestSaveRestore(t *testing.T) {
 	if err := g.Save(ctx, first); err != nil {
 		t.Fatal(err)
 	}
+	checkPageTables(ctx, t, g, first)
 	mark := g.Console.Lines()
 	if err := g.Continue(ctx); err != nil {
 		t.Fatal(err)

@@ -27,6 +27,12 @@ type Process struct {
 
 // Start starts cmd and waits for it in the background.
 func Start(cmd *exec.Cmd) (*Process, error) {
+	return StartOn(cmd, func() error { return nil })
+}
+
+// StartOn is Start after something was done to the thread that makes the child, whose ways (a
+// seccomp filter) the child inherits.
+func StartOn(cmd *exec.Cmd, prepare func() error) (*Process, error) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
@@ -35,7 +41,11 @@ func Start(cmd *exec.Cmd) (*Process, error) {
 	started := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread lives and ends with this goroutine
-		if err := cmd.Start(); err != nil {
+		err := prepare()
+		if err == nil {
+			err = cmd.Start()
+		}
+		if err != nil {
 			started <- err
 			return
 		}

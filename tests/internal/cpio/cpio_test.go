@@ -1,4 +1,4 @@
-package qemu
+package cpio
 
 import (
 	"bytes"
@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// readCpio is an independent reader of the format: names to data, in order.
-func readCpio(t *testing.T, b []byte) (names []string, data map[string]string, modes map[string]uint64) {
+// read is an independent reader of the format: names to data, in order.
+func read(t *testing.T, b []byte) (names []string, data map[string]string, modes map[string]uint64) {
 	t.Helper()
 	data, modes = map[string]string{}, map[string]uint64{}
 	align := func(n int) int { return (n + 3) &^ 3 }
@@ -33,17 +33,17 @@ func readCpio(t *testing.T, b []byte) (names []string, data map[string]string, m
 	}
 }
 
-func TestCpio(t *testing.T) {
+func TestWriter(t *testing.T) {
 	var out bytes.Buffer
-	c := newCpioWriter(&out)
-	c.file("a/b/file", 0o644, []byte("hello"))
-	c.symlink("a/link", "b/file")
-	c.charDevice("dev/console", 5, 1)
-	c.file("empty", 0o755, nil)
-	if err := c.close(); err != nil {
+	c := New(&out)
+	c.File("a/b/file", 0o644, []byte("hello"))
+	c.Symlink("a/link", "b/file")
+	c.CharDevice("dev/console", 5, 1)
+	c.File("empty", 0o755, nil)
+	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
-	names, data, modes := readCpio(t, out.Bytes())
+	names, data, modes := read(t, out.Bytes())
 	want := []string{"a", "a/b", "a/b/file", "a/link", "dev", "dev/console", "empty"}
 	if len(names) != len(want) {
 		t.Fatalf("entries %q, want %q", names, want)

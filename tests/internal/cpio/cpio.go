@@ -1,4 +1,7 @@
-package qemu
+// Package cpio writes archives in the form that the Linux kernel unpacks as its initramfs ("newc":
+// Documentation/driver-api/early-userspace/buffer-format.rst): for each file a header of thirteen
+// hexadecimal numbers, the name, the data, the last two padded to four bytes.
+package cpio
 
 import (
 	"fmt"
@@ -14,10 +17,9 @@ const (
 	modeChar    = 0o020000
 )
 
-// cpioWriter writes the "newc" archive format, the one the Linux kernel unpacks as initramfs
-// (Documentation/driver-api/early-userspace/buffer-format.rst): a header of fourteen hexadecimal
-// numbers, the name, the data, each padded to four bytes. Parents must come before children.
-type cpioWriter struct {
+// Writer writes an archive. Names are relative to the root. A file's directories are written
+// before it, as the kernel wants it. The first error is kept: Close gives it.
+type Writer struct {
 	w     io.Writer
 	inode uint32
 	dirs  map[string]bool
@@ -25,12 +27,13 @@ type cpioWriter struct {
 	err   error
 }
 
-func newCpioWriter(w io.Writer) *cpioWriter {
-	return &cpioWriter{w: w, dirs: map[string]bool{"": true, ".": true}}
+// New begins an archive.
+func New(w io.Writer) *Writer {
+	return &Writer{w: w, dirs: map[string]bool{"": true, ".": true}}
 }
 
 // write keeps the first error; later calls do nothing.
-func (c *cpioWriter) write(p []byte) {
+func (c *Writer) write(p []byte) {
 	if c.err != nil {
 		return
 	}
@@ -39,14 +42,14 @@ func (c *cpioWriter) write(p []byte) {
 	c.off += int64(n)
 }
 
-func (c *cpioWriter) pad() {
+func (c *Writer) pad() {
 	if rest := c.off % 4; rest != 0 {
 		c.write(make([]byte, 4-rest))
 	}
 }
 
 // entry writes one header with its name; size bytes of data must follow.
-func (c *cpioWriter) entry(name string, mode uint32, size int, rdevMajor, rdevMinor uint32) {
+func (c *Writer) entry(name string, mode uint32, size int, rdevMajor, rdevMinor uint32) {
 	c.inode++
 	fields := []uint32{
 		c.inode, mode, 0, 0, 1, 0, uint32(size), 0, 0, rdevMajor, rdevMinor,
@@ -63,47 +66,48 @@ func (c *cpioWriter) entry(name string, mode uint32, size int, rdevMajor, rdevMi
 	c.pad()
 }
 
-// mkdirAll writes the directory and its missing parents.
-func (c *cpioWriter) mkdirAll(dir string) {
+// MkdirAll writes the directory and its missing parents.
+func (c *Writer) MkdirAll(dir string) {
 	if c.dirs[dir] {
 		return
 	}
 	if i := strings.LastIndexByte(dir, '/'); i >= 0 {
-		c.mkdirAll(dir[:i])
+		c.MkdirAll(dir[:i])
 	}
 	c.dirs[dir] = true
 	c.entry(dir, modeDir|0o755, 0, 0, 0)
 }
 
-// file writes a regular file; name is relative to the root.
-func (c *cpioWriter) file(name string, perm uint32, data []byte) {
+// File writes a regular file; name is relative to the root.
+func (c *Writer) File(name string, perm uint32, data []byte) {
 	if i := strings.LastIndexByte(name, '/'); i >= 0 {
-		c.mkdirAll(name[:i])
+		c.MkdirAll(name[:i])
 	}
 	c.entry(name, modeRegular|perm, len(data), 0, 0)
 	c.write(data)
 	c.pad()
 }
 
-func (c *cpioWriter) symlink(name, target string) {
+// Symlink writes a symbolic link.
+func (c *Writer) Symlink(name, target string) {
 	if i := strings.LastIndexByte(name, '/'); i >= 0 {
-		c.mkdirAll(name[:i])
+		c.MkdirAll(name[:i])
 	}
 	c.entry(name, modeSymlink|0o777, len(target), 0, 0)
 	c.write([]byte(target))
 	c.pad()
 }
 
-// charDevice writes a device node: the kernel opens /dev/console before init can mount devtmpfs.
-func (c *cpioWriter) charDevice(name string, major, minor uint32) {
+// CharDevice writes a device node: the kernel opens /dev/console before init can mount devtmpfs.
+func (c *Writer) CharDevice(name string, major, minor uint32) {
 	if i := strings.LastIndexByte(name, '/'); i >= 0 {
-		c.mkdirAll(name[:i])
+		c.MkdirAll(name[:i])
 	}
 	c.entry(name, modeChar|0o600, 0, major, minor)
 }
 
-// close writes the trailer.
-func (c *cpioWriter) close() error {
+// Close writes the trailer.
+func (c *Writer) Close() error {
 	c.inode = 0
 	c.entry("TRAILER!!!", 0, 0, 0, 0)
 	return c.err

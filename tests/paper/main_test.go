@@ -1,0 +1,85 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestStatus(t *testing.T) {
+	missing := usableKVM(filepath.Join(t.TempDir(), "kvm"))
+	if missing == nil || !strings.Contains(missing.Error(), "no such file") {
+		t.Errorf("a missing device: %v", missing)
+	}
+	for _, tc := range []struct {
+		err  error
+		want int
+	}{{nil, 0}, {flag.ErrHelp, 0}, {missing, 22}, {errUsage, 4}, {errors.New("other"), 1}} {
+		if got := status(tc.err); got != tc.want {
+			t.Errorf("%v: %d, want %d", tc.err, got, tc.want)
+		}
+	}
+}
+
+func TestParse(t *testing.T) {
+	o, err := parse([]string{"--quick", "--disk", "native,hdd", "--workload=heap", "--out=o",
+		"--thaw=t"}, io.Discard)
+	if err != nil || !o.quick || strings.Join(o.disks, " ") != "native hdd" ||
+		strings.Join(o.workloads, " ") != "heap" || o.out != "o" || o.thaw != "t" {
+		t.Errorf("%+v, %v", o, err)
+	}
+	for _, bad := range [][]string{{"--fast"}, {"stream"}} {
+		if _, err := parse(bad, io.Discard); !errors.Is(err, errUsage) {
+			t.Errorf("%v: %v", bad, err)
+		}
+	}
+}
+
+func TestMinorFault(t *testing.T) {
+	dir := t.TempDir()
+	d, err := minorFault(dir)
+	if err != nil || d <= 0 {
+		t.Errorf("%v, %v", d, err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+// TestQuick runs the trial end to end, as a user would.
+func TestQuick(t *testing.T) {
+	if err := usableKVM("/dev/kvm"); err != nil {
+		t.Skip(err)
+	}
+	dir := t.TempDir()
+	var out, errs bytes.Buffer
+	if err := run(t.Context(), []string{"--quick", "--out", dir}, &out, &errs); err != nil {
+		t.Fatalf("%v\n%s", err, errs.String())
+	}
+	for _, want := range []string{"### stream on native", "### heap on native", "| trace |",
+		"### Targets"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
+	}
+	for _, name := range []string{"stream-native.json", "heap-native.json"} {
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := parseComparison(text)
+		if err != nil || len(c.Methods) != 3 || c.Checkpoint.Scan == nil ||
+			c.Checkpoint.Trace == nil {
+			t.Errorf("%s: %+v, %v", name, c, err)
+		}
+	}
+	if text, err := os.ReadFile(filepath.Join(dir, "tables.md")); err != nil ||
+		string(text) != out.String() {
+		t.Errorf("tables.md: %v", err)
+	}
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+)
+
+// comparison is what is read of the JSON of `thaw compare`.
+type comparison struct {
+	Guest      string   `json:"guest"`
+	Disk       string   `json:"disk"`
+	GuestPages uint64   `json:"guest_pages"`
+	Window     float64  `json:"ttr_window_seconds"`
+	Methods    []method `json:"methods"`
+	Checkpoint struct {
+		Scan  *scanning `json:"scan"`
+		Trace *tracing  `json:"trace"`
+	} `json:"checkpoint"`
+}
+
+// method is a restore; null is what does not apply, or was not seen.
+type method struct {
+	Method     string   `json:"method"`
+	Prefetched uint64   `json:"prefetched"`
+	Skipped    *uint64  `json:"skipped"`
+	Lazy       *uint64  `json:"lazy"`
+	Recall     *float64 `json:"recall"`
+	Precision  *float64 `json:"precision"`
+	Restore    float64  `json:"restore_seconds"`
+	TTRs       []ttr    `json:"ttr"`
+	Pace       *pace    `json:"pace"`
+}
+
+// ttr is a TTR at one utilisation: seconds, or a bound that it lies above.
+type ttr struct {
+	U     float64  `json:"u"`
+	TTR   *float64 `json:"seconds"`
+	Above *float64 `json:"above_seconds"`
+}
+
+// pace is the application's own measure.
+type pace struct {
+	Recovery      *float64 `json:"recovery_seconds"`
+	RecoveryAbove *float64 `json:"recovery_above_seconds"`
+}
+
+// scanning is the cost of scanning access bits.
+type scanning struct {
+	Pages  uint64  `json:"pages"`
+	Sweeps int     `json:"sweeps"`
+	Share  float64 `json:"share"`
+	Budget float64 `json:"budget"`
+}
+
+// tracing is the cost of tracing first touches.
+type tracing struct {
+	Pages         uint64  `json:"pages"`
+	Seconds       float64 `json:"seconds"`
+	KernelSeconds float64 `json:"kernel_seconds"`
+}
+
+// perTouch are the seconds in the kernel for each first touch.
+func (t tracing) perTouch() (seconds float64, ok bool) {
+	if t.Pages == 0 || t.KernelSeconds <= 0 {
+		return 0, false
+	}
+	return t.KernelSeconds / float64(t.Pages), true
+}
+
+// parseComparison reads the JSON of one comparison.
+func parseComparison(text []byte) (c comparison, err error) {
+	if err := json.Unmarshal(text, &c); err != nil {
+		return c, fmt.Errorf("what thaw compare printed: %w", err)
+	}
+	if len(c.Methods) == 0 || c.GuestPages == 0 {
+		return c, fmt.Errorf("what thaw compare printed is no comparison: no methods or no pages")
+	}
+	if c.Window != 1 {
+		return c, fmt.Errorf("thaw compare used a TTR window of %g s, the paper one of 1 s", c.Window)
+	}
+	return c, nil
+}
+
+func (c comparison) find(name string) (method, bool) {
+	for _, m := range c.Methods {
+		if m.Method == name {
+			return m, true
+		}
+	}
+	return method{}, false
+}
+
+// span is a time that was seen, or that is only known to be longer.
+type span struct {
+	seconds float64
+	above   bool
+}
+
+// spanOf is a value or its bound; ok is false where there is neither.
+func spanOf(value, above *float64) (s span, ok bool) {
+	switch {
+	case value != nil:
+		return span{*value, false}, true
+	case above != nil:
+		return span{*above, true}, true
+	}
+	return s, false
+}
+
+// ttr is TTR(1 s, u).
+func (m method) ttr(u float64) (span, bool) {
+	for _, t := range m.TTRs {
+		if t.U == u {
+			return spanOf(t.TTR, t.Above)
+		}
+	}
+	return span{}, false
+}
+
+// back is when the application had its pace back, from the request on.
+func (m method) back() (span, bool) {
+	if m.Pace == nil {
+		return span{}, false
+	}
+	return spanOf(m.Pace.Recovery, m.Pace.RecoveryAbove)
+}

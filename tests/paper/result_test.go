@@ -1,0 +1,81 @@
+package main
+
+import (
+	"os"
+	"testing"
+)
+
+// sample is a comparison as thaw printed it: a machine of 64 MiB, by lazy, access and trace.
+func sample(t *testing.T, name string) comparison {
+	t.Helper()
+	text, err := os.ReadFile("testdata/" + name + ".json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := parseComparison(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestParseComparison(t *testing.T) {
+	for _, name := range []string{"stream", "heap"} {
+		c := sample(t, name)
+		if c.GuestPages != 16384 || len(c.Methods) != 3 || c.Disk != "native" {
+			t.Errorf("%s: %d pages, %d methods, on %q", name, c.GuestPages, len(c.Methods), c.Disk)
+		}
+		if s := c.Checkpoint.Scan; s == nil || s.Pages == 0 || s.Share <= 0 || s.Budget != 0.01 {
+			t.Errorf("%s: scan %+v", name, s)
+		}
+		trace := c.Checkpoint.Trace
+		if trace == nil {
+			t.Fatalf("%s: no trace", name)
+		}
+		if cost, ok := trace.perTouch(); !ok || cost <= 0 {
+			t.Errorf("%s: %+v costs %g", name, *trace, cost)
+		}
+		for _, m := range c.Methods {
+			_, has := m.ttr(0.8)
+			if _, paced := m.back(); !has || !paced || m.Lazy == nil {
+				t.Errorf("%s: %s without its figures: %+v", name, m.Method, m)
+			}
+			// A machine is back no earlier than it runs, and where nothing is missing not much later.
+			if back, _ := m.back(); back.seconds < m.Restore ||
+				*m.Lazy == 0 && back.seconds > m.Restore+c.Window {
+				t.Errorf("%s: %s ran after %g s and was back after %v", name, m.Method, m.Restore, back)
+			}
+			if (m.Prefetched > 0) != (m.Method != "lazy") {
+				t.Errorf("%s: %s prefetched %d", name, m.Method, m.Prefetched)
+			}
+		}
+	}
+}
+
+func TestParseComparisonRefuses(t *testing.T) {
+	for _, bad := range []string{"", "{}", "[]", `{"guest_pages": 5}`,
+		`{"guest_pages": 5, "ttr_window_seconds": 2, "methods": [{"method": "lazy"}]}`} {
+		if c, err := parseComparison([]byte(bad)); err == nil {
+			t.Errorf("%q: %+v", bad, c)
+		}
+	}
+}
+
+func TestSpans(t *testing.T) {
+	two := 2.0
+	m := method{Restore: 1, TTRs: []ttr{{U: 0.8, Above: &two}},
+		Pace: &pace{Recovery: &two}}
+	if s, ok := m.ttr(0.8); !ok || s != (span{2, true}) {
+		t.Errorf("TTR %v, %v", s, ok)
+	}
+	if s, ok := m.ttr(0.7); ok {
+		t.Errorf("a TTR that is not there: %v", s)
+	}
+	if s, ok := m.back(); !ok || s != (span{2, false}) {
+		t.Errorf("back %v, %v", s, ok)
+	}
+	m.Pace = nil
+	if s, ok := m.back(); ok {
+		t.Errorf("a pace that is not there: %v", s)
+	}
+}

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"flag"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+var update = flag.Bool("update", false, "write testdata/tables.md")
+
+// TestTables: the recorded comparisons give the recorded tables.
+func TestTables(t *testing.T) {
+	jobs, err := plan(options{quick: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var outcomes []outcome
+	for _, j := range jobs {
+		outcomes = append(outcomes, outcome{job: j, comparison: sample(t, j.workload.name)})
+	}
+	trace, _ := outcomes[0].comparison.find("trace")
+	outcomes[0].losses = []loss{{1, trace}, {5, trace}}
+	got := tables(outcomes, time.Microsecond)
+	const path = "testdata/tables.md"
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// TestPublishedBeside: the published figures stand beside what was found, in the cell of their TTR.
+func TestPublishedBeside(t *testing.T) {
+	o := outcome{job: job{workload: workload{name: "heap"}, disk: "hdd"}}
+	o.comparison.Methods = []method{made("trace", 0.999, 1.5)}
+	rows := o.restores()
+	got := strings.Join(rows[1], "; ")
+	want := "trace; 0 (47,082); – (47,082); – (47); 99.9 % (99.9 %); 99.9 % (100 %); 0; " +
+		"0 (9.8); 1.5; – (9)"
+	if got != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
+	for _, row := range rows {
+		if len(row) != len(rows[0]) {
+			t.Errorf("%d cells, want %d: %v", len(row), len(rows[0]), row)
+		}
+	}
+}
+
+func TestMarkdown(t *testing.T) {
+	got := markdown([][]string{{"a", "b"}, {"1", "2"}})
+	if want := "| a | b |\n|---|--:|\n| 1 | 2 |\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"fmt"
+	"time"
+)
+
+// verdict is whether a target is met.
+type verdict string
+
+const (
+	met     verdict = "met"
+	short   verdict = "short"
+	unknown verdict = "unknown" // what was seen does not decide it
+)
+
+// target is one that was set, and what was found.
+type target struct {
+	what  string
+	asked string
+	found string
+	verdict
+}
+
+// The targets.
+const (
+	traceRecall, accessRecall = 0.995, 0.98
+	leastPrecision            = 0.95
+	overRawLazy               = 5 // TTR of raw-lazy on hdd, in those of trace
+	minorFaults               = 3 // cost of a traced first touch, in minor faults
+	targetU                   = 0.8
+)
+
+// overRawEager are, by workload, the TTR of raw-eager on hdd in those of trace.
+var overRawEager = map[string]float64{"stream": 20, "heap": 8}
+
+// targets are those that a job's restores are measured by.
+func (o outcome) targets(fault time.Duration) (all []target) {
+	add := func(t target) {
+		t.what = fmt.Sprintf("%s on %s: %s", o.workload.name, o.disk, t.what)
+		all = append(all, t)
+	}
+	// Idle and random machines have no target of their own in the paper's figures.
+	if least, ok := overRawEager[o.workload.name]; ok {
+		add(o.share("recall of trace", "trace", traceRecall, recall))
+		add(o.share("recall of access", "access", accessRecall, recall))
+		add(o.share("precision of trace", "trace", leastPrecision, precision))
+		add(o.share("precision of access", "access", leastPrecision, precision))
+		if o.disk == "native" {
+			add(o.ratio("raw-eager", 1))
+			add(o.ratio("raw-lazy", 1))
+		} else {
+			add(o.ratio("raw-eager", least))
+			add(o.ratio("raw-lazy", overRawLazy))
+		}
+	}
+	if s := o.comparison.Checkpoint.Scan; s != nil {
+		add(target{"share of scanning", "<= " + percent(s.Budget), percent(s.Share),
+			decide(s.Share <= s.Budget)})
+	}
+	if t := o.comparison.Checkpoint.Trace; t != nil {
+		if cost, ok := t.perTouch(); ok && fault > 0 {
+			n := cost / fault.Seconds()
+			add(target{"a traced first touch, in minor faults", fmt.Sprintf("<= %d", minorFaults),
+				number(n), decide(n <= minorFaults)})
+		}
+	}
+	return all
+}
+
+func decide(ok bool) verdict {
+	if ok {
+		return met
+	}
+	return short
+}
+
+func recall(m method) *float64    { return m.Recall }
+func precision(m method) *float64 { return m.Precision }
+
+// share is a target for a recall or a precision.
+func (o outcome) share(what, name string, least float64, of func(method) *float64) target {
+	t := target{what, ">= " + percent(least), "not measured", unknown}
+	if m, ok := o.comparison.find(name); ok && of(m) != nil {
+		t.found, t.verdict = percent(*of(m)), decide(*of(m) >= least)
+	}
+	return t
+}
+
+// ratio is a target for the TTR of another method in those of trace.
+func (o outcome) ratio(other string, least float64) target {
+	t := target{fmt.Sprintf("TTR(1 s, 80 %%) of %s over that of trace", other),
+		fmt.Sprintf(">= %g", least), "not measured", unknown}
+	m, ok := o.comparison.find(other)
+	trace, there := o.comparison.find("trace")
+	if !ok || !there {
+		return t
+	}
+	slow, ok := m.ttr(targetU)
+	fast, there := trace.ttr(targetU)
+	if !ok || !there {
+		return t
+	}
+	t.found, t.verdict = quotient(slow, fast, least)
+	return t
+}
+
+// quotient divides two times. Where one of them is only a bound so is the quotient, which decides
+// the target or does not; of two bounds nothing follows.
+func quotient(slow, fast span, least float64) (string, verdict) {
+	if slow.above && fast.above {
+		return "neither was seen", unknown
+	}
+	if fast.seconds <= 0 {
+		if slow.seconds <= 0 {
+			return "both 0 s", unknown
+		}
+		return "trace 0 s", met
+	}
+	q := slow.seconds / fast.seconds
+	text := number(q)
+	switch {
+	case slow.above && q >= least:
+		return "> " + text, met
+	case slow.above:
+		return "> " + text, unknown
+	case fast.above && q < least:
+		return "< " + text, short
+	case fast.above:
+		return "< " + text, unknown
+	}
+	return text, decide(q >= least)
+}
