@@ -55,6 +55,12 @@ func checkHost(vcpus []vcpuState) error {
 	if err != nil {
 		return err
 	}
+	if slices.ContainsFunc(vcpus, func(v vcpuState) bool { return compareCPU(v.CPUID, host) != nil }) {
+		// Only then, for a VM costs milliseconds.
+		if host, err = addReported(sys, host); err != nil {
+			return err
+		}
+	}
 	for _, v := range vcpus {
 		err = errors.Join(err, compareCPU(v.CPUID, host), checkXSave(v.XSave, host))
 		if err != nil {
@@ -75,13 +81,47 @@ func capabilities(sys *kvm.System) ([]kvm.CPUIDEntry, error) {
 	if err != nil {
 		return nil, err
 	}
-	for i := range all {
-		all[i].EAX |= told[i].EAX
-		all[i].EBX |= told[i].EBX
-		all[i].ECX |= told[i].ECX
-		all[i].EDX |= told[i].EDX
+	return addFeatures(all, told), nil
+}
+
+// addReported adds what a vCPU says of itself when it was told all of them. A KVM whose guests run
+// CPUID on the bare CPU (kvm_pvm) can give them features that it does not list as supported, and a
+// saved machine has them in its state.
+func addReported(sys *kvm.System, list []kvm.CPUIDEntry) (_ []kvm.CPUIDEntry, err error) {
+	vm, err := sys.CreateVM()
+	if err != nil {
+		return nil, err
 	}
-	return all, nil
+	defer func() { err = errors.Join(err, vm.Close()) }()
+	if err := vm.CreateIRQChip(); err != nil { // some features are those of the local APIC
+		return nil, err
+	}
+	c, err := vm.CreateVCPU(0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	if err := c.SetCPUID(list); err != nil {
+		return nil, err
+	}
+	reported, err := c.CPUID()
+	return addFeatures(list, reported), err
+}
+
+// addFeatures adds to each entry the bits of the same leaf of another list.
+func addFeatures(list, more []kvm.CPUIDEntry) []kvm.CPUIDEntry {
+	list = slices.Clone(list)
+	for i := range list {
+		for _, m := range more {
+			if l := &list[i]; l.Function == m.Function && l.Index == m.Index {
+				l.EAX |= m.EAX
+				l.EBX |= m.EBX
+				l.ECX |= m.ECX
+				l.EDX |= m.EDX
+			}
+		}
+	}
+	return list
 }
 
 func compareCPU(saved, host []kvm.CPUIDEntry) error {

@@ -25,7 +25,6 @@ type pageLoops struct {
 
 type suspectVCPU struct {
 	*vcpu
-	stats        *kvm.Stats
 	taken, fixed uint64 // page faults, when last looked
 	looks        int    // in a row, at which it was suspected
 }
@@ -33,15 +32,15 @@ type suspectVCPU struct {
 // manyFaults are more than a guest has between two looks without any of them being fixed.
 const manyFaults = 16
 
-// watchPageLoops opens KVM's counters. Where there are none (before Linux 5.14) nothing is watched.
+// watchPageLoops begins. Where KVM has no counters (before Linux 5.14) nothing is watched.
 func (m *Machine) watchPageLoops() *pageLoops {
 	p := &pageLoops{m: m}
 	if !m.facts.IRQChip || !m.mem.private() {
 		return p
 	}
 	for _, c := range m.vcpus {
-		if s, err := c.k.Stats(); err == nil {
-			p.vcpus = append(p.vcpus, suspectVCPU{vcpu: c, stats: s})
+		if c.stats != nil {
+			p.vcpus = append(p.vcpus, suspectVCPU{vcpu: c})
 		}
 	}
 	return p
@@ -68,12 +67,6 @@ func (p *pageLoops) look() {
 		case c.looks > 1:
 			c.interject(func() { p.m.findLost(c.k) })
 		}
-	}
-}
-
-func (p *pageLoops) close() {
-	for _, c := range p.vcpus {
-		_ = c.stats.Close() // of a descriptor that was only read
 	}
 }
 

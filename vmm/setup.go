@@ -92,8 +92,12 @@ func (m *Machine) addVCPUs(sys *kvm.System) (err error) {
 		}
 		c := newVCPU(k)
 		c.handle, c.ended, c.started = m.exit, m.vcpuEnded, m.vcpuStarted
-		if err := c.launch(); err != nil {
+		// Now, while the vCPU does not run: KVM would not answer before it came back.
+		if c.stats, err = k.Stats(); err != nil && !errors.Is(err, kvm.ErrNoStats) {
 			return errors.Join(err, k.Close())
+		}
+		if err := c.launch(); err != nil {
+			return errors.Join(err, c.close())
 		}
 		m.vcpus = append(m.vcpus, c)
 		cpuid := vcpuCPUID(features, i, m.facts.VCPUs)

@@ -4,7 +4,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/thawfs/thaw/vmm/kvm"
 	"github.com/thawfs/thaw/wss"
 )
 
@@ -95,7 +94,6 @@ func (l *stallLog) intervals(vcpu int) VCPUStalls {
 // stallSampler watches the clocks of all vCPUs.
 type stallSampler struct {
 	m          *Machine
-	kvm        []*kvm.Stats // nil where the kernel has none
 	quit, done chan struct{}
 
 	mu   sync.Mutex // guards what follows
@@ -105,13 +103,8 @@ type stallSampler struct {
 // sampleStalls starts sampling.
 func (m *Machine) sampleStalls() *stallSampler {
 	s := &stallSampler{m: m, quit: make(chan struct{}), done: make(chan struct{})}
-	for _, c := range m.vcpus {
+	for range m.vcpus {
 		s.logs = append(s.logs, newStallLog())
-		stats, err := c.k.Stats()
-		if err != nil {
-			stats = nil // then a halted vCPU seems to wait; guests without halts lose nothing
-		}
-		s.kvm = append(s.kvm, stats)
 	}
 	go s.loop()
 	return s
@@ -141,7 +134,7 @@ func (s *stallSampler) sample() {
 	defer s.mu.Unlock()
 	at := time.Since(s.m.firstInstruction())
 	for i, c := range s.m.vcpus {
-		halted, halts := s.halts(i)
+		halted, halts := c.halts()
 		if halted {
 			continue // the counter is behind until it wakes up
 		}
@@ -149,12 +142,13 @@ func (s *stallSampler) sample() {
 	}
 }
 
-// halts says whether a vCPU is halted and how long it has been so far.
-func (s *stallSampler) halts(vcpu int) (now bool, total time.Duration) {
-	if s.kvm[vcpu] == nil {
+// halts says whether a vCPU is halted and how long it has been so far. Without KVM's counters a
+// halted vCPU seems to wait; guests without halts lose nothing.
+func (c *vcpu) halts() (now bool, total time.Duration) {
+	if c.stats == nil {
 		return false, 0
 	}
-	all, err := s.kvm[vcpu].Read()
+	all, err := c.stats.Read()
 	if err != nil {
 		return false, 0
 	}
@@ -182,9 +176,6 @@ func (s *stallSampler) stop() (list []VCPUStalls) {
 	for i, l := range s.logs {
 		if ran {
 			list = append(list, l.intervals(i))
-		}
-		if s.kvm[i] != nil {
-			_ = s.kvm[i].Close() // it was only read
 		}
 	}
 	return list

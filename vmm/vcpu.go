@@ -31,6 +31,7 @@ const (
 // takes jobs ([vcpu.do]).
 type vcpu struct {
 	k       *kvm.VCPU
+	stats   *kvm.Stats                                 // KVM's counters; nil where the kernel has none
 	handle  func(c *vcpu, reason kvm.ExitReason) error // serves an exit; an error ends the machine
 	ended   func(c *vcpu, err error)                   // called once, when handle or KVM_RUN failed
 	started func(time.Time)                            // called before each entry after a park
@@ -266,5 +267,13 @@ func (c *vcpu) stop() error {
 	c.setWant(modeGone)
 	c.kick()
 	<-c.joined
-	return c.k.Close()
+	return c.close()
+}
+
+func (c *vcpu) close() error {
+	err := c.k.Close()
+	if c.stats != nil {
+		err = errors.Join(err, c.stats.Close())
+	}
+	return err
 }

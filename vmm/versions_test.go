@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/thawfs/thaw/vmm/kvm"
 )
 
 // sampleVersions are the directories of testdata: one checkpoint of each version of the state file
@@ -149,18 +147,7 @@ func TestVersion1HasNoIRQChip(t *testing.T) {
 
 // What this host lacks is named, and --force goes on without it.
 func TestFeaturesOfAnotherHost(t *testing.T) {
-	sys, err := kvm.Open()
-	if errors.Is(err, kvm.ErrUnavailable) {
-		t.Skipf("needs /dev/kvm: %v", err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer sys.Close()
-	host, err := capabilities(sys)
-	if err != nil {
-		t.Fatal(err)
-	}
+	needKVM(t)
 	dir := checkpointed(t, spec("registers"), MinMemory, 10)
 	path := filepath.Join(dir, stateFile)
 	list, err := readStateFile(path)
@@ -171,7 +158,7 @@ func TestFeaturesOfAnotherHost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := compareCPU(s.vcpus[0].CPUID, host); err != nil {
+	if err := checkHost(s.vcpus); err != nil {
 		t.Fatalf("its own host: %v", err)
 	}
 	for i := range s.vcpus[0].CPUID {

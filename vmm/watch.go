@@ -38,7 +38,6 @@ func (w *watcher) loop(m *Machine) {
 	tick := time.NewTicker(watchTime)
 	defer tick.Stop()
 	loops := m.watchPageLoops()
-	defer loops.close()
 	warned := false
 	for {
 		select {

@@ -31,7 +31,8 @@ const (
 	maxStatsName    = 1 << 10
 )
 
-// Stats opens the counters of a vCPU. [ErrNoStats]: this kernel has none.
+// Stats opens the counters of a vCPU. [ErrNoStats]: this kernel has none. As every ioctl it waits
+// while the vCPU is in KVM_RUN, which may be for ever; reading does not.
 func (c *VCPU) Stats() (*Stats, error) { return openStats(c.fd) }
 
 // Stats opens the counters of a machine.

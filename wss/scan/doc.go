@@ -69,8 +69,10 @@
 // Which way to make vCPUs set bits again works depends on the hypervisor: with nested paging a TLB
 // flush is enough, with shadow page tables these have to be dropped. A guest lists its ways, and
 // [Tables] takes the first that passes a test: whatever a vCPU does when it goes on, it touches the
-// page that it executes, so the bit of that page must come back. If none does, or none does later,
-// that is an error ([ErrNoBits]), not an empty set.
+// page that it executes, so the bit of that page must come back. A hypervisor that interprets some
+// instructions may set that one bit by itself, so a cheap way must also bring back about as many
+// bits as the dearest does. If none passes, or none does later, that is an error ([ErrNoBits]), not
+// an empty set.
 //
 // # What it does to the guest
 //

@@ -95,8 +95,12 @@ func (t *Tables) look(all []watched) (verdict, error) {
 func (t *Tables) choose(ctx context.Context) error {
 	t.flush = nil
 	failed := &NoBitsError{Halted: true}
-	for _, f := range t.guest.Flushes() {
+	ways := t.guest.Flushes()
+	for i, f := range ways {
 		v, err := t.test(ctx, &f)
+		if v == cameBack && i < len(ways)-1 {
+			v, err = t.compare(ctx, &f, &ways[len(ways)-1])
+		}
 		var outright *flushError
 		switch {
 		case errors.As(err, &outright):
@@ -138,6 +142,35 @@ func (t *Tables) test(ctx context.Context, f *Flush) (v verdict, err error) {
 	}
 	// Those that are in use by turns come to life in a moment, before the first interval begins.
 	return v, t.o.Clock.Sleep(ctx, t.o.TestTime/5)
+}
+
+// compare is a second test, of a way that passed the first: the page that a vCPU executes may get its
+// bit without any flush, from a hypervisor that interprets an instruction now and then and goes
+// through the tables by itself. The most thorough way must not bring back far more bits in the same
+// time.
+func (t *Tables) compare(ctx context.Context, f, thorough *Flush) (verdict, error) {
+	var bits [2]uint64
+	for i, next := range []*Flush{f, thorough, f} {
+		w := t.newWalk(true)
+		paused, err := t.paused(ctx, func() error { return t.clear(w, next) })
+		t.tested += paused
+		if err != nil {
+			return unknown, err
+		}
+		if i > 0 {
+			bits[i-1] = w.counts.Cleared
+		}
+		if i < len(bits) {
+			if err := t.o.Clock.Sleep(ctx, t.o.TestTime/5); err != nil {
+				return unknown, err
+			}
+		}
+	}
+	const few = 16 // by chance
+	if bits[1] > 2*bits[0]+few {
+		return stayedAway, nil
+	}
+	return cameBack, nil
 }
 
 // await waits for a watched bit while the guest runs: for TestTime, or longer if nobody ran.

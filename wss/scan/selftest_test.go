@@ -34,6 +34,23 @@ func TestFlushIsChosen(t *testing.T) {
 	}
 }
 
+// A way that only brings back the bit of the page that is executed, as it seems, is not taken.
+func TestFlushOfOnePage(t *testing.T) {
+	m, _ := oneProcess(t, 1)
+	interprets := Flush{Name: "interprets", Do: func() error {
+		delete(m.cpus[0].tlb, m.cpus[0].rip>>frameShift)
+		return nil
+	}}
+	m.flushes = []Flush{interprets, m.works("right")}
+	src := newTables(t, m, TableOptions{TestTime: shortTest})
+	if _, err := src.Sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if src.flush.Name != "right" {
+		t.Errorf("flush %q", src.flush.Name)
+	}
+}
+
 func TestNoBits(t *testing.T) {
 	m, _ := oneProcess(t, 1)
 	broken := Flush{Name: "broken", Do: func() error { return errors.New("no such thing") }}
