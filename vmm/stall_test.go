@@ -40,7 +40,7 @@ func TestStallsOfASlowServer(t *testing.T) {
 		}
 		sum, last = sum+i.End-i.Start, i.End
 	}
-	if d := stalled - sum; d < 0 || d > stalled/100+stallSample {
+	if d := stalled - sum; d < -time.Microsecond || d > stalled/100+stallSample { // seconds are rounded
 		t.Errorf("the intervals have %v of %v", sum, stalled)
 	}
 }
@@ -109,6 +109,39 @@ func TestNoStalls(t *testing.T) {
 		t.Errorf("stalled %v of %v", stalled, took)
 	}
 	s.stop()
+}
+
+// A vCPU that nobody starts waits, but not for a page.
+func TestNoStallsOfAnIdleVCPU(t *testing.T) {
+	needKVM(t)
+	var s screen
+	cfg := s.config(t)
+	cfg.For = 500 * time.Millisecond
+	rep, err := Run(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(rep.Stalls) != 2 || rep.Stalls[1].Seconds > rep.RunSeconds/2 {
+		t.Errorf("stalls %+v of %.3f s", rep.Stalls, rep.RunSeconds)
+	}
+}
+
+func TestIdleWait(t *testing.T) {
+	var w idleWait
+	for _, s := range []struct {
+		waits                bool
+		halts, stalled, want time.Duration
+	}{
+		{false, 5, 10, 0},
+		{true, 5, 12, 0}, {true, 5, 40, 0}, {false, 35, 45, 0}, // a halt
+		{true, 35, 50, 0}, {true, 35, 90, 0}, {false, 35, 95, 40}, // waits to be started
+		{false, 35, 120, 40}, // for pages
+		{true, 35, 130, 40}, {false, 35, 130, 40},
+	} {
+		if w.look(s.waits, s.halts, s.stalled); w.total != s.want {
+			t.Errorf("%+v: %d", s, w.total)
+		}
+	}
 }
 
 // Samples that were too large are taken back, and nothing is counted twice.

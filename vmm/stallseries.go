@@ -96,8 +96,31 @@ type stallSampler struct {
 	m          *Machine
 	quit, done chan struct{}
 
-	mu   sync.Mutex // guards what follows
-	logs []*stallLog
+	mu    sync.Mutex // guards what follows
+	logs  []*stallLog
+	idles []idleWait
+}
+
+// idleWait is what a vCPU waited for something other than a page, and KVM does not count as a halt:
+// to be started by another one.
+type idleWait struct {
+	total time.Duration
+
+	waiting      bool
+	halts        time.Duration // when it began
+	since, until time.Duration // on the clock of stalls: when it began, and when last looked
+}
+
+// look takes a sample: whether the vCPU waits for an interrupt of any kind, how long it has been
+// halted so far, and the clock of its stalls.
+func (w *idleWait) look(waits bool, halts, stalled time.Duration) {
+	if waits && !w.waiting {
+		w.halts, w.since = halts, stalled
+	}
+	if !waits && w.waiting && halts == w.halts { // a halt is counted when it ends
+		w.total += w.until - w.since
+	}
+	w.waiting, w.until = waits, stalled
 }
 
 // sampleStalls starts sampling.
@@ -106,6 +129,7 @@ func (m *Machine) sampleStalls() *stallSampler {
 	for range m.vcpus {
 		s.logs = append(s.logs, newStallLog())
 	}
+	s.idles = make([]idleWait, len(m.vcpus))
 	go s.loop()
 	return s
 }
@@ -134,15 +158,17 @@ func (s *stallSampler) sample() {
 	defer s.mu.Unlock()
 	at := time.Since(s.m.firstInstruction())
 	for i, c := range s.m.vcpus {
-		halted, halts := c.halts()
-		if halted {
+		waits, halts := c.halts()
+		stalled := c.clock.stalled()
+		s.idles[i].look(waits, halts, stalled)
+		if waits {
 			continue // the counter is behind until it wakes up
 		}
-		s.logs[i].add(at, c.clock.stalled()-halts)
+		s.logs[i].add(at, stalled-halts-s.idles[i].total)
 	}
 }
 
-// halts says whether a vCPU is halted and how long it has been so far. Without KVM's counters a
+// halts says whether a vCPU waits for an interrupt, and how long it was halted so far. Without KVM's counters a
 // halted vCPU seems to wait; guests without halts lose nothing.
 func (c *vcpu) halts() (now bool, total time.Duration) {
 	if c.stats == nil {

@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"bytes"
 	"crypto/sha1"
 	"errors"
 	"fmt"
@@ -14,6 +15,8 @@ import (
 
 	"github.com/thawfs/thaw/tests/internal/race"
 	"github.com/thawfs/thaw/tests/qemu"
+
+	_ "embed"
 )
 
 // cmdline has the frequency of the TSC because QEMU's CPU, unlike KVM, has nothing to tell it by,
@@ -44,7 +47,7 @@ func TestBzImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := machine{qemu: found.QEMU, kernel: found.Kernel, cmdline: cmdline, cpus: 2, memory: 512 << 20,
-		initrd: initramfs(t, found.Busybox, found.Kernel), disk: disk}
+		initrd: initramfs(t, found), disk: disk}
 	console, status := m.run(t)
 	if status != poweredOff {
 		t.Errorf("QEMU ended with status %d, not with that of the sleep control register, %d", status,
@@ -63,8 +66,12 @@ func TestBzImage(t *testing.T) {
 // the machine.
 func TestVmlinux(t *testing.T) {
 	found := tools(t)
-	m := machine{qemu: found.QEMU, kernel: vmlinux(t, found.Kernel), cmdline: cmdline + " test=reset",
-		cpus: 1, memory: 4 << 30, initrd: initramfs(t, found.Busybox, found.Kernel)}
+	kernel := filepath.Join(t.TempDir(), "vmlinux")
+	if err := found.WriteVmlinux(kernel); err != nil {
+		t.Skipf("needs a kernel whose compression is known here: %v", err)
+	}
+	m := machine{qemu: found.QEMU, kernel: kernel, cmdline: cmdline + " test=reset",
+		cpus: 1, memory: 4 << 30, initrd: initramfs(t, found)}
 	console, status := m.run(t)
 	if status != wasReset {
 		t.Errorf("QEMU ended with status %d, not with that of the reset register, %d", status, wasReset)
@@ -76,6 +83,19 @@ func TestVmlinux(t *testing.T) {
 		`smpboot: Allowing 1 CPUs, 0 hotplug CPUs`,
 		`^cpus 1`,
 	})
+}
+
+//go:embed init.sh
+var initScript []byte
+
+// initramfs has the script and the modules for a disk.
+func initramfs(t *testing.T, tools qemu.Tools) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if err := tools.WriteSystem(&b, initScript, "virtio_mmio", "virtio_blk"); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
 }
 
 // checkConsole looks for what a kernel says that took memory map and tables as they are meant.

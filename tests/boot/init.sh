@@ -5,9 +5,7 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 exec </dev/ttyS0 >/dev/ttyS0 2>&1
-for m in virtio_ring virtio virtio_mmio virtio_blk; do
-	[ ! -f /modules/$m.ko ] || insmod /modules/$m.ko
-done
+while read -r module; do insmod /modules/$module; done </modules/order
 echo "cpus $(nproc)"
 while read -r line; do echo "iomem $line"; done </proc/iomem
 for d in /sys/bus/acpi/devices/*; do

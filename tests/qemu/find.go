@@ -22,27 +22,41 @@ func (e *MissingError) Error() string {
 		strings.Join(e.What, ", "), strings.Join(e.Packages, " "))
 }
 
+func (e *MissingError) add(what, pkg string) {
+	e.What, e.Packages = append(e.What, what), append(e.Packages, pkg)
+}
+
 // Find looks for QEMU, a kernel and a static busybox. The error is a *MissingError.
 func Find() (Tools, error) {
-	var t Tools
-	var missing MissingError
-	lack := func(what, pkg string) {
-		missing.What, missing.Packages = append(missing.What, what), append(missing.Packages, pkg)
-	}
+	t, missing := find()
 	var err error
 	if t.QEMU, err = exec.LookPath("qemu-system-x86_64"); err != nil {
-		lack("qemu-system-x86_64", "qemu-system-x86")
+		missing.add("qemu-system-x86_64", "qemu-system-x86")
 	}
+	return t, missing.orNil()
+}
+
+// FindGuest is Find without QEMU: what a guest of another VMM needs.
+func FindGuest() (Tools, error) {
+	t, missing := find()
+	return t, missing.orNil()
+}
+
+func find() (t Tools, missing MissingError) {
 	if t.Kernel = findKernel(); t.Kernel == "" {
-		lack("a readable /boot/vmlinuz-*-amd64", "linux-image-cloud-amd64")
+		missing.add("a readable /boot/vmlinuz-*-amd64", "linux-image-cloud-amd64")
 	}
 	if t.Busybox = findBusybox(); t.Busybox == "" {
-		lack("a static busybox", "busybox-static")
+		missing.add("a static busybox", "busybox-static")
 	}
-	if len(missing.What) > 0 {
-		return t, &missing
+	return t, missing
+}
+
+func (e MissingError) orNil() error {
+	if len(e.What) > 0 {
+		return &e
 	}
-	return t, nil
+	return nil
 }
 
 // findKernel prefers the cloud kernel: the smallest and the fastest to boot. The newest name wins.

@@ -99,34 +99,49 @@ func (h Host) prepare(disk, initrd string) error {
 
 func (h Host) writeInitramfs(w io.Writer) error {
 	c := cpio.New(w)
-	for _, dir := range []string{"dev", "proc", "sys", "tmp", "run"} {
-		c.MkdirAll(dir)
-	}
-	c.CharDevice("dev/console", 5, 1)
-	if err := addFile(c, "bin/busybox", h.Busybox); err != nil {
+	if err := h.addSystem(c, hostScript, hostModules...); err != nil {
 		return err
 	}
-	c.Symlink("bin/sh", "busybox")
-	c.File("init", 0o755, hostScript)
 	c.File("script", 0o644, []byte(h.Script))
-	modules, err := Modules(h.Kernel, hostModules...)
-	if err != nil {
-		return err
-	}
-	order := ""
-	for _, path := range modules {
-		if err := addFile(c, "modules/"+filepath.Base(path), path); err != nil {
-			return err
-		}
-		order += filepath.Base(path) + "\n"
-	}
-	c.File("modules/order", 0o644, []byte(order))
 	for name, path := range h.Files {
 		if err := addFile(c, strings.TrimPrefix(name, "/"), path); err != nil {
 			return err
 		}
 	}
 	return c.Close()
+}
+
+// WriteSystem writes an initramfs, not compressed, with busybox, a script that is its init, and
+// modules of the kernel with all that they need: in the directory modules, which has the order to
+// load them in a file of that name.
+func (t Tools) WriteSystem(w io.Writer, init []byte, modules ...string) error {
+	c := cpio.New(w)
+	return errors.Join(t.addSystem(c, init, modules...), c.Close())
+}
+
+func (t Tools) addSystem(c *cpio.Writer, init []byte, modules ...string) error {
+	for _, dir := range []string{"dev", "proc", "sys", "tmp", "run"} {
+		c.MkdirAll(dir)
+	}
+	c.CharDevice("dev/console", 5, 1)
+	if err := addFile(c, "bin/busybox", t.Busybox); err != nil {
+		return err
+	}
+	c.Symlink("bin/sh", "busybox")
+	c.File("init", 0o755, init)
+	paths, err := Modules(t.Kernel, modules...)
+	if err != nil {
+		return err
+	}
+	order := ""
+	for _, path := range paths {
+		if err := addFile(c, "modules/"+filepath.Base(path), path); err != nil {
+			return err
+		}
+		order += filepath.Base(path) + "\n"
+	}
+	c.File("modules/order", 0o644, []byte(order))
+	return nil
 }
 
 // addFile adds a file, or a directory with all that it has.

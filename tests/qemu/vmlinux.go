@@ -1,35 +1,30 @@
-package boot
+package qemu
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"testing"
 )
 
-// vmlinux takes the ELF kernel out of a bzImage: setup_header.payload_offset and payload_length say
-// where it lies, its first bytes how it is compressed.
-func vmlinux(t *testing.T, bzImage string) string {
-	t.Helper()
-	file, err := os.ReadFile(bzImage)
+// WriteVmlinux writes the ELF kernel that is inside of the tools' bzImage to a file:
+// setup_header.payload_offset and payload_length say where it lies, its first bytes how it is
+// compressed.
+func (t Tools) WriteVmlinux(path string) error {
+	file, err := os.ReadFile(t.Kernel)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
+	le := binary.LittleEndian
 	start := (int(file[0x1f1]) + 1) * 512
 	offset, length := int(le.Uint32(file[0x248:])), int(le.Uint32(file[0x24c:]))
-	payload := file[start+offset:][:length]
-	elf, err := decompress(payload)
+	elf, err := decompress(file[start+offset:][:length])
 	if err != nil {
-		t.Skipf("needs a kernel whose compression is known here: %v", err)
+		return fmt.Errorf("vmlinux of %s: %w", t.Kernel, err)
 	}
-	path := filepath.Join(t.TempDir(), "vmlinux")
-	if err := os.WriteFile(path, elf, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	return path
+	return os.WriteFile(path, elf, 0o644)
 }
 
 func decompress(payload []byte) ([]byte, error) {
@@ -61,7 +56,7 @@ var errLZ4 = errors.New("damaged LZ4 block")
 // size, and the size of it all at the end.
 func unLZ4(b []byte) (out []byte, err error) {
 	for len(b) > 4 {
-		size := int(le.Uint32(b))
+		size := int(binary.LittleEndian.Uint32(b))
 		if b = b[4:]; size > len(b) {
 			return nil, errLZ4
 		}
@@ -97,7 +92,7 @@ func lz4Block(out, b []byte) ([]byte, error) {
 		if len(b) < 2 {
 			return nil, errLZ4
 		}
-		back := int(le.Uint16(b))
+		back := int(binary.LittleEndian.Uint16(b))
 		b = b[2:]
 		if back == 0 || back > len(out)-begin {
 			return nil, errLZ4
