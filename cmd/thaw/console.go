@@ -62,7 +62,11 @@ func (o *consoleOptions) open(a *app) (c console, err error) {
 	}
 	a.note("ctrl-a x ends the machine, ctrl-a ctrl-a sends one ctrl-a\r")
 	c.in = &escape{tty: tty}
-	c.close = func() error { return term.Restore(int(stdin.Fd()), state) }
+	c.close = func() error {
+		err := term.Restore(int(stdin.Fd()), state)
+		a.note("") // what comes next begins a line
+		return err
+	}
 	return c, nil
 }
 
