@@ -297,3 +297,33 @@ func TestGuest(t *testing.T) {
 		t.Errorf("%d pages, %v", n, err)
 	}
 }
+
+// What was never written is absent, whatever its size.
+func TestPresent(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "ram"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	const pages = 4096
+	if err := f.Truncate(pages * pageSize); err != nil {
+		t.Fatal(err)
+	}
+	g := &Guest{ram: f}
+	if p, err := g.Present(); err != nil || p.Count() != 0 {
+		t.Errorf("of nothing %d pages, %v", p.Count(), err)
+	}
+	for _, page := range []int64{7, 8, 2000, pages - 1} {
+		if _, err := f.WriteAt(make([]byte, pageSize), page*pageSize); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p, err := g.Present()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A file system may keep more than a page together.
+	if !p.Has(7) || !p.Has(8) || !p.Has(2000) || !p.Has(pages-1) || p.Count() > 200 || p.Has(1000) {
+		t.Errorf("%d pages", p.Count())
+	}
+}
