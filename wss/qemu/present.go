@@ -24,6 +24,10 @@ func (g *Guest) Present() (*wss.Bitmap, error) {
 		if errors.Is(err, unix.ENXIO) { // none up to the end
 			return present, nil
 		}
+		if errors.Is(err, unix.EINVAL) { // a file system without holes
+			present.SetRange(0, pages)
+			return present, nil
+		}
 		if err != nil {
 			return nil, fmt.Errorf("qemu: data of %s: %w", g.ram.Name(), err)
 		}
