@@ -169,18 +169,19 @@ type ScanOptions struct {
 
 // scanAccess estimates the working set of a running machine by its access bits. It takes as long as
 // it looks back.
-func (m *Machine) scanAccess(ctx context.Context, o ScanOptions) (*wss.Set, ScanStats, error) {
+func (m *Machine) scanAccess(ctx context.Context, o ScanOptions) (set *wss.Set,
+	spaces addressSpaces, stats ScanStats, err error) {
 	if !m.is(StateRunning) {
-		return nil, ScanStats{}, ErrNotRunning
+		return nil, spaces, stats, ErrNotRunning
 	}
 	tables, err := scan.NewTables(&scanned{m: m}, scan.TableOptions{})
 	if err != nil {
-		return nil, ScanStats{}, err
+		return nil, spaces, stats, err
 	}
 	s := scan.New(tables, scan.Options{Within: o.Within, Budget: o.Budget})
-	set, err := s.Estimate(ctx, o.Within)
-	if err != nil {
-		return nil, ScanStats{}, err
+	if set, err = s.Estimate(ctx, o.Within); err != nil {
+		return nil, spaces, stats, err
 	}
-	return set, ScanStats{Pages: set.Pages(), Way: set.Way, Stats: s.Stats()}, nil
+	spaces.roots, spaces.complete = tables.Roots()
+	return set, spaces, ScanStats{Pages: set.Pages(), Way: set.Way, Stats: s.Stats()}, nil
 }

@@ -15,11 +15,12 @@ const setFile = "working-set"
 
 // scan estimates the working set before the checkpoint.
 func (s *save) scan(ctx context.Context) error {
-	set, stats, err := s.m.scanAccess(ctx, s.opt.Scan)
-	if err != nil {
+	var stats ScanStats
+	var err error
+	if s.sets, s.spaces, stats, err = s.m.scanAccess(ctx, s.opt.Scan); err != nil {
 		return err
 	}
-	s.sets, s.stats.Scan = set, &stats
+	s.stats.Scan = &stats
 	return nil
 }
 
