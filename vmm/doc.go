@@ -81,7 +81,9 @@
 // and vCPU (recording.go). That rests on the remap: no page is mapped when the trace begins, so each
 // first touch is a fault, which KVM's tracepoint tells of (package trace) and the page table keeps.
 // So the guest has to wait for the disk before it goes on, and cannot be saved again meanwhile
-// ([ErrTracing]).
+// ([ErrTracing]). Without the tracepoint the page table is read at short intervals; and where it does
+// not tell which pages were touched, before Linux 6.7, each page is served from the checkpoint by
+// userfaultfd when it is asked for (missing.go).
 //
 // # The path of a restore
 //

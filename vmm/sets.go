@@ -28,7 +28,7 @@ func (s *save) scan(ctx context.Context) error {
 // been mapped from the checkpoint. The checkpoint is good without it.
 func (s *save) beginTrace() {
 	var err error
-	if s.recording, err = s.m.record(); err != nil {
+	if s.recording, err = s.m.record(s.opt.way); err != nil {
 		s.note("nothing is traced: %v", err)
 		return
 	}
@@ -45,6 +45,7 @@ func (s *save) trace(ctx context.Context) error {
 		return nil
 	}
 	set, stats, err := s.recording.run(ctx, s.opt.Trace)
+	s.stats.PauseSeconds += s.recording.paused.Seconds()
 	if err == nil {
 		s.stats.Trace = &stats
 		if err = s.putSets(set); err != nil {
