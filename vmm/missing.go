@@ -83,7 +83,7 @@ func (s *missing) serve(fd int) {
 			return
 		}
 		if err != nil { // not to be expected; whoever waits must not do so for ever
-			s.fail(fd, s.mapping, fmt.Errorf("read userfaultfd: %w", err))
+			s.fail(fd, s.mapping, fmt.Errorf("serve pages: %w", err))
 			return
 		}
 		for b := messages[:n]; len(b) >= uffdMessageSize; b = b[uffdMessageSize:] {
@@ -104,7 +104,9 @@ func (s *missing) answer(fd int, gfn uint64, thread int, page []byte) {
 	s.touch(gfn, thread)
 	_, err := readPages(s.pieces, page, gfn)
 	if err == nil {
-		err = uffdCopy(fd, at, page)
+		if err = uffdCopy(fd, at, page); err != nil {
+			err = fmt.Errorf("serve page %d: UFFDIO_COPY: %w", gfn, err)
+		}
 	}
 	if err != nil {
 		s.fail(fd, at, err)
