@@ -23,8 +23,9 @@ type CheckpointOptions struct {
 	// working set of the checkpoint; 0: it does not. It needs the memory mapped from the checkpoint.
 	Trace time.Duration
 
-	disk   disk // nil: the operating system's
-	pieces int  // limit of remap, 0: maxRemap
+	disk   disk   // nil: the operating system's
+	pieces int    // limit of remap, 0: maxRemap
+	way    string // of tracing, even if there is a better one; "": the best
 }
 
 // CheckpointStats says what a checkpoint cost.

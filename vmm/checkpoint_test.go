@@ -231,7 +231,7 @@ func TestDifferentialRefusals(t *testing.T) {
 		t.Errorf("after a checkpoint that it is not mapped from: %v", err)
 	}
 	first, _ := mustSave(t, m, CheckpointOptions{})
-	runUntil(t, m, m.ports.snapshot().Done+2) // so that there is a difference
+	runUntil(t, m, m.ports.snapshot().Done+1) // so that there is a difference
 	second, stats := mustSave(t, m, diff)
 	if stats.Parent != first || stats.ChangedPages == 0 {
 		t.Errorf("difference: %+v", stats)

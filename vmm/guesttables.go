@@ -35,15 +35,11 @@ func (l *Loaded) readTables(s saved, log *slog.Logger) error {
 	begin := time.Now()
 	w := &tableWalk{mem: l.mem, seen: wss.NewBitmap(l.mem.size / pageSize)}
 	for i := range s.vcpus {
-		sregs := s.vcpus[i].Sregs
-		if sregs.CR0&cr0PG == 0 || sregs.EFER&eferLMA == 0 {
+		root, levels, ok := longMode(s.vcpus[i].Sregs)
+		if !ok {
 			continue // no paging, or tables of another kind, which are a few pages
 		}
-		levels := 4
-		if sregs.CR4&cr4LA57 != 0 {
-			levels = 5
-		}
-		if err := w.walk(sregs.CR3&pteAddress/pageSize, levels); err != nil {
+		if err := w.walk(root, levels); err != nil {
 			return err
 		}
 	}
@@ -52,10 +48,7 @@ func (l *Loaded) readTables(s saved, log *slog.Logger) error {
 	return nil
 }
 
-const (
-	cr4LA57 = 1 << 12
-	pteHuge = 1 << 7
-)
+const pteHuge = 1 << 7
 
 // tableWalk goes through page tables level by level, so that neighbours are read together.
 type tableWalk struct {

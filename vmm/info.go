@@ -1,6 +1,10 @@
 package vmm
 
-import "time"
+import (
+	"time"
+
+	"github.com/thawfs/thaw/wss/pagetable"
+)
 
 // InfoFormat is the format that info.json names.
 const InfoFormat = "thaw-vm-1"
@@ -21,6 +25,9 @@ type Info struct {
 	Differential bool      `json:"differential,omitempty"`
 	ChangedPages uint64    `json:"changed_pages,omitempty"`
 	Guest        GuestInfo `json:"guest"`
+	// Paging says where the guest's page tables are, for whoever lays out the image by them; nil: the
+	// guest is not in 64-bit mode.
+	Paging *pagetable.Info `json:"paging,omitempty"`
 }
 
 // GuestInfo says what the guest was doing.

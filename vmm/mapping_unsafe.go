@@ -47,6 +47,20 @@ func (m mapping) replace(f *os.File, off uint64, flags int) error {
 	return nil
 }
 
+// empty puts empty memory in place of what is mapped.
+func (m mapping) empty() error {
+	const flags = mapPrivate | unix.MAP_ANONYMOUS | unix.MAP_FIXED
+	_, _, errno := unix.Syscall6(unix.SYS_MMAP, m.addr, uintptr(m.size),
+		unix.PROT_READ|unix.PROT_WRITE, flags, ^uintptr(0), 0)
+	return asError(errno)
+}
+
+// protect makes memory inaccessible.
+func (m mapping) protect() error {
+	_, _, errno := unix.Syscall(unix.SYS_MPROTECT, m.addr, uintptr(m.size), unix.PROT_NONE)
+	return asError(errno)
+}
+
 func mmap(addr uintptr, size uint64, flags int, f *os.File, off uint64) (uintptr, error) {
 	r, _, errno := unix.Syscall6(unix.SYS_MMAP, addr, uintptr(size),
 		unix.PROT_READ|unix.PROT_WRITE, uintptr(flags), f.Fd(), uintptr(off))

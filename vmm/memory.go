@@ -38,6 +38,8 @@ type memory struct {
 	tracker *tracker     // nil: nothing is tracked
 	marked  bool         // the tracker counts from a mark
 	base    *base        // the checkpoint that the files are; nil: none, the machine was started
+	missing *missing     // pages come one by one in place of the files; nil: they do not
+	served  *wss.Bitmap  // pages that did since base; nil: none
 	past    past
 }
 
@@ -80,6 +82,10 @@ func (m *memory) Close() error {
 	var err error
 	if m.tracker != nil {
 		err = m.tracker.Close()
+	}
+	if s := m.missing; s != nil {
+		m.missing = nil
+		err = errors.Join(err, s.stop(), s.uffd.Close())
 	}
 	return errors.Join(err, m.mapping.unmap(), closeSources(sourcesOf(m.pieces)))
 }
@@ -180,12 +186,18 @@ func (m *memory) scanLocked() (touched, dirty *wss.Bitmap, err error) {
 	if touched, dirty, err = m.tracker.scan(); err != nil {
 		return nil, nil, err
 	}
+	if m.missing != nil {
+		dirty = wss.NewBitmap(dirty.Len()) // all pages are copies: it shows in the end
+	}
 	if m.own != nil && m.tracker.exact() {
 		// They are there because they were put there. Of these only changes are known.
 		touched = touched.AndNot(m.own.AndNot(dirty))
 	}
 	if m.before != nil {
 		touched, dirty = touched.Or(m.before), dirty.Or(m.before)
+	}
+	if m.served != nil {
+		touched = touched.Or(m.served)
 	}
 	return touched, dirty, nil
 }

@@ -1,7 +1,9 @@
 package vmm
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -18,10 +20,13 @@ import (
 // TraceStats says how a trace of first touches went.
 type TraceStats = api.TraceStats
 
-// Ways in which first touches are traced, as the record names them.
+// Ways in which first touches are traced, as the record names them, the best first. The last is for
+// kernels without asynchronous write-protection (before 6.7): the first touch of a page costs the
+// guest some four times as much.
 const (
 	wayEvents = "first touches by KVM's tracepoint, pages exact by write-protection"
 	wayScans  = "first touches by scans of the page table, order as fine as their interval"
+	wayFaults = "first touches by userfaultfd, each page served from the checkpoint"
 )
 
 // scanEvery is the interval of the scans where there is no tracepoint: what was touched within one
@@ -34,25 +39,57 @@ const scanEvery = 10 * time.Millisecond
 // page table, which the tracker sees.
 type recording struct {
 	m       *Machine
+	way     string
+	why     string // none that is better
 	touches *wss.Touches
-	tracer  *trace.Tracer // nil: by scans
-	why     string        // why not
+	tracer  *trace.Tracer // of wayEvents
 	begin   time.Duration // CLOCK_MONOTONIC
 	kernel  time.Duration // in the kernel, up to begin
+	paused  time.Duration // at the end
 }
 
-// record begins to trace. The machine is paused.
-func (m *Machine) record() (*recording, error) {
-	if ok, why := m.mem.exact(); !ok {
-		return nil, fmt.Errorf("touched pages cannot be told from their neighbours: %s", why)
+// record begins to trace, in the best way that this host has, or in one that is no better than the
+// given one. The machine is paused.
+func (m *Machine) record(way string) (*recording, error) {
+	r := &recording{m: m, way: wayEvents, touches: wss.NewTouches(m.mem.size / pageSize),
+		kernel: m.kernelTime(), begin: monotonic()}
+	if ok, why := m.mem.exact(); !ok || way == wayFaults {
+		r.way, r.why = wayFaults, cmp.Or(why, wished)
+		if err := m.mem.serveMissing(r.fault(), m.end); err != nil {
+			return nil, fmt.Errorf("touched pages cannot be told from their neighbours: %s; "+
+				"nor be served one by one: %w", r.why, err)
+		}
+		return r, nil
 	}
-	r := &recording{m: m, touches: wss.NewTouches(m.mem.size / pageSize), kernel: m.kernelTime()}
+	if way == wayScans {
+		r.way, r.why = wayScans, wished
+		return r, nil
+	}
 	var err error
 	if r.tracer, err = trace.New(m.threads()); err != nil {
-		r.tracer, r.why = nil, err.Error()
+		r.tracer, r.way, r.why = nil, wayScans, err.Error()
 	}
 	r.begin = monotonic()
 	return r, nil
+}
+
+// wished is why there is no better way where there might be one.
+const wished = "wished so"
+
+// fault notes a touch that userfaultfd tells of. The thread of a vCPU is it; another one does what
+// some vCPU or device wants.
+func (r *recording) fault() func(gfn uint64, thread int) {
+	vcpus := map[int]int{}
+	for i, tid := range r.m.threads() {
+		vcpus[tid] = i
+	}
+	return func(gfn uint64, thread int) {
+		vcpu, ok := vcpus[thread]
+		if !ok {
+			vcpu = wss.NoVCPU
+		}
+		r.touches.Add(wss.Touch{GFN: gfn, Count: 1, At: monotonic() - r.begin, VCPU: vcpu})
+	}
 }
 
 // run traces for so long, or until the machine or the context ends.
@@ -70,12 +107,16 @@ func (r *recording) run(ctx context.Context, d time.Duration) (set *wss.Set, s T
 		}
 	}()
 	defer func() { <-ended }()
-	s.Way = wayEvents
-	if r.tracer != nil {
+	switch r.way {
+	case wayEvents:
+		s.Way = r.way
 		err = r.byEvents(ctx)
-	} else {
-		s.Way = wayScans + " of " + scanEvery.String() + " (" + r.why + ")"
+	case wayScans:
+		s.Way = r.way + " of " + scanEvery.String() + " (" + r.why + ")"
 		err = r.byScans(ctx)
+	case wayFaults:
+		s.Way = r.way + " (" + r.why + ")"
+		err = r.byFaults(ctx)
 	}
 	cancel()
 	if err != nil {
@@ -116,6 +157,31 @@ func (r *recording) byScans(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// byFaults waits while pages are served, and gives the machine its memory back.
+func (r *recording) byFaults(ctx context.Context) (err error) {
+	<-ctx.Done()
+	m := r.m
+	m.control.Lock()
+	defer m.control.Unlock()
+	begin, running := monotonic(), m.is(StateRunning)
+	if running {
+		if err := m.pause(); err != nil && !errors.Is(err, ErrEnded) {
+			m.end(err)
+		}
+	}
+	if err := m.mem.endMissing(); err != nil {
+		m.end(err)
+		return err
+	}
+	if running {
+		r.paused = monotonic() - begin
+		if err := m.resume(); err != nil && !errors.Is(err, ErrEnded) {
+			return err
+		}
+	}
+	return nil
 }
 
 func (r *recording) scan() error {

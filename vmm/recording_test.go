@@ -4,21 +4,19 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/thawfs/thaw/vmm/guest"
-	"github.com/thawfs/thaw/vmm/trace"
 	"github.com/thawfs/thaw/wss"
 )
 
-// TestTrace traces a machine from its checkpoint to the end of its program, and compares the record
-// with what the page table says was touched, page by page.
-func TestTrace(t *testing.T) {
-	m := startReady(t, guest.Spec{Program: "random:20", Args: map[string]string{"units": "6000"}},
-		32<<20)
+// tracedToEnd traces a machine, as it has got ready, to the end of its program.
+func tracedToEnd(t *testing.T, m *Machine, way string) (*wss.Set, *TraceStats) {
+	t.Helper()
 	dir := filepath.Join(t.TempDir(), "cp")
-	stats, err := m.CheckpointWith(t.Context(), dir, CheckpointOptions{Trace: time.Minute})
+	stats, err := m.CheckpointWith(t.Context(), dir, CheckpointOptions{Trace: time.Minute, way: way})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,20 +26,35 @@ func TestTrace(t *testing.T) {
 	if err := m.Wait(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	set := readSet(t, dir)
+	if set.Pages() != stats.Trace.Pages || stats.Trace.LostEvents != 0 {
+		t.Errorf("%+v, %d pages in the record", stats.Trace, set.Pages())
+	}
+	t.Logf("%d pages in %d runs, %.3f s in the kernel: %s", set.Pages(), len(set.Runs),
+		stats.Trace.KernelSeconds, set.Way)
+	return set, stats.Trace
+}
+
+var tracedSpec = guest.Spec{Program: "random:20", Args: map[string]string{"units": "6000"}}
+
+// TestTrace traces a machine from its checkpoint to the end of its program, and compares the record
+// with what the page table says was touched, page by page.
+func TestTrace(t *testing.T) {
+	m := startReady(t, tracedSpec, 32<<20)
+	set, stats := tracedToEnd(t, m, "")
 	touched, _, err := m.mem.scan()
 	if err != nil {
 		t.Fatal(err)
 	}
-	set := readSet(t, dir)
 	if got := set.Bitmap(); !got.Equal(touched) {
 		t.Errorf("traced %d pages, touched %d; %d only traced", got.Count(), touched.Count(),
 			got.AndNot(touched).Count())
 	}
-	if set.Pages() != stats.Trace.Pages || stats.Trace.LostEvents != 0 {
-		t.Errorf("%+v, %d pages in the record", stats.Trace, set.Pages())
-	}
-	if trace.Probe() != nil {
-		t.Skipf("no tracepoint, so neither order nor vCPUs: %v", trace.Probe())
+	switch {
+	case strings.HasPrefix(set.Way, wayFaults): // TestTraceWays looks at the rest
+		return
+	case strings.HasPrefix(set.Way, wayScans):
+		t.Skipf("no tracepoint, so neither order nor vCPUs: %s", set.Way)
 	}
 	// A KVM without second-level tables goes through the guest's own and through its task state
 	// segment by itself: no fault, no event. All else has one.
@@ -60,11 +73,92 @@ func TestTrace(t *testing.T) {
 			t.Errorf("no event for %+v", r)
 		}
 	}
-	if stats.Trace.SilentPages != silent {
-		t.Errorf("%d pages without an event, %d in the record", stats.Trace.SilentPages, silent)
+	if stats.SilentPages != silent {
+		t.Errorf("%d pages without an event, %d in the record", stats.SilentPages, silent)
 	}
-	t.Logf("%d pages in %d runs, %.3f s in the kernel", set.Pages(), len(set.Runs),
-		stats.Trace.KernelSeconds)
+}
+
+// TestTraceWays: a machine goes on from one checkpoint several times, traced in another way each
+// time. It does the same, so the records have the same pages, and where they know the order the same
+// order.
+func TestTraceWays(t *testing.T) {
+	m := startReady(t, tracedSpec, 32<<20)
+	from := checkpoint(t, m)
+	var first *wss.Set
+	for _, way := range []string{"", wayScans, wayFaults} {
+		l, err := Load(from, testLog(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		if !l.Exact && way != wayFaults {
+			continue
+		}
+		if err := l.Start(); err != nil {
+			t.Fatal(err)
+		}
+		set, stats := tracedToEnd(t, l.Machine, way)
+		if !strings.HasPrefix(set.Way, way) {
+			t.Errorf("%q was wanted, %q taken", way, set.Way)
+		}
+		vcpus, known := map[int]uint64{}, wss.NewBitmap(set.ImagePages)
+		for _, r := range set.Runs {
+			vcpus[r.VCPU] += r.Count
+			if r.VCPU != wss.NoVCPU {
+				known.SetRange(r.GFN, r.Count)
+			}
+		}
+		t.Logf("pages by vCPU: %v, events %d", vcpus, stats.Events)
+		switch way {
+		case wayScans:
+			if vcpus[wss.NoVCPU] != set.Pages() {
+				t.Errorf("scans know vCPUs: %v", vcpus)
+			}
+		case wayFaults:
+			if stats.SilentPages != 0 || stats.Events != set.Pages() {
+				t.Errorf("%+v of %d pages", stats, set.Pages())
+			}
+		}
+		if first == nil {
+			first = set
+		} else if !first.Bitmap().Equal(set.Bitmap()) {
+			t.Errorf("%s: %+v", way, first.Overlap(set))
+		}
+	}
+}
+
+// TestTraceByScans: without events the order is that of the scans, and vCPUs are not known.
+func TestTraceByScans(t *testing.T) {
+	m := trackedFile(t)
+	if !m.tracker.exact() {
+		t.Skipf("needs asynchronous userfaultfd write-protection (Linux 6.7): %s", m.tracker.why)
+	}
+	r := &recording{m: &Machine{mem: m}, way: wayScans, touches: wss.NewTouches(trackedPages),
+		begin: monotonic()}
+	scanned := [][]int64{{900, 901, 17}, {}, {16, 18, 4000, 900}, {0}}
+	for _, pages := range scanned {
+		for _, gfn := range pages {
+			if _, err := m.ReadAt(make([]byte, 1), gfn*pageSize); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := r.scan(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set, _ := r.touches.Set(wayScans, time.Minute, time.Now())
+	var got []uint64
+	for i, run := range set.Runs {
+		if run.VCPU != wss.NoVCPU || i > 0 && run.At < set.Runs[i-1].At {
+			t.Errorf("run %d: %+v", i, run)
+		}
+		for gfn := range run.Count {
+			got = append(got, run.GFN+gfn)
+		}
+	}
+	if want := []uint64{17, 900, 901, 16, 18, 4000, 0}; !slices.Equal(got, want) {
+		t.Errorf("order %v, want %v", got, want)
+	}
 }
 
 // TestTraceTwoVCPUs: each vCPU's touches are its own.

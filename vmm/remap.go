@@ -95,8 +95,8 @@ func (m *memory) remap(file *os.File, runs []PageRun, b *base, limit int) (carri
 	if err := m.remember(); err != nil {
 		return 0, []*source{src}, err
 	}
-	r := &remapping{mem: m, src: src, since: since}
-	r.choose(runs, limit)
+	r := &remapping{mem: m, since: since}
+	r.choose(runs, src, limit)
 	for _, window := range carryWindows(since, maxCarry) {
 		if err = r.move(window); err != nil {
 			break
@@ -105,7 +105,7 @@ func (m *memory) remap(file *os.File, runs []PageRun, b *base, limit int) (carri
 	open := append(sourcesOf(m.pieces), src)
 	if err == nil {
 		m.pieces, m.own = overlay(m.pieces, runs, src), r.own
-		m.base, m.before = b, since
+		m.base, m.before, m.served = b, since, nil
 	} else {
 		m.pieces = overlay(m.pieces, r.done, src)
 		if m.before == nil {
@@ -161,31 +161,33 @@ func bitmapOf(runs []PageRun, pages uint64) *wss.Bitmap {
 
 // remapping is the work of one remap.
 type remapping struct {
-	mem   *memory
-	src   *source
-	runs  []PageRun   // what is to be mapped from src
-	done  []PageRun   // what is
-	own   *wss.Bitmap // unchanged pages that stay the mapping's own; nil: none
-	since *wss.Bitmap // pages changed since the mark
+	mem    *memory
+	pieces []piece     // what is to be mapped
+	done   []PageRun   // what is
+	own    *wss.Bitmap // unchanged pages that stay the mapping's own; nil: none
+	since  *wss.Bitmap // pages changed since the mark
 }
 
-// choose divides the runs into those to be mapped and those that stay.
-func (r *remapping) choose(runs []PageRun, limit int) {
-	r.runs, r.own = runs, r.mem.own
+// choose divides the runs of a file into those to be mapped and those that stay.
+func (r *remapping) choose(runs []PageRun, src *source, limit int) {
+	r.own = r.mem.own
 	pages := r.mem.size / pageSize
 	limit = min(limit, max(maxPieces-len(r.mem.pieces), 0)/2)
 	if len(runs) > 1 && len(runs) > limit {
-		r.runs = slices.Clone(runs)
-		slices.SortFunc(r.runs, func(a, b PageRun) int { return cmp.Compare(b.Count, a.Count) })
-		rest := bitmapOf(r.runs[limit:], pages)
-		if r.runs = r.runs[:limit]; r.own != nil {
+		runs = slices.Clone(runs)
+		slices.SortFunc(runs, func(a, b PageRun) int { return cmp.Compare(b.Count, a.Count) })
+		rest := bitmapOf(runs[limit:], pages)
+		if runs = runs[:limit]; r.own != nil {
 			rest = rest.Or(r.own)
 		}
 		r.own = rest
-		slices.SortFunc(r.runs, func(a, b PageRun) int { return cmp.Compare(a.First, b.First) })
+		slices.SortFunc(runs, func(a, b PageRun) int { return cmp.Compare(a.First, b.First) })
 	}
 	if r.own != nil {
-		r.own = r.own.AndNot(bitmapOf(r.runs, pages))
+		r.own = r.own.AndNot(bitmapOf(runs, pages))
+	}
+	for _, run := range runs {
+		r.pieces = append(r.pieces, piece{run, src})
 	}
 }
 
@@ -218,19 +220,14 @@ func (r *remapping) move(window PageRun) error {
 	return err
 }
 
-// place maps the file over the pages of a window that it has, then lets the others begin anew: they
-// are unchanged, and are read from their files when they are touched next.
+// place maps what is to be mapped of a window, then lets the others begin anew: they are unchanged,
+// and are read from their files when they are touched next.
 func (r *remapping) place(window PageRun) error {
-	for _, run := range r.runs {
-		from, to := max(run.First, window.First), min(run.End(), window.End())
-		if from >= to {
-			continue
-		}
-		part := PageRun{from, to - from}
-		if err := r.mem.place(piece{part, r.src}); err != nil {
+	for _, p := range within(r.pieces, window) {
+		if err := r.mem.place(p); err != nil {
 			return err
 		}
-		r.done = append(r.done, part)
+		r.done = append(r.done, p.PageRun)
 	}
 	return r.drop(window)
 }

@@ -39,8 +39,9 @@ type save struct {
 	parent *base     // opt.Diff: what it is relative to
 	runs   []PageRun // the pages that it has
 
-	sets      *wss.Set   // working sets estimated so far; nil: none
-	recording *recording // nil: there is none
+	sets      *wss.Set      // working sets estimated so far; nil: none
+	spaces    addressSpaces // found on the way
+	recording *recording    // nil: there is none
 }
 
 // prepare makes what can be made while the guest runs.
@@ -158,6 +159,7 @@ func (s *save) writeInfo(state *saved) error {
 	info := s.m.info(state)
 	info.Differential = s.opt.Diff
 	info.ChangedPages = s.stats.ChangedPages
+	info.Paging = state.paging(s.spaces)
 	b, err := json.MarshalIndent(info, "", "  ")
 	if err != nil {
 		return err

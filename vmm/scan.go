@@ -165,19 +165,73 @@ type ScanStats = api.ScanStats
 type ScanOptions struct {
 	Within time.Duration // what was touched in so long before the checkpoint
 	Budget float64       // share of the guest's time; 0: scan.DefaultBudget
+
+	idle scan.IdleOptions // where the host tells of pages, for guests whose tables tell nothing
 }
 
 // scanAccess estimates the working set of a running machine by its access bits. It takes as long as
 // it looks back.
-func (m *Machine) scanAccess(ctx context.Context, o ScanOptions) (*wss.Set, ScanStats, error) {
+func (m *Machine) scanAccess(ctx context.Context, o ScanOptions) (set *wss.Set,
+	spaces addressSpaces, stats ScanStats, err error) {
 	if !m.is(StateRunning) {
-		return nil, ScanStats{}, ErrNotRunning
+		return nil, spaces, stats, ErrNotRunning
 	}
-	tables, err := scan.NewTables(&scanned{m: m}, scan.TableOptions{})
+	return m.scanGuest(ctx, &scanned{m: m}, o)
+}
+
+// scanGuest looks at the guest's page tables or, where these tell nothing, at what the host knows.
+func (m *Machine) scanGuest(ctx context.Context, g scan.Guest, o ScanOptions) (set *wss.Set,
+	spaces addressSpaces, stats ScanStats, err error) {
+	tables, err := scan.NewTables(g, scan.TableOptions{})
 	if err != nil {
-		return nil, ScanStats{}, err
+		return nil, spaces, stats, err
 	}
-	s := scan.New(tables, scan.Options{Within: o.Within, Budget: o.Budget})
+	set, stats, err = estimate(ctx, tables, o)
+	if errors.Is(err, scan.ErrNoTables) || errors.Is(err, scan.ErrNoBits) {
+		set, stats, err = m.scanIdle(ctx, o, err)
+	}
+	spaces.roots, spaces.complete = tables.Roots()
+	return set, spaces, stats, err
+}
+
+// scanIdle asks the host which pages are idle, if it tells.
+func (m *Machine) scanIdle(ctx context.Context, o ScanOptions, why error) (set *wss.Set,
+	stats ScanStats, err error) {
+	idle, err := scan.NewIdle(m.mappings(), o.idle)
+	if err == nil {
+		set, stats, err = estimate(ctx, because{idle, why}, o)
+		err = errors.Join(err, idle.Close())
+	}
+	if err != nil {
+		return nil, stats, fmt.Errorf("%w; and then: %w", why, err)
+	}
+	return set, stats, nil
+}
+
+// because is a source that says why there is no better one.
+type because struct {
+	scan.Source
+	why error
+}
+
+// Way implements scan.Source.
+func (b because) Way() string {
+	return fmt.Sprintf("%s (page tables of the guest: %v)", b.Source.Way(), b.why)
+}
+
+// mappings is where in this process the guest's memory is.
+func (m *Machine) mappings() (list []scan.Mapping) {
+	base := uint64(address(m.mem.mapping))
+	for _, r := range m.facts.Regions {
+		list = append(list, scan.Mapping{Addr: base + r.GPA, Page: r.GPA / pageSize,
+			Count: r.Size / pageSize})
+	}
+	return list
+}
+
+// estimate looks at a source for so long as the options say.
+func estimate(ctx context.Context, src scan.Source, o ScanOptions) (*wss.Set, ScanStats, error) {
+	s := scan.New(src, scan.Options{Within: o.Within, Budget: o.Budget})
 	set, err := s.Estimate(ctx, o.Within)
 	if err != nil {
 		return nil, ScanStats{}, err

@@ -15,11 +15,12 @@ const setFile = "working-set"
 
 // scan estimates the working set before the checkpoint.
 func (s *save) scan(ctx context.Context) error {
-	set, stats, err := s.m.scanAccess(ctx, s.opt.Scan)
-	if err != nil {
+	var stats ScanStats
+	var err error
+	if s.sets, s.spaces, stats, err = s.m.scanAccess(ctx, s.opt.Scan); err != nil {
 		return err
 	}
-	s.sets, s.stats.Scan = set, &stats
+	s.stats.Scan = &stats
 	return nil
 }
 
@@ -27,7 +28,7 @@ func (s *save) scan(ctx context.Context) error {
 // been mapped from the checkpoint. The checkpoint is good without it.
 func (s *save) beginTrace() {
 	var err error
-	if s.recording, err = s.m.record(); err != nil {
+	if s.recording, err = s.m.record(s.opt.way); err != nil {
 		s.note("nothing is traced: %v", err)
 		return
 	}
@@ -44,6 +45,7 @@ func (s *save) trace(ctx context.Context) error {
 		return nil
 	}
 	set, stats, err := s.recording.run(ctx, s.opt.Trace)
+	s.stats.PauseSeconds += s.recording.paused.Seconds()
 	if err == nil {
 		s.stats.Trace = &stats
 		if err = s.putSets(set); err != nil {

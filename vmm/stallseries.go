@@ -168,8 +168,8 @@ func (s *stallSampler) sample() {
 	}
 }
 
-// halts says whether a vCPU waits for an interrupt, and how long it was halted so far. Without KVM's counters a
-// halted vCPU seems to wait; guests without halts lose nothing.
+// halts says whether a vCPU waits for an interrupt, and how long it was halted so far. Without
+// KVM's counters a halted vCPU seems to wait; guests without halts lose nothing.
 func (c *vcpu) halts() (now bool, total time.Duration) {
 	if c.stats == nil {
 		return false, 0

@@ -47,7 +47,7 @@ func (t *tracker) arm() error {
 	}
 	err = uffdHandshake(fd, uffdFeatureWPAsync|uffdFeatureWPUnpopulated)
 	if err == nil {
-		err = uffdRegisterWP(fd, t.mapping)
+		err = uffdRegister(fd, t.mapping, uffdRegisterModeWP)
 	}
 	if err == nil {
 		// Also puts a mark into the entries of pages that are not there yet.

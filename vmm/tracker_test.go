@@ -17,6 +17,12 @@ const trackedPages = 4096
 // trackedFile is a file of known pages, mapped privately, and in the page cache.
 func trackedFile(t *testing.T) *memory {
 	t.Helper()
+	return mapDir(t, trackedDir(t))
+}
+
+// trackedDir has the file.
+func trackedDir(t *testing.T) string {
+	t.Helper()
 	dir := t.TempDir()
 	path := filepath.Join(dir, memoryFile)
 	b := make([]byte, trackedPages*pageSize)
@@ -26,7 +32,7 @@ func trackedFile(t *testing.T) *memory {
 	if err := os.WriteFile(path, b, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	return mapDir(t, dir)
+	return dir
 }
 
 // mapDir maps the image of a checkpoint directory.

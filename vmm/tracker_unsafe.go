@@ -13,13 +13,19 @@ import (
 const (
 	uffdAPI                  = 0xaa
 	uffdUserModeOnly         = 1
+	uffdFeatureThreadID      = 1 << 8
 	uffdFeatureWPUnpopulated = 1 << 13
 	uffdFeatureWPAsync       = 1 << 15
+	uffdRegisterModeMissing  = 1 << 0
 	uffdRegisterModeWP       = 1 << 1
 	uffdWriteProtectModeWP   = 1 << 0
+	uffdEventPagefault       = 0x12
+	uffdMessageSize          = 32
 
 	ioUffdAPI          = 0xc018aa3f
 	ioUffdRegister     = 0xc020aa00
+	ioUffdWake         = 0x8010aa02
+	ioUffdCopy         = 0xc028aa03
 	ioUffdWriteProtect = 0xc018aa06
 	ioPagemapScan      = 0xc0606610
 )
@@ -29,6 +35,15 @@ type uffdioAPI struct{ API, Features, Ioctls uint64 }
 
 // uffdioRegister mirrors struct uffdio_register.
 type uffdioRegister struct{ Start, Len, Mode, Ioctls uint64 }
+
+// uffdioRange mirrors struct uffdio_range.
+type uffdioRange struct{ Start, Len uint64 }
+
+// uffdioCopy mirrors struct uffdio_copy.
+type uffdioCopy struct {
+	Dst, Src, Len, Mode uint64
+	Copied              int64
+}
 
 // uffdioWriteProtect mirrors struct uffdio_writeprotect.
 type uffdioWriteProtect struct{ Start, Len, Mode uint64 }
@@ -56,8 +71,8 @@ func uffdHandshake(fd int, features uint64) error {
 	return asError(errno)
 }
 
-func uffdRegisterWP(fd int, m mapping) error {
-	arg := uffdioRegister{Start: uint64(m.addr), Len: m.size, Mode: uffdRegisterModeWP}
+func uffdRegister(fd int, m mapping, mode uint64) error {
+	arg := uffdioRegister{Start: uint64(m.addr), Len: m.size, Mode: mode}
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), ioUffdRegister,
 		uintptr(unsafe.Pointer(&arg)))
 	return asError(errno)
@@ -73,6 +88,39 @@ func uffdProtect(fd int, m mapping) error {
 		}
 		return asError(errno)
 	}
+}
+
+// uffdFault gives the address of a page fault and the thread that has it; false: a message of another
+// kind.
+func uffdFault(message []byte) (addr uintptr, thread int, ok bool) {
+	if message[0] != uffdEventPagefault {
+		return 0, 0, false
+	}
+	return uintptr(le64(message[16:])), int(binary.LittleEndian.Uint32(message[24:])), true
+}
+
+// uffdCopy puts a page where it is missing, and lets those go on who wait for it.
+func uffdCopy(fd int, m mapping, page []byte) error {
+	var pin runtime.Pinner
+	pin.Pin(unsafe.SliceData(page))
+	defer pin.Unpin()
+	for {
+		arg := uffdioCopy{Dst: uint64(m.addr), Len: m.size,
+			Src: uint64(uintptr(unsafe.Pointer(unsafe.SliceData(page))))}
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), ioUffdCopy,
+			uintptr(unsafe.Pointer(&arg)))
+		if errno == unix.EAGAIN || errno == unix.EINTR {
+			continue
+		}
+		return asError(errno)
+	}
+}
+
+// uffdWake lets those go on who wait for pages of a mapping: they try again.
+func uffdWake(fd int, m mapping) error {
+	arg := uffdioRange{Start: uint64(m.addr), Len: m.size}
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), ioUffdWake, uintptr(unsafe.Pointer(&arg)))
+	return asError(errno)
 }
 
 // pagemapScan lists ranges of pages that have any of the categories, with the categories in which

@@ -3,13 +3,17 @@ package main
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"log/slog"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/thawfs/thaw/index"
+	"github.com/thawfs/thaw/vmm"
+	"github.com/thawfs/thaw/vmm/guest"
 	"github.com/thawfs/thaw/wss"
 )
 
@@ -95,6 +99,47 @@ func TestLayoutByPageTables(t *testing.T) {
 		if got, _, err := s.layoutOf(t.Context(), src, nil, false); err != nil || got != nil {
 			t.Errorf("%s: by number: %v, %v", name, got, err)
 		}
+	}
+}
+
+// TestLayoutOfCheckpoint: what the VMM writes down of the page tables of its guest is what the
+// layout reads, and its pages lie in virtual order, tables before what they map. Nobody could find
+// these tables in the image: the guest has no kernel.
+func TestLayoutOfCheckpoint(t *testing.T) {
+	if usable, err := scriptCondition("kvm"); err != nil || !usable {
+		t.Skip("needs /dev/kvm")
+	}
+	const memory = 16 << 20
+	log := slog.New(slog.DiscardHandler)
+	m, err := vmm.New(guest.Spec{Program: "idle"}, memory, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "checkpoint")
+	_, err = m.Checkpoint(t.Context(), dir)
+	if err := errors.Join(err, m.Close()); err != nil {
+		t.Fatal(err)
+	}
+	src, err := openSource(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.close()
+	// All is mapped to itself, but page 0. The root is page 256.
+	want := []index.Group{{Kind: index.GroupVirtual, Runs: []index.Run{
+		{GFN: 257, Count: 3}, {GFN: 1, Count: 256}, {GFN: 260, Count: memory/index.PageSize - 260}}}}
+	s := &localStore{log: log}
+	got, st, err := s.layoutOf(t.Context(), src.Source, nil, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(want, got); d != "" || st.Roots != 1 {
+		t.Errorf("%+v %s", st, d)
+	}
+	src.Info = []byte(`{"format": "thaw-vm-1"}`) // an old checkpoint's
+	got, _, err = s.layoutOf(t.Context(), src.Source, nil, true)
+	if err != nil || cmp.Equal(want, got) {
+		t.Errorf("not told: %v, %v", got, err)
 	}
 }
 

@@ -82,8 +82,9 @@ type TraceStats struct {
 	Seconds float64 `json:"seconds"`
 	Pages   uint64  `json:"pages"`
 	Way     string  `json:"way"`
-	// Events is what the tracepoint gave; SilentPages were touched, and no event told of them;
-	// LostEvents did not fit into the kernel's rings; DroppedPages did not fit into the record.
+	// Events is what the tracepoint gave, or userfaultfd; SilentPages were touched, and no event told
+	// of them; LostEvents did not fit into the kernel's rings; DroppedPages did not fit into the
+	// record.
 	Events       uint64 `json:"events"`
 	SilentPages  uint64 `json:"silent_pages"`
 	LostEvents   uint64 `json:"lost_events"`

@@ -23,33 +23,41 @@ const (
 	pages1G = 1 << 18
 )
 
-// kind is what an entry is.
-type kind int
+// Kind is what an entry is.
+type Kind int
 
+// Kinds of entries.
 const (
-	absent    kind = iota // the processor looks at nothing else of it
-	malformed             // using it would be a fault
-	directory             // points to a table of the level below
-	leaf                  // a page
+	Absent    Kind = iota // not present: the processor looks at nothing else of it
+	Malformed             // has reserved bits set: using it would be a fault
+	Directory             // points to a table of the level below
+	Leaf                  // a page, or a large one
 )
 
-// classify says what an entry in a table of a level (1 to 5) is, and which frames it is for.
-func classify(entry uint64, level int) (k kind, frame, count uint64) {
-	if entry&present == 0 {
-		return absent, 0, 0
+// NX is the bit of an entry that forbids to execute. Without EFER.NXE it is reserved.
+const NX = 1 << 63
+
+// Classify says what an entry in a table of a level (1 to 5) is, and which frames it is for. reserved
+// are bits that must not be set beside those that never may: 0, or NX.
+func Classify(entry uint64, level int, reserved uint64) (k Kind, frame, count uint64) {
+	switch {
+	case entry&present == 0:
+		return Absent, 0, 0
+	case entry&reserved != 0:
+		return Malformed, 0, 0
 	}
 	frame = entry & addressMask >> pageShift
 	switch {
 	case level == 1:
-		return leaf, frame, 1
+		return Leaf, frame, 1
 	case entry&large == 0:
-		return directory, frame, 1
+		return Directory, frame, 1
 	case level == 2 && entry&low2M == 0:
-		return leaf, frame &^ (pages2M - 1), pages2M
+		return Leaf, frame &^ (pages2M - 1), pages2M
 	case level == 3 && entry&low1G == 0:
-		return leaf, frame &^ (pages1G - 1), pages1G
+		return Leaf, frame &^ (pages1G - 1), pages1G
 	}
-	return malformed, 0, 0
+	return Malformed, 0, 0
 }
 
 // table is the 512 entries of one.

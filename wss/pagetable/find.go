@@ -106,7 +106,7 @@ func (f *finder) page(page uint64, t *table) {
 // pointer says whether an entry that is not zero can be one of a root: it points to a table in
 // memory.
 func (f *finder) pointer(e uint64) bool {
-	if k, frame, _ := classify(e, 4); k == directory {
+	if k, frame, _ := Classify(e, 4, 0); k == Directory {
 		_, ok := f.s.page(frame)
 		return ok
 	}
@@ -190,13 +190,13 @@ func (v *verifier) table(frame uint64, level, from int) (found bool, err error) 
 		return false, nil
 	}
 	for i := from; i < entries; i++ {
-		k, to, count := classify(t.entry(i), level)
-		if k == leaf && v.want-to < count { // below to it wraps around
+		k, to, count := Classify(t.entry(i), level, 0)
+		if k == Leaf && v.want-to < count { // below to it wraps around
 			return true, nil
 		}
 	}
 	for i := from; i < entries && v.left > 0; i++ {
-		if k, to, _ := classify(t.entry(i), level); k == directory {
+		if k, to, _ := Classify(t.entry(i), level, 0); k == Directory {
 			if found, err := v.table(to, level-1, 0); found || err != nil {
 				return found, err
 			}
@@ -208,10 +208,10 @@ func (v *verifier) table(frame uint64, level, from int) (found bool, err error) 
 // sound says whether all entries of a table have the form of its level.
 func (v *verifier) sound(t *table, level int) bool {
 	for i := range entries {
-		switch k, frame, _ := classify(t.entry(i), level); k {
-		case malformed:
+		switch k, frame, _ := Classify(t.entry(i), level, 0); k {
+		case Malformed:
 			return false
-		case directory:
+		case Directory:
 			if _, ok := v.s.page(frame); !ok {
 				return false
 			}

@@ -61,12 +61,12 @@ func (w *Walker) Root(r Root, half Half, fn func(Mapping)) error {
 func (w *Walker) entries(t *table, base uint64, level, levels, from, to int,
 	fn func(Mapping)) error {
 	for i := from; i < to; i++ {
-		k, frame, count := classify(t.entry(i), level)
+		k, frame, count := Classify(t.entry(i), level, 0)
 		at := addressOf(base, i, level, levels)
 		switch k {
-		case leaf:
+		case Leaf:
 			w.leaf(at, frame, count, fn)
-		case directory:
+		case Directory:
 			if err := w.directory(at, frame, level-1, levels, fn); err != nil {
 				return err
 			}

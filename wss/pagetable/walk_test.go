@@ -249,29 +249,35 @@ func TestClassify(t *testing.T) {
 	for _, c := range []struct {
 		entry        uint64
 		level        int
-		k            kind
+		k            Kind
 		frame, count uint64
 	}{
-		{0, 1, absent, 0, 0},
-		{0x5000 | large, 3, absent, 0, 0},
-		{0x5000 | present, 1, leaf, 5, 1},
-		{0x5000 | present | large, 1, leaf, 5, 1}, // PAT
-		{0x5000 | present, 2, directory, 5, 1},
-		{0x5000 | present, 5, directory, 5, 1},
-		{0x5000 | present | large, 4, malformed, 0, 0},
-		{0x5000 | present | large, 5, malformed, 0, 0},
-		{0x60_0000 | present | large, 2, leaf, 0x600, 512},
-		{0x60_1000 | present | large, 2, leaf, 0x600, 512}, // PAT
-		{0x60_2000 | present | large, 2, malformed, 0, 0},
-		{0x8000_0000 | present | large, 3, leaf, 0x80000, 1 << 18},
-		{0x8020_0000 | present | large, 3, malformed, 0, 0},
-		{1<<63 | 0x7ff<<52 | 0x5000 | present, 1, leaf, 5, 1},
-		{0x000f_ffff_ffff_f000 | present, 1, leaf, 1<<40 - 1, 1},
+		{0, 1, Absent, 0, 0},
+		{0x5000 | large, 3, Absent, 0, 0},
+		{0x5000 | present, 1, Leaf, 5, 1},
+		{0x5000 | present | large, 1, Leaf, 5, 1}, // PAT
+		{0x5000 | present, 2, Directory, 5, 1},
+		{0x5000 | present, 5, Directory, 5, 1},
+		{0x5000 | present | large, 4, Malformed, 0, 0},
+		{0x5000 | present | large, 5, Malformed, 0, 0},
+		{0x60_0000 | present | large, 2, Leaf, 0x600, 512},
+		{0x60_1000 | present | large, 2, Leaf, 0x600, 512}, // PAT
+		{0x60_2000 | present | large, 2, Malformed, 0, 0},
+		{0x8000_0000 | present | large, 3, Leaf, 0x80000, 1 << 18},
+		{0x8020_0000 | present | large, 3, Malformed, 0, 0},
+		{1<<63 | 0x7ff<<52 | 0x5000 | present, 1, Leaf, 5, 1},
+		{0x000f_ffff_ffff_f000 | present, 1, Leaf, 1<<40 - 1, 1},
 	} {
-		k, frame, count := classify(c.entry, c.level)
-		if k != c.k || k == leaf && (frame != c.frame || count != c.count) ||
-			k == directory && frame != c.frame {
+		k, frame, count := Classify(c.entry, c.level, 0)
+		if k != c.k || k == Leaf && (frame != c.frame || count != c.count) ||
+			k == Directory && frame != c.frame {
 			t.Errorf("%#x at level %d: %d, frame %#x, %d", c.entry, c.level, k, frame, count)
+		}
+		if c.entry&(present|NX) == present|NX {
+			c.k = Malformed
+		}
+		if k, _, _ := Classify(c.entry, c.level, NX); k != c.k {
+			t.Errorf("%#x at level %d, NX reserved: %d", c.entry, c.level, k)
 		}
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+
+	"github.com/thawfs/thaw/wss/pagetable"
 )
 
 // maxSpaces bounds the address spaces that are kept in mind, and with them the time of a sweep.
@@ -199,7 +201,7 @@ func (c *census) list(j job, v views) {
 	for i := range entries {
 		entry := entryAt(table, i)
 		k, target, _ := j.space.mode.classify(entry, j.space.mode.levels)
-		if k != directory || i >= entries/2 && !c.halves.have(i, entry) {
+		if k != pagetable.Directory || i >= entries/2 && !c.halves.have(i, entry) {
 			continue
 		}
 		j.used = j.used || entry&pteAccessed != 0

@@ -60,6 +60,12 @@ type dirKey struct {
 	slot  uint64 // va >> the level's shift
 }
 
+// Bits of entries that the machine makes.
+const (
+	ptePresent = 1 << 0
+	pteLarge   = 1 << 7 // levels 2 and 3
+)
+
 func newMachine(t *testing.T, seed uint64, regions ...Region) *machine {
 	m, err := newRAM(regions)
 	if err != nil {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"github.com/thawfs/thaw/wss/pagetable"
 )
 
 const (
@@ -128,10 +130,10 @@ func (t *Tables) plausible(table []byte) bool {
 	for i := range entries / 2 {
 		entry := entryAt(table, i)
 		k, gfn, _ := t.mode.classify(entry, t.mode.levels)
-		if k == absent {
+		if k == pagetable.Absent {
 			continue
 		}
-		if _, ok := t.ram.page(gfn); k != directory || entry&pteUser == 0 || !ok {
+		if _, ok := t.ram.page(gfn); k != pagetable.Directory || entry&pteUser == 0 || !ok {
 			return false
 		}
 	}

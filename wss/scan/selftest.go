@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/thawfs/thaw/wss/pagetable"
 )
 
 // watched is an entry that translates the page which a vCPU executes. Whatever else it does when
@@ -53,11 +55,11 @@ func (t *Tables) translate(c CPU) (addr int64, entry uint64, ok bool, err error)
 		if entry, err = t.entry(addr); err != nil {
 			return 0, 0, false, err
 		}
-		var k kind
+		var k pagetable.Kind
 		switch k, gfn, _ = m.classify(entry, level); k {
-		case leaf:
+		case pagetable.Leaf:
 			return addr, entry, true, nil
-		case directory:
+		case pagetable.Directory:
 		default:
 			return 0, 0, false, nil
 		}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -106,6 +108,12 @@ func (t *Tables) Pages() uint64 { return t.ram.pages }
 
 // Counts is what the sweeps came upon so far.
 func (t *Tables) Counts() SpaceCounts { return t.counts }
+
+// Roots lists the frames of the uppermost tables of the address spaces that the last sweep knew,
+// ascending. complete: all of memory was searched for them just before it.
+func (t *Tables) Roots() (frames []uint64, complete bool) {
+	return slices.Sorted(maps.Keys(t.spaces)), t.complete
+}
 
 // Sweep implements Source. The first one finds out which way to flush works: a *NoBitsError if none
 // does, also later, when the vCPUs no longer touch the very pages that they execute.

@@ -328,6 +328,10 @@ func TestSweepAgainstLog(t *testing.T) {
 				if c.o.isolated {
 					want *= 2
 				}
+				roots, complete := src.Roots()
+				if !c.o.changes && (complete == c.o.noKernel || len(roots) < want) {
+					t.Errorf("roots %v of %d, complete: %v", roots, want, complete)
+				}
 				if !c.o.changes && !c.o.noKernel && src.Counts().Spaces < want {
 					t.Errorf("%d spaces were found of %d", src.Counts().Spaces, want)
 				}

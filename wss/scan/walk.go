@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/thawfs/thaw/wss"
+	"github.com/thawfs/thaw/wss/pagetable"
 )
 
 // TableCounts is what walks through page tables came upon. Fields are only ever added.
@@ -89,19 +90,19 @@ func (w *walk) table(m mode, gfn uint64, level int, s scope, below bool) error {
 		}
 		k, target, count := m.classify(entry, level)
 		switch k {
-		case absent:
+		case pagetable.Absent:
 			continue
-		case malformed:
+		case pagetable.Malformed:
 			w.counts.Malformed++
 			continue
-		case directory:
+		case pagetable.Directory:
 			if s.shallow && i < entries/2 {
 				break
 			}
 			if err := w.directory(m, entry, target, level-1, below); err != nil {
 				return err
 			}
-		case leaf:
+		case pagetable.Leaf:
 			w.leaf(entry, target, count, below)
 		}
 		if entry&pteAccessed != 0 {
@@ -228,11 +229,12 @@ func (c check) table(m mode, gfn uint64, level, end int, user bool) (bool, error
 		k, target, _ := m.classify(entry, level)
 		user := user && (level < m.levels || i < entries/2)
 		switch {
-		case k == absent:
+		case k == pagetable.Absent:
 			continue
-		case k == malformed, user && entry&pteUser == 0, k == leaf && !c.plausible(target, user):
+		case k == pagetable.Malformed, user && entry&pteUser == 0,
+			k == pagetable.Leaf && !c.plausible(target, user):
 			return false, nil
-		case k == directory && (c.full || entry&pteAccessed != 0):
+		case k == pagetable.Directory && (c.full || entry&pteAccessed != 0):
 			if ok, err := c.table(m, target, level-1, entries, user); !ok || err != nil {
 				return false, err
 			}

@@ -103,7 +103,8 @@ func checkTracepoint(context.Context) Check {
 }
 
 func checkPageIdle(context.Context) Check {
-	c := Check{Name: "page_idle", Without: "access bits come from the guest's own page tables"}
+	c := Check{Name: "page_idle", Without: "access bits come from the guest's own page tables alone; " +
+		`"thaw vm checkpoint --scan" fails for a guest not in 64-bit mode`}
 	const path = "/sys/kernel/mm/page_idle/bitmap"
 	f, err := os.Open(path)
 	if err != nil {

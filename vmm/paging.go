@@ -1,0 +1,61 @@
+package vmm
+
+import (
+	"slices"
+
+	"github.com/thawfs/thaw/vmm/kvm"
+	"github.com/thawfs/thaw/wss/pagetable"
+)
+
+// addressSpaces are those that a scan of access bits found, by the frames of their uppermost tables.
+type addressSpaces struct {
+	roots    []uint64
+	complete bool // the scan went through all of memory to find them
+}
+
+// paging says where the guest's page tables are, for whoever lays out the image by them: those that
+// vCPUs use, and those that a scan found. Nil: no vCPU is in 64-bit mode.
+//
+// There are others unless the guest is a program, which has one address space, or the scan has
+// looked everywhere.
+func (s *saved) paging(found addressSpaces) *pagetable.Info {
+	i := &pagetable.Info{Complete: !s.facts.kernel() || found.complete}
+	for _, c := range s.vcpus {
+		root, levels, ok := longMode(c.Sregs)
+		switch {
+		case !ok:
+		case i.Levels != 0 && i.Levels != levels:
+			i.Complete = false // tables of two kinds are more than info.json can say
+		default:
+			i.Levels = levels
+			i.Roots = append(i.Roots, root*pageSize)
+		}
+	}
+	if len(i.Roots) == 0 {
+		return nil
+	}
+	for _, frame := range found.roots {
+		i.Roots = append(i.Roots, frame*pageSize)
+	}
+	slices.Sort(i.Roots)
+	i.Roots = slices.Compact(i.Roots)
+	for _, r := range s.facts.Regions {
+		i.Regions = append(i.Regions, pagetable.Region{GPA: r.GPA, Bytes: r.Size, Offset: r.GPA})
+	}
+	return i
+}
+
+const cr4LA57 = 1 << 12
+
+// longMode gives the frame of the uppermost page table of a vCPU, and its levels; false: it is not
+// in 64-bit mode with paging. CR3 has flags and a number of the address space below the address.
+func longMode(s kvm.Sregs) (root uint64, levels int, ok bool) {
+	if s.CR0&cr0PG == 0 || s.EFER&eferLMA == 0 {
+		return 0, 0, false
+	}
+	levels = 4
+	if s.CR4&cr4LA57 != 0 {
+		levels = 5
+	}
+	return s.CR3 & pteAddress / pageSize, levels, true
+}
