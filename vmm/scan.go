@@ -95,11 +95,16 @@ const (
 // host's KVM translates: with second-level tables (EPT, NPT) the CPU walks the guest's own tables,
 // and only its TLB stands between; with shadow tables the guest's are not looked at as long as
 // there is a shadow entry, and these go with the memory slot.
+//
+// Where KVM's modules do not say that they use second-level tables the first is not tried: it would
+// be found out not to work, but the test costs the guest some pauses.
 func (s *scanned) Flushes() []scan.Flush {
-	return []scan.Flush{
-		{Name: "TLB flush by control registers", Do: s.flushTLB, Refault: refaultTLB},
-		{Name: "memory slots made anew", Do: s.renewSlots, Refault: refaultSlot},
+	slots := scan.Flush{Name: "memory slots made anew", Do: s.renewSlots, Refault: refaultSlot}
+	if !kvm.SecondLevelTables() {
+		return []scan.Flush{slots}
 	}
+	tlb := scan.Flush{Name: "TLB flush by control registers", Do: s.flushTLB, Refault: refaultTLB}
+	return []scan.Flush{tlb, slots}
 }
 
 // flushTLB changes a bit of CR4 that concerns the TLB alone and puts it back: KVM flushes the vCPU's

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -107,4 +108,17 @@ func (s *System) CreateVM() (*VM, error) {
 	}
 	unix.CloseOnExec(fd)
 	return &VM{fd: fd, mmapSize: s.mmapSize}, nil
+}
+
+// SecondLevelTables says whether KVM's module is known to translate guest memory by second-level
+// tables (Intel's EPT, AMD's NPT), so that the CPU walks the guest's own page tables. Otherwise KVM
+// shadows them, as far as is known.
+func SecondLevelTables() bool {
+	for _, parameter := range []string{"kvm_intel/parameters/ept", "kvm_amd/parameters/npt"} {
+		text, err := os.ReadFile("/sys/module/" + parameter)
+		if value := strings.TrimSpace(string(text)); err == nil && (value == "Y" || value == "1") {
+			return true
+		}
+	}
+	return false
 }

@@ -133,8 +133,9 @@ func (s *Scanner) Sweep(ctx context.Context) error {
 	return nil
 }
 
-// account adds up what a sweep cost and finds out when the budget allows the next. The refaults
-// that a sweep makes show up in the next one; until then as many as the last time are expected.
+// account adds up what a sweep cost and finds out when the budget allows the next, whose pause is
+// counted as well. The refaults that a sweep makes show up in the next one; until then as many as
+// the last time are expected.
 func (s *Scanner) account(sweep Sweep, now time.Time) {
 	refaults := time.Duration(sweep.Refaults) * sweep.Refault
 	s.paid += sweep.Paused
@@ -142,7 +143,7 @@ func (s *Scanner) account(sweep Sweep, now time.Time) {
 	if s.stats.Sweeps > 0 { // what the first one found was set before it
 		s.paid += refaults
 		s.stats.Refaults += sweep.Refaults
-		expected = refaults
+		expected = refaults + sweep.Paused
 	}
 	s.stats.Sweeps++
 	s.paused += sweep.Paused
@@ -232,15 +233,15 @@ func seconds(s float64) time.Duration {
 }
 
 // Estimate sweeps for so long after the first sweep, which tells nothing and may take a while, once
-// more at the end, and returns the working set.
+// more at the end, and returns the working set. Where even so few sweeps are beyond the budget the
+// end comes later, but not later than after twice that time.
 func (s *Scanner) Estimate(ctx context.Context, length time.Duration) (*wss.Set, error) {
 	if err := s.Sweep(ctx); err != nil {
 		return nil, err
 	}
 	end := s.o.Clock.Now().Add(length)
 	for {
-		left := max(end.Sub(s.o.Clock.Now()), s.o.MinInterval)
-		if err := s.o.Clock.Sleep(ctx, min(left, s.wait())); err != nil {
+		if err := s.o.Clock.Sleep(ctx, s.waitUpTo(end, end.Add(length))); err != nil {
 			return nil, err
 		}
 		if err := s.Sweep(ctx); err != nil {
@@ -250,4 +251,26 @@ func (s *Scanner) Estimate(ctx context.Context, length time.Duration) (*wss.Set,
 			return s.Set()
 		}
 	}
+}
+
+// waitUpTo is how long to wait for the next sweep if the last one is to come at the end, or later as
+// far as the limit. A sweep that would leave the last one no room in the budget is left out.
+func (s *Scanner) waitUpTo(end, limit time.Time) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now, at := s.o.Clock.Now(), s.next
+	if interval := s.next.Sub(s.last); at.Add(interval).After(end) {
+		at = latest(end, at)
+		if at.After(limit) {
+			at = limit
+		}
+	}
+	return max(at.Sub(now), s.o.MinInterval)
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }

@@ -259,6 +259,32 @@ func TestEstimate(t *testing.T) {
 	}
 }
 
+// An estimate is within its budget too, if that is to be had in twice its time.
+func TestEstimateKeepsItsBudget(t *testing.T) {
+	for _, c := range []struct {
+		pause    time.Duration
+		refaults uint64
+		over     bool
+	}{{5 * time.Millisecond, 10_000, false}, {16 * time.Millisecond, 30_000, false},
+		{time.Millisecond, 30_000, false}, {16 * time.Millisecond, 200_000, true}} {
+		src := newScript(100)
+		src.paused = c.pause
+		src.sweep = func(int) Sweep {
+			return Sweep{Fine: wss.NewBitmap(100), Coarse: wss.NewBitmap(100), Refaults: c.refaults,
+				Refault: 2400 * time.Nanosecond}
+		}
+		const length = 10 * time.Second
+		s := New(src, Options{Clock: src})
+		if _, err := s.Estimate(t.Context(), length); err != nil {
+			t.Fatal(err)
+		}
+		took := src.now.Sub(src.at[0])
+		if st := s.Stats(); st.Share > 0.0101 != c.over || took > 2*length+100*time.Millisecond {
+			t.Errorf("%+v: took %v, %+v", c, took, st)
+		}
+	}
+}
+
 // The whole, over the synthetic guest: everything that was touched since the second sweep before
 // last is in the set, and nothing that was not touched within T and an interval.
 func TestScanOfAMachine(t *testing.T) {
