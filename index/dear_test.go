@@ -19,7 +19,13 @@ import (
 // onDisk opens a store again with its blobs on a modelled disk with one head, and gives the disk.
 func onDisk(t testing.TB, dir string) (*Store, *disk.Disk) {
 	t.Helper()
-	d := disk.New(disk.Spec{Name: "test", Seek: 200 * time.Microsecond, Bandwidth: 1e15, Parallel: 1})
+	return onSlowDisk(t, dir, 200*time.Microsecond)
+}
+
+// onSlowDisk is onDisk with so much for a seek.
+func onSlowDisk(t testing.TB, dir string, seek time.Duration) (*Store, *disk.Disk) {
+	t.Helper()
+	d := disk.New(disk.Spec{Name: "test", Seek: seek, Bandwidth: 1e15, Parallel: 1})
 	s, err := Open(t.Context(), dir, OpenOptions{Log: testLog(t),
 		Wrap: func(ctx context.Context, b blob.Store) (blob.Store, error) {
 			return disk.Wrap(ctx, b, d)
@@ -137,6 +143,30 @@ func TestDearFault(t *testing.T) {
 	}
 }
 
+// TestDearStretch: where a seek takes as long as some blocks, a page comes with the blocks beside
+// its own.
+func TestDearStretch(t *testing.T) {
+	dir, img, hot := dearImage(t)
+	s, d := onSlowDisk(t, dir, 4*latencyOfBlock)
+	m := openImage(t, s, "a")
+	defer m.Close()
+	page := make([]byte, PageSize)
+	read := func(block int) {
+		gfn := hot[block*pack.BlockPages].GFN
+		if err := m.ReadPage(gfn, page); err != nil || !bytes.Equal(page, img[gfn*PageSize:][:PageSize]) {
+			t.Errorf("block %d: wrong, %v", block, err)
+		}
+	}
+	for _, c := range []struct {
+		block int
+		reads int64
+	}{{2, 1}, {0, 0}, {1, 0}, {3, 0}, {4, 1}, {15, 1}, {16, 1}, {12, 0}} {
+		if n, _ := spent(d, func() { read(c.block) }); n != c.reads {
+			t.Errorf("block %d took %d reads, want %d", c.block, n, c.reads)
+		}
+	}
+}
+
 // TestDearFeeds: what is prefetched is read without a seek but the first, of each pack.
 func TestDearFeeds(t *testing.T) {
 	dir, img, _ := dearImage(t)
@@ -225,8 +255,8 @@ func TestBlockCacheForgets(t *testing.T) {
 		if n, _ := spent(d, func() { blocks(c.blocks...) }); n != c.reads {
 			t.Errorf("blocks %v took %d reads, want %d", c.blocks, n, c.reads)
 		}
-		if len(s.blocks.blocks) > 4 || len(s.blocks.order) > 4 {
-			t.Errorf("%d blocks at hand", len(s.blocks.blocks))
+		if len(s.blocks.stretches) > 4 || len(s.blocks.order) > 4 {
+			t.Errorf("%d blocks at hand", len(s.blocks.stretches))
 		}
 	}
 }
@@ -255,5 +285,12 @@ func TestBlockCacheErrors(t *testing.T) {
 	}
 	if err := m.ReadPage(gfn, page); err != nil || !bytes.Equal(page, img[gfn*PageSize:][:PageSize]) {
 		t.Errorf("the same again: %v", err)
+	}
+	// The block alone, where those beside it cannot be read.
+	s.blocks.together = 4
+	gfn = hot[5*pack.BlockPages].GFN
+	broken.SetPlan(errblob.FailNth(broken.Operations()+1, errblob.ErrInjected))
+	if err := m.ReadPage(gfn, page); err != nil || !bytes.Equal(page, img[gfn*PageSize:][:PageSize]) {
+		t.Errorf("a block beside one that cannot be read: %v", err)
 	}
 }
