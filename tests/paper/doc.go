@@ -33,10 +33,10 @@
 //     for SPECjbb.
 //   - back: when the application did its work at its old pace again, from the request on.
 //   - scanning: the share of the guest's time that its sweeps took, refaults included.
-//   - tracing: the time that the vCPUs spent in the kernel while they were traced, divided by the
-//     first touches. All other reasons to leave the guest are in it: it is an upper bound. Beside
-//     it stands a plain minor fault of this host: the first read of a private mapping whose file
-//     lies in the page cache, the median of seven rounds.
+//   - tracing: the time that the vCPUs spent in the kernel while they were traced, less what they
+//     had spent there before in the same time, divided by the first touches. Beside it stands a
+//     plain minor fault of this host: the first read of a private mapping whose file lies in the
+//     page cache, the median of seven rounds.
 //
 // The targets are below the tables, each met or short. One whose runs were not made, or whose TTR
 // was not seen within the window in a way that decides it, is unknown.
