@@ -52,6 +52,14 @@
 // --out keeps the JSON of every comparison and the tables (tables.md); without it the tables are
 // printed alone.
 //
-// Locality blocks against blocks in physical order (Halite, USENIX ATC 2013) are not compared here:
-// the store has no measurement of its own for them.
+// Locality blocks against blocks in physical order (Halite, USENIX ATC 2013) are compared in
+// package tests/perf, TestLocality.
+//
+// # What disturbs it
+//
+// Whatever else the host does: the modelled disk keeps its time, but the CPUs decode and push more
+// slowly. A host that takes back memory that was not used for a while (DAMON, a balloon) takes
+// pages that were prefetched and not yet touched, which are then fetched on demand, in an eager
+// restore as well. `thaw compare` touches the memory that a restore takes before it begins, so that
+// it is not the first touch of memory of a virtual machine that is measured.
 package main
