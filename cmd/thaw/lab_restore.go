@@ -86,8 +86,11 @@ func (l *lab) measure(ctx context.Context, r labRun) (res labResult, err error) 
 	if err != nil {
 		return res, err
 	}
-	// The mount's page cache, and once more for what lies beneath it and what the machine changes.
-	if err := touchMemory(2 * uint64(st.Size())); err != nil {
+	take := uint64(st.Size()) // for the mount's page cache
+	if r.policy == fs.PolicyEager {
+		take *= 2 // and for that of what lies beneath
+	}
+	if err := touchMemory(take); err != nil {
 		return res, err
 	}
 	asked := time.Now()

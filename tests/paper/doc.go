@@ -19,7 +19,8 @@
 // restored from cold by every method of `thaw compare`, which this command runs: eager, lazy,
 // access and trace by thaw, raw-eager and raw-lazy from the plain image on the same disk, which is
 // what the paper's restores were. Figure 8 is the trace of stream with 1, 5 and 10 % of the set
-// lost at random, out of the same checkpoint.
+// lost at random, out of the same checkpoint; the store's layout has not heard of what is lost
+// either.
 //
 // The disk native is what this host has; hdd is modelled in real time (10 ms a seek, 100 MB/s, see
 // package index/blob/disk). The published figures are of a disk of 7,200 revolutions, an Opteron
