@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -190,6 +191,38 @@ func TestDearFeeds(t *testing.T) {
 		if n != int64(c.feed.Len()) || seeks != c.seeks {
 			t.Errorf("%d pieces: %d reads, %d seeks, want %d", c.feed.Len(), n, seeks, c.seeks)
 		}
+	}
+}
+
+// TestDearRest: what a segment has no room for is read in the order in which it is stored, whatever
+// the order of its touches.
+func TestDearRest(t *testing.T) {
+	dir, img, hot := dearImage(t)
+	s, d := onDisk(t, dir)
+	m := openImage(t, s, "a")
+	defer m.Close()
+	shuffled := slices.Clone(hot)
+	rand.New(rand.NewPCG(4, 4)).Shuffle(len(shuffled), func(i, j int) {
+		shuffled[i], shuffled[j] = shuffled[j], shuffled[i]
+	})
+	seen := map[uint64]bool{}
+	_, seeks := spent(d, func() {
+		for _, gfns := range m.pieces(shuffled) {
+			pages := make([]byte, len(gfns)*PageSize)
+			if err := m.readPages(gfns, pages); err != nil {
+				t.Fatal(err)
+			}
+			for i, gfn := range gfns {
+				seen[gfn] = true
+				if !bytes.Equal(pages[i*PageSize:][:PageSize], img[gfn*PageSize:][:PageSize]) {
+					t.Fatalf("page %d is wrong", gfn)
+				}
+			}
+		}
+	})
+	// The set lies together, at the beginning of the packs.
+	if len(seen) != len(hot) || seeks > 4 {
+		t.Errorf("%d pages of %d, %d seeks", len(seen), len(hot), seeks)
 	}
 }
 
