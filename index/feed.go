@@ -122,9 +122,9 @@ func (m *Image) WorkingSetFeed() Feed {
 	return f
 }
 
-// pieces cuts pages into parts that are read from the blocks. They come in the order of first touch,
-// and where a read is dear in the order in which they are stored: every block that another piece
-// has pages of would be read again, and each time from another place.
+// pieces cuts pages into parts that are read from the blocks. They come in the order of first
+// touch, and where a read is dear in the order in which they are stored: every block that another
+// piece has pages of would be read again, and each time from another place.
 func (m *Image) pieces(runs []Run) (all [][]uint64) {
 	if m.s.blocks != nil {
 		runs = m.asStored(runs)
