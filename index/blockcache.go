@@ -129,15 +129,41 @@ func (c *blockCache) whole(r *pack.Reader, first uint32, count int) (block int, 
 	return block, ok && there && block == last
 }
 
-// readSlots is Reader.ReadSlots: by way of the block if the slots lie in one and there is a cache.
+// readSlots is Reader.ReadSlots: by way of the stretches that the slots lie in, if there is a cache
+// and they are no more than one has, wherever they begin.
 func (c *blockCache) readSlots(r *pack.Reader, first uint32, dst []byte) error {
-	block, ok := c.whole(r, first, len(dst)/PageSize)
-	if !ok {
+	n := len(dst) / PageSize
+	if block, ok := c.whole(r, first, n); ok {
+		s, err := c.get(r, block)
+		if err != nil {
+			return err
+		}
+		return s.ReadSlots(first, dst)
+	}
+	if c == nil || c.together == 1 || n > c.together*pack.BlockPages || !c.across(r, first, dst) {
 		return r.ReadSlots(first, dst)
 	}
-	s, err := c.get(r, block)
-	if err != nil {
-		return err
+	return nil
+}
+
+// across reads slots that lie in more than one block. Where it cannot the reader has the reason.
+func (c *blockCache) across(r *pack.Reader, first uint32, dst []byte) bool {
+	for len(dst) > 0 {
+		block, ok := r.BlockOf(first)
+		if !ok {
+			return false
+		}
+		s, err := c.get(r, block)
+		if err != nil {
+			return false
+		}
+		end := min((block/c.together+1)*c.together, r.Blocks())
+		last, count := r.BlockSlots(end - 1)
+		n := min(int(last+count-first), len(dst)/PageSize)
+		if s.ReadSlots(first, dst[:n*PageSize]) != nil {
+			return false
+		}
+		first, dst = first+uint32(n), dst[n*PageSize:]
 	}
-	return s.ReadSlots(first, dst)
+	return true
 }

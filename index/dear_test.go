@@ -166,6 +166,24 @@ func TestDearStretch(t *testing.T) {
 			t.Errorf("block %d took %d reads, want %d", c.block, n, c.reads)
 		}
 	}
+	// Pages of two blocks, and of two stretches: one of them is at hand.
+	var gfns []uint64
+	for _, r := range hot[20*pack.BlockPages-8 : 20*pack.BlockPages+8] {
+		gfns = append(gfns, r.GFN)
+	}
+	pages := make([]byte, len(gfns)*PageSize)
+	if n, _ := spent(d, func() {
+		if err := m.readPages(gfns, pages); err != nil {
+			t.Error(err)
+		}
+	}); n != 1 {
+		t.Errorf("pages of two stretches took %d reads, want 1", n)
+	}
+	for i, gfn := range gfns {
+		if !bytes.Equal(pages[i*PageSize:][:PageSize], img[gfn*PageSize:][:PageSize]) {
+			t.Errorf("page %d is wrong", gfn)
+		}
+	}
 }
 
 // TestDearFeeds: what is prefetched is read without a seek but the first, of each pack.
