@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -19,7 +20,13 @@ import (
 // onDisk opens a store again with its blobs on a modelled disk with one head, and gives the disk.
 func onDisk(t testing.TB, dir string) (*Store, *disk.Disk) {
 	t.Helper()
-	d := disk.New(disk.Spec{Name: "test", Seek: 200 * time.Microsecond, Bandwidth: 1e15, Parallel: 1})
+	return onSlowDisk(t, dir, 200*time.Microsecond)
+}
+
+// onSlowDisk is onDisk with so much for a seek.
+func onSlowDisk(t testing.TB, dir string, seek time.Duration) (*Store, *disk.Disk) {
+	t.Helper()
+	d := disk.New(disk.Spec{Name: "test", Seek: seek, Bandwidth: 1e15, Parallel: 1})
 	s, err := Open(t.Context(), dir, OpenOptions{Log: testLog(t),
 		Wrap: func(ctx context.Context, b blob.Store) (blob.Store, error) {
 			return disk.Wrap(ctx, b, d)
@@ -137,6 +144,48 @@ func TestDearFault(t *testing.T) {
 	}
 }
 
+// TestDearStretch: where a seek takes as long as some blocks, a page comes with the blocks beside
+// its own.
+func TestDearStretch(t *testing.T) {
+	dir, img, hot := dearImage(t)
+	s, d := onSlowDisk(t, dir, 4*latencyOfBlock)
+	m := openImage(t, s, "a")
+	defer m.Close()
+	page := make([]byte, PageSize)
+	read := func(block int) {
+		gfn := hot[block*pack.BlockPages].GFN
+		if err := m.ReadPage(gfn, page); err != nil || !bytes.Equal(page, img[gfn*PageSize:][:PageSize]) {
+			t.Errorf("block %d: wrong, %v", block, err)
+		}
+	}
+	for _, c := range []struct {
+		block int
+		reads int64
+	}{{2, 1}, {0, 0}, {1, 0}, {3, 0}, {4, 1}, {15, 1}, {16, 1}, {12, 0}} {
+		if n, _ := spent(d, func() { read(c.block) }); n != c.reads {
+			t.Errorf("block %d took %d reads, want %d", c.block, n, c.reads)
+		}
+	}
+	// Pages of two blocks, and of two stretches: one of them is at hand.
+	var gfns []uint64
+	for _, r := range hot[20*pack.BlockPages-8 : 20*pack.BlockPages+8] {
+		gfns = append(gfns, r.GFN)
+	}
+	pages := make([]byte, len(gfns)*PageSize)
+	if n, _ := spent(d, func() {
+		if err := m.readPages(gfns, pages); err != nil {
+			t.Error(err)
+		}
+	}); n != 1 {
+		t.Errorf("pages of two stretches took %d reads, want 1", n)
+	}
+	for i, gfn := range gfns {
+		if !bytes.Equal(pages[i*PageSize:][:PageSize], img[gfn*PageSize:][:PageSize]) {
+			t.Errorf("page %d is wrong", gfn)
+		}
+	}
+}
+
 // TestDearFeeds: what is prefetched is read without a seek but the first, of each pack.
 func TestDearFeeds(t *testing.T) {
 	dir, img, _ := dearImage(t)
@@ -160,6 +209,38 @@ func TestDearFeeds(t *testing.T) {
 		if n != int64(c.feed.Len()) || seeks != c.seeks {
 			t.Errorf("%d pieces: %d reads, %d seeks, want %d", c.feed.Len(), n, seeks, c.seeks)
 		}
+	}
+}
+
+// TestDearRest: what a segment has no room for is read in the order in which it is stored, whatever
+// the order of its touches.
+func TestDearRest(t *testing.T) {
+	dir, img, hot := dearImage(t)
+	s, d := onDisk(t, dir)
+	m := openImage(t, s, "a")
+	defer m.Close()
+	shuffled := slices.Clone(hot)
+	rand.New(rand.NewPCG(4, 4)).Shuffle(len(shuffled), func(i, j int) {
+		shuffled[i], shuffled[j] = shuffled[j], shuffled[i]
+	})
+	seen := map[uint64]bool{}
+	_, seeks := spent(d, func() {
+		for _, gfns := range m.pieces(shuffled) {
+			pages := make([]byte, len(gfns)*PageSize)
+			if err := m.readPages(gfns, pages); err != nil {
+				t.Fatal(err)
+			}
+			for i, gfn := range gfns {
+				seen[gfn] = true
+				if !bytes.Equal(pages[i*PageSize:][:PageSize], img[gfn*PageSize:][:PageSize]) {
+					t.Fatalf("page %d is wrong", gfn)
+				}
+			}
+		}
+	})
+	// The set lies together, at the beginning of the packs.
+	if len(seen) != len(hot) || seeks > 4 {
+		t.Errorf("%d pages of %d, %d seeks", len(seen), len(hot), seeks)
 	}
 }
 
@@ -225,8 +306,8 @@ func TestBlockCacheForgets(t *testing.T) {
 		if n, _ := spent(d, func() { blocks(c.blocks...) }); n != c.reads {
 			t.Errorf("blocks %v took %d reads, want %d", c.blocks, n, c.reads)
 		}
-		if len(s.blocks.blocks) > 4 || len(s.blocks.order) > 4 {
-			t.Errorf("%d blocks at hand", len(s.blocks.blocks))
+		if len(s.blocks.stretches) > 4 || len(s.blocks.order) > 4 {
+			t.Errorf("%d blocks at hand", len(s.blocks.stretches))
 		}
 	}
 }
@@ -255,5 +336,12 @@ func TestBlockCacheErrors(t *testing.T) {
 	}
 	if err := m.ReadPage(gfn, page); err != nil || !bytes.Equal(page, img[gfn*PageSize:][:PageSize]) {
 		t.Errorf("the same again: %v", err)
+	}
+	// The block alone, where those beside it cannot be read.
+	s.blocks.together = 4
+	gfn = hot[5*pack.BlockPages].GFN
+	broken.SetPlan(errblob.FailNth(broken.Operations()+1, errblob.ErrInjected))
+	if err := m.ReadPage(gfn, page); err != nil || !bytes.Equal(page, img[gfn*PageSize:][:PageSize]) {
+		t.Errorf("a block beside one that cannot be read: %v", err)
 	}
 }

@@ -88,9 +88,9 @@
 // decoding. No lock, no allocation, no Badger.
 //
 // Where a read is dear (blob.Medium: another machine, a spinning disk) fewer and larger ones take
-// its place: a page comes with its block, which is kept a while for the other pages (blockCache),
-// records of page maps are read ahead, and roots are remembered. Feeds are fetched in order,
-// whoever decodes them.
+// its place: a page comes with its block and those beside it, as many as add little to what a read
+// takes in any case, and they are kept a while for their other pages (blockCache); records of page
+// maps are read ahead, and roots are remembered. Feeds are fetched in order, whoever decodes them.
 //
 // # Import
 //

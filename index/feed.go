@@ -1,8 +1,11 @@
 package index
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
+
 	"github.com/thawfs/thaw/index/blob"
 )
 
@@ -115,11 +118,36 @@ func (m *Image) WorkingSetFeed() Feed {
 	for i := range f.frames {
 		stored += uint64(p.Frame(i).Pages)
 	}
-	_ = frameGFNs(tail(m.root.hot, stored), maxPages, func(gfns []uint64) error {
-		f.rest = append(f.rest, gfns)
+	f.rest = m.pieces(tail(m.root.hot, stored))
+	return f
+}
+
+// pieces cuts pages into parts that are read from the blocks. They come in the order of first
+// touch, and where a read is dear in the order in which they are stored: every block that another
+// piece has pages of would be read again, and each time from another place.
+func (m *Image) pieces(runs []Run) (all [][]uint64) {
+	if m.s.blocks != nil {
+		runs = m.asStored(runs)
+	}
+	_ = frameGFNs(runs, maxPages, func(gfns []uint64) error {
+		all = append(all, gfns)
 		return nil
 	})
-	return f
+	return all
+}
+
+// asStored gives the pages of runs in the order of their places, those of zeros first.
+func (m *Image) asStored(runs []Run) (ordered []Run) {
+	eachPage(runs, func(gfn uint64) { ordered = append(ordered, Run{gfn, 1}) })
+	place := func(r Run) uint64 {
+		p, ok := m.pages.place(r.GFN)
+		if !ok {
+			return 0
+		}
+		return p + 1
+	}
+	slices.SortStableFunc(ordered, func(a, b Run) int { return cmp.Compare(place(a), place(b)) })
+	return ordered
 }
 
 // tail gives runs without their first skip pages.

@@ -134,8 +134,8 @@ func (s *Store) open(ctx context.Context,
 			return err
 		}
 	}
-	if blob.MediumOf(s.blobs).Dear() {
-		s.blocks, s.roots = newBlockCache(), newRootCache()
+	if m := blob.MediumOf(s.blobs); m.Dear() {
+		s.blocks, s.roots = newBlockCache(m), newRootCache()
 	}
 	if s.dec, err = pack.NewDecoder(); err != nil {
 		return err

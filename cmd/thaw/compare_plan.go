@@ -77,6 +77,20 @@ func plan(ms []method, repeat int, seed uint64) []method {
 	return all
 }
 
+// onlyFor is the part of a checkpoint's record that methods restore by.
+func onlyFor(record *wss.Set, ms []method) *wss.Set {
+	var sources []wss.Source
+	for _, m := range ms {
+		if m.set == setUnion {
+			return record
+		}
+		if m.set != "" {
+			sources = append(sources, wss.Source(m.set))
+		}
+	}
+	return record.Only(sources...)
+}
+
 // setOf gives the working set that a method restores by, out of a checkpoint's record.
 func (m method) setOf(record *wss.Set) (*wss.Set, error) {
 	if m.set == setUnion {

@@ -139,6 +139,7 @@ func (c *comparison) asJSON(r wss.Report) (map[string]any, error) {
 	}
 	if c.o.checkpoint == "" {
 		v["checkpoint"] = c.saved
+		v["kernel_share_before"] = c.kernelShare
 	}
 	return v, nil
 }

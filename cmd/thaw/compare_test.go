@@ -167,3 +167,43 @@ func TestCompareReport(t *testing.T) {
 		t.Errorf("%s; %+v", got, v)
 	}
 }
+
+// TestCompareLoses: what is lost is lost to the sets of all methods and to the layout, which knows
+// only what they do.
+func TestCompareLoses(t *testing.T) {
+	record := &wss.Set{ImagePages: 1000, Runs: []wss.Run{
+		{GFN: 0, Count: 200, Source: wss.SourceAccess}, {GFN: 100, Count: 200, Source: wss.SourceTrace},
+	}}
+	for _, tc := range []struct {
+		methods string
+		drop    float64
+		pages   uint64 // that are left; 0: the checkpoint as it is
+	}{
+		{"trace", 0, 0}, {"trace", 10, 180}, {"access,trace", 10, 270}, {"lazy,union", 50, 150},
+		{"lazy", 10, 0}, {"trace", 99, 2},
+	} {
+		ms, err := findMethods(strings.Split(tc.methods, ","))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := &lab{dir: t.TempDir(), checkpoint: t.TempDir()}
+		c := &comparison{lab: l, methods: ms, record: record, o: compareOptions{drop: tc.drop, seed: 1}}
+		dir, err := c.lose()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tc.pages == 0 {
+			if dir != l.checkpoint || c.record != record {
+				t.Errorf("%+v: %s, %d pages", tc, dir, c.record.Pages())
+			}
+			continue
+		}
+		set, err := readRecord(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if set.Pages() != tc.pages || c.record.Pages() != tc.pages {
+			t.Errorf("%+v: %d pages in the directory, %d in the record", tc, set.Pages(), c.record.Pages())
+		}
+	}
+}

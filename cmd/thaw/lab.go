@@ -25,6 +25,10 @@ type lab struct {
 	checkpoint string // the saved machine
 	store, mnt string
 
+	// kernelShare is how much of the time the saved machine's vCPUs were in the kernel before anybody
+	// looked for its working set.
+	kernelShare float64
+
 	children []*child // started and not yet known to have ended, oldest first
 }
 

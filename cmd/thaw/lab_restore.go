@@ -9,10 +9,9 @@ import (
 	"path/filepath"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/fs"
+	"github.com/thawfs/thaw/index/blob/disk"
 	"github.com/thawfs/thaw/vmm"
 	"github.com/thawfs/thaw/wss"
 )
@@ -36,7 +35,7 @@ type labResult struct {
 }
 
 // restore restores the machine from a mount of its own, whose page cache is cold: of the mount
-// because it is new, of the packs because they are dropped.
+// because it is new, of the packs because they are dropped or are on a modelled disk.
 func (l *lab) restore(ctx context.Context, r labRun) (res labResult, err error) {
 	server, err := l.serve(ctx, "mount", l.store, l.mnt, "--restore="+r.policy.String(),
 		"--disk="+r.disk, "--record-window="+r.runs.String())
@@ -56,13 +55,18 @@ func (l *lab) restore(ctx context.Context, r labRun) (res labResult, err error) 
 		nil); err != nil {
 		return res, fmt.Errorf("make it cold: %w", err)
 	}
+	if r.disk != disk.Native {
+		if err := settle(ctx, l.store, r.disk); err != nil {
+			return res, err
+		}
+	}
 	return l.measure(ctx, r)
 }
 
 // restoreRaw restores the machine from the plain checkpoint, served as it is.
 func (l *lab) restoreRaw(ctx context.Context, r labRun) (res labResult, err error) {
-	if err := dropFile(filepath.Join(l.checkpoint, "memory")); err != nil {
-		return res, fmt.Errorf("make it cold: %w", err)
+	if err := settle(ctx, filepath.Join(l.checkpoint, "memory"), r.disk); err != nil {
+		return res, err
 	}
 	server, err := l.serve(ctx, "mount-raw", l.checkpoint, l.mnt, "--name="+r.name,
 		"--restore="+r.policy.String(), "--disk="+r.disk)
@@ -78,6 +82,17 @@ func (l *lab) restoreRaw(ctx context.Context, r labRun) (res labResult, err erro
 // of its memory saw.
 func (l *lab) measure(ctx context.Context, r labRun) (res labResult, err error) {
 	dir := filepath.Join(l.mnt, r.name)
+	st, err := os.Stat(filepath.Join(dir, "memory"))
+	if err != nil {
+		return res, err
+	}
+	take := uint64(st.Size()) // for the mount's page cache
+	if r.policy == fs.PolicyEager {
+		take *= 2 // and for that of what lies beneath
+	}
+	if err := touchMemory(take); err != nil {
+		return res, err
+	}
 	asked := time.Now()
 	rep, err := l.restoreMachine(ctx, dir, asked, r)
 	if err != nil {
@@ -88,20 +103,6 @@ func (l *lab) measure(ctx context.Context, r labRun) (res labResult, err error) 
 		return res, err
 	}
 	return newLabResult(r.method, rep, stalls), nil
-}
-
-// dropFile takes a file out of the page cache. What of it is not on disk yet is written first: it
-// would stay otherwise.
-func dropFile(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	return unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
 }
 
 // newLabResult puts together what the VMM and the server of its memory saw of a restore.

@@ -102,6 +102,11 @@ func (l *lab) awaitWork(ctx context.Context, c *child, machine *api.Client,
 		}
 	}
 	l.stage("it works, for %v", warm)
+	before, err := vcpuKernelTime(c.cmd.Process.Pid)
+	if err != nil {
+		return err
+	}
+	begin := time.Now()
 	timer := time.NewTimer(warm)
 	defer timer.Stop()
 	select {
@@ -110,6 +115,8 @@ func (l *lab) awaitWork(ctx context.Context, c *child, machine *api.Client,
 	case <-c.done:
 		return errors.Join(c.failure(), fmt.Errorf("the machine ended too early"))
 	case <-timer.C:
-		return nil
 	}
+	after, err := vcpuKernelTime(c.cmd.Process.Pid)
+	l.kernelShare = (after - before).Seconds() / max(time.Since(begin).Seconds(), 1e-9)
+	return err
 }

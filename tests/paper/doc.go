@@ -19,7 +19,8 @@
 // restored from cold by every method of `thaw compare`, which this command runs: eager, lazy,
 // access and trace by thaw, raw-eager and raw-lazy from the plain image on the same disk, which is
 // what the paper's restores were. Figure 8 is the trace of stream with 1, 5 and 10 % of the set
-// lost at random, out of the same checkpoint.
+// lost at random, out of the same checkpoint; the store's layout has not heard of what is lost
+// either.
 //
 // The disk native is what this host has; hdd is modelled in real time (10 ms a seek, 100 MB/s, see
 // package index/blob/disk). The published figures are of a disk of 7,200 revolutions, an Opteron
@@ -33,10 +34,10 @@
 //     for SPECjbb.
 //   - back: when the application did its work at its old pace again, from the request on.
 //   - scanning: the share of the guest's time that its sweeps took, refaults included.
-//   - tracing: the time that the vCPUs spent in the kernel while they were traced, divided by the
-//     first touches. All other reasons to leave the guest are in it: it is an upper bound. Beside
-//     it stands a plain minor fault of this host: the first read of a private mapping whose file
-//     lies in the page cache, the median of seven rounds.
+//   - tracing: the time that the vCPUs spent in the kernel while they were traced, less what they
+//     had spent there before in the same time, divided by the first touches. Beside it stands a
+//     plain minor fault of this host: the first read of a private mapping whose file lies in the
+//     page cache, the median of seven rounds.
 //
 // The targets are below the tables, each met or short. One whose runs were not made, or whose TTR
 // was not seen within the window in a way that decides it, is unknown.
@@ -52,6 +53,14 @@
 // --out keeps the JSON of every comparison and the tables (tables.md); without it the tables are
 // printed alone.
 //
-// Locality blocks against blocks in physical order (Halite, USENIX ATC 2013) are not compared here:
-// the store has no measurement of its own for them.
+// Locality blocks against blocks in physical order (Halite, USENIX ATC 2013) are compared in
+// package tests/perf, TestLocality.
+//
+// # What disturbs it
+//
+// Whatever else the host does: the modelled disk keeps its time, but the CPUs decode and push more
+// slowly. A host that takes back memory that was not used for a while (DAMON, a balloon) takes
+// pages that were prefetched and not yet touched, which are then fetched on demand, in an eager
+// restore as well. `thaw compare` touches the memory that a restore takes before it begins, so that
+// it is not the first touch of memory of a virtual machine that is measured.
 package main

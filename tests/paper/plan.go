@@ -113,12 +113,17 @@ func known(what string, asked, names []string) error {
 // name is what its files are called.
 func (j job) name() string { return strings.ReplaceAll(j.workload.name, ":", "-") + "-" + j.disk }
 
+// warm is how long a machine works before anything is done to it: what it does in the kernel then
+// it does without being traced. That is counted in hundredths of a second.
+const warm = 10 * time.Second
+
 // compare are the arguments of thaw for the comparison that saves the machine. What it makes is
 // kept in a directory, if one is given.
 func (j job) compare(keep string) []string {
 	window := j.window.String()
 	args := []string{"compare", "--json", "--guest=" + j.workload.name, "--memory=" + j.memory,
-		"--disk=" + j.disk, "--window=" + window, "--scan=" + window, "--trace=" + window,
+		"--warm=" + warm.String(), "--disk=" + j.disk, "--window=" + window, "--scan=" + window,
+		"--trace=" + window,
 		"--methods=" + strings.Join(j.methods, ",")}
 	for _, a := range j.workload.args {
 		args = append(args, "--arg="+a)

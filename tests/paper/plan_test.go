@@ -58,11 +58,13 @@ func TestArguments(t *testing.T) {
 		got  []string
 		want string
 	}{
-		{jobs[0].compare("/k"), "compare --json --guest=stream --memory=1GiB --disk=hdd --window=30s " +
-			"--scan=30s --trace=30s --methods=eager,lazy,access,trace,raw-eager,raw-lazy " +
+		{jobs[0].compare("/k"), "compare --json --guest=stream --memory=1GiB --warm=10s " +
+			"--disk=hdd --window=30s --scan=30s --trace=30s " +
+			"--methods=eager,lazy,access,trace,raw-eager,raw-lazy " +
 			"--arg=set=41MB --keep=/k"},
-		{jobs[1].compare(""), "compare --json --guest=heap --memory=1GiB --disk=hdd --window=30s " +
-			"--scan=30s --trace=30s --methods=eager,lazy,access,trace,raw-eager,raw-lazy " +
+		{jobs[1].compare(""), "compare --json --guest=heap --memory=1GiB --warm=10s " +
+			"--disk=hdd --window=30s --scan=30s --trace=30s " +
+			"--methods=eager,lazy,access,trace,raw-eager,raw-lazy " +
 			"--arg=set=192MiB --arg=cold=65536"},
 		{jobs[0].dropped("/k/checkpoint", 5), "compare /k/checkpoint --json --disk=hdd " +
 			"--window=30s --methods=trace --drop=5"},

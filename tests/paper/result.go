@@ -16,6 +16,8 @@ type comparison struct {
 		Scan  *scanning `json:"scan"`
 		Trace *tracing  `json:"trace"`
 	} `json:"checkpoint"`
+	// KernelBefore is how much of the time the vCPUs were in the kernel before the estimates.
+	KernelBefore float64 `json:"kernel_share_before"`
 }
 
 // method is a restore; null is what does not apply, or was not seen.
@@ -59,12 +61,23 @@ type tracing struct {
 	KernelSeconds float64 `json:"kernel_seconds"`
 }
 
-// perTouch are the seconds in the kernel for each first touch.
-func (t tracing) perTouch() (seconds float64, ok bool) {
-	if t.Pages == 0 || t.KernelSeconds <= 0 {
+// inKernel are the seconds that the vCPUs were in the kernel because of first touches: those beyond
+// what they had been there in the same time before.
+func (c comparison) inKernel() (seconds float64, ok bool) {
+	t := c.Checkpoint.Trace
+	if t == nil || t.KernelSeconds <= 0 {
 		return 0, false
 	}
-	return t.KernelSeconds / float64(t.Pages), true
+	return max(t.KernelSeconds-c.KernelBefore*t.Seconds, 0), true
+}
+
+// perTouch are the seconds in the kernel for each first touch.
+func (c comparison) perTouch() (seconds float64, ok bool) {
+	seconds, ok = c.inKernel()
+	if !ok || c.Checkpoint.Trace.Pages == 0 {
+		return 0, false
+	}
+	return seconds / float64(c.Checkpoint.Trace.Pages), true
 }
 
 // parseComparison reads the JSON of one comparison.

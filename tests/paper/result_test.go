@@ -32,7 +32,7 @@ func TestParseComparison(t *testing.T) {
 		if trace == nil {
 			t.Fatalf("%s: no trace", name)
 		}
-		if cost, ok := trace.perTouch(); !ok || cost <= 0 {
+		if cost, ok := c.perTouch(); !ok || cost <= 0 {
 			t.Errorf("%s: %+v costs %g", name, *trace, cost)
 		}
 		for _, m := range c.Methods {

@@ -98,14 +98,14 @@ func costs(outcomes []outcome, fault time.Duration) [][]string {
 		}
 		if t := o.comparison.Checkpoint.Trace; t != nil {
 			row[5] = count(t.Pages)
-			if cost, ok := t.perTouch(); ok {
+			if cost, ok := o.comparison.perTouch(); ok {
 				row[6] = number(1e6 * cost)
 				if fault > 0 {
 					row[7] = number(cost / fault.Seconds())
 				}
 			}
-			if t.Seconds > 0 {
-				row[8] = percent(t.KernelSeconds / t.Seconds)
+			if cost, ok := o.comparison.inKernel(); ok && t.Seconds > 0 {
+				row[8] = percent(cost / t.Seconds)
 			}
 		}
 		rows = append(rows, row)

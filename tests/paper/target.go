@@ -58,12 +58,10 @@ func (o outcome) targets(fault time.Duration) (all []target) {
 		add(target{"share of scanning", "<= " + percent(s.Budget), percent(s.Share),
 			decide(s.Share <= s.Budget)})
 	}
-	if t := o.comparison.Checkpoint.Trace; t != nil {
-		if cost, ok := t.perTouch(); ok && fault > 0 {
-			n := cost / fault.Seconds()
-			add(target{"a traced first touch, in minor faults", fmt.Sprintf("<= %d", minorFaults),
-				number(n), decide(n <= minorFaults)})
-		}
+	if cost, ok := o.comparison.perTouch(); ok && fault > 0 {
+		n := cost / fault.Seconds()
+		add(target{"a traced first touch, in minor faults", fmt.Sprintf("<= %d", minorFaults),
+			number(n), decide(n <= minorFaults)})
 	}
 	return all
 }
