@@ -21,7 +21,7 @@ func TestFio(t *testing.T) {
 	}
 	source := filepath.Join(t.TempDir(), "image.mem")
 	common := []string{"--name=verify", "--size=64m", "--bs=4k", "--verify=crc32c",
-		"--verify_fatal=1", "--randrepeat=1", "--thread"}
+		"--verify_fatal=1", "--verify_state_save=0", "--randrepeat=1", "--thread"}
 	fio := func(args ...string) {
 		t.Helper()
 		out, err := cli.Tool(t, 2*time.Minute, "fio", append(common, args...)...)
