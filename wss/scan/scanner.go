@@ -82,6 +82,7 @@ type Scanner struct {
 	stats  Stats
 	paused time.Duration
 	paid   time.Duration // what the guest lost: pauses, and refaults that were seen
+	pause  time.Duration // that the next sweep is expected to take
 }
 
 // New returns a scanner that has not looked yet.
@@ -139,11 +140,12 @@ func (s *Scanner) Sweep(ctx context.Context) error {
 func (s *Scanner) account(sweep Sweep, now time.Time) {
 	refaults := time.Duration(sweep.Refaults) * sweep.Refault
 	s.paid += sweep.Paused
+	s.pause = sweep.Paused - sweep.Tested
 	expected := time.Duration(0)
 	if s.stats.Sweeps > 0 { // what the first one found was set before it
 		s.paid += refaults
 		s.stats.Refaults += sweep.Refaults
-		expected = refaults + sweep.Paused
+		expected = refaults + s.pause
 	}
 	s.stats.Sweeps++
 	s.paused += sweep.Paused
@@ -240,8 +242,12 @@ func (s *Scanner) Estimate(ctx context.Context, length time.Duration) (*wss.Set,
 		return nil, err
 	}
 	end := s.o.Clock.Now().Add(length)
+	limit := end.Add(length)
 	for {
-		if err := s.o.Clock.Sleep(ctx, s.waitUpTo(end, end.Add(length))); err != nil {
+		if err := s.o.Clock.Sleep(ctx, s.waitUpTo(end, limit)); err != nil {
+			return nil, err
+		}
+		if err := s.waitForBudget(ctx, limit); err != nil {
 			return nil, err
 		}
 		if err := s.Sweep(ctx); err != nil {
@@ -266,6 +272,35 @@ func (s *Scanner) waitUpTo(end, limit time.Time) time.Duration {
 		}
 	}
 	return max(at.Sub(now), s.o.MinInterval)
+}
+
+// waitForBudget waits until a sweep is within the budget, with the refaults that it will find, but not
+// beyond the limit. Only some sources can tell.
+func (s *Scanner) waitForBudget(ctx context.Context, limit time.Time) error {
+	p, ok := s.source.(Pender)
+	if !ok {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		refaults, err := p.Pending()
+		if err != nil {
+			return fmt.Errorf("look at access bits: %w", err)
+		}
+		cost := s.paid + s.pause + time.Duration(float64(refaults)*s.stats.Refault*1e9)
+		due := s.begun.Add(time.Duration(float64(cost) / s.o.Budget))
+		if due.After(limit) {
+			due = limit
+		}
+		wait := due.Sub(s.o.Clock.Now())
+		if wait <= 0 {
+			return nil
+		}
+		if err := s.o.Clock.Sleep(ctx, max(wait, s.o.MinInterval)); err != nil {
+			return err
+		}
+	}
 }
 
 func latest(a, b time.Time) time.Time {

@@ -25,12 +25,19 @@ type Sweep struct {
 	Fine *wss.Bitmap
 	// Coarse pages share the bit of a large page: at least one of those was touched.
 	Coarse *wss.Bitmap
-	// Paused is how long the guest stood still for it.
-	Paused time.Duration
+	// Paused is how long the guest stood still for it, Tested the part of that which the next sweep
+	// will not take.
+	Paused, Tested time.Duration
 	// Refaults is the number of bits that had been set again since the last sweep, and Refault what
 	// each of them cost the guest.
 	Refaults uint64
 	Refault  time.Duration
+}
+
+// Pender is a Source that can tell how many bits have been set again since the last sweep, without
+// stopping the guest: so what a sweep will turn out to have cost is known before it.
+type Pender interface {
+	Pending() (refaults uint64, err error)
 }
 
 // Clock is the time, and waiting for it.

@@ -143,9 +143,27 @@ func (t *Tables) Sweep(ctx context.Context) (Sweep, error) {
 		return Sweep{}, err
 	}
 	t.sweeps++
-	paused, t.tested = paused+t.tested, 0
-	return Sweep{Fine: w.fine, Coarse: w.coarse, Paused: paused, Refaults: w.counts.Cleared,
-		Refault: t.refault()}, nil
+	s := Sweep{Fine: w.fine, Coarse: w.coarse, Paused: paused + t.tested, Tested: t.tested,
+		Refaults: w.counts.Cleared, Refault: t.refault()}
+	t.tested = 0
+	return s, nil
+}
+
+// Pending implements Pender. It looks at the address spaces that vCPUs were seen to use, while they
+// go on using them.
+func (t *Tables) Pending() (uint64, error) {
+	w := t.newWalk(true)
+	w.peek = true
+	for gfn, s := range t.spaces {
+		if !s.seen {
+			continue
+		}
+		if err := w.root(s.mode, gfn, scope{}); err != nil {
+			return 0, err
+		}
+	}
+	err := w.finish()
+	return w.counts.Cleared, err
 }
 
 func (t *Tables) newWalk(full bool) *walk {

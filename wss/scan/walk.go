@@ -42,6 +42,8 @@ type walk struct {
 	later  map[uint64]rest
 	fine   *wss.Bitmap // pages with a bit of their own
 	coarse *wss.Bitmap // pages that share the bit of a large page
+	// peek: only count.
+	peek bool
 	// blind: clear bits but do not tell; they may have been set at any time since the boot.
 	blind  bool
 	counts TableCounts
@@ -110,7 +112,7 @@ func (w *walk) table(m mode, gfn uint64, level int, s scope, below bool) error {
 			setEntry(table, i, entry&^pteAccessed)
 		}
 	}
-	if !used {
+	if !used || w.peek {
 		return nil
 	}
 	// The CPU went through this table, so it is a page that was touched itself.
