@@ -35,7 +35,7 @@ func tracedToEnd(t *testing.T, m *Machine, way string) (*wss.Set, *TraceStats) {
 	return set, stats.Trace
 }
 
-var tracedSpec = guest.Spec{Program: "random:20", Args: map[string]string{"units": "6000"}}
+var tracedSpec = guest.Spec{Program: "random:20", Args: map[string]string{"units": "60000"}}
 
 // TestTrace traces a machine from its checkpoint to the end of its program, and compares the record
 // with what the page table says was touched, page by page.

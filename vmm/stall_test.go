@@ -16,7 +16,7 @@ import (
 // and the time in which it waited cannot be less than that, nor more than the run.
 func TestStallsOfASlowServer(t *testing.T) {
 	const delay = 3 * time.Millisecond
-	dir := checkpointed(t, spec("random:30", "write", "0", "units", "3000"), MinMemory, 500)
+	dir := checkpointed(t, spec("random:30", "write", "0", "units", "60000"), MinMemory, 500)
 	s := serveJob(t, fuseJob{Dir: dir, Delay: delay})
 	rep, err := Restore(t.Context(), s.mnt, Config{Log: testLog(t), Window: 10 * time.Minute})
 	if err != nil {
