@@ -45,7 +45,8 @@
 //
 // The mount negotiates a readahead of 4096 bytes. So a fault is one READ of 4 KiB whether or not
 // the VMM gives MADV_RANDOM, which makes the record exact, while read(2) with a large buffer still
-// gives READs of 128 KiB.
+// gives READs of 128 KiB. A VMM that asks for huge pages (MADV_HUGEPAGE, as QEMU does) is the
+// exception: Linux then reads 2 MiB around each fault, and the record has more than was touched.
 //
 // # One restore
 //
