@@ -314,7 +314,12 @@ func TestServerHangs(t *testing.T) {
 	// The watcher notices, and does not take silence for death.
 	w := l.watch()
 	defer w.stop()
+	limit := time.Now().Add(time.Minute)
 	for w.silent() < watchTime/4 {
+		if time.Now().After(limit) {
+			s.kill() // whoever waits for it can end then, and the mount goes with the test
+			t.Fatal("the watcher does not ask, or has its answer")
+		}
 		time.Sleep(time.Millisecond) // between two questions
 	}
 	if !l.is(StateRunning) {
