@@ -24,8 +24,11 @@ type CheckReport struct {
 	Pages       uint64 `json:"pages"`      // stored pages in the directories of packs
 	PagesRead   uint64 `json:"pages_read"` // with ReadData
 	IndexKeys   uint64 `json:"index_keys"` // page hashes that Badger knows
-	// NoIndex says why there is no Badger index to check: the disk is too full for it. No damage:
-	// it comes back when there is room.
+	// IndexMended is how many pages the index did not know, and was told. No damage: they would have
+	// been stored again when they came again.
+	IndexMended uint64 `json:"index_mended,omitempty"`
+	// NoIndex says why there is no Badger index to check: no room for it, for example. No damage: it
+	// comes back when there can be one. A reader has none, and does not look.
 	NoIndex  string    `json:"no_index,omitempty"`
 	Rebuilt  bool      `json:"rebuilt"`
 	Problems []Problem `json:"problems"`
@@ -44,11 +47,15 @@ type Problem struct {
 // Check verifies the store. What is wrong with it stands in the report; an error means that the
 // check could not be made.
 //
-// It verifies every root, every pack's directory and hashes, every node of every page map, that
-// every page a checkpoint refers to is there, and that the index knows every page. With ReadData it
-// reads all that is stored.
+// It verifies every root, every pack's directory and hashes, every node of every page map, and that
+// every page a checkpoint refers to is there; of a store that is open for writing also that the index
+// knows every page. With ReadData it reads all that is stored.
 func (s *Store) Check(ctx context.Context, o CheckOptions) (CheckReport, error) {
-	done, err := s.write(ctx)
+	begin := s.alone
+	if o.Rebuild {
+		begin = s.write
+	}
+	done, err := begin(ctx)
 	if err != nil {
 		return CheckReport{}, err
 	}
@@ -93,7 +100,7 @@ func (c *checker) note(checkpoint string, err error) error {
 
 func (c *checker) run(ctx context.Context) error {
 	if c.o.Rebuild {
-		if err := c.s.remakeIndex(ctx, c.o.Progress); err != nil {
+		if err := c.s.hints.rebuild(ctx, c.o.Progress); err != nil {
 			return err
 		}
 		c.report.Rebuilt = true
@@ -117,7 +124,7 @@ func (c *checker) run(ctx context.Context) error {
 			return err
 		}
 	}
-	return c.indexKeys()
+	return c.indexKeys(ctx)
 }
 
 // roots checks every checkpoint.
@@ -141,6 +148,15 @@ func (c *checker) roots(ctx context.Context) error {
 		m.add(1)
 		if err == nil {
 			err = c.root(ctx, r)
+		}
+		if err != nil && c.s.readOnly {
+			// A writer may have removed it meanwhile, and collected what it had.
+			if err := c.s.Refresh(ctx); err != nil {
+				return err
+			}
+			if c.s.gone(e) {
+				continue
+			}
 		}
 		if err := c.note(e.Name, err); err != nil {
 			return err
@@ -268,10 +284,14 @@ func (c *checker) pack(ctx context.Context, number uint64, m *meter) error {
 	c.report.Packs++
 	base := m.p.Done
 	defer func() { m.add(base + info.bytes - m.p.Done) }()
-	p, err := c.packs.get(number)
+	p, release, err := c.packs.hold(number)
+	if isGone(err) && !c.s.packs.has(number) {
+		return nil // a writer collected it meanwhile
+	}
 	if err != nil {
 		return c.note("", err)
 	}
+	defer release()
 	live := uint64(0)
 	for slot := range p.Slots() {
 		if !p.Dead(uint32(slot)) {
@@ -295,44 +315,46 @@ func (c *checker) pack(ctx context.Context, number uint64, m *meter) error {
 		}
 		return c.note("", err)
 	}
-	return c.known(p, hashes)
+	return c.known(ctx, p, hashes)
 }
 
-// known checks that the index knows the pages of a pack.
-func (c *checker) known(p *pack.Reader, hashes []pack.Hash) error {
-	if c.s.keys == nil {
+// known checks that the index knows the pages of a pack. What it does not know it is told: that costs
+// space until then, and is no damage.
+func (c *checker) known(ctx context.Context, p *pack.Reader, hashes []pack.Hash) error {
+	if c.s.readOnly {
 		return nil
 	}
-	view := c.s.keys.lookups()
-	defer view.close()
-	unknown := 0
-	for slot, h := range hashes {
-		if p.Dead(uint32(slot)) {
-			continue
-		}
-		ref, err := view.page(h)
-		if err != nil {
-			return err
-		}
+	refs := make([]uint64, len(hashes))
+	if err := c.s.hints.pages(ctx, hashes, refs); err != nil {
+		return err
+	}
+	unknown := uint64(0)
+	for slot, ref := range refs {
 		// Another page with the same key is as good: then that one is found.
-		if ref == 0 || !isThere(c.packs, rowPage, ref) {
+		if !p.Dead(uint32(slot)) && (ref == 0 || !isThere(c.packs, rowPage, ref)) {
 			unknown++
 		}
 	}
-	if unknown > 0 {
-		c.problem("", p.Name(), "the index does not know %d of %d pages; a rebuild mends that",
-			unknown, len(hashes))
+	if unknown == 0 {
+		return nil
 	}
-	return nil
+	c.report.IndexMended += unknown
+	return c.s.hints.do(ctx, func(k keyStore) error { return c.s.indexPack(ctx, k, p.Number()) })
 }
 
-func (c *checker) indexKeys() error {
-	if c.s.keys == nil {
-		c.report.NoIndex = c.s.keysErr.Error()
+func (c *checker) indexKeys(ctx context.Context) error {
+	if c.s.readOnly {
 		return nil
 	}
-	return c.s.keys.scan(rowPage, func(_, _ []byte) error {
-		c.report.IndexKeys++
+	if err := c.s.hints.missing(ctx); err != nil {
+		c.report.NoIndex = err.Error()
 		return nil
+	}
+	return c.s.hints.do(ctx, func(k keyStore) error {
+		c.report.IndexKeys = 0
+		return scanAll(ctx, k, rowPage, func(row) error {
+			c.report.IndexKeys++
+			return nil
+		})
 	})
 }
