@@ -266,7 +266,7 @@ func (c *collector) copyLive(ctx context.Context, number uint64) (packInfo, erro
 	}
 	defer w.Abort()
 	live := c.live.packs[number]
-	err = pack.Rewrite(ctx, p.Reader, w, enc, pack.Keep{
+	err = pack.Rewrite(ctx, p.Reader, w, enc, c.s.key, pack.Keep{
 		Slot:   live.hasSlot,
 		Record: live.hasRecord,
 		Frame:  func(int) bool { return live != nil && live.segment },
