@@ -133,6 +133,12 @@
 // names the bad ones in a [PagesError]. A working set is read from where its pages lie where its
 // segment is damaged.
 //
+// Whatever moves a page or copies it out compares it with the hash that its pack has for it: export,
+// gc, check with ReadData and repair; the pages of a segment are compared with the same hashes. An
+// export of anything damaged leaves nothing, or with Salvage a directory that cannot be taken for a
+// checkpoint: memory.salvaged, files with holes as NAME.salvaged, and holes.json ([Holes]). An export
+// is written in .thaw-export-* beside its target, under a lock; one without is swept by the next.
+//
 // # Invariants
 //
 //   - A blob that a root needs is durable before the root is.

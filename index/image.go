@@ -21,6 +21,7 @@ type Image struct {
 	pins    *pins
 	packs   []*packEntry // by position, as in pages; nil for one that could not be opened
 	missing []error      // why not
+	lost    *lostPages   // of the page map; nil: nothing may be
 	closed  atomic.Bool
 }
 
@@ -29,9 +30,15 @@ type Image struct {
 // read; a page map that cannot be read whole is an error at once. Until Close the checkpoint cannot
 // be removed.
 func (s *Store) OpenImage(ctx context.Context, name string) (*Image, error) {
+	return s.openImage(ctx, name, nil)
+}
+
+// openImage is OpenImage. Where lost is not nil, what is damaged of the page map is noted there and
+// no error: such an image must not be served, for its lost pages look like zeros.
+func (s *Store) openImage(ctx context.Context, name string, lost *lostPages) (*Image, error) {
 	var m *Image
 	err := s.useRoot(ctx, name, func(e *catalogEntry, r *root) error {
-		m = &Image{s: s, entry: e, root: r}
+		m = &Image{s: s, entry: e, root: r, lost: lost}
 		return m.open(ctx)
 	})
 	if err != nil {
@@ -46,7 +53,7 @@ func (m *Image) open(ctx context.Context) (err error) {
 		return err
 	}
 	m.packs, m.missing = m.pins.entries, m.pins.errs
-	m.pages, err = loadPageMap(ctx, newPinnedNodes(top.packs, m.pins), top, top.packs)
+	m.pages, err = loadPageMap(ctx, newPinnedNodes(top.packs, m.pins), top, top.packs, m.lost)
 	if err != nil {
 		m.pins.release()
 		return err
