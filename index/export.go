@@ -106,7 +106,7 @@ func (s *Store) export(ctx context.Context, name, dir string, o ExportOptions) (
 		progress: o.Progress, lost: &lostPages{}, unproved: &lostPages{},
 		badHashes: map[uint64]bool{}, files: map[string][]Hole{},
 	}
-	if x.m, err = s.openImage(ctx, name, x.lost); err != nil {
+	if x.m, err = s.openDamaged(ctx, Version{Name: name}, x.lost); err != nil {
 		return err
 	}
 	defer x.m.Close()

@@ -121,7 +121,7 @@ func (s *Store) openParent(ctx context.Context, name string) (*parentImage, erro
 	if err != nil {
 		return nil, err
 	}
-	pins, err := s.packs.pinReadable(ctx, r.top.packs)
+	pins, err := s.packs.pinReadable(ctx, r.top.packs, false)
 	if err != nil {
 		return nil, err
 	}
