@@ -1,4 +1,4 @@
-package wss
+package report
 
 import (
 	"fmt"
@@ -8,6 +8,8 @@ import (
 
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
+
+	"github.com/thawfs/thaw/wss"
 )
 
 // Heights of the figure, in points.
@@ -90,7 +92,7 @@ func (r Report) drawPanel(c draw.Canvas, a axes, g runs) {
 
 	data := draw.Crop(c, 38, -14, 20, -panelTitle)
 	a.drawGrid(c, data)
-	a.drawBars(data, beforeColor, NewTimeline([]Interval{{-m.Ready, 0}}))
+	a.drawBars(data, beforeColor, NewTimeline([]wss.Interval{{Start: -m.Ready, End: 0}}))
 	a.drawBars(data, afterColor, after(m))
 	a.drawStart(data)
 	if ttr, ok := m.TTR(r.w(), r.u()); ok {
@@ -119,9 +121,9 @@ func (r Report) caption(m Method, runs int) string {
 
 // after is when the guest waited, on the clock of the figure.
 func after(m Method) *Timeline {
-	in := make([]Interval, 0, len(m.Stalls))
+	in := make([]wss.Interval, 0, len(m.Stalls))
 	for _, s := range m.Stalls {
-		in = append(in, Interval{max(s.Start-m.Ready, 0), min(s.End, m.End) - m.Ready})
+		in = append(in, wss.Interval{Start: max(s.Start-m.Ready, 0), End: min(s.End, m.End) - m.Ready})
 	}
 	return NewTimeline(in)
 }

@@ -1,4 +1,4 @@
-package wss
+package report
 
 import (
 	"bytes"
@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/thawfs/thaw/wss"
 )
 
 // checkSVG parses a figure as XML and returns the texts in it.
@@ -60,8 +62,8 @@ func TestFigure(t *testing.T) {
 }
 
 func TestFigureScales(t *testing.T) {
-	method := func(ready, end time.Duration, stalls []Interval) Report {
-		return Report{Methods: []Method{NewMethod("trace", Counts{}, ready, end, stalls)}}
+	method := func(ready, end time.Duration, stalls []wss.Interval) Report {
+		return Report{Methods: []Method{NewMethod("trace", wss.Counts{}, ready, end, stalls)}}
 	}
 	for _, c := range []struct {
 		name   string
