@@ -53,11 +53,11 @@
 //
 // # The report
 //
-// A [Report] of several [Method]s prints the table of the poster to VEE'11 with recall, precision, restore time,
-// TTR and recovery. Methods of one name are repetitions of it: the table has medians, and the
-// least and the greatest under them. It draws three figures as SVG: the one of the poster (the fraction of
-// time spent fetching memory, over time, one panel a method, before and after the guest's first
-// instruction), TTR over u, and the pace of the guests. [Report.WriteHTML] makes one page of all
+// A [Report] of several [Method]s prints the table of the poster to VEE'11 with recall, precision,
+// restore time, TTR and recovery. Methods of one name are repetitions of it: the table has medians,
+// and the least and the greatest under them. It draws three figures as SVG: that of the poster (the
+// share of time spent fetching memory, over time, one panel a method, before and after the guest's
+// first instruction), TTR over u, and the pace of the guests. [Report.WriteHTML] makes one page of all
 // that, which opens without a network; its JSON is that of `thaw demo`.
 //
 // # A set in numbers
