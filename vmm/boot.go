@@ -82,25 +82,8 @@ func (m *Machine) boot(b guest.Boot) error {
 	return nil
 }
 
-// Bits of the control registers and flags that the guest starts with.
+// Bits of RFLAGS.
 const (
-	cr0PE = 1 << 0
-	cr0MP = 1 << 1
-	cr0ET = 1 << 4
-	cr0NE = 1 << 5
-	cr0WP = 1 << 16
-	cr0PG = 1 << 31
-
-	cr4PAE        = 1 << 5
-	cr4OSFXSR     = 1 << 9
-	cr4OSXMMEXCPT = 1 << 10
-	cr4OSXSAVE    = 1 << 18
-
-	eferSCE = 1 << 0
-	eferLME = 1 << 8
-	eferLMA = 1 << 10
-	eferNXE = 1 << 11
-
 	rflagsFixed = 1 << 1
 	rflagsIF    = 1 << 9
 	rflagsIOPL3 = 3 << 12
@@ -143,16 +126,16 @@ func enterRing3(k *kvm.VCPU, number int, root uint64) error {
 	s.TR = kvm.Segment{Base: tssBase, Limit: tssLimit, Selector: 0x40, Type: 0xb, Present: 1}
 	s.LDT = kvm.Segment{Unusable: 1}
 	s.GDT, s.IDT = kvm.Dtable{}, kvm.Dtable{}
-	s.CR0 = cr0PE | cr0MP | cr0ET | cr0NE | cr0WP | cr0PG
+	s.CR0 = kvm.CR0PE | kvm.CR0MP | kvm.CR0ET | kvm.CR0NE | kvm.CR0WP | kvm.CR0PG
 	s.CR3 = root
-	s.CR4 = cr4PAE | cr4OSFXSR | cr4OSXMMEXCPT
-	s.EFER = eferSCE | eferLME | eferLMA | eferNXE
+	s.CR4 = kvm.CR4PAE | kvm.CR4OSFXSR | kvm.CR4OSXMMEXCPT
+	s.EFER = kvm.EFERSCE | kvm.EFERLME | kvm.EFERLMA | kvm.EFERNXE
 	features, err := extendedState(k)
 	if err != nil {
 		return err
 	}
 	if features != 0 {
-		s.CR4 |= cr4OSXSAVE
+		s.CR4 |= kvm.CR4OSXSAVE
 	}
 	if err := k.SetSregs(s); err != nil {
 		return err

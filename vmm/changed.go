@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
-
-	"github.com/thawfs/thaw/wss"
 )
 
 // A differential checkpoint holds the pages that changed since its parent: the checkpoint that the
@@ -86,7 +84,7 @@ func decodeChanged(b []byte) (*changed, error) {
 	if !filepath.IsAbs(c.Parent) || strings.ContainsRune(c.Parent, 0) {
 		return nil, badState("section %s: %q is no path of a parent", tagChanged, c.Parent)
 	}
-	if c.size == 0 || c.size%pageSize != 0 || c.size > holeEnd+MaxMemory {
+	if c.size == 0 || c.size%pageSize != 0 || c.size > MaxImage {
 		return nil, badState("section %s: an image of %d bytes", tagChanged, c.size)
 	}
 	return c, c.decodeRuns(b)
@@ -116,27 +114,6 @@ func (c *changed) decodeRuns(b []byte) error {
 
 // maxRuns is how many runs a section may have: what fits into it, whatever the numbers are.
 const maxRuns = (maxSectionSize - 1<<17) / (2 * 6)
-
-// runsOf lists the runs of a bitmap. If they are too many, runs that lie close to each other are
-// joined: some pages more than necessary are saved then.
-func runsOf(b *wss.Bitmap, limit int) []PageRun {
-	var runs []PageRun
-	for first, n := range b.Runs() {
-		runs = append(runs, PageRun{first, n})
-	}
-	for gap := uint64(1); len(runs) > limit; gap *= 2 {
-		joined := runs[:1]
-		for _, r := range runs[1:] {
-			if last := &joined[len(joined)-1]; r.First-last.End() <= gap {
-				last.Count = r.End() - last.First
-			} else {
-				joined = append(joined, r)
-			}
-		}
-		runs = joined
-	}
-	return runs
-}
 
 // describeChanged lays a section open.
 func describeChanged(b []byte) []Field {

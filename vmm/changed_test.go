@@ -7,8 +7,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-
-	"github.com/thawfs/thaw/wss"
 )
 
 func changedSection(t testing.TB, c *changed) section {
@@ -24,7 +22,7 @@ func TestChangedSection(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
 	for i := range 100 {
 		want := &changed{size: 1000 * pageSize, Parent: "/some/where", ParentID: identity{byte(i), 1},
-			runs: randomRuns(r, 1000)}
+			runs: []PageRun{{r.Uint64N(10), 1 + r.Uint64N(9)}, {20, 1}, {30 + r.Uint64N(900), 1 + r.Uint64N(60)}}}
 		s := changedSection(t, want)
 		other := section{tag: "OTHER", data: []byte{1}}
 		got, rest, err := splitChanged([]section{other, s})
@@ -104,27 +102,8 @@ func FuzzChanged(f *testing.F) {
 	})
 }
 
-// Runs are joined when they are too many; no page is lost by that.
-func TestRunsOf(t *testing.T) {
-	r := rand.New(rand.NewPCG(9, 10))
-	for range 100 {
-		b := bitmapOf(randomRuns(r, 500), 500)
-		limit := 1 + r.IntN(60)
-		runs := runsOf(b, limit)
-		if len(runs) > limit {
-			t.Fatalf("%d runs, the limit is %d", len(runs), limit)
-		}
-		if n := b.AndNot(bitmapOf(runs, 500)).Count(); n != 0 {
-			t.Fatalf("%d pages are lost", n)
-		}
-		if all := runsOf(b, 500); !bitmapOf(all, 500).Equal(b) {
-			t.Fatal("pages that did not change")
-		}
-	}
-	if n := len(runsOf(wss.NewBitmap(10), 1)); n != 0 {
-		t.Errorf("%d runs of nothing", n)
-	}
-	// What fits into a section, whatever the numbers are.
+// The section has room for as many runs as are allowed, whatever the numbers are.
+func TestMostRuns(t *testing.T) {
 	most := make([]PageRun, maxRuns)
 	for i := range most {
 		most[i] = PageRun{uint64(i) * 700, 600}

@@ -24,7 +24,7 @@ type CheckpointOptions struct {
 	Trace time.Duration
 
 	disk   disk   // nil: the operating system's
-	pieces int    // limit of remap, 0: maxRemap
+	pieces int    // limit of remap, 0: MaxRemap
 	way    string // of tracing, even if there is a better one; "": the best
 }
 
@@ -78,7 +78,7 @@ func (m *Machine) CheckpointWith(ctx context.Context, dir string, o CheckpointOp
 		o.disk = osDisk{}
 	}
 	if o.pieces == 0 {
-		o.pieces = maxRemap
+		o.pieces = MaxRemap
 	}
 	s := &save{m: m, opt: o, dir: dir}
 	if o.Scan.Within > 0 {
@@ -189,7 +189,7 @@ func (s *save) remap() {
 			return
 		}
 	}
-	var unused []*source
+	var unused Files
 	err := timed(&s.stats.RemapSeconds, func() (err error) {
 		unused, err = s.remapMemory()
 		return err
@@ -207,7 +207,7 @@ func (s *save) remap() {
 	}
 	err = s.goOn()
 	// Here, while the guest runs: it takes the kernel a while to free the memory of a memfd.
-	if err = errors.Join(err, closeSources(unused)); err != nil {
+	if err = errors.Join(err, unused.Close()); err != nil {
 		s.m.log.Warn("after a checkpoint", "err", err)
 	}
 }
@@ -221,3 +221,7 @@ func timed(seconds *float64, f func() error) error {
 	*seconds += time.Since(begin).Seconds()
 	return err
 }
+
+// ErrNoParent refuses a differential checkpoint of a machine that is not mapped from a checkpoint.
+var ErrNoParent = errors.New("the machine's memory is not mapped from a checkpoint: " +
+	"it has neither been restored nor saved")

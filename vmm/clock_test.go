@@ -13,24 +13,17 @@ import (
 // rewrite changes the saved state of a checkpoint.
 func rewrite(t *testing.T, dir string, change func(*saved)) saved {
 	t.Helper()
-	path := filepath.Join(dir, stateFile)
-	list, err := readStateFile(path)
+	c, err := openCheckpoint(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := decodeSaved(list)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := c.Machine
 	change(&s)
-	if list, err = s.sections(); err != nil {
-		t.Fatal(err)
-	}
-	b, err := encodeState(list)
+	b, _, err := s.encode(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(path, b, 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, stateFile), b, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	return s
@@ -85,7 +78,7 @@ func TestDeadlineSurvives(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	got := []kvm.MSREntry{{Index: msrTSCDeadline}}
+	got := []kvm.MSREntry{{Index: tscDeadline}}
 	c = l.vcpus[0]
 	if err := c.do(func() error { return c.k.MSRs(got) }); err != nil || got[0].Data != 1<<60 {
 		t.Errorf("deadline %#x, %v", got[0].Data, err)

@@ -3,7 +3,6 @@ package vmm
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 
@@ -22,19 +21,6 @@ func (e *HostError) Error() string {
 		s += ": " + strings.Join(e.Features, ", ")
 	}
 	return s
-}
-
-// forgiver makes what a restore does about this host's faults: without force they are its end, with
-// it they are notes.
-func (l *Loaded) forgiver(log *slog.Logger, force bool) func(error) error {
-	return func(err error) error {
-		var host *HostError
-		if !force || !errors.As(err, &host) {
-			return err
-		}
-		l.note(log, "forced: "+err.Error())
-		return nil
-	}
 }
 
 // checkHost compares what a machine was told of its CPUs with this host, before anything of it is

@@ -59,7 +59,7 @@ func (d driver) Status() (api.Status, error) {
 func (m *Machine) Status() (api.Status, error) {
 	p := m.ports.snapshot()
 	g := m.guestInfo(p)
-	s := api.Status{MemoryBytes: m.mem.size, VCPUs: m.facts.VCPUs, Program: g.Program, Args: g.Args,
+	s := api.Status{MemoryBytes: m.mem.Size(), VCPUs: m.facts.VCPUs, Program: g.Program, Args: g.Args,
 		Units: g.Units, Ready: g.Ready, Done: g.Done, DoneNow: m.ports.series.progress("").Total}
 	m.mu.Lock()
 	s.State = string(m.state)
@@ -128,4 +128,13 @@ func (e *exitCounts) metrics() map[string]uint64 {
 		}
 	}
 	return m
+}
+
+func (m *Machine) guestInfo(p portState) GuestInfo {
+	g := GuestInfo{Program: m.facts.Guest.Program, Args: m.facts.Guest.Args, Done: p.Done,
+		Ready: p.Ready != 0}
+	if m.program != nil {
+		g.Units = m.program.Units
+	}
+	return g
 }

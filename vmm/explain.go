@@ -3,9 +3,8 @@ package vmm
 import (
 	"errors"
 	"fmt"
+	"io"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/thawfs/thaw/vmm/device"
 	"github.com/thawfs/thaw/vmm/kvm"
@@ -112,7 +111,7 @@ func (m *Machine) searchLost(regs kvm.Regs, sregs kvm.Sregs) (gfn uint64, known 
 	failed := make(map[uint64]error)
 	for _, virtual := range append([]uint64{regs.RIP, sregs.CR2}, pointers(regs)...) {
 		var lost *MemoryLostError
-		if err := m.mem.walk(sregs.CR3, virtual); errors.As(err, &lost) {
+		if err := readVirtual(m.mem, sregs.CR3, virtual); errors.As(err, &lost) {
 			failed[lost.GFN] = err
 		}
 	}
@@ -129,28 +128,14 @@ func (m *Machine) searchLost(regs kvm.Regs, sregs kvm.Sregs) (gfn uint64, known 
 // pointers are the general registers: operands of the instruction are among them.
 func pointers(regs kvm.Regs) []uint64 { g := regs.General(); return g[:] }
 
-// alive says whether the file systems of the memory still answer. A mount without its server
-// answers ENOTCONN.
-func (m *memory) alive() error {
-	for _, f := range m.remote() {
-		var st unix.Statfs_t
-		err := unix.Fstatfs(int(f.Fd()), &st)
-		if errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED) ||
-			errors.Is(err, unix.EIO) {
-			return fmt.Errorf("the file system of %s does not answer: %w", f.Name(), err)
-		}
-	}
-	return nil
-}
-
-// walk reads one byte at a guest virtual address, through the guest's page tables of four levels.
-func (m *memory) walk(root, virtual uint64) error {
+// readVirtual reads one byte at a guest virtual address, through the guest's page tables of four levels.
+func readVirtual(mem io.ReaderAt, root, virtual uint64) error {
 	table := root & pteAddress
 	for level := 3; level >= 0; level-- {
 		var entry [8]byte
 		shift := 12 + 9*level
 		index := virtual >> shift & (tableEntries - 1)
-		if _, err := m.ReadAt(entry[:], int64(table+index*8)); err != nil {
+		if _, err := mem.ReadAt(entry[:], int64(table+index*8)); err != nil {
 			return err
 		}
 		e := le64(entry[:])
@@ -160,7 +145,7 @@ func (m *memory) walk(root, virtual uint64) error {
 		table = e & pteAddress
 		if offset := uint64(1)<<shift - 1; level == 0 || level < 3 && e&pteHuge != 0 {
 			var b [1]byte
-			_, err := m.ReadAt(b[:], int64(table&^offset|virtual&offset))
+			_, err := mem.ReadAt(b[:], int64(table&^offset|virtual&offset))
 			return err
 		}
 	}

@@ -186,9 +186,9 @@ func TestRestoreFromAMount(t *testing.T) {
 		t.Errorf("%d page tables read, there are %d", r.PageTablePages, all.Count())
 	}
 	if r.Exact && !cached.Equal(r.Touched.Or(all)) {
-		t.Errorf("%d pages touched, %d read; not touched: %v, not read: %v", r.TouchedPages,
-			cached.Count(), runsOf(cached.AndNot(r.Touched.Or(all)), 100),
-			runsOf(r.Touched.Or(all).AndNot(cached), 100))
+		t.Errorf("%d pages touched, %d read; not touched: %d, not read: %d", r.TouchedPages,
+			cached.Count(), cached.AndNot(r.Touched.Or(all)).Count(),
+			r.Touched.Or(all).AndNot(cached).Count())
 	}
 	// Again, now with those in the page cache.
 	rep, err = Restore(t.Context(), s.mnt, cfg)
@@ -209,7 +209,7 @@ func cachedPages(t *testing.T, dir string) *wss.Bitmap {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := mapImage(img)
+	m, err := img.Map()
 	if err != nil {
 		t.Fatal(err)
 	}

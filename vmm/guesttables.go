@@ -28,12 +28,12 @@ import (
 const maxTables = 1 << 16
 
 // readTables reads the page tables of all vCPUs.
-func (l *Loaded) readTables(s saved, log *slog.Logger) error {
+func (l *Loaded) readTables(s *saved, log *slog.Logger) error {
 	if len(l.mem.remote()) == 0 {
 		return nil
 	}
 	begin := time.Now()
-	w := &tableWalk{mem: l.mem, seen: wss.NewBitmap(l.mem.size / pageSize)}
+	w := &tableWalk{mem: l.mem, seen: wss.NewBitmap(l.mem.Size() / pageSize)}
 	for i := range s.vcpus {
 		root, levels, ok := longMode(s.vcpus[i].Sregs)
 		if !ok {
@@ -59,7 +59,7 @@ type tableWalk struct {
 
 // walk reads the tables below a root.
 func (w *tableWalk) walk(root uint64, levels int) error {
-	pages := w.mem.size / pageSize
+	pages := w.mem.Size() / pageSize
 	if root >= pages {
 		return nil
 	}
@@ -85,9 +85,7 @@ func (w *tableWalk) tables(run PageRun, level int, next *wss.Bitmap) error {
 			return nil
 		}
 		b := make([]byte, c.Count*pageSize)
-		w.mem.mu.RLock()
-		_, err := readPages(w.mem.pieces, b, c.First)
-		w.mem.mu.RUnlock()
+		err := w.mem.readFiles(b, c.First)
 		var lost *MemoryLostError
 		if errors.As(err, &lost) {
 			lost.Sign = "a page table of the guest: " + lost.Sign

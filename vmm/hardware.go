@@ -37,15 +37,6 @@ func virtioGSIs() []uint32 {
 	return []uint32{5, 6, 7, 10, 11, 12, 16, 17, 18, 19, 20, 21, 22, 23}
 }
 
-// MaxDisks is how many disks a machine can have: virtioGSIs, less one for random numbers.
-const MaxDisks = 13
-
-// Disk is a disk of a machine with a kernel.
-type Disk struct {
-	Path     string `json:"path"`
-	ReadOnly bool   `json:"read_only,omitempty"`
-}
-
 // externals are what a machine needs that is not in its state.
 type externals struct {
 	console io.Writer // nil: what the kernel prints is lost
@@ -147,21 +138,6 @@ func (f facts) tables() acpi.Config {
 			Size: device.VirtioSize, GSI: virtioGSIs()[i]})
 	}
 	return c
-}
-
-// deviceKeys are the sections of the devices of a machine with a kernel.
-func (f facts) deviceKeys() (keys []string) {
-	if !f.kernel() {
-		return nil
-	}
-	for _, tag := range []string{(*device.Serial)(nil).Tag(), (*device.I8042)(nil).Tag(),
-		(*device.Power)(nil).Tag(), (*device.GenID)(nil).Tag(), (*device.RNG)(nil).Tag()} {
-		keys = append(keys, sectionKey(tag, 0))
-	}
-	for i := range f.Disks {
-		keys = append(keys, sectionKey((*device.Block)(nil).Tag(), i))
-	}
-	return keys
 }
 
 // absolute makes the paths of disks good for a state file, which is read from elsewhere.

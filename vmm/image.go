@@ -25,6 +25,15 @@ func identify(sections []section) identity {
 	return identity(h.Sum(nil))
 }
 
+// readID reads the identity of the checkpoint in a directory.
+func readID(dir string) (identity, error) {
+	sections, err := readStateFile(filepath.Join(dir, stateFile))
+	if err != nil {
+		return identity{}, err
+	}
+	return identify(sections), nil
+}
+
 // maxChain is how many directories an image may be spread over.
 const maxChain = 64
 
@@ -32,13 +41,10 @@ const maxChain = 64
 // and what it has from its parents. It stays readable while the directories are removed, but not
 // while their files are written to.
 type Image struct {
-	size   uint64
-	pieces []piece
-	root   *source   // the file that had all pages, at the end of the chain
-	files  []*source // all that are open
-	dirs   []string
-	id     identity
-	state  []section // without what makes it differential; nil: there is no state of this VMM
+	fileImage
+	dirs  []string
+	id    identity
+	state []section // without what makes it differential; nil: there is no state of this VMM
 }
 
 // OpenImage opens the memory of a checkpoint directory. A parent that is not there, or is another
@@ -93,60 +99,21 @@ func openImage(dir string, sections []section) (*Image, error) {
 
 // openChain opens a directory's memory and, where it is differential, those of its parents.
 func (img *Image) openChain(dir string, c *changed) error {
-	var layers []layer
 	for c != nil {
 		if len(img.dirs) == maxChain {
 			return &ParentError{Dir: dir, Parent: c.Parent,
 				Why: fmt.Sprintf("it has more than %d parents", maxChain)}
 		}
-		src, err := img.open(dir, c.size)
+		err := img.addLayer(filepath.Join(dir, memoryFile), c.size, c.runs)
 		if err != nil {
 			return err
 		}
-		layers = append(layers, layer{src, c.runs})
 		if dir, c, err = openParent(dir, c); err != nil {
 			return err
 		}
 		img.dirs = append(img.dirs, dir)
 	}
-	var err error
-	if img.root, err = img.open(dir, 0); err != nil {
-		return err
-	}
-	img.pieces = []piece{{PageRun{0, img.size / pageSize}, img.root}}
-	for i := len(layers) - 1; i >= 0; i-- {
-		img.pieces = overlay(img.pieces, layers[i].runs, layers[i].src)
-	}
-	return nil
-}
-
-// layer is what a differential checkpoint has of an image.
-type layer struct {
-	src  *source
-	runs []PageRun
-}
-
-// open opens the memory file of a directory. All of an image's are of one size; 0 is any.
-func (img *Image) open(dir string, size uint64) (*source, error) {
-	path := filepath.Join(dir, memoryFile)
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	img.files = append(img.files, newSource(f))
-	st, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if img.size == 0 {
-		img.size = uint64(st.Size())
-	}
-	if !st.Mode().IsRegular() || uint64(st.Size()) != img.size || size != 0 && size != img.size ||
-		img.size == 0 || img.size%pageSize != 0 {
-		return nil, fmt.Errorf("%s: %s of %d bytes, the state describes %d bytes of memory", path,
-			st.Mode().Type(), st.Size(), max(size, img.size))
-	}
-	return img.files[len(img.files)-1], nil
+	return img.addRoot(filepath.Join(dir, memoryFile))
 }
 
 // ParentError says that a differential checkpoint lacks a parent.
@@ -182,8 +149,10 @@ func openParent(dir string, c *changed) (string, *changed, error) {
 	return "", nil, &ParentError{Dir: dir, Parent: c.Parent, Why: why}
 }
 
-// Size is the size of the image in bytes.
-func (img *Image) Size() int64 { return int64(img.size) }
+// Map maps the memory and takes the image's files over.
+func (img *Image) Map() (*memory, error) {
+	return mapImage(&img.fileImage, base{img.dirs[0], img.id})
+}
 
 // Dirs are the directories that the image is spread over: the checkpoint's own, its parent, and so
 // on.
@@ -199,55 +168,4 @@ func (img *Image) State() ([]byte, error) {
 		return nil, nil
 	}
 	return encodeState(img.state)
-}
-
-// ReadAt reads the image.
-func (img *Image) ReadAt(p []byte, off int64) (int, error) {
-	if off < 0 {
-		return 0, errors.New("read of an image before its beginning")
-	}
-	done := 0
-	for done < len(p) && uint64(off) < img.size {
-		gfn := uint64(off) / pageSize
-		part := within(img.pieces, PageRun{gfn, min(uint64(len(p)-done)/pageSize+2,
-			img.size/pageSize-gfn)})[0]
-		n := min(uint64(len(p)-done), part.End()*pageSize-uint64(off))
-		if err := part.src.readAt(p[done:done+int(n)], uint64(off)); err != nil {
-			return done, err
-		}
-		done, off = done+int(n), off+int64(n)
-	}
-	if done < len(p) {
-		return done, io.EOF
-	}
-	return done, nil
-}
-
-// Extents gives the pages that may be something else than zeros.
-func (img *Image) Extents() ([]PageRun, error) {
-	var out []PageRun
-	for _, p := range img.pieces {
-		runs, err := p.src.data(p.PageRun)
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range runs {
-			if n := len(out); n > 0 && out[n-1].End() == r.First {
-				out[n-1].Count += r.Count
-			} else {
-				out = append(out, r)
-			}
-		}
-	}
-	return out, nil
-}
-
-// Close closes the files.
-func (img *Image) Close() error { return closeSources(img.release()) }
-
-// release gives the open files away.
-func (img *Image) release() []*source {
-	files := img.files
-	img.files = nil
-	return files
 }

@@ -38,23 +38,3 @@ type GuestInfo struct {
 	Done    uint64            `json:"done"`  // units since it was first started
 	Ready   bool              `json:"ready"` // it had filled its memory
 }
-
-// info describes a machine that is saved.
-func (m *Machine) info(s *saved) Info {
-	i := Info{Format: InfoFormat, Created: time.Now().UTC().Truncate(time.Second),
-		MemoryBytes: m.mem.size, PageSize: pageSize, RAMBytes: ramBytes(s.facts.Regions),
-		Regions: s.facts.Regions, VCPUs: s.facts.VCPUs, Guest: m.guestInfo(s.ports)}
-	if b := m.mem.parent(); b != nil {
-		i.Parent = b.dir
-	}
-	return i
-}
-
-func (m *Machine) guestInfo(p portState) GuestInfo {
-	g := GuestInfo{Program: m.facts.Guest.Program, Args: m.facts.Guest.Args, Done: p.Done,
-		Ready: p.Ready != 0}
-	if m.program != nil {
-		g.Units = m.program.Units
-	}
-	return g
-}

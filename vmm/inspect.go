@@ -107,19 +107,6 @@ func inspectSection(h, data []byte) SectionInfo {
 	return info
 }
 
-// inspect lays open a state that is in no file.
-func (s *saved) inspect() (*Inspection, error) {
-	list, err := s.sections()
-	if err != nil {
-		return nil, err
-	}
-	b, err := encodeState(list)
-	if err != nil {
-		return nil, err
-	}
-	return inspect(b), nil
-}
-
 // Change is a field in which two states differ. A value is empty where there is no such field.
 type Change struct {
 	Section string `json:"section"` // tag and index

@@ -10,11 +10,11 @@ import (
 
 func inspected(t *testing.T, s saved) *Inspection {
 	t.Helper()
-	in, err := s.inspect()
+	b, _, err := s.encode(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return in
+	return inspect(b)
 }
 
 func value(in *Inspection, section, field string) string {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 
 	"github.com/thawfs/thaw/vmm/acpi"
 	"github.com/thawfs/thaw/vmm/guest"
@@ -13,27 +12,9 @@ import (
 	"github.com/thawfs/thaw/vmm/linux"
 )
 
-// kernelGuest is the program of a machine that runs a Linux kernel; its options say what was
-// booted.
-const kernelGuest = "linux"
-
 // DefaultCmdline is the command line of a kernel if none is given: it prints to the serial console,
 // and a panic resets the machine, which ends it.
 const DefaultCmdline = "console=ttyS0 panic=-1"
-
-// kernel says whether the guest is a kernel, not one of the guest programs.
-func (f facts) kernel() bool { return f.Guest.Program == kernelGuest }
-
-// HasConsole says whether the machine in a checkpoint directory runs a kernel, which has a serial
-// console. It is false for what cannot be read: a restore tells why.
-func HasConsole(dir string) bool {
-	list, err := readStateFile(filepath.Join(dir, stateFile))
-	if err != nil {
-		return false
-	}
-	s, err := decodeFacts(list)
-	return err == nil && s.facts.kernel()
-}
 
 // loadProgram finds the guest program. For a kernel it is a name: its code is in memory.
 func loadProgram(f facts) (*guest.Program, error) {

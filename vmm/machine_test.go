@@ -131,14 +131,11 @@ func TestRestoreIsRepeatable(t *testing.T) {
 // State that is read, written into a new machine and read again is the same state.
 func TestStateRoundTrip(t *testing.T) {
 	dir := checkpointed(t, spec("registers"), MinMemory, 100)
-	sections, err := readStateFile(filepath.Join(dir, stateFile))
+	c, err := openCheckpoint(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want, err := decodeSaved(sections)
-	if err != nil {
-		t.Fatal(err)
-	}
+	want := c.Machine
 	l, err := Load(dir, testLog(t))
 	if err != nil {
 		t.Fatal(err)
@@ -261,7 +258,7 @@ func TestRunEnds(t *testing.T) {
 // RAM goes on above a hole of the address space, and the image has the hole.
 func TestMemoryAboveTheHole(t *testing.T) {
 	needKVM(t)
-	regions := []Region{{0, 24 << 20}, {holeEnd, 8 << 20}}
+	regions := []Region{{0, 24 << 20}, {1 << 32, 8 << 20}}
 	m, err := newWithRegions(spec("random:100", "units", "10000"), 0, regions, testLog(t))
 	if err != nil {
 		t.Fatal(err)
@@ -275,10 +272,10 @@ func TestMemoryAboveTheHole(t *testing.T) {
 	}
 	// The program has filled all pages, the last one of RAM too.
 	page := make([]byte, pageSize)
-	if _, err := m.mem.ReadAt(page, int64(m.mem.size-pageSize)); err != nil {
+	if _, err := m.mem.ReadAt(page, int64(m.mem.Size()-pageSize)); err != nil {
 		t.Fatal(err)
 	}
-	if gfn := le64(page) & (1<<40 - 1); gfn != m.mem.size/pageSize-1 {
+	if gfn := le64(page) & (1<<40 - 1); gfn != m.mem.Size()/pageSize-1 {
 		t.Errorf("the last page says that it is gfn %#x", gfn)
 	}
 }

@@ -19,9 +19,6 @@ type mapping struct {
 // part is a piece of the mapping.
 func (m mapping) part(off, n uint64) mapping { return mapping{m.addr + uintptr(off), n} }
 
-// address is where a mapping begins.
-func address(m mapping) uintptr { return m.addr }
-
 // How mapFile maps. NORESERVE: the guest may change all of its pages, and nearly never does.
 const (
 	mapShared  = unix.MAP_SHARED

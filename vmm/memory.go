@@ -49,7 +49,31 @@ type past struct{ touched, dirty *wss.Bitmap }
 // base is a checkpoint that a machine's memory is mapped from.
 type base struct {
 	dir string
-	id  identity
+	id  [32]byte // what tells it from another checkpoint in its place; see state.ID
+}
+
+// Size is the size of the image in bytes.
+func (m *memory) Size() uint64 { return m.size }
+
+// Address is where the memory is in this process, for KVM and for the host's idle page tracking.
+func (m *memory) Address() uint64 { return uint64(m.mapping.addr) }
+
+// readAround leaves it to the kernel what comes with a page that is fetched, as it does for any
+// program that maps a file.
+func (m *memory) readAround() error {
+	if err := m.mapping.advise(unix.MADV_NORMAL); err != nil {
+		return fmt.Errorf("madvise: %w", err)
+	}
+	return nil
+}
+
+// readFiles reads whole pages as the files behind the memory have them, from a frame on. It touches
+// no page of the mapping.
+func (m *memory) readFiles(p []byte, first uint64) error {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	_, err := readPages(m.pieces, p, first)
+	return err
 }
 
 // newMemory makes zeroed RAM.
@@ -73,9 +97,12 @@ func newMemory(size uint64) (*memory, error) {
 		pieces: []piece{{all, &source{file: f, shared: true}}}}, nil
 }
 
+// closeTime is how long Close waits for those who read the memory.
+const closeTime = 5 * time.Second
+
 // Close unmaps. No vCPU may be left.
 func (m *memory) Close() error {
-	if !m.lockWithin(stuckTime) {
+	if !m.lockWithin(closeTime) {
 		return ErrStuck // somebody waits for a page, and would find other memory in its place
 	}
 	defer m.mu.Unlock()
@@ -87,7 +114,7 @@ func (m *memory) Close() error {
 		m.missing = nil
 		err = errors.Join(err, s.stop(), s.uffd.Close())
 	}
-	return errors.Join(err, m.mapping.unmap(), closeSources(sourcesOf(m.pieces)))
+	return errors.Join(err, m.mapping.unmap(), sourcesOf(m.pieces).Close())
 }
 
 // lockWithin takes the lock, unless that takes too long: a reader of a page that does not come has
@@ -100,14 +127,6 @@ func (m *memory) lockWithin(limit time.Duration) bool {
 		time.Sleep(time.Millisecond)
 	}
 	return true
-}
-
-func closeSources(list []*source) error {
-	var errs []error
-	for _, s := range list {
-		errs = append(errs, s.file.Close())
-	}
-	return errors.Join(errs...)
 }
 
 // private says whether the memory, or a part of it, is mapped from a checkpoint: only then it can
@@ -239,4 +258,30 @@ func (m *memory) exact() (ok bool, why string) {
 		return false, "nothing is tracked"
 	}
 	return m.tracker.exact(), m.tracker.why
+}
+
+// alive says whether the file systems of the memory still answer. A mount without its server
+// answers ENOTCONN.
+func (m *memory) alive() error {
+	for _, f := range m.remote() {
+		var st unix.Statfs_t
+		err := unix.Fstatfs(int(f.Fd()), &st)
+		if errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED) ||
+			errors.Is(err, unix.EIO) {
+			return fmt.Errorf("the file system of %s does not answer: %w", f.Name(), err)
+		}
+	}
+	return nil
+}
+
+// remote lists the files of the memory that a server has: those on FUSE mounts.
+func (m *memory) remote() (list []*os.File) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	for _, s := range sourcesOf(m.pieces) {
+		if s.remote {
+			list = append(list, s.file)
+		}
+	}
+	return list
 }

@@ -3,7 +3,6 @@ package vmm
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -45,16 +44,16 @@ func (m *memory) copyTo(ctx context.Context, dst target) (written uint64, err er
 }
 
 // copyChanged writes the pages that changed since the memory was mapped from its checkpoint, and
-// lists them.
-func (m *memory) copyChanged(ctx context.Context, dst target) (runs []PageRun, written uint64,
-	err error) {
+// lists them in at most so many runs.
+func (m *memory) copyChanged(ctx context.Context, dst target, limit int) (runs []PageRun,
+	written uint64, err error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	c := &copier{mem: m, dst: dst}
 	if _, c.mapped, err = m.scanLocked(); err != nil {
 		return nil, 0, err
 	}
-	runs = runsOf(c.mapped, maxRuns)
+	runs = runsOf(c.mapped, limit)
 	for _, r := range runs {
 		c.runs = append(c.runs, chunks(r)...)
 	}
@@ -63,17 +62,6 @@ func (m *memory) copyChanged(ctx context.Context, dst target) (runs []PageRun, w
 	}
 	written, err = c.run(ctx)
 	return runs, written, err
-}
-
-// chunks cuts a run into pieces of a size to be read at once.
-func chunks(r PageRun) (list []PageRun) {
-	const step = copyChunk / pageSize
-	for at := r.First; at < r.End(); {
-		n := min(r.End()-at, step-at%step)
-		list = append(list, PageRun{at, n})
-		at += n
-	}
-	return list
 }
 
 // copier is one copy.
@@ -178,7 +166,3 @@ func (c *copier) writeRuns(chunk []byte, off int64) error {
 	}
 	return nil
 }
-
-// ErrNoParent refuses a differential checkpoint of a machine that is not mapped from a checkpoint.
-var ErrNoParent = errors.New("the machine's memory is not mapped from a checkpoint: " +
-	"it has neither been restored nor saved")

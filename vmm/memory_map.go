@@ -15,14 +15,14 @@ import (
 const maxPieces = 32000
 
 // mapImage maps the memory of a checkpoint, and takes its files over.
-func mapImage(img *Image) (m *memory, err error) { return mapPieces(img, maxPieces/2) }
+func mapImage(img *fileImage, b base) (*memory, error) { return mapPieces(img, b, maxPieces/2) }
 
-func mapPieces(img *Image, limit int) (m *memory, err error) {
-	m = &memory{size: img.size, pieces: img.pieces, base: &base{img.dirs[0], img.id}}
+func mapPieces(img *fileImage, b base, limit int) (m *memory, err error) {
+	m = &memory{size: img.size, pieces: img.pieces, base: &b}
 	sources := img.release()
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, closeSources(sources))
+			err = errors.Join(err, sources.Close())
 		}
 	}()
 	root := img.root
@@ -40,7 +40,7 @@ func mapPieces(img *Image, limit int) (m *memory, err error) {
 	unused := slices.DeleteFunc(sources, func(s *source) bool {
 		return slices.Contains(sourcesOf(m.pieces), s)
 	})
-	return m, closeSources(unused)
+	return m, unused.Close()
 }
 
 // mapOthers puts the pieces that other files have over the mapping of the root: the longest are

@@ -5,10 +5,8 @@ import (
 	"errors"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -201,14 +199,7 @@ func TestMissingLost(t *testing.T) {
 
 // TestMissingClosed: memory that is closed while its pages are served.
 func TestMissingClosed(t *testing.T) {
-	img, err := OpenImage(trackedDir(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := mapImage(img)
-	if err != nil {
-		t.Fatal(err)
-	}
+	m := mapFileOf(t, trackedDir(t))
 	s := serveFile(t, m)
 	touchSome(t, m)
 	if err := m.Close(); err != nil {
@@ -216,87 +207,5 @@ func TestMissingClosed(t *testing.T) {
 	}
 	if err := s.endMissing(); err != nil {
 		t.Errorf("ended afterwards: %v", err)
-	}
-}
-
-// TestTraceByFaultsGoesOn: after a trace the guest goes on with what it had, which it checks itself;
-// and what it has changed is in the next checkpoint, also in a differential one.
-func TestTraceByFaultsGoesOn(t *testing.T) {
-	m := startReady(t, spec("random:20", "units", "300000"), testMemory)
-	dir := t.TempDir()
-	first, second := filepath.Join(dir, "first"), filepath.Join(dir, "second")
-	stats, err := m.CheckpointWith(t.Context(), first, CheckpointOptions{Trace: time.Second / 4,
-		way: wayFaults})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if stats.Trace == nil {
-		t.Skip(stats.Note)
-	}
-	traced := readSet(t, first).Bitmap()
-	touched, _, err := m.mem.scan()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if missed := traced.AndNot(touched).Count(); missed > 0 || traced.Count() == 0 {
-		t.Errorf("%d of %d traced pages are not known to be touched", missed, traced.Count())
-	}
-	stats, err = m.CheckpointWith(t.Context(), second, CheckpointOptions{Diff: true,
-		Trace: time.Second / 4, way: wayFaults, pieces: maxPieces})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if stats.Trace == nil || stats.Trace.Pages == 0 {
-		t.Errorf("%+v", stats)
-	}
-	runUntil(t, m, m.ports.snapshot().Done+2000)
-	third := filepath.Join(dir, "third")
-	stats, err = m.CheckpointWith(t.Context(), third, CheckpointOptions{Diff: true, pieces: 1,
-		Trace: time.Second / 4, way: wayFaults, Stop: true})
-	if err != nil || stats.Trace != nil || !strings.Contains(stats.Note, "too many pieces") {
-		t.Errorf("%+v, %v", stats, err)
-	}
-	for _, dir := range []string{second, third} {
-		l, err := Load(dir, testLog(t))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		runUntil(t, l.Machine, l.ports.snapshot().Done+4000)
-	}
-}
-
-// TestTraceByFaultsLost: a guest whose checkpoint is cut off while its pages are served ends with that
-// error, and so does the trace.
-func TestTraceByFaultsLost(t *testing.T) {
-	m := startReady(t, spec("random:20", "units", "200000000"), testMemory)
-	dir := filepath.Join(t.TempDir(), "cp")
-	traced := make(chan error, 1)
-	go func() {
-		_, err := m.CheckpointWith(t.Context(), dir, CheckpointOptions{Trace: time.Minute,
-			way: wayFaults})
-		traced <- err
-	}()
-	begun := func() bool {
-		m.mem.mu.RLock()
-		defer m.mem.mu.RUnlock()
-		return m.mem.missing != nil
-	}
-	for !begun() {
-		select {
-		case err := <-traced:
-			t.Skip(err)
-		case <-time.After(time.Millisecond):
-		}
-	}
-	if err := os.Truncate(filepath.Join(dir, memoryFile), 0); err != nil {
-		t.Fatal(err)
-	}
-	var lost *MemoryLostError
-	if err := m.Wait(t.Context()); !errors.As(err, &lost) || !lost.Known {
-		t.Errorf("the machine ended with %v", err)
-	}
-	if err := <-traced; !errors.As(err, &lost) {
-		t.Errorf("the trace ended with %v", err)
 	}
 }

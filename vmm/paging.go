@@ -45,17 +45,16 @@ func (s *saved) paging(found addressSpaces) *pagetable.Info {
 	return i
 }
 
-const cr4LA57 = 1 << 12
-
 // longMode gives the frame of the uppermost page table of a vCPU, and its levels; false: it is not
 // in 64-bit mode with paging. CR3 has flags and a number of the address space below the address.
 func longMode(s kvm.Sregs) (root uint64, levels int, ok bool) {
-	if s.CR0&cr0PG == 0 || s.EFER&eferLMA == 0 {
+	if s.CR0&kvm.CR0PG == 0 || s.EFER&kvm.EFERLMA == 0 {
 		return 0, 0, false
 	}
+	const address = 0x000f_ffff_ffff_f000
 	levels = 4
-	if s.CR4&cr4LA57 != 0 {
+	if s.CR4&kvm.CR4LA57 != 0 {
 		levels = 5
 	}
-	return s.CR3 & pteAddress / pageSize, levels, true
+	return s.CR3 & address / pageSize, levels, true
 }

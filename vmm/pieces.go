@@ -98,8 +98,20 @@ func within(pieces []piece, r PageRun) []piece {
 	return out
 }
 
+// Files are memory files that are open.
+type Files []*source
+
+// Close closes them.
+func (f Files) Close() error {
+	var errs []error
+	for _, s := range f {
+		errs = append(errs, s.file.Close())
+	}
+	return errors.Join(errs...)
+}
+
 // sourcesOf lists the files behind some pieces, each once.
-func sourcesOf(pieces []piece) (list []*source) {
+func sourcesOf(pieces []piece) (list Files) {
 	for _, p := range pieces {
 		if !slices.Contains(list, p.src) {
 			list = append(list, p.src)

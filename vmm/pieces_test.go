@@ -7,16 +7,6 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-// randomRuns gives ascending runs, apart from each other, within so many pages.
-func randomRuns(r *rand.Rand, pages uint64) (runs []PageRun) {
-	for at := r.Uint64N(4); at < pages; {
-		n := min(1+r.Uint64N(5), pages-at)
-		runs = append(runs, PageRun{at, n})
-		at += n + 1 + r.Uint64N(8)
-	}
-	return runs
-}
-
 // Pieces on pieces, against an array that says of each page where it is.
 func TestOverlay(t *testing.T) {
 	const pages = 100

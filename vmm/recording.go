@@ -51,7 +51,7 @@ type recording struct {
 // record begins to trace, in the best way that this host has, or in one that is no better than the
 // given one. The machine is paused.
 func (m *Machine) record(way string) (*recording, error) {
-	r := &recording{m: m, way: wayEvents, touches: wss.NewTouches(m.mem.size / pageSize),
+	r := &recording{m: m, way: wayEvents, touches: wss.NewTouches(m.mem.Size() / pageSize),
 		kernel: m.kernelTime(), begin: monotonic()}
 	if ok, why := m.mem.exact(); !ok || way == wayFaults {
 		r.way, r.why = wayFaults, cmp.Or(why, wished)

@@ -1,6 +1,7 @@
 package vmm
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -129,11 +130,24 @@ func TestTraceWays(t *testing.T) {
 
 // TestTraceByScans: without events the order is that of the scans, and vCPUs are not known.
 func TestTraceByScans(t *testing.T) {
-	m := trackedFile(t)
-	if !m.tracker.exact() {
-		t.Skipf("needs asynchronous userfaultfd write-protection (Linux 6.7): %s", m.tracker.why)
+	const pages = 4096
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, memoryFile), make([]byte, pages*pageSize), 0o644); err != nil {
+		t.Fatal(err)
 	}
-	r := &recording{m: &Machine{mem: m}, way: wayScans, touches: wss.NewTouches(trackedPages),
+	img, err := OpenImage(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := img.Map()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if ok, why := m.exact(); !ok {
+		t.Skipf("needs asynchronous userfaultfd write-protection (Linux 6.7): %s", why)
+	}
+	r := &recording{m: &Machine{mem: m}, way: wayScans, touches: wss.NewTouches(pages),
 		begin: monotonic()}
 	scanned := [][]int64{{900, 901, 17}, {}, {16, 18, 4000, 900}, {0}}
 	for _, pages := range scanned {
@@ -233,4 +247,86 @@ func readSet(t *testing.T, dir string) *wss.Set {
 		t.Fatal(err)
 	}
 	return set
+}
+
+// TestTraceByFaultsGoesOn: after a trace the guest goes on with what it had, which it checks itself;
+// and what it has changed is in the next checkpoint, also in a differential one.
+func TestTraceByFaultsGoesOn(t *testing.T) {
+	m := startReady(t, spec("random:20", "units", "300000"), testMemory)
+	dir := t.TempDir()
+	first, second := filepath.Join(dir, "first"), filepath.Join(dir, "second")
+	stats, err := m.CheckpointWith(t.Context(), first, CheckpointOptions{Trace: time.Second / 4,
+		way: wayFaults})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stats.Trace == nil {
+		t.Skip(stats.Note)
+	}
+	traced := readSet(t, first).Bitmap()
+	touched, _, err := m.mem.scan()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if missed := traced.AndNot(touched).Count(); missed > 0 || traced.Count() == 0 {
+		t.Errorf("%d of %d traced pages are not known to be touched", missed, traced.Count())
+	}
+	stats, err = m.CheckpointWith(t.Context(), second, CheckpointOptions{Diff: true,
+		Trace: time.Second / 4, way: wayFaults, pieces: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stats.Trace == nil || stats.Trace.Pages == 0 {
+		t.Errorf("%+v", stats)
+	}
+	runUntil(t, m, m.ports.snapshot().Done+2000)
+	third := filepath.Join(dir, "third")
+	stats, err = m.CheckpointWith(t.Context(), third, CheckpointOptions{Diff: true, pieces: 1,
+		Trace: time.Second / 4, way: wayFaults, Stop: true})
+	if err != nil || stats.Trace != nil || !strings.Contains(stats.Note, "too many pieces") {
+		t.Errorf("%+v, %v", stats, err)
+	}
+	for _, dir := range []string{second, third} {
+		l, err := Load(dir, testLog(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		runUntil(t, l.Machine, l.ports.snapshot().Done+4000)
+	}
+}
+
+// TestTraceByFaultsLost: a guest whose checkpoint is cut off while its pages are served ends with that
+// error, and so does the trace.
+func TestTraceByFaultsLost(t *testing.T) {
+	m := startReady(t, spec("random:20", "units", "200000000"), testMemory)
+	dir := filepath.Join(t.TempDir(), "cp")
+	traced := make(chan error, 1)
+	go func() {
+		_, err := m.CheckpointWith(t.Context(), dir, CheckpointOptions{Trace: time.Minute,
+			way: wayFaults})
+		traced <- err
+	}()
+	begun := func() bool {
+		m.control.Lock()
+		defer m.control.Unlock()
+		return m.tracing
+	}
+	for !begun() {
+		select {
+		case err := <-traced:
+			t.Skip(err)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	if err := os.Truncate(filepath.Join(dir, memoryFile), 0); err != nil {
+		t.Fatal(err)
+	}
+	var lost *MemoryLostError
+	if err := m.Wait(t.Context()); !errors.As(err, &lost) || !lost.Known {
+		t.Errorf("the machine ended with %v", err)
+	}
+	if err := <-traced; !errors.As(err, &lost) {
+		t.Errorf("the trace ended with %v", err)
+	}
 }

@@ -68,32 +68,35 @@ func (m *memory) forget() error {
 // maxCarry is how many pages are taken out of the old mapping at once: 64 MiB.
 const maxCarry = 1 << 14
 
-// maxRemap is how many runs of a differential checkpoint are mapped while the guest stands still:
+// MaxRemap is how many runs of a differential checkpoint are mapped while the guest stands still:
 // the longest. Each takes some microseconds, and breaks up the mapping. The other pages stay the
 // copies that they are; of those it is known when they change, but not when they are touched.
-const maxRemap = 1024
+const MaxRemap = 1024
 
 // remap puts a checkpoint behind the mapping. Its file has the bytes that the memory had at the
 // mark; or has, if there was no mark and the guest has stood still ever since. Runs are the pages
 // that the file has; the others stay where they are. The guest must stand still.
 //
-// It gives the files that are not needed any more; they are to be closed. A failure may come when
+// It takes the file over, and gives the files that are not needed any more; they are to be closed. A failure may come when
 // parts are mapped anew already. They have the same bytes, so the guest can go on in either case,
 // unless it is a *MemoryLostError.
-func (m *memory) remap(file *os.File, runs []PageRun, b *base, limit int) (carried uint64,
-	unused []*source, err error) {
+func (m *memory) remap(file *os.File, runs []PageRun, b base, limit int) (carried uint64,
+	unused Files, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	defer func() { m.marked = false }()
 	src := newSource(file)
+	if err := tryMap(file, m.size); err != nil {
+		return 0, Files{src}, err
+	}
 	since := wss.NewBitmap(m.size / pageSize)
 	if m.marked {
 		if _, since, err = m.tracker.scan(); err != nil {
-			return 0, []*source{src}, err
+			return 0, Files{src}, err
 		}
 	}
 	if err := m.remember(); err != nil {
-		return 0, []*source{src}, err
+		return 0, Files{src}, err
 	}
 	r := &remapping{mem: m, since: since}
 	r.choose(runs, src, limit)
@@ -105,7 +108,7 @@ func (m *memory) remap(file *os.File, runs []PageRun, b *base, limit int) (carri
 	open := append(sourcesOf(m.pieces), src)
 	if err == nil {
 		m.pieces, m.own = overlay(m.pieces, runs, src), r.own
-		m.base, m.before, m.served = b, since, nil
+		m.base, m.before, m.served = &b, since, nil
 	} else {
 		m.pieces = overlay(m.pieces, r.done, src)
 		if m.before == nil {
@@ -117,6 +120,15 @@ func (m *memory) remap(file *os.File, runs []PageRun, b *base, limit int) (carri
 	needed := sourcesOf(m.pieces)
 	unused = slices.DeleteFunc(open, func(s *source) bool { return slices.Contains(needed, s) })
 	return since.Count(), unused, errors.Join(err, m.rearm())
+}
+
+// tryMap makes sure that a file can be mapped: one that cannot must not take the old memory's place.
+func tryMap(file *os.File, size uint64) error {
+	trial, err := mapFile(file, size, mapPrivate)
+	if err != nil {
+		return err
+	}
+	return trial.unmap()
 }
 
 // rearm makes a new tracker for a mapping that was made anew.
@@ -149,14 +161,6 @@ func carryWindows(since *wss.Bitmap, limit uint64) (list []PageRun) {
 		list = append(list, PageRun{begin, since.Len() - begin})
 	}
 	return list
-}
-
-func bitmapOf(runs []PageRun, pages uint64) *wss.Bitmap {
-	b := wss.NewBitmap(pages)
-	for _, r := range runs {
-		b.SetRange(r.First, r.Count)
-	}
-	return b
 }
 
 // remapping is the work of one remap.

@@ -81,7 +81,7 @@ func (c *counter) count(m *Machine) {
 func (m *Machine) report(cfg Config, c *counter, end string) *Report {
 	first := m.firstInstruction()
 	ports := m.ports.snapshot()
-	r := &Report{Guest: m.facts.Guest, MemoryBytes: m.mem.size, GuestPages: m.mem.size / pageSize,
+	r := &Report{Guest: m.facts.Guest, MemoryBytes: m.mem.Size(), GuestPages: m.mem.Size() / pageSize,
 		End: end, Done: ports.Done, Progress: m.ports.series.progress(m.program.Units)}
 	if !first.IsZero() {
 		r.RunSeconds = time.Since(first).Seconds()

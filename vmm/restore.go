@@ -4,10 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/thawfs/thaw/wss"
 )
@@ -48,37 +45,21 @@ type loadOptions struct {
 }
 
 func load(dir string, log *slog.Logger, o loadOptions) (*Loaded, error) {
-	dir, err := filepath.Abs(dir)
+	c, err := openCheckpoint(dir)
 	if err != nil {
 		return nil, err
 	}
-	sections, err := readStateFile(filepath.Join(dir, stateFile))
-	if err != nil {
-		return nil, err
-	}
-	_, own, err := splitChanged(sections)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, stateFile), err)
-	}
-	s, err := decodeSaved(own)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, stateFile), err)
-	}
-	l := &Loaded{}
+	s := &c.Machine
+	l := &Loaded{Dir: c.Dir}
 	forgive := l.forgiver(log, o.force)
 	if err := forgive(checkHost(s.vcpus)); err != nil {
 		return nil, err
 	}
-	mem, err := openMemory(dir, sections, imageSize(s.facts.Regions))
+	mem, err := openMemory(c, o.readAround)
 	if err != nil {
 		return nil, err
 	}
-	l.Dir, l.Opened = dir, time.Now()
-	if o.readAround {
-		if err := mem.mapping.advise(unix.MADV_NORMAL); err != nil {
-			return nil, errors.Join(fmt.Errorf("madvise: %w", err), mem.Close())
-		}
-	}
+	l.Opened = time.Now()
 	if l.Machine, err = newMachine(s.facts, mem, o.externals, log); err != nil {
 		return nil, err
 	}
@@ -107,21 +88,62 @@ func load(dir string, log *slog.Logger, o loadOptions) (*Loaded, error) {
 	return l, nil
 }
 
-// openMemory maps the memory of a checkpoint. On a mount of thaw the open is the request to
-// restore: it returns once the working set is in the page cache.
-func openMemory(dir string, sections []section, size uint64) (*memory, error) {
-	img, err := openImage(dir, sections)
+// openMemory maps the memory of a checkpoint.
+func openMemory(c *Checkpoint, readAround bool) (*memory, error) {
+	img, err := c.OpenImage()
 	if err != nil {
 		return nil, err
 	}
-	if img.size != size {
-		return nil, errors.Join(fmt.Errorf("%s: %d bytes, the state describes %d bytes of memory",
-			filepath.Join(dir, memoryFile), img.size, size), img.Close())
+	mem, err := img.Map()
+	if err == nil && readAround {
+		if err = mem.readAround(); err != nil {
+			return nil, errors.Join(err, mem.Close())
+		}
 	}
-	return mapImage(img)
+	return mem, err
 }
 
 func (l *Loaded) note(log *slog.Logger, s string) {
 	l.Notes = append(l.Notes, s)
 	log.Warn(s)
+}
+
+// loadState sets the state of a new machine: vCPUs, then what they share, then the devices. Those
+// assert their interrupt lines anew when the machine is resumed: KVM saves what the controllers have
+// seen of a line, but not that a device holds it.
+//
+// forgive is asked about every [*HostError]; what it makes nil is left as it is on this host.
+func (m *Machine) loadState(s *saved, clock ClockMode, forgive func(error) error) error {
+	first := m.vcpus[0]
+	if err := first.do(func() error { return s.vcpus[0].partTSC(first.k) }); err != nil {
+		return fmt.Errorf("restore vCPU 0: %w", err)
+	}
+	for i, c := range m.vcpus {
+		if err := c.do(func() error { return s.vcpus[i].restore(c.k, forgive) }); err != nil {
+			return fmt.Errorf("restore vCPU %d: %w", i, err)
+		}
+	}
+	if s.chips != nil {
+		if err := s.chips.restore(m.vm, clock); err != nil {
+			return err
+		}
+	}
+	if err := m.devices.Restore(s.devices); err != nil {
+		return err
+	}
+	m.ports.restore(s.ports)
+	return nil
+}
+
+// forgiver makes what a restore does about this host's faults: without force they are its end, with
+// it they are notes.
+func (l *Loaded) forgiver(log *slog.Logger, force bool) func(error) error {
+	return func(err error) error {
+		var host *HostError
+		if !force || !errors.As(err, &host) {
+			return err
+		}
+		l.note(log, "forced: "+err.Error())
+		return nil
+	}
 }

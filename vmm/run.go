@@ -190,11 +190,6 @@ func (m *Machine) await(ctx context.Context, cfg Config, c *counter) (end string
 	}
 }
 
-// ErrStuck says that a vCPU waits for a page of a file system that neither answers nor fails. No
-// signal ends such a wait: its server has to answer or to die, or the mount has to be aborted.
-var ErrStuck = errors.New("a vCPU waits for a page, and the file system does not answer; " +
-	"abort the mount")
-
 // stuckTime is how long an ended machine may take to leave the guest.
 const stuckTime = 5 * time.Second
 

@@ -14,13 +14,6 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-// Names of the files of a checkpoint directory.
-const (
-	memoryFile = "memory"
-	stateFile  = "state"
-	infoFile   = "info.json"
-)
-
 // save is one checkpoint in the making: a directory beside its place.
 type save struct {
 	m     *Machine
@@ -46,7 +39,7 @@ type save struct {
 
 // prepare makes what can be made while the guest runs.
 func (s *save) prepare() (err error) {
-	s.stats.Dir, s.stats.MemoryBytes = s.dir, s.m.mem.size
+	s.stats.Dir, s.stats.MemoryBytes = s.dir, s.m.mem.Size()
 	if _, err := os.Lstat(s.dir); err == nil {
 		return &fs.PathError{Op: "create", Path: s.dir, Err: fs.ErrExist}
 	}
@@ -79,8 +72,8 @@ func (s *save) checkParent() error {
 		return ErrNoParent
 	}
 	s.stats.Parent = s.parent.dir
-	sections, err := readStateFile(filepath.Join(s.parent.dir, stateFile))
-	if err != nil || identify(sections) != s.parent.id {
+	id, err := readID(s.parent.dir)
+	if err != nil || id != s.parent.id {
 		why := "it is another checkpoint now"
 		if err != nil {
 			why = err.Error()
@@ -119,11 +112,11 @@ func (s *save) capture(ctx context.Context) error {
 func (s *save) copyMemory(ctx context.Context) (err error) {
 	mem := s.m.mem
 	if !s.opt.Diff {
-		s.runs = []PageRun{{0, mem.size / pageSize}}
+		s.runs = []PageRun{{0, mem.Size() / pageSize}}
 		s.stats.WrittenBytes, err = mem.copyTo(ctx, s.memory)
 		return err
 	}
-	s.runs, s.stats.WrittenBytes, err = mem.copyChanged(ctx, s.memory)
+	s.runs, s.stats.WrittenBytes, err = mem.copyChanged(ctx, s.memory, maxRuns)
 	for _, r := range s.runs {
 		s.stats.ChangedPages += r.Count
 	}
@@ -131,27 +124,15 @@ func (s *save) copyMemory(ctx context.Context) (err error) {
 }
 
 func (s *save) writeState(state *saved) error {
-	sections, err := state.sections()
-	if err != nil {
-		return err
-	}
-	// What cannot be read back is not worth a checkpoint.
-	if _, err := decodeSaved(sections); err != nil {
-		return err
-	}
-	s.id = identify(sections)
+	var c *changed
 	if s.opt.Diff {
-		c := changed{size: s.m.mem.size, ParentID: s.parent.id, Parent: s.parent.dir, runs: s.runs}
-		sec, err := c.section()
-		if err != nil {
-			return err
-		}
-		sections = append(sections, sec)
+		c = &changed{size: s.m.mem.Size(), ParentID: s.parent.id, Parent: s.parent.dir, runs: s.runs}
 	}
-	b, err := encodeState(sections)
+	b, id, err := state.encode(c)
 	if err != nil {
 		return err
 	}
+	s.id = id
 	return s.write(stateFile, b)
 }
 
@@ -231,23 +212,79 @@ func (s *save) discard() error {
 }
 
 // remapMemory maps the machine's memory from the checkpoint. The machine is paused.
-func (s *save) remapMemory() (unused []*source, err error) {
+func (s *save) remapMemory() (unused Files, err error) {
 	f, err := os.Open(filepath.Join(s.dir, memoryFile))
 	if err != nil {
 		return nil, err
 	}
-	// Only a try: what cannot be mapped at all must not take the old memory's place.
-	trial, err := mapFile(f, s.m.mem.size, mapPrivate)
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	if err := trial.unmap(); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	b := &base{dir: s.dir, id: s.id}
+	b := base{dir: s.dir, id: s.id}
 	s.stats.CarriedPages, unused, err = s.m.mem.remap(f, s.runs, b, s.opt.pieces)
 	if err != nil {
 		return unused, fmt.Errorf("remap: %w", err)
 	}
 	return unused, nil
+}
+
+// save reads the state. The machine must be paused.
+func (m *Machine) save() (saved, error) {
+	m.mu.Lock()
+	state := m.state
+	m.mu.Unlock()
+	switch state {
+	case StateRunning:
+		return saved{}, ErrRunning
+	case StateEnded:
+		return saved{}, ErrEnded
+	}
+	s := saved{facts: m.facts, vcpus: make([]vcpuState, len(m.vcpus))}
+	// Devices were drained by the pause, and come before vCPUs and controllers: one that finishes a
+	// request as it is drained raises an interrupt, which would be in the state of neither if the
+	// controllers were saved already.
+	if m.drained != nil {
+		return saved{}, m.drained
+	}
+	var err error
+	if s.devices, err = m.devices.States(); err != nil {
+		return saved{}, err
+	}
+	s.ports = m.ports.snapshot()
+	if err := m.chooseMSRs(); err != nil {
+		return saved{}, err
+	}
+	for i, c := range m.vcpus {
+		err := c.do(func() (err error) {
+			s.vcpus[i], err = saveState(c.k, m.msrs, m.facts.IRQChip)
+			return err
+		})
+		if err != nil {
+			return saved{}, fmt.Errorf("save vCPU %d: %w", i, err)
+		}
+	}
+	if m.facts.IRQChip {
+		if s.chips, err = saveChips(m.vm); err != nil {
+			return saved{}, err
+		}
+	}
+	return s, nil
+}
+
+// chooseMSRs finds out, once, which registers are saved: when the vCPUs have the CPUID that they
+// keep.
+func (m *Machine) chooseMSRs() error {
+	if m.msrs != nil {
+		return nil
+	}
+	c := m.vcpus[0]
+	return c.do(func() error { m.msrs = guestMSRs(m.known, c.k, m.facts.IRQChip); return nil })
+}
+
+// info describes a machine that is saved.
+func (m *Machine) info(s *saved) Info {
+	i := Info{Format: InfoFormat, Created: time.Now().UTC().Truncate(time.Second),
+		MemoryBytes: m.mem.Size(), PageSize: pageSize, RAMBytes: ramBytes(s.facts.Regions),
+		Regions: s.facts.Regions, VCPUs: s.facts.VCPUs, Guest: m.guestInfo(s.ports)}
+	if b := m.mem.parent(); b != nil {
+		i.Parent = b.dir
+	}
+	return i
 }

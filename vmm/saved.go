@@ -9,9 +9,6 @@ import (
 	"github.com/thawfs/thaw/vmm/device"
 )
 
-// maxVCPUs is a limit for what a state file may claim.
-const maxVCPUs = 255
-
 // saved is the state of a stopped machine but for its memory.
 type saved struct {
 	facts facts
@@ -20,85 +17,6 @@ type saved struct {
 	chips *chipState // nil: facts.IRQChip is false
 
 	devices []device.Section // of a kernel
-}
-
-// save reads the state. The machine must be paused.
-func (m *Machine) save() (saved, error) {
-	m.mu.Lock()
-	state := m.state
-	m.mu.Unlock()
-	switch state {
-	case StateRunning:
-		return saved{}, ErrRunning
-	case StateEnded:
-		return saved{}, ErrEnded
-	}
-	s := saved{facts: m.facts, vcpus: make([]vcpuState, len(m.vcpus))}
-	// Devices were drained by the pause, and come before vCPUs and controllers: one that finishes a
-	// request as it is drained raises an interrupt, which would be in the state of neither if the
-	// controllers were saved already.
-	if m.drained != nil {
-		return saved{}, m.drained
-	}
-	var err error
-	if s.devices, err = m.devices.States(); err != nil {
-		return saved{}, err
-	}
-	s.ports = m.ports.snapshot()
-	if err := m.chooseMSRs(); err != nil {
-		return saved{}, err
-	}
-	for i, c := range m.vcpus {
-		err := c.do(func() (err error) {
-			s.vcpus[i], err = saveState(c.k, m.msrs, m.facts.IRQChip)
-			return err
-		})
-		if err != nil {
-			return saved{}, fmt.Errorf("save vCPU %d: %w", i, err)
-		}
-	}
-	if m.facts.IRQChip {
-		if s.chips, err = saveChips(m.vm); err != nil {
-			return saved{}, err
-		}
-	}
-	return s, nil
-}
-
-// chooseMSRs finds out, once, which registers are saved: when the vCPUs have the CPUID that they
-// keep.
-func (m *Machine) chooseMSRs() error {
-	if m.msrs != nil {
-		return nil
-	}
-	c := m.vcpus[0]
-	return c.do(func() error { m.msrs = guestMSRs(m.known, c.k, m.facts.IRQChip); return nil })
-}
-
-// loadState sets the state of a new machine: vCPUs, then what they share, then the devices. Those
-// assert their interrupt lines anew when the machine is resumed: KVM saves what the controllers have
-// seen of a line, but not that a device holds it.
-//
-// forgive is asked about every [*HostError]; what it makes nil is left as it is on this host.
-func (m *Machine) loadState(s saved, clock ClockMode, forgive func(error) error) error {
-	first := m.vcpus[0]
-	if err := first.do(func() error { return s.vcpus[0].partTSC(first.k) }); err != nil {
-		return fmt.Errorf("restore vCPU 0: %w", err)
-	}
-	for i, c := range m.vcpus {
-		if err := c.do(func() error { return s.vcpus[i].restore(c.k, forgive) }); err != nil {
-			return fmt.Errorf("restore vCPU %d: %w", i, err)
-		}
-	}
-	if s.chips != nil {
-		if err := s.chips.restore(m.vm, clock); err != nil {
-			return err
-		}
-	}
-	if err := m.devices.Restore(s.devices); err != nil {
-		return err
-	}
-	return m.ports.restore(s.ports)
 }
 
 // sections encodes a saved machine.
@@ -153,37 +71,11 @@ func decodeSaved(list []section) (saved, error) {
 	return s, nil
 }
 
-// decodeFacts reads the first section and makes room for what follows from it.
-func decodeFacts(list []section) (s saved, err error) {
-	if len(list) == 0 || list[0].tag != tagMachine {
-		return s, badState("the first section is not %s", tagMachine)
-	}
-	if err := json.Unmarshal(list[0].data, &s.facts); err != nil {
-		return s, badState("section %s: %v", tagMachine, err)
-	}
-	if n := s.facts.VCPUs; n < 1 || n > maxVCPUs {
-		return s, badState("%d vCPUs", n)
-	}
-	if err := checkRegions(s.facts.Regions); err != nil {
-		return s, badState("%v", err)
-	}
-	if s.facts.kernel() && !s.facts.IRQChip || len(s.facts.Disks) > MaxDisks ||
-		!s.facts.kernel() && len(s.facts.Disks) > 0 {
-		return s, badState("guest %s with %d disks, interrupt controllers %v", s.facts.Guest.Program,
-			len(s.facts.Disks), s.facts.IRQChip)
-	}
-	s.vcpus = make([]vcpuState, s.facts.VCPUs)
-	if s.facts.IRQChip {
-		s.chips = new(chipState)
-	}
-	return s, nil
-}
-
 func sectionKey(tag string, index int) string { return fmt.Sprintf("%s %d", tag, index) }
 
 func (s *saved) decode(sec section) (known bool, err error) {
 	if sec.tag == tagPorts && sec.index == 0 && !s.facts.kernel() {
-		return true, decodeFixed(sec, &s.ports)
+		return true, s.ports.decode(sec)
 	}
 	if slices.Contains(s.facts.deviceKeys(), sectionKey(sec.tag, int(sec.index))) {
 		s.devices = append(s.devices, device.Section{Tag: sec.tag, Index: sec.index,
@@ -221,4 +113,27 @@ func (s *saved) keys() []string {
 		keys = append(keys, sectionKey(tagPIT, 0), sectionKey(tagClock, 0))
 	}
 	return keys
+}
+
+// encode makes the state file of a checkpoint and names it. c is what makes it a differential one;
+// nil: it has all of the memory.
+func (s *saved) encode(c *changed) (file []byte, id identity, err error) {
+	sections, err := s.sections()
+	if err != nil {
+		return nil, id, err
+	}
+	// What cannot be read back is not worth a checkpoint.
+	if _, err := decodeSaved(sections); err != nil {
+		return nil, id, err
+	}
+	id = identify(sections)
+	if c != nil {
+		sec, err := c.section()
+		if err != nil {
+			return nil, id, err
+		}
+		sections = append(sections, sec)
+	}
+	file, err = encodeState(sections)
+	return file, id, err
 }

@@ -117,7 +117,7 @@ func (s *scanned) flushTLB() error {
 				return err
 			}
 			changed := sregs
-			changed.CR4 ^= cr4PGE
+			changed.CR4 ^= kvm.CR4PGE
 			return errors.Join(c.k.SetSregs(changed), c.k.SetSregs(sregs))
 		})
 		if err != nil {
@@ -126,9 +126,6 @@ func (s *scanned) flushTLB() error {
 	}
 	return nil
 }
-
-// cr4PGE says that global translations outlive a change of CR3.
-const cr4PGE = 1 << 7
 
 // renewSlots deletes the memory slots and adds them again: KVM drops all that it derived from them.
 func (s *scanned) renewSlots() error {
@@ -142,7 +139,7 @@ func (s *scanned) renewSlots() error {
 
 // addSlots gives KVM the machine's memory.
 func (m *Machine) addSlots() error {
-	base := uint64(address(m.mem.mapping))
+	base := m.mem.Address()
 	for i, r := range m.facts.Regions {
 		err := m.vm.SetMemoryRegion(kvm.MemoryRegion{Slot: uint32(i), GuestPhysAddr: r.GPA,
 			MemorySize: r.Size, UserspaceAddr: base + r.GPA})
@@ -226,7 +223,7 @@ func (b because) Way() string {
 
 // mappings is where in this process the guest's memory is.
 func (m *Machine) mappings() (list []scan.Mapping) {
-	base := uint64(address(m.mem.mapping))
+	base := m.mem.Address()
 	for _, r := range m.facts.Regions {
 		list = append(list, scan.Mapping{Addr: base + r.GPA, Page: r.GPA / pageSize,
 			Count: r.Size / pageSize})

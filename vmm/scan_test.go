@@ -2,7 +2,9 @@ package vmm
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -110,16 +112,17 @@ func frames(t *testing.T, m *Machine) (word uint64, pages *wss.Bitmap) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	entries := make([]uint64, m.mem.size/pageSize)
-	err = readWords(f, entries, int64(uint64(m.mem.mapping.addr)/pageSize*8))
-	if err != nil {
+	const present = 1 << 63
+	entries := make([]uint64, m.mem.Size()/pageSize)
+	at := io.NewSectionReader(f, int64(m.mem.Address()/pageSize*8), int64(len(entries))*8)
+	if err := binary.Read(at, binary.NativeEndian, entries); err != nil {
 		t.Fatal(err)
 	}
 	pages = wss.NewBitmap(uint64(len(entries)))
 	for gfn, e := range entries {
 		frame := e & (1<<55 - 1)
 		switch {
-		case e&pagemapPresent == 0:
+		case e&present == 0:
 			continue
 		case frame == 0:
 			t.Skip("frame numbers need CAP_SYS_ADMIN")

@@ -7,20 +7,8 @@ import (
 	"time"
 
 	"github.com/thawfs/thaw/vmm/device"
-	"github.com/thawfs/thaw/vmm/guest"
 	"github.com/thawfs/thaw/vmm/kvm"
 )
-
-// facts are what a machine is, apart from its state: the MACHINE section of a state file.
-type facts struct {
-	Regions []Region `json:"regions"`
-	VCPUs   int      `json:"vcpus"`
-	// IRQChip: KVM has the interrupt controllers and the interval timer. Machines whose state is of
-	// version 1 have none.
-	IRQChip bool       `json:"irqchip,omitempty"`
-	Guest   guest.Spec `json:"guest"`
-	Disks   []Disk     `json:"disks,omitempty"` // of a kernel
-}
 
 // newMachine sets up KVM around some memory. It takes over the memory, also when it fails.
 func newMachine(f facts, mem *memory, x externals, log *slog.Logger) (_ *Machine, err error) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/thawfs/thaw/vmm/guest"
 	"github.com/thawfs/thaw/vmm/kvm"
 )
 
@@ -25,7 +26,7 @@ func sampleState() saved {
 	for i := range chips.Chips {
 		chips.Chips[i].ID = uint32(i)
 	}
-	f := facts{Regions: []Region{{0, MinMemory}}, VCPUs: 2, IRQChip: true, Guest: spec("idle")}
+	f := facts{Regions: []Region{{0, MinMemory}}, VCPUs: 2, IRQChip: true, Guest: guest.Spec{Program: "idle"}}
 	return saved{facts: f, ports: portState{Done: 5, PeriodUS: 100}, vcpus: []vcpuState{v, v},
 		chips: chips}
 }
@@ -181,6 +182,17 @@ func TestStateLimits(t *testing.T) {
 	wantStateError(t, "a file of 1 TiB", err)
 }
 
+func TestSenselessPorts(t *testing.T) {
+	s := sampleState()
+	s.ports.Words = reportWords + 1
+	list, err := s.sections()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = decodeSaved(list)
+	wantStateError(t, "too many words of a report", err)
+}
+
 func TestSenselessFacts(t *testing.T) {
 	for what, change := range map[string]func(*facts){
 		"no vCPU":       func(f *facts) { f.VCPUs = 0 },
@@ -190,7 +202,7 @@ func TestSenselessFacts(t *testing.T) {
 		"overlap":       func(f *facts) { f.Regions = []Region{{0, MinMemory}, {0, MinMemory}} },
 		"beside":        func(f *facts) { f.Regions = []Region{{pageSize, MinMemory}} },
 		"not a page":    func(f *facts) { f.Regions = []Region{{0, MinMemory + 1}} },
-		"into the hole": func(f *facts) { f.Regions = []Region{{0, holeStart + MinMemory}} },
+		"into the hole": func(f *facts) { f.Regions = []Region{{0, 3<<30 + MinMemory}} },
 	} {
 		s := sampleState()
 		change(&s.facts)

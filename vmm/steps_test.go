@@ -28,6 +28,9 @@ type stepResult struct {
 	Changes []Change // between the saved state and that of the machine restored from it
 }
 
+// tscDeadline is the register of the deadline timer.
+const tscDeadline = 0x6e0
+
 // knownState sets what a program in ring 3 cannot: debug registers, model specific registers, the
 // local APIC. None of it does anything to the program.
 func knownState(k *kvm.VCPU) error {
@@ -40,7 +43,7 @@ func knownState(k *kvm.VCPU) error {
 	l.SetRegister(0x80, 0x10)
 	l.SetRegister(0xa0, 0x10)
 	l.SetRegister(0xf0, 0x1ff)
-	l.SetRegister(lapicLVTTimer, lapicTimerDeadline|0xec)
+	l.SetRegister(0x320, 2<<17|0xec)                                    // the timer, in deadline mode
 	msrs := []kvm.MSREntry{{Index: 0xc0000081, Data: 0x23001000000000}, // STAR
 		{Index: 0xc0000082, Data: 0xffffffff81000000}, {Index: 0xc0000084, Data: 0x47700},
 		{Index: 0xc0000102, Data: 0xffff888000001000}, {Index: 0x174, Data: 0x10},
@@ -48,7 +51,7 @@ func knownState(k *kvm.VCPU) error {
 		{Index: 0x277, Data: 0x407050600070106}, // PAT
 		{Index: 0x2ff, Data: 0xc06}, {Index: 0x200, Data: 0xc0000006}, {Index: 0x201, Data: 0x3c0000800},
 		{Index: 0x250, Data: 0x0606060606060606},
-		{Index: msrTSCDeadline, Data: 1 << 60}, // years ahead
+		{Index: tscDeadline, Data: 1 << 60}, // years ahead
 	}
 	return errors.Join(k.SetDebugRegs(d), k.SetLAPIC(l), k.SetMSRs(msrs))
 }
@@ -98,11 +101,40 @@ func restoreAndCompare(dir string, log *slog.Logger) (*Machine, []Change, error)
 	if err != nil {
 		return nil, nil, errors.Join(err, l.Close())
 	}
-	got, err := s.inspect()
+	got, err := inspectSaved(s)
 	if err != nil {
 		return nil, nil, errors.Join(err, l.Close())
 	}
 	return l.Machine, Diff(want, got), nil
+}
+
+// inspectSaved lays open a state that is in no file.
+func inspectSaved(s saved) (_ *Inspection, err error) {
+	b, _, err := s.encode(nil)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "state")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if err := os.WriteFile(filepath.Join(dir, stateFile), b, 0o600); err != nil {
+		return nil, err
+	}
+	return Inspect(dir)
+}
+
+// fieldOf is a field of a section.
+func fieldOf(in *Inspection, section, field string) string {
+	for _, s := range in.Sections {
+		for _, f := range s.Fields {
+			if s.Name() == section && f.Name == field {
+				return f.Value
+			}
+		}
+	}
+	return ""
 }
 
 // toNextPoint lets a machine of one vCPU run to its program's next sync point and no further.
@@ -176,7 +208,7 @@ func TestEverySyncPoint(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		khz, err := strconv.ParseUint(value(in, "TSCKHZ 0", "value"), 0, 64)
+		khz, err := strconv.ParseUint(fieldOf(in, "TSCKHZ 0", "value"), 0, 64)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -187,14 +219,14 @@ func TestEverySyncPoint(t *testing.T) {
 		}
 		for field, want := range map[string]string{"db[0]": "0x1111000", "db[3]": "0x4444000",
 			"dr7": "0x400"} {
-			if got := value(in, "DEBUGREG 0", field); got != want {
+			if got := fieldOf(in, "DEBUGREG 0", field); got != want {
 				t.Errorf("debug register %s is %s, want %s", field, got, want)
 			}
 		}
 		for field, want := range map[string]string{"STAR": "0x23001000000000",
 			"KERNEL_GS_BASE": "0xffff888000001000", "PAT": "0x407050600070106",
 			"MTRR_DEF_TYPE": "0xc06", "TSC_DEADLINE": "0x1000000000000000"} {
-			if got := value(in, "MSRS 0", field); got != want {
+			if got := fieldOf(in, "MSRS 0", field); got != want {
 				t.Errorf("register %s is %s, want %s", field, got, want)
 			}
 		}

@@ -96,7 +96,7 @@ func uffdFault(message []byte) (addr uintptr, thread int, ok bool) {
 	if message[0] != uffdEventPagefault {
 		return 0, 0, false
 	}
-	return uintptr(le64(message[16:])), int(binary.LittleEndian.Uint32(message[24:])), true
+	return uintptr(binary.LittleEndian.Uint64(message[16:])), int(binary.LittleEndian.Uint32(message[24:])), true
 }
 
 // uffdCopy puts a page where it is missing, and lets those go on who wait for it.

@@ -1,12 +1,7 @@
 package vmm
 
 import (
-	"compress/gzip"
-	"errors"
-	"io"
-	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 )
 
@@ -19,39 +14,6 @@ func sampleVersions(t testing.TB) []string {
 		t.Fatalf("no samples: %v", err)
 	}
 	return dirs
-}
-
-// unpacked makes a checkpoint directory of a sample.
-func unpacked(t *testing.T, sample string) string {
-	t.Helper()
-	dir := t.TempDir()
-	state, err := os.ReadFile(filepath.Join(sample, stateFile))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, stateFile), state, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	in, err := os.Open(filepath.Join(sample, memoryFile+".gz"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer in.Close()
-	z, err := gzip.NewReader(in)
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := os.Create(filepath.Join(dir, memoryFile))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.Copy(out, z); err != nil {
-		t.Fatal(err)
-	}
-	if err := out.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return dir
 }
 
 // Every version stays readable, with the state that is known to be in it.
@@ -90,35 +52,6 @@ func TestSamplesAreReadable(t *testing.T) {
 	}
 }
 
-// Every version goes on executing, and can be saved and restored again as the newest.
-func TestSamplesGoOn(t *testing.T) {
-	needKVM(t)
-	for _, sample := range sampleVersions(t) {
-		t.Run(filepath.Base(sample), func(t *testing.T) {
-			dir := unpacked(t, sample)
-			for range 2 {
-				l, err := Load(dir, testLog(t))
-				var host *HostError
-				if errors.As(err, &host) {
-					t.Skipf("needs a host with the CPU that the sample was made on: %v", err)
-				}
-				if err != nil {
-					t.Fatal(err)
-				}
-				t.Cleanup(func() { l.Close() })
-				before := l.ports.snapshot().Done
-				runUntil(t, l.Machine, before+50)
-				dir = checkpoint(t, l.Machine)
-				l.Close()
-				in, err := Inspect(dir)
-				if err != nil || in.Version != "2.0" {
-					t.Errorf("saved again: %v %+v", err, in)
-				}
-			}
-		})
-	}
-}
-
 // A machine of version 1 has no interrupt controllers, before and after it is saved again.
 func TestVersion1HasNoIRQChip(t *testing.T) {
 	list, err := readStateFile("testdata/1.0/state")
@@ -143,35 +76,4 @@ func TestVersion1HasNoIRQChip(t *testing.T) {
 	lapic := section{tag: tagLAPIC, required: true, data: make([]byte, 1024)}
 	_, err = decodeSaved(append(again, lapic))
 	wantStateError(t, "a local APIC in version 1", err)
-}
-
-// What this host lacks is named, and --force goes on without it.
-func TestFeaturesOfAnotherHost(t *testing.T) {
-	needKVM(t)
-	dir := checkpointed(t, spec("registers"), MinMemory, 10)
-	rewrite(t, dir, func(s *saved) {
-		if err := checkHost(s.vcpus); err != nil {
-			t.Fatalf("its own host: %v", err)
-		}
-		for i := range s.vcpus[0].CPUID {
-			if e := &s.vcpus[0].CPUID[i]; e.Function == 7 && e.Index == 0 {
-				e.EDX |= 1 << 24 // amx_tile
-				e.ECX |= 1 << 23 // key_locker
-			}
-		}
-	})
-	_, err := Load(dir, testLog(t))
-	var lacks *HostError
-	if !errors.As(err, &lacks) || !strings.Contains(err.Error(), "key_locker, amx_tile") {
-		t.Fatalf("a guest with more than the host: %v", err)
-	}
-	l, err := load(dir, testLog(t), loadOptions{force: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	if len(l.Notes) == 0 || !strings.Contains(strings.Join(l.Notes, "\n"), "key_locker") {
-		t.Errorf("notes: %q", l.Notes)
-	}
-	runUntil(t, l.Machine, l.ports.snapshot().Done+10)
 }

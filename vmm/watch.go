@@ -1,7 +1,6 @@
 package vmm
 
 import (
-	"os"
 	"sync/atomic"
 	"time"
 )
@@ -95,16 +94,4 @@ func (w *watcher) stop() {
 	case <-w.answers:
 	case <-timer.C:
 	}
-}
-
-// remote lists the files of the memory that a server has: those on FUSE mounts.
-func (m *memory) remote() (list []*os.File) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	for _, s := range sourcesOf(m.pieces) {
-		if s.remote {
-			list = append(list, s.file)
-		}
-	}
-	return list
 }
