@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/thawfs/thaw/vmm/device"
+	"github.com/thawfs/thaw/vmm/ram"
 )
 
 // portAccess passes a port access on. A string instruction makes several in one exit.
@@ -28,7 +29,7 @@ func (m *Machine) mmioAccess(c *vcpu) error {
 	if err != nil {
 		return err
 	}
-	if inRAM(m.facts.Regions, a.Addr) {
+	if ram.Contains(m.facts.Regions, a.Addr) {
 		// The address has a memory slot, and KVM found no page behind it. Hosts whose KVM emulates
 		// the access say so in this way.
 		return &fault{sign: "the guest's access to it found no page (MMIO exit inside RAM)",
@@ -49,7 +50,7 @@ func (m *Machine) access(b *device.Bus, addr uint64, data []byte, write bool) er
 	if found || err != nil {
 		return err
 	}
-	if !m.facts.kernel() {
+	if !m.facts.Kernel() {
 		return fmt.Errorf("the guest accessed %d bytes at %s %#x, where nothing is", len(data),
 			b.Name(), addr)
 	}

@@ -49,7 +49,7 @@ func BenchmarkScan(b *testing.B) {
 		b.Fatal(err)
 	}
 	for b.Loop() {
-		if _, _, err := l.mem.scan(); err != nil {
+		if _, _, err := l.mem.Scan(); err != nil {
 			b.Fatal(err)
 		}
 	}

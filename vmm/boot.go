@@ -8,6 +8,8 @@ import (
 
 	"github.com/thawfs/thaw/vmm/guest"
 	"github.com/thawfs/thaw/vmm/kvm"
+	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/state"
 )
 
 // New makes a machine with a guest program in it, paused before the first instruction.
@@ -20,14 +22,14 @@ func newFrom(cfg Config) (*Machine, error) {
 	if cfg.Kernel != "" {
 		return newKernel(cfg)
 	}
-	regions, err := ramRegions(cfg.MemoryBytes)
+	regions, err := ram.Layout(cfg.MemoryBytes)
 	if err != nil {
 		return nil, err
 	}
 	return newWithRegions(cfg.Guest, cfg.CPUs, regions, cfg.Log)
 }
 
-func newWithRegions(spec guest.Spec, cpus int, regions []Region, log *slog.Logger) (*Machine,
+func newWithRegions(spec guest.Spec, cpus int, regions []ram.Region, log *slog.Logger) (*Machine,
 	error) {
 	program, err := guest.Load(spec)
 	if err != nil {
@@ -44,11 +46,11 @@ func newWithRegions(spec guest.Spec, cpus int, regions []Region, log *slog.Logge
 	if err != nil {
 		return nil, err
 	}
-	mem, err := newMemory(imageSize(regions))
+	mem, err := ram.New(ram.ImageSize(regions))
 	if err != nil {
 		return nil, err
 	}
-	f := facts{Regions: regions, VCPUs: cpus, IRQChip: true, Guest: spec}
+	f := state.Facts{Regions: regions, VCPUs: cpus, IRQChip: true, Guest: spec}
 	m, err := newMachine(f, mem, externals{}, log)
 	if err != nil {
 		return nil, err

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"path/filepath"
 	"time"
+
+	"github.com/thawfs/thaw/vmm/ram"
 )
 
 // CheckpointOptions is how to save a machine.
@@ -23,9 +25,9 @@ type CheckpointOptions struct {
 	// working set of the checkpoint; 0: it does not. It needs the memory mapped from the checkpoint.
 	Trace time.Duration
 
-	disk   disk   // nil: the operating system's
-	pieces int    // limit of remap, 0: MaxRemap
-	way    string // of tracing, even if there is a better one; "": the best
+	fileSystem fileSystem // nil: the operating system's
+	pieces     int        // limit of remap, 0: MaxRemap
+	way        string     // of tracing, even if there is a better one; "": the best
 }
 
 // CheckpointStats says what a checkpoint cost.
@@ -74,11 +76,11 @@ func (m *Machine) CheckpointWith(ctx context.Context, dir string, o CheckpointOp
 	if err != nil {
 		return CheckpointStats{}, err
 	}
-	if o.disk == nil {
-		o.disk = osDisk{}
+	if o.fileSystem == nil {
+		o.fileSystem = hostFiles{}
 	}
 	if o.pieces == 0 {
-		o.pieces = MaxRemap
+		o.pieces = ram.MaxRemap
 	}
 	s := &save{m: m, opt: o, dir: dir}
 	if o.Scan.Within > 0 {
@@ -135,7 +137,7 @@ func (s *save) run(ctx context.Context) error {
 		err = timed(&s.stats.SyncSeconds, s.commit)
 	}
 	if err != nil {
-		return errors.Join(err, s.goOn(), s.discard(), s.m.mem.forget())
+		return errors.Join(err, s.goOn(), s.discard(), s.m.mem.Forget())
 	}
 	if s.opt.Stop && !traced {
 		s.stats.PauseSeconds = time.Since(s.since).Seconds()
@@ -174,7 +176,7 @@ func (s *save) goOn() error {
 
 // mark begins to count what the guest changes from now on. It is false on a host that cannot.
 func (s *save) mark() bool {
-	err := timed(&s.stats.MarkSeconds, s.m.mem.mark)
+	err := timed(&s.stats.MarkSeconds, s.m.mem.Mark)
 	if err != nil {
 		s.note("the guest had to wait for the disk: changes cannot be counted meanwhile: %v", err)
 	}
@@ -189,13 +191,13 @@ func (s *save) remap() {
 			return
 		}
 	}
-	var unused Files
+	var unused ram.Files
 	err := timed(&s.stats.RemapSeconds, func() (err error) {
 		unused, err = s.remapMemory()
 		return err
 	})
 	s.stats.Remapped = err == nil
-	var lost *MemoryLostError
+	var lost *ram.LostError
 	switch {
 	case errors.As(err, &lost):
 		s.m.end(lost)

@@ -12,12 +12,13 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/google/go-cmp/cmp"
 	"github.com/thawfs/thaw/vmm/api"
+	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/state"
 	"github.com/thawfs/thaw/wss"
 	"github.com/thawfs/thaw/wss/pagetable"
+	"golang.org/x/sys/unix"
 )
 
 // everyPage is a guest that checks every page of its memory, round by round.
@@ -26,7 +27,7 @@ func everyPage(args ...string) (string, []string) { return "random:100", args }
 func newEveryPage(t *testing.T, args ...string) *Machine {
 	t.Helper()
 	name, args := everyPage(args...)
-	return newTestMachine(t, spec(name, args...), MinMemory)
+	return newTestMachine(t, spec(name, args...), ram.MinMemory)
 }
 
 // round lets the guest look at all of its pages once more.
@@ -38,7 +39,7 @@ func round(t *testing.T, m *Machine) {
 // readImage gives all bytes of a checkpoint.
 func readImage(t *testing.T, dir string) []byte {
 	t.Helper()
-	img, err := OpenImage(dir)
+	img, err := state.OpenImage(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +60,7 @@ func readMemory(t *testing.T, m *Machine) []byte {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if _, err := m.mem.copyTo(t.Context(), f); err != nil {
+	if _, err := m.mem.CopyTo(t.Context(), f); err != nil {
 		t.Fatal(err)
 	}
 	b, err := os.ReadFile(path)
@@ -105,14 +106,14 @@ func TestCheckpointBecomesTheMemory(t *testing.T) {
 			t.Fatalf("not remapped: %s", stats.Note)
 		}
 		dirs = append(dirs, dir)
-		if !m.mem.private() || m.mem.parent().dir != dir {
+		if !m.mem.Mapped() || m.mem.Base().Dir != dir {
 			t.Errorf("the memory is not mapped from %s", dir)
 		}
 		runUntil(t, m, m.ports.snapshot().Done+200)
 		if err := m.Pause(); err != nil {
 			t.Fatal(err)
 		}
-		touched, dirty, err := m.mem.scan()
+		touched, dirty, err := m.mem.Scan()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -140,13 +141,13 @@ func TestCheckpointBecomesTheMemory(t *testing.T) {
 
 // blockingDisk lets the guest work while a checkpoint is synced.
 type blockingDisk struct {
-	osDisk
+	hostFiles
 	work func()
 }
 
 func (d blockingDisk) SyncDir(path string) error {
 	d.work()
-	return d.osDisk.SyncDir(path)
+	return d.hostFiles.SyncDir(path)
 }
 
 // What the guest changes while a checkpoint goes to disk is in the memory afterwards, and not in
@@ -165,7 +166,7 @@ func TestGuestGoesOnDuringSync(t *testing.T) {
 				time.Sleep(time.Millisecond) // between two questions
 			}
 		}}
-		dir, stats := mustSave(t, m, CheckpointOptions{disk: disk})
+		dir, stats := mustSave(t, m, CheckpointOptions{fileSystem: disk})
 		if !stats.Remapped || stats.CarriedPages == 0 || stats.WaitedForSync {
 			t.Errorf("%+v", stats)
 		}
@@ -183,10 +184,10 @@ func canMark(t *testing.T, m *Machine) (bool, string) {
 	if err := m.Pause(); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.mem.mark(); err != nil {
+	if err := m.mem.Mark(); err != nil {
 		return false, err.Error()
 	}
-	if err := m.mem.forget(); err != nil {
+	if err := m.mem.Forget(); err != nil {
 		t.Fatal(err)
 	}
 	return true, ""
@@ -196,13 +197,13 @@ func canMark(t *testing.T, m *Machine) (bool, string) {
 // and as a difference, from the same moment.
 func TestTenGenerations(t *testing.T) {
 	name, args := everyPage()
-	dir := checkpointed(t, spec(name, args...), MinMemory, MinMemory/pageSize)
+	dir := checkpointed(t, spec(name, args...), ram.MinMemory, ram.MinMemory/pageSize)
 	root := t.TempDir()
 	for i := range 10 {
 		whole := filepath.Join(root, fmt.Sprintf("whole-%d", i))
 		diff := filepath.Join(root, fmt.Sprintf("diff-%d", i))
 		res := restoreChild(t, childJob{Dir: dir}, func(c *api.Client) {
-			await(t, c, func(s api.Status) bool { return s.DoneNow > MinMemory/pageSize })
+			await(t, c, func(s api.Status) bool { return s.DoneNow > ram.MinMemory/pageSize })
 			if _, err := c.Pause(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -227,7 +228,7 @@ func TestTenGenerations(t *testing.T) {
 }
 
 func TestDifferentialRefusals(t *testing.T) {
-	m := newTestMachine(t, spec("idle"), MinMemory)
+	m := newTestMachine(t, spec("idle"), ram.MinMemory)
 	runUntil(t, m, 1)
 	root := t.TempDir()
 	next := func() string { return filepath.Join(root, "next") }
@@ -254,14 +255,14 @@ func TestDifferentialRefusals(t *testing.T) {
 	readImage(t, filepath.Join(moved, "second"))
 	rename(t, first, filepath.Join(moved, filepath.Base(first)))
 	readImage(t, filepath.Join(moved, "second"))
-	var parent *ParentError
+	var parent *state.ParentError
 	rename(t, filepath.Join(moved, filepath.Base(first)), filepath.Join(moved, "elsewhere"))
 	if _, err := Load(filepath.Join(moved, "second"), testLog(t)); !errors.As(err, &parent) {
 		t.Errorf("without its parent: %v", err)
 	}
 	// Another checkpoint in its place.
 	rename(t, next(), first)
-	if _, err := OpenImage(filepath.Join(moved, "second")); !errors.As(err, &parent) {
+	if _, err := state.OpenImage(filepath.Join(moved, "second")); !errors.As(err, &parent) {
 		t.Errorf("with a wrong parent: %v", err)
 	}
 	// The machine is mapped from second, which is not where it was.
@@ -288,7 +289,7 @@ func TestManyPieces(t *testing.T) {
 		round(t, m)
 		next, stats := mustSave(t, m, CheckpointOptions{Diff: true, pieces: 1})
 		if !stats.Remapped || stats.Parent != dir {
-			t.Fatalf("%+v, mapped from %s", stats, m.mem.parent().dir)
+			t.Fatalf("%+v, mapped from %s", stats, m.mem.Base().Dir)
 		}
 		dir = next
 	}
@@ -296,7 +297,7 @@ func TestManyPieces(t *testing.T) {
 	if err := m.Pause(); err != nil {
 		t.Fatal(err)
 	}
-	_, dirty, err := m.mem.scan()
+	_, dirty, err := m.mem.Scan()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -314,7 +315,7 @@ func TestManyPieces(t *testing.T) {
 
 // faultyDisk fails the nth call.
 type faultyDisk struct {
-	osDisk
+	hostFiles
 	left *atomic.Int64 // calls until the one that fails
 	err  error
 }
@@ -332,14 +333,14 @@ func (d faultyDisk) MkdirTemp(dir, pattern string) (string, error) {
 	if err := d.fail("mkdir"); err != nil {
 		return "", err
 	}
-	return d.osDisk.MkdirTemp(dir, pattern)
+	return d.hostFiles.MkdirTemp(dir, pattern)
 }
 
-func (d faultyDisk) Create(path string) (diskFile, error) {
+func (d faultyDisk) Create(path string) (outFile, error) {
 	if err := d.fail("create"); err != nil {
 		return nil, err
 	}
-	f, err := d.osDisk.Create(path)
+	f, err := d.hostFiles.Create(path)
 	return faultyFile{f, d}, err
 }
 
@@ -347,39 +348,39 @@ func (d faultyDisk) Rename(from, to string) error {
 	if err := d.fail("rename"); err != nil {
 		return err
 	}
-	return d.osDisk.Rename(from, to)
+	return d.hostFiles.Rename(from, to)
 }
 
 func (d faultyDisk) SyncDir(path string) error {
-	return errors.Join(d.osDisk.SyncDir(path), d.fail("sync of a directory"))
+	return errors.Join(d.hostFiles.SyncDir(path), d.fail("sync of a directory"))
 }
 
 type faultyFile struct {
-	diskFile
+	outFile
 	d faultyDisk
 }
 
 func (f faultyFile) WriteAt(p []byte, off int64) (int, error) {
 	if err := f.d.fail("write"); err != nil {
-		n, _ := f.diskFile.WriteAt(p[:len(p)/2], off)
+		n, _ := f.outFile.WriteAt(p[:len(p)/2], off)
 		return n, err
 	}
-	return f.diskFile.WriteAt(p, off)
+	return f.outFile.WriteAt(p, off)
 }
 
 func (f faultyFile) Truncate(size int64) error {
-	return errors.Join(f.d.fail("truncate"), f.diskFile.Truncate(size))
+	return errors.Join(f.d.fail("truncate"), f.outFile.Truncate(size))
 }
 
-func (f faultyFile) Sync() error { return errors.Join(f.diskFile.Sync(), f.d.fail("sync")) }
+func (f faultyFile) Sync() error { return errors.Join(f.outFile.Sync(), f.d.fail("sync")) }
 
-func (f faultyFile) Close() error { return errors.Join(f.diskFile.Close(), f.d.fail("close")) }
+func (f faultyFile) Close() error { return errors.Join(f.outFile.Close(), f.d.fail("close")) }
 
 // Every call of a save fails once: nothing is left, the guest goes on, and the next save works.
 func TestEveryFailureOfASave(t *testing.T) {
 	for _, diff := range []bool{false, true} {
 		t.Run(fmt.Sprint("diff=", diff), func(t *testing.T) {
-			m := newTestMachine(t, spec("heap", "set", "1MiB", "write", "5"), MinMemory)
+			m := newTestMachine(t, spec("heap", "set", "1MiB", "write", "5"), ram.MinMemory)
 			runUntil(t, m, 1)
 			if diff {
 				mustSave(t, m, CheckpointOptions{})
@@ -390,7 +391,7 @@ func TestEveryFailureOfASave(t *testing.T) {
 				errno := []error{unix.EIO, unix.ENOSPC}[n%2]
 				d := faultyDisk{left: new(atomic.Int64), err: errno}
 				d.left.Store(n)
-				_, err := m.CheckpointWith(t.Context(), dir, CheckpointOptions{Diff: diff, disk: d})
+				_, err := m.CheckpointWith(t.Context(), dir, CheckpointOptions{Diff: diff, fileSystem: d})
 				if err == nil {
 					t.Logf("a save is %d calls", n-1)
 					break
@@ -412,9 +413,9 @@ func TestEveryFailureOfASave(t *testing.T) {
 
 // A machine that is stopped while its checkpoint goes to disk has its checkpoint.
 func TestStopDuringSync(t *testing.T) {
-	m := newTestMachine(t, spec("idle"), MinMemory)
+	m := newTestMachine(t, spec("idle"), ram.MinMemory)
 	runUntil(t, m, 1)
-	dir, stats := mustSave(t, m, CheckpointOptions{disk: blockingDisk{work: m.Stop}})
+	dir, stats := mustSave(t, m, CheckpointOptions{fileSystem: blockingDisk{work: m.Stop}})
 	// A host that cannot count changes meanwhile keeps the machine waiting, and remaps it then.
 	remapped := stats.Remapped && !stats.WaitedForSync
 	if err := m.Wait(context.Background()); !errors.Is(err, ErrStopped) || remapped {
@@ -428,11 +429,11 @@ func TestStopDuringSync(t *testing.T) {
 // TestInfoOfCheckpoint: what info.json says of a program's page tables is where they are.
 func TestInfoOfCheckpoint(t *testing.T) {
 	dir := checkpointed(t, spec("random:20"), testMemory, 1)
-	text, err := os.ReadFile(filepath.Join(dir, infoFile))
+	text, err := os.ReadFile(filepath.Join(dir, state.InfoFile))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var info Info
+	var info state.Info
 	if err := json.Unmarshal(text, &info); err != nil {
 		t.Fatal(err)
 	}

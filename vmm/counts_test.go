@@ -20,7 +20,7 @@ func TestCountsOfARestore(t *testing.T) {
 	if !l.Exact || l.Prefetched == nil {
 		t.Skipf("needs exact tracking: %v", l.Notes)
 	}
-	before, _, err := l.mem.scan()
+	before, _, err := l.mem.Scan()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +37,7 @@ func TestCountsOfARestore(t *testing.T) {
 	if err := l.Pause(); err != nil {
 		t.Fatal(err)
 	}
-	touched, dirty, err := l.mem.scan()
+	touched, dirty, err := l.mem.Scan()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/thawfs/thaw/vmm/device"
 	"github.com/thawfs/thaw/vmm/kvm"
+	"github.com/thawfs/thaw/vmm/ram"
 )
 
 // fault is an end of the guest that is or may be a page that could not be had. The signs differ
@@ -38,7 +39,7 @@ func (m *Machine) vcpuEnded(c *vcpu, err error) {
 // already.
 func suspect(err error) *fault {
 	var f *fault
-	var lost *MemoryLostError
+	var lost *ram.LostError
 	var wrong *WrongByteError
 	switch {
 	case errors.As(err, &f):
@@ -62,8 +63,8 @@ func (m *Machine) explain(k *kvm.VCPU, f *fault) error {
 	if err != nil {
 		return fmt.Errorf("%s; then: %w", f.sign, err)
 	}
-	lost := &MemoryLostError{GFN: f.gfn, Known: f.known, Sign: f.sign, RIP: regs.RIP, CR2: sregs.CR2}
-	if !m.mem.private() {
+	lost := &ram.LostError{GFN: f.gfn, Known: f.known, Sign: f.sign, RIP: regs.RIP, CR2: sregs.CR2}
+	if !m.mem.Mapped() {
 		// Memory of its own cannot be lost, so this is an error of the guest, of KVM or of ours.
 		return fmt.Errorf("%w (rip %#x, cr2 %#x)", f, regs.RIP, sregs.CR2)
 	}
@@ -80,7 +81,7 @@ func (m *Machine) explain(k *kvm.VCPU, f *fault) error {
 const searchTime = 500 * time.Millisecond
 
 // search fills in what can be found out about a lost page within a bounded time.
-func (m *Machine) search(lost *MemoryLostError, regs kvm.Regs, sregs kvm.Sregs) {
+func (m *Machine) search(lost *ram.LostError, regs kvm.Regs, sregs kvm.Sregs) {
 	type found struct {
 		gfn   uint64
 		known bool
@@ -91,7 +92,7 @@ func (m *Machine) search(lost *MemoryLostError, regs kvm.Regs, sregs kvm.Sregs) 
 		var f found
 		f.gfn, f.known, f.err = m.searchLost(regs, sregs)
 		if f.err == nil {
-			f.err = m.mem.alive()
+			f.err = m.mem.Alive()
 		}
 		ch <- f
 	}()
@@ -110,7 +111,7 @@ func (m *Machine) search(lost *MemoryLostError, regs kvm.Regs, sregs kvm.Sregs) 
 func (m *Machine) searchLost(regs kvm.Regs, sregs kvm.Sregs) (gfn uint64, known bool, err error) {
 	failed := make(map[uint64]error)
 	for _, virtual := range append([]uint64{regs.RIP, sregs.CR2}, pointers(regs)...) {
-		var lost *MemoryLostError
+		var lost *ram.LostError
 		if err := readVirtual(m.mem, sregs.CR3, virtual); errors.As(err, &lost) {
 			failed[lost.GFN] = err
 		}
@@ -118,7 +119,7 @@ func (m *Machine) searchLost(regs kvm.Regs, sregs kvm.Sregs) (gfn uint64, known 
 	for g, e := range failed {
 		gfn, err = g, e
 	}
-	var lost *MemoryLostError
+	var lost *ram.LostError
 	if errors.As(err, &lost) {
 		err = lost.Err
 	}

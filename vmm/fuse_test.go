@@ -16,9 +16,10 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
-	"golang.org/x/sys/unix"
-
+	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/state"
 	"github.com/thawfs/thaw/wss"
+	"golang.org/x/sys/unix"
 )
 
 // fuseEnv makes a child of the test binary a server of a checkpoint directory: page by page,
@@ -40,9 +41,9 @@ func serveFUSE(job string) error {
 	}
 	root := &fs.Inode{}
 	add := func(ctx context.Context) {
-		for _, name := range []string{memoryFile, stateFile} {
+		for _, name := range []string{state.MemoryFile, state.StateFile} {
 			n := &servedFile{path: filepath.Join(j.Dir, name)}
-			if name == memoryFile {
+			if name == state.MemoryFile {
 				n.bad, n.delay = j.Bad, j.Delay
 			}
 			root.AddChild(name, root.NewPersistentInode(ctx, n, fs.StableAttr{}), false)
@@ -179,9 +180,9 @@ func TestRestoreFromAMount(t *testing.T) {
 	}
 	// What the guest touched is what the kernel had to read, and its page tables.
 	cached := cachedPages(t, s.mnt)
-	tables := layOutPageTables([]Region{{0, testMemory}})
+	tables := layOutPageTables([]ram.Region{{GPA: 0, Size: testMemory}})
 	all := wss.NewBitmap(rep.GuestPages)
-	all.SetRange(tables.root()/pageSize, pageTableBytes([]Region{{0, testMemory}})/pageSize)
+	all.SetRange(tables.root()/pageSize, pageTableBytes([]ram.Region{{GPA: 0, Size: testMemory}})/pageSize)
 	if r.PageTablePages != all.Count() {
 		t.Errorf("%d page tables read, there are %d", r.PageTablePages, all.Count())
 	}
@@ -205,7 +206,7 @@ func TestRestoreFromAMount(t *testing.T) {
 // cachedPages are the pages of a directory's memory that are in the page cache.
 func cachedPages(t *testing.T, dir string) *wss.Bitmap {
 	t.Helper()
-	img, err := OpenImage(dir)
+	img, err := state.OpenImage(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,7 +215,7 @@ func cachedPages(t *testing.T, dir string) *wss.Bitmap {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	cached, err := m.resident()
+	cached, err := m.Resident()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -231,7 +232,7 @@ func TestCheckpointOfAMountedImage(t *testing.T) {
 	}
 	defer l.Close()
 	runUntil(t, l.Machine, 30000)
-	before, _, err := l.mem.scan()
+	before, _, err := l.mem.Scan()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,7 +244,7 @@ func TestCheckpointOfAMountedImage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	after, _, err := l.mem.scan()
+	after, _, err := l.mem.Scan()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -280,7 +281,7 @@ func TestServerDies(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
 			err = l.Wait(ctx)
-			var lost *MemoryLostError
+			var lost *ram.LostError
 			if !errors.As(err, &lost) {
 				t.Fatalf("end: %v", err)
 			}
@@ -326,7 +327,7 @@ func TestServerHangs(t *testing.T) {
 		t.Errorf("the machine ended: %v", l.Wait(t.Context()))
 	}
 	l.Stop()
-	if err := l.quiesce(100 * time.Millisecond); !errors.Is(err, ErrStuck) {
+	if err := l.quiesce(100 * time.Millisecond); !errors.Is(err, ram.ErrStuck) {
 		t.Errorf("a machine whose server hangs: %v", err)
 	}
 	s.kill()
@@ -348,7 +349,7 @@ func TestUnreadablePage(t *testing.T) {
 	gfn := changedPages(t, older, newer)[0]
 	s := serve(t, newer, gfn)
 	_, err := Restore(t.Context(), s.mnt, Config{Log: testLog(t), For: 30 * time.Second})
-	var lost *MemoryLostError
+	var lost *ram.LostError
 	if !errors.As(err, &lost) {
 		t.Fatalf("end: %v", err)
 	}

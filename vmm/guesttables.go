@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/state"
 	"github.com/thawfs/thaw/wss"
 )
 
@@ -28,14 +30,14 @@ import (
 const maxTables = 1 << 16
 
 // readTables reads the page tables of all vCPUs.
-func (l *Loaded) readTables(s *saved, log *slog.Logger) error {
-	if len(l.mem.remote()) == 0 {
+func (l *Loaded) readTables(s *state.Machine, log *slog.Logger) error {
+	if len(l.mem.Remote()) == 0 {
 		return nil
 	}
 	begin := time.Now()
-	w := &tableWalk{mem: l.mem, seen: wss.NewBitmap(l.mem.Size() / pageSize)}
-	for i := range s.vcpus {
-		root, levels, ok := longMode(s.vcpus[i].Sregs)
+	w := &tableReader{mem: l.mem, seen: wss.NewBitmap(l.mem.Size() / pageSize)}
+	for i := range s.VCPUs {
+		root, levels, ok := state.LongMode(s.VCPUs[i].Sregs)
 		if !ok {
 			continue // no paging, or tables of another kind, which are a few pages
 		}
@@ -50,15 +52,15 @@ func (l *Loaded) readTables(s *saved, log *slog.Logger) error {
 
 const pteHuge = 1 << 7
 
-// tableWalk goes through page tables level by level, so that neighbours are read together.
-type tableWalk struct {
-	mem  *memory
+// tableReader goes through page tables level by level, so that neighbours are read together.
+type tableReader struct {
+	mem  *ram.Memory
 	seen *wss.Bitmap
 	read uint64
 }
 
 // walk reads the tables below a root.
-func (w *tableWalk) walk(root uint64, levels int) error {
+func (w *tableReader) walk(root uint64, levels int) error {
 	pages := w.mem.Size() / pageSize
 	if root >= pages {
 		return nil
@@ -68,7 +70,7 @@ func (w *tableWalk) walk(root uint64, levels int) error {
 	for ; levels > 0; levels-- {
 		next := wss.NewBitmap(pages)
 		for first, n := range level.AndNot(w.seen).Runs() {
-			if err := w.tables(PageRun{first, n}, levels, next); err != nil {
+			if err := w.tables(ram.PageRun{First: first, Count: n}, levels, next); err != nil {
 				return err
 			}
 		}
@@ -79,14 +81,14 @@ func (w *tableWalk) walk(root uint64, levels int) error {
 }
 
 // tables reads a run of tables of one level, and notes the tables that they point to.
-func (w *tableWalk) tables(run PageRun, level int, next *wss.Bitmap) error {
-	for _, c := range chunks(run) {
+func (w *tableReader) tables(run ram.PageRun, level int, next *wss.Bitmap) error {
+	for _, c := range ram.Chunks(run) {
 		if w.read += c.Count; w.read > maxTables {
 			return nil
 		}
 		b := make([]byte, c.Count*pageSize)
-		err := w.mem.readFiles(b, c.First)
-		var lost *MemoryLostError
+		err := w.mem.ReadFiles(b, c.First)
+		var lost *ram.LostError
 		if errors.As(err, &lost) {
 			lost.Sign = "a page table of the guest: " + lost.Sign
 		}

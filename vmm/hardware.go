@@ -10,6 +10,7 @@ import (
 	"github.com/thawfs/thaw/vmm/acpi"
 	"github.com/thawfs/thaw/vmm/device"
 	"github.com/thawfs/thaw/vmm/kvm"
+	"github.com/thawfs/thaw/vmm/state"
 )
 
 // Places and interrupts of the devices of a machine with a kernel. All of them are told to the
@@ -39,8 +40,8 @@ func virtioGSIs() []uint32 {
 
 // externals are what a machine needs that is not in its state.
 type externals struct {
-	console io.Writer // nil: what the kernel prints is lost
-	disks   []Disk    // in place of those that the machine was saved with; nil: the same
+	console io.Writer    // nil: what the kernel prints is lost
+	disks   []state.Disk // in place of those that the machine was saved with; nil: the same
 }
 
 // irqLine is one input of the interrupt controllers.
@@ -55,7 +56,7 @@ func (l irqLine) Set(asserted bool) error { return l.vm.SetIRQLine(l.gsi, assert
 // addDevices puts the devices on the buses. Machines of the same facts have the same ones, in the
 // same order and places: so a state finds its device.
 func (m *Machine) addDevices(x externals) error {
-	if !m.facts.kernel() {
+	if !m.facts.Kernel() {
 		return m.portBus.Add(portBase, portCount, m.ports)
 	}
 	if x.console == nil {
@@ -123,8 +124,8 @@ func (m *Machine) window(i int) device.Place {
 		Size: device.VirtioSize}
 }
 
-// tables describes the machine for ACPI.
-func (f facts) tables() acpi.Config {
+// acpiConfig describes the machine for ACPI.
+func acpiConfig(f state.Facts) acpi.Config {
 	c := acpi.Config{
 		Base: acpiBase, Size: genIDAddr - acpiBase,
 		CPUs: f.VCPUs, LocalAPIC: localAPICAddr, IOAPIC: ioAPICAddr,
@@ -141,17 +142,17 @@ func (f facts) tables() acpi.Config {
 }
 
 // absolute makes the paths of disks good for a state file, which is read from elsewhere.
-func absolute(disks []Disk) ([]Disk, error) {
-	if len(disks) > MaxDisks {
-		return nil, fmt.Errorf("%d disks, a machine has at most %d", len(disks), MaxDisks)
+func absolute(disks []state.Disk) ([]state.Disk, error) {
+	if len(disks) > state.MaxDisks {
+		return nil, fmt.Errorf("%d disks, a machine has at most %d", len(disks), state.MaxDisks)
 	}
-	var list []Disk
+	var list []state.Disk
 	for _, d := range disks {
 		path, err := filepath.Abs(d.Path)
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, Disk{path, d.ReadOnly})
+		list = append(list, state.Disk{Path: path, ReadOnly: d.ReadOnly})
 	}
 	return list, nil
 }

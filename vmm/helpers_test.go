@@ -13,11 +13,11 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/thawfs/thaw/vmm/api"
 	"github.com/thawfs/thaw/vmm/guest"
 	"github.com/thawfs/thaw/vmm/kvm"
+	"github.com/thawfs/thaw/vmm/ram"
+	"go.uber.org/goleak"
 )
 
 // childEnv holds the job of a test binary that was started as a child: a restore in a process of
@@ -61,7 +61,7 @@ type childResult struct {
 	Report     *Report
 	Err        string
 	WrongByte  *WrongByteError
-	MemoryLost *MemoryLostError
+	MemoryLost *ram.LostError
 }
 
 func child(job string) error {

@@ -10,6 +10,8 @@ import (
 	"github.com/thawfs/thaw/vmm/guest"
 	"github.com/thawfs/thaw/vmm/kvm"
 	"github.com/thawfs/thaw/vmm/linux"
+	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/state"
 )
 
 // DefaultCmdline is the command line of a kernel if none is given: it prints to the serial console,
@@ -17,16 +19,16 @@ import (
 const DefaultCmdline = "console=ttyS0 panic=-1"
 
 // loadProgram finds the guest program. For a kernel it is a name: its code is in memory.
-func loadProgram(f facts) (*guest.Program, error) {
-	if f.kernel() {
-		return &guest.Program{Name: kernelGuest, CPUs: f.VCPUs}, nil
+func loadProgram(f state.Facts) (*guest.Program, error) {
+	if f.Kernel() {
+		return &guest.Program{Name: state.LinuxGuest, CPUs: f.VCPUs}, nil
 	}
 	return guest.Load(f.Guest)
 }
 
 // newKernel makes a machine with a kernel at its entry.
 func newKernel(cfg Config) (_ *Machine, err error) {
-	regions, err := ramRegions(cfg.MemoryBytes)
+	regions, err := ram.Layout(cfg.MemoryBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -41,12 +43,12 @@ func newKernel(cfg Config) (_ *Machine, err error) {
 	if cfg.Initrd != "" {
 		args["initrd"] = cfg.Initrd
 	}
-	mem, err := newMemory(imageSize(regions))
+	mem, err := ram.New(ram.ImageSize(regions))
 	if err != nil {
 		return nil, err
 	}
-	f := facts{Regions: regions, VCPUs: max(cfg.CPUs, 1), IRQChip: true, Disks: disks,
-		Guest: guest.Spec{Program: kernelGuest, Args: args}}
+	f := state.Facts{Regions: regions, VCPUs: max(cfg.CPUs, 1), IRQChip: true, Disks: disks,
+		Guest: guest.Spec{Program: state.LinuxGuest, Args: args}}
 	m, err := newMachine(f, mem, externals{console: cfg.Console}, cfg.Log)
 	if err != nil {
 		return nil, err
@@ -60,14 +62,14 @@ func newKernel(cfg Config) (_ *Machine, err error) {
 // bootKernel puts the kernel and all that it is told into memory, and the first vCPU at its entry.
 // The others wait for the interrupt by which the kernel starts them.
 func (m *Machine) bootKernel(cfg Config) error {
-	tables, err := acpi.Build(m.facts.tables())
+	tables, err := acpi.Build(acpiConfig(m.facts))
 	if err != nil {
 		return err
 	}
 	if _, err := m.mem.WriteAt(tables, acpiBase); err != nil {
 		return err
 	}
-	if _, err := m.mem.WriteAt(acpi.Restart(m.facts.tables().Reset), acpi.RestartAddr); err != nil {
+	if _, err := m.mem.WriteAt(acpi.Restart(acpiConfig(m.facts).Reset), acpi.RestartAddr); err != nil {
 		return err
 	}
 	entry, err := m.loadKernel(cfg)

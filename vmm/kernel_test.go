@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/thawfs/thaw/vmm/device"
+	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/state"
 )
 
 // tinyKernel is a kernel of a few instructions in ring 0: it prints 'A'; 'V' if the first virtio
@@ -151,7 +153,7 @@ func diskImage(t *testing.T) string {
 func (s *screen) config(t *testing.T) Config {
 	t.Helper()
 	return Config{Kernel: vmlinux(t, tinyKernel), MemoryBytes: testMemory, CPUs: 2, Console: s,
-		Disks: []Disk{{Path: diskImage(t)}}, Log: testLog(t)}
+		Disks: []state.Disk{{Path: diskImage(t)}}, Log: testLog(t)}
 }
 
 // Devices are where the kernel looks for them, and it can end its machine in both ways.
@@ -248,7 +250,7 @@ func TestKernelGoesOn(t *testing.T) {
 // compareDevices reads the state of a restored machine back.
 func compareDevices(t *testing.T, dir string, m *Machine) {
 	t.Helper()
-	want, err := Inspect(dir)
+	want, err := state.Inspect(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -260,7 +262,7 @@ func compareDevices(t *testing.T, dir string, m *Machine) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range Diff(want, got) {
+	for _, c := range state.Diff(want, got) {
 		if c.Field == "TSC" || c.Section == "CLOCK 0" || c.Section == "PIT2 0" {
 			continue // they run on
 		}
@@ -325,15 +327,15 @@ func TestKernelRefusals(t *testing.T) {
 		"no such kernel":  func(c *Config) { c.Kernel += "x" },
 		"no such initrd":  func(c *Config) { c.Initrd = "nowhere" },
 		"a kernel of 0":   func(c *Config) { c.Kernel = os.DevNull },
-		"no such disk":    func(c *Config) { c.Disks = []Disk{{Path: "nowhere"}} },
+		"no such disk":    func(c *Config) { c.Disks = []state.Disk{{Path: "nowhere"}} },
 		"one disk twice":  func(c *Config) { c.Disks = append(c.Disks, c.Disks[0]) },
-		"many disks":      func(c *Config) { c.Disks = make([]Disk, MaxDisks+1) },
+		"many disks":      func(c *Config) { c.Disks = make([]state.Disk, state.MaxDisks+1) },
 		"long line":       func(c *Config) { c.Cmdline = strings.Repeat("x", 2048) },
 		"too many vCPUs":  func(c *Config) { c.CPUs = 1 << 20 },
 		"odd memory size": func(c *Config) { c.MemoryBytes++ },
 	} {
 		cfg := good
-		cfg.Disks = append([]Disk{}, good.Disks...)
+		cfg.Disks = append([]state.Disk{}, good.Disks...)
 		change(&cfg)
 		if m, err := newFrom(cfg); err == nil {
 			t.Errorf("%s: no error", what)
@@ -349,9 +351,9 @@ func TestKernelRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	for what, x := range map[string]externals{
-		"no disk":       {disks: []Disk{}},
-		"a smaller one": {disks: []Disk{{Path: good.Kernel}}},
-		"read-only":     {disks: []Disk{{Path: good.Disks[0].Path, ReadOnly: true}}},
+		"no disk":       {disks: []state.Disk{}},
+		"a smaller one": {disks: []state.Disk{{Path: good.Kernel}}},
+		"read-only":     {disks: []state.Disk{{Path: good.Disks[0].Path, ReadOnly: true}}},
 	} {
 		if l, err := load(dir, testLog(t), loadOptions{externals: x}); err == nil {
 			t.Errorf("%s: no error", what)
@@ -381,7 +383,7 @@ func TestLostPageWithInterrupts(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if err := os.Truncate(filepath.Join(dir, memoryFile), 24<<20); err != nil {
+	if err := os.Truncate(filepath.Join(dir, state.MemoryFile), 24<<20); err != nil {
 		t.Fatal(err)
 	}
 	w := l.watch()
@@ -395,7 +397,7 @@ func TestLostPageWithInterrupts(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	err = l.Wait(ctx)
-	var lost *MemoryLostError
+	var lost *ram.LostError
 	if !errors.As(err, &lost) || lost.Known && lost.GFN != 0x1f00 {
 		t.Errorf("end: %v; console %q", err, &s)
 	}

@@ -2,7 +2,11 @@ package vmm
 
 import (
 	"github.com/thawfs/thaw/vmm/guest"
+	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/wss"
 )
+
+const pageSize = wss.PageSize
 
 // The guest's physical address space.
 //
@@ -31,10 +35,10 @@ const (
 )
 
 // guestRAM is what is left for a guest program after the page tables.
-func guestRAM(regions []Region) guest.RAM {
+func guestRAM(regions []ram.Region) guest.RAM {
 	ram := guest.RAM{
 		First: (pageTableBase + pageTableBytes(regions)) / pageSize,
-		End:   imageSize(regions) / pageSize,
+		End:   ram.ImageSize(regions) / pageSize,
 	}
 	if len(regions) > 1 {
 		ram.HoleFirst = regions[0].End() / pageSize

@@ -10,20 +10,21 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/thawfs/thaw/vmm/device"
+	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/state"
+	"golang.org/x/sys/unix"
 )
 
 // changedPages are the gfns of checked pages that differ between two checkpoints: the guest is sure
 // to look at them again.
 func changedPages(t *testing.T, a, b string) []uint64 {
 	t.Helper()
-	x, err := os.ReadFile(filepath.Join(a, memoryFile))
+	x, err := os.ReadFile(filepath.Join(a, state.MemoryFile))
 	if err != nil {
 		t.Fatal(err)
 	}
-	y, err := os.ReadFile(filepath.Join(b, memoryFile))
+	y, err := os.ReadFile(filepath.Join(b, state.MemoryFile))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +54,7 @@ func twoCheckpoints(t *testing.T) (older, newer string) {
 
 func patch(t *testing.T, dir string, off int64, b []byte) {
 	t.Helper()
-	f, err := os.OpenFile(filepath.Join(dir, memoryFile), os.O_RDWR, 0)
+	f, err := os.OpenFile(filepath.Join(dir, state.MemoryFile), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +68,7 @@ func TestGuestFindsAWrongByte(t *testing.T) {
 	older, newer := twoCheckpoints(t)
 	gfn := changedPages(t, older, newer)[0]
 	page := make([]byte, pageSize)
-	f, err := os.Open(filepath.Join(newer, memoryFile))
+	f, err := os.Open(filepath.Join(newer, state.MemoryFile))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +106,7 @@ func TestGuestFindsAnOldPage(t *testing.T) {
 	older, newer := twoCheckpoints(t)
 	gfn := changedPages(t, older, newer)[0]
 	page := make([]byte, pageSize)
-	f, err := os.Open(filepath.Join(older, memoryFile))
+	f, err := os.Open(filepath.Join(older, state.MemoryFile))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +132,7 @@ func TestGuestFindsOldTables(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	b, err := os.ReadFile(filepath.Join(older, memoryFile))
+	b, err := os.ReadFile(filepath.Join(older, state.MemoryFile))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +169,7 @@ func TestMemoryLost(t *testing.T) {
 			if c.pages == 0 {
 				c.pages = guestRAM(l.facts.Regions).First + 10
 			}
-			if err := os.Truncate(filepath.Join(dir, memoryFile), int64(c.pages)*pageSize); err != nil {
+			if err := os.Truncate(filepath.Join(dir, state.MemoryFile), int64(c.pages)*pageSize); err != nil {
 				t.Fatal(err)
 			}
 			begin := time.Now()
@@ -178,7 +179,7 @@ func TestMemoryLost(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 			defer cancel()
 			err = l.Wait(ctx)
-			var lost *MemoryLostError
+			var lost *ram.LostError
 			if !errors.As(err, &lost) {
 				t.Fatalf("end: %v", err)
 			}
@@ -197,12 +198,12 @@ func TestCheckpointOfLostMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if err := os.Truncate(filepath.Join(dir, memoryFile), testMemory/2); err != nil {
+	if err := os.Truncate(filepath.Join(dir, state.MemoryFile), testMemory/2); err != nil {
 		t.Fatal(err)
 	}
 	target := filepath.Join(t.TempDir(), "x")
 	_, err = l.Checkpoint(t.Context(), target)
-	var lost *MemoryLostError
+	var lost *ram.LostError
 	if !errors.As(err, &lost) {
 		t.Errorf("checkpoint: %v", err)
 	}
@@ -240,7 +241,7 @@ func TestCheckpointToAFullDisk(t *testing.T) {
 }
 
 func TestCheckpointRefusals(t *testing.T) {
-	m := newTestMachine(t, spec("idle"), MinMemory)
+	m := newTestMachine(t, spec("idle"), ram.MinMemory)
 	runUntil(t, m, 1)
 	dir := t.TempDir()
 	for what, path := range map[string]string{"an existing directory": dir,
@@ -259,12 +260,12 @@ func TestCheckpointRefusals(t *testing.T) {
 }
 
 func TestLoadRefusals(t *testing.T) {
-	dir := checkpointed(t, spec("idle"), MinMemory, 1)
-	memory := filepath.Join(dir, memoryFile)
+	dir := checkpointed(t, spec("idle"), ram.MinMemory, 1)
+	memory := filepath.Join(dir, state.MemoryFile)
 	if _, err := Load(filepath.Join(dir, "nowhere"), testLog(t)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no directory: %v", err)
 	}
-	if err := os.Truncate(memory, MinMemory-pageSize); err != nil {
+	if err := os.Truncate(memory, ram.MinMemory-pageSize); err != nil {
 		t.Fatal(err)
 	}
 	_, err := Load(dir, testLog(t))
@@ -296,7 +297,7 @@ func TestTwoVCPUsLoseMemory(t *testing.T) {
 	runUntil(t, l.Machine, l.ports.snapshot().Done+2)
 	s.kill()
 	err = l.Wait(withTimeout(t, 20*time.Second))
-	var lost *MemoryLostError
+	var lost *ram.LostError
 	if !errors.As(err, &lost) {
 		t.Fatalf("end: %v", err)
 	}
@@ -308,7 +309,7 @@ func TestTwoVCPUsLoseMemory(t *testing.T) {
 
 // Whatever a vCPU says at its end, the cause is looked for; but not behind an end in order.
 func TestSuspects(t *testing.T) {
-	for _, err := range []error{guestDone{}, &WrongByteError{}, &MemoryLostError{},
+	for _, err := range []error{guestDone{}, &WrongByteError{}, &ram.LostError{},
 		device.ErrPowerOff, fmt.Errorf("port 0x64: %w", device.ErrReset)} {
 		if f := suspect(err); f != nil {
 			t.Errorf("%v is suspect", err)

@@ -10,6 +10,8 @@ import (
 	"github.com/thawfs/thaw/vmm/device"
 	"github.com/thawfs/thaw/vmm/guest"
 	"github.com/thawfs/thaw/vmm/kvm"
+	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/state"
 )
 
 // Errors by which a caller decides.
@@ -40,11 +42,11 @@ const (
 // other. Close must be the last.
 type Machine struct {
 	log     *slog.Logger
-	facts   facts
+	facts   state.Facts
 	program *guest.Program
 
 	vm      *kvm.VM
-	mem     *memory
+	mem     *ram.Memory
 	portBus *device.Bus
 	mmioBus *device.Bus
 	devices *device.Set    // of a kernel

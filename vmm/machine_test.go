@@ -9,9 +9,10 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-
 	"github.com/thawfs/thaw/vmm/api"
 	"github.com/thawfs/thaw/vmm/guest"
+	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/state"
 )
 
 // programs are guest programs, short: an option that ends them, and how many units that is.
@@ -84,7 +85,7 @@ func TestGenerations(t *testing.T) {
 		}
 		dir = next
 	}
-	info, err := os.ReadFile(filepath.Join(dir, infoFile))
+	info, err := os.ReadFile(filepath.Join(dir, state.InfoFile))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +116,7 @@ func TestRestoreIsRepeatable(t *testing.T) {
 		if err := l.quiesce(stuckTime); err != nil {
 			t.Fatal(err)
 		}
-		images[i] = make([]byte, l.mem.size)
+		images[i] = make([]byte, l.mem.Size())
 		if _, err := l.mem.ReadAt(images[i], 0); err != nil {
 			t.Fatal(err)
 		}
@@ -130,8 +131,8 @@ func TestRestoreIsRepeatable(t *testing.T) {
 
 // State that is read, written into a new machine and read again is the same state.
 func TestStateRoundTrip(t *testing.T) {
-	dir := checkpointed(t, spec("registers"), MinMemory, 100)
-	c, err := openCheckpoint(dir)
+	dir := checkpointed(t, spec("registers"), ram.MinMemory, 100)
+	c, err := state.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,19 +146,19 @@ func TestStateRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, b := want.vcpus[0], got.vcpus[0]
+	a, b := want.VCPUs[0], got.VCPUs[0]
 	// The time stamp counter runs on.
 	dropMSR(&a, 0x10)
 	dropMSR(&b, 0x10)
 	if d := cmp.Diff(a, b); d != "" {
 		t.Errorf("state changed on its way (-saved +restored):\n%s", d)
 	}
-	if d := cmp.Diff(want.ports, got.ports); d != "" {
+	if d := cmp.Diff(want.Ports, got.Ports); d != "" {
 		t.Errorf("ports: %s", d)
 	}
 }
 
-func dropMSR(s *vcpuState, index uint32) {
+func dropMSR(s *state.VCPU, index uint32) {
 	for i, m := range s.MSRs {
 		if m.Index == index {
 			s.MSRs = append(s.MSRs[:i:i], s.MSRs[i+1:]...)
@@ -168,7 +169,7 @@ func dropMSR(s *vcpuState, index uint32) {
 
 // Registers of all kinds survive, at many points of a program that does nothing but look at them.
 func TestRegistersSurvive(t *testing.T) {
-	m := newTestMachine(t, spec("registers"), MinMemory)
+	m := newTestMachine(t, spec("registers"), ram.MinMemory)
 	runUntil(t, m, 10)
 	for range 10 {
 		dir := checkpoint(t, m)
@@ -212,7 +213,7 @@ func TestPauseResume(t *testing.T) {
 }
 
 func TestStateIsRefusedWhileRunning(t *testing.T) {
-	m := newTestMachine(t, spec("idle"), MinMemory)
+	m := newTestMachine(t, spec("idle"), ram.MinMemory)
 	if err := m.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -242,7 +243,7 @@ func TestRunEnds(t *testing.T) {
 	needKVM(t)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cause := errors.New("enough")
-	cfg := Config{Guest: spec("idle"), MemoryBytes: MinMemory, Log: testLog(t),
+	cfg := Config{Guest: spec("idle"), MemoryBytes: ram.MinMemory, Log: testLog(t),
 		Started: func() { cancel(cause) }}
 	rep, err := Run(ctx, cfg)
 	if !errors.Is(err, cause) || rep.End != EndInterrupted {
@@ -258,7 +259,7 @@ func TestRunEnds(t *testing.T) {
 // RAM goes on above a hole of the address space, and the image has the hole.
 func TestMemoryAboveTheHole(t *testing.T) {
 	needKVM(t)
-	regions := []Region{{0, 24 << 20}, {1 << 32, 8 << 20}}
+	regions := []ram.Region{{GPA: 0, Size: 24 << 20}, {GPA: 1 << 32, Size: 8 << 20}}
 	m, err := newWithRegions(spec("random:100", "units", "10000"), 0, regions, testLog(t))
 	if err != nil {
 		t.Fatal(err)

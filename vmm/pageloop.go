@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/thawfs/thaw/vmm/kvm"
+	"github.com/thawfs/thaw/vmm/ram"
 )
 
 // A guest that takes interrupts gets its pages in the background: KVM has a kernel thread fetch the
@@ -35,7 +36,7 @@ const manyFaults = 16
 // watchPageLoops begins. Where KVM has no counters (before Linux 5.14) nothing is watched.
 func (m *Machine) watchPageLoops() *pageLoops {
 	p := &pageLoops{m: m}
-	if !m.facts.IRQChip || !m.mem.private() {
+	if !m.facts.IRQChip || !m.mem.Mapped() {
 		return p
 	}
 	for _, c := range m.vcpus {
@@ -90,7 +91,7 @@ func holdInterrupts(k *kvm.VCPU) {
 // findLost ends the machine if the page that a vCPU waits for is known to be lost.
 func (m *Machine) findLost(k *kvm.VCPU) {
 	err := m.explain(k, &fault{sign: "the guest asks for a page again and again", perhaps: true})
-	var lost *MemoryLostError
+	var lost *ram.LostError
 	if errors.As(err, &lost) && lost.Known {
 		m.end(lost)
 	}

@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"github.com/thawfs/thaw/vmm/guest"
+	"github.com/thawfs/thaw/vmm/ram"
 )
 
 // The guest has no kernel, so the VMM builds its page tables: four levels, 4 KiB pages, every page
@@ -39,8 +40,8 @@ type pageTables struct {
 	count [4]uint64
 }
 
-func layOutPageTables(regions []Region) pageTables {
-	t := pageTables{end: imageSize(regions)}
+func layOutPageTables(regions []ram.Region) pageTables {
+	t := pageTables{end: ram.ImageSize(regions)}
 	addr := uint64(pageTableBase)
 	for level := 3; level >= 0; level-- {
 		t.base[level] = addr
@@ -51,7 +52,7 @@ func layOutPageTables(regions []Region) pageTables {
 }
 
 // pageTableBytes is the size of all tables.
-func pageTableBytes(regions []Region) (n uint64) {
+func pageTableBytes(regions []ram.Region) (n uint64) {
 	for _, c := range layOutPageTables(regions).count {
 		n += c * pageSize
 	}
@@ -62,7 +63,7 @@ func pageTableBytes(regions []Region) (n uint64) {
 func (t pageTables) root() uint64 { return t.base[3] }
 
 // write puts the tables into guest memory.
-func (t pageTables) write(mem io.WriterAt, regions []Region) error {
+func (t pageTables) write(mem io.WriterAt, regions []ram.Region) error {
 	table := make([]byte, pageSize)
 	for level := range t.base {
 		for n := range t.count[level] {
@@ -76,7 +77,7 @@ func (t pageTables) write(mem io.WriterAt, regions []Region) error {
 }
 
 // fill makes table n of a level.
-func (t pageTables) fill(table []byte, regions []Region, level int, n uint64) {
+func (t pageTables) fill(table []byte, regions []ram.Region, level int, n uint64) {
 	for i := range uint64(tableEntries) {
 		var entry uint64
 		index := n*tableEntries + i
@@ -85,7 +86,7 @@ func (t pageTables) fill(table []byte, regions []Region, level int, n uint64) {
 			if index < t.count[level-1] {
 				entry = t.base[level-1] + index*pageSize | pteFlags
 			}
-		case index > 0 && inRAM(regions, index*pageSize):
+		case index > 0 && ram.Contains(regions, index*pageSize):
 			entry = index*pageSize | pteFlags
 		}
 		binary.LittleEndian.PutUint64(table[i*8:], entry)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/thawfs/thaw/vmm/state"
 )
 
 // Ports through which a guest program talks to the VMM; src/guest.h is the other side.
@@ -29,7 +31,7 @@ type ports struct {
 	sync func(point uint32)
 
 	mu    sync.Mutex // guards what follows
-	state portState
+	state state.Ports
 	next  time.Time     // when the next period begins; not saved, a restored guest begins a new one
 	held  bool          // no access waits
 	cut   chan struct{} // closed while held
@@ -103,7 +105,7 @@ func (p *ports) out(port uint16, v uint32) error {
 	case portDone:
 		return guestDone{}
 	case portWord:
-		if int(p.state.Words) < reportWords {
+		if int(p.state.Words) < state.ReportWords {
 			p.state.Word[p.state.Words] = v
 			p.state.Words++
 		}
@@ -150,22 +152,22 @@ func (p *ports) wait() bool {
 
 func (p *ports) wrongByte() error {
 	w := func(i int) uint64 { return uint64(p.state.Word[2*i]) | uint64(p.state.Word[2*i+1])<<32 }
-	if p.state.Words != reportWords {
+	if p.state.Words != state.ReportWords {
 		return fmt.Errorf("the guest reports an error in %d words, expected %d", p.state.Words,
-			reportWords)
+			state.ReportWords)
 	}
 	return &WrongByteError{GFN: w(0), Offset: w(1), Expected: w(2), Found: w(3), Version: uint32(w(4))}
 }
 
 // snapshot returns the state for the state file.
-func (p *ports) snapshot() portState {
+func (p *ports) snapshot() state.Ports {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.state
 }
 
 // restore sets it.
-func (p *ports) restore(s portState) {
+func (p *ports) restore(s state.Ports) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.state = s

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/thawfs/thaw/vmm/ram"
 )
 
 func out(t *testing.T, p *ports, port uint16, v uint32) error {
@@ -118,12 +119,12 @@ func TestSeries(t *testing.T) {
 }
 
 func TestPageTables(t *testing.T) {
-	for _, regions := range [][]Region{
-		{{0, MinMemory}},
-		{{0, 8<<20 + pageSize}},
-		{{0, 24 << 20}, {1 << 32, 8 << 20}},
+	for _, regions := range [][]ram.Region{
+		{{GPA: 0, Size: ram.MinMemory}},
+		{{GPA: 0, Size: 8<<20 + pageSize}},
+		{{GPA: 0, Size: 24 << 20}, {GPA: 1 << 32, Size: 8 << 20}},
 	} {
-		m, err := newMemory(imageSize(regions))
+		m, err := ram.New(ram.ImageSize(regions))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -132,7 +133,7 @@ func TestPageTables(t *testing.T) {
 		if err := tables.write(m, regions); err != nil {
 			t.Fatal(err)
 		}
-		end := imageSize(regions)
+		end := ram.ImageSize(regions)
 		for _, addr := range []uint64{pageSize, 0x10000, 2<<20 - 1, 2 << 20, end - 1} {
 			if err := readVirtual(m, tables.root(), addr); err != nil {
 				t.Errorf("%#x of %+v: %v", addr, regions, err)

@@ -53,9 +53,9 @@ type recording struct {
 func (m *Machine) record(way string) (*recording, error) {
 	r := &recording{m: m, way: wayEvents, touches: wss.NewTouches(m.mem.Size() / pageSize),
 		kernel: m.kernelTime(), begin: monotonic()}
-	if ok, why := m.mem.exact(); !ok || way == wayFaults {
+	if ok, why := m.mem.Exact(); !ok || way == wayFaults {
 		r.way, r.why = wayFaults, cmp.Or(why, wished)
-		if err := m.mem.serveMissing(r.fault(), m.end); err != nil {
+		if err := m.mem.StartPager(r.fault(), m.end); err != nil {
 			return nil, fmt.Errorf("touched pages cannot be told from their neighbours: %s; "+
 				"nor be served one by one: %w", r.why, err)
 		}
@@ -171,7 +171,7 @@ func (r *recording) byFaults(ctx context.Context) (err error) {
 			m.end(err)
 		}
 	}
-	if err := m.mem.endMissing(); err != nil {
+	if err := m.mem.StopPager(); err != nil {
 		m.end(err)
 		return err
 	}
@@ -185,7 +185,7 @@ func (r *recording) byFaults(ctx context.Context) (err error) {
 }
 
 func (r *recording) scan() error {
-	touched, _, err := r.m.mem.scan()
+	touched, _, err := r.m.mem.Scan()
 	if err != nil {
 		return err
 	}

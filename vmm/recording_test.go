@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/thawfs/thaw/vmm/guest"
+	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/state"
 	"github.com/thawfs/thaw/wss"
 )
 
@@ -43,7 +45,7 @@ var tracedSpec = guest.Spec{Program: "random:20", Args: map[string]string{"units
 func TestTrace(t *testing.T) {
 	m := startReady(t, tracedSpec, 32<<20)
 	set, stats := tracedToEnd(t, m, "")
-	touched, _, err := m.mem.scan()
+	touched, _, err := m.mem.Scan()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,8 +61,8 @@ func TestTrace(t *testing.T) {
 	}
 	// A KVM without second-level tables goes through the guest's own and through its task state
 	// segment by itself: no fault, no event. All else has one.
-	tables := layOutPageTables([]Region{{0, 32 << 20}}).root() / pageSize
-	end := tables + pageTableBytes([]Region{{0, 32 << 20}})/pageSize
+	tables := layOutPageTables([]ram.Region{{GPA: 0, Size: 32 << 20}}).root() / pageSize
+	end := tables + pageTableBytes([]ram.Region{{GPA: 0, Size: 32 << 20}})/pageSize
 	silent := uint64(0)
 	for i, r := range set.Runs {
 		if r.Source != wss.SourceTrace || i > 0 && r.At < set.Runs[i-1].At {
@@ -132,10 +134,10 @@ func TestTraceWays(t *testing.T) {
 func TestTraceByScans(t *testing.T) {
 	const pages = 4096
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, memoryFile), make([]byte, pages*pageSize), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, state.MemoryFile), make([]byte, pages*pageSize), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	img, err := OpenImage(dir)
+	img, err := state.OpenImage(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +146,7 @@ func TestTraceByScans(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	if ok, why := m.exact(); !ok {
+	if ok, why := m.Exact(); !ok {
 		t.Skipf("needs asynchronous userfaultfd write-protection (Linux 6.7): %s", why)
 	}
 	r := &recording{m: &Machine{mem: m}, way: wayScans, touches: wss.NewTouches(pages),
@@ -264,7 +266,7 @@ func TestTraceByFaultsGoesOn(t *testing.T) {
 		t.Skip(stats.Note)
 	}
 	traced := readSet(t, first).Bitmap()
-	touched, _, err := m.mem.scan()
+	touched, _, err := m.mem.Scan()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -319,10 +321,10 @@ func TestTraceByFaultsLost(t *testing.T) {
 		case <-time.After(time.Millisecond):
 		}
 	}
-	if err := os.Truncate(filepath.Join(dir, memoryFile), 0); err != nil {
+	if err := os.Truncate(filepath.Join(dir, state.MemoryFile), 0); err != nil {
 		t.Fatal(err)
 	}
-	var lost *MemoryLostError
+	var lost *ram.LostError
 	if err := m.Wait(t.Context()); !errors.As(err, &lost) || !lost.Known {
 		t.Errorf("the machine ended with %v", err)
 	}

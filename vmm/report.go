@@ -73,7 +73,7 @@ func (c *counter) count(m *Machine) {
 	c.counted = true
 	c.window = time.Since(first)
 	var err error
-	if c.touched, c.dirty, err = m.mem.scanAll(); err != nil {
+	if c.touched, c.dirty, err = m.mem.ScanAll(); err != nil {
 		c.loaded.note(c.log, "touched pages are not known: "+err.Error())
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/state"
 	"github.com/thawfs/thaw/wss"
 )
 
@@ -33,9 +35,9 @@ func Load(dir string, log *slog.Logger) (*Loaded, error) {
 
 // loadOptions are the choices of a restore.
 type loadOptions struct {
-	count bool      // find out what was prefetched
-	clock ClockMode // "": ClockResume
-	force bool      // a [*HostError] becomes a note
+	count bool            // find out what was prefetched
+	clock state.ClockMode // "": ClockResume
+	force bool            // a [*HostError] becomes a note
 	externals
 
 	tables bool // read the guest's page tables first
@@ -45,14 +47,14 @@ type loadOptions struct {
 }
 
 func load(dir string, log *slog.Logger, o loadOptions) (*Loaded, error) {
-	c, err := openCheckpoint(dir)
+	c, err := state.Open(dir)
 	if err != nil {
 		return nil, err
 	}
 	s := &c.Machine
 	l := &Loaded{Dir: c.Dir}
 	forgive := l.forgiver(log, o.force)
-	if err := forgive(checkHost(s.vcpus)); err != nil {
+	if err := forgive(state.CheckHost(s.VCPUs)); err != nil {
 		return nil, err
 	}
 	mem, err := openMemory(c, o.readAround)
@@ -60,11 +62,11 @@ func load(dir string, log *slog.Logger, o loadOptions) (*Loaded, error) {
 		return nil, err
 	}
 	l.Opened = time.Now()
-	if l.Machine, err = newMachine(s.facts, mem, o.externals, log); err != nil {
+	if l.Machine, err = newMachine(s.Facts, mem, o.externals, log); err != nil {
 		return nil, err
 	}
 	var why string
-	if l.Exact, why = mem.exact(); !l.Exact {
+	if l.Exact, why = mem.Exact(); !l.Exact {
 		l.note(log, "touched pages are counted with their neighbours: "+why)
 	}
 	if err := l.Machine.loadState(s, o.clock, forgive); err != nil {
@@ -74,7 +76,7 @@ func load(dir string, log *slog.Logger, o loadOptions) (*Loaded, error) {
 	if o.count {
 		// As late as can be: a prefetch may go on after the open returned.
 		begin := time.Now()
-		if l.Prefetched, err = mem.resident(); err != nil {
+		if l.Prefetched, err = mem.Resident(); err != nil {
 			l.note(log, "prefetched pages are not known: "+err.Error())
 		}
 		l.Counting = time.Since(begin)
@@ -89,14 +91,14 @@ func load(dir string, log *slog.Logger, o loadOptions) (*Loaded, error) {
 }
 
 // openMemory maps the memory of a checkpoint.
-func openMemory(c *Checkpoint, readAround bool) (*memory, error) {
+func openMemory(c *state.Checkpoint, readAround bool) (*ram.Memory, error) {
 	img, err := c.OpenImage()
 	if err != nil {
 		return nil, err
 	}
 	mem, err := img.Map()
 	if err == nil && readAround {
-		if err = mem.readAround(); err != nil {
+		if err = mem.ReadAround(); err != nil {
 			return nil, errors.Join(err, mem.Close())
 		}
 	}
@@ -113,25 +115,25 @@ func (l *Loaded) note(log *slog.Logger, s string) {
 // seen of a line, but not that a device holds it.
 //
 // forgive is asked about every [*HostError]; what it makes nil is left as it is on this host.
-func (m *Machine) loadState(s *saved, clock ClockMode, forgive func(error) error) error {
+func (m *Machine) loadState(s *state.Machine, clock state.ClockMode, forgive func(error) error) error {
 	first := m.vcpus[0]
-	if err := first.do(func() error { return s.vcpus[0].partTSC(first.k) }); err != nil {
+	if err := first.do(func() error { return s.VCPUs[0].PartTSC(first.k) }); err != nil {
 		return fmt.Errorf("restore vCPU 0: %w", err)
 	}
 	for i, c := range m.vcpus {
-		if err := c.do(func() error { return s.vcpus[i].restore(c.k, forgive) }); err != nil {
+		if err := c.do(func() error { return s.VCPUs[i].Restore(c.k, forgive) }); err != nil {
 			return fmt.Errorf("restore vCPU %d: %w", i, err)
 		}
 	}
-	if s.chips != nil {
-		if err := s.chips.restore(m.vm, clock); err != nil {
+	if s.Chips != nil {
+		if err := s.Chips.Restore(m.vm, clock); err != nil {
 			return err
 		}
 	}
-	if err := m.devices.Restore(s.devices); err != nil {
+	if err := m.devices.Restore(s.Devices); err != nil {
 		return err
 	}
-	m.ports.restore(s.ports)
+	m.ports.restore(s.Ports)
 	return nil
 }
 
@@ -139,7 +141,7 @@ func (m *Machine) loadState(s *saved, clock ClockMode, forgive func(error) error
 // it they are notes.
 func (l *Loaded) forgiver(log *slog.Logger, force bool) func(error) error {
 	return func(err error) error {
-		var host *HostError
+		var host *state.HostError
 		if !force || !errors.As(err, &host) {
 			return err
 		}

@@ -11,6 +11,8 @@ import (
 	"github.com/thawfs/thaw/vmm/api"
 	"github.com/thawfs/thaw/vmm/device"
 	"github.com/thawfs/thaw/vmm/guest"
+	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/state"
 )
 
 // DefaultWindow is how long after a restore pages are counted if nothing is said.
@@ -18,25 +20,25 @@ const DefaultWindow = 10 * time.Second
 
 // Config is what [Run] and [Restore] are told.
 type Config struct {
-	Guest       guest.Spec    // Run: the program, if there is no kernel
-	Kernel      string        // Run: path of a Linux kernel, bzImage or vmlinux
-	Initrd      string        // Run: path of its initial RAM disk; "": none
-	Cmdline     string        // Run: its command line; "": DefaultCmdline
-	MemoryBytes uint64        // Run: RAM
-	CPUs        int           // Run: vCPUs; 0: as many as the program is for, 1 for a kernel
-	Disks       []Disk        // of a kernel. Restore: in place of those at the checkpoint; nil: those
-	Console     io.Writer     // what a kernel prints; nil: nowhere. It is closed by its owner
-	Input       io.ReadCloser // what is typed; nil: nothing. Closed at the end
-	API         string        // path of a unix socket to drive the machine by; "": none
-	Paused      bool          // do not start until the API says resume
-	For         time.Duration // stop so long after the first instruction; 0: run until it ends
-	Window      time.Duration // Restore: count pages so long after the first instruction
-	Requested   time.Time     // Restore: when the user asked for it; zero: now
-	NoCount     bool          // Restore: do not find out what was prefetched; saves the time for it
-	ReadAround  bool          // Restore: leave it to the kernel what comes with a page (see load)
-	NoTables    bool          // Restore: do not read the guest's page tables first (guesttables.go)
-	Clock       ClockMode     // Restore: what the guest's clock does about the time since
-	Force       bool          // Restore: also on a host that lacks what the machine was told of
+	Guest       guest.Spec      // Run: the program, if there is no kernel
+	Kernel      string          // Run: path of a Linux kernel, bzImage or vmlinux
+	Initrd      string          // Run: path of its initial RAM disk; "": none
+	Cmdline     string          // Run: its command line; "": DefaultCmdline
+	MemoryBytes uint64          // Run: RAM
+	CPUs        int             // Run: vCPUs; 0: as many as the program is for, 1 for a kernel
+	Disks       []state.Disk    // of a kernel. Restore: in place of those at the checkpoint; nil: those
+	Console     io.Writer       // what a kernel prints; nil: nowhere. It is closed by its owner
+	Input       io.ReadCloser   // what is typed; nil: nothing. Closed at the end
+	API         string          // path of a unix socket to drive the machine by; "": none
+	Paused      bool            // do not start until the API says resume
+	For         time.Duration   // stop so long after the first instruction; 0: run until it ends
+	Window      time.Duration   // Restore: count pages so long after the first instruction
+	Requested   time.Time       // Restore: when the user asked for it; zero: now
+	NoCount     bool            // Restore: do not find out what was prefetched; saves the time for it
+	ReadAround  bool            // Restore: leave it to the kernel what comes with a page (see load)
+	NoTables    bool            // Restore: do not read the guest's page tables first (guesttables.go)
+	Clock       state.ClockMode // Restore: what the guest's clock does about the time since
+	Force       bool            // Restore: also on a host that lacks what the machine was told of
 	Log         *slog.Logger
 	// Started, if not nil, is called when the machine is set up and the API answers.
 	Started func()
@@ -72,7 +74,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	return drive(ctx, cfg, m, nil)
+	return runToEnd(ctx, cfg, m, nil)
 }
 
 // Restore makes a machine from a checkpoint directory, lets it go on, and returns when it ends, as
@@ -88,13 +90,13 @@ func Restore(ctx context.Context, dir string, cfg Config) (*Report, error) {
 	if err != nil {
 		return nil, fmt.Errorf("restore %s: %w", dir, err)
 	}
-	return drive(ctx, cfg, l.Machine, l)
+	return runToEnd(ctx, cfg, l.Machine, l)
 }
 
-// drive runs a machine to its end and closes it.
-func drive(ctx context.Context, cfg Config, m *Machine, l *Loaded) (rep *Report, err error) {
+// runToEnd runs a machine to its end and closes it.
+func runToEnd(ctx context.Context, cfg Config, m *Machine, l *Loaded) (rep *Report, err error) {
 	defer func() {
-		if !errors.Is(err, ErrStuck) { // else it cannot be closed, and ends with the process
+		if !errors.Is(err, ram.ErrStuck) { // else it cannot be closed, and ends with the process
 			err = errors.Join(err, m.Close())
 		}
 	}()
@@ -107,7 +109,7 @@ func drive(ctx context.Context, cfg Config, m *Machine, l *Loaded) (rep *Report,
 		}
 	}()
 	if cfg.API != "" {
-		s, err := api.Serve(cfg.API, driver{m, w, stalls}, cfg.Log)
+		s, err := api.Serve(cfg.API, apiMachine{m, w, stalls}, cfg.Log)
 		if err != nil {
 			return nil, err
 		}
@@ -210,6 +212,6 @@ func (m *Machine) quiesce(limit time.Duration) error {
 	case <-done:
 		return nil
 	case <-timer.C:
-		return ErrStuck
+		return ram.ErrStuck
 	}
 }

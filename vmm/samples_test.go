@@ -8,20 +8,23 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/state"
 )
 
 // unpacked makes a checkpoint directory of a sample.
 func unpacked(t *testing.T, sample string) string {
 	t.Helper()
 	dir := t.TempDir()
-	state, err := os.ReadFile(filepath.Join(sample, stateFile))
+	text, err := os.ReadFile(filepath.Join(sample, state.StateFile))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, stateFile), state, 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, state.StateFile), text, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	in, err := os.Open(filepath.Join(sample, memoryFile+".gz"))
+	in, err := os.Open(filepath.Join(sample, state.MemoryFile+".gz"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,7 +33,7 @@ func unpacked(t *testing.T, sample string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := os.Create(filepath.Join(dir, memoryFile))
+	out, err := os.Create(filepath.Join(dir, state.MemoryFile))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +58,7 @@ func TestSamplesGoOn(t *testing.T) {
 			dir := unpacked(t, sample)
 			for range 2 {
 				l, err := Load(dir, testLog(t))
-				var host *HostError
+				var host *state.HostError
 				if errors.As(err, &host) {
 					t.Skipf("needs a host with the CPU that the sample was made on: %v", err)
 				}
@@ -67,7 +70,7 @@ func TestSamplesGoOn(t *testing.T) {
 				runUntil(t, l.Machine, before+50)
 				dir = checkpoint(t, l.Machine)
 				l.Close()
-				in, err := Inspect(dir)
+				in, err := state.Inspect(dir)
 				if err != nil || in.Version != "2.0" {
 					t.Errorf("saved again: %v %+v", err, in)
 				}
@@ -79,20 +82,20 @@ func TestSamplesGoOn(t *testing.T) {
 // What this host lacks is named, and --force goes on without it.
 func TestFeaturesOfAnotherHost(t *testing.T) {
 	needKVM(t)
-	dir := checkpointed(t, spec("registers"), MinMemory, 10)
-	rewrite(t, dir, func(s *saved) {
-		if err := checkHost(s.vcpus); err != nil {
+	dir := checkpointed(t, spec("registers"), ram.MinMemory, 10)
+	rewrite(t, dir, func(s *state.Machine) {
+		if err := state.CheckHost(s.VCPUs); err != nil {
 			t.Fatalf("its own host: %v", err)
 		}
-		for i := range s.vcpus[0].CPUID {
-			if e := &s.vcpus[0].CPUID[i]; e.Function == 7 && e.Index == 0 {
+		for i := range s.VCPUs[0].CPUID {
+			if e := &s.VCPUs[0].CPUID[i]; e.Function == 7 && e.Index == 0 {
 				e.EDX |= 1 << 24 // amx_tile
 				e.ECX |= 1 << 23 // key_locker
 			}
 		}
 	})
 	_, err := Load(dir, testLog(t))
-	var lacks *HostError
+	var lacks *state.HostError
 	if !errors.As(err, &lacks) || !strings.Contains(err.Error(), "key_locker, amx_tile") {
 		t.Fatalf("a guest with more than the host: %v", err)
 	}

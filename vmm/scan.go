@@ -8,6 +8,7 @@ import (
 
 	"github.com/thawfs/thaw/vmm/api"
 	"github.com/thawfs/thaw/vmm/kvm"
+	"github.com/thawfs/thaw/vmm/state"
 	"github.com/thawfs/thaw/wss"
 	"github.com/thawfs/thaw/wss/scan"
 )
@@ -153,11 +154,11 @@ func (m *Machine) addSlots() error {
 // Present implements scan.Presence. Of a machine that is mapped from a checkpoint these are the pages
 // that it has touched: to look at others would bring them in, and count them as touched.
 func (s *scanned) Present() (*wss.Bitmap, error) {
-	touched, _, err := s.m.mem.scan()
+	touched, _, err := s.m.mem.Scan()
 	if touched != nil || err != nil {
 		return touched, err
 	}
-	return s.m.mem.written()
+	return s.m.mem.Written()
 }
 
 // ScanStats says what a scan of access bits cost the guest.
@@ -174,7 +175,7 @@ type ScanOptions struct {
 // scanAccess estimates the working set of a running machine by its access bits. It takes as long as
 // it looks back.
 func (m *Machine) scanAccess(ctx context.Context, o ScanOptions) (set *wss.Set,
-	spaces addressSpaces, stats ScanStats, err error) {
+	spaces state.AddressSpaces, stats ScanStats, err error) {
 	if !m.is(StateRunning) {
 		return nil, spaces, stats, ErrNotRunning
 	}
@@ -183,7 +184,7 @@ func (m *Machine) scanAccess(ctx context.Context, o ScanOptions) (set *wss.Set,
 
 // scanGuest looks at the guest's page tables or, where these tell nothing, at what the host knows.
 func (m *Machine) scanGuest(ctx context.Context, g scan.Guest, o ScanOptions) (set *wss.Set,
-	spaces addressSpaces, stats ScanStats, err error) {
+	spaces state.AddressSpaces, stats ScanStats, err error) {
 	tables, err := scan.NewTables(g, scan.TableOptions{})
 	if err != nil {
 		return nil, spaces, stats, err
@@ -192,7 +193,7 @@ func (m *Machine) scanGuest(ctx context.Context, g scan.Guest, o ScanOptions) (s
 	if errors.Is(err, scan.ErrNoTables) || errors.Is(err, scan.ErrNoBits) {
 		set, stats, err = m.scanIdle(ctx, o, err)
 	}
-	spaces.roots, spaces.complete = tables.Roots()
+	spaces.Roots, spaces.Complete = tables.Roots()
 	return set, spaces, stats, err
 }
 

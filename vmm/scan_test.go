@@ -99,7 +99,7 @@ func TestScanIdle(t *testing.T) {
 			t.Errorf("way %q", set.Way)
 		}
 	}
-	if spaces.complete || len(spaces.roots) > 0 {
+	if spaces.Complete || len(spaces.Roots) > 0 {
 		t.Errorf("address spaces %+v", spaces)
 	}
 }

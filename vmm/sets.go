@@ -75,10 +75,10 @@ func (s *save) putSets(set *wss.Set) error {
 	if err := s.putFile(path+".new", set); err != nil {
 		return err
 	}
-	if err := s.opt.disk.Replace(path+".new", path); err != nil {
+	if err := s.opt.fileSystem.Replace(path+".new", path); err != nil {
 		return err
 	}
-	return s.opt.disk.SyncDir(s.dir)
+	return s.opt.fileSystem.SyncDir(s.dir)
 }
 
 // putFile writes a set into a new file and to disk.
@@ -87,7 +87,7 @@ func (s *save) putFile(path string, set *wss.Set) error {
 	if _, err := set.WriteTo(&text); err != nil {
 		return err
 	}
-	f, err := s.opt.disk.Create(path)
+	f, err := s.opt.fileSystem.Create(path)
 	if err != nil {
 		return err
 	}

@@ -8,10 +8,12 @@ import (
 
 	"github.com/thawfs/thaw/vmm/device"
 	"github.com/thawfs/thaw/vmm/kvm"
+	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/state"
 )
 
 // newMachine sets up KVM around some memory. It takes over the memory, also when it fails.
-func newMachine(f facts, mem *memory, x externals, log *slog.Logger) (_ *Machine, err error) {
+func newMachine(f state.Facts, mem *ram.Memory, x externals, log *slog.Logger) (_ *Machine, err error) {
 	m := &Machine{log: log, facts: f, mem: mem, ports: newPorts(time.Now), state: StatePaused,
 		portBus: device.NewBus("port"), mmioBus: device.NewBus("address"), devices: device.NewSet(),
 		begun: make(chan struct{}), ended: make(chan struct{})}
@@ -69,7 +71,7 @@ func (m *Machine) addVCPUs(sys *kvm.System) (err error) {
 	if m.known, err = sys.MSRIndexList(); err != nil {
 		return err
 	}
-	features, err := hostCPUID(sys)
+	features, err := state.HostCPUID(sys)
 	if err != nil {
 		return err
 	}
@@ -88,7 +90,7 @@ func (m *Machine) addVCPUs(sys *kvm.System) (err error) {
 			return errors.Join(err, c.close())
 		}
 		m.vcpus = append(m.vcpus, c)
-		cpuid := vcpuCPUID(features, i, m.facts.VCPUs)
+		cpuid := state.CPUIDFor(features, i, m.facts.VCPUs)
 		if err := c.do(func() error { return k.SetCPUID(cpuid) }); err != nil {
 			return err
 		}

@@ -7,16 +7,16 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/thawfs/thaw/vmm/api"
+	"github.com/thawfs/thaw/vmm/ram"
+	"golang.org/x/sys/unix"
 )
 
 // The formula against a server that takes its time: every page that the guest needs comes so late,
 // and the time in which it waited cannot be less than that, nor more than the run.
 func TestStallsOfASlowServer(t *testing.T) {
 	const delay = 3 * time.Millisecond
-	dir := checkpointed(t, spec("random:30", "write", "0", "units", "60000"), MinMemory, 500)
+	dir := checkpointed(t, spec("random:30", "write", "0", "units", "60000"), ram.MinMemory, 500)
 	s := serveJob(t, fuseJob{Dir: dir, Delay: delay})
 	rep, err := Restore(t.Context(), s.mnt, Config{Log: testLog(t), Window: 10 * time.Minute})
 	if err != nil {
@@ -87,7 +87,7 @@ func TestRunClock(t *testing.T) {
 
 // A guest that waits for nobody does not stall, however long it is paused or sleeps in a device.
 func TestNoStalls(t *testing.T) {
-	m := newTestMachine(t, spec("idle", "set", "4KiB", "period", "5ms"), MinMemory)
+	m := newTestMachine(t, spec("idle", "set", "4KiB", "period", "5ms"), ram.MinMemory)
 	runUntil(t, m, 3) // its memory is there now
 	s := m.sampleStalls()
 	before := m.vcpus[0].clock.stalled()
@@ -175,13 +175,13 @@ func TestStallLog(t *testing.T) {
 }
 
 func TestMetrics(t *testing.T) {
-	m := newTestMachine(t, spec("idle", "period", "1ms"), MinMemory)
+	m := newTestMachine(t, spec("idle", "period", "1ms"), ram.MinMemory)
 	runUntil(t, m, 2)
 	w, s := m.watch(), m.sampleStalls()
 	defer w.stop()
 	defer s.stop()
 	socket := filepath.Join(t.TempDir(), "s")
-	server, err := api.Serve(socket, driver{m, w, s}, testLog(t))
+	server, err := api.Serve(socket, apiMachine{m, w, s}, testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}

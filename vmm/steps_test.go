@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/thawfs/thaw/vmm/kvm"
+	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/state"
 )
 
 // stepEnv makes a child of the test binary do one step of a machine's life.
@@ -24,8 +26,8 @@ type stepJob struct{ From, To string }
 
 // stepResult is what a step prints.
 type stepResult struct {
-	Point   uint32   // the sync point that was reached
-	Changes []Change // between the saved state and that of the machine restored from it
+	Point   uint32         // the sync point that was reached
+	Changes []state.Change // between the saved state and that of the machine restored from it
 }
 
 // tscDeadline is the register of the deadline timer.
@@ -67,7 +69,7 @@ func stepChild(job string) error {
 	var m *Machine
 	var err error
 	if j.From == "" {
-		if m, err = New(spec("registers"), MinMemory, log); err != nil {
+		if m, err = New(spec("registers"), ram.MinMemory, log); err != nil {
 			return err
 		}
 		c := m.vcpus[0]
@@ -88,8 +90,8 @@ func stepChild(job string) error {
 }
 
 // restoreAndCompare reads the state of a restored machine back before it has run.
-func restoreAndCompare(dir string, log *slog.Logger) (*Machine, []Change, error) {
-	want, err := Inspect(dir)
+func restoreAndCompare(dir string, log *slog.Logger) (*Machine, []state.Change, error) {
+	want, err := state.Inspect(dir)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -105,12 +107,12 @@ func restoreAndCompare(dir string, log *slog.Logger) (*Machine, []Change, error)
 	if err != nil {
 		return nil, nil, errors.Join(err, l.Close())
 	}
-	return l.Machine, Diff(want, got), nil
+	return l.Machine, state.Diff(want, got), nil
 }
 
 // inspectSaved lays open a state that is in no file.
-func inspectSaved(s saved) (_ *Inspection, err error) {
-	b, _, err := s.encode(nil)
+func inspectSaved(s state.Machine) (_ *state.Inspection, err error) {
+	b, _, err := s.Encode(nil)
 	if err != nil {
 		return nil, err
 	}
@@ -119,14 +121,14 @@ func inspectSaved(s saved) (_ *Inspection, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if err := os.WriteFile(filepath.Join(dir, stateFile), b, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, state.StateFile), b, 0o600); err != nil {
 		return nil, err
 	}
-	return Inspect(dir)
+	return state.Inspect(dir)
 }
 
 // fieldOf is a field of a section.
-func fieldOf(in *Inspection, section, field string) string {
+func fieldOf(in *state.Inspection, section, field string) string {
 	for _, s := range in.Sections {
 		for _, f := range s.Fields {
 			if s.Name() == section && f.Name == field {
@@ -180,7 +182,7 @@ func step(t *testing.T, j stepJob) (res stepResult) {
 
 // runsOn says whether a field is a clock, which goes on in a machine that stands still: up to a
 // minute, and never back.
-func runsOn(c Change, khz uint64) bool {
+func runsOn(c state.Change, khz uint64) bool {
 	perSecond := map[string]uint64{"MSRS 0 TSC": khz * 1000, "CLOCK 0 clock": 1e9,
 		"CLOCK 0 realtime": 1e9, "CLOCK 0 hosttsc": khz * 1000,
 		"PIT2 0 channels[0].countloadtime": 1e9, "PIT2 0 channels[1].countloadtime": 1e9,
@@ -204,7 +206,7 @@ func TestEverySyncPoint(t *testing.T) {
 		if res.Point != want {
 			t.Fatalf("step %d ended at sync point %d, want %d", i, res.Point, want)
 		}
-		in, err := Inspect(to)
+		in, err := state.Inspect(to)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -230,7 +232,7 @@ func TestEverySyncPoint(t *testing.T) {
 				t.Errorf("register %s is %s, want %s", field, got, want)
 			}
 		}
-		if err := os.Remove(filepath.Join(to, infoFile)); err != nil {
+		if err := os.Remove(filepath.Join(to, state.InfoFile)); err != nil {
 			t.Fatal(err)
 		}
 		from = to
@@ -239,14 +241,14 @@ func TestEverySyncPoint(t *testing.T) {
 
 // Two vCPUs that check each other are saved while both run, and come back to where they were.
 func TestTwoVCPUs(t *testing.T) {
-	m := newTestMachine(t, spec("pair", "set", "64KiB"), MinMemory)
+	m := newTestMachine(t, spec("pair", "set", "64KiB"), ram.MinMemory)
 	runUntil(t, m, 20)
 	for generation := range 5 {
 		dir := checkpoint(t, m)
 		if err := m.Close(); err != nil {
 			t.Fatal(err)
 		}
-		var changes []Change
+		var changes []state.Change
 		var err error
 		m, changes, err = restoreAndCompare(dir, testLog(t))
 		if err != nil {
@@ -269,7 +271,7 @@ func TestTwoVCPUs(t *testing.T) {
 
 func TestVCPUCounts(t *testing.T) {
 	for program, cpus := range map[string]int{"idle": 2, "pair": 1, "registers": 300} {
-		_, err := newFrom(Config{Guest: spec(program), MemoryBytes: MinMemory, CPUs: cpus,
+		_, err := newFrom(Config{Guest: spec(program), MemoryBytes: ram.MinMemory, CPUs: cpus,
 			Log: testLog(t)})
 		if err == nil {
 			t.Errorf("%s with %d vCPUs was made", program, cpus)

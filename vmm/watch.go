@@ -3,6 +3,8 @@ package vmm
 import (
 	"sync/atomic"
 	"time"
+
+	"github.com/thawfs/thaw/vmm/ram"
 )
 
 const (
@@ -51,7 +53,7 @@ func (w *watcher) loop(m *Machine) {
 			}
 			warned = false
 			if err != nil {
-				m.end(&MemoryLostError{Sign: "the mount has lost its server", Err: err})
+				m.end(&ram.LostError{Sign: "the mount has lost its server", Err: err})
 				return
 			}
 		case <-tick.C:
@@ -70,7 +72,7 @@ func (w *watcher) loop(m *Machine) {
 func (w *watcher) ask(m *Machine) {
 	w.asked.Store(time.Now().UnixNano())
 	// The server itself is asked, every time; nothing of this is cached.
-	go func() { w.answers <- m.mem.alive() }()
+	go func() { w.answers <- m.mem.Alive() }()
 }
 
 // silent is how long the server has not answered.

@@ -1,0 +1,140 @@
+package vmm
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"time"
+
+	"github.com/thawfs/thaw/vmm/api"
+	"github.com/thawfs/thaw/vmm/kvm"
+	"github.com/thawfs/thaw/vmm/state"
+	"golang.org/x/sys/unix"
+)
+
+// apiMachine is a machine as the API sees it.
+type apiMachine struct {
+	*Machine
+	watcher *watcher
+	stalls  *stallSampler
+}
+
+var _ api.Machine = apiMachine{}
+
+// Checkpoint implements api.Machine.
+func (d apiMachine) Checkpoint(ctx context.Context, r api.CheckpointRequest) (api.CheckpointReply,
+	error) {
+	s, err := d.CheckpointWith(ctx, r.Dir, CheckpointOptions{Stop: r.Stop, Diff: r.Diff,
+		NoRemap: r.NoRemap, Trace: seconds(r.TraceSeconds),
+		Scan: ScanOptions{Within: seconds(r.ScanSeconds), Budget: r.ScanBudget}})
+	return api.CheckpointReply(s), err
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+// Kind implements api.Machine.
+func (d apiMachine) Kind(err error) api.ErrorKind {
+	var parent *state.ParentError
+	switch {
+	case errors.Is(err, ErrEnded), errors.Is(err, ErrRunning), errors.Is(err, fs.ErrExist),
+		errors.Is(err, ErrNotRunning), errors.Is(err, ErrTracing), errors.Is(err, ErrNoParent),
+		errors.As(err, &parent):
+		return api.Conflict
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return api.NoSpace
+	}
+	return api.Failed
+}
+
+// Status implements api.Machine.
+func (d apiMachine) Status() (api.Status, error) {
+	s, err := d.Machine.Status()
+	if silent := d.watcher.silent(); silent > silentTime {
+		s.ServerSilentSeconds = silent.Seconds()
+	}
+	return s, err
+}
+
+// Status tells what the machine is doing.
+func (m *Machine) Status() (api.Status, error) {
+	p := m.ports.snapshot()
+	g := m.guestInfo(p)
+	s := api.Status{MemoryBytes: m.mem.Size(), VCPUs: m.facts.VCPUs, Program: g.Program, Args: g.Args,
+		Units: g.Units, Ready: g.Ready, Done: g.Done, DoneNow: m.ports.series.progress("").Total}
+	m.mu.Lock()
+	s.State = string(m.state)
+	if m.err != nil {
+		s.Error = m.err.Error()
+	}
+	if !m.first.IsZero() {
+		s.Seconds = time.Since(m.first).Seconds()
+	}
+	m.mu.Unlock()
+	if b := m.mem.Base(); b != nil {
+		s.MappedFrom = b.Dir
+		touched, dirty, err := m.mem.Scan()
+		if err != nil {
+			return s, err
+		}
+		t, d := touched.Count(), dirty.Count()
+		s.TouchedPages, s.DirtyPages = &t, &d
+	}
+	return s, nil
+}
+
+// is says whether the machine is in a state.
+func (m *Machine) is(s State) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.state == s
+}
+
+// Metrics implements api.Machine.
+func (d apiMachine) Metrics() (api.Metrics, error) {
+	st, err := d.Machine.Status()
+	if err != nil {
+		return api.Metrics{}, err
+	}
+	m := d.counters.metrics()
+	m.Seconds, m.TouchedPages, m.DirtyPages = st.Seconds, st.TouchedPages, st.DirtyPages
+	for i, stalled := range d.stalls.seconds() {
+		m.VCPUs = append(m.VCPUs, api.VCPUMetrics{Exits: d.vcpus[i].exits.metrics(),
+			StallSeconds: stalled})
+	}
+	return m, nil
+}
+
+// metrics gives the counters.
+func (c *counters) metrics() api.Metrics {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m := api.Metrics{Pauses: c.pauses, PausedSeconds: c.pausedFor.Seconds(),
+		Checkpoints: c.checkpoints, FailedCheckpoints: c.failed}
+	if !c.pausedAt.IsZero() {
+		m.PausedSeconds += time.Since(c.pausedAt).Seconds()
+	}
+	if c.last != nil {
+		last := api.CheckpointReply(*c.last)
+		m.LastCheckpoint = &last
+	}
+	return m
+}
+
+func (e *exitCounts) metrics() map[string]uint64 {
+	m := make(map[string]uint64)
+	for i := range e {
+		if n := e[i].Load(); n > 0 {
+			m[kvm.ExitReason(i).String()] = n
+		}
+	}
+	return m
+}
+
+func (m *Machine) guestInfo(p state.Ports) state.GuestInfo {
+	g := state.GuestInfo{Program: m.facts.Guest.Program, Args: m.facts.Guest.Args, Done: p.Done,
+		Ready: p.Ready != 0}
+	if m.program != nil {
+		g.Units = m.program.Units
+	}
+	return g
+}

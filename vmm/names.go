@@ -1,8 +1,0 @@
-package vmm
-
-// Names of the files of a checkpoint directory.
-const (
-	memoryFile = "memory"
-	stateFile  = "state"
-	infoFile   = "info.json"
-)
