@@ -2,92 +2,16 @@ package vmm
 
 import (
 	"encoding/binary"
-	"errors"
-	"fmt"
-	"log/slog"
+	"io"
 
 	"github.com/thawfs/thaw/vmm/guest"
 	"github.com/thawfs/thaw/vmm/kvm"
 	"github.com/thawfs/thaw/vmm/ram"
-	"github.com/thawfs/thaw/vmm/state"
 )
-
-// New makes a machine with a guest program in it, paused before the first instruction.
-func New(spec guest.Spec, memoryBytes uint64, log *slog.Logger) (*Machine, error) {
-	return newFrom(Config{Guest: spec, MemoryBytes: memoryBytes, Log: log})
-}
-
-// newFrom makes the machine of a configuration.
-func newFrom(cfg Config) (*Machine, error) {
-	if cfg.Kernel != "" {
-		return newKernel(cfg)
-	}
-	regions, err := ram.Layout(cfg.MemoryBytes)
-	if err != nil {
-		return nil, err
-	}
-	return newWithRegions(cfg.Guest, cfg.CPUs, regions, cfg.Log)
-}
-
-func newWithRegions(spec guest.Spec, cpus int, regions []ram.Region, log *slog.Logger) (*Machine,
-	error) {
-	program, err := guest.Load(spec)
-	if err != nil {
-		return nil, err
-	}
-	if cpus == 0 {
-		cpus = program.CPUs
-	}
-	if cpus != program.CPUs {
-		return nil, fmt.Errorf("guest program %s is for %d vCPUs, not %d", program.Name, program.CPUs,
-			cpus)
-	}
-	boot, err := program.Boot(guestRAM(regions))
-	if err != nil {
-		return nil, err
-	}
-	mem, err := ram.New(ram.ImageSize(regions))
-	if err != nil {
-		return nil, err
-	}
-	f := state.Facts{Regions: regions, VCPUs: cpus, IRQChip: true, Guest: spec}
-	m, err := newMachine(f, mem, externals{}, log)
-	if err != nil {
-		return nil, err
-	}
-	if err := m.boot(boot); err != nil {
-		return nil, errors.Join(err, m.Close())
-	}
-	return m, nil
-}
-
-// boot puts page tables, boot page and program into memory, and the vCPUs at its entry.
-func (m *Machine) boot(b guest.Boot) error {
-	tables := layOutPageTables(m.facts.Regions)
-	if err := tables.write(m.mem, m.facts.Regions); err != nil {
-		return err
-	}
-	if _, err := m.mem.WriteAt(b.Encode(), guest.BootAddr); err != nil {
-		return err
-	}
-	if _, err := m.mem.WriteAt(taskState(), tssBase); err != nil {
-		return err
-	}
-	if _, err := m.mem.WriteAt(m.program.Binary, guest.LoadAddr); err != nil {
-		return err
-	}
-	for i, c := range m.vcpus {
-		if err := c.do(func() error { return enterRing3(c.k, i, tables.root()) }); err != nil {
-			return err
-		}
-	}
-	return nil
-}
 
 // Bits of RFLAGS.
 const (
 	rflagsFixed = 1 << 1
-	rflagsIF    = 1 << 9
 	rflagsIOPL3 = 3 << 12
 )
 
@@ -177,4 +101,23 @@ func extendedState(k *kvm.VCPU) (uint64, error) {
 		return 0, nil
 	}
 	return supported & (x87 | sse | avx), nil
+}
+
+// writeProgram puts page tables, boot page, task state and program into memory, and gives the address
+// of the uppermost page table.
+func writeProgram(mem io.WriterAt, regions []ram.Region, b guest.Boot, binary []byte) (root uint64,
+	err error) {
+	tables := layOutPageTables(regions)
+	if err := tables.write(mem, regions); err != nil {
+		return 0, err
+	}
+	for _, part := range []struct {
+		addr int64
+		data []byte
+	}{{guest.BootAddr, b.Encode()}, {tssBase, taskState()}, {guest.LoadAddr, binary}} {
+		if _, err := mem.WriteAt(part.data, part.addr); err != nil {
+			return 0, err
+		}
+	}
+	return tables.root(), nil
 }

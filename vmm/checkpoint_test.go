@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/thawfs/thaw/vmm/api"
+	"github.com/thawfs/thaw/vmm/guest"
 	"github.com/thawfs/thaw/vmm/ram"
 	"github.com/thawfs/thaw/vmm/state"
 	"github.com/thawfs/thaw/wss"
@@ -437,7 +438,7 @@ func TestInfoOfCheckpoint(t *testing.T) {
 	if err := json.Unmarshal(text, &info); err != nil {
 		t.Fatal(err)
 	}
-	want := &pagetable.Info{Levels: 4, Roots: []uint64{pageTableBase}, Complete: true,
+	want := &pagetable.Info{Levels: 4, Roots: []uint64{guest.Reserved}, Complete: true,
 		Regions: []pagetable.Region{{GPA: 0, Bytes: testMemory, Offset: 0}}}
 	if d := cmp.Diff(want, info.Paging); d != "" {
 		t.Error(d)

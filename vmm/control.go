@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/thawfs/thaw/vmm/api"
-	"github.com/thawfs/thaw/vmm/kvm"
 	"github.com/thawfs/thaw/vmm/state"
 	"golang.org/x/sys/unix"
 )
@@ -82,13 +81,6 @@ func (m *Machine) Status() (api.Status, error) {
 	return s, nil
 }
 
-// is says whether the machine is in a state.
-func (m *Machine) is(s State) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.state == s
-}
-
 // Metrics implements api.Machine.
 func (d apiMachine) Metrics() (api.Metrics, error) {
 	st, err := d.Machine.Status()
@@ -98,7 +90,7 @@ func (d apiMachine) Metrics() (api.Metrics, error) {
 	m := d.counters.metrics()
 	m.Seconds, m.TouchedPages, m.DirtyPages = st.Seconds, st.TouchedPages, st.DirtyPages
 	for i, stalled := range d.stalls.seconds() {
-		m.VCPUs = append(m.VCPUs, api.VCPUMetrics{Exits: d.vcpus[i].exits.metrics(),
+		m.VCPUs = append(m.VCPUs, api.VCPUMetrics{Exits: d.vcpus[i].exitsByReason(),
 			StallSeconds: stalled})
 	}
 	return m, nil
@@ -116,16 +108,6 @@ func (c *counters) metrics() api.Metrics {
 	if c.last != nil {
 		last := api.CheckpointReply(*c.last)
 		m.LastCheckpoint = &last
-	}
-	return m
-}
-
-func (e *exitCounts) metrics() map[string]uint64 {
-	m := make(map[string]uint64)
-	for i := range e {
-		if n := e[i].Load(); n > 0 {
-			m[kvm.ExitReason(i).String()] = n
-		}
 	}
 	return m
 }

@@ -57,7 +57,7 @@ func TestCountsOfARestore(t *testing.T) {
 		t.Errorf("%d checked pages touched, the set has %d", set, boot.Set)
 	}
 	// Boot page, program, stack, task state, 16 page tables at most, root and table pages.
-	most := 20 + pageTableBytes(l.facts.Regions)/pageSize + boot.Roots + boot.Tables
+	most := 20 + tableBytes(l.facts.Regions)/pageSize + boot.Roots + boot.Tables
 	if tables > most {
 		t.Errorf("%d other pages touched, there are %d", tables, most)
 	}

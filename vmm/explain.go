@@ -1,6 +1,7 @@
 package vmm
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,8 @@ import (
 	"github.com/thawfs/thaw/vmm/device"
 	"github.com/thawfs/thaw/vmm/kvm"
 	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/state"
+	"github.com/thawfs/thaw/wss/pagetable"
 )
 
 // fault is an end of the guest that is or may be a page that could not be had. The signs differ
@@ -112,7 +115,7 @@ func (m *Machine) searchLost(regs kvm.Regs, sregs kvm.Sregs) (gfn uint64, known 
 	failed := make(map[uint64]error)
 	for _, virtual := range append([]uint64{regs.RIP, sregs.CR2}, pointers(regs)...) {
 		var lost *ram.LostError
-		if err := readVirtual(m.mem, sregs.CR3, virtual); errors.As(err, &lost) {
+		if err := readVirtual(m.mem, sregs, virtual); errors.As(err, &lost) {
 			failed[lost.GFN] = err
 		}
 	}
@@ -129,26 +132,34 @@ func (m *Machine) searchLost(regs kvm.Regs, sregs kvm.Sregs) (gfn uint64, known 
 // pointers are the general registers: operands of the instruction are among them.
 func pointers(regs kvm.Regs) []uint64 { g := regs.General(); return g[:] }
 
-// readVirtual reads one byte at a guest virtual address, through the guest's page tables of four levels.
-func readVirtual(mem io.ReaderAt, root, virtual uint64) error {
-	table := root & pteAddress
-	for level := 3; level >= 0; level-- {
+// readVirtual reads one byte at a guest virtual address, through the guest's page tables. A guest
+// without such tables has physical addresses.
+func readVirtual(mem io.ReaderAt, sregs kvm.Sregs, virtual uint64) error {
+	table, levels, ok := state.LongMode(sregs)
+	if !ok {
+		return readByte(mem, virtual)
+	}
+	for level := levels; level > 0; level-- {
 		var entry [8]byte
-		shift := 12 + 9*level
-		index := virtual >> shift & (tableEntries - 1)
-		if _, err := mem.ReadAt(entry[:], int64(table+index*8)); err != nil {
+		shift := 12 + 9*(level-1)
+		index := virtual >> shift % 512
+		if _, err := mem.ReadAt(entry[:], int64(table*pageSize+index*8)); err != nil {
 			return err
 		}
-		e := le64(entry[:])
-		if e&ptePresent == 0 {
+		kind, frame, _ := pagetable.Classify(binary.LittleEndian.Uint64(entry[:]), level, 0)
+		switch kind {
+		case pagetable.Directory:
+			table = frame
+		case pagetable.Leaf:
+			return readByte(mem, frame*pageSize+virtual&(1<<shift-1))
+		default:
 			return fmt.Errorf("%#x is not mapped", virtual)
-		}
-		table = e & pteAddress
-		if offset := uint64(1)<<shift - 1; level == 0 || level < 3 && e&pteHuge != 0 {
-			var b [1]byte
-			_, err := mem.ReadAt(b[:], int64(table&^offset|virtual&offset))
-			return err
 		}
 	}
 	return nil
+}
+
+func readByte(mem io.ReaderAt, gpa uint64) error {
+	_, err := mem.ReadAt(make([]byte, 1), int64(gpa))
+	return err
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"github.com/thawfs/thaw/vmm/guest"
 	"github.com/thawfs/thaw/vmm/ram"
 	"github.com/thawfs/thaw/vmm/state"
 	"github.com/thawfs/thaw/wss"
@@ -180,9 +181,8 @@ func TestRestoreFromAMount(t *testing.T) {
 	}
 	// What the guest touched is what the kernel had to read, and its page tables.
 	cached := cachedPages(t, s.mnt)
-	tables := layOutPageTables([]ram.Region{{GPA: 0, Size: testMemory}})
 	all := wss.NewBitmap(rep.GuestPages)
-	all.SetRange(tables.root()/pageSize, pageTableBytes([]ram.Region{{GPA: 0, Size: testMemory}})/pageSize)
+	all.SetRange(guest.Reserved/pageSize, tableBytes([]ram.Region{{GPA: 0, Size: testMemory}})/pageSize)
 	if r.PageTablePages != all.Count() {
 		t.Errorf("%d page tables read, there are %d", r.PageTablePages, all.Count())
 	}

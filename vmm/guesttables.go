@@ -1,6 +1,7 @@
 package vmm
 
 import (
+	"encoding/binary"
 	"errors"
 	"log/slog"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"github.com/thawfs/thaw/vmm/ram"
 	"github.com/thawfs/thaw/vmm/state"
 	"github.com/thawfs/thaw/wss"
+	"github.com/thawfs/thaw/wss/pagetable"
 )
 
 // The guest's page tables are read before it starts, if its memory lies on a mount. A page of data
@@ -49,8 +51,6 @@ func (l *Loaded) readTables(s *state.Machine, log *slog.Logger) error {
 	log.Debug("page tables read", "pages", l.Tables, "seconds", l.Walking.Seconds())
 	return nil
 }
-
-const pteHuge = 1 << 7
 
 // tableReader goes through page tables level by level, so that neighbours are read together.
 type tableReader struct {
@@ -96,9 +96,8 @@ func (w *tableReader) tables(run ram.PageRun, level int, next *wss.Bitmap) error
 			return err
 		}
 		for ; level > 1 && len(b) > 0; b = b[8:] {
-			e := le64(b)
-			gfn := e & pteAddress / pageSize
-			if e&ptePresent != 0 && (e&pteHuge == 0 || level >= 4) && gfn < next.Len() {
+			kind, gfn, _ := pagetable.Classify(binary.LittleEndian.Uint64(b), level, 0)
+			if kind == pagetable.Directory && gfn < next.Len() {
 				next.Set(gfn)
 			}
 		}

@@ -38,12 +38,6 @@ func virtioGSIs() []uint32 {
 	return []uint32{5, 6, 7, 10, 11, 12, 16, 17, 18, 19, 20, 21, 22, 23}
 }
 
-// externals are what a machine needs that is not in its state.
-type externals struct {
-	console io.Writer    // nil: what the kernel prints is lost
-	disks   []state.Disk // in place of those that the machine was saved with; nil: the same
-}
-
 // irqLine is one input of the interrupt controllers.
 type irqLine struct {
 	vm  *kvm.VM

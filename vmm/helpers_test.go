@@ -216,3 +216,8 @@ func checkpoint(t testing.TB, m *Machine) string {
 	}
 	return dir
 }
+
+// tableBytes is the size of a guest program's page tables.
+func tableBytes(regions []ram.Region) uint64 {
+	return guestRAM(regions).First*pageSize - guest.Reserved
+}

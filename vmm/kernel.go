@@ -6,111 +6,41 @@ import (
 	"io"
 	"os"
 
-	"github.com/thawfs/thaw/vmm/acpi"
-	"github.com/thawfs/thaw/vmm/guest"
 	"github.com/thawfs/thaw/vmm/kvm"
 	"github.com/thawfs/thaw/vmm/linux"
 	"github.com/thawfs/thaw/vmm/ram"
-	"github.com/thawfs/thaw/vmm/state"
 )
 
-// DefaultCmdline is the command line of a kernel if none is given: it prints to the serial console,
-// and a panic resets the machine, which ends it.
-const DefaultCmdline = "console=ttyS0 panic=-1"
-
-// loadProgram finds the guest program. For a kernel it is a name: its code is in memory.
-func loadProgram(f state.Facts) (*guest.Program, error) {
-	if f.Kernel() {
-		return &guest.Program{Name: state.LinuxGuest, CPUs: f.VCPUs}, nil
-	}
-	return guest.Load(f.Guest)
+// kernelFiles is what to boot.
+type kernelFiles struct {
+	Kernel, Initrd string // paths; no initial RAM disk: ""
+	Cmdline        string
 }
 
-// newKernel makes a machine with a kernel at its entry.
-func newKernel(cfg Config) (_ *Machine, err error) {
-	regions, err := ram.Layout(cfg.MemoryBytes)
-	if err != nil {
-		return nil, err
-	}
-	disks, err := absolute(cfg.Disks)
-	if err != nil {
-		return nil, err
-	}
-	if cfg.Cmdline == "" {
-		cfg.Cmdline = DefaultCmdline
-	}
-	args := map[string]string{"kernel": cfg.Kernel, "cmdline": cfg.Cmdline}
-	if cfg.Initrd != "" {
-		args["initrd"] = cfg.Initrd
-	}
-	mem, err := ram.New(ram.ImageSize(regions))
-	if err != nil {
-		return nil, err
-	}
-	f := state.Facts{Regions: regions, VCPUs: max(cfg.CPUs, 1), IRQChip: true, Disks: disks,
-		Guest: guest.Spec{Program: state.LinuxGuest, Args: args}}
-	m, err := newMachine(f, mem, externals{console: cfg.Console}, cfg.Log)
-	if err != nil {
-		return nil, err
-	}
-	if err := m.bootKernel(cfg); err != nil {
-		return nil, errors.Join(err, m.Close())
-	}
-	return m, nil
-}
-
-// bootKernel puts the kernel and all that it is told into memory, and the first vCPU at its entry.
-// The others wait for the interrupt by which the kernel starts them.
-func (m *Machine) bootKernel(cfg Config) error {
-	tables, err := acpi.Build(acpiConfig(m.facts))
-	if err != nil {
-		return err
-	}
-	if _, err := m.mem.WriteAt(tables, acpiBase); err != nil {
-		return err
-	}
-	if _, err := m.mem.WriteAt(acpi.Restart(acpiConfig(m.facts).Reset), acpi.RestartAddr); err != nil {
-		return err
-	}
-	entry, err := m.loadKernel(cfg)
-	if err != nil {
-		return err
-	}
-	for i, c := range m.vcpus {
-		err := c.do(func() error {
-			if err := setMemoryTypes(c.k); err != nil || i > 0 {
-				return err
-			}
-			return enterKernel(c.k, entry)
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (m *Machine) loadKernel(cfg Config) (e linux.Entry, err error) {
-	c := linux.Config{Cmdline: cfg.Cmdline, RSDP: acpiBase}
-	for _, r := range m.facts.Regions {
+// loadKernel puts a kernel into memory, with its command line and its initial RAM disk. rsdp is where
+// the tables of ACPI begin.
+func loadKernel(mem io.WriterAt, regions []ram.Region, f kernelFiles, rsdp uint64) (e linux.Entry,
+	err error) {
+	c := linux.Config{Cmdline: f.Cmdline, RSDP: rsdp}
+	for _, r := range regions {
 		c.RAM = append(c.RAM, linux.Range{Start: r.GPA, Size: r.Size})
 	}
-	kernel, err := openSection(cfg.Kernel)
+	kernel, err := openSection(f.Kernel)
 	if err != nil {
 		return e, err
 	}
 	defer kernel.file.Close()
 	c.Kernel = kernel.SectionReader
-	if cfg.Initrd != "" {
-		initrd, err := openSection(cfg.Initrd)
+	if f.Initrd != "" {
+		initrd, err := openSection(f.Initrd)
 		if err != nil {
 			return e, err
 		}
 		defer initrd.file.Close()
 		c.Initrd = initrd.SectionReader
 	}
-	if e, err = linux.Load(m.mem, c); err != nil {
-		err = fmt.Errorf("%s: %w", cfg.Kernel, err)
+	if e, err = linux.Load(mem, c); err != nil {
+		err = fmt.Errorf("%s: %w", f.Kernel, err)
 	}
 	return e, err
 }

@@ -29,10 +29,6 @@ const pageSize = wss.PageSize
 //	0xfec0_0000  I/O APIC, 0xfee0_0000 local APICs
 //
 // The offset in the image is the physical address, so the hole is in the image too, as zeros.
-const (
-	tssAddr         = 0xfffb_d000 // three pages
-	identityMapAddr = 0xfffb_c000
-)
 
 // guestRAM is what is left for a guest program after the page tables.
 func guestRAM(regions []ram.Region) guest.RAM {

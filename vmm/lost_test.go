@@ -2,6 +2,7 @@ package vmm
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -31,7 +32,7 @@ func changedPages(t *testing.T, a, b string) []uint64 {
 	var list []uint64
 	for off := 0; off < len(x); off += pageSize {
 		// The first word of a checked page names its frame.
-		if gfn := le64(x[off:]) & (1<<40 - 1); gfn == uint64(off/pageSize) &&
+		if gfn := binary.LittleEndian.Uint64(x[off:]) & (1<<40 - 1); gfn == uint64(off/pageSize) &&
 			string(x[off:off+pageSize]) != string(y[off:off+pageSize]) {
 			list = append(list, gfn)
 		}

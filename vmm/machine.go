@@ -16,8 +16,6 @@ import (
 
 // Errors by which a caller decides.
 var (
-	// ErrRunning refuses what needs a stopped vCPU.
-	ErrRunning = errors.New("the machine is running")
 	// ErrNotRunning refuses what needs a machine that runs.
 	ErrNotRunning = errors.New("the machine is paused")
 	// ErrEnded refuses what needs a machine that has not ended.
@@ -113,8 +111,8 @@ func (m *Machine) pause() error {
 		c.askToPark()
 	}
 	for _, c := range m.vcpus {
-		if err := c.awaitParked(); err != nil {
-			return err
+		if c.awaitParked() != nil {
+			return ErrEnded
 		}
 	}
 	// With no vCPU left that gives them more to do. An error is one for whoever wants the state.
@@ -211,4 +209,18 @@ func (m *Machine) vcpuStarted(t time.Time) {
 		m.ports.series.begin(t)
 		close(m.begun)
 	}
+}
+
+// is says whether the machine is in a state.
+func (m *Machine) is(s State) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.state == s
+}
+
+// firstInstruction is when that was; zero: not yet.
+func (m *Machine) firstInstruction() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.first
 }

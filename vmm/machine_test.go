@@ -2,6 +2,7 @@ package vmm
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
@@ -276,7 +277,7 @@ func TestMemoryAboveTheHole(t *testing.T) {
 	if _, err := m.mem.ReadAt(page, int64(m.mem.Size()-pageSize)); err != nil {
 		t.Fatal(err)
 	}
-	if gfn := le64(page) & (1<<40 - 1); gfn != m.mem.Size()/pageSize-1 {
+	if gfn := binary.LittleEndian.Uint64(page) & (1<<40 - 1); gfn != m.mem.Size()/pageSize-1 {
 		t.Errorf("the last page says that it is gfn %#x", gfn)
 	}
 }

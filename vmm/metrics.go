@@ -2,10 +2,7 @@ package vmm
 
 import (
 	"sync"
-	"sync/atomic"
 	"time"
-
-	"github.com/thawfs/thaw/vmm/kvm"
 )
 
 // counters are what a machine counts about itself.
@@ -45,8 +42,3 @@ func (c *counters) checkpoint(s CheckpointStats, err error) {
 	c.checkpoints++
 	c.last = &s
 }
-
-// exitCounts counts a vCPU's exits by their reason.
-type exitCounts [64]atomic.Uint64
-
-func (e *exitCounts) count(r kvm.ExitReason) { e[min(uint32(r), uint32(len(e)-1))].Add(1) }

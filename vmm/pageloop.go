@@ -40,9 +40,7 @@ func (m *Machine) watchPageLoops() *pageLoops {
 		return p
 	}
 	for _, c := range m.vcpus {
-		if c.stats != nil {
-			p.vcpus = append(p.vcpus, suspectVCPU{vcpu: c})
-		}
+		p.vcpus = append(p.vcpus, suspectVCPU{vcpu: c})
 	}
 	return p
 }
@@ -51,11 +49,10 @@ func (m *Machine) watchPageLoops() *pageLoops {
 func (p *pageLoops) look() {
 	for i := range p.vcpus {
 		c := &p.vcpus[i]
-		all, err := c.stats.Read()
-		if err != nil {
+		taken, fixed, ok := c.pageFaults()
+		if !ok {
 			continue
 		}
-		taken, fixed := all["pf_taken"], all["pf_fixed"]
 		if taken-c.taken >= manyFaults && fixed == c.fixed {
 			c.looks++
 		} else {
@@ -76,7 +73,7 @@ func (p *pageLoops) look() {
 // If KVM does not like it, the next look comes soon.
 func holdInterrupts(k *kvm.VCPU) {
 	regs, err := k.Regs()
-	if err != nil || regs.RFLAGS&rflagsIF == 0 {
+	if err != nil || regs.RFLAGS&kvm.RFLAGSIF == 0 {
 		return
 	}
 	e, err := k.Events()

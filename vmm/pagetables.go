@@ -23,9 +23,6 @@ const (
 	pteUser     = 1 << 2
 	pteFlags    = ptePresent | pteWritable | pteUser
 
-	// pteAddress masks the address out of an entry of any level.
-	pteAddress = 0x000f_ffff_ffff_f000
-
 	tableEntries = 512
 )
 
@@ -92,5 +89,3 @@ func (t pageTables) fill(table []byte, regions []ram.Region, level int, n uint64
 		binary.LittleEndian.PutUint64(table[i*8:], entry)
 	}
 }
-
-func le64(b []byte) uint64 { return binary.LittleEndian.Uint64(b) }

@@ -5,9 +5,6 @@ import (
 	"errors"
 	"testing"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
-	"github.com/thawfs/thaw/vmm/ram"
 )
 
 func out(t *testing.T, p *ports, port uint16, v uint32) error {
@@ -90,62 +87,5 @@ func TestPace(t *testing.T) {
 	}
 	if in() != 1 || in() != 0 {
 		t.Error("a late guest is to get one period now and no more")
-	}
-}
-
-func TestSeries(t *testing.T) {
-	s := newSeries()
-	begin := time.Unix(1000, 0)
-	s.begin(begin)
-	at := func(d time.Duration, n uint64) { s.add(begin.Add(d), n) }
-	at(-time.Second, 1) // a clock that was set back
-	at(50*time.Millisecond, 2)
-	at(350*time.Millisecond, 4)
-	want := Progress{Units: "x", Total: 7, SliceSeconds: 0.1, Slices: []uint64{3, 0, 0, 4}}
-	if d := cmp.Diff(want, s.progress("x")); d != "" {
-		t.Error(d)
-	}
-	// Bounded, with nothing lost.
-	at(10*time.Minute, 8)
-	at(7*24*time.Hour, 16)
-	p := s.progress("x")
-	var sum uint64
-	for _, n := range p.Slices {
-		sum += n
-	}
-	if len(p.Slices) > seriesMax || sum != 31 || p.Total != 31 || p.Slices[0] != 7 {
-		t.Errorf("%d slices of %g s, sum %d, total %d", len(p.Slices), p.SliceSeconds, sum, p.Total)
-	}
-}
-
-func TestPageTables(t *testing.T) {
-	for _, regions := range [][]ram.Region{
-		{{GPA: 0, Size: ram.MinMemory}},
-		{{GPA: 0, Size: 8<<20 + pageSize}},
-		{{GPA: 0, Size: 24 << 20}, {GPA: 1 << 32, Size: 8 << 20}},
-	} {
-		m, err := ram.New(ram.ImageSize(regions))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer m.Close()
-		tables := layOutPageTables(regions)
-		if err := tables.write(m, regions); err != nil {
-			t.Fatal(err)
-		}
-		end := ram.ImageSize(regions)
-		for _, addr := range []uint64{pageSize, 0x10000, 2<<20 - 1, 2 << 20, end - 1} {
-			if err := readVirtual(m, tables.root(), addr); err != nil {
-				t.Errorf("%#x of %+v: %v", addr, regions, err)
-			}
-		}
-		for _, addr := range []uint64{0, 0xfff, end, 3 << 30, 1 << 47} {
-			if readVirtual(m, tables.root(), addr) == nil {
-				t.Errorf("%#x of %+v is mapped", addr, regions)
-			}
-		}
-		if first := guestRAM(regions).First * pageSize; first != tables.root()+pageTableBytes(regions) {
-			t.Errorf("the program begins at %#x", first)
-		}
 	}
 }

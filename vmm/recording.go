@@ -12,13 +12,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/thawfs/thaw/vmm/api"
 	"github.com/thawfs/thaw/vmm/trace"
 	"github.com/thawfs/thaw/wss"
 )
-
-// TraceStats says how a trace of first touches went.
-type TraceStats = api.TraceStats
 
 // Ways in which first touches are traced, as the record names them, the best first. The last is for
 // kernels without asynchronous write-protection (before 6.7): the first touch of a page costs the
@@ -204,9 +200,7 @@ func (r *recording) close() error {
 // threads are those of the vCPUs.
 func (m *Machine) threads() (tids []int) {
 	for _, c := range m.vcpus {
-		c.mu.Lock()
-		tids = append(tids, c.tid)
-		c.mu.Unlock()
+		tids = append(tids, c.thread())
 	}
 	return tids
 }

@@ -61,8 +61,8 @@ func TestTrace(t *testing.T) {
 	}
 	// A KVM without second-level tables goes through the guest's own and through its task state
 	// segment by itself: no fault, no event. All else has one.
-	tables := layOutPageTables([]ram.Region{{GPA: 0, Size: 32 << 20}}).root() / pageSize
-	end := tables + pageTableBytes([]ram.Region{{GPA: 0, Size: 32 << 20}})/pageSize
+	tables := uint64(guest.Reserved / pageSize)
+	end := tables + tableBytes([]ram.Region{{GPA: 0, Size: 32 << 20}})/pageSize
 	silent := uint64(0)
 	for i, r := range set.Runs {
 		if r.Source != wss.SourceTrace || i > 0 && r.At < set.Runs[i-1].At {

@@ -58,13 +58,6 @@ type counter struct {
 	touched, dirty *wss.Bitmap
 }
 
-// firstInstruction is when that was; zero: not yet.
-func (m *Machine) firstInstruction() time.Time {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.first
-}
-
 func (c *counter) count(m *Machine) {
 	first := m.firstInstruction()
 	if c.loaded == nil || c.counted || first.IsZero() {
@@ -108,3 +101,14 @@ func (m *Machine) report(cfg Config, c *counter, end string) *Report {
 	}
 	return r
 }
+
+// Ends of a run, as the report names them.
+const (
+	EndFinished    = "finished"    // the guest program did all its units
+	EndPowerOff    = "power-off"   // the kernel switched the machine off
+	EndReset       = "reset"       // the kernel reset it
+	EndStopped     = "stopped"     // by the API
+	EndTime        = "time"        // Config.For is over
+	EndInterrupted = "interrupted" // the context ended
+	EndFailed      = "failed"      // see the error
+)

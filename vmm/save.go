@@ -287,3 +287,20 @@ func (m *Machine) info(s *state.Machine) state.Info {
 	}
 	return i
 }
+
+func (s *save) note(format string, args ...any) { s.stats.Note = fmt.Sprintf(format, args...) }
+
+// timed adds to a time.
+func timed(seconds *float64, f func() error) error {
+	begin := time.Now()
+	err := f()
+	*seconds += time.Since(begin).Seconds()
+	return err
+}
+
+// locked does something as a change of the machine's state.
+func (s *save) locked(f func() error) error {
+	s.m.control.Lock()
+	defer s.m.control.Unlock()
+	return f()
+}

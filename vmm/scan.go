@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/thawfs/thaw/vmm/api"
 	"github.com/thawfs/thaw/vmm/kvm"
 	"github.com/thawfs/thaw/vmm/state"
 	"github.com/thawfs/thaw/wss"
@@ -159,17 +158,6 @@ func (s *scanned) Present() (*wss.Bitmap, error) {
 		return touched, err
 	}
 	return s.m.mem.Written()
-}
-
-// ScanStats says what a scan of access bits cost the guest.
-type ScanStats = api.ScanStats
-
-// ScanOptions is how the working set before a checkpoint is estimated.
-type ScanOptions struct {
-	Within time.Duration // what was touched in so long before the checkpoint
-	Budget float64       // share of the guest's time; 0: scan.DefaultBudget
-
-	idle scan.IdleOptions // where the host tells of pages, for guests whose tables tell nothing
 }
 
 // scanAccess estimates the working set of a running machine by its access bits. It takes as long as

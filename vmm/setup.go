@@ -3,6 +3,7 @@ package vmm
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"time"
 
@@ -42,6 +43,12 @@ func newMachine(f state.Facts, mem *ram.Memory, x externals, log *slog.Logger) (
 	return m, m.addDevices(x)
 }
 
+// Pages that KVM wants for itself, in the hole below 4 GiB.
+const (
+	tssAddr         = 0xfffb_d000 // three pages
+	identityMapAddr = 0xfffb_c000
+)
+
 // setUpVM makes what vCPUs have in common. KVM wants it before the first of them: the pages that it
 // needs for itself, and the interrupt controllers, because a vCPU gets its local APIC when it is
 // made, and none if there was no KVM_CREATE_IRQCHIP before.
@@ -80,14 +87,9 @@ func (m *Machine) addVCPUs(sys *kvm.System) (err error) {
 		if err != nil {
 			return err
 		}
-		c := newVCPU(k)
-		c.handle, c.ended, c.started = m.exit, m.vcpuEnded, m.vcpuStarted
-		// Now, while the vCPU does not run: KVM would not answer before it came back.
-		if c.stats, err = k.Stats(); err != nil && !errors.Is(err, kvm.ErrNoStats) {
-			return errors.Join(err, k.Close())
-		}
+		c := newVCPU(k, hooks{exit: m.exit, ended: m.vcpuEnded, started: m.vcpuStarted})
 		if err := c.launch(); err != nil {
-			return errors.Join(err, c.close())
+			return err
 		}
 		m.vcpus = append(m.vcpus, c)
 		cpuid := state.CPUIDFor(features, i, m.facts.VCPUs)
@@ -96,4 +98,10 @@ func (m *Machine) addVCPUs(sys *kvm.System) (err error) {
 		}
 	}
 	return nil
+}
+
+// externals are what a machine needs that is not in its state.
+type externals struct {
+	console io.Writer    // nil: what the kernel prints is lost
+	disks   []state.Disk // in place of those that the machine was saved with; nil: the same
 }

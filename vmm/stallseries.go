@@ -91,9 +91,19 @@ func (l *stallLog) intervals(vcpu int) VCPUStalls {
 	return s
 }
 
+// sampledVCPU is what the sampler asks of a vCPU.
+type sampledVCPU interface {
+	// Halts says whether it waits for an interrupt, and how long it was halted so far.
+	Halts() (now bool, total time.Duration)
+	// Stalled is what its clock says, halts included.
+	Stalled() time.Duration
+}
+
 // stallSampler watches the clocks of all vCPUs.
 type stallSampler struct {
-	m          *Machine
+	vcpus      []sampledVCPU
+	begun      <-chan struct{}  // closed at the machine's first instruction
+	first      func() time.Time // which was then; zero: not yet
 	quit, done chan struct{}
 
 	mu    sync.Mutex // guards what follows
@@ -124,12 +134,12 @@ func (w *idleWait) look(waits bool, halts, stalled time.Duration) {
 }
 
 // sampleStalls starts sampling.
-func (m *Machine) sampleStalls() *stallSampler {
-	s := &stallSampler{m: m, quit: make(chan struct{}), done: make(chan struct{})}
-	for range m.vcpus {
+func sampleStalls(vcpus []sampledVCPU, begun <-chan struct{}, first func() time.Time) *stallSampler {
+	s := &stallSampler{vcpus: vcpus, begun: begun, first: first, quit: make(chan struct{}),
+		done: make(chan struct{}), idles: make([]idleWait, len(vcpus))}
+	for range vcpus {
 		s.logs = append(s.logs, newStallLog())
 	}
-	s.idles = make([]idleWait, len(m.vcpus))
 	go s.loop()
 	return s
 }
@@ -137,7 +147,7 @@ func (m *Machine) sampleStalls() *stallSampler {
 func (s *stallSampler) loop() {
 	defer close(s.done)
 	select {
-	case <-s.m.begun:
+	case <-s.begun:
 	case <-s.quit:
 		return
 	}
@@ -156,29 +166,16 @@ func (s *stallSampler) loop() {
 func (s *stallSampler) sample() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	at := time.Since(s.m.firstInstruction())
-	for i, c := range s.m.vcpus {
-		waits, halts := c.halts()
-		stalled := c.clock.stalled()
+	at := time.Since(s.first())
+	for i, c := range s.vcpus {
+		waits, halts := c.Halts()
+		stalled := c.Stalled()
 		s.idles[i].look(waits, halts, stalled)
 		if waits {
 			continue // the counter is behind until it wakes up
 		}
 		s.logs[i].add(at, stalled-halts-s.idles[i].total)
 	}
-}
-
-// halts says whether a vCPU waits for an interrupt, and how long it was halted so far. Without
-// KVM's counters a halted vCPU seems to wait; guests without halts lose nothing.
-func (c *vcpu) halts() (now bool, total time.Duration) {
-	if c.stats == nil {
-		return false, 0
-	}
-	all, err := c.stats.Read()
-	if err != nil {
-		return false, 0
-	}
-	return all["blocking"] != 0, time.Duration(all["halt_wait_ns"])
 }
 
 // seconds is how long each vCPU has stalled so far. It lags behind a little and never falls.
@@ -195,7 +192,7 @@ func (s *stallSampler) seconds() (list []float64) {
 func (s *stallSampler) stop() (list []VCPUStalls) {
 	close(s.quit)
 	<-s.done
-	ran := !s.m.firstInstruction().IsZero()
+	ran := !s.first().IsZero()
 	if ran {
 		s.sample()
 	}

@@ -31,13 +31,11 @@ const (
 // takes jobs ([vcpu.do]).
 type vcpu struct {
 	k       *kvm.VCPU
-	stats   *kvm.Stats                                 // KVM's counters; nil where the kernel has none
-	handle  func(c *vcpu, reason kvm.ExitReason) error // serves an exit; an error ends the machine
-	ended   func(c *vcpu, err error)                   // called once, when handle or KVM_RUN failed
-	started func(time.Time)                            // called before each entry after a park
-	joined  chan struct{}                              // closed when the goroutine has returned
-	pending bool                                       // an exit is not completed; the goroutine's own
+	hooks   hooks
+	joined  chan struct{} // closed when the goroutine has returned
+	pending bool          // an exit is not completed; the goroutine's own
 
+	stats *kvm.Stats // KVM's counters; nil where the kernel has none
 	clock runClock
 	exits exitCounts
 
@@ -49,21 +47,35 @@ type vcpu struct {
 	jobs []func()
 }
 
-func newVCPU(k *kvm.VCPU) *vcpu {
-	c := &vcpu{k: k, joined: make(chan struct{}), is: modeRunning}
+// hooks are what a vCPU asks and tells its machine, on its own thread.
+type hooks struct {
+	exit    func(c *vcpu, reason kvm.ExitReason) error // serves an exit; an error ends the machine
+	ended   func(c *vcpu, err error)                   // called once, when exit or KVM_RUN failed
+	started func(time.Time)                            // called before each entry after a park
+}
+
+func newVCPU(k *kvm.VCPU, h hooks) *vcpu {
+	c := &vcpu{k: k, hooks: h, joined: make(chan struct{}), is: modeRunning}
 	c.cond = sync.NewCond(&c.mu)
 	return c
 }
 
-// launch starts the goroutine and waits until it is parked.
-func (c *vcpu) launch() error {
+// launch starts the goroutine and waits until it is parked. If that fails the vCPU is closed.
+func (c *vcpu) launch() (err error) {
+	// Now, while the vCPU does not run: KVM would not answer before it came back.
+	if c.stats, err = c.k.Stats(); err != nil && !errors.Is(err, kvm.ErrNoStats) {
+		return errors.Join(err, c.close())
+	}
 	setup := make(chan error, 1)
 	go c.loop(setup)
 	if err := <-setup; err != nil {
 		<-c.joined
-		return err
+		return errors.Join(err, c.close())
 	}
-	return c.park()
+	if err := c.park(); err != nil {
+		return errors.Join(err, c.close())
+	}
+	return nil
 }
 
 // loop is the life of a vCPU.
@@ -91,7 +103,7 @@ func (c *vcpu) loop(setup chan<- error) {
 func (c *vcpu) fail(err error) {
 	c.pending = false
 	c.setWant(modeParked)
-	c.ended(c, err)
+	c.hooks.ended(c, err)
 }
 
 // mayRun parks as long as that is wanted, doing jobs, and says whether to enter the guest.
@@ -138,7 +150,7 @@ func (c *vcpu) prepare() {
 	// the next checkpoint or not, as it happens. A guest that does not use KVM's clock has no place
 	// for it (EINVAL); the worst of any failure is a warning of the guest's.
 	_ = c.k.KVMClockCtrl()
-	c.started(time.Now())
+	c.hooks.started(time.Now())
 }
 
 // enter runs the guest until its next exit, and serves that.
@@ -172,7 +184,7 @@ func (c *vcpu) serve(reason kvm.ExitReason, err error) error {
 		c.pending = false // completed on the way in
 		return nil
 	case errors.Is(err, unix.EFAULT) && reason == kvm.ExitMemoryFault:
-		return c.handle(c, reason)
+		return c.hooks.exit(c, reason)
 	case errors.Is(err, unix.EFAULT):
 		return errFault
 	case err != nil:
@@ -180,8 +192,14 @@ func (c *vcpu) serve(reason kvm.ExitReason, err error) error {
 	}
 	c.exits.count(reason)
 	c.pending = true // the next KVM_RUN completes it
-	return c.handle(c, reason)
+	return c.hooks.exit(c, reason)
 }
+
+// errGone refuses what needs a vCPU that is not closed.
+var errGone = errors.New("the vCPU is closed")
+
+// ErrRunning refuses what needs a stopped vCPU.
+var ErrRunning = errors.New("the machine is running")
 
 // errFault is KVM_RUN failing with EFAULT: the kernel could not get a page of guest memory.
 var errFault = errors.New("a page of guest memory could not be had (KVM_RUN: EFAULT)")
@@ -221,7 +239,7 @@ func (c *vcpu) awaitParked() error {
 		c.cond.Wait()
 	}
 	if c.is == modeGone {
-		return ErrEnded
+		return errGone
 	}
 	return nil
 }
@@ -276,4 +294,40 @@ func (c *vcpu) close() error {
 		err = errors.Join(err, c.stats.Close())
 	}
 	return err
+}
+
+// Halts says whether a vCPU waits for an interrupt, and how long it was halted so far. Without
+// KVM's counters a halted vCPU seems to wait; guests without halts lose nothing.
+func (c *vcpu) Halts() (now bool, total time.Duration) {
+	if c.stats == nil {
+		return false, 0
+	}
+	all, err := c.stats.Read()
+	if err != nil {
+		return false, 0
+	}
+	return all["blocking"] != 0, time.Duration(all["halt_wait_ns"])
+}
+
+// Stalled is how long the vCPU has waited for pages, halts included.
+func (c *vcpu) Stalled() time.Duration { return c.clock.stalled() }
+
+// exitsByReason counts the exits so far.
+func (c *vcpu) exitsByReason() map[string]uint64 { return c.exits.byReason() }
+
+// thread is the vCPU's thread, for tracepoints and the kernel's times.
+func (c *vcpu) thread() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.tid
+}
+
+// pageFaults counts the page faults that KVM took for the vCPU, and those that it fixed. false: KVM
+// has no counters (before Linux 5.14).
+func (c *vcpu) pageFaults() (taken, fixed uint64, ok bool) {
+	if c.stats == nil {
+		return 0, 0, false
+	}
+	all, err := c.stats.Read()
+	return all["pf_taken"], all["pf_fixed"], err == nil
 }

@@ -16,6 +16,8 @@ const (
 	CR4LA57       = 1 << 12 // page tables of five levels
 	CR4OSXSAVE    = 1 << 18
 
+	RFLAGSIF = 1 << 9 // interrupts are taken
+
 	EFERSCE = 1 << 0
 	EFERLME = 1 << 8
 	EFERLMA = 1 << 10
