@@ -5,11 +5,12 @@ import (
 
 	"github.com/thawfs/thaw/vmm/device"
 	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/vcpu"
 )
 
 // portAccess passes a port access on. A string instruction makes several in one exit.
-func (m *Machine) portAccess(c *vcpu) error {
-	io, data, err := c.k.IO()
+func (m *Machine) portAccess(c *vcpu.Thread) error {
+	io, data, err := c.KVM.IO()
 	if err != nil {
 		return err
 	}
@@ -24,8 +25,8 @@ func (m *Machine) portAccess(c *vcpu) error {
 	return nil
 }
 
-func (m *Machine) mmioAccess(c *vcpu) error {
-	a, data, err := c.k.MMIO()
+func (m *Machine) mmioAccess(c *vcpu.Thread) error {
+	a, data, err := c.KVM.MMIO()
 	if err != nil {
 		return err
 	}

@@ -71,7 +71,7 @@ func TestClockModes(t *testing.T) {
 func TestDeadlineSurvives(t *testing.T) {
 	m := newTestMachine(t, spec("registers"), ram.MinMemory)
 	c := m.vcpus[0]
-	if err := c.do(func() error { return knownState(c.k) }); err != nil {
+	if err := c.Do(func() error { return knownState(c.KVM) }); err != nil {
 		t.Fatal(err)
 	}
 	dir := checkpoint(t, m)
@@ -82,7 +82,7 @@ func TestDeadlineSurvives(t *testing.T) {
 	defer l.Close()
 	got := []kvm.MSREntry{{Index: tscDeadline}}
 	c = l.vcpus[0]
-	if err := c.do(func() error { return c.k.MSRs(got) }); err != nil || got[0].Data != 1<<60 {
+	if err := c.Do(func() error { return c.KVM.MSRs(got) }); err != nil || got[0].Data != 1<<60 {
 		t.Errorf("deadline %#x, %v", got[0].Data, err)
 	}
 }

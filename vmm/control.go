@@ -7,7 +7,9 @@ import (
 	"time"
 
 	"github.com/thawfs/thaw/vmm/api"
+	"github.com/thawfs/thaw/vmm/meter"
 	"github.com/thawfs/thaw/vmm/state"
+	"github.com/thawfs/thaw/vmm/vcpu"
 	"golang.org/x/sys/unix"
 )
 
@@ -15,7 +17,7 @@ import (
 type apiMachine struct {
 	*Machine
 	watcher *watcher
-	stalls  *stallSampler
+	stalls  *meter.StallSampler
 }
 
 var _ api.Machine = apiMachine{}
@@ -35,7 +37,7 @@ func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Se
 func (d apiMachine) Kind(err error) api.ErrorKind {
 	var parent *state.ParentError
 	switch {
-	case errors.Is(err, ErrEnded), errors.Is(err, ErrRunning), errors.Is(err, fs.ErrExist),
+	case errors.Is(err, ErrEnded), errors.Is(err, vcpu.ErrRunning), errors.Is(err, fs.ErrExist),
 		errors.Is(err, ErrNotRunning), errors.Is(err, ErrTracing), errors.Is(err, ErrNoParent),
 		errors.As(err, &parent):
 		return api.Conflict
@@ -59,7 +61,7 @@ func (m *Machine) Status() (api.Status, error) {
 	p := m.ports.snapshot()
 	g := m.guestInfo(p)
 	s := api.Status{MemoryBytes: m.mem.Size(), VCPUs: m.facts.VCPUs, Program: g.Program, Args: g.Args,
-		Units: g.Units, Ready: g.Ready, Done: g.Done, DoneNow: m.ports.series.progress("").Total}
+		Units: g.Units, Ready: g.Ready, Done: g.Done, DoneNow: m.ports.series.Progress("").Total}
 	m.mu.Lock()
 	s.State = string(m.state)
 	if m.err != nil {
@@ -89,8 +91,8 @@ func (d apiMachine) Metrics() (api.Metrics, error) {
 	}
 	m := d.counters.metrics()
 	m.Seconds, m.TouchedPages, m.DirtyPages = st.Seconds, st.TouchedPages, st.DirtyPages
-	for i, stalled := range d.stalls.seconds() {
-		m.VCPUs = append(m.VCPUs, api.VCPUMetrics{Exits: d.vcpus[i].exitsByReason(),
+	for i, stalled := range d.stalls.Seconds() {
+		m.VCPUs = append(m.VCPUs, api.VCPUMetrics{Exits: d.vcpus[i].Exits(),
 			StallSeconds: stalled})
 	}
 	return m, nil

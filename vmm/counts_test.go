@@ -3,6 +3,7 @@ package vmm
 import (
 	"testing"
 
+	"github.com/thawfs/thaw/vmm/boot"
 	"github.com/thawfs/thaw/wss"
 )
 
@@ -28,7 +29,7 @@ func TestCountsOfARestore(t *testing.T) {
 		t.Errorf("%d pages were touched before the first instruction", n)
 	}
 	done := l.ports.snapshot().Done
-	ram := guestRAM(l.facts.Regions)
+	ram := boot.GuestRAM(l.facts.Regions)
 	boot, err := l.program.Boot(ram)
 	if err != nil {
 		t.Fatal(err)

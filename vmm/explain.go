@@ -11,6 +11,7 @@ import (
 	"github.com/thawfs/thaw/vmm/kvm"
 	"github.com/thawfs/thaw/vmm/ram"
 	"github.com/thawfs/thaw/vmm/state"
+	"github.com/thawfs/thaw/vmm/vcpu"
 	"github.com/thawfs/thaw/wss/pagetable"
 )
 
@@ -30,9 +31,9 @@ func (f *fault) Error() string { return f.sign }
 func (f *fault) Unwrap() error { return f.err }
 
 // vcpuEnded ends the machine with what a vCPU died of.
-func (m *Machine) vcpuEnded(c *vcpu, err error) {
+func (m *Machine) vcpuEnded(c *vcpu.Thread, err error) {
 	if f := suspect(err); f != nil {
-		err = m.explain(c.k, f)
+		err = m.explain(c.KVM, f)
 	}
 	m.end(err)
 }
@@ -47,7 +48,7 @@ func suspect(err error) *fault {
 	switch {
 	case errors.As(err, &f):
 		return f
-	case errors.Is(err, errFault):
+	case errors.Is(err, vcpu.ErrFault):
 		return &fault{sign: err.Error()}
 	case errors.As(err, &guestDone{}), errors.As(err, &lost), errors.As(err, &wrong),
 		errors.Is(err, device.ErrPowerOff), errors.Is(err, device.ErrReset):

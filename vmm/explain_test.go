@@ -3,6 +3,7 @@ package vmm
 import (
 	"testing"
 
+	"github.com/thawfs/thaw/vmm/boot"
 	"github.com/thawfs/thaw/vmm/guest"
 	"github.com/thawfs/thaw/vmm/kvm"
 	"github.com/thawfs/thaw/vmm/ram"
@@ -19,7 +20,7 @@ func TestPageTables(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer m.Close()
-		root, err := writeProgram(m, regions, guest.Boot{}, nil)
+		root, err := boot.WriteProgram(m, regions, guest.Boot{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -35,7 +36,7 @@ func TestPageTables(t *testing.T) {
 				t.Errorf("%#x of %+v is mapped", addr, regions)
 			}
 		}
-		if first := guestRAM(regions).First * pageSize; first != root+tableBytes(regions) {
+		if first := boot.GuestRAM(regions).First * pageSize; first != root+tableBytes(regions) {
 			t.Errorf("the program begins at %#x", first)
 		}
 	}

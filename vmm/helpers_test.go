@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/thawfs/thaw/vmm/api"
+	"github.com/thawfs/thaw/vmm/boot"
 	"github.com/thawfs/thaw/vmm/guest"
 	"github.com/thawfs/thaw/vmm/kvm"
 	"github.com/thawfs/thaw/vmm/ram"
@@ -219,5 +220,5 @@ func checkpoint(t testing.TB, m *Machine) string {
 
 // tableBytes is the size of a guest program's page tables.
 func tableBytes(regions []ram.Region) uint64 {
-	return guestRAM(regions).First*pageSize - guest.Reserved
+	return boot.GuestRAM(regions).First*pageSize - guest.Reserved
 }

@@ -11,9 +11,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/thawfs/thaw/vmm/boot"
 	"github.com/thawfs/thaw/vmm/device"
 	"github.com/thawfs/thaw/vmm/ram"
 	"github.com/thawfs/thaw/vmm/state"
+	"github.com/thawfs/thaw/vmm/vcpu"
 	"golang.org/x/sys/unix"
 )
 
@@ -129,7 +131,7 @@ func TestGuestFindsOldTables(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	first := guestRAM(l.facts.Regions).First
+	first := boot.GuestRAM(l.facts.Regions).First
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +170,7 @@ func TestMemoryLost(t *testing.T) {
 			}
 			defer l.Close()
 			if c.pages == 0 {
-				c.pages = guestRAM(l.facts.Regions).First + 10
+				c.pages = boot.GuestRAM(l.facts.Regions).First + 10
 			}
 			if err := os.Truncate(filepath.Join(dir, state.MemoryFile), int64(c.pages)*pageSize); err != nil {
 				t.Fatal(err)
@@ -316,7 +318,7 @@ func TestSuspects(t *testing.T) {
 			t.Errorf("%v is suspect", err)
 		}
 	}
-	for _, err := range []error{errFault, errors.New("an exit for no reason"),
+	for _, err := range []error{vcpu.ErrFault, errors.New("an exit for no reason"),
 		fmt.Errorf("exit: %w", &fault{sign: "x"})} {
 		if f := suspect(err); f == nil {
 			t.Errorf("%v is not suspect", err)

@@ -12,7 +12,11 @@ import (
 	"github.com/thawfs/thaw/vmm/kvm"
 	"github.com/thawfs/thaw/vmm/ram"
 	"github.com/thawfs/thaw/vmm/state"
+	"github.com/thawfs/thaw/vmm/vcpu"
+	"github.com/thawfs/thaw/wss"
 )
+
+const pageSize = wss.PageSize
 
 // Errors by which a caller decides.
 var (
@@ -50,7 +54,7 @@ type Machine struct {
 	devices *device.Set    // of a kernel
 	serial  *device.Serial // one of them; nil for a guest program
 	ports   *ports
-	vcpus   []*vcpu
+	vcpus   []*vcpu.Thread
 	known   []uint32 // model specific registers that KVM can save
 	msrs    []uint32 // those of them that are saved
 
@@ -93,7 +97,7 @@ func (m *Machine) resume() error {
 	m.ports.release()
 	m.counters.resumed()
 	for _, c := range m.vcpus {
-		c.run()
+		c.Run()
 	}
 	return nil
 }
@@ -108,10 +112,10 @@ func (m *Machine) Pause() error {
 func (m *Machine) pause() error {
 	m.ports.hold()
 	for _, c := range m.vcpus {
-		c.askToPark()
+		c.AskToPark()
 	}
 	for _, c := range m.vcpus {
-		if c.awaitParked() != nil {
+		if c.AwaitParked() != nil {
 			return ErrEnded
 		}
 	}
@@ -171,7 +175,7 @@ func (m *Machine) Close() error {
 	m.closed = true
 	var errs []error
 	for _, c := range m.vcpus {
-		errs = append(errs, c.stop())
+		errs = append(errs, c.Stop())
 	}
 	errs = append(errs, m.devices.Close())
 	if m.vm != nil {
@@ -196,7 +200,7 @@ func (m *Machine) end(err error) {
 	m.mu.Unlock()
 	m.ports.hold()
 	for _, c := range m.vcpus {
-		c.askToPark()
+		c.AskToPark()
 	}
 }
 
@@ -206,7 +210,7 @@ func (m *Machine) vcpuStarted(t time.Time) {
 	defer m.mu.Unlock()
 	if m.first.IsZero() {
 		m.first = t
-		m.ports.series.begin(t)
+		m.ports.series.Begin(t)
 		close(m.begun)
 	}
 }

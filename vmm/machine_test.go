@@ -14,6 +14,7 @@ import (
 	"github.com/thawfs/thaw/vmm/guest"
 	"github.com/thawfs/thaw/vmm/ram"
 	"github.com/thawfs/thaw/vmm/state"
+	"github.com/thawfs/thaw/vmm/vcpu"
 )
 
 // programs are guest programs, short: an option that ends them, and how many units that is.
@@ -218,11 +219,11 @@ func TestStateIsRefusedWhileRunning(t *testing.T) {
 	if err := m.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := m.save(); !errors.Is(err, ErrRunning) {
+	if _, err := m.save(); !errors.Is(err, vcpu.ErrRunning) {
 		t.Errorf("save of a running machine: %v", err)
 	}
-	err := m.vcpus[0].do(func() error { return nil })
-	if !errors.Is(err, ErrRunning) {
+	err := m.vcpus[0].Do(func() error { return nil })
+	if !errors.Is(err, vcpu.ErrRunning) {
 		t.Errorf("job for a running vCPU: %v", err)
 	}
 	m.Stop()

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 
 	"github.com/thawfs/thaw/vmm/acpi"
+	"github.com/thawfs/thaw/vmm/boot"
 	"github.com/thawfs/thaw/vmm/guest"
 	"github.com/thawfs/thaw/vmm/ram"
 	"github.com/thawfs/thaw/vmm/state"
@@ -41,7 +42,7 @@ func newWithRegions(spec guest.Spec, cpus int, regions []ram.Region, log *slog.L
 		return nil, fmt.Errorf("guest program %s is for %d vCPUs, not %d", program.Name, program.CPUs,
 			cpus)
 	}
-	boot, err := program.Boot(guestRAM(regions))
+	b, err := program.Boot(boot.GuestRAM(regions))
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +55,7 @@ func newWithRegions(spec guest.Spec, cpus int, regions []ram.Region, log *slog.L
 	if err != nil {
 		return nil, err
 	}
-	if err := m.boot(boot); err != nil {
+	if err := m.boot(b); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
 	return m, nil
@@ -62,12 +63,12 @@ func newWithRegions(spec guest.Spec, cpus int, regions []ram.Region, log *slog.L
 
 // boot puts the program into memory, and the vCPUs at its entry.
 func (m *Machine) boot(b guest.Boot) error {
-	root, err := writeProgram(m.mem, m.facts.Regions, b, m.program.Binary)
+	root, err := boot.WriteProgram(m.mem, m.facts.Regions, b, m.program.Binary)
 	if err != nil {
 		return err
 	}
 	for i, c := range m.vcpus {
-		if err := c.do(func() error { return enterRing3(c.k, i, root) }); err != nil {
+		if err := c.Do(func() error { return boot.EnterProgram(c.KVM, i, root) }); err != nil {
 			return err
 		}
 	}
@@ -128,17 +129,17 @@ func (m *Machine) bootKernel(cfg Config) error {
 	if _, err := m.mem.WriteAt(acpi.Restart(acpiConfig(m.facts).Reset), acpi.RestartAddr); err != nil {
 		return err
 	}
-	entry, err := loadKernel(m.mem, m.facts.Regions, kernelFiles{cfg.Kernel, cfg.Initrd, cfg.Cmdline},
-		acpiBase)
+	entry, err := boot.LoadKernel(m.mem, m.facts.Regions, boot.KernelFiles{
+		Kernel: cfg.Kernel, Initrd: cfg.Initrd, Cmdline: cfg.Cmdline}, acpiBase)
 	if err != nil {
 		return err
 	}
 	for i, c := range m.vcpus {
-		err := c.do(func() error {
-			if err := setMemoryTypes(c.k); err != nil || i > 0 {
+		err := c.Do(func() error {
+			if err := boot.SetMemoryTypes(c.KVM); err != nil || i > 0 {
 				return err
 			}
-			return enterKernel(c.k, entry)
+			return boot.EnterKernel(c.KVM, entry)
 		})
 		if err != nil {
 			return err

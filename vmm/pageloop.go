@@ -5,6 +5,7 @@ import (
 
 	"github.com/thawfs/thaw/vmm/kvm"
 	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/vcpu"
 )
 
 // A guest that takes interrupts gets its pages in the background: KVM has a kernel thread fetch the
@@ -25,7 +26,7 @@ type pageLoops struct {
 }
 
 type suspectVCPU struct {
-	*vcpu
+	*vcpu.Thread
 	taken, fixed uint64 // page faults, when last looked
 	looks        int    // in a row, at which it was suspected
 }
@@ -40,7 +41,7 @@ func (m *Machine) watchPageLoops() *pageLoops {
 		return p
 	}
 	for _, c := range m.vcpus {
-		p.vcpus = append(p.vcpus, suspectVCPU{vcpu: c})
+		p.vcpus = append(p.vcpus, suspectVCPU{Thread: c})
 	}
 	return p
 }
@@ -49,7 +50,7 @@ func (m *Machine) watchPageLoops() *pageLoops {
 func (p *pageLoops) look() {
 	for i := range p.vcpus {
 		c := &p.vcpus[i]
-		taken, fixed, ok := c.pageFaults()
+		taken, fixed, ok := c.PageFaults()
 		if !ok {
 			continue
 		}
@@ -61,9 +62,9 @@ func (p *pageLoops) look() {
 		c.taken, c.fixed = taken, fixed
 		switch {
 		case c.looks == 1:
-			c.interject(func() { holdInterrupts(c.k) })
+			c.Interject(func() { holdInterrupts(c.KVM) })
 		case c.looks > 1:
-			c.interject(func() { p.m.findLost(c.k) })
+			c.Interject(func() { p.m.findLost(c.KVM) })
 		}
 	}
 }

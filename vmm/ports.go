@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/thawfs/thaw/vmm/meter"
 	"github.com/thawfs/thaw/vmm/state"
 )
 
@@ -25,7 +26,7 @@ const (
 // ports is the one device of a bare machine: progress, pace and the end of a guest program. It is
 // the [device.Handler] of its range of the port bus.
 type ports struct {
-	series *series
+	series *meter.Series
 	now    func() time.Time
 	// sync, if not nil, is called on the vCPU's thread at each sync point of a program.
 	sync func(point uint32)
@@ -38,7 +39,7 @@ type ports struct {
 }
 
 func newPorts(now func() time.Time) *ports {
-	return &ports{now: now, series: newSeries(), cut: make(chan struct{})}
+	return &ports{now: now, series: meter.NewSeries(), cut: make(chan struct{})}
 }
 
 // hold ends a wait and keeps others from beginning, until release: a machine that is to stop does
@@ -96,7 +97,7 @@ func (p *ports) out(port uint16, v uint32) error {
 	switch port {
 	case portProgress:
 		p.state.Done += uint64(v)
-		p.series.add(p.now(), uint64(v))
+		p.series.Add(p.now(), uint64(v))
 	case portReady:
 		p.state.Ready = 1
 	case portPace:

@@ -200,7 +200,7 @@ func (r *recording) close() error {
 // threads are those of the vCPUs.
 func (m *Machine) threads() (tids []int) {
 	for _, c := range m.vcpus {
-		tids = append(tids, c.thread())
+		tids = append(tids, c.TID())
 	}
 	return tids
 }

@@ -5,22 +5,23 @@ import (
 	"time"
 
 	"github.com/thawfs/thaw/vmm/guest"
+	"github.com/thawfs/thaw/vmm/meter"
 	"github.com/thawfs/thaw/wss"
 )
 
 // Report is what a run of a machine came to.
 type Report struct {
-	Guest       guest.Spec `json:"guest"`
-	MemoryBytes uint64     `json:"memory_bytes"`
-	GuestPages  uint64     `json:"guest_pages"` // of the image
-	End         string     `json:"end"`         // EndFinished, ...
-	RunSeconds  float64    `json:"run_seconds"` // from the first instruction to the end
-	Done        uint64     `json:"done"`        // units since the guest was first started
-	Progress    Progress   `json:"progress"`    // in this run
-	Restore     *Restored  `json:"restore,omitempty"`
+	Guest       guest.Spec     `json:"guest"`
+	MemoryBytes uint64         `json:"memory_bytes"`
+	GuestPages  uint64         `json:"guest_pages"` // of the image
+	End         string         `json:"end"`         // EndFinished, ...
+	RunSeconds  float64        `json:"run_seconds"` // from the first instruction to the end
+	Done        uint64         `json:"done"`        // units since the guest was first started
+	Progress    meter.Progress `json:"progress"`    // in this run
+	Restore     *Restored      `json:"restore,omitempty"`
 	// Stalls is when each vCPU waited for pages.
-	Stalls []VCPUStalls `json:"stalls,omitempty"`
-	Notes  []string     `json:"notes,omitempty"` // what this host could not do
+	Stalls []meter.VCPUStalls `json:"stalls,omitempty"`
+	Notes  []string           `json:"notes,omitempty"` // what this host could not do
 }
 
 // Restored is the part of the report about a restore. Times are seconds since it was asked for.
@@ -75,7 +76,7 @@ func (m *Machine) report(cfg Config, c *counter, end string) *Report {
 	first := m.firstInstruction()
 	ports := m.ports.snapshot()
 	r := &Report{Guest: m.facts.Guest, MemoryBytes: m.mem.Size(), GuestPages: m.mem.Size() / pageSize,
-		End: end, Done: ports.Done, Progress: m.ports.series.progress(m.program.Units)}
+		End: end, Done: ports.Done, Progress: m.ports.series.Progress(m.program.Units)}
 	if !first.IsZero() {
 		r.RunSeconds = time.Since(first).Seconds()
 	}

@@ -117,11 +117,11 @@ func (l *Loaded) note(log *slog.Logger, s string) {
 // forgive is asked about every [*HostError]; what it makes nil is left as it is on this host.
 func (m *Machine) loadState(s *state.Machine, clock state.ClockMode, forgive func(error) error) error {
 	first := m.vcpus[0]
-	if err := first.do(func() error { return s.VCPUs[0].PartTSC(first.k) }); err != nil {
+	if err := first.Do(func() error { return s.VCPUs[0].PartTSC(first.KVM) }); err != nil {
 		return fmt.Errorf("restore vCPU 0: %w", err)
 	}
 	for i, c := range m.vcpus {
-		if err := c.do(func() error { return s.VCPUs[i].Restore(c.k, forgive) }); err != nil {
+		if err := c.Do(func() error { return s.VCPUs[i].Restore(c.KVM, forgive) }); err != nil {
 			return fmt.Errorf("restore vCPU %d: %w", i, err)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/thawfs/thaw/vmm/api"
 	"github.com/thawfs/thaw/vmm/device"
+	"github.com/thawfs/thaw/vmm/meter"
 	"github.com/thawfs/thaw/vmm/ram"
 )
 
@@ -52,7 +53,7 @@ func runToEnd(ctx context.Context, cfg Config, m *Machine, l *Loaded) (rep *Repo
 	defer w.stop()
 	stalls := m.sampleStalls()
 	defer func() {
-		if list := stalls.stop(); rep != nil {
+		if list := stalls.Stop(); rep != nil {
 			rep.Stalls = list
 		}
 	}()
@@ -140,7 +141,7 @@ func (m *Machine) quiesce(limit time.Duration) error {
 		m.control.Lock()
 		defer m.control.Unlock()
 		for _, c := range m.vcpus {
-			_ = c.awaitParked() // its only error is that the vCPU is gone
+			_ = c.AwaitParked() // its only error is that the vCPU is gone
 		}
 	}()
 	timer := time.NewTimer(limit)
@@ -154,10 +155,10 @@ func (m *Machine) quiesce(limit time.Duration) error {
 }
 
 // sampleStalls begins to look when vCPUs wait for pages.
-func (m *Machine) sampleStalls() *stallSampler {
-	var vcpus []sampledVCPU
+func (m *Machine) sampleStalls() *meter.StallSampler {
+	var vcpus []meter.VCPU
 	for _, c := range m.vcpus {
 		vcpus = append(vcpus, c)
 	}
-	return sampleStalls(vcpus, m.begun, m.firstInstruction)
+	return meter.SampleStalls(vcpus, m.begun, m.firstInstruction)
 }

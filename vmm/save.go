@@ -13,6 +13,7 @@ import (
 
 	"github.com/thawfs/thaw/vmm/ram"
 	"github.com/thawfs/thaw/vmm/state"
+	"github.com/thawfs/thaw/vmm/vcpu"
 	"github.com/thawfs/thaw/wss"
 )
 
@@ -231,7 +232,7 @@ func (s *save) remapMemory() (unused ram.Files, err error) {
 func (m *Machine) save() (state.Machine, error) {
 	switch {
 	case m.is(StateRunning):
-		return state.Machine{}, ErrRunning
+		return state.Machine{}, vcpu.ErrRunning
 	case m.is(StateEnded):
 		return state.Machine{}, ErrEnded
 	}
@@ -251,8 +252,8 @@ func (m *Machine) save() (state.Machine, error) {
 		return state.Machine{}, err
 	}
 	for i, c := range m.vcpus {
-		err := c.do(func() (err error) {
-			s.VCPUs[i], err = state.SaveVCPU(c.k, m.msrs, m.facts.IRQChip)
+		err := c.Do(func() (err error) {
+			s.VCPUs[i], err = state.SaveVCPU(c.KVM, m.msrs, m.facts.IRQChip)
 			return err
 		})
 		if err != nil {
@@ -274,7 +275,7 @@ func (m *Machine) chooseMSRs() error {
 		return nil
 	}
 	c := m.vcpus[0]
-	return c.do(func() error { m.msrs = state.GuestMSRs(m.known, c.k, m.facts.IRQChip); return nil })
+	return c.Do(func() error { m.msrs = state.GuestMSRs(m.known, c.KVM, m.facts.IRQChip); return nil })
 }
 
 // info describes a machine that is saved.

@@ -63,16 +63,16 @@ func (s *scanned) Resume() error {
 func (s *scanned) CPUs() ([]scan.CPU, error) {
 	cpus := make([]scan.CPU, len(s.m.vcpus))
 	for i, c := range s.m.vcpus {
-		err := c.do(func() error {
-			sregs, err := c.k.Sregs()
+		err := c.Do(func() error {
+			sregs, err := c.KVM.Sregs()
 			if err != nil {
 				return err
 			}
-			regs, err := c.k.Regs()
+			regs, err := c.KVM.Regs()
 			if err != nil {
 				return err
 			}
-			mp, err := c.k.MPState()
+			mp, err := c.KVM.MPState()
 			cpus[i] = scan.CPU{CR0: sregs.CR0, CR3: sregs.CR3, CR4: sregs.CR4, EFER: sregs.EFER,
 				RIP: sregs.CS.Base + regs.RIP, Halted: mp.State != kvm.MPRunnable}
 			return err
@@ -111,14 +111,14 @@ func (s *scanned) Flushes() []scan.Flush {
 // translations when a paging bit changes (x86.c, __set_sregs), and does nothing when none does.
 func (s *scanned) flushTLB() error {
 	for i, c := range s.m.vcpus {
-		err := c.do(func() error {
-			sregs, err := c.k.Sregs()
+		err := c.Do(func() error {
+			sregs, err := c.KVM.Sregs()
 			if err != nil {
 				return err
 			}
 			changed := sregs
 			changed.CR4 ^= kvm.CR4PGE
-			return errors.Join(c.k.SetSregs(changed), c.k.SetSregs(sregs))
+			return errors.Join(c.KVM.SetSregs(changed), c.KVM.SetSregs(sregs))
 		})
 		if err != nil {
 			return fmt.Errorf("flush the TLB of vCPU %d: %w", i, err)

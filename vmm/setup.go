@@ -11,10 +11,18 @@ import (
 	"github.com/thawfs/thaw/vmm/kvm"
 	"github.com/thawfs/thaw/vmm/ram"
 	"github.com/thawfs/thaw/vmm/state"
+	"github.com/thawfs/thaw/vmm/vcpu"
 )
 
+// externals are what a machine needs that is not in its state.
+type externals struct {
+	console io.Writer    // nil: what the kernel prints is lost
+	disks   []state.Disk // in place of those that the machine was saved with; nil: the same
+}
+
 // newMachine sets up KVM around some memory. It takes over the memory, also when it fails.
-func newMachine(f state.Facts, mem *ram.Memory, x externals, log *slog.Logger) (_ *Machine, err error) {
+func newMachine(f state.Facts, mem *ram.Memory, x externals, log *slog.Logger) (
+	_ *Machine, err error) {
 	m := &Machine{log: log, facts: f, mem: mem, ports: newPorts(time.Now), state: StatePaused,
 		portBus: device.NewBus("port"), mmioBus: device.NewBus("address"), devices: device.NewSet(),
 		begun: make(chan struct{}), ended: make(chan struct{})}
@@ -87,21 +95,15 @@ func (m *Machine) addVCPUs(sys *kvm.System) (err error) {
 		if err != nil {
 			return err
 		}
-		c := newVCPU(k, hooks{exit: m.exit, ended: m.vcpuEnded, started: m.vcpuStarted})
-		if err := c.launch(); err != nil {
+		c := vcpu.New(k, vcpu.Hooks{Exit: m.exit, Ended: m.vcpuEnded, Started: m.vcpuStarted})
+		if err := c.Launch(); err != nil {
 			return err
 		}
 		m.vcpus = append(m.vcpus, c)
 		cpuid := state.CPUIDFor(features, i, m.facts.VCPUs)
-		if err := c.do(func() error { return k.SetCPUID(cpuid) }); err != nil {
+		if err := c.Do(func() error { return k.SetCPUID(cpuid) }); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// externals are what a machine needs that is not in its state.
-type externals struct {
-	console io.Writer    // nil: what the kernel prints is lost
-	disks   []state.Disk // in place of those that the machine was saved with; nil: the same
 }

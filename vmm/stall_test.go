@@ -65,7 +65,7 @@ func TestNoStalls(t *testing.T) {
 	if stalled > took/2 {
 		t.Errorf("stalled %v of %v", stalled, took)
 	}
-	s.stop()
+	s.Stop()
 }
 
 // A vCPU that nobody starts waits, but not for a page.
@@ -88,7 +88,7 @@ func TestMetrics(t *testing.T) {
 	runUntil(t, m, 2)
 	w, s := m.watch(), m.sampleStalls()
 	defer w.stop()
-	defer s.stop()
+	defer s.Stop()
 	socket := filepath.Join(t.TempDir(), "s")
 	server, err := api.Serve(socket, apiMachine{m, w, s}, testLog(t))
 	if err != nil {

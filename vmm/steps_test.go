@@ -73,7 +73,7 @@ func stepChild(job string) error {
 			return err
 		}
 		c := m.vcpus[0]
-		if err := c.do(func() error { return knownState(c.k) }); err != nil {
+		if err := c.Do(func() error { return knownState(c.KVM) }); err != nil {
 			return err
 		}
 	} else if m, res.Changes, err = restoreAndCompare(j.From, log); err != nil {
@@ -143,7 +143,7 @@ func fieldOf(in *state.Inspection, section, field string) string {
 func toNextPoint(m *Machine) (uint32, error) {
 	reached := make(chan uint32, 1)
 	m.ports.sync = func(point uint32) {
-		m.vcpus[0].askToPark()
+		m.vcpus[0].AskToPark()
 		reached <- point
 	}
 	if err := m.Start(); err != nil {

@@ -1,4 +1,4 @@
-package vmm
+package meter
 
 import (
 	"sync"
@@ -28,7 +28,7 @@ type VCPUStalls struct {
 // stallLog makes a series out of samples of a sum that only seems to fall: a later sample that is
 // smaller shows that the earlier ones were too large.
 type stallLog struct {
-	series  *series
+	series  *Series
 	sum     time.Duration // up to the last sample that is settled
 	at      time.Duration // its time
 	pending []stallPoint  // ascending in both
@@ -36,7 +36,7 @@ type stallLog struct {
 
 type stallPoint struct{ at, sum time.Duration }
 
-func newStallLog() *stallLog { return &stallLog{series: &series{width: stallWidth}} }
+func newStallLog() *stallLog { return &stallLog{series: &Series{width: stallWidth}} }
 
 // add takes a sample.
 func (l *stallLog) add(at, sum time.Duration) {
@@ -65,7 +65,7 @@ func (l *stallLog) enter(from, stalled time.Duration) {
 	for stalled > 0 {
 		width := l.series.width
 		n := min(stalled, from/width*width+width-from)
-		l.series.add(l.series.start.Add(from), uint64(n))
+		l.series.Add(l.series.start.Add(from), uint64(n))
 		from, stalled = from+n, stalled-n
 	}
 }
@@ -73,7 +73,7 @@ func (l *stallLog) enter(from, stalled time.Duration) {
 // intervals gives the series. A slice tells how much of it was stalled, and not which part.
 func (l *stallLog) intervals(vcpu int) VCPUStalls {
 	l.settle(1<<63 - 1)
-	p := l.series.progress("")
+	p := l.series.Progress("")
 	width := l.series.width
 	s := VCPUStalls{VCPU: vcpu, Seconds: l.sum.Seconds(), ResolutionSeconds: p.SliceSeconds}
 	for i, n := range p.Slices {
@@ -91,17 +91,17 @@ func (l *stallLog) intervals(vcpu int) VCPUStalls {
 	return s
 }
 
-// sampledVCPU is what the sampler asks of a vCPU.
-type sampledVCPU interface {
+// VCPU is what the sampler asks of a vCPU.
+type VCPU interface {
 	// Halts says whether it waits for an interrupt, and how long it was halted so far.
 	Halts() (now bool, total time.Duration)
 	// Stalled is what its clock says, halts included.
 	Stalled() time.Duration
 }
 
-// stallSampler watches the clocks of all vCPUs.
-type stallSampler struct {
-	vcpus      []sampledVCPU
+// StallSampler watches the clocks of all vCPUs.
+type StallSampler struct {
+	vcpus      []VCPU
 	begun      <-chan struct{}  // closed at the machine's first instruction
 	first      func() time.Time // which was then; zero: not yet
 	quit, done chan struct{}
@@ -133,9 +133,9 @@ func (w *idleWait) look(waits bool, halts, stalled time.Duration) {
 	w.waiting, w.until = waits, stalled
 }
 
-// sampleStalls starts sampling.
-func sampleStalls(vcpus []sampledVCPU, begun <-chan struct{}, first func() time.Time) *stallSampler {
-	s := &stallSampler{vcpus: vcpus, begun: begun, first: first, quit: make(chan struct{}),
+// SampleStalls starts sampling.
+func SampleStalls(vcpus []VCPU, begun <-chan struct{}, first func() time.Time) *StallSampler {
+	s := &StallSampler{vcpus: vcpus, begun: begun, first: first, quit: make(chan struct{}),
 		done: make(chan struct{}), idles: make([]idleWait, len(vcpus))}
 	for range vcpus {
 		s.logs = append(s.logs, newStallLog())
@@ -144,7 +144,7 @@ func sampleStalls(vcpus []sampledVCPU, begun <-chan struct{}, first func() time.
 	return s
 }
 
-func (s *stallSampler) loop() {
+func (s *StallSampler) loop() {
 	defer close(s.done)
 	select {
 	case <-s.begun:
@@ -163,7 +163,7 @@ func (s *stallSampler) loop() {
 	}
 }
 
-func (s *stallSampler) sample() {
+func (s *StallSampler) sample() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at := time.Since(s.first())
@@ -178,8 +178,8 @@ func (s *stallSampler) sample() {
 	}
 }
 
-// seconds is how long each vCPU has stalled so far. It lags behind a little and never falls.
-func (s *stallSampler) seconds() (list []float64) {
+// Seconds is how long each vCPU has stalled so far. It lags behind a little and never falls.
+func (s *StallSampler) Seconds() (list []float64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, l := range s.logs {
@@ -188,8 +188,8 @@ func (s *stallSampler) seconds() (list []float64) {
 	return list
 }
 
-// stop ends the sampling and gives what it found.
-func (s *stallSampler) stop() (list []VCPUStalls) {
+// Stop ends the sampling and gives what it found.
+func (s *StallSampler) Stop() (list []VCPUStalls) {
 	close(s.quit)
 	<-s.done
 	ran := !s.first().IsZero()

@@ -1,4 +1,4 @@
-package vmm
+package meter
 
 import (
 	"math/rand/v2"

@@ -1,4 +1,4 @@
-package vmm
+package boot
 
 import (
 	"errors"
@@ -11,15 +11,15 @@ import (
 	"github.com/thawfs/thaw/vmm/ram"
 )
 
-// kernelFiles is what to boot.
-type kernelFiles struct {
+// KernelFiles is what to boot.
+type KernelFiles struct {
 	Kernel, Initrd string // paths; no initial RAM disk: ""
 	Cmdline        string
 }
 
-// loadKernel puts a kernel into memory, with its command line and its initial RAM disk. rsdp is where
+// LoadKernel puts a kernel into memory, with its command line and its initial RAM disk. rsdp is where
 // the tables of ACPI begin.
-func loadKernel(mem io.WriterAt, regions []ram.Region, f kernelFiles, rsdp uint64) (e linux.Entry,
+func LoadKernel(mem io.WriterAt, regions []ram.Region, f KernelFiles, rsdp uint64) (e linux.Entry,
 	err error) {
 	c := linux.Config{Cmdline: f.Cmdline, RSDP: rsdp}
 	for _, r := range regions {
@@ -66,15 +66,15 @@ func openSection(path string) (s fileSection, err error) {
 	return s, nil
 }
 
-// setMemoryTypes does what firmware does on each CPU: all memory is write-back. With the registers
+// SetMemoryTypes does what firmware does on each CPU: all memory is write-back. With the registers
 // as they are after a reset (uncached) a kernel takes the CPU for one without PAT.
-func setMemoryTypes(k *kvm.VCPU) error {
+func SetMemoryTypes(k *kvm.VCPU) error {
 	const defType, enabled, writeBack = 0x2ff, 1 << 11, 6
 	return k.SetMSRs([]kvm.MSREntry{{Index: defType, Data: enabled | writeBack}})
 }
 
-// enterKernel sets a vCPU up as the boot protocol wants it.
-func enterKernel(k *kvm.VCPU, e linux.Entry) error {
+// EnterKernel sets a vCPU up as the boot protocol wants it.
+func EnterKernel(k *kvm.VCPU, e linux.Entry) error {
 	s, err := k.Sregs()
 	if err != nil {
 		return err

@@ -1,4 +1,4 @@
-package vmm
+package boot
 
 import (
 	"github.com/thawfs/thaw/vmm/guest"
@@ -30,8 +30,8 @@ const pageSize = wss.PageSize
 //
 // The offset in the image is the physical address, so the hole is in the image too, as zeros.
 
-// guestRAM is what is left for a guest program after the page tables.
-func guestRAM(regions []ram.Region) guest.RAM {
+// GuestRAM is what is left for a guest program after the page tables.
+func GuestRAM(regions []ram.Region) guest.RAM {
 	ram := guest.RAM{
 		First: (pageTableBase + pageTableBytes(regions)) / pageSize,
 		End:   ram.ImageSize(regions) / pageSize,

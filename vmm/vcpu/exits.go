@@ -1,4 +1,4 @@
-package vmm
+package vcpu
 
 import (
 	"sync/atomic"

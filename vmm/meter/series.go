@@ -1,13 +1,13 @@
-package vmm
+package meter
 
 import (
 	"sync"
 	"time"
 )
 
-// series counts units per slice of time since the guest's first instruction. It is bounded: when a
+// Series counts units per slice of time since the guest's first instruction. It is bounded: when a
 // run gets long, slices are joined two by two.
-type series struct {
+type Series struct {
 	mu    sync.Mutex // guards what follows
 	start time.Time
 	width time.Duration
@@ -20,16 +20,16 @@ const (
 	seriesMax   = 6000 // slices: ten minutes before the first joining
 )
 
-func newSeries() *series { return &series{width: seriesWidth} }
+func NewSeries() *Series { return &Series{width: seriesWidth} }
 
-// begin sets the time of the first instruction.
-func (s *series) begin(t time.Time) {
+// Begin sets the time of the first instruction.
+func (s *Series) Begin(t time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.start = t
 }
 
-func (s *series) add(t time.Time, units uint64) {
+func (s *Series) Add(t time.Time, units uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.total += units
@@ -45,7 +45,7 @@ func (s *series) add(t time.Time, units uint64) {
 }
 
 // join makes the slices twice as wide.
-func (s *series) join() {
+func (s *Series) join() {
 	for i := range s.units {
 		if i%2 == 0 {
 			s.units[i/2] = s.units[i]
@@ -65,7 +65,7 @@ type Progress struct {
 	Slices       []uint64 `json:"slices"`        // units per slice since the first instruction
 }
 
-func (s *series) progress(units string) Progress {
+func (s *Series) Progress(units string) Progress {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return Progress{Units: units, Total: s.total, SliceSeconds: s.width.Seconds(),

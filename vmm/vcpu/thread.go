@@ -1,4 +1,4 @@
-package vmm
+package vcpu
 
 import (
 	"errors"
@@ -26,12 +26,12 @@ const (
 	modeGone                // its goroutine is finished
 )
 
-// vcpu runs one virtual CPU on a goroutine and thread of its own. Everything that concerns the
+// Thread runs one virtual CPU on a goroutine and thread of its own. Everything that concerns the
 // CPU's state happens on that thread: while it runs the guest, nothing can; while it is parked it
 // takes jobs ([vcpu.do]).
-type vcpu struct {
-	k       *kvm.VCPU
-	hooks   hooks
+type Thread struct {
+	KVM     *kvm.VCPU
+	hooks   Hooks
 	joined  chan struct{} // closed when the goroutine has returned
 	pending bool          // an exit is not completed; the goroutine's own
 
@@ -47,23 +47,23 @@ type vcpu struct {
 	jobs []func()
 }
 
-// hooks are what a vCPU asks and tells its machine, on its own thread.
-type hooks struct {
-	exit    func(c *vcpu, reason kvm.ExitReason) error // serves an exit; an error ends the machine
-	ended   func(c *vcpu, err error)                   // called once, when exit or KVM_RUN failed
-	started func(time.Time)                            // called before each entry after a park
+// Hooks are what a vCPU asks and tells its machine, on its own thread.
+type Hooks struct {
+	Exit    func(c *Thread, reason kvm.ExitReason) error // serves an exit; an error ends the machine
+	Ended   func(c *Thread, err error)                   // called once, when exit or KVM_RUN failed
+	Started func(time.Time)                              // called before each entry after a park
 }
 
-func newVCPU(k *kvm.VCPU, h hooks) *vcpu {
-	c := &vcpu{k: k, hooks: h, joined: make(chan struct{}), is: modeRunning}
+func New(k *kvm.VCPU, h Hooks) *Thread {
+	c := &Thread{KVM: k, hooks: h, joined: make(chan struct{}), is: modeRunning}
 	c.cond = sync.NewCond(&c.mu)
 	return c
 }
 
-// launch starts the goroutine and waits until it is parked. If that fails the vCPU is closed.
-func (c *vcpu) launch() (err error) {
+// Launch starts the goroutine and waits until it is parked. If that fails the vCPU is closed.
+func (c *Thread) Launch() (err error) {
 	// Now, while the vCPU does not run: KVM would not answer before it came back.
-	if c.stats, err = c.k.Stats(); err != nil && !errors.Is(err, kvm.ErrNoStats) {
+	if c.stats, err = c.KVM.Stats(); err != nil && !errors.Is(err, kvm.ErrNoStats) {
 		return errors.Join(err, c.close())
 	}
 	setup := make(chan error, 1)
@@ -79,14 +79,14 @@ func (c *vcpu) launch() (err error) {
 }
 
 // loop is the life of a vCPU.
-func (c *vcpu) loop(setup chan<- error) {
+func (c *Thread) loop(setup chan<- error) {
 	defer close(c.joined)
 	// Not unlocked: the thread ends with the goroutine, and with it a kick that comes too late.
 	runtime.LockOSThread()
 	c.mu.Lock()
 	c.tid = unix.Gettid()
 	c.mu.Unlock()
-	err := c.k.SetSignalMask(kickSignal)
+	err := c.KVM.SetSignalMask(kickSignal)
 	setup <- err
 	for err == nil && c.mayRun() {
 		if err := c.enter(); err != nil {
@@ -100,14 +100,14 @@ func (c *vcpu) loop(setup chan<- error) {
 }
 
 // fail ends the machine. The vCPU parks and stays readable: jobs look up what it died of.
-func (c *vcpu) fail(err error) {
+func (c *Thread) fail(err error) {
 	c.pending = false
 	c.setWant(modeParked)
-	c.hooks.ended(c, err)
+	c.hooks.Ended(c, err)
 }
 
 // mayRun parks as long as that is wanted, doing jobs, and says whether to enter the guest.
-func (c *vcpu) mayRun() bool {
+func (c *Thread) mayRun() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	parked := false
@@ -143,29 +143,29 @@ func (c *vcpu) mayRun() bool {
 }
 
 // prepare is what comes between a park and the first entry.
-func (c *vcpu) prepare() {
-	c.k.ClearExitRequest()
+func (c *Thread) prepare() {
+	c.KVM.ClearExitRequest()
 	// The guest is told that it was stopped, or its watchdog takes the pause for a lockup. Here and
 	// not where a machine is paused or saved: the note is a bit in guest memory, which would be in
 	// the next checkpoint or not, as it happens. A guest that does not use KVM's clock has no place
 	// for it (EINVAL); the worst of any failure is a warning of the guest's.
-	_ = c.k.KVMClockCtrl()
-	c.hooks.started(time.Now())
+	_ = c.KVM.KVMClockCtrl()
+	c.hooks.Started(time.Now())
 }
 
 // enter runs the guest until its next exit, and serves that.
-func (c *vcpu) enter() error {
+func (c *Thread) enter() error {
 	c.clock.enter()
-	reason, err := c.k.Run()
+	reason, err := c.KVM.Run()
 	c.clock.leave()
 	return c.serve(reason, err)
 }
 
 // settle completes the access that the last exit was about, so that the registers are whole and can
 // be saved. It may take several rounds.
-func (c *vcpu) settle() {
+func (c *Thread) settle() {
 	for c.pending {
-		reason, done, err := c.k.CompleteExit()
+		reason, done, err := c.KVM.CompleteExit()
 		if done {
 			c.pending = false
 			return
@@ -178,21 +178,21 @@ func (c *vcpu) settle() {
 }
 
 // serve handles what KVM_RUN came back with.
-func (c *vcpu) serve(reason kvm.ExitReason, err error) error {
+func (c *Thread) serve(reason kvm.ExitReason, err error) error {
 	switch {
 	case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
 		c.pending = false // completed on the way in
 		return nil
 	case errors.Is(err, unix.EFAULT) && reason == kvm.ExitMemoryFault:
-		return c.hooks.exit(c, reason)
+		return c.hooks.Exit(c, reason)
 	case errors.Is(err, unix.EFAULT):
-		return errFault
+		return ErrFault
 	case err != nil:
-		return fmt.Errorf("KVM_RUN of vCPU %d: %w", c.k.ID(), err)
+		return fmt.Errorf("KVM_RUN of vCPU %d: %w", c.KVM.ID(), err)
 	}
 	c.exits.count(reason)
 	c.pending = true // the next KVM_RUN completes it
-	return c.hooks.exit(c, reason)
+	return c.hooks.Exit(c, reason)
 }
 
 // errGone refuses what needs a vCPU that is not closed.
@@ -201,10 +201,10 @@ var errGone = errors.New("the vCPU is closed")
 // ErrRunning refuses what needs a stopped vCPU.
 var ErrRunning = errors.New("the machine is running")
 
-// errFault is KVM_RUN failing with EFAULT: the kernel could not get a page of guest memory.
-var errFault = errors.New("a page of guest memory could not be had (KVM_RUN: EFAULT)")
+// ErrFault is KVM_RUN failing with EFAULT: the kernel could not get a page of guest memory.
+var ErrFault = errors.New("a page of guest memory could not be had (KVM_RUN: EFAULT)")
 
-func (c *vcpu) setWant(m mode) {
+func (c *Thread) setWant(m mode) {
 	c.mu.Lock()
 	if c.want != modeGone {
 		c.want = m
@@ -215,24 +215,24 @@ func (c *vcpu) setWant(m mode) {
 
 // kick makes the vCPU look at what is wanted of it. The request to exit is set before the signal is
 // sent; see package kvm.
-func (c *vcpu) kick() {
+func (c *Thread) kick() {
 	// Under the lock, so that the thread and the shared page are there: they go after modeGone.
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.is != modeGone {
-		c.k.RequestExit()
+		c.KVM.RequestExit()
 		_ = unix.Tgkill(os.Getpid(), c.tid, kickSignal) // ESRCH: it has just ended, which is as good
 	}
 }
 
-// askToPark makes it leave the guest; awaitParked waits until it has. Two steps, so that several
+// AskToPark makes it leave the guest; awaitParked waits until it has. Two steps, so that several
 // vCPUs stop together.
-func (c *vcpu) askToPark() {
+func (c *Thread) AskToPark() {
 	c.setWant(modeParked)
 	c.kick()
 }
 
-func (c *vcpu) awaitParked() error {
+func (c *Thread) AwaitParked() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for c.is == modeRunning {
@@ -244,16 +244,16 @@ func (c *vcpu) awaitParked() error {
 	return nil
 }
 
-func (c *vcpu) park() error {
-	c.askToPark()
-	return c.awaitParked()
+func (c *Thread) park() error {
+	c.AskToPark()
+	return c.AwaitParked()
 }
 
-// run lets it enter the guest.
-func (c *vcpu) run() { c.setWant(modeRunning) }
+// Run lets it enter the guest.
+func (c *Thread) Run() { c.setWant(modeRunning) }
 
-// do runs a function on the vCPU's thread. The vCPU must be parked.
-func (c *vcpu) do(f func() error) error {
+// Do runs a function on the vCPU's thread. The vCPU must be parked.
+func (c *Thread) Do(f func() error) error {
 	done := make(chan error, 1)
 	c.mu.Lock()
 	if c.is != modeParked || c.want != modeParked {
@@ -266,30 +266,30 @@ func (c *vcpu) do(f func() error) error {
 	return <-done
 }
 
-// interject runs a function on the vCPU's thread between two entries, without parking it, and does
+// Interject runs a function on the vCPU's thread between two entries, without parking it, and does
 // not wait for that. A vCPU that is not to run does not get it.
-func (c *vcpu) interject(f func()) {
+func (c *Thread) Interject(f func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.is == modeGone || c.want != modeRunning {
 		return
 	}
 	// Who wants it to park says so before the request to exit: clearing that hides nothing.
-	c.jobs = append(c.jobs, func() { f(); c.k.ClearExitRequest() })
-	c.k.RequestExit()
+	c.jobs = append(c.jobs, func() { f(); c.KVM.ClearExitRequest() })
+	c.KVM.RequestExit()
 	_ = unix.Tgkill(os.Getpid(), c.tid, kickSignal)
 }
 
-// stop ends the goroutine and waits for it, then closes the vCPU.
-func (c *vcpu) stop() error {
+// Stop ends the goroutine and waits for it, then closes the vCPU.
+func (c *Thread) Stop() error {
 	c.setWant(modeGone)
 	c.kick()
 	<-c.joined
 	return c.close()
 }
 
-func (c *vcpu) close() error {
-	err := c.k.Close()
+func (c *Thread) close() error {
+	err := c.KVM.Close()
 	if c.stats != nil {
 		err = errors.Join(err, c.stats.Close())
 	}
@@ -298,7 +298,7 @@ func (c *vcpu) close() error {
 
 // Halts says whether a vCPU waits for an interrupt, and how long it was halted so far. Without
 // KVM's counters a halted vCPU seems to wait; guests without halts lose nothing.
-func (c *vcpu) Halts() (now bool, total time.Duration) {
+func (c *Thread) Halts() (now bool, total time.Duration) {
 	if c.stats == nil {
 		return false, 0
 	}
@@ -310,21 +310,21 @@ func (c *vcpu) Halts() (now bool, total time.Duration) {
 }
 
 // Stalled is how long the vCPU has waited for pages, halts included.
-func (c *vcpu) Stalled() time.Duration { return c.clock.stalled() }
+func (c *Thread) Stalled() time.Duration { return c.clock.stalled() }
 
-// exitsByReason counts the exits so far.
-func (c *vcpu) exitsByReason() map[string]uint64 { return c.exits.byReason() }
+// Exits counts the exits so far.
+func (c *Thread) Exits() map[string]uint64 { return c.exits.byReason() }
 
-// thread is the vCPU's thread, for tracepoints and the kernel's times.
-func (c *vcpu) thread() int {
+// TID is the vCPU's thread, for tracepoints and the kernel's times.
+func (c *Thread) TID() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.tid
 }
 
-// pageFaults counts the page faults that KVM took for the vCPU, and those that it fixed. false: KVM
+// PageFaults counts the page faults that KVM took for the vCPU, and those that it fixed. false: KVM
 // has no counters (before Linux 5.14).
-func (c *vcpu) pageFaults() (taken, fixed uint64, ok bool) {
+func (c *Thread) PageFaults() (taken, fixed uint64, ok bool) {
 	if c.stats == nil {
 		return 0, 0, false
 	}

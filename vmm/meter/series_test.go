@@ -1,4 +1,4 @@
-package vmm
+package meter
 
 import (
 	"testing"
@@ -8,21 +8,21 @@ import (
 )
 
 func TestSeries(t *testing.T) {
-	s := newSeries()
+	s := NewSeries()
 	begin := time.Unix(1000, 0)
-	s.begin(begin)
-	at := func(d time.Duration, n uint64) { s.add(begin.Add(d), n) }
+	s.Begin(begin)
+	at := func(d time.Duration, n uint64) { s.Add(begin.Add(d), n) }
 	at(-time.Second, 1) // a clock that was set back
 	at(50*time.Millisecond, 2)
 	at(350*time.Millisecond, 4)
 	want := Progress{Units: "x", Total: 7, SliceSeconds: 0.1, Slices: []uint64{3, 0, 0, 4}}
-	if d := cmp.Diff(want, s.progress("x")); d != "" {
+	if d := cmp.Diff(want, s.Progress("x")); d != "" {
 		t.Error(d)
 	}
 	// Bounded, with nothing lost.
 	at(10*time.Minute, 8)
 	at(7*24*time.Hour, 16)
-	p := s.progress("x")
+	p := s.Progress("x")
 	var sum uint64
 	for _, n := range p.Slices {
 		sum += n

@@ -1,4 +1,4 @@
-package vmm
+package boot
 
 import (
 	"encoding/binary"
@@ -32,13 +32,13 @@ func taskState() []byte {
 	return b
 }
 
-// enterRing3 sets a vCPU up as a kernel would have it before its first user program: 64-bit mode,
+// EnterProgram sets a vCPU up as a kernel would have it before its first user program: 64-bit mode,
 // paging, and privilege level 3, so that the guest also runs at native speed where KVM has no help
 // from hardware and interprets the privileged level. There is no IDT: an exception is a triple
 // fault, and the VMM reports where. All vCPUs begin at the same place, each with its number as the
 // first argument and a stack of its own; no kernel sends the others a SIPI, so they are made
 // runnable here.
-func enterRing3(k *kvm.VCPU, number int, root uint64) error {
+func EnterProgram(k *kvm.VCPU, number int, root uint64) error {
 	s, err := k.Sregs()
 	if err != nil {
 		return err
@@ -103,9 +103,9 @@ func extendedState(k *kvm.VCPU) (uint64, error) {
 	return supported & (x87 | sse | avx), nil
 }
 
-// writeProgram puts page tables, boot page, task state and program into memory, and gives the address
+// WriteProgram puts page tables, boot page, task state and program into memory, and gives the address
 // of the uppermost page table.
-func writeProgram(mem io.WriterAt, regions []ram.Region, b guest.Boot, binary []byte) (root uint64,
+func WriteProgram(mem io.WriterAt, regions []ram.Region, b guest.Boot, binary []byte) (root uint64,
 	err error) {
 	tables := layOutPageTables(regions)
 	if err := tables.write(mem, regions); err != nil {
