@@ -10,9 +10,6 @@ import (
 	"github.com/thawfs/thaw/vmm/ram"
 )
 
-// ErrTracing refuses a checkpoint of a machine whose touches after another one are being recorded.
-var ErrTracing = errors.New("the machine is being traced after a checkpoint")
-
 // Checkpoint writes the machine into a new directory, which appears complete or not at all. A
 // running machine goes on afterwards, also when writing fails; then its memory is mapped from the
 // directory, which must stay as it is: see the package's documentation.
@@ -158,7 +155,3 @@ func (s *save) remap() {
 		s.m.log.Warn("after a checkpoint", "err", err)
 	}
 }
-
-// ErrNoParent refuses a differential checkpoint of a machine that is not mapped from a checkpoint.
-var ErrNoParent = errors.New("the machine's memory is not mapped from a checkpoint: " +
-	"it has neither been restored nor saved")

@@ -113,12 +113,3 @@ func (c *counters) metrics() api.Metrics {
 	}
 	return m
 }
-
-func (m *Machine) guestInfo(p state.Ports) state.GuestInfo {
-	g := state.GuestInfo{Program: m.facts.Guest.Program, Args: m.facts.Guest.Args, Done: p.Done,
-		Ready: p.Ready != 0}
-	if m.program != nil {
-		g.Units = m.program.Units
-	}
-	return g
-}

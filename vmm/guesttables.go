@@ -3,8 +3,6 @@ package vmm
 import (
 	"encoding/binary"
 	"errors"
-	"log/slog"
-	"time"
 
 	"github.com/thawfs/thaw/vmm/ram"
 	"github.com/thawfs/thaw/vmm/state"
@@ -31,25 +29,22 @@ import (
 // maxTables bounds what is read: 256 MiB, the tables of half a terabyte in small pages.
 const maxTables = 1 << 16
 
-// readTables reads the page tables of all vCPUs.
-func (l *Loaded) readTables(s *state.Machine, log *slog.Logger) error {
-	if len(l.mem.Remote()) == 0 {
-		return nil
+// readTables reads the page tables of all vCPUs, and says how many pages they are.
+func readTables(mem *ram.Memory, vcpus []state.VCPU) (uint64, error) {
+	if len(mem.Remote()) == 0 {
+		return 0, nil
 	}
-	begin := time.Now()
-	w := &tableReader{mem: l.mem, seen: wss.NewBitmap(l.mem.Size() / pageSize)}
-	for i := range s.VCPUs {
-		root, levels, ok := state.LongMode(s.VCPUs[i].Sregs)
+	r := &tableReader{mem: mem, seen: wss.NewBitmap(mem.Size() / pageSize)}
+	for _, c := range vcpus {
+		root, levels, ok := state.LongMode(c.Sregs)
 		if !ok {
 			continue // no paging, or tables of another kind, which are a few pages
 		}
-		if err := w.walk(root, levels); err != nil {
-			return err
+		if err := r.walk(root, levels); err != nil {
+			return 0, err
 		}
 	}
-	l.Tables, l.Walking = w.read, time.Since(begin)
-	log.Debug("page tables read", "pages", l.Tables, "seconds", l.Walking.Seconds())
-	return nil
+	return r.read, nil
 }
 
 // tableReader goes through page tables level by level, so that neighbours are read together.

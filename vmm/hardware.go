@@ -150,3 +150,9 @@ func absolute(disks []state.Disk) ([]state.Disk, error) {
 	}
 	return list, nil
 }
+
+// externals are what a machine needs that is not in its state.
+type externals struct {
+	console io.Writer    // nil: what the kernel prints is lost
+	disks   []state.Disk // in place of those that the machine was saved with; nil: the same
+}

@@ -24,6 +24,11 @@ var (
 	ErrNotRunning = errors.New("the machine is paused")
 	// ErrEnded refuses what needs a machine that has not ended.
 	ErrEnded = errors.New("the machine has ended")
+	// ErrTracing refuses a checkpoint of a machine whose touches after another one are being recorded.
+	ErrTracing = errors.New("the machine is being traced after a checkpoint")
+	// ErrNoParent refuses a differential checkpoint of a machine that is not mapped from a checkpoint.
+	ErrNoParent = errors.New("the machine's memory is not mapped from a checkpoint: " +
+		"it has neither been restored nor saved")
 	// ErrStopped is the end of a machine that was stopped from outside.
 	ErrStopped = errors.New("the machine was stopped")
 )
@@ -227,4 +232,14 @@ func (m *Machine) firstInstruction() time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.first
+}
+
+// guestInfo says what the guest was doing when its device was read.
+func (m *Machine) guestInfo(p state.Ports) state.GuestInfo {
+	g := state.GuestInfo{Program: m.facts.Guest.Program, Args: m.facts.Guest.Args, Done: p.Done,
+		Ready: p.Ready != 0}
+	if m.program != nil {
+		g.Units = m.program.Units
+	}
+	return g
 }

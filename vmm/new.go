@@ -75,14 +75,6 @@ func (m *Machine) boot(b guest.Boot) error {
 	return nil
 }
 
-// loadProgram finds the guest program. For a kernel it is a name: its code is in memory.
-func loadProgram(f state.Facts) (*guest.Program, error) {
-	if f.Kernel() {
-		return &guest.Program{Name: state.LinuxGuest, CPUs: f.VCPUs}, nil
-	}
-	return guest.Load(f.Guest)
-}
-
 // newKernel makes a machine with a kernel at its entry.
 func newKernel(cfg Config) (_ *Machine, err error) {
 	regions, err := ram.Layout(cfg.MemoryBytes)

@@ -239,7 +239,7 @@ func startReady(t *testing.T, spec guest.Spec, memory uint64) *Machine {
 
 func readSet(t *testing.T, dir string) *wss.Set {
 	t.Helper()
-	f, err := os.Open(filepath.Join(dir, setFile))
+	f, err := os.Open(filepath.Join(dir, state.SetFile))
 	if err != nil {
 		t.Fatal(err)
 	}

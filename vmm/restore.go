@@ -82,10 +82,12 @@ func load(dir string, log *slog.Logger, o loadOptions) (*Loaded, error) {
 		l.Counting = time.Since(begin)
 	}
 	if o.tables {
-		if err := l.readTables(s, log); err != nil {
+		begin := time.Now()
+		if l.Tables, err = readTables(mem, s.VCPUs); err != nil {
 			l.Machine.Close()
 			return nil, err
 		}
+		l.Walking = time.Since(begin)
 	}
 	return l, nil
 }

@@ -160,7 +160,7 @@ func (s *save) writeSets() error {
 	if _, err := s.sets.WriteTo(&text); err != nil {
 		return err
 	}
-	return s.write(setFile, text.Bytes())
+	return s.write(state.SetFile, text.Bytes())
 }
 
 func (s *save) write(name string, b []byte) error {

@@ -7,11 +7,9 @@ import (
 	"fmt"
 	"path/filepath"
 
+	"github.com/thawfs/thaw/vmm/state"
 	"github.com/thawfs/thaw/wss"
 )
-
-// setFile is the working sets of a checkpoint, in the text of package wss.
-const setFile = "working-set"
 
 // scan estimates the working set before the checkpoint.
 func (s *save) scan(ctx context.Context) error {
@@ -71,7 +69,7 @@ func (s *save) putSets(set *wss.Set) error {
 		}
 	}
 	s.sets = set
-	path := filepath.Join(s.dir, setFile)
+	path := filepath.Join(s.dir, state.SetFile)
 	if err := s.putFile(path+".new", set); err != nil {
 		return err
 	}

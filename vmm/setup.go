@@ -3,22 +3,16 @@ package vmm
 import (
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"time"
 
 	"github.com/thawfs/thaw/vmm/device"
+	"github.com/thawfs/thaw/vmm/guest"
 	"github.com/thawfs/thaw/vmm/kvm"
 	"github.com/thawfs/thaw/vmm/ram"
 	"github.com/thawfs/thaw/vmm/state"
 	"github.com/thawfs/thaw/vmm/vcpu"
 )
-
-// externals are what a machine needs that is not in its state.
-type externals struct {
-	console io.Writer    // nil: what the kernel prints is lost
-	disks   []state.Disk // in place of those that the machine was saved with; nil: the same
-}
 
 // newMachine sets up KVM around some memory. It takes over the memory, also when it fails.
 func newMachine(f state.Facts, mem *ram.Memory, x externals, log *slog.Logger) (
@@ -106,4 +100,12 @@ func (m *Machine) addVCPUs(sys *kvm.System) (err error) {
 		}
 	}
 	return nil
+}
+
+// loadProgram finds the guest program. For a kernel it is a name: its code is in memory.
+func loadProgram(f state.Facts) (*guest.Program, error) {
+	if f.Kernel() {
+		return &guest.Program{Name: state.LinuxGuest, CPUs: f.VCPUs}, nil
+	}
+	return guest.Load(f.Guest)
 }

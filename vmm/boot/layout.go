@@ -3,10 +3,7 @@ package boot
 import (
 	"github.com/thawfs/thaw/vmm/guest"
 	"github.com/thawfs/thaw/vmm/ram"
-	"github.com/thawfs/thaw/wss"
 )
-
-const pageSize = wss.PageSize
 
 // The guest's physical address space.
 //

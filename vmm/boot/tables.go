@@ -6,6 +6,7 @@ import (
 
 	"github.com/thawfs/thaw/vmm/guest"
 	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/wss"
 )
 
 // The guest has no kernel, so the VMM builds its page tables: four levels, 4 KiB pages, every page
@@ -14,6 +15,8 @@ import (
 // Small pages cost memory, 2 MiB for each GiB, and are the point: the access and dirty bits that
 // the CPU sets in them are those of single pages, which is what a working set consists of. The
 // tables are pages of the image like all others.
+
+const pageSize = wss.PageSize
 
 const pageTableBase = guest.Reserved
 

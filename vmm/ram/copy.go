@@ -11,10 +11,7 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-const (
-	copyChunk   = 1 << 20 // bytes
-	copyWorkers = 2       // reading one chunk while another is written
-)
+const copyWorkers = 2 // reading one chunk while another is written
 
 // Target is what a copy of memory is written to: an empty file.
 type Target interface {

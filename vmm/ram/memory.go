@@ -285,3 +285,20 @@ func (m *Memory) Remote() (list []*os.File) {
 	}
 	return list
 }
+
+// Written are the pages that the files behind the memory have: those of a hole were never written.
+func (m *Memory) Written() (*wss.Bitmap, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	pages := wss.NewBitmap(m.size / pageSize)
+	for _, p := range m.pieces {
+		runs, err := p.src.data(p.PageRun)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range runs {
+			pages.SetRange(r.First, r.Count)
+		}
+	}
+	return pages, nil
+}

@@ -8,8 +8,6 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/thawfs/thaw/wss"
 )
 
 // PageRun is a run of pages.
@@ -199,23 +197,6 @@ func (s *source) data(r PageRun) (runs []PageRun, err error) {
 		}
 	}
 	return runs, nil
-}
-
-// Written are the pages that the files behind the memory have: those of a hole were never written.
-func (m *Memory) Written() (*wss.Bitmap, error) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	pages := wss.NewBitmap(m.size / pageSize)
-	for _, p := range m.pieces {
-		runs, err := p.src.data(p.PageRun)
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range runs {
-			pages.SetRange(r.First, r.Count)
-		}
-	}
-	return pages, nil
 }
 
 // checkSize makes sure that the file is still whole: what is missing at its end would pass for a

@@ -31,6 +31,9 @@ func bitmapOf(runs []PageRun, pages uint64) *wss.Bitmap {
 	return b
 }
 
+// copyChunk is how many bytes are read at once.
+const copyChunk = 1 << 20
+
 // Chunks cuts a run into pieces of a size to be read at once.
 func Chunks(r PageRun) (list []PageRun) {
 	const step = copyChunk / pageSize

@@ -96,14 +96,6 @@ func (t *tracker) scan() (touched, dirty *wss.Bitmap, err error) {
 	return touched, dirty, t.readPagemap(touched, dirty)
 }
 
-// Categories of a page in PAGEMAP_SCAN.
-const (
-	pageIsWritten = 1 << 1
-	pageIsFile    = 1 << 2
-	pageIsPresent = 1 << 3
-	pageIsSwapped = 1 << 4
-)
-
 // scanRanges is scan by PAGEMAP_SCAN.
 func (t *tracker) scanRanges(touched, dirty *wss.Bitmap) error {
 	f, err := os.Open("/proc/self/pagemap")

@@ -30,6 +30,14 @@ const (
 	ioPagemapScan      = 0xc0606610
 )
 
+// Categories of a page in PAGEMAP_SCAN.
+const (
+	pageIsWritten = 1 << 1
+	pageIsFile    = 1 << 2
+	pageIsPresent = 1 << 3
+	pageIsSwapped = 1 << 4
+)
+
 // uffdioAPI mirrors struct uffdio_api.
 type uffdioAPI struct{ API, Features, Ioctls uint64 }
 

@@ -2,8 +2,6 @@ package state
 
 import (
 	"encoding/binary"
-	"encoding/hex"
-	"fmt"
 	"path/filepath"
 	"strings"
 
@@ -18,12 +16,11 @@ import (
 //
 //	CHANGED, required; integers are little-endian
 //	  0  size        u64, bytes of the image
-//	  8  parent id   32 bytes: SHA-256 over the parent's sections, without this one (image.go)
+//	  8  parent id   32 bytes: SHA-256 over the parent's sections, without this one (id.go)
 //	 40  length      u16, of the parent's path
 //	 42  parent      its absolute path when this was written
 //	     runs        up to the end: a pair of varints each, pages since the end of the run before,
 //	                 and pages in the run
-const tagChanged = "CHANGED"
 
 // Changed is such a section.
 type Changed struct {
@@ -116,21 +113,3 @@ func (c *Changed) decodeRuns(b []byte) error {
 
 // MaxRuns is how many runs a section may have: what fits into it, whatever the numbers are.
 const MaxRuns = (maxSectionSize - 1<<17) / (2 * 6)
-
-// describeChanged lays a section open.
-func describeChanged(b []byte) []Field {
-	c, err := decodeChanged(b)
-	if err != nil {
-		return raw(b, 0)
-	}
-	pages := uint64(0)
-	for _, r := range c.Runs {
-		pages += r.Count
-	}
-	fields := []Field{{"parent", c.Parent}, {"parent_id", hex.EncodeToString(c.ParentID[:])},
-		{"image_bytes", fmt.Sprint(c.Size)}, {"pages", fmt.Sprint(pages)}}
-	for i, r := range c.Runs {
-		fields = append(fields, Field{fmt.Sprintf("run[%d]", i), fmt.Sprintf("%#x+%d", r.First, r.Count)})
-	}
-	return fields
-}

@@ -6,17 +6,7 @@ import (
 	"path/filepath"
 
 	"github.com/thawfs/thaw/vmm/ram"
-	"github.com/thawfs/thaw/wss"
 )
-
-// Names of the files of a checkpoint directory.
-const (
-	MemoryFile = "memory"
-	StateFile  = "state"
-	InfoFile   = "info.json"
-)
-
-const pageSize = wss.PageSize
 
 // Checkpoint is a checkpoint directory whose state has been read, and can be restored by this VMM.
 type Checkpoint struct {
@@ -59,4 +49,15 @@ func (c *Checkpoint) OpenImage() (*Image, error) {
 			filepath.Join(c.Dir, MemoryFile), img.Size(), want), img.Close())
 	}
 	return img, nil
+}
+
+// HasConsole says whether the machine in a checkpoint directory runs a kernel, which has a serial
+// console. It is false for what cannot be read: a restore tells why.
+func HasConsole(dir string) bool {
+	list, err := readFile(filepath.Join(dir, StateFile))
+	if err != nil {
+		return false
+	}
+	s, err := decodeFacts(list)
+	return err == nil && s.Facts.Kernel()
 }

@@ -304,3 +304,27 @@ func redirection(p uint64) string {
 		bit(11, "physical", "logical"), p>>56, bit(15, "edge", "level"), bit(13, "", " active-low"),
 		bit(12, "", " pending"), bit(14, "", " remote-irr"), bit(16, "", " masked"))
 }
+
+// Field is one value of a section.
+type Field struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// describeChanged lays a section open.
+func describeChanged(b []byte) []Field {
+	c, err := decodeChanged(b)
+	if err != nil {
+		return raw(b, 0)
+	}
+	pages := uint64(0)
+	for _, r := range c.Runs {
+		pages += r.Count
+	}
+	fields := []Field{{"parent", c.Parent}, {"parent_id", hex.EncodeToString(c.ParentID[:])},
+		{"image_bytes", fmt.Sprint(c.Size)}, {"pages", fmt.Sprint(pages)}}
+	for i, r := range c.Runs {
+		fields = append(fields, Field{fmt.Sprintf("run[%d]", i), fmt.Sprintf("%#x+%d", r.First, r.Count)})
+	}
+	return fields
+}

@@ -1,9 +1,6 @@
 package state
 
 import (
-	"encoding/json"
-	"path/filepath"
-
 	"github.com/thawfs/thaw/vmm/device"
 	"github.com/thawfs/thaw/vmm/guest"
 	"github.com/thawfs/thaw/vmm/ram"
@@ -51,42 +48,5 @@ const LinuxGuest = "linux"
 // Kernel says whether the guest is a kernel, not one of the guest programs.
 func (f Facts) Kernel() bool { return f.Guest.Program == LinuxGuest }
 
-// HasConsole says whether the machine in a checkpoint directory runs a kernel, which has a serial
-// console. It is false for what cannot be read: a restore tells why.
-func HasConsole(dir string) bool {
-	list, err := readFile(filepath.Join(dir, StateFile))
-	if err != nil {
-		return false
-	}
-	s, err := decodeFacts(list)
-	return err == nil && s.Facts.Kernel()
-}
-
 // maxVCPUs is a limit for what a state file may claim.
 const maxVCPUs = 255
-
-// decodeFacts reads the first section and makes room for what follows from it.
-func decodeFacts(list []section) (s Machine, err error) {
-	if len(list) == 0 || list[0].tag != tagMachine {
-		return s, badState("the first section is not %s", tagMachine)
-	}
-	if err := json.Unmarshal(list[0].data, &s.Facts); err != nil {
-		return s, badState("section %s: %v", tagMachine, err)
-	}
-	if n := s.Facts.VCPUs; n < 1 || n > maxVCPUs {
-		return s, badState("%d vCPUs", n)
-	}
-	if err := ram.CheckLayout(s.Facts.Regions); err != nil {
-		return s, badState("%v", err)
-	}
-	if s.Facts.Kernel() && !s.Facts.IRQChip || len(s.Facts.Disks) > MaxDisks ||
-		!s.Facts.Kernel() && len(s.Facts.Disks) > 0 {
-		return s, badState("guest %s with %d disks, interrupt controllers %v", s.Facts.Guest.Program,
-			len(s.Facts.Disks), s.Facts.IRQChip)
-	}
-	s.VCPUs = make([]VCPU, s.Facts.VCPUs)
-	if s.Facts.IRQChip {
-		s.Chips = new(Chips)
-	}
-	return s, nil
-}

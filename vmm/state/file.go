@@ -71,14 +71,6 @@ const (
 	maxSectionSize = 4 << 20
 )
 
-// FileError says that a state file is not what it should be: truncated, damaged, of another
-// version.
-type FileError struct{ What string }
-
-func (e *FileError) Error() string { return "state file: " + e.What }
-
-func badState(format string, args ...any) error { return &FileError{fmt.Sprintf(format, args...)} }
-
 // section is one part of the state.
 type section struct {
 	tag      string // up to 8 characters

@@ -4,24 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/thawfs/thaw/vmm/kvm"
 )
-
-// HostError says that this host cannot run a saved machine as it was.
-type HostError struct {
-	What     string
-	Features []string // of the CPU or of KVM, that the machine was told to have and this host lacks
-}
-
-func (e *HostError) Error() string {
-	s := "this host cannot run the machine: " + e.What
-	if len(e.Features) > 0 {
-		s += ": " + strings.Join(e.Features, ", ")
-	}
-	return s
-}
 
 // CheckHost compares what a machine was told of its CPUs with this host, before anything of it is
 // restored. Each finding is a [*HostError].

@@ -1,7 +1,6 @@
 package state
 
 import (
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -10,31 +9,6 @@ import (
 
 	"github.com/thawfs/thaw/vmm/ram"
 )
-
-// ID names a checkpoint: a hash of its state. The machine's time stamp counter is in it, so
-// no two are the same; what a differential checkpoint adds to it is not (changed.go), so it stays
-// when such a one is put together with its parents.
-type ID [sha256.Size]byte
-
-func identify(sections []section) ID {
-	h := sha256.New()
-	for _, s := range sections {
-		if s.tag != tagChanged {
-			fmt.Fprintf(h, "%q %d %d\n", s.tag, s.index, len(s.data))
-			h.Write(s.data)
-		}
-	}
-	return ID(h.Sum(nil))
-}
-
-// ReadID reads the identity of the checkpoint in a directory.
-func ReadID(dir string) (ID, error) {
-	sections, err := readFile(filepath.Join(dir, StateFile))
-	if err != nil {
-		return ID{}, err
-	}
-	return identify(sections), nil
-}
 
 // maxChain is how many directories an image may be spread over.
 const maxChain = 64
@@ -116,13 +90,6 @@ func (img *Image) openChain(dir string, c *Changed) error {
 		img.dirs = append(img.dirs, dir)
 	}
 	return img.AddRoot(filepath.Join(dir, MemoryFile))
-}
-
-// ParentError says that a differential checkpoint lacks a parent.
-type ParentError struct{ Dir, Parent, Why string }
-
-func (e *ParentError) Error() string {
-	return fmt.Sprintf("%s has its other pages from %s: %s", e.Dir, e.Parent, e.Why)
 }
 
 // openParent finds the directory that a differential checkpoint was made from: where it was then,

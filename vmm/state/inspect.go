@@ -35,12 +35,6 @@ type SectionInfo struct {
 // Name is tag and index.
 func (s SectionInfo) Name() string { return sectionKey(s.Tag, int(s.Index)) }
 
-// Field is one value of a section.
-type Field struct {
-	Name  string `json:"name"`
-	Value string `json:"value"`
-}
-
 // Inspect reads the state file of a checkpoint directory. It fails only if there is no such file or
 // nothing at all can be told of it; everything else that is wrong is among the Problems.
 func Inspect(dir string) (*Inspection, error) {

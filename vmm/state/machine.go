@@ -3,10 +3,10 @@ package state
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
 
 	"github.com/thawfs/thaw/vmm/device"
+	"github.com/thawfs/thaw/vmm/ram"
 )
 
 // Machine is the state of a stopped machine but for its memory.
@@ -71,8 +71,6 @@ func decodeMachine(list []section) (Machine, error) {
 	return s, nil
 }
 
-func sectionKey(tag string, index int) string { return fmt.Sprintf("%s %d", tag, index) }
-
 func (s *Machine) decode(sec section) (known bool, err error) {
 	if sec.tag == tagPorts && sec.index == 0 && !s.Facts.Kernel() {
 		return true, s.Ports.decode(sec)
@@ -136,4 +134,30 @@ func (s *Machine) Encode(c *Changed) (file []byte, id ID, err error) {
 	}
 	file, err = encodeFile(sections)
 	return file, id, err
+}
+
+// decodeFacts reads the first section and makes room for what follows from it.
+func decodeFacts(list []section) (s Machine, err error) {
+	if len(list) == 0 || list[0].tag != tagMachine {
+		return s, badState("the first section is not %s", tagMachine)
+	}
+	if err := json.Unmarshal(list[0].data, &s.Facts); err != nil {
+		return s, badState("section %s: %v", tagMachine, err)
+	}
+	if n := s.Facts.VCPUs; n < 1 || n > maxVCPUs {
+		return s, badState("%d vCPUs", n)
+	}
+	if err := ram.CheckLayout(s.Facts.Regions); err != nil {
+		return s, badState("%v", err)
+	}
+	if s.Facts.Kernel() && !s.Facts.IRQChip || len(s.Facts.Disks) > MaxDisks ||
+		!s.Facts.Kernel() && len(s.Facts.Disks) > 0 {
+		return s, badState("guest %s with %d disks, interrupt controllers %v", s.Facts.Guest.Program,
+			len(s.Facts.Disks), s.Facts.IRQChip)
+	}
+	s.VCPUs = make([]VCPU, s.Facts.VCPUs)
+	if s.Facts.IRQChip {
+		s.Chips = new(Chips)
+	}
+	return s, nil
 }

@@ -26,6 +26,7 @@ const (
 
 // Tags of the sections of a machine.
 const (
+	tagChanged = "CHANGED" // changed.go
 	tagMachine = "MACHINE"
 	tagPorts   = "PORTS"
 	tagIRQChip = "IRQCHIP" // index: which of the three
@@ -164,3 +165,5 @@ func decodeList[T any](sec section) ([]T, error) {
 	list := make([]T, len(sec.data)/size)
 	return list, decodeFixed(sec, list)
 }
+
+func sectionKey(tag string, index int) string { return fmt.Sprintf("%s %d", tag, index) }
