@@ -9,7 +9,7 @@ import (
 func BenchmarkLoad(b *testing.B) {
 	dir := checkpointed(b, spec("idle"), 128<<20, 1)
 	for b.Loop() {
-		l, err := Load(dir, testLog(b))
+		l, err := loadDir(dir, testLog(b))
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -39,7 +39,7 @@ func BenchmarkPause(b *testing.B) {
 // BenchmarkScan reads which pages of a restored machine were touched and changed.
 func BenchmarkScan(b *testing.B) {
 	dir := checkpointed(b, spec("random:50"), 128<<20, 1)
-	l, err := Load(dir, testLog(b))
+	l, err := loadDir(dir, testLog(b))
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -7,23 +7,24 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/thawfs/thaw/vmm/api"
 	"github.com/thawfs/thaw/vmm/ram"
 )
 
 // Checkpoint writes the machine into a new directory, which appears complete or not at all. A
 // running machine goes on afterwards, also when writing fails; then its memory is mapped from the
 // directory, which must stay as it is: see the package's documentation.
-func (m *Machine) Checkpoint(ctx context.Context, dir string) (CheckpointStats, error) {
-	return m.CheckpointWith(ctx, dir, CheckpointOptions{})
+func (m *Machine) Checkpoint(ctx context.Context, dir string) (api.CheckpointReply, error) {
+	return m.checkpoint(ctx, dir, checkpointOptions{})
 }
 
 // CheckpointWith is Checkpoint with options.
-func (m *Machine) CheckpointWith(ctx context.Context, dir string, o CheckpointOptions) (
-	CheckpointStats, error) {
+func (m *Machine) checkpoint(ctx context.Context, dir string, o checkpointOptions) (
+	api.CheckpointReply, error) {
 	begin := time.Now()
 	dir, err := filepath.Abs(dir)
 	if err != nil {
-		return CheckpointStats{}, err
+		return api.CheckpointReply{}, err
 	}
 	if o.fileSystem == nil {
 		o.fileSystem = hostFiles{}
@@ -44,7 +45,7 @@ func (m *Machine) CheckpointWith(ctx context.Context, dir string, o CheckpointOp
 	s.stats.Seconds = time.Since(begin).Seconds()
 	m.counters.checkpoint(s.stats, err)
 	if err != nil {
-		return CheckpointStats{}, fmt.Errorf("checkpoint to %s: %w", dir, err)
+		return api.CheckpointReply{}, fmt.Errorf("checkpoint to %s: %w", dir, err)
 	}
 	m.log.Info("checkpoint written", "dir", dir, "memory", s.stats.MemoryBytes,
 		"written", s.stats.WrittenBytes, "pause_seconds", s.stats.PauseSeconds,
@@ -57,7 +58,7 @@ func (m *Machine) CheckpointWith(ctx context.Context, dir string, o CheckpointOp
 
 // run saves. The order is what keeps the guest's pause short, and remap.go says why it is right.
 func (s *save) run(ctx context.Context) error {
-	s.running = s.m.is(StateRunning)
+	s.running = s.m.is(phaseRunning)
 	if err := s.prepare(); err != nil {
 		return err
 	}
@@ -83,7 +84,7 @@ func (s *save) run(ctx context.Context) error {
 	}
 	if s.opt.Stop && !traced {
 		s.stats.PauseSeconds = time.Since(s.since).Seconds()
-		s.m.end(ErrStopped)
+		s.m.end(errStopped)
 		return nil
 	}
 	if remap {
@@ -110,7 +111,7 @@ func (s *save) goOn() error {
 	if !s.running {
 		return nil
 	}
-	if err := s.m.resume(); err != nil && !errors.Is(err, ErrEnded) {
+	if err := s.m.resume(); err != nil && !errors.Is(err, errEnded) {
 		return err
 	}
 	return nil

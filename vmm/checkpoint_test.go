@@ -82,10 +82,10 @@ func differing(a, b []byte) *wss.Bitmap {
 	return d
 }
 
-func mustSave(t *testing.T, m *Machine, o CheckpointOptions) (string, CheckpointStats) {
+func mustSave(t *testing.T, m *Machine, o checkpointOptions) (string, api.CheckpointReply) {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "saved")
-	stats, err := m.CheckpointWith(t.Context(), dir, o)
+	stats, err := m.checkpoint(t.Context(), dir, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,13 +96,13 @@ func mustSave(t *testing.T, m *Machine, o CheckpointOptions) (string, Checkpoint
 // written, finds all of its pages right, and what it changes can be told.
 func TestCheckpointBecomesTheMemory(t *testing.T) {
 	m := newEveryPage(t)
-	if st, err := m.Status(); err != nil || st.MappedFrom != "" || st.DirtyPages != nil {
+	if st, err := m.status(); err != nil || st.MappedFrom != "" || st.DirtyPages != nil {
 		t.Errorf("status before: %+v, %v", st, err)
 	}
 	var dirs []string
 	for i := range 4 {
 		round(t, m)
-		dir, stats := mustSave(t, m, CheckpointOptions{Diff: i%2 == 1})
+		dir, stats := mustSave(t, m, checkpointOptions{Diff: i%2 == 1})
 		if !stats.Remapped {
 			t.Fatalf("not remapped: %s", stats.Note)
 		}
@@ -167,7 +167,7 @@ func TestGuestGoesOnDuringSync(t *testing.T) {
 				time.Sleep(time.Millisecond) // between two questions
 			}
 		}}
-		dir, stats := mustSave(t, m, CheckpointOptions{fileSystem: disk})
+		dir, stats := mustSave(t, m, checkpointOptions{fileSystem: disk})
 		if !stats.Remapped || stats.CarriedPages == 0 || stats.WaitedForSync {
 			t.Errorf("%+v", stats)
 		}
@@ -215,7 +215,7 @@ func TestTenGenerations(t *testing.T) {
 				}
 			}
 		})
-		if res.Err != "" || res.Report.End != EndStopped {
+		if res.Err != "" || res.Report.End != endStopped {
 			t.Fatalf("generation %d: %q %+v", i, res.Err, res.Report)
 		}
 		if n := differing(readImage(t, whole), readImage(t, diff)).Count(); n != 0 {
@@ -233,18 +233,18 @@ func TestDifferentialRefusals(t *testing.T) {
 	runUntil(t, m, 1)
 	root := t.TempDir()
 	next := func() string { return filepath.Join(root, "next") }
-	diff := CheckpointOptions{Diff: true}
-	if _, err := m.CheckpointWith(t.Context(), next(), diff); !errors.Is(err, ErrNoParent) {
+	diff := checkpointOptions{Diff: true}
+	if _, err := m.checkpoint(t.Context(), next(), diff); !errors.Is(err, errNoParent) {
 		t.Errorf("without a parent: %v", err)
 	}
-	if _, err := m.CheckpointWith(t.Context(), next(), CheckpointOptions{NoRemap: true}); err != nil {
+	if _, err := m.checkpoint(t.Context(), next(), checkpointOptions{NoRemap: true}); err != nil {
 		t.Fatal(err)
 	}
 	again := filepath.Join(root, "again")
-	if _, err := m.CheckpointWith(t.Context(), again, diff); !errors.Is(err, ErrNoParent) {
+	if _, err := m.checkpoint(t.Context(), again, diff); !errors.Is(err, errNoParent) {
 		t.Errorf("after a checkpoint that it is not mapped from: %v", err)
 	}
-	first, _ := mustSave(t, m, CheckpointOptions{})
+	first, _ := mustSave(t, m, checkpointOptions{})
 	runUntil(t, m, m.ports.snapshot().Done+1) // so that there is a difference
 	second, stats := mustSave(t, m, diff)
 	if stats.Parent != first || stats.ChangedPages == 0 {
@@ -258,7 +258,7 @@ func TestDifferentialRefusals(t *testing.T) {
 	readImage(t, filepath.Join(moved, "second"))
 	var parent *state.ParentError
 	rename(t, filepath.Join(moved, filepath.Base(first)), filepath.Join(moved, "elsewhere"))
-	if _, err := Load(filepath.Join(moved, "second"), testLog(t)); !errors.As(err, &parent) {
+	if _, err := loadDir(filepath.Join(moved, "second"), testLog(t)); !errors.As(err, &parent) {
 		t.Errorf("without its parent: %v", err)
 	}
 	// Another checkpoint in its place.
@@ -267,7 +267,7 @@ func TestDifferentialRefusals(t *testing.T) {
 		t.Errorf("with a wrong parent: %v", err)
 	}
 	// The machine is mapped from second, which is not where it was.
-	if _, err := m.CheckpointWith(t.Context(), next(), diff); !errors.As(err, &parent) {
+	if _, err := m.checkpoint(t.Context(), next(), diff); !errors.As(err, &parent) {
 		t.Errorf("a difference to what is gone: %v", err)
 	}
 	runUntil(t, m, m.ports.snapshot().Done+2)
@@ -285,10 +285,10 @@ func rename(t *testing.T, from, to string) {
 func TestManyPieces(t *testing.T) {
 	m := newEveryPage(t)
 	round(t, m)
-	dir, _ := mustSave(t, m, CheckpointOptions{})
+	dir, _ := mustSave(t, m, checkpointOptions{})
 	for range 3 {
 		round(t, m)
-		next, stats := mustSave(t, m, CheckpointOptions{Diff: true, pieces: 1})
+		next, stats := mustSave(t, m, checkpointOptions{Diff: true, pieces: 1})
 		if !stats.Remapped || stats.Parent != dir {
 			t.Fatalf("%+v, mapped from %s", stats, m.mem.Base().Dir)
 		}
@@ -310,7 +310,7 @@ func TestManyPieces(t *testing.T) {
 	if res := restoreChild(t, childJob{Dir: dir, For: time.Second}, nil); res.Err != "" {
 		t.Error(res.Err)
 	}
-	dir, _ = mustSave(t, m, CheckpointOptions{})
+	dir, _ = mustSave(t, m, checkpointOptions{})
 	round(t, m)
 }
 
@@ -384,7 +384,7 @@ func TestEveryFailureOfASave(t *testing.T) {
 			m := newTestMachine(t, spec("heap", "set", "1MiB", "write", "5"), ram.MinMemory)
 			runUntil(t, m, 1)
 			if diff {
-				mustSave(t, m, CheckpointOptions{})
+				mustSave(t, m, checkpointOptions{})
 			}
 			root := t.TempDir()
 			dir := filepath.Join(root, "saved")
@@ -392,7 +392,7 @@ func TestEveryFailureOfASave(t *testing.T) {
 				errno := []error{unix.EIO, unix.ENOSPC}[n%2]
 				d := faultyDisk{left: new(atomic.Int64), err: errno}
 				d.left.Store(n)
-				_, err := m.CheckpointWith(t.Context(), dir, CheckpointOptions{Diff: diff, fileSystem: d})
+				_, err := m.checkpoint(t.Context(), dir, checkpointOptions{Diff: diff, fileSystem: d})
 				if err == nil {
 					t.Logf("a save is %d calls", n-1)
 					break
@@ -416,10 +416,10 @@ func TestEveryFailureOfASave(t *testing.T) {
 func TestStopDuringSync(t *testing.T) {
 	m := newTestMachine(t, spec("idle"), ram.MinMemory)
 	runUntil(t, m, 1)
-	dir, stats := mustSave(t, m, CheckpointOptions{fileSystem: blockingDisk{work: m.Stop}})
+	dir, stats := mustSave(t, m, checkpointOptions{fileSystem: blockingDisk{work: m.Stop}})
 	// A host that cannot count changes meanwhile keeps the machine waiting, and remaps it then.
 	remapped := stats.Remapped && !stats.WaitedForSync
-	if err := m.Wait(context.Background()); !errors.Is(err, ErrStopped) || remapped {
+	if err := m.Wait(context.Background()); !errors.Is(err, errStopped) || remapped {
 		t.Errorf("end: %v, %+v", err, stats)
 	}
 	if res := restoreChild(t, childJob{Dir: dir, For: 200 * time.Millisecond}, nil); res.Err != "" {

@@ -75,7 +75,7 @@ func TestDeadlineSurvives(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := checkpoint(t, m)
-	l, err := Load(dir, testLog(t))
+	l, err := loadDir(dir, testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +95,7 @@ func TestInterruptLines(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	l, err := Load(checkpoint(t, m), testLog(t))
+	l, err := loadDir(checkpoint(t, m), testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,10 +25,10 @@ var _ api.Machine = apiMachine{}
 // Checkpoint implements api.Machine.
 func (d apiMachine) Checkpoint(ctx context.Context, r api.CheckpointRequest) (api.CheckpointReply,
 	error) {
-	s, err := d.CheckpointWith(ctx, r.Dir, CheckpointOptions{Stop: r.Stop, Diff: r.Diff,
+	s, err := d.checkpoint(ctx, r.Dir, checkpointOptions{Stop: r.Stop, Diff: r.Diff,
 		NoRemap: r.NoRemap, Trace: seconds(r.TraceSeconds),
-		Scan: ScanOptions{Within: seconds(r.ScanSeconds), Budget: r.ScanBudget}})
-	return api.CheckpointReply(s), err
+		Scan: scanOptions{Within: seconds(r.ScanSeconds), Budget: r.ScanBudget}})
+	return s, err
 }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
@@ -37,8 +37,8 @@ func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Se
 func (d apiMachine) Kind(err error) api.ErrorKind {
 	var parent *state.ParentError
 	switch {
-	case errors.Is(err, ErrEnded), errors.Is(err, vcpu.ErrRunning), errors.Is(err, fs.ErrExist),
-		errors.Is(err, ErrNotRunning), errors.Is(err, ErrTracing), errors.Is(err, ErrNoParent),
+	case errors.Is(err, errEnded), errors.Is(err, vcpu.ErrRunning), errors.Is(err, fs.ErrExist),
+		errors.Is(err, errNotRunning), errors.Is(err, errTracing), errors.Is(err, errNoParent),
 		errors.As(err, &parent):
 		return api.Conflict
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
@@ -49,21 +49,21 @@ func (d apiMachine) Kind(err error) api.ErrorKind {
 
 // Status implements api.Machine.
 func (d apiMachine) Status() (api.Status, error) {
-	s, err := d.Machine.Status()
+	s, err := d.Machine.status()
 	if silent := d.watcher.silent(); silent > silentTime {
 		s.ServerSilentSeconds = silent.Seconds()
 	}
 	return s, err
 }
 
-// Status tells what the machine is doing.
-func (m *Machine) Status() (api.Status, error) {
+// status tells what the machine is doing.
+func (m *Machine) status() (api.Status, error) {
 	p := m.ports.snapshot()
 	g := m.guestInfo(p)
 	s := api.Status{MemoryBytes: m.mem.Size(), VCPUs: m.facts.VCPUs, Program: g.Program, Args: g.Args,
 		Units: g.Units, Ready: g.Ready, Done: g.Done, DoneNow: m.ports.series.Progress("").Total}
 	m.mu.Lock()
-	s.State = string(m.state)
+	s.State = string(m.phase)
 	if m.err != nil {
 		s.Error = m.err.Error()
 	}
@@ -85,7 +85,7 @@ func (m *Machine) Status() (api.Status, error) {
 
 // Metrics implements api.Machine.
 func (d apiMachine) Metrics() (api.Metrics, error) {
-	st, err := d.Machine.Status()
+	st, err := d.Machine.status()
 	if err != nil {
 		return api.Metrics{}, err
 	}
@@ -108,7 +108,7 @@ func (c *counters) metrics() api.Metrics {
 		m.PausedSeconds += time.Since(c.pausedAt).Seconds()
 	}
 	if c.last != nil {
-		last := api.CheckpointReply(*c.last)
+		last := *c.last
 		m.LastCheckpoint = &last
 	}
 	return m

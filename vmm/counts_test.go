@@ -13,13 +13,13 @@ func TestCountsOfARestore(t *testing.T) {
 	m := newTestMachine(t, spec("random:30", "write", "0", "units", "200000000"), testMemory)
 	runUntil(t, m, units)
 	dir := checkpoint(t, m)
-	l, err := Load(dir, testLog(t))
+	l, err := loadDir(dir, testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if !l.Exact || l.Prefetched == nil {
-		t.Skipf("needs exact tracking: %v", l.Notes)
+	if !l.exact || l.prefetched == nil {
+		t.Skipf("needs exact tracking: %v", l.notes)
 	}
 	before, _, err := l.mem.Scan()
 	if err != nil {
@@ -66,7 +66,7 @@ func TestCountsOfARestore(t *testing.T) {
 	if n := dirty.AndNot(touched).Count(); n != 0 {
 		t.Errorf("%d pages are dirty and not touched", n)
 	}
-	if c := wss.Count(l.Prefetched, touched, 0); c.Skipped+c.Lazy != touched.Count() {
+	if c := wss.Count(l.prefetched, touched, 0); c.Skipped+c.Lazy != touched.Count() {
 		t.Errorf("counts %+v of %d touched", c, touched.Count())
 	}
 	t.Logf("%d touched, %d dirty, of a set of %d", touched.Count(), dirty.Count(), boot.Set)

@@ -175,7 +175,7 @@ func TestRestoreFromAMount(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := rep.Restore
-	if rep.End != EndFinished || r.Counts == nil || r.Counts.Prefetched != 0 ||
+	if rep.End != endFinished || r.Counts == nil || r.Counts.Prefetched != 0 ||
 		r.Counts.Skipped != 0 || r.Counts.Lazy != r.TouchedPages {
 		t.Errorf("report %+v, %+v", r, r.Counts)
 	}
@@ -226,7 +226,7 @@ func cachedPages(t *testing.T, dir string) *wss.Bitmap {
 func TestCheckpointOfAMountedImage(t *testing.T) {
 	dir := checkpointed(t, spec("heap", "set", "1MiB", "units", "60000"), testMemory, 20000)
 	s := serve(t, dir)
-	l, err := Load(s.mnt, testLog(t))
+	l, err := loadDir(s.mnt, testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -240,7 +240,7 @@ func TestCheckpointOfAMountedImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	next := filepath.Join(t.TempDir(), "next")
-	_, err = l.CheckpointWith(t.Context(), next, CheckpointOptions{NoRemap: true})
+	_, err = l.checkpoint(t.Context(), next, checkpointOptions{NoRemap: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -248,11 +248,11 @@ func TestCheckpointOfAMountedImage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := after.Count() - before.Count(); l.Exact && n > 1000 {
+	if n := after.Count() - before.Count(); l.exact && n > 1000 {
 		t.Errorf("the checkpoint touched %d pages", n)
 	}
 	res := restoreChild(t, childJob{Dir: next}, nil)
-	if res.Err != "" || res.Report.End != EndFinished {
+	if res.Err != "" || res.Report.End != endFinished {
 		t.Errorf("%q %+v", res.Err, res.Report)
 	}
 }
@@ -268,7 +268,7 @@ func TestServerDies(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			dir := checkpointed(t, spec(c.program[0], c.program[1:]...), testMemory, 1)
 			s := serve(t, dir)
-			l, err := Load(s.mnt, testLog(t))
+			l, err := loadDir(s.mnt, testLog(t))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -295,7 +295,7 @@ func TestServerDies(t *testing.T) {
 func TestServerHangs(t *testing.T) {
 	dir := checkpointed(t, spec("random:100", "write", "0"), testMemory, 1)
 	s := serve(t, dir)
-	l, err := Load(s.mnt, testLog(t))
+	l, err := loadDir(s.mnt, testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -323,7 +323,7 @@ func TestServerHangs(t *testing.T) {
 		}
 		time.Sleep(time.Millisecond) // between two questions
 	}
-	if !l.is(StateRunning) {
+	if !l.is(phaseRunning) {
 		t.Errorf("the machine ended: %v", l.Wait(t.Context()))
 	}
 	l.Stop()

@@ -222,3 +222,8 @@ func checkpoint(t testing.TB, m *Machine) string {
 func tableBytes(regions []ram.Region) uint64 {
 	return boot.GuestRAM(regions).First*pageSize - guest.Reserved
 }
+
+// loadDir loads a checkpoint as Restore does if nothing is said.
+func loadDir(dir string, log *slog.Logger) (*loaded, error) {
+	return load(dir, log, loadOptions{count: true, tables: true})
+}

@@ -159,7 +159,7 @@ func (s *screen) config(t *testing.T) Config {
 // Devices are where the kernel looks for them, and it can end its machine in both ways.
 func TestKernel(t *testing.T) {
 	needKVM(t)
-	for typed, want := range map[string]string{"hello q": EndPowerOff, "r": EndReset} {
+	for typed, want := range map[string]string{"hello q": endPowerOff, "r": endReset} {
 		var s screen
 		cfg := s.config(t)
 		in, keyboard := io.Pipe()
@@ -190,7 +190,7 @@ func TestLeaveConsole(t *testing.T) {
 	cfg.Input = in
 	cfg.Started = func() { keyboard.CloseWithError(ErrLeave) }
 	rep, err := Run(t.Context(), cfg)
-	if err != nil || rep.End != EndStopped {
+	if err != nil || rep.End != endStopped {
 		t.Errorf("%+v, %v", rep, err)
 	}
 }

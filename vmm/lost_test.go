@@ -84,7 +84,7 @@ func TestGuestFindsAWrongByte(t *testing.T) {
 		res := restoreChild(t, childJob{Dir: newer, For: 20 * time.Second}, nil)
 		patch(t, newer, int64(gfn)*pageSize+int64(off), page[off:off+1])
 		w := res.WrongByte
-		if w == nil || w.GFN != gfn || w.Offset != uint64(off)&^7 || res.Report.End != EndFailed {
+		if w == nil || w.GFN != gfn || w.Offset != uint64(off)&^7 || res.Report.End != endFailed {
 			t.Errorf("offset %d of gfn %d: %q %+v", off, gfn, res.Err, w)
 			continue
 		}
@@ -127,7 +127,7 @@ func TestGuestFindsAnOldPage(t *testing.T) {
 // The same for the pages that hold the versions: all pages of the guest but its own data are old.
 func TestGuestFindsOldTables(t *testing.T) {
 	older, newer := twoCheckpoints(t)
-	l, err := Load(newer, testLog(t))
+	l, err := loadDir(newer, testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +164,7 @@ func TestMemoryLost(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := checkpointed(t, spec("heap", "set", "1MiB", "cold", "0"), testMemory, 1000)
-			l, err := Load(dir, testLog(t))
+			l, err := loadDir(dir, testLog(t))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -196,7 +196,7 @@ func TestMemoryLost(t *testing.T) {
 
 func TestCheckpointOfLostMemory(t *testing.T) {
 	dir := checkpointed(t, spec("idle"), testMemory, 1)
-	l, err := Load(dir, testLog(t))
+	l, err := loadDir(dir, testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -265,13 +265,13 @@ func TestCheckpointRefusals(t *testing.T) {
 func TestLoadRefusals(t *testing.T) {
 	dir := checkpointed(t, spec("idle"), ram.MinMemory, 1)
 	memory := filepath.Join(dir, state.MemoryFile)
-	if _, err := Load(filepath.Join(dir, "nowhere"), testLog(t)); !errors.Is(err, os.ErrNotExist) {
+	if _, err := loadDir(filepath.Join(dir, "nowhere"), testLog(t)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no directory: %v", err)
 	}
 	if err := os.Truncate(memory, ram.MinMemory-pageSize); err != nil {
 		t.Fatal(err)
 	}
-	_, err := Load(dir, testLog(t))
+	_, err := loadDir(dir, testLog(t))
 	if err == nil || !strings.Contains(err.Error(), "the state describes") {
 		t.Errorf("short memory: %v", err)
 	}
@@ -281,7 +281,7 @@ func TestLoadRefusals(t *testing.T) {
 	if err := os.Mkdir(memory, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Load(dir, testLog(t)); err == nil {
+	if _, err := loadDir(dir, testLog(t)); err == nil {
 		t.Error("memory is a directory and was loaded")
 	}
 }
@@ -290,7 +290,7 @@ func TestLoadRefusals(t *testing.T) {
 func TestTwoVCPUsLoseMemory(t *testing.T) {
 	dir := checkpointed(t, spec("pair"), testMemory, 20)
 	s := serve(t, dir)
-	l, err := Load(s.mnt, testLog(t))
+	l, err := loadDir(s.mnt, testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,26 +21,26 @@ const pageSize = wss.PageSize
 // Errors by which a caller decides.
 var (
 	// ErrNotRunning refuses what needs a machine that runs.
-	ErrNotRunning = errors.New("the machine is paused")
+	errNotRunning = errors.New("the machine is paused")
 	// ErrEnded refuses what needs a machine that has not ended.
-	ErrEnded = errors.New("the machine has ended")
+	errEnded = errors.New("the machine has ended")
 	// ErrTracing refuses a checkpoint of a machine whose touches after another one are being recorded.
-	ErrTracing = errors.New("the machine is being traced after a checkpoint")
+	errTracing = errors.New("the machine is being traced after a checkpoint")
 	// ErrNoParent refuses a differential checkpoint of a machine that is not mapped from a checkpoint.
-	ErrNoParent = errors.New("the machine's memory is not mapped from a checkpoint: " +
+	errNoParent = errors.New("the machine's memory is not mapped from a checkpoint: " +
 		"it has neither been restored nor saved")
 	// ErrStopped is the end of a machine that was stopped from outside.
-	ErrStopped = errors.New("the machine was stopped")
+	errStopped = errors.New("the machine was stopped")
 )
 
 // State of a machine.
-type State string
+type phase string
 
 // States. A machine begins paused; an ended one stays ended.
 const (
-	StatePaused  State = "paused"
-	StateRunning State = "running"
-	StateEnded   State = "ended"
+	phasePaused  phase = "paused"
+	phaseRunning phase = "running"
+	phaseEnded   phase = "ended"
 )
 
 // Machine is a virtual machine: memory, vCPUs, and the devices on its two buses.
@@ -70,7 +70,7 @@ type Machine struct {
 	tracing  bool       // guarded by control: touches after a checkpoint are being recorded
 
 	mu    sync.Mutex // guards what follows
-	state State
+	phase phase
 	err   error         // why it ended; nil: the guest program was finished
 	first time.Time     // first instruction, zero before
 	begun chan struct{} // closed then
@@ -95,10 +95,10 @@ func (m *Machine) resume() error {
 	// The vCPUs are let go under the lock: end, which stops them, comes wholly before or after.
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.state == StateEnded {
-		return ErrEnded
+	if m.phase == phaseEnded {
+		return errEnded
 	}
-	m.state = StateRunning
+	m.phase = phaseRunning
 	m.ports.release()
 	m.counters.resumed()
 	for _, c := range m.vcpus {
@@ -121,32 +121,32 @@ func (m *Machine) pause() error {
 	}
 	for _, c := range m.vcpus {
 		if c.AwaitParked() != nil {
-			return ErrEnded
+			return errEnded
 		}
 	}
 	// With no vCPU left that gives them more to do. An error is one for whoever wants the state.
 	m.drained = m.devices.Drain()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.state == StateEnded {
-		return ErrEnded
+	if m.phase == phaseEnded {
+		return errEnded
 	}
-	if m.state == StateRunning {
+	if m.phase == phaseRunning {
 		m.counters.paused()
 	}
-	m.state = StatePaused
+	m.phase = phasePaused
 	return nil
 }
 
 // resumeDevices lets the devices of a paused machine work.
 func (m *Machine) resumeDevices() error {
 	m.mu.Lock()
-	state := m.state
+	state := m.phase
 	m.mu.Unlock()
 	switch state {
-	case StateEnded:
-		return ErrEnded
-	case StateRunning:
+	case phaseEnded:
+		return errEnded
+	case phaseRunning:
 		return nil
 	}
 	m.drained = nil
@@ -154,7 +154,7 @@ func (m *Machine) resumeDevices() error {
 }
 
 // Stop ends the machine. It is no error if it has ended already.
-func (m *Machine) Stop() { m.end(ErrStopped) }
+func (m *Machine) Stop() { m.end(errStopped) }
 
 // Wait returns when the machine has ended, or the context: nil when the guest program was finished,
 // else the reason.
@@ -171,7 +171,7 @@ func (m *Machine) Wait(ctx context.Context) error {
 
 // Close ends the machine and gives everything back.
 func (m *Machine) Close() error {
-	m.end(ErrStopped)
+	m.end(errStopped)
 	m.control.Lock()
 	defer m.control.Unlock()
 	if m.closed {
@@ -192,11 +192,11 @@ func (m *Machine) Close() error {
 // end marks the machine as ended, once, and stops all vCPUs. It does not wait for them.
 func (m *Machine) end(err error) {
 	m.mu.Lock()
-	if m.state == StateEnded {
+	if m.phase == phaseEnded {
 		m.mu.Unlock()
 		return
 	}
-	m.state = StateEnded
+	m.phase = phaseEnded
 	if errors.As(err, &guestDone{}) {
 		err = nil
 	}
@@ -221,10 +221,10 @@ func (m *Machine) vcpuStarted(t time.Time) {
 }
 
 // is says whether the machine is in a state.
-func (m *Machine) is(s State) bool {
+func (m *Machine) is(s phase) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.state == s
+	return m.phase == s
 }
 
 // firstInstruction is when that was; zero: not yet.

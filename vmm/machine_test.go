@@ -38,7 +38,7 @@ func TestGuestsFinish(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if rep.End != EndFinished || rep.Done < p.units || rep.Progress.Total != rep.Done {
+			if rep.End != endFinished || rep.Done < p.units || rep.Progress.Total != rep.Done {
 				t.Errorf("report: %+v", rep)
 			}
 		})
@@ -56,7 +56,7 @@ func TestRestoreGoesOn(t *testing.T) {
 				t.Fatal(res.Err)
 			}
 			r := res.Report
-			if r.End != EndFinished || r.Done < p.units || r.Done-r.Progress.Total < p.at {
+			if r.End != endFinished || r.Done < p.units || r.Done-r.Progress.Total < p.at {
 				t.Errorf("report: %+v", r)
 			}
 			if r.Restore.FirstInstructionSeconds <= 0 || r.Restore.TouchedPages == 0 {
@@ -82,7 +82,7 @@ func TestGenerations(t *testing.T) {
 			done = s.Done
 			t.Logf("%+v", rep)
 		})
-		if res.Err != "" || res.Report.End != EndStopped || res.Report.Done < done {
+		if res.Err != "" || res.Report.End != endStopped || res.Report.Done < done {
 			t.Fatalf("generation: %q %+v", res.Err, res.Report)
 		}
 		dir = next
@@ -105,7 +105,7 @@ func TestRestoreIsRepeatable(t *testing.T) {
 	dir := checkpointed(t, spec("heap", "set", "4MiB", "units", "60000"), testMemory, 20000)
 	var images [2][]byte
 	for i := range images {
-		l, err := Load(dir, testLog(t))
+		l, err := loadDir(dir, testLog(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -139,7 +139,7 @@ func TestStateRoundTrip(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := c.Machine
-	l, err := Load(dir, testLog(t))
+	l, err := loadDir(dir, testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +178,7 @@ func TestRegistersSurvive(t *testing.T) {
 		if err := m.Close(); err != nil {
 			t.Fatal(err)
 		}
-		l, err := Load(dir, testLog(t))
+		l, err := loadDir(dir, testLog(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -227,7 +227,7 @@ func TestStateIsRefusedWhileRunning(t *testing.T) {
 		t.Errorf("job for a running vCPU: %v", err)
 	}
 	m.Stop()
-	if err := m.Wait(context.Background()); !errors.Is(err, ErrStopped) {
+	if err := m.Wait(context.Background()); !errors.Is(err, errStopped) {
 		t.Errorf("end: %v", err)
 	}
 	for name, f := range map[string]func() error{"pause": m.Pause, "resume": m.Resume,
@@ -235,7 +235,7 @@ func TestStateIsRefusedWhileRunning(t *testing.T) {
 			_, err := m.Checkpoint(context.Background(), t.TempDir()+"/x")
 			return err
 		}} {
-		if err := f(); !errors.Is(err, ErrEnded) {
+		if err := f(); !errors.Is(err, errEnded) {
 			t.Errorf("%s of an ended machine: %v", name, err)
 		}
 	}
@@ -248,12 +248,12 @@ func TestRunEnds(t *testing.T) {
 	cfg := Config{Guest: spec("idle"), MemoryBytes: ram.MinMemory, Log: testLog(t),
 		Started: func() { cancel(cause) }}
 	rep, err := Run(ctx, cfg)
-	if !errors.Is(err, cause) || rep.End != EndInterrupted {
+	if !errors.Is(err, cause) || rep.End != endInterrupted {
 		t.Errorf("interrupted: %+v, %v", rep, err)
 	}
 	cfg.Started, cfg.For = nil, 50*time.Millisecond
 	rep, err = Run(t.Context(), cfg)
-	if err != nil || rep.End != EndTime || rep.RunSeconds < 0.05 {
+	if err != nil || rep.End != endTime || rep.RunSeconds < 0.05 {
 		t.Errorf("time: %+v, %v", rep, err)
 	}
 }

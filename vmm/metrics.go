@@ -3,6 +3,8 @@ package vmm
 import (
 	"sync"
 	"time"
+
+	"github.com/thawfs/thaw/vmm/api"
 )
 
 // counters are what a machine counts about itself.
@@ -13,7 +15,7 @@ type counters struct {
 	pausedFor   time.Duration
 	checkpoints uint64
 	failed      uint64
-	last        *CheckpointStats
+	last        *api.CheckpointReply
 }
 
 func (c *counters) paused() {
@@ -32,7 +34,7 @@ func (c *counters) resumed() {
 	c.pausedAt = time.Time{}
 }
 
-func (c *counters) checkpoint(s CheckpointStats, err error) {
+func (c *counters) checkpoint(s api.CheckpointReply, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err != nil {

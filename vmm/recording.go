@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/thawfs/thaw/vmm/api"
 	"github.com/thawfs/thaw/vmm/trace"
 	"github.com/thawfs/thaw/wss"
 )
@@ -89,7 +90,7 @@ func (r *recording) fault() func(gfn uint64, thread int) {
 }
 
 // run traces for so long, or until the machine or the context ends.
-func (r *recording) run(ctx context.Context, d time.Duration) (set *wss.Set, s TraceStats,
+func (r *recording) run(ctx context.Context, d time.Duration) (set *wss.Set, s api.TraceStats,
 	err error) {
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
@@ -161,9 +162,9 @@ func (r *recording) byFaults(ctx context.Context) (err error) {
 	m := r.m
 	m.control.Lock()
 	defer m.control.Unlock()
-	begin, running := monotonic(), m.is(StateRunning)
+	begin, running := monotonic(), m.is(phaseRunning)
 	if running {
-		if err := m.pause(); err != nil && !errors.Is(err, ErrEnded) {
+		if err := m.pause(); err != nil && !errors.Is(err, errEnded) {
 			m.end(err)
 		}
 	}
@@ -173,7 +174,7 @@ func (r *recording) byFaults(ctx context.Context) (err error) {
 	}
 	if running {
 		r.paused = monotonic() - begin
-		if err := m.resume(); err != nil && !errors.Is(err, ErrEnded) {
+		if err := m.resume(); err != nil && !errors.Is(err, errEnded) {
 			return err
 		}
 	}

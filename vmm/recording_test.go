@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/thawfs/thaw/vmm/api"
 	"github.com/thawfs/thaw/vmm/guest"
 	"github.com/thawfs/thaw/vmm/ram"
 	"github.com/thawfs/thaw/vmm/state"
@@ -16,10 +17,10 @@ import (
 )
 
 // tracedToEnd traces a machine, as it has got ready, to the end of its program.
-func tracedToEnd(t *testing.T, m *Machine, way string) (*wss.Set, *TraceStats) {
+func tracedToEnd(t *testing.T, m *Machine, way string) (*wss.Set, *api.TraceStats) {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "cp")
-	stats, err := m.CheckpointWith(t.Context(), dir, CheckpointOptions{Trace: time.Minute, way: way})
+	stats, err := m.checkpoint(t.Context(), dir, checkpointOptions{Trace: time.Minute, way: way})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,12 +90,12 @@ func TestTraceWays(t *testing.T) {
 	from := checkpoint(t, m)
 	var first *wss.Set
 	for _, way := range []string{"", wayScans, wayFaults} {
-		l, err := Load(from, testLog(t))
+		l, err := loadDir(from, testLog(t))
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer l.Close()
-		if !l.Exact && way != wayFaults {
+		if !l.exact && way != wayFaults {
 			continue
 		}
 		if err := l.Start(); err != nil {
@@ -184,7 +185,7 @@ func TestTraceTwoVCPUs(t *testing.T) {
 	}
 	m := startReady(t, guest.Spec{Program: "pair"}, 16<<20)
 	dir := filepath.Join(t.TempDir(), "cp")
-	stats, err := m.CheckpointWith(t.Context(), dir, CheckpointOptions{Trace: 300 * time.Millisecond,
+	stats, err := m.checkpoint(t.Context(), dir, checkpointOptions{Trace: 300 * time.Millisecond,
 		Stop: true})
 	if err != nil {
 		t.Fatal(err)
@@ -199,7 +200,7 @@ func TestTraceTwoVCPUs(t *testing.T) {
 	if !vcpus[0] || !vcpus[1] {
 		t.Errorf("touches of vCPUs %v", vcpus)
 	}
-	if err := m.Wait(t.Context()); err != ErrStopped {
+	if err := m.Wait(t.Context()); err != errStopped {
 		t.Errorf("the machine ended with %v", err)
 	}
 }
@@ -211,7 +212,7 @@ func TestTraceRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(t.TempDir(), "cp")
-	_, err := m.CheckpointWith(t.Context(), dir, CheckpointOptions{Trace: time.Second})
+	_, err := m.checkpoint(t.Context(), dir, checkpointOptions{Trace: time.Second})
 	if err == nil {
 		t.Error("a paused machine was traced")
 	}
@@ -257,7 +258,7 @@ func TestTraceByFaultsGoesOn(t *testing.T) {
 	m := startReady(t, spec("random:20", "units", "300000"), testMemory)
 	dir := t.TempDir()
 	first, second := filepath.Join(dir, "first"), filepath.Join(dir, "second")
-	stats, err := m.CheckpointWith(t.Context(), first, CheckpointOptions{Trace: time.Second / 4,
+	stats, err := m.checkpoint(t.Context(), first, checkpointOptions{Trace: time.Second / 4,
 		way: wayFaults})
 	if err != nil {
 		t.Fatal(err)
@@ -273,7 +274,7 @@ func TestTraceByFaultsGoesOn(t *testing.T) {
 	if missed := traced.AndNot(touched).Count(); missed > 0 || traced.Count() == 0 {
 		t.Errorf("%d of %d traced pages are not known to be touched", missed, traced.Count())
 	}
-	stats, err = m.CheckpointWith(t.Context(), second, CheckpointOptions{Diff: true,
+	stats, err = m.checkpoint(t.Context(), second, checkpointOptions{Diff: true,
 		Trace: time.Second / 4, way: wayFaults, pieces: 1 << 20})
 	if err != nil {
 		t.Fatal(err)
@@ -283,13 +284,13 @@ func TestTraceByFaultsGoesOn(t *testing.T) {
 	}
 	runUntil(t, m, m.ports.snapshot().Done+2000)
 	third := filepath.Join(dir, "third")
-	stats, err = m.CheckpointWith(t.Context(), third, CheckpointOptions{Diff: true, pieces: 1,
+	stats, err = m.checkpoint(t.Context(), third, checkpointOptions{Diff: true, pieces: 1,
 		Trace: time.Second / 4, way: wayFaults, Stop: true})
 	if err != nil || stats.Trace != nil || !strings.Contains(stats.Note, "too many pieces") {
 		t.Errorf("%+v, %v", stats, err)
 	}
 	for _, dir := range []string{second, third} {
-		l, err := Load(dir, testLog(t))
+		l, err := loadDir(dir, testLog(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -305,7 +306,7 @@ func TestTraceByFaultsLost(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "cp")
 	traced := make(chan error, 1)
 	go func() {
-		_, err := m.CheckpointWith(t.Context(), dir, CheckpointOptions{Trace: time.Minute,
+		_, err := m.checkpoint(t.Context(), dir, checkpointOptions{Trace: time.Minute,
 			way: wayFaults})
 		traced <- err
 	}()

@@ -51,7 +51,7 @@ type Restored struct {
 
 // counter counts the pages of a restored machine, once.
 type counter struct {
-	loaded *Loaded // nil: not restored
+	loaded *loaded // nil: not restored
 	log    *slog.Logger
 
 	counted        bool
@@ -84,10 +84,10 @@ func (m *Machine) report(cfg Config, c *counter, end string) *Report {
 	if l == nil {
 		return r
 	}
-	r.Notes = l.Notes
-	r.Restore = &Restored{Dir: l.Dir, Exact: l.Exact, PageTablePages: l.Tables,
-		PageTableSeconds: l.Walking.Seconds(), CountSeconds: l.Counting.Seconds(),
-		OpenSeconds: l.Opened.Sub(cfg.Requested).Seconds(), Prefetched: l.Prefetched,
+	r.Notes = l.notes
+	r.Restore = &Restored{Dir: l.dir, Exact: l.exact, PageTablePages: l.tables,
+		PageTableSeconds: l.walking.Seconds(), CountSeconds: l.counting.Seconds(),
+		OpenSeconds: l.opened.Sub(cfg.Requested).Seconds(), Prefetched: l.prefetched,
 		Touched: c.touched, Dirty: c.dirty, Window: c.window.Seconds()}
 	if !first.IsZero() {
 		r.Restore.FirstInstructionSeconds = first.Sub(cfg.Requested).Seconds()
@@ -96,8 +96,8 @@ func (m *Machine) report(cfg Config, c *counter, end string) *Report {
 		return r
 	}
 	r.Restore.TouchedPages, r.Restore.DirtyPages = c.touched.Count(), c.dirty.Count()
-	if l.Prefetched != nil {
-		counts := wss.Count(l.Prefetched, c.touched, c.window)
+	if l.prefetched != nil {
+		counts := wss.Count(l.prefetched, c.touched, c.window)
 		r.Restore.Counts = &counts
 	}
 	return r
@@ -105,11 +105,11 @@ func (m *Machine) report(cfg Config, c *counter, end string) *Report {
 
 // Ends of a run, as the report names them.
 const (
-	EndFinished    = "finished"    // the guest program did all its units
-	EndPowerOff    = "power-off"   // the kernel switched the machine off
-	EndReset       = "reset"       // the kernel reset it
-	EndStopped     = "stopped"     // by the API
-	EndTime        = "time"        // Config.For is over
-	EndInterrupted = "interrupted" // the context ended
-	EndFailed      = "failed"      // see the error
+	endFinished    = "finished"    // the guest program did all its units
+	endPowerOff    = "power-off"   // the kernel switched the machine off
+	endReset       = "reset"       // the kernel reset it
+	endStopped     = "stopped"     // by the API
+	endTime        = "time"        // Config.For is over
+	endInterrupted = "interrupted" // the context ended
+	endFailed      = "failed"      // see the error
 )

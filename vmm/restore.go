@@ -11,26 +11,17 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-// Loaded is a machine made from a checkpoint, paused before its first instruction.
-type Loaded struct {
+// loaded is a machine made from a checkpoint, paused before its first instruction.
+type loaded struct {
 	*Machine
-	Dir        string
-	Opened     time.Time     // when the open of the memory file returned
-	Prefetched *wss.Bitmap   // pages in the page cache now; nil if the kernel does not tell
-	Counting   time.Duration // what it took to find that out
-	Tables     uint64        // page tables of the guest, read before it started
-	Walking    time.Duration // what that took
-	Exact      bool          // the tracker counts touched pages exactly
-	Notes      []string      // what this host could not do
-}
-
-// Load makes a machine from a checkpoint directory, on disk or on a mount.
-//
-// The order matters for the time that the user waits. The state is small and comes first, so that a
-// machine that cannot be restored costs no prefetch. Opening the memory file then is the request to
-// prefetch. What is left afterwards are system calls.
-func Load(dir string, log *slog.Logger) (*Loaded, error) {
-	return load(dir, log, loadOptions{count: true, tables: true})
+	dir        string
+	opened     time.Time     // when the open of the memory file returned
+	prefetched *wss.Bitmap   // pages in the page cache now; nil if the kernel does not tell
+	counting   time.Duration // what it took to find that out
+	tables     uint64        // page tables of the guest, read before it started
+	walking    time.Duration // what that took
+	exact      bool          // the tracker counts touched pages exactly
+	notes      []string      // what this host could not do
 }
 
 // loadOptions are the choices of a restore.
@@ -46,13 +37,18 @@ type loadOptions struct {
 	readAround bool
 }
 
-func load(dir string, log *slog.Logger, o loadOptions) (*Loaded, error) {
+// load makes a machine from a checkpoint directory, on disk or on a mount.
+//
+// The order matters for the time that the user waits. The state is small and comes first, so that a
+// machine that cannot be restored costs no prefetch. Opening the memory file then is the request to
+// prefetch. What is left afterwards are system calls.
+func load(dir string, log *slog.Logger, o loadOptions) (*loaded, error) {
 	c, err := state.Open(dir)
 	if err != nil {
 		return nil, err
 	}
 	s := &c.Machine
-	l := &Loaded{Dir: c.Dir}
+	l := &loaded{dir: c.Dir}
 	forgive := l.forgiver(log, o.force)
 	if err := forgive(state.CheckHost(s.VCPUs)); err != nil {
 		return nil, err
@@ -61,12 +57,12 @@ func load(dir string, log *slog.Logger, o loadOptions) (*Loaded, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.Opened = time.Now()
+	l.opened = time.Now()
 	if l.Machine, err = newMachine(s.Facts, mem, o.externals, log); err != nil {
 		return nil, err
 	}
 	var why string
-	if l.Exact, why = mem.Exact(); !l.Exact {
+	if l.exact, why = mem.Exact(); !l.exact {
 		l.note(log, "touched pages are counted with their neighbours: "+why)
 	}
 	if err := l.Machine.loadState(s, o.clock, forgive); err != nil {
@@ -76,18 +72,18 @@ func load(dir string, log *slog.Logger, o loadOptions) (*Loaded, error) {
 	if o.count {
 		// As late as can be: a prefetch may go on after the open returned.
 		begin := time.Now()
-		if l.Prefetched, err = mem.Resident(); err != nil {
+		if l.prefetched, err = mem.Resident(); err != nil {
 			l.note(log, "prefetched pages are not known: "+err.Error())
 		}
-		l.Counting = time.Since(begin)
+		l.counting = time.Since(begin)
 	}
 	if o.tables {
 		begin := time.Now()
-		if l.Tables, err = readTables(mem, s.VCPUs); err != nil {
+		if l.tables, err = readTables(mem, s.VCPUs); err != nil {
 			l.Machine.Close()
 			return nil, err
 		}
-		l.Walking = time.Since(begin)
+		l.walking = time.Since(begin)
 	}
 	return l, nil
 }
@@ -107,8 +103,8 @@ func openMemory(c *state.Checkpoint, readAround bool) (*ram.Memory, error) {
 	return mem, err
 }
 
-func (l *Loaded) note(log *slog.Logger, s string) {
-	l.Notes = append(l.Notes, s)
+func (l *loaded) note(log *slog.Logger, s string) {
+	l.notes = append(l.notes, s)
 	log.Warn(s)
 }
 
@@ -141,7 +137,7 @@ func (m *Machine) loadState(s *state.Machine, clock state.ClockMode, forgive fun
 
 // forgiver makes what a restore does about this host's faults: without force they are its end, with
 // it they are notes.
-func (l *Loaded) forgiver(log *slog.Logger, force bool) func(error) error {
+func (l *loaded) forgiver(log *slog.Logger, force bool) func(error) error {
 	return func(err error) error {
 		var host *state.HostError
 		if !force || !errors.As(err, &host) {

@@ -43,7 +43,7 @@ func Restore(ctx context.Context, dir string, cfg Config) (*Report, error) {
 }
 
 // runToEnd runs a machine to its end and closes it.
-func runToEnd(ctx context.Context, cfg Config, m *Machine, l *Loaded) (rep *Report, err error) {
+func runToEnd(ctx context.Context, cfg Config, m *Machine, l *loaded) (rep *Report, err error) {
 	defer func() {
 		if !errors.Is(err, ram.ErrStuck) { // else it cannot be closed, and ends with the process
 			err = errors.Join(err, m.Close())
@@ -100,10 +100,10 @@ func (m *Machine) await(ctx context.Context, cfg Config, c *counter) (end string
 			window = nil
 			c.count(m)
 		case <-limit:
-			limit, end = nil, EndTime
+			limit, end = nil, endTime
 			m.Stop()
 		case <-interrupt:
-			interrupt, end = nil, EndInterrupted
+			interrupt, end = nil, endInterrupted
 			m.Stop()
 		case <-m.ended:
 			stuck := m.quiesce(stuckTime)
@@ -111,19 +111,19 @@ func (m *Machine) await(ctx context.Context, cfg Config, c *counter) (end string
 			err := m.Wait(context.Background())
 			switch {
 			case stuck != nil:
-				return EndFailed, errors.Join(err, stuck)
+				return endFailed, errors.Join(err, stuck)
 			case err == nil:
-				return EndFinished, nil
+				return endFinished, nil
 			case errors.Is(err, device.ErrPowerOff):
-				return EndPowerOff, nil
+				return endPowerOff, nil
 			case errors.Is(err, device.ErrReset):
-				return EndReset, nil
-			case !errors.Is(err, ErrStopped):
-				return EndFailed, err
-			case end == EndInterrupted:
+				return endReset, nil
+			case !errors.Is(err, errStopped):
+				return endFailed, err
+			case end == endInterrupted:
 				return end, context.Cause(ctx)
 			case end == "":
-				end = EndStopped
+				end = endStopped
 			}
 			return end, nil
 		}

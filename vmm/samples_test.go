@@ -57,7 +57,7 @@ func TestSamplesGoOn(t *testing.T) {
 		t.Run(filepath.Base(sample), func(t *testing.T) {
 			dir := unpacked(t, sample)
 			for range 2 {
-				l, err := Load(dir, testLog(t))
+				l, err := loadDir(dir, testLog(t))
 				var host *state.HostError
 				if errors.As(err, &host) {
 					t.Skipf("needs a host with the CPU that the sample was made on: %v", err)
@@ -94,7 +94,7 @@ func TestFeaturesOfAnotherHost(t *testing.T) {
 			}
 		}
 	})
-	_, err := Load(dir, testLog(t))
+	_, err := loadDir(dir, testLog(t))
 	var lacks *state.HostError
 	if !errors.As(err, &lacks) || !strings.Contains(err.Error(), "key_locker, amx_tile") {
 		t.Fatalf("a guest with more than the host: %v", err)
@@ -104,8 +104,8 @@ func TestFeaturesOfAnotherHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if len(l.Notes) == 0 || !strings.Contains(strings.Join(l.Notes, "\n"), "key_locker") {
-		t.Errorf("notes: %q", l.Notes)
+	if len(l.notes) == 0 || !strings.Contains(strings.Join(l.notes, "\n"), "key_locker") {
+		t.Errorf("notes: %q", l.notes)
 	}
 	runUntil(t, l.Machine, l.ports.snapshot().Done+10)
 }

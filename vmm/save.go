@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/thawfs/thaw/vmm/api"
 	"github.com/thawfs/thaw/vmm/ram"
 	"github.com/thawfs/thaw/vmm/state"
 	"github.com/thawfs/thaw/vmm/vcpu"
@@ -20,9 +21,9 @@ import (
 // save is one checkpoint in the making: a directory beside its place.
 type save struct {
 	m     *Machine
-	opt   CheckpointOptions
+	opt   checkpointOptions
 	dir   string // where it is to be
-	stats CheckpointStats
+	stats api.CheckpointReply
 
 	running bool // the machine ran when it was asked for
 	paused  bool
@@ -52,12 +53,12 @@ func (s *save) prepare() (err error) {
 		}
 	}
 	switch {
-	case s.m.is(StateEnded):
-		return ErrEnded
+	case s.m.is(phaseEnded):
+		return errEnded
 	case s.m.tracing:
-		return ErrTracing
+		return errTracing
 	case s.opt.Trace > 0 && !s.running:
-		return ErrNotRunning
+		return errNotRunning
 	}
 	pattern := "." + filepath.Base(s.dir) + ".tmp-"
 	if s.tmp, err = s.opt.fileSystem.MkdirTemp(filepath.Dir(s.dir), pattern); err != nil {
@@ -72,7 +73,7 @@ func (s *save) prepare() (err error) {
 // checkParent makes sure that the pages which a differential checkpoint leaves out are there.
 func (s *save) checkParent() error {
 	if s.parent = s.m.mem.Base(); s.parent == nil {
-		return ErrNoParent
+		return errNoParent
 	}
 	s.stats.Parent = s.parent.Dir
 	id, err := state.ReadID(s.parent.Dir)
@@ -231,10 +232,10 @@ func (s *save) remapMemory() (unused ram.Files, err error) {
 // save reads the state. The machine must be paused.
 func (m *Machine) save() (state.Machine, error) {
 	switch {
-	case m.is(StateRunning):
+	case m.is(phaseRunning):
 		return state.Machine{}, vcpu.ErrRunning
-	case m.is(StateEnded):
-		return state.Machine{}, ErrEnded
+	case m.is(phaseEnded):
+		return state.Machine{}, errEnded
 	}
 	s := state.Machine{Facts: m.facts, VCPUs: make([]state.VCPU, len(m.vcpus))}
 	// Devices were drained by the pause, and come before vCPUs and controllers: one that finishes a

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/thawfs/thaw/vmm/api"
 	"github.com/thawfs/thaw/vmm/kvm"
 	"github.com/thawfs/thaw/vmm/state"
 	"github.com/thawfs/thaw/wss"
@@ -41,7 +42,7 @@ func (s *scanned) RAM() []scan.Region {
 func (s *scanned) Pause(context.Context) error {
 	s.m.control.Lock()
 	s.m.mu.Lock()
-	s.running = s.m.state == StateRunning
+	s.running = s.m.phase == phaseRunning
 	s.m.mu.Unlock()
 	if err := s.m.pause(); err != nil {
 		s.m.control.Unlock()
@@ -162,17 +163,17 @@ func (s *scanned) Present() (*wss.Bitmap, error) {
 
 // scanAccess estimates the working set of a running machine by its access bits. It takes as long as
 // it looks back.
-func (m *Machine) scanAccess(ctx context.Context, o ScanOptions) (set *wss.Set,
-	spaces state.AddressSpaces, stats ScanStats, err error) {
-	if !m.is(StateRunning) {
-		return nil, spaces, stats, ErrNotRunning
+func (m *Machine) scanAccess(ctx context.Context, o scanOptions) (set *wss.Set,
+	spaces state.AddressSpaces, stats api.ScanStats, err error) {
+	if !m.is(phaseRunning) {
+		return nil, spaces, stats, errNotRunning
 	}
 	return m.scanGuest(ctx, &scanned{m: m}, o)
 }
 
 // scanGuest looks at the guest's page tables or, where these tell nothing, at what the host knows.
-func (m *Machine) scanGuest(ctx context.Context, g scan.Guest, o ScanOptions) (set *wss.Set,
-	spaces state.AddressSpaces, stats ScanStats, err error) {
+func (m *Machine) scanGuest(ctx context.Context, g scan.Guest, o scanOptions) (set *wss.Set,
+	spaces state.AddressSpaces, stats api.ScanStats, err error) {
 	tables, err := scan.NewTables(g, scan.TableOptions{})
 	if err != nil {
 		return nil, spaces, stats, err
@@ -186,8 +187,8 @@ func (m *Machine) scanGuest(ctx context.Context, g scan.Guest, o ScanOptions) (s
 }
 
 // scanIdle asks the host which pages are idle, if it tells.
-func (m *Machine) scanIdle(ctx context.Context, o ScanOptions, why error) (set *wss.Set,
-	stats ScanStats, err error) {
+func (m *Machine) scanIdle(ctx context.Context, o scanOptions, why error) (set *wss.Set,
+	stats api.ScanStats, err error) {
 	idle, err := scan.NewIdle(m.mappings(), o.idle)
 	if err == nil {
 		set, stats, err = estimate(ctx, because{idle, why}, o)
@@ -221,11 +222,11 @@ func (m *Machine) mappings() (list []scan.Mapping) {
 }
 
 // estimate looks at a source for so long as the options say.
-func estimate(ctx context.Context, src scan.Source, o ScanOptions) (*wss.Set, ScanStats, error) {
+func estimate(ctx context.Context, src scan.Source, o scanOptions) (*wss.Set, api.ScanStats, error) {
 	s := scan.New(src, scan.Options{Within: o.Within, Budget: o.Budget})
 	set, err := s.Estimate(ctx, o.Within)
 	if err != nil {
-		return nil, ScanStats{}, err
+		return nil, api.ScanStats{}, err
 	}
-	return set, ScanStats{Pages: set.Pages(), Way: set.Way, Stats: s.Stats()}, nil
+	return set, api.ScanStats{Pages: set.Pages(), Way: set.Way, Stats: s.Stats()}, nil
 }

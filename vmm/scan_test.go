@@ -22,8 +22,8 @@ import (
 func TestScan(t *testing.T) {
 	m := startReady(t, guest.Spec{Program: "random:20"}, 32<<20)
 	dir := filepath.Join(t.TempDir(), "cp")
-	stats, err := m.CheckpointWith(t.Context(), dir, CheckpointOptions{
-		Scan: ScanOptions{Within: 4 * time.Second, Budget: 0.1}, Trace: 2 * time.Second, Stop: true})
+	stats, err := m.checkpoint(t.Context(), dir, checkpointOptions{
+		Scan: scanOptions{Within: 4 * time.Second, Budget: 0.1}, Trace: 2 * time.Second, Stop: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +58,7 @@ func (withoutTables) CPUs() ([]scan.CPU, error) { return make([]scan.CPU, 1), ni
 // kernel does of those that are touched.
 func TestScanIdle(t *testing.T) {
 	m := startReady(t, guest.Spec{Program: "idle"}, 16<<20)
-	o := ScanOptions{Within: 200 * time.Millisecond, Budget: 0.5}
+	o := scanOptions{Within: 200 * time.Millisecond, Budget: 0.5}
 	o.idle = scan.IdleOptions{Bitmap: filepath.Join(t.TempDir(), "bitmap")}
 	_, _, _, err := m.scanGuest(t.Context(), withoutTables{&scanned{m: m}}, o)
 	if !errors.Is(err, scan.ErrNoTables) || !errors.Is(err, scan.ErrNoIdleTracking) {

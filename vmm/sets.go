@@ -7,13 +7,14 @@ import (
 	"fmt"
 	"path/filepath"
 
+	"github.com/thawfs/thaw/vmm/api"
 	"github.com/thawfs/thaw/vmm/state"
 	"github.com/thawfs/thaw/wss"
 )
 
 // scan estimates the working set before the checkpoint.
 func (s *save) scan(ctx context.Context) error {
-	var stats ScanStats
+	var stats api.ScanStats
 	var err error
 	if s.sets, s.spaces, stats, err = s.m.scanAccess(ctx, s.opt.Scan); err != nil {
 		return err
@@ -38,7 +39,7 @@ func (s *save) beginTrace() {
 func (s *save) trace(ctx context.Context) error {
 	if s.recording == nil {
 		if s.opt.Trace > 0 && s.opt.Stop {
-			s.m.end(ErrStopped)
+			s.m.end(errStopped)
 		}
 		return nil
 	}
@@ -53,7 +54,7 @@ func (s *save) trace(ctx context.Context) error {
 	return errors.Join(err, s.locked(func() error {
 		s.m.tracing = false
 		if err == nil && s.opt.Stop {
-			s.m.end(ErrStopped)
+			s.m.end(errStopped)
 		}
 		return s.recording.close()
 	}))

@@ -17,7 +17,7 @@ import (
 // newMachine sets up KVM around some memory. It takes over the memory, also when it fails.
 func newMachine(f state.Facts, mem *ram.Memory, x externals, log *slog.Logger) (
 	_ *Machine, err error) {
-	m := &Machine{log: log, facts: f, mem: mem, ports: newPorts(time.Now), state: StatePaused,
+	m := &Machine{log: log, facts: f, mem: mem, ports: newPorts(time.Now), phase: phasePaused,
 		portBus: device.NewBus("port"), mmioBus: device.NewBus("address"), devices: device.NewSet(),
 		begun: make(chan struct{}), ended: make(chan struct{})}
 	defer func() {

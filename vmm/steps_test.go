@@ -95,7 +95,7 @@ func restoreAndCompare(dir string, log *slog.Logger) (*Machine, []state.Change, 
 	if err != nil {
 		return nil, nil, err
 	}
-	l, err := Load(dir, log)
+	l, err := loadDir(dir, log)
 	if err != nil {
 		return nil, nil, err
 	}
