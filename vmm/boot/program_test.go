@@ -28,7 +28,8 @@ func TestGuestRAM(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := GuestRAM(regions)
-		if got.First*pageSize != mem.end || root != guest.Reserved || got.End*pageSize != ram.ImageSize(regions) {
+		if got.First*pageSize != mem.end || root != guest.Reserved ||
+			got.End*pageSize != ram.ImageSize(regions) {
 			t.Errorf("%#x bytes of RAM: %+v, the tables are from %#x to %#x", bytes, got, root, mem.end)
 		}
 		if hole := got.HoleCount * pageSize; hole != ram.ImageSize(regions)-bytes {

@@ -150,7 +150,7 @@ func (m *Memory) WriteAt(p []byte, gpa int64) (int, error) {
 }
 
 // ReadAt reads RAM at a guest physical address, as the guest sees it. A page that cannot be had is
-// a *MemoryLostError.
+// a *LostError.
 func (m *Memory) ReadAt(p []byte, gpa int64) (int, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
