@@ -18,7 +18,7 @@ func (m *Machine) Checkpoint(ctx context.Context, dir string) (api.CheckpointRep
 	return m.checkpoint(ctx, dir, checkpointOptions{})
 }
 
-// CheckpointWith is Checkpoint with options.
+// checkpoint is Checkpoint with options.
 func (m *Machine) checkpoint(ctx context.Context, dir string, o checkpointOptions) (
 	api.CheckpointReply, error) {
 	begin := time.Now()
@@ -56,7 +56,7 @@ func (m *Machine) checkpoint(ctx context.Context, dir string, o checkpointOption
 	return s.stats, nil
 }
 
-// run saves. The order is what keeps the guest's pause short, and remap.go says why it is right.
+// run saves. The order is what keeps the guest's pause short, and ram/remap.go says why it is right.
 func (s *save) run(ctx context.Context) error {
 	s.running = s.m.is(phaseRunning)
 	if err := s.prepare(); err != nil {

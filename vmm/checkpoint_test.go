@@ -310,7 +310,7 @@ func TestManyPieces(t *testing.T) {
 	if res := restoreChild(t, childJob{Dir: dir, For: time.Second}, nil); res.Err != "" {
 		t.Error(res.Err)
 	}
-	dir, _ = mustSave(t, m, checkpointOptions{})
+	mustSave(t, m, checkpointOptions{})
 	round(t, m)
 }
 

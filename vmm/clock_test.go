@@ -41,7 +41,8 @@ func TestClockModes(t *testing.T) {
 		}
 		s.Chips.Clock.Realtime -= uint64(away)
 	})
-	for mode, want := range map[state.ClockMode]time.Duration{"": 0, state.ClockResume: 0, state.ClockRealtime: away} {
+	for mode, want := range map[state.ClockMode]time.Duration{"": 0, state.ClockResume: 0,
+		state.ClockRealtime: away} {
 		l, err := load(dir, testLog(t), loadOptions{clock: mode})
 		if err != nil {
 			t.Fatal(err)

@@ -29,7 +29,7 @@ type outFile interface {
 // hostFiles is the operating system's.
 type hostFiles struct{}
 
-// MkdirTemp implements disk. The directory is as open as one that a user makes, not as closed as
+// MkdirTemp implements fileSystem. The directory is as open as one that a user makes, not as closed as
 // temporary ones are.
 func (hostFiles) MkdirTemp(dir, pattern string) (string, error) {
 	path, err := os.MkdirTemp(dir, pattern)
@@ -42,12 +42,12 @@ func (hostFiles) MkdirTemp(dir, pattern string) (string, error) {
 	return path, nil
 }
 
-// Create implements disk.
+// Create implements fileSystem.
 func (hostFiles) Create(path string) (outFile, error) {
 	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 }
 
-// Rename implements disk. NOREPLACE: an empty directory of that name is somebody's too.
+// Rename implements fileSystem. NOREPLACE: an empty directory of that name is somebody's too.
 func (hostFiles) Rename(from, to string) error {
 	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
 	if err != nil {
@@ -56,10 +56,10 @@ func (hostFiles) Rename(from, to string) error {
 	return nil
 }
 
-// Replace implements disk.
+// Replace implements fileSystem.
 func (hostFiles) Replace(from, to string) error { return os.Rename(from, to) }
 
-// SyncDir implements disk.
+// SyncDir implements fileSystem.
 func (hostFiles) SyncDir(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -68,5 +68,5 @@ func (hostFiles) SyncDir(path string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// RemoveAll implements disk.
+// RemoveAll implements fileSystem.
 func (hostFiles) RemoveAll(path string) error { return os.RemoveAll(path) }

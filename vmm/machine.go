@@ -33,7 +33,7 @@ var (
 	errStopped = errors.New("the machine was stopped")
 )
 
-// State of a machine.
+// phase is the state of a machine: whether its vCPUs may run.
 type phase string
 
 // States. A machine begins paused; an ended one stays ended.

@@ -71,8 +71,10 @@ func TestPace(t *testing.T) {
 	}
 	p.hold()
 	p.hold()
-	if in() != 0 || in() != 0 {
-		t.Error("a wait was not cut short")
+	for range 2 {
+		if in() != 0 {
+			t.Error("a wait was not cut short")
+		}
 	}
 	p.release()
 	waiting := make(chan uint32)

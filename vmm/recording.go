@@ -51,7 +51,7 @@ func (m *Machine) record(way string) (*recording, error) {
 	r := &recording{m: m, way: wayEvents, touches: wss.NewTouches(m.mem.Size() / pageSize),
 		kernel: m.kernelTime(), begin: monotonic()}
 	if ok, why := m.mem.Exact(); !ok || way == wayFaults {
-		r.way, r.why = wayFaults, cmp.Or(why, wished)
+		r.way, r.why = wayFaults, cmp.Or(why, chosen)
 		if err := m.mem.StartPager(r.fault(), m.end); err != nil {
 			return nil, fmt.Errorf("touched pages cannot be told from their neighbours: %s; "+
 				"nor be served one by one: %w", r.why, err)
@@ -59,7 +59,7 @@ func (m *Machine) record(way string) (*recording, error) {
 		return r, nil
 	}
 	if way == wayScans {
-		r.way, r.why = wayScans, wished
+		r.way, r.why = wayScans, chosen
 		return r, nil
 	}
 	var err error
@@ -70,8 +70,8 @@ func (m *Machine) record(way string) (*recording, error) {
 	return r, nil
 }
 
-// wished is why there is no better way where there might be one.
-const wished = "wished so"
+// chosen is why the way is not the best that this host has.
+const chosen = "chosen by the caller"
 
 // fault notes a touch that userfaultfd tells of. The thread of a vCPU is it; another one does what
 // some vCPU or device wants.

@@ -135,7 +135,8 @@ func TestTraceWays(t *testing.T) {
 func TestTraceByScans(t *testing.T) {
 	const pages = 4096
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, state.MemoryFile), make([]byte, pages*pageSize), 0o644); err != nil {
+	path := filepath.Join(dir, state.MemoryFile)
+	if err := os.WriteFile(path, make([]byte, pages*pageSize), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	img, err := state.OpenImage(dir)

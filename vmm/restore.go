@@ -28,7 +28,7 @@ type loaded struct {
 type loadOptions struct {
 	count bool            // find out what was prefetched
 	clock state.ClockMode // "": ClockResume
-	force bool            // a [*HostError] becomes a note
+	force bool            // a [*state.HostError] becomes a note
 	externals
 
 	tables bool // read the guest's page tables first
@@ -112,7 +112,7 @@ func (l *loaded) note(log *slog.Logger, s string) {
 // assert their interrupt lines anew when the machine is resumed: KVM saves what the controllers have
 // seen of a line, but not that a device holds it.
 //
-// forgive is asked about every [*HostError]; what it makes nil is left as it is on this host.
+// forgive is asked about every [*state.HostError]; what it makes nil is left as it is on this host.
 func (m *Machine) loadState(s *state.Machine, clock state.ClockMode, forgive func(error) error) error {
 	first := m.vcpus[0]
 	if err := first.Do(func() error { return s.VCPUs[0].PartTSC(first.KVM) }); err != nil {

@@ -27,7 +27,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 }
 
 // Restore makes a machine from a checkpoint directory, lets it go on, and returns when it ends, as
-// Run does. Lost pages are a [*MemoryLostError], bytes that the guest finds wrong a
+// Run does. Lost pages are a [*ram.LostError], bytes that the guest finds wrong a
 // [*WrongByteError].
 func Restore(ctx context.Context, dir string, cfg Config) (*Report, error) {
 	if err := cfg.defaults(); err != nil {

@@ -37,7 +37,8 @@ func TestStallsOfASlowServer(t *testing.T) {
 		}
 		sum, last = sum+i.End-i.Start, i.End
 	}
-	if d := stalled - sum; d < -time.Microsecond || d > stalled/100+4*time.Millisecond { // seconds are rounded
+	// Seconds are rounded, and a sample is taken every 4 ms.
+	if d := stalled - sum; d < -time.Microsecond || d > stalled/100+4*time.Millisecond {
 		t.Errorf("the intervals have %v of %v", sum, stalled)
 	}
 }

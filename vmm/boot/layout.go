@@ -9,10 +9,10 @@ import (
 //
 //	0x0000_0000  one page that the guest's page tables leave out: a null pointer faults
 //	0x0000_7000  boot page                             (guest.BootAddr)
-//	0x0000_8000  task state segment                    (boot.go)
+//	0x0000_8000  task state segment                    (program.go)
 //	0x0001_0000  program                               (guest.LoadAddr)
 //	0x0002_0000  its stack, up to 0x3_0000             (guest.StackTop)
-//	0x0010_0000  page tables                           (pagetables.go)
+//	0x0010_0000  page tables                           (tables.go)
 //	...          pages of the program, to the end of RAM
 //	0xc000_0000  hole up to 4 GiB, if there is so much RAM: interrupt controllers, device windows and
 //	             four pages that KVM wants for itself lie in it. RAM goes on at 4 GiB.

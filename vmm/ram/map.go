@@ -48,7 +48,7 @@ func mapPieces(img *Image, b Base, limit int) (m *Memory, err error) {
 //
 // Mapping a piece takes some microseconds, however long it is, and its pages stay in the page
 // cache, shared with every other machine, until they are needed. Copying takes a microsecond or two
-// a page and reads them all at once: it is for images in tatters only.
+// a page and reads them all at once: it is for images of very many small pieces only.
 func (m *Memory) mapOthers(root *source, limit int) error {
 	others := slices.DeleteFunc(slices.Clone(m.pieces), func(p piece) bool { return p.src == root })
 	if len(others) > limit {

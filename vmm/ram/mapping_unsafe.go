@@ -9,7 +9,7 @@ import (
 )
 
 // mapping is guest memory in the address space of this process: an address and a length. It is no
-// slice, so that no Go code can touch what lies there (see memory.go for why); the kernel does, on
+// slice, so that no Go code can touch what lies there (see doc.go for why); the kernel does, on
 // behalf of system calls and of the guest.
 type mapping struct {
 	addr uintptr

@@ -20,13 +20,6 @@ import (
 // is restored has the checkpoint's files mapped privately: what the guest reads comes from the page
 // cache of those files, what it writes becomes its own and never reaches them. A checkpoint turns
 // the first life into the second, and renews the second (remap.go).
-//
-// Go code never touches the mapping: a page that is not there yet may take a while to come, or may
-// never come. A goroutine that waits for a page in user mode holds up the garbage collector of the
-// whole process, and a page that cannot be had kills the process by SIGBUS. (debug.SetPanicOnFault
-// makes a panic of that, in the goroutine that touched the page; it is no answer for the thread
-// that is in the guest, nor for the one that waits.) So every access goes through the kernel
-// (pread, process_vm_readv, KVM_RUN), where waiting is a system call and failure is EFAULT.
 type Memory struct {
 	size    uint64 // bytes of the image, a multiple of pageSize
 	mapping mapping
@@ -157,7 +150,7 @@ func (m *Memory) WriteAt(p []byte, gpa int64) (int, error) {
 }
 
 // ReadAt reads RAM at a guest physical address, as the guest sees it. A page that cannot be had is
-// a *MemoryLostError.
+// a *LostError.
 func (m *Memory) ReadAt(p []byte, gpa int64) (int, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()

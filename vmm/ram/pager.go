@@ -16,7 +16,7 @@ import (
 // One goroutine answers. It has to whoever else waits: a vCPU, the kernel thread that fetches a page
 // for one, a system call of the VMM that copies from the guest. So it takes no lock that one of
 // these may hold, reads from the files alone, and ends last. All of them wait in the kernel, where
-// they hold up nobody in this process (memory.go says why nothing touches the mapping otherwise).
+// they hold up nobody in this process (doc.go says why nothing touches the mapping otherwise).
 type pager struct {
 	mapping mapping
 	pieces  []piece // what the pages are

@@ -63,7 +63,7 @@ func Contains(regions []Region, gpa uint64) bool {
 	return false
 }
 
-// CheckLayout verifies regions that come out of a file: the only layouts are those of ramRegions.
+// CheckLayout verifies regions that come out of a file: the only layouts are those of Layout.
 func CheckLayout(regions []Region) error {
 	var total uint64
 	for _, r := range regions {

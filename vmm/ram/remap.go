@@ -77,9 +77,9 @@ const MaxRemap = 1024
 // mark; or has, if there was no mark and the guest has stood still ever since. Runs are the pages
 // that the file has; the others stay where they are. The guest must stand still.
 //
-// It takes the file over, and gives the files that are not needed any more; they are to be closed. A failure may come when
-// parts are mapped anew already. They have the same bytes, so the guest can go on in either case,
-// unless it is a *MemoryLostError.
+// It takes the file over, and gives the files that are not needed any more; they are to be closed. A
+// failure may come when parts are mapped anew already. They have the same bytes, so the guest can go
+// on in either case, unless it is a *LostError.
 func (m *Memory) Remap(file *os.File, runs []PageRun, b Base, limit int) (carried uint64,
 	unused Files, err error) {
 	m.mu.Lock()

@@ -104,7 +104,8 @@ func uffdFault(message []byte) (addr uintptr, thread int, ok bool) {
 	if message[0] != uffdEventPagefault {
 		return 0, 0, false
 	}
-	return uintptr(binary.LittleEndian.Uint64(message[16:])), int(binary.LittleEndian.Uint32(message[24:])), true
+	le := binary.LittleEndian
+	return uintptr(le.Uint64(message[16:])), int(le.Uint32(message[24:])), true
 }
 
 // uffdCopy puts a page where it is missing, and lets those go on who wait for it.

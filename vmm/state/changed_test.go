@@ -23,7 +23,8 @@ func TestChangedSection(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
 	for i := range 100 {
 		want := &Changed{Size: 1000 * pageSize, Parent: "/some/where", ParentID: ID{byte(i), 1},
-			Runs: []ram.PageRun{{First: r.Uint64N(10), Count: 1 + r.Uint64N(9)}, {First: 20, Count: 1}, {First: 30 + r.Uint64N(900), Count: 1 + r.Uint64N(60)}}}
+			Runs: []ram.PageRun{{First: r.Uint64N(10), Count: 1 + r.Uint64N(9)}, {First: 20, Count: 1},
+				{First: 30 + r.Uint64N(900), Count: 1 + r.Uint64N(60)}}}
 		s := changedSection(t, want)
 		other := section{tag: "OTHER", data: []byte{1}}
 		got, rest, err := splitChanged([]section{other, s})
@@ -44,7 +45,8 @@ func TestChangedSection(t *testing.T) {
 }
 
 func TestSenselessChangedSection(t *testing.T) {
-	good := Changed{Size: 10 * pageSize, Parent: "/p", Runs: []ram.PageRun{{First: 0, Count: 2}, {First: 4, Count: 6}}}
+	good := Changed{Size: 10 * pageSize, Parent: "/p",
+		Runs: []ram.PageRun{{First: 0, Count: 2}, {First: 4, Count: 6}}}
 	b := changedSection(t, &good).data
 	relative, large, odd := good, good, good
 	relative.Parent = "p"
@@ -79,7 +81,8 @@ func TestSenselessChangedSection(t *testing.T) {
 }
 
 func FuzzChanged(f *testing.F) {
-	f.Add(changedSection(f, &Changed{Size: 10 * pageSize, Parent: "/p", Runs: []ram.PageRun{{First: 1, Count: 2}}}).data)
+	f.Add(changedSection(f, &Changed{Size: 10 * pageSize, Parent: "/p",
+		Runs: []ram.PageRun{{First: 1, Count: 2}}}).data)
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c, err := decodeChanged(b)

@@ -17,7 +17,8 @@ type Facts struct {
 	Disks   []Disk     `json:"disks,omitempty"` // of a kernel
 }
 
-// MaxDisks is how many disks a machine can have: virtioGSIs, less one for random numbers.
+// MaxDisks is how many disks a machine can have: one for each free interrupt, less one for random
+// numbers.
 const MaxDisks = 13
 
 // Disk is a disk of a machine with a kernel.

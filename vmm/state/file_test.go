@@ -26,7 +26,8 @@ func sampleState() Machine {
 	for i := range chips.Chips {
 		chips.Chips[i].ID = uint32(i)
 	}
-	f := Facts{Regions: []ram.Region{{GPA: 0, Size: ram.MinMemory}}, VCPUs: 2, IRQChip: true, Guest: guest.Spec{Program: "idle"}}
+	f := Facts{Regions: []ram.Region{{GPA: 0, Size: ram.MinMemory}}, VCPUs: 2, IRQChip: true,
+		Guest: guest.Spec{Program: "idle"}}
 	return Machine{Facts: f, Ports: Ports{Done: 5, PeriodUS: 100}, VCPUs: []VCPU{v, v},
 		Chips: chips}
 }
@@ -67,7 +68,7 @@ func wantStateError(t *testing.T, what string, err error) {
 	t.Helper()
 	var bad *FileError
 	if !errors.As(err, &bad) {
-		t.Errorf("%s: %v, want a StateError", what, err)
+		t.Errorf("%s: %v, want a FileError", what, err)
 	}
 }
 
@@ -194,15 +195,21 @@ func TestSenselessPorts(t *testing.T) {
 }
 
 func TestSenselessFacts(t *testing.T) {
+	regions := func(at ...uint64) (list []ram.Region) {
+		for ; len(at) > 0; at = at[2:] {
+			list = append(list, ram.Region{GPA: at[0], Size: at[1]})
+		}
+		return list
+	}
 	for what, change := range map[string]func(*Facts){
 		"no vCPU":       func(f *Facts) { f.VCPUs = 0 },
 		"many vCPUs":    func(f *Facts) { f.VCPUs = 1 << 30 },
 		"no RAM":        func(f *Facts) { f.Regions = nil },
-		"huge RAM":      func(f *Facts) { f.Regions = []ram.Region{{GPA: 0, Size: 1 << 63}, {GPA: 1 << 62, Size: 1 << 63}} },
-		"overlap":       func(f *Facts) { f.Regions = []ram.Region{{GPA: 0, Size: ram.MinMemory}, {GPA: 0, Size: ram.MinMemory}} },
-		"beside":        func(f *Facts) { f.Regions = []ram.Region{{GPA: pageSize, Size: ram.MinMemory}} },
-		"not a page":    func(f *Facts) { f.Regions = []ram.Region{{GPA: 0, Size: ram.MinMemory + 1}} },
-		"into the hole": func(f *Facts) { f.Regions = []ram.Region{{GPA: 0, Size: 3<<30 + ram.MinMemory}} },
+		"huge RAM":      func(f *Facts) { f.Regions = regions(0, 1<<63, 1<<62, 1<<63) },
+		"overlap":       func(f *Facts) { f.Regions = regions(0, ram.MinMemory, 0, ram.MinMemory) },
+		"beside":        func(f *Facts) { f.Regions = regions(pageSize, ram.MinMemory) },
+		"not a page":    func(f *Facts) { f.Regions = regions(0, ram.MinMemory+1) },
+		"into the hole": func(f *Facts) { f.Regions = regions(0, 3<<30+ram.MinMemory) },
 	} {
 		s := sampleState()
 		change(&s.Facts)

@@ -14,7 +14,7 @@ type Machine struct {
 	Facts Facts
 	Ports Ports // of a guest program
 	VCPUs []VCPU
-	Chips *Chips // nil: facts.IRQChip is false
+	Chips *Chips // nil: Facts.IRQChip is false
 
 	Devices []device.Section // of a kernel
 }

@@ -3,7 +3,7 @@ package state
 // ReportWords is the length of a report, in 32-bit words: gfn, offset, expected, found, version.
 const ReportWords = 10
 
-// Ports is what of the device is saved.
+// Ports is the state of the device of a guest program (its section PORTS).
 type Ports struct {
 	Done     uint64 // units of all time
 	PeriodUS uint32

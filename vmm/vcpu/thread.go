@@ -28,7 +28,7 @@ const (
 
 // Thread runs one virtual CPU on a goroutine and thread of its own. Everything that concerns the
 // CPU's state happens on that thread: while it runs the guest, nothing can; while it is parked it
-// takes jobs ([vcpu.do]).
+// takes jobs ([Thread.Do]).
 type Thread struct {
 	KVM     *kvm.VCPU
 	hooks   Hooks

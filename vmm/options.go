@@ -22,7 +22,7 @@ type checkpointOptions struct {
 	Trace time.Duration
 
 	fileSystem fileSystem // nil: the operating system's
-	pieces     int        // limit of remap, 0: MaxRemap
+	pieces     int        // limit of a remap, 0: ram.MaxRemap
 	way        string     // of tracing, even if there is a better one; "": the best
 }
 
