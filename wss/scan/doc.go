@@ -4,10 +4,7 @@
 //
 //	tables, err := scan.NewTables(guest, scan.TableOptions{})
 //	s := scan.New(tables, scan.Options{Within: 10 * time.Second})
-//	go s.Run(ctx)      // as long as the machine runs
-//	…
-//	s.Sweep(ctx)       // when it is checkpointed: what happened since the last sweep
-//	set, err := s.Set()
+//	set, err := s.Estimate(ctx, 10*time.Second)   // sweeps for so long
 //
 // # Sweeps and generations
 //
@@ -79,10 +76,4 @@
 // The guest sees bits that it knows to be set cleared under its hands, which the architecture allows
 // it to take for pages not used: its own page replacement, if it is at work, takes pages to be colder
 // than they are.
-//
-// # The host's own bits
-//
-// [Idle] is a source that uses idle page tracking of the host's kernel instead
-// (/sys/kernel/mm/page_idle): no pause, no knowledge of the guest's tables, 4 KiB pages however the
-// guest maps them, but root, and a kernel that has it.
 package scan
