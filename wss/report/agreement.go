@@ -21,7 +21,7 @@ type Tolerance struct {
 	Requests   uint64
 	// Edge is how sharp the coarser of the views is: the width of a StallLog's buckets.
 	Edge time.Duration
-	// Share is what may differ besides, of the greater total.
+	// Share of the greater total is what may differ in addition.
 	Share float64
 }
 

@@ -141,7 +141,7 @@ func (b band) Plot(c draw.Canvas, p *plot.Plot) {
 		{X: c.Max.X, Y: high}, {X: c.Min.X, Y: high}})
 }
 
-// DataRange implements plot.DataRanger. It asks for nothing of the horizontal axis.
+// DataRange implements plot.DataRanger. It has no extent on the horizontal axis.
 func (b band) DataRange() (xmin, xmax, ymin, ymax float64) {
 	return math.Inf(1), math.Inf(-1), b.low, b.high
 }
@@ -196,7 +196,7 @@ func writeFile(path string, write func(io.Writer) error) error {
 	if err != nil {
 		return fmt.Errorf("write figure: %w", err)
 	}
-	defer os.Remove(tmp.Name()) // fails when it was renamed, as it should
+	defer os.Remove(tmp.Name()) // it is not there any more after the rename
 	if err := write(tmp); err != nil {
 		tmp.Close()
 		return fmt.Errorf("write figure %s: %w", path, err)

@@ -40,7 +40,7 @@ type htmlCell struct {
 
 type htmlFigure struct {
 	SVG   template.HTML
-	Label string // for who does not see it
+	Label string // for a screen reader
 	Title string
 	Text  string
 }

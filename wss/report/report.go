@@ -19,7 +19,7 @@ const (
 )
 
 // Report is a comparison of several restores of one checkpoint. The methods may have been run in
-// any order; they are shown in the poster's: eager, lazy, access, trace, then union, the raw ones,
+// any order; they are shown in that of the poster to VEE'11: eager, lazy, access, trace, then union, the raw ones,
 // and all others as they come. Methods of one name are repetitions: tables show their medians, and
 // under them the least and the greatest where they differ.
 type Report struct {
