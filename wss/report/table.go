@@ -10,8 +10,8 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
-// Table prints the table of the poster to VEE'11, and beside it recall, precision, the time to the guest's first
-// instruction, TTR and the application's own measure; under it the facts of the run.
+// Table prints the table of the poster to VEE'11, and beside it recall, precision, the time to the
+// guest's first instruction, TTR and the application's own measure; under it the facts of the run.
 func (r Report) Table(w io.Writer) error {
 	var b strings.Builder
 	writeRows(&b, r.rows())
