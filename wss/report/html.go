@@ -85,7 +85,7 @@ func unbroken(text string) string {
 }
 
 // Stretch is how long a pace must last.
-func (p htmlPage) Stretch() string { return humanSeconds(p.stretch()) }
+func (p htmlPage) Stretch() string { return humanSeconds(PaceStretch) }
 
 // table fills in the header and the rows.
 func (p *htmlPage) table(r Report) {

@@ -81,7 +81,7 @@ func (r Report) notes() []string {
 	}
 	if s, origin, ok := r.steady(); ok && len(r.paces()) > 0 {
 		notes = append(notes, fmt.Sprintf("recovery: until the guest kept up for %s with one "+
-			"standard deviation below its steady state,", humanSeconds(r.stretch())),
+			"standard deviation below its steady state,", humanSeconds(PaceStretch)),
 			fmt.Sprintf("%s ± %s %s a second, %s", number3(s.Mean), number3(s.Deviation),
 				r.units(), origin))
 	}
