@@ -1,4 +1,4 @@
-package main
+package lab
 
 import (
 	"fmt"
@@ -47,17 +47,18 @@ func findMethods(names []string) ([]method, error) {
 	for _, n := range names {
 		if !slices.ContainsFunc(methods[:], func(m method) bool { return m.name == n }) {
 			return nil, exitcode.Errorf(exitcode.Usage, "there is no method %q; there are %s", n,
-				strings.Join(methodNames(), ", "))
+				strings.Join(MethodNames(), ", "))
 		}
 	}
 	if len(found) == 0 {
 		return nil, exitcode.Errorf(exitcode.Usage, "no method; there are %s",
-			strings.Join(methodNames(), ", "))
+			strings.Join(MethodNames(), ", "))
 	}
 	return found, nil
 }
 
-func methodNames() (names []string) {
+// MethodNames are all methods that Options.Methods can have, in the order of the table.
+func MethodNames() (names []string) {
 	for _, m := range methods {
 		names = append(names, m.name)
 	}
