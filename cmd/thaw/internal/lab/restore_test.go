@@ -26,7 +26,7 @@ const (
 
 func TestMain(m *testing.M) {
 	if role := os.Getenv(roleEnv); role != "" {
-		if err := play(role, os.Getenv(dirEnv)); err != nil {
+		if err := simulate(role, os.Getenv(dirEnv)); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -35,9 +35,9 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// play is a server or a machine that does nothing until it is asked to end. A server writes then
+// simulate is a server or a machine that does nothing until it is asked to end. A server writes then
 // whether the machine still runs.
-func play(role, dir string) error {
+func simulate(role, dir string) error {
 	asked := make(chan os.Signal, 1)
 	signal.Notify(asked, syscall.SIGTERM)
 	pidFile := filepath.Join(dir, "machine")
@@ -65,8 +65,8 @@ func play(role, dir string) error {
 	return os.WriteFile(filepath.Join(dir, "machine-runs"), []byte(strconv.FormatBool(runs)), 0o600)
 }
 
-// pretended is a program whose processes play. ready is called when a machine runs.
-func pretended(t *testing.T, dir string, ready func()) Program {
+// simulated is a program whose processes do nothing. ready is called when a machine runs.
+func simulated(t *testing.T, dir string, ready func()) Program {
 	start := func(cmd *exec.Cmd, role string) *os.File {
 		r, w, err := os.Pipe()
 		if err != nil {
@@ -109,7 +109,7 @@ func TestInterruptedRestore(t *testing.T) {
 	dir := t.TempDir()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	bed := testbed{program: pretended(t, dir, cancel)}
+	bed := testbed{program: simulated(t, dir, cancel)}
 	if err := bed.create(filepath.Join(dir, "bed")); err != nil {
 		t.Fatal(err)
 	}
