@@ -11,6 +11,7 @@ import (
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/index/blob/disk"
+	"github.com/thawfs/thaw/vmm"
 	"github.com/thawfs/thaw/wss"
 )
 
@@ -123,10 +124,31 @@ func (c *Comparison) prepare(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := c.checkWhole(); err != nil {
+		return err
+	}
 	if c.record, err = readRecord(c.checkpoint); err != nil {
 		return err
 	}
 	return c.importSets(ctx)
+}
+
+// checkWhole refuses a differential checkpoint for the raw methods: the pages of its parents are not
+// in its memory file, so the VMM would read them without the mount, and without the simulated disk.
+func (c *Comparison) checkWhole() error {
+	if !slices.ContainsFunc(c.methods, func(m method) bool { return m.raw }) {
+		return nil
+	}
+	img, err := vmm.OpenImage(c.checkpoint)
+	if err != nil {
+		return err
+	}
+	if img.Differential() {
+		err = exitcode.WithHint(exitcode.NotImage,
+			fmt.Errorf("%s is a differential checkpoint, which the raw methods cannot serve", c.checkpoint),
+			`make a whole one with "thaw import" and "thaw export", or leave these methods out`)
+	}
+	return errors.Join(err, img.Close())
 }
 
 // readRecord reads the working sets of a checkpoint directory; nil if it has none.
