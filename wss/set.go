@@ -75,14 +75,14 @@ type Set struct {
 
 // Pages is the number of distinct pages in the set, whatever the source.
 func (s *Set) Pages() (n uint64) {
-	for _, count := range s.ascending() {
+	for _, count := range s.Ascending() {
 		n += count
 	}
 	return n
 }
 
-// ascending goes through the pages in ascending order as (first gfn, count), each page once.
-func (s *Set) ascending() iter.Seq2[uint64, uint64] {
+// Ascending goes through the pages in ascending order as (first gfn, count), each page once.
+func (s *Set) Ascending() iter.Seq2[uint64, uint64] {
 	return func(yield func(uint64, uint64) bool) {
 		var next uint64
 		for _, i := range s.order(func(a, b *Run) int { return cmp.Compare(a.GFN, b.GFN) }) {

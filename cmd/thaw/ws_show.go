@@ -14,12 +14,12 @@ import (
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/wss"
+	"github.com/thawfs/thaw/wss/report"
 )
 
 // wsShowOptions are the flags of `thaw ws show`.
 type wsShowOptions struct {
 	text bool
-	svg  string
 }
 
 func newWSShowCommand(a *app) *cobra.Command {
@@ -32,9 +32,7 @@ from, when and where in guest memory its pages were touched.
 
 PATH is a working-set file, or a directory that holds one: a checkpoint on disk, or on a
 mount (MNT/NAME). In the lines "where" and "when" each character is a 64th of guest
-memory, or of the recording; the higher, the more of it was touched. The picture under
-them has both: guest memory upwards, time to the right; the darker, the more of it was
-touched first there and then. --svg draws it finer, each source in its colour.
+memory, or of the recording; the higher, the more of it was touched.
 
 Of several sets it prints how much they have in common: Jaccard's measure, the share of
 the pages of either that both have. Of one set with several sources it says so of these.
@@ -44,7 +42,6 @@ line in first-touch order (gfn, count, microseconds, source, vCPU). --json print
 summary with all runs.` + exitStatus(exitcode.NotStore, exitcode.NotFound, exitcode.WorkingSet),
 		Example: `  thaw ws show /mnt/thaw/web-1
   thaw ws show --text /srv/store web-1 > web-1.ws
-  thaw ws show --svg web-1.svg /mnt/thaw/web-1
   thaw ws show /mnt/thaw/web-1 /mnt/thaw/web-2`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -55,18 +52,17 @@ summary with all runs.` + exitStatus(exitcode.NotStore, exitcode.NotFound, exitc
 		},
 	}
 	cmd.Flags().BoolVar(&o.text, "text", false, "print the record as it is")
-	cmd.Flags().StringVar(&o.svg, "svg", "", "draw the set as an SVG picture into this `file`")
 	return cmd
 }
 
 // wsJSON is what `thaw ws show --json` prints.
 type wsJSON struct {
-	wss.Summary
-	Way     string      `json:"way,omitempty"`
-	Created *time.Time  `json:"created,omitempty"`
-	Window  float64     `json:"window_seconds"`
-	List    []wsRunJSON `json:"list"`
-	Overlap wss.Matrix  `json:"source_overlap"`
+	report.Summary
+	Way     string        `json:"way,omitempty"`
+	Created *time.Time    `json:"created,omitempty"`
+	Window  float64       `json:"window_seconds"`
+	List    []wsRunJSON   `json:"list"`
+	Overlap report.Matrix `json:"source_overlap"`
 }
 
 type wsRunJSON struct {
@@ -78,8 +74,8 @@ type wsRunJSON struct {
 }
 
 func newWSJSON(s *wss.Set) wsJSON {
-	j := wsJSON{Summary: s.Summary(), Way: s.Way, Window: s.Window.Seconds(), List: []wsRunJSON{},
-		Overlap: s.SourceMatrix()}
+	j := wsJSON{Summary: report.Summarize(s), Way: s.Way, Window: s.Window.Seconds(), List: []wsRunJSON{},
+		Overlap: report.SourceMatrix(s)}
 	if !s.Created.IsZero() {
 		j.Created = &s.Created
 	}
@@ -96,8 +92,8 @@ func newWSJSON(s *wss.Set) wsJSON {
 func runWSShow(ctx context.Context, a *app, args []string, o wsShowOptions) error {
 	named := wsNames(args)
 	if len(named) > 1 {
-		if o.text || o.svg != "" {
-			return exitcode.Errorf(exitcode.Usage, "--text and --svg are of one set")
+		if o.text {
+			return exitcode.Errorf(exitcode.Usage, "--text prints one set")
 		}
 		return a.compareSets(ctx, named)
 	}
@@ -108,11 +104,6 @@ func runWSShow(ctx context.Context, a *app, args []string, o wsShowOptions) erro
 	set, err := wss.Parse(bytes.NewReader(record))
 	if err != nil {
 		return err
-	}
-	if o.svg != "" {
-		if err := set.HeatFigure(o.svg); err != nil {
-			return err
-		}
 	}
 	switch {
 	case o.text:
@@ -181,7 +172,7 @@ func readWorkingSet(ctx context.Context, a *app, named []string) (record []byte,
 
 // showSet prints a set for people.
 func (a *app) showSet(s *wss.Set) {
-	m := s.Summary()
+	m := report.Summarize(s)
 	line := func(name, format string, args ...any) {
 		a.printf("%s%s\n", pad(name, 9), fmt.Sprintf(format, args...))
 	}
@@ -211,14 +202,7 @@ func (a *app) showSet(s *wss.Set) {
 		size(int64(m.ImagePages)*wss.PageSize))
 	window := max(s.Window.Seconds(), m.T100)
 	line("when", "|%s| 0 to %.3g s", spark(m.When), window)
-	for i, row := range s.Heat(wss.SummaryBins, 16).Rows() {
-		name := ""
-		if i == 0 {
-			name = "picture"
-		}
-		line(name, "|%s|", row)
-	}
-	overlap := s.SourceMatrix()
+	overlap := report.SourceMatrix(s)
 	for i, a := range overlap.Names {
 		for j, b := range overlap.Names[:i] {
 			o := overlap.Overlaps[j][i]

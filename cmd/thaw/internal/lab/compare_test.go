@@ -12,6 +12,7 @@ import (
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/wss"
+	"github.com/thawfs/thaw/wss/report"
 )
 
 func TestFindMethods(t *testing.T) {
@@ -112,9 +113,9 @@ func compared(o Options) *Comparison {
 	for i, name := range []string{"lazy", "eager", "trace", "access", "eager", "lazy", "trace", "access"} {
 		counts := wss.Counts{Prefetched: uint64(100 * i), Skipped: 90, Lazy: 10, Window: 5 * time.Second}
 		ready := time.Duration(i+1) * time.Second
-		m := wss.NewMethod(name, counts, ready, ready+counts.Window,
+		m := report.NewMethod(name, counts, ready, ready+counts.Window,
 			[]wss.Interval{{Start: ready, End: ready + 10*time.Millisecond}})
-		p := wss.NewPace("transactions", 0.1, []uint64{1, 5, 5, 5, 5, 5, 5, 5, 5, 5}, counts.Window)
+		p := report.NewPace("transactions", 0.1, []uint64{1, 5, 5, 5, 5, 5, 5, 5, 5, 5}, counts.Window)
 		m.Pace = &p
 		c.outcomes = append(c.outcomes, outcome{pages: 262144, method: m,
 			vcpus: []wss.Interval{{Start: ready, End: ready + 11*time.Millisecond}}})

@@ -14,6 +14,7 @@ import (
 	"github.com/thawfs/thaw/index/blob/disk"
 	"github.com/thawfs/thaw/vmm"
 	"github.com/thawfs/thaw/wss"
+	"github.com/thawfs/thaw/wss/report"
 )
 
 // trial is one restore of the machine.
@@ -27,7 +28,7 @@ type trial struct {
 // outcome is what one restore showed.
 type outcome struct {
 	pages  uint64 // of the image
-	method wss.Method
+	method report.Method
 	vcpus  []wss.Interval // stalls as the VMM saw them, on the clock of the method
 }
 
@@ -113,9 +114,9 @@ func newOutcome(method string, rep *vmm.Report, stalls []wss.Interval) outcome {
 	// They were taken some milliseconds after the window, which is what they are stated for.
 	counts.Window = counts.Window.Round(100 * time.Millisecond)
 	ready := time.Duration(rep.Restore.FirstInstructionSeconds * float64(time.Second))
-	m := wss.NewMethod(method, counts, ready, ready+counts.Window, stalls)
+	m := report.NewMethod(method, counts, ready, ready+counts.Window, stalls)
 	p := rep.Progress
-	pace := wss.NewPace(p.Units, p.SliceSeconds, p.Slices,
+	pace := report.NewPace(p.Units, p.SliceSeconds, p.Slices,
 		time.Duration(rep.RunSeconds*float64(time.Second)))
 	m.Pace = &pace
 	o := outcome{pages: rep.GuestPages, method: m}

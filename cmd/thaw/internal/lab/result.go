@@ -9,12 +9,12 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/thawfs/thaw/wss"
+	"github.com/thawfs/thaw/wss/report"
 )
 
 // Result is what a comparison found.
 type Result struct {
-	report     wss.Report
+	report     report.Report
 	o          Options // with absolute paths of the files that were written
 	guest      string  // what was restored
 	saved      saved
@@ -40,14 +40,14 @@ func (c *Comparison) guestName() string {
 }
 
 // report is the table with the facts about it.
-func (c *Comparison) report() wss.Report {
-	r := wss.Report{Title: "Restores of " + c.guestName()}
+func (c *Comparison) report() report.Report {
+	r := report.Report{Title: "Restores of " + c.guestName()}
 	for _, o := range c.outcomes {
 		r.GuestPages = o.pages
 		r.Methods = append(r.Methods, o.method)
 	}
 	add := func(name, format string, args ...any) {
-		r.Facts = append(r.Facts, wss.Fact{Name: name, Value: fmt.Sprintf(format, args...)})
+		r.Facts = append(r.Facts, report.Fact{Name: name, Value: fmt.Sprintf(format, args...)})
 	}
 	add("guest", "%s", c.guestName())
 	add("disk", "%s", c.o.Disk)
@@ -75,10 +75,10 @@ func (c *Comparison) report() wss.Report {
 // agreement compares the stalls that the VMM saw at its vCPUs with the requests that the server of
 // its memory saw, over the second of a restore in which they differ most. A request is seen from its
 // arrival to its answer; the vCPU also waits to be put to sleep and woken, some 20 us.
-func (o outcome) agreement() wss.Agreement {
+func (o outcome) agreement() report.Agreement {
 	m := o.method
-	return wss.Agree(wss.NewTimeline(o.vcpus), wss.NewTimeline(m.Stalls), m.Ready, m.End, time.Second,
-		wss.Tolerance{PerRequest: 20 * time.Microsecond, Requests: m.Lazy, Edge: time.Millisecond,
+	return report.Agree(report.NewTimeline(o.vcpus), report.NewTimeline(m.Stalls), m.Ready, m.End, time.Second,
+		report.Tolerance{PerRequest: 20 * time.Microsecond, Requests: m.Lazy, Edge: time.Millisecond,
 			Share: 0.1})
 }
 
@@ -124,7 +124,7 @@ func (r *Result) Print(w io.Writer) error {
 	return nil
 }
 
-// MarshalJSON is the report of package wss with what only the lab knows.
+// MarshalJSON is the report of package report with what only the lab knows.
 func (r *Result) MarshalJSON() ([]byte, error) {
 	text, err := json.Marshal(r.report)
 	if err != nil {

@@ -1,4 +1,4 @@
-package wss
+package report
 
 import (
 	_ "embed"
@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-//go:embed report.html
+//go:embed page.html
 var reportPage string
 
 // htmlPage is what the page of a report is made of.

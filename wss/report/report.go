@@ -1,4 +1,4 @@
-package wss
+package report
 
 import (
 	"fmt"
@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/thawfs/thaw/wss"
 )
 
 // The window and the utilisation that a report states a TTR for if nothing else is said: VEE'11
@@ -108,7 +110,7 @@ func paceWindow(paces []Pace) time.Duration {
 }
 
 func shortest(paces []Pace) time.Duration {
-	ran := MaxTime
+	ran := wss.MaxTime
 	for _, p := range paces {
 		ran = min(ran, p.Ran)
 	}

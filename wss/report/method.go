@@ -1,22 +1,24 @@
-package wss
+package report
 
 import (
 	"slices"
 	"time"
+
+	"github.com/thawfs/thaw/wss"
 )
 
 // Method is one restore of a checkpoint: what was fetched, what the guest needed, when it waited.
 // All times are on a clock whose 0 is the moment at which the restore was asked for.
 type Method struct {
-	Name   string // "eager", "lazy", "trace", "access", …
-	Counts        // of Window after Ready
+	Name       string // "eager", "lazy", "trace", "access", …
+	wss.Counts        // of Window after Ready
 	// NoSkipped, NoLazy: the count says nothing of this method; tables show n/a, JSON null. See
 	// NewMethod.
 	NoSkipped, NoLazy bool
 
-	Ready  time.Duration // the guest's first instruction: the restore time
-	End    time.Duration // end of the observation
-	Stalls []Interval    // when the guest waited for memory, after Ready
+	Ready  time.Duration  // the guest's first instruction: the restore time
+	End    time.Duration  // end of the observation
+	Stalls []wss.Interval // when the guest waited for memory, after Ready
 
 	Pace *Pace // how the guest went on with its work, if it was counted; its time 0 is Ready
 }
@@ -42,7 +44,7 @@ func methodOrder() []string {
 // NewMethod makes a Method and sets what is not applicable to it, as the poster's table has it:
 // an eager restore brings everything, so it has no skipped and no lazy pages; a lazy one brings
 // nothing that could be skipped.
-func NewMethod(name string, c Counts, ready, end time.Duration, stalls []Interval) Method {
+func NewMethod(name string, c wss.Counts, ready, end time.Duration, stalls []wss.Interval) Method {
 	eager := name == MethodEager || name == MethodRawEager
 	lazy := name == MethodLazy || name == MethodRawLazy
 	return Method{

@@ -1,8 +1,10 @@
-package wss
+package report
 
 import (
 	"math"
 	"time"
+
+	"github.com/thawfs/thaw/wss"
 )
 
 // Pace is the application's own measure: how many units of its work (frames, transactions) a guest
@@ -18,7 +20,8 @@ type Pace struct {
 
 // NewPace makes a Pace of a series as a machine reports it.
 func NewPace(units string, sliceSeconds float64, counts []uint64, ran time.Duration) Pace {
-	return Pace{Units: units, Slice: toDuration(sliceSeconds), Counts: counts, Ran: ran}
+	seconds := max(min(sliceSeconds, wss.MaxTime.Seconds()), 0)
+	return Pace{Units: units, Slice: time.Duration(math.Round(seconds * 1e9)), Counts: counts, Ran: ran}
 }
 
 // What a Report asks of a Pace if nothing else is said.

@@ -1,4 +1,4 @@
-package wss
+package report
 
 import (
 	"fmt"
@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+
+	"github.com/thawfs/thaw/wss"
 )
 
 func TestSpread(t *testing.T) {
@@ -46,7 +48,7 @@ func TestReportOrder(t *testing.T) {
 	var r Report
 	for _, name := range []string{"mine", "raw-lazy", "trace", "lazy", "union", "raw-eager", "access",
 		"eager", "trace", "other"} {
-		r.Methods = append(r.Methods, NewMethod(name, Counts{}, 0, 0, nil))
+		r.Methods = append(r.Methods, NewMethod(name, wss.Counts{}, 0, 0, nil))
 	}
 	var got []string
 	for _, g := range r.methods() {

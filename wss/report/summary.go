@@ -1,8 +1,10 @@
-package wss
+package report
 
 import (
 	"cmp"
 	"slices"
+
+	"github.com/thawfs/thaw/wss"
 )
 
 // SummaryBins is the number of bins that Summary.Where and Summary.When have.
@@ -33,18 +35,18 @@ type Summary struct {
 
 // SourceSummary is one source of a set.
 type SourceSummary struct {
-	Source Source `json:"source"`
-	Pages  uint64 `json:"pages"`
-	Runs   int    `json:"runs"`
-	VCPUs  []int  `json:"vcpus"` // that are known, ascending
+	Source wss.Source `json:"source"`
+	Pages  uint64     `json:"pages"`
+	Runs   int        `json:"runs"`
+	VCPUs  []int      `json:"vcpus"` // that are known, ascending
 }
 
-// Summary describes a valid set. Times are those of all sources together: a page that two sources
+// Summarize describes a valid set. Times are those of all sources together: a page that two sources
 // name counts twice there.
-func (s *Set) Summary() Summary {
+func Summarize(s *wss.Set) Summary {
 	m := Summary{
 		ImagePages: s.ImagePages, Pages: s.Pages(), Bytes: s.Bytes(), Runs: len(s.Runs),
-		Where: s.where(), When: make([]float64, SummaryBins), Sources: s.sources(),
+		Where: where(s), When: make([]float64, SummaryBins), Sources: sources(s),
 	}
 	m.Share = float64(m.Pages) / float64(s.ImagePages)
 	if len(s.Runs) == 0 {
@@ -57,13 +59,17 @@ func (s *Set) Summary() Summary {
 	slices.Sort(lengths)
 	last := len(lengths) - 1
 	m.RunP50, m.RunP90, m.RunMax = lengths[last/2], lengths[last*9/10], lengths[last]
-	s.times(&m)
+	m.times(s)
 	return m
 }
 
 // times fills in when the pages were touched.
-func (s *Set) times(m *Summary) {
-	byTime := s.order(func(a, b *Run) int { return cmp.Compare(a.At, b.At) })
+func (m *Summary) times(s *wss.Set) {
+	byTime := make([]int32, len(s.Runs)) // numbers of runs: a set may have millions of them
+	for i := range byTime {
+		byTime[i] = int32(i)
+	}
+	slices.SortFunc(byTime, func(a, b int32) int { return cmp.Compare(s.Runs[a].At, s.Runs[b].At) })
 	var total, seen uint64
 	for _, r := range s.Runs {
 		total += r.Count
@@ -86,11 +92,11 @@ func (s *Set) times(m *Summary) {
 }
 
 // sources describes each source.
-func (s *Set) sources() []SourceSummary {
+func sources(s *wss.Set) []SourceSummary {
 	all := []SourceSummary{}
 	for _, source := range s.Sources() {
 		one := SourceSummary{Source: source, VCPUs: []int{}}
-		seen := map[int]bool{NoVCPU: true}
+		seen := map[int]bool{wss.NoVCPU: true}
 		for _, r := range s.Runs {
 			if r.Source != source {
 				continue
@@ -109,14 +115,14 @@ func (s *Set) sources() []SourceSummary {
 }
 
 // where fills the bins of the image.
-func (s *Set) where() []float64 {
+func where(s *wss.Set) []float64 {
 	bins := min(SummaryBins, s.ImagePages)
 	edge := func(bin uint64) uint64 { // first page of a bin; ImagePages is at most 2^40
 		return bin * s.ImagePages / bins
 	}
 	where := make([]float64, bins)
 	bin := uint64(0)
-	for first, count := range s.ascending() {
+	for first, count := range s.Ascending() {
 		for count > 0 {
 			for first >= edge(bin+1) {
 				bin++

@@ -1,4 +1,4 @@
-package wss
+package report
 
 import (
 	"math"
@@ -6,27 +6,29 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/thawfs/thaw/wss"
 )
 
 func TestSummary(t *testing.T) {
-	s := &Set{ImagePages: 640, Window: 64 * sec, Runs: []Run{
-		{0, 10, 0, SourceTrace, 1},
-		{20, 5, 0, SourceTrace, 0},
-		{30, 1, 2500 * ms, SourceTrace, 1},
-		{630, 4, 63 * sec, SourceTrace, NoVCPU},
-		{5, 10, sec, SourceAccess, NoVCPU},
+	s := &wss.Set{ImagePages: 640, Window: 64 * sec, Runs: []wss.Run{
+		{GFN: 0, Count: 10, At: 0, Source: wss.SourceTrace, VCPU: 1},
+		{GFN: 20, Count: 5, At: 0, Source: wss.SourceTrace, VCPU: 0},
+		{GFN: 30, Count: 1, At: 2500 * ms, Source: wss.SourceTrace, VCPU: 1},
+		{GFN: 630, Count: 4, At: 63 * sec, Source: wss.SourceTrace, VCPU: wss.NoVCPU},
+		{GFN: 5, Count: 10, At: sec, Source: wss.SourceAccess, VCPU: wss.NoVCPU},
 	}}
 	if err := s.Validate(640); err != nil {
 		t.Fatal(err)
 	}
-	got := s.Summary()
+	got := Summarize(s)
 	where, when := got.Where, got.When
 	got.Where, got.When = nil, nil
 	want := Summary{
 		ImagePages: 640, Pages: 25, Bytes: 25 * 4096, Share: 25.0 / 640, Runs: 5,
 		RunP50: 5, RunP90: 10, RunMax: 10,
 		Sources: []SourceSummary{
-			{SourceAccess, 10, 1, []int{}}, {SourceTrace, 20, 4, []int{0, 1}},
+			{wss.SourceAccess, 10, 1, []int{}}, {wss.SourceTrace, 20, 4, []int{0, 1}},
 		},
 		// 30 touches in order of time: 15 at 0 s, 10 at 1 s, 1 at 2.5 s, 4 at 63 s.
 		T50: 0, T90: 63, T100: 63,
@@ -47,17 +49,24 @@ func TestSummary(t *testing.T) {
 }
 
 func TestSummaryEdges(t *testing.T) {
-	for _, s := range []*Set{
-		{ImagePages: 1},
-		{ImagePages: 3, Runs: []Run{run(0, 3)}},
-		{ImagePages: MaxImagePages, Runs: []Run{run(0, MaxImagePages)}},
-		{ImagePages: MaxImagePages, Runs: []Run{run(MaxImagePages-1, 1)}},
-		{ImagePages: 100, Runs: []Run{{GFN: 1, Count: 1, At: MaxTime, Source: "x", VCPU: NoVCPU}}},
+	const all = wss.MaxImagePages
+	set := func(pages uint64, runs ...wss.Run) *wss.Set {
+		for i := range runs {
+			runs[i].Source, runs[i].VCPU = "x", wss.NoVCPU
+		}
+		return &wss.Set{ImagePages: pages, Runs: runs}
+	}
+	for _, s := range []*wss.Set{
+		set(1),
+		set(3, wss.Run{Count: 3}),
+		set(all, wss.Run{Count: all}),
+		set(all, wss.Run{GFN: all - 1, Count: 1}),
+		set(100, wss.Run{GFN: 1, Count: 1, At: wss.MaxTime}),
 	} {
 		if err := s.Validate(s.ImagePages); err != nil {
 			t.Fatal(err)
 		}
-		m := s.Summary()
+		m := Summarize(s)
 		sum := 0.0
 		for _, f := range m.When {
 			sum += f

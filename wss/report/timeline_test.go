@@ -1,4 +1,4 @@
-package wss
+package report
 
 import (
 	"fmt"
@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/thawfs/thaw/wss"
 )
 
 const (
@@ -16,10 +18,10 @@ const (
 )
 
 // in makes intervals of pairs of milliseconds.
-func in(pairs ...int) []Interval {
-	var all []Interval
+func in(pairs ...int) []wss.Interval {
+	var all []wss.Interval
 	for i := 0; i < len(pairs); i += 2 {
-		all = append(all, Interval{time.Duration(pairs[i]) * ms, time.Duration(pairs[i+1]) * ms})
+		all = append(all, wss.Interval{Start: time.Duration(pairs[i]) * ms, End: time.Duration(pairs[i+1]) * ms})
 	}
 	return all
 }
@@ -27,7 +29,7 @@ func in(pairs ...int) []Interval {
 func TestTimelineIsTheUnion(t *testing.T) {
 	for _, c := range []struct {
 		name     string
-		in, want []Interval
+		in, want []wss.Interval
 	}{
 		{"none", nil, nil},
 		{"empty and inverted", in(5, 5, 9, 3), nil},
@@ -39,7 +41,7 @@ func TestTimelineIsTheUnion(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := NewTimeline(c.in)
-			if d := cmp.Diff(c.want, append([]Interval(nil), got.Intervals()...)); d != "" {
+			if d := cmp.Diff(c.want, append([]wss.Interval(nil), got.Intervals()...)); d != "" {
 				t.Error(d)
 			}
 		})
@@ -70,7 +72,7 @@ func TestFractions(t *testing.T) {
 func TestMMU(t *testing.T) {
 	for _, c := range []struct {
 		name        string
-		stalls      []Interval
+		stalls      []wss.Interval
 		from, to, w int // ms
 		want        float64
 	}{
@@ -100,7 +102,7 @@ func TestMMU(t *testing.T) {
 }
 
 // disk makes that many faults a second for ten seconds, evenly spread.
-func disk(perSecond, msEach int) []Interval {
+func disk(perSecond, msEach int) []wss.Interval {
 	var all []int
 	for i := range 10 * perSecond {
 		at := i * 1000 / perSecond
@@ -118,7 +120,7 @@ func TestTTR(t *testing.T) {
 		5000, 5150, 7000, 7050)
 	for _, c := range []struct {
 		name          string
-		stalls        []Interval
+		stalls        []wss.Interval
 		ready, end, w int // ms
 		u             float64
 		want          int
@@ -220,11 +222,11 @@ func TestAgainstBruteForce(t *testing.T) {
 	for seed := range uint64(3000) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		model := make(brute, length)
-		var stalls []Interval
+		var stalls []wss.Interval
 		for range rng.IntN(9) {
 			start := rng.IntN(length)
 			end := min(start+rng.IntN(25), length)
-			stalls = append(stalls, Interval{time.Duration(start), time.Duration(end)})
+			stalls = append(stalls, wss.Interval{Start: time.Duration(start), End: time.Duration(end)})
 			for x := start; x < end; x++ {
 				model[x] = true
 			}
@@ -264,7 +266,7 @@ func TestMonotone(t *testing.T) {
 		last = x
 	}
 	before := tl.MMU(0, 20*sec, sec)
-	if after := MMU(append(stalls, Interval{6 * sec, 7 * sec}), 0, 20*sec, sec); after > before {
+	if after := MMU(append(stalls, wss.Interval{Start: 6 * sec, End: 7 * sec}), 0, 20*sec, sec); after > before {
 		t.Errorf("MMU %v, with one more stall %v", before, after)
 	}
 }

@@ -1,4 +1,4 @@
-package wss
+package report
 
 import (
 	"bytes"
@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/thawfs/thaw/wss"
 )
 
 // poster is the poster's machine (262,144 pages) restored four times, with stalls that look like
@@ -18,25 +20,25 @@ func poster() Report {
 	const pages = 262_144
 	end := 30 * time.Second
 	window := 10 * time.Second
-	eager := NewMethod("eager", Counts{Prefetched: pages, Window: window},
+	eager := NewMethod("eager", wss.Counts{Prefetched: pages, Window: window},
 		32*time.Second, 32*time.Second+end, nil)
-	lazy := NewMethod("lazy", Counts{Lazy: 1675, Window: window},
+	lazy := NewMethod("lazy", wss.Counts{Lazy: 1675, Window: window},
 		100*ms, 100*ms+end, crawl(100*ms, 25*sec, 0.93))
-	access := NewMethod("access", Counts{11_181, 11_181, 75, window},
+	access := NewMethod("access", wss.Counts{Prefetched: 11_181, Skipped: 11_181, Lazy: 75, Window: window},
 		1900*ms, 1900*ms+end, crawl(1900*ms, 4*sec, 0.3))
-	trace := NewMethod("trace", Counts{11_295, 11_293, 11, window},
+	trace := NewMethod("trace", wss.Counts{Prefetched: 11_295, Skipped: 11_293, Lazy: 11, Window: window},
 		1920*ms, 1920*ms+end, crawl(1920*ms, 2*sec, 0.05))
 	// Lazy was run first: the trace came of it.
 	return Report{GuestPages: pages, Methods: []Method{lazy, eager, access, trace}}
 }
 
 // crawl makes disk reads of about 10 ms that take up a share of the time from start on.
-func crawl(start, length time.Duration, share float64) []Interval {
+func crawl(start, length time.Duration, share float64) []wss.Interval {
 	rng := rand.New(rand.NewPCG(1, uint64(length)))
-	var in []Interval
+	var in []wss.Interval
 	for at := start; at < start+length; {
 		read := time.Duration((8 + 4*rng.Float64()) * float64(time.Millisecond))
-		in = append(in, Interval{at, at + read})
+		in = append(in, wss.Interval{Start: at, End: at + read})
 		at += read + time.Duration(2*rng.Float64()*float64(read)*(1-share)/share)
 	}
 	return in
@@ -64,7 +66,7 @@ pages of 4 KiB; skipped and lazy are counted over the first 10 s of the guest
 
 func TestTableOfNothing(t *testing.T) {
 	var out bytes.Buffer
-	if err := Table(&out, nil); err != nil || bytes.Count(out.Bytes(), []byte("\n")) != 1 {
+	if err := (Report{}).Table(&out); err != nil || bytes.Count(out.Bytes(), []byte("\n")) != 1 {
 		t.Errorf("%v: %q", err, out.String())
 	}
 }
@@ -116,7 +118,7 @@ func repeated() Report {
 func TestReportJSON(t *testing.T) {
 	r := poster()
 	r.Methods = []Method{r.Methods[2], r.Methods[0]}
-	r.Methods[1].Stalls = []Interval{{100 * ms, 600 * ms}}
+	r.Methods[1].Stalls = []wss.Interval{{Start: 100 * ms, End: 600 * ms}}
 	r.Methods[0].End = r.Methods[0].Ready + 500*ms
 	r.Methods[0].Stalls = nil
 	text, err := json.MarshalIndent(r, "", " ")

@@ -1,4 +1,4 @@
-package wss
+package report
 
 import (
 	"fmt"
@@ -138,9 +138,6 @@ func repetitions(groups []runs) string {
 	}
 	return "Repetitions: " + strings.Join(each, ", ")
 }
-
-// Table prints a report of the methods with the default window and utilisation.
-func Table(w io.Writer, methods []Method) error { return Report{Methods: methods}.Table(w) }
 
 func comma(n uint64) string { return humanize.Comma(int64(n)) }
 

@@ -1,37 +1,39 @@
-package wss
+package report
 
 import (
 	"io"
 	"math"
 	"strconv"
 	"strings"
+
+	"github.com/thawfs/thaw/wss"
 )
 
 // Matrix is how much each of some sets has in common with each.
 type Matrix struct {
-	Names    []string    `json:"names"`
-	Overlaps [][]Overlap `json:"overlaps"` // [i][j]: of i as A and j as B
+	Names    []string        `json:"names"`
+	Overlaps [][]wss.Overlap `json:"overlaps"` // [i][j]: of i as A and j as B
 }
 
 // NewMatrix compares valid sets; they have the names.
-func NewMatrix(names []string, sets []*Set) Matrix {
-	m := Matrix{names, make([][]Overlap, len(sets))}
+func NewMatrix(names []string, sets []*wss.Set) Matrix {
+	m := Matrix{names, make([][]wss.Overlap, len(sets))}
 	for i, a := range sets {
-		m.Overlaps[i] = make([]Overlap, len(sets))
+		m.Overlaps[i] = make([]wss.Overlap, len(sets))
 		for j, b := range sets[:i] {
 			o := a.Overlap(b)
-			m.Overlaps[i][j], m.Overlaps[j][i] = o, Overlap{A: o.B, B: o.A, Both: o.Both}
+			m.Overlaps[i][j], m.Overlaps[j][i] = o, wss.Overlap{A: o.B, B: o.A, Both: o.Both}
 		}
 		pages := a.Pages()
-		m.Overlaps[i][i] = Overlap{pages, pages, pages}
+		m.Overlaps[i][i] = wss.Overlap{A: pages, B: pages, Both: pages}
 	}
 	return m
 }
 
 // SourceMatrix compares the sources of one set.
-func (s *Set) SourceMatrix() Matrix {
+func SourceMatrix(s *wss.Set) Matrix {
 	var names []string
-	var sets []*Set
+	var sets []*wss.Set
 	for _, source := range s.Sources() {
 		names, sets = append(names, string(source)), append(sets, s.Only(source))
 	}
@@ -52,7 +54,7 @@ func (m Matrix) Rows() [][]string {
 	return rows
 }
 
-func jaccard(o Overlap) string {
+func jaccard(o wss.Overlap) string {
 	j := o.Jaccard()
 	if math.IsNaN(j) {
 		return "n/a"

@@ -1,4 +1,4 @@
-package wss
+package report
 
 import (
 	"bytes"
@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/thawfs/thaw/wss"
 )
 
 // pageOf is the page of a report.
@@ -23,7 +25,7 @@ func pageOf(t *testing.T, r Report) string {
 
 func TestHTML(t *testing.T) {
 	r := repeated()
-	r.Methods = append(r.Methods, NewMethod("raw-lazy", Counts{Lazy: 1}, 0, 20*sec, nil))
+	r.Methods = append(r.Methods, NewMethod("raw-lazy", wss.Counts{Lazy: 1}, 0, 20*sec, nil))
 	page := pageOf(t, r)
 	for _, want := range []string{
 		">eager<", ">lazy<", ">access<", ">trace<", ">raw-lazy<", "without thaw", "262,144", "11,181",
@@ -101,7 +103,7 @@ func TestHTMLOfHostileNames(t *testing.T) {
 		p.Units = evil
 		r.Methods[i].Pace = &p
 	}
-	r.Methods = append(r.Methods, NewMethod(evil, Counts{}, 0, 20*sec, nil))
+	r.Methods = append(r.Methods, NewMethod(evil, wss.Counts{}, 0, 20*sec, nil))
 	page := pageOf(t, r)
 	if strings.Contains(page, "<img") || strings.Count(page, "</script>") != 1 {
 		t.Error("a name became part of the page")
@@ -118,7 +120,7 @@ func TestHTMLOfLittle(t *testing.T) {
 	for _, r := range []Report{
 		{},
 		{Methods: []Method{{}}},
-		{Methods: []Method{NewMethod("lazy", Counts{}, 0, 0, nil)}},
+		{Methods: []Method{NewMethod("lazy", wss.Counts{}, 0, 0, nil)}},
 		{Methods: []Method{{Name: "trace", End: sec, Pace: &Pace{}}}},
 		{Methods: []Method{{Name: "eager", End: sec, Pace: &Pace{Slice: 1, Ran: sec}}}},
 	} {
@@ -142,10 +144,10 @@ func (failing) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
 
 func TestHeadline(t *testing.T) {
 	method := func(name string, ready int) Method {
-		return NewMethod(name, Counts{}, time.Duration(ready)*ms, 100*sec, nil)
+		return NewMethod(name, wss.Counts{}, time.Duration(ready)*ms, 100*sec, nil)
 	}
 	slow := method("lazy", 100)
-	slow.Stalls = []Interval{{100 * ms, 100 * sec}}
+	slow.Stalls = []wss.Interval{{Start: 100 * ms, End: 100 * sec}}
 	for _, c := range []struct {
 		want    string
 		methods []Method

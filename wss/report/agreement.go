@@ -1,8 +1,10 @@
-package wss
+package report
 
 import (
 	"fmt"
 	"time"
+
+	"github.com/thawfs/thaw/wss"
 )
 
 // Two views of the same stalls never agree to the nanosecond. The VMM, or the kernel, sees a vCPU
@@ -85,7 +87,7 @@ func (g Agreement) String() string {
 
 // both is the time in [from, to) that is stalled in both: |A| + |B| - |A or B|.
 func both(a, b *Timeline, from, to time.Duration) time.Duration {
-	all := make([]Interval, 0, len(a.stalls)+len(b.stalls))
+	all := make([]wss.Interval, 0, len(a.stalls)+len(b.stalls))
 	either := NewTimeline(append(append(all, a.stalls...), b.stalls...))
 	return a.Stalled(from, to) + b.Stalled(from, to) - either.Stalled(from, to)
 }

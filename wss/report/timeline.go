@@ -1,4 +1,4 @@
-package wss
+package report
 
 import (
 	"cmp"
@@ -6,30 +6,25 @@ import (
 	"slices"
 	"sort"
 	"time"
-)
 
-// Interval is a stretch of time in which the guest waited for memory, or memory was fetched. It is
-// half open: [Start, End). What time 0 is, is said where intervals are made.
-type Interval struct {
-	Start time.Duration `json:"start_ns"`
-	End   time.Duration `json:"end_ns"`
-}
+	"github.com/thawfs/thaw/wss"
+)
 
 // Timeline is a union of intervals, made ready for questions about windows of time. It is never
 // changed after it is made.
 type Timeline struct {
-	stalls []Interval      // ascending, disjoint, not touching, not empty
+	stalls []wss.Interval  // ascending, disjoint, not touching, not empty
 	before []time.Duration // stalled time before stalls[i]
 	total  time.Duration
 }
 
 // NewTimeline makes the union of the intervals, which may come in any order and overlap; empty and
 // inverted ones are left out. O(n log n).
-func NewTimeline(intervals []Interval) *Timeline {
-	sorted := slices.DeleteFunc(slices.Clone(intervals), func(i Interval) bool {
+func NewTimeline(intervals []wss.Interval) *Timeline {
+	sorted := slices.DeleteFunc(slices.Clone(intervals), func(i wss.Interval) bool {
 		return i.End <= i.Start
 	})
-	slices.SortFunc(sorted, func(a, b Interval) int { return cmp.Compare(a.Start, b.Start) })
+	slices.SortFunc(sorted, func(a, b wss.Interval) int { return cmp.Compare(a.Start, b.Start) })
 	t := &Timeline{stalls: sorted[:0]}
 	for _, i := range sorted {
 		if n := len(t.stalls); n > 0 && i.Start <= t.stalls[n-1].End {
@@ -47,7 +42,7 @@ func NewTimeline(intervals []Interval) *Timeline {
 }
 
 // Intervals returns the union: ascending, disjoint. It is not to be changed.
-func (t *Timeline) Intervals() []Interval { return t.stalls }
+func (t *Timeline) Intervals() []wss.Interval { return t.stalls }
 
 // Total is the whole stalled time.
 func (t *Timeline) Total() time.Duration { return t.total }
@@ -195,11 +190,11 @@ func needed(w time.Duration, u float64) time.Duration {
 }
 
 // MMU is Timeline.MMU of the union of the stalls.
-func MMU(stalls []Interval, from, to, w time.Duration) float64 {
+func MMU(stalls []wss.Interval, from, to, w time.Duration) float64 {
 	return NewTimeline(stalls).MMU(from, to, w)
 }
 
 // TTR is Timeline.TTR of the union of the stalls.
-func TTR(stalls []Interval, ready, end, w time.Duration, u float64) (time.Duration, bool) {
+func TTR(stalls []wss.Interval, ready, end, w time.Duration, u float64) (time.Duration, bool) {
 	return NewTimeline(stalls).TTR(ready, end, w, u)
 }

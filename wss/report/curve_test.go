@@ -1,18 +1,20 @@
-package wss
+package report
 
 import (
 	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/thawfs/thaw/wss"
 )
 
 // randomStalls are stalls of up to 300 ms within ten seconds.
-func randomStalls(rng *rand.Rand) []Interval {
-	stalls := make([]Interval, rng.IntN(40))
+func randomStalls(rng *rand.Rand) []wss.Interval {
+	stalls := make([]wss.Interval, rng.IntN(40))
 	for i := range stalls {
 		at := time.Duration(rng.IntN(10_000)) * ms
-		stalls[i] = Interval{at, at + time.Duration(rng.IntN(300))*ms}
+		stalls[i] = wss.Interval{Start: at, End: at + time.Duration(rng.IntN(300))*ms}
 	}
 	return stalls
 }
