@@ -81,10 +81,10 @@ func (o *Options) check(ms []method) error {
 	return nil
 }
 
-// Run saves the machine, restores it by every method and writes the files that were asked for.
-// Whatever it started has ended and whatever it made is removed when it returns, but for what was to
-// be kept. The result is nil where the comparison failed, and there also with an error of the
-// cleaning up.
+// Run saves the machine, restores it by every method and writes the files that were asked for. When
+// it returns, all processes that it started have ended, and what it made is removed except for what
+// was to be kept. The result is nil if the comparison failed; a result with an error means that only
+// the removal failed.
 func (c *Comparison) Run(ctx context.Context) (r *Result, err error) {
 	if err := checkKVM(); err != nil {
 		return nil, err
@@ -250,7 +250,7 @@ func (c *Comparison) withSet(name string, set *wss.Set) (string, error) {
 
 // try restores by one method.
 func (c *Comparison) try(ctx context.Context, m method) (outcome, error) {
-	c.stage("restoring %s", m.says)
+	c.stage("restoring %s", m.how)
 	r := trial{method: m, name: plain, disk: c.o.Disk, window: c.o.Window}
 	if m.set != "" {
 		r.name = m.name

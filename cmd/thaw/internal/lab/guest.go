@@ -23,7 +23,7 @@ type Guest struct {
 	Trace time.Duration // how long its accesses are traced afterwards; 0: they are not
 }
 
-// String says what it is, in words.
+// String is the program with its options and the memory, as the table names the guest.
 func (g Guest) String() string {
 	return strings.Join(append([]string{g.Program}, g.Args...), " ") + " with " + size(g.Memory)
 }
