@@ -23,7 +23,7 @@ type method struct {
 // setUnion stands for all sources of a checkpoint together.
 const setUnion = "union"
 
-// methods are all that there are, in the order of the paper's table.
+// methods are all that there are, in the order of the poster's table.
 var methods = [...]method{
 	{name: "eager", policy: fs.PolicyEager, how: "eagerly: all pages first"},
 	{name: "lazy", policy: fs.PolicyLazy, how: "lazily: pages come when they are touched"},
