@@ -188,14 +188,3 @@ func usableHost() error {
 	}
 	return f.Close()
 }
-
-// alreadyServed is the error for a store that has a server, which the client reaches.
-func alreadyServed(ctx context.Context, store string, c *control.Client) error {
-	st, err := call[serverStatus](ctx, c, verbStatus, struct{}{}, nil)
-	if err != nil {
-		return exitcode.With(exitcode.Locked, fmt.Errorf("store %s has a server already: %w", store, err))
-	}
-	return exitcode.WithHint(exitcode.Locked,
-		fmt.Errorf("store %s is mounted on %s already, by process %d", store, st.Mount, st.PID),
-		"use that mount, or end it with: thaw umount "+st.Mount)
-}

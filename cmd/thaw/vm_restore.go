@@ -140,12 +140,7 @@ func writeTouched(path string, rep *vmm.Report) error {
 		set.Runs = append(set.Runs, wss.Run{GFN: first, Count: n, At: window, Source: sourcePagemap,
 			VCPU: wss.NoVCPU})
 	}
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	_, err = set.WriteTo(f)
-	return errors.Join(err, f.Close())
+	return writeSet(path, &set)
 }
 
 // vmmError gives errors of the VMM that the general table does not have their exit codes.

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/cmd/thaw/internal/outfile"
 	"github.com/thawfs/thaw/wss"
 )
 
@@ -110,7 +111,7 @@ func runWSShow(ctx context.Context, a *app, args []string, o wsShowOptions) erro
 		return err
 	}
 	if o.svg != "" {
-		if err := set.HeatFigure(o.svg); err != nil {
+		if err := outfile.Write(o.svg, outfile.Private, set.WriteHeat); err != nil {
 			return err
 		}
 	}
@@ -153,7 +154,7 @@ func holdsRecord(path string) bool {
 // readWorkingSet reads the record that a PATH or STORE NAME names.
 func readWorkingSet(ctx context.Context, a *app, named []string) (record []byte, err error) {
 	if len(named) == 2 {
-		err = a.withStore(ctx, named[0], func(s storeAPI) (err error) {
+		err = a.readStore(ctx, named[0], func(s *index.Store) (err error) {
 			record, err = s.ReadFile(ctx, named[1], workingSetFile)
 			return err
 		})
