@@ -45,7 +45,6 @@ func commands(a *app) []*cobra.Command {
 		newVersionCommand(a),
 		newGenerateCommand(a),
 		newProberCommand(),
-		newKeeperCommand(),
 	}
 }
 

@@ -258,7 +258,7 @@ func (s *server) unmount(again <-chan os.Signal) error {
 // detach takes the mount out of the tree; the kernel keeps the connection for what is open.
 func (s *server) detach() error {
 	s.detached.Store(true)
-	if err := s.fs.Detach(context.Background()); err != nil {
+	if err := shimDetach(s.mnt); err != nil {
 		s.detached.Store(false)
 		return exitcode.With(exitcode.Mount, fmt.Errorf("detach %s: %w", s.mnt, err))
 	}

@@ -7,7 +7,6 @@ import (
 	"os"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/control"
-	"github.com/thawfs/thaw/fs"
 	"github.com/thawfs/thaw/index"
 )
 
@@ -71,7 +70,7 @@ func (s *server) verbs() map[string]control.Handler {
 			return nil, s.refresh(context.WithoutCancel(ctx))
 		}),
 		verbRelease: control.Handle(func(ctx context.Context, r nameRequest) (any, error) {
-			return nil, s.fs.Release(ctx, r.Name)
+			return nil, shimRelease(s.fs, r.Name)
 		}),
 		verbCloseIdle: control.Handle(func(context.Context, none) (any, error) {
 			s.fs.CloseIdle()
@@ -132,7 +131,7 @@ func (s *server) record(ctx context.Context, r recordRequest) (recorded, error) 
 	if err != nil {
 		return recorded{}, err
 	}
-	set, err := s.fs.Record(ctx, r.Name, fs.RecordOptions{Force: r.Force})
+	set, err := s.fs.Record(ctx, r.Name)
 	if err != nil {
 		return recorded{}, err
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/cmd/thaw/internal/outfile"
+	"github.com/thawfs/thaw/index"
 	"github.com/thawfs/thaw/wss"
 )
 
