@@ -115,6 +115,11 @@ func (f *secondsFlag) Set(s string) error {
 const quietTooLong = 10 * time.Second
 
 func runBench(ctx context.Context, a *app, o benchOptions) error {
+	for _, file := range []string{o.File, o.VerifyFile} {
+		if err := answering(file); err != nil {
+			return err
+		}
+	}
 	o.BS, o.Offset, o.Size, o.IOSize = int(o.bs), int64(o.offset), int64(o.size), int64(o.ioSize)
 	o.Runtime = time.Duration(o.runtime)
 	bar, told := a.progress(), false

@@ -14,13 +14,12 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, _ := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
 	done := make(chan struct{})
 	go a.endAnyway(ctx, done)
 	code := a.run(ctx, os.Args[1:])
 	close(done)
-	stop()
 	os.Exit(int(code))
 }
 

@@ -87,6 +87,9 @@ func unwritable(dir string) string {
 // storeServer connects to the server of a store; nil if it has none.
 func storeServer(ctx context.Context, dir string) (*control.Client, error) {
 	s, ok, err := index.ServerOf(dir)
+	if errors.Is(err, unix.ENOTDIR) {
+		return nil, nil // it is no store, which is said when it is opened
+	}
 	if err != nil || !ok {
 		return nil, err
 	}

@@ -89,6 +89,9 @@ differential checkpoint needs its parents too.` +
 func runVMRestore(ctx context.Context, a *app, dir string, o vmRestoreOptions) error {
 	begin := time.Now()
 	cfg, err := o.config(a, "restored "+dir)
+	if err == nil {
+		err = answering(dir)
+	}
 	if err != nil {
 		return fmt.Errorf("vm restore: %w", err)
 	}

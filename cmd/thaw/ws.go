@@ -68,6 +68,9 @@ restore slower, not faster. "thaw ws combine union FILE --max SIZE" keeps its fr
 
 func runWSImport(ctx context.Context, a *app, target []string, file string,
 	share maxShareFlag) error {
+	if err := answering(file); err != nil {
+		return err
+	}
 	text, err := os.ReadFile(file)
 	if errors.Is(err, os.ErrNotExist) {
 		return exitcode.WithHint(exitcode.NotFound, err,

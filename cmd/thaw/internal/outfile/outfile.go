@@ -42,7 +42,7 @@ func Write(path string, perm os.FileMode, write func(io.Writer) error) error {
 	}
 	f, err := create(path)
 	if err != nil {
-		return err
+		return fmt.Errorf("write %s: %w", path, err)
 	}
 	err = write(f)
 	if err == nil {
