@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/control"
+	"github.com/thawfs/thaw/fs"
 	"github.com/thawfs/thaw/index"
 	"github.com/thawfs/thaw/wss"
 )
@@ -106,7 +107,7 @@ func (s *server) drop(ctx context.Context, r dropRequest) error {
 // record makes the read trace of an image its working set.
 func (s *server) record(ctx context.Context, r recordRequest,
 	refresh func(context.Context) error) (recordReply, error) {
-	set, err := s.fs.Record(ctx, r.Name)
+	set, err := s.fs.Record(ctx, r.Name, fs.RecordOptions{Force: true})
 	if err != nil {
 		return recordReply{}, err
 	}
