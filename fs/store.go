@@ -21,7 +21,8 @@ type Store interface {
 	// OpenImage opens the memory of a checkpoint as List showed it. It is an error, not other
 	// content, when the name has got a new checkpoint since.
 	OpenImage(ctx context.Context, c Checkpoint) (Memory, error)
-	// OpenFile opens one of c.Files.
+	// OpenFile opens one of c.Files as List showed it: like OpenImage an error, not other bytes,
+	// when the name has got a new checkpoint since, or the working set was replaced.
 	OpenFile(ctx context.Context, c Checkpoint, file string) (File, error)
 }
 
