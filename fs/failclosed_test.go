@@ -137,7 +137,6 @@ func TestUnprivileged(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to become somebody else")
 	}
-	const nobody = 65534
 	dir := mountDir(t)
 	if err := os.Chown(dir, nobody, nobody); err != nil {
 		t.Fatal(err)
@@ -162,7 +161,6 @@ func TestAllowOther(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to become somebody else")
 	}
-	const nobody = 65534
 	attr := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	x := wsSpec()
 	for allow, want := range map[bool]unix.Errno{false: unix.EACCES, true: 0} {

@@ -22,13 +22,12 @@ const endTime = time.Second
 // root the mount cannot be put back then (InUseError.Gone). ctx bounds the wait.
 func (s *Server) Unmount(ctx context.Context) error {
 	err := s.unmount()
-	if s.over() { // somebody else was faster
+	switch {
+	case s.over(): // somebody else was faster
 		return s.waitDone(ctx)
-	}
-	if errors.Is(err, unix.EBUSY) {
+	case errors.Is(err, unix.EBUSY):
 		return s.inUse(false)
-	}
-	if err != nil {
+	case err != nil && !s.endsSoon(ctx): // it may have been somebody else just now
 		return fmt.Errorf("unmount %s: %w", s.mnt, err)
 	}
 	if !s.endsSoon(ctx) && !errors.Is(s.attachAgain(), unix.ENOTCONN) {
