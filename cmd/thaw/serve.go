@@ -186,7 +186,7 @@ func alreadyServed(ctx context.Context, store string, locked error) error {
 			"by process %d, which does not answer: %w", store, s.Mount, s.PID, err), silentHint(s))
 	case st.Detached:
 		return exitcode.WithHint(exitcode.Locked, fmt.Errorf("store %s was mounted on %s, and "+
-			"process %d serves it to those who use it still%s", store, st.Mount, st.PID, usedBy(st.Mount)),
+			"process %d serves it to those who use it still%s", store, st.Mount, st.PID, by(st.Users)),
 			"stop what uses it; or cut it off: thaw umount --abort "+st.Mount)
 	}
 	return exitcode.WithHint(exitcode.Locked,
@@ -219,27 +219,22 @@ func (s *server) run(ctx context.Context) error {
 // is open until it is closed. A signal on again ends it at once.
 func (s *server) unmount(again <-chan os.Signal) error {
 	deadline := time.Now().Add(busyPatience)
-	for told := s.detached.Load(); !s.detached.Load(); told = true {
-		err := s.fs.Unmount(context.Background())
+	for told := false; !s.detached.Load(); told = true {
+		err := s.take(context.Background(), time.Now().After(deadline))
+		if s.detached.Load() {
+			break
+		}
 		if !errors.Is(err, fs.ErrBusy) {
 			return err
 		}
 		if !told {
-			s.a.note("thaw: %s is in use%s: trying again for %v", s.mnt, users(err), busyPatience)
-		}
-		if time.Now().After(deadline) {
-			s.a.note("thaw: %s is still in use%s: detached. What is open is served until it is closed; "+
-				"signal process %d again to end it at once", s.mnt, users(err), os.Getpid())
-			if err := s.detach(); err != nil {
-				return err
-			}
-			break
+			s.a.note("thaw: %s is in use%s: trying again for %v", s.mnt, usersOf(err), busyPatience)
 		}
 		select {
 		case <-s.gone:
 			return nil
 		case <-again:
-			s.a.note("thaw: cutting off %s, in use%s", s.mnt, users(err))
+			s.a.note("thaw: cutting off %s, in use%s", s.mnt, usersOf(err))
 			return fs.Abort(s.mnt)
 		case <-time.After(busyRetry):
 		}
@@ -256,11 +251,16 @@ func (s *server) unmount(again <-chan os.Signal) error {
 }
 
 // detach takes the mount out of the tree; the kernel keeps the connection for what is open.
-func (s *server) detach() error {
-	s.detached.Store(true)
-	if err := shimDetach(s.mnt); err != nil {
-		s.detached.Store(false)
-		return exitcode.With(exitcode.Mount, fmt.Errorf("detach %s: %w", s.mnt, err))
+func (s *server) detach(ctx context.Context) error {
+	err := s.fs.Detach(ctx)
+	if errors.Is(err, fs.ErrBusy) {
+		s.detached.Store(true)
+		s.a.note("thaw: %s is detached. It is in use%s and is served until that is over; to end it at "+
+			"once signal process %d", s.mnt, usersOf(err), os.Getpid())
+		return nil
+	}
+	if err != nil {
+		return exitcode.With(exitcode.Mount, err)
 	}
 	return nil
 }

@@ -3,10 +3,12 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/control"
+	"github.com/thawfs/thaw/fs"
 	"github.com/thawfs/thaw/index"
 )
 
@@ -23,13 +25,15 @@ const (
 
 // serverStatus is what a server says of itself.
 type serverStatus struct {
-	PID      int         `json:"pid"`
-	Version  string      `json:"version"`
-	Store    string      `json:"store"`
-	Mount    string      `json:"mount"`
-	Policy   string      `json:"policy"`
-	Detached bool        `json:"detached,omitempty"` // out of the tree, served to those who use it still
-	Disk     *diskStatus `json:"disk,omitempty"`     // the simulated one; nil: none
+	PID     int    `json:"pid"`
+	Version string `json:"version"`
+	Store   string `json:"store"`
+	Mount   string `json:"mount"`
+	Policy  string `json:"policy"`
+	// Detached: it is out of the tree, and served to those who use it still.
+	Detached bool        `json:"detached,omitempty"`
+	Users    []fs.User   `json:"users,omitempty"` // of a detached one
+	Disk     *diskStatus `json:"disk,omitempty"`  // the simulated one; nil: none
 }
 
 // nameRequest names a checkpoint.
@@ -70,18 +74,15 @@ func (s *server) verbs() map[string]control.Handler {
 			return nil, s.refresh(context.WithoutCancel(ctx))
 		}),
 		verbRelease: control.Handle(func(ctx context.Context, r nameRequest) (any, error) {
-			return nil, shimRelease(s.fs, r.Name)
+			return nil, s.fs.Release(ctx, r.Name)
 		}),
 		verbCloseIdle: control.Handle(func(context.Context, none) (any, error) {
 			s.fs.CloseIdle()
 			return nil, nil
 		}),
 		verbUnmount: control.Handle(func(ctx context.Context, r unmountRequest) (any, error) {
-			if r.Detach {
-				return nil, s.detach()
-			}
 			// The end of the mount ends ctx, and is what is asked for.
-			return nil, s.fs.Unmount(context.WithoutCancel(ctx))
+			return nil, s.take(context.WithoutCancel(ctx), r.Detach)
 		}),
 		verbDrop: control.Handle(func(ctx context.Context, r dropRequest) (any, error) {
 			return nil, s.drop(ctx, r)
@@ -97,10 +98,26 @@ func (s *server) status() serverStatus {
 		PID: os.Getpid(), Version: buildVersion().Version, Store: s.store, Mount: s.mnt,
 		Policy: s.policy.String(), Detached: s.detached.Load(),
 	}
+	if st.Detached {
+		st.Users, _ = s.fs.Users() // for a message only
+	}
 	if s.disk != nil {
 		st.Disk = &diskStatus{s.disk.Spec(), s.disk.Stats()}
 	}
 	return st
+}
+
+// take takes the mount away; with detach also one that is in use.
+func (s *server) take(ctx context.Context, detach bool) error {
+	if detach {
+		return s.detach(ctx)
+	}
+	err := s.fs.Unmount(ctx)
+	var in *fs.InUseError
+	if errors.As(err, &in) && in.Gone {
+		s.detached.Store(true)
+	}
+	return err
 }
 
 // refresh reads what other processes have written, and makes the tree follow.
@@ -131,7 +148,7 @@ func (s *server) record(ctx context.Context, r recordRequest) (recorded, error) 
 	if err != nil {
 		return recorded{}, err
 	}
-	set, err := s.fs.Record(ctx, r.Name)
+	set, err := s.fs.Record(ctx, r.Name, fs.RecordOptions{Force: r.Force})
 	if err != nil {
 		return recorded{}, err
 	}

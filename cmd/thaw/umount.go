@@ -76,10 +76,8 @@ func runUmount(ctx context.Context, a *app, mnt string, o umountOptions) error {
 		a.note("unmounted %s; its server was dead", mnt)
 		return nil
 	case code == exitcode.NotFound:
-		if d, ok := detachedServer(mnt); ok {
-			return exitcode.WithHint(exitcode.Busy, fmt.Errorf("it is unmounted, and process %d serves "+
-				"it to those who use it still%s", d.PID, usedBy(d.Mount)),
-				"stop what uses it; or cut it off: thaw umount --abort "+mnt)
+		if store, ok := detachedStore(mnt); ok {
+			return stillServed(ctx, store, mnt)
 		}
 	}
 	if err != nil {
@@ -120,7 +118,8 @@ func (a *app) endMount(ctx context.Context, ref mountRef, detach bool) error {
 	case ended.wait(patience):
 		a.note("unmounted %s", ref.Root)
 	case detach:
-		a.note("detached %s; process %d serves what is in use%s", ref.Root, st.PID, usedBy(ref.Root))
+		_ = client.Call(ctx, verbStatus, struct{}{}, &st) // it may end just now
+		a.note("detached %s; process %d serves what is in use%s", ref.Root, st.PID, by(st.Users))
 	default:
 		a.note("unmounted %s; its server, process %d, has not ended yet", ref.Root, st.PID)
 	}
@@ -134,14 +133,15 @@ func (a *app) abortMount(mnt string) error {
 		a.note("cut off and unmounted %s", mnt)
 		return nil
 	}
-	d, ok := detachedServer(mnt)
+	store, ok := detachedStore(mnt)
 	if !ok || !errors.Is(err, fs.ErrNotMounted) {
 		return err
 	}
 	// Its connection has no name any more, and ends with the process.
+	d, _, _ := index.ServerOf(store)
 	p := watchProcess(d.PID)
 	defer p.Close()
-	if now, ok := detachedServer(mnt); !ok || now.PID != d.PID {
+	if now, ok, _ := index.ServerOf(store); !ok || now != d {
 		return err
 	}
 	if kerr := unix.PidfdSendSignal(p.fd, unix.SIGKILL, nil, 0); kerr != nil {
@@ -155,12 +155,27 @@ func (a *app) abortMount(mnt string) error {
 	return nil
 }
 
-// detachedServer finds the process that serves what was mounted on a path: the lock that it holds on
-// its store says where. It sees processes of this user's, or as root all.
-func detachedServer(mnt string) (index.Server, bool) {
+// stillServed is the error for a mount that is out of the tree already.
+func stillServed(ctx context.Context, store, mnt string) error {
+	var st serverStatus
+	c, err := storeServer(ctx, store)
+	if c != nil {
+		err = c.Call(ctx, verbStatus, struct{}{}, &st)
+	}
+	if err != nil {
+		return fmt.Errorf("it is unmounted, but its server still runs: %w", err)
+	}
+	return exitcode.WithHint(exitcode.Busy, fmt.Errorf(
+		"it is unmounted, and process %d serves it to those who use it still%s", st.PID, by(st.Users)),
+		"stop what uses it; or cut it off: thaw umount --abort "+mnt)
+}
+
+// detachedStore finds the store that was mounted on a path and is served still: the lock that its
+// server holds says where. It sees servers of this user's, or as root all.
+func detachedStore(mnt string) (string, bool) {
 	at, err := locate(mnt)
 	if err != nil {
-		return index.Server{}, false
+		return "", false
 	}
 	links, _ := filepath.Glob("/proc/[0-9]*/fd/*")
 	for _, link := range links {
@@ -168,12 +183,13 @@ func detachedServer(mnt string) (index.Server, bool) {
 		if err != nil || filepath.Base(file) != "lock" {
 			continue
 		}
-		s, ok, err := index.ServerOf(filepath.Dir(file))
+		store := filepath.Dir(file)
+		s, ok, err := index.ServerOf(store)
 		if err == nil && ok && s.Mount == at.path && link == procFD(s.PID, filepath.Base(link)) {
-			return s, true
+			return store, true
 		}
 	}
-	return index.Server{}, false
+	return "", false
 }
 
 func procFD(pid int, fd string) string {
