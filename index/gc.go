@@ -255,7 +255,7 @@ func (c *collector) copyLive(ctx context.Context, number uint64) (packInfo, erro
 	if err != nil {
 		return packInfo{}, err
 	}
-	info := packInfo{generation: p.Generation() + 1}
+	info := packInfo{generation: c.s.packs.nextGeneration(number)}
 	bw, err := c.s.blobs.Create(ctx, pack.Name(number, info.generation))
 	if err != nil {
 		return packInfo{}, err
@@ -274,6 +274,8 @@ func (c *collector) copyLive(ctx context.Context, number uint64) (packInfo, erro
 	if err != nil {
 		return packInfo{}, err
 	}
-	info.bytes, err = w.Finish()
-	return info, err
+	if info.bytes, err = w.Finish(); err != nil {
+		return packInfo{}, errors.Join(err, c.s.packs.abandon(ctx, number, info.generation))
+	}
+	return info, nil
 }

@@ -26,8 +26,22 @@ type Image struct {
 // OpenImage opens the memory of a checkpoint. It reads the page map whole, and the directories of
 // the packs; no page. Until Close the checkpoint cannot be removed.
 func (s *Store) OpenImage(ctx context.Context, name string) (*Image, error) {
+	return s.openImage(ctx, Version{Name: name})
+}
+
+// OpenImageOf is OpenImage for one version of a checkpoint: ErrChanged, and never other bytes, if the
+// name has another ID by now. Memory is the same in all generations of an ID.
+func (s *Store) OpenImageOf(ctx context.Context, v Version) (*Image, error) {
+	if v.ID == "" {
+		return nil, fmt.Errorf("open image %s: no ID was given", v.Name)
+	}
+	return s.openImage(ctx, v)
+}
+
+func (s *Store) openImage(ctx context.Context, v Version) (*Image, error) {
+	name := v.Name
 	var m *Image
-	err := s.useRoot(ctx, name, func(e *catalogEntry, r *root) error {
+	err := s.useRoot(ctx, v, func(e *catalogEntry, r *root) error {
 		m = &Image{s: s, entry: e, root: r}
 		return m.open(ctx)
 	})

@@ -3,38 +3,106 @@ package index
 import (
 	"context"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/thawfs/thaw/index/pack"
 )
 
-// lazyPacks pins packs as they are asked for, and keeps them until release: for walks over the
-// whole store. It is used by one goroutine.
+// lazyPacks pins packs as they are asked for, for walks over the whole store, and keeps the ones that
+// were used last: a store may have more packs than the process may have files. It is used by one
+// goroutine.
 type lazyPacks struct {
-	ctx  context.Context
-	set  *packSet
-	m    map[uint64]*packEntry
-	errs map[uint64]error
+	ctx   context.Context
+	set   *packSet
+	limit int
+	m     map[uint64]*lazyPack
+	clock uint64
+	errs  map[uint64]error
 }
+
+type lazyPack struct {
+	*packEntry
+	used uint64
+}
+
+// maxLazyPacks is how many packs a walk keeps open, where a process may have many files.
+const maxLazyPacks = 256
 
 func newLazyPacks(ctx context.Context, set *packSet) *lazyPacks {
-	return &lazyPacks{ctx: ctx, set: set, m: map[uint64]*packEntry{}, errs: map[uint64]error{}}
+	return &lazyPacks{
+		ctx: ctx, set: set, limit: min(maxLazyPacks, max(fileLimit()/4, 1)),
+		m: map[uint64]*lazyPack{}, errs: map[uint64]error{},
+	}
 }
 
-// get gives a pack, open until release. The caller does not close it.
+// fileLimit is how many files this process may have open.
+func fileLimit() int {
+	var r unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil || r.Cur > 1<<20 {
+		return 1 << 20
+	}
+	return int(r.Cur)
+}
+
+// get gives a pack, which is open until another one is asked for: hold keeps one for longer. The
+// caller does not close it.
 func (l *lazyPacks) get(number uint64) (*pack.Reader, error) {
+	l.clock++
 	if e := l.m[number]; e != nil {
-		// Nobody replaces a pack meanwhile: that takes the writer's lock, which our caller has.
+		e.used = l.clock
 		return e.cur.Load().Reader, nil
 	}
 	if err := l.errs[number]; err != nil {
 		return nil, err
 	}
-	e, err := l.set.pin(l.ctx, number)
+	for len(l.m) >= l.limit {
+		l.evict()
+	}
+	e, err := l.pin(number)
 	if err != nil {
-		l.errs[number] = err
+		if l.ctx.Err() == nil {
+			l.errs[number] = err
+		}
 		return nil, err
 	}
-	l.m[number] = e
+	l.m[number] = &lazyPack{e, l.clock}
 	return e.cur.Load().Reader, nil
+}
+
+// pin pins a pack. One that a writer took away from a reader is looked up again.
+func (l *lazyPacks) pin(number uint64) (*packEntry, error) {
+	e, err := l.set.pin(l.ctx, number)
+	if err == nil || l.set.refresh == nil || !isGone(err) {
+		return e, err
+	}
+	if err := l.set.refresh(l.ctx); err != nil {
+		return nil, err
+	}
+	return l.set.pin(l.ctx, number)
+}
+
+// evict lets go of the pack that was not used for longest.
+func (l *lazyPacks) evict() {
+	var oldest *lazyPack
+	for _, e := range l.m {
+		if oldest == nil || e.used < oldest.used {
+			oldest = e
+		}
+	}
+	delete(l.m, oldest.number)
+	l.set.unpin(oldest.packEntry)
+}
+
+// hold gives a pack that stays open until done is called.
+func (l *lazyPacks) hold(number uint64) (r *pack.Reader, done func(), err error) {
+	if _, err := l.get(number); err != nil {
+		return nil, nil, err
+	}
+	e, err := l.set.pin(l.ctx, number)
+	if err != nil {
+		return nil, nil, err
+	}
+	return e.cur.Load().Reader, func() { l.set.unpin(e) }, nil
 }
 
 // node implements nodes.
@@ -48,7 +116,7 @@ func (l *lazyPacks) node(ref uint64, kind uint32) ([]byte, error) {
 
 func (l *lazyPacks) release() {
 	for _, e := range l.m {
-		l.set.unpin(e)
+		l.set.unpin(e.packEntry)
 	}
 	clear(l.m)
 }

@@ -32,7 +32,8 @@ type save struct {
 	paused  bool
 	since   time.Time // of the pause
 
-	tmp    string // "": there is none any more
+	tmp    string   // "": there is none any more
+	held   *os.File // the lock on it, until the checkpoint is in its place or given up
 	files  []diskFile
 	memory diskFile
 	id     identity
@@ -63,8 +64,7 @@ func (s *save) prepare() (err error) {
 	case s.opt.Trace > 0 && !s.running:
 		return ErrNotRunning
 	}
-	pattern := "." + filepath.Base(s.dir) + ".tmp-"
-	if s.tmp, err = s.opt.disk.MkdirTemp(filepath.Dir(s.dir), pattern); err != nil {
+	if err := s.makeUnfinished(); err != nil {
 		return err
 	}
 	if s.memory, err = s.create(memoryFile); err != nil {
@@ -208,7 +208,17 @@ func (s *save) commit() error {
 		return err
 	}
 	s.tmp = ""
-	return nil
+	return s.letGo()
+}
+
+// letGo gives the lock back.
+func (s *save) letGo() error {
+	if s.held == nil {
+		return nil
+	}
+	held := s.held
+	s.held = nil
+	return held.Close()
 }
 
 func (s *save) closeFiles() error {
@@ -227,7 +237,7 @@ func (s *save) discard() error {
 		err = errors.Join(err, s.opt.disk.RemoveAll(s.tmp))
 	}
 	s.tmp = ""
-	return err
+	return errors.Join(err, s.letGo())
 }
 
 // remapMemory maps the machine's memory from the checkpoint. The machine is paused.

@@ -72,11 +72,13 @@ func (s *save) putSets(set *wss.Set) error {
 	}
 	s.sets = set
 	path := filepath.Join(s.dir, setFile)
-	if err := s.putFile(path+".new", set); err != nil {
-		return err
+	part := filepath.Join(s.dir, "."+setFile+".new") // hidden files are no part of a checkpoint
+	err := s.putFile(part, set)
+	if err == nil {
+		err = s.opt.disk.Replace(part, path)
 	}
-	if err := s.opt.disk.Replace(path+".new", path); err != nil {
-		return err
+	if err != nil {
+		return errors.Join(err, s.opt.disk.RemoveAll(part))
 	}
 	return s.opt.disk.SyncDir(s.dir)
 }

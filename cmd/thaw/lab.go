@@ -54,10 +54,15 @@ func (a *app) labProgram() lab.Program {
 }
 
 func (a *app) labImport(ctx context.Context, store, dir, name string) (st index.ImportStats, err error) {
-	err = a.withStoreOptions(ctx, store, index.OpenOptions{Create: true}, func(s storeAPI) error {
+	src, err := openSource(dir)
+	if err != nil {
+		return st, err
+	}
+	defer src.close()
+	err = a.writeStore(ctx, store, index.OpenOptions{Create: true}, func(s *index.Store) error {
 		p := a.progress()
 		defer p.done()
-		reply, err := s.Import(ctx, importRequest{Path: dir, Name: name, MaxShare: 1}, p.set)
+		reply, err := importInto(ctx, s, src, importRequest{Name: name, MaxShare: 1}, a.log, p.set)
 		st = reply.Stats
 		return err
 	})
@@ -73,5 +78,5 @@ func labDrop(ctx context.Context, mnt, name string) error {
 	if err != nil {
 		return err
 	}
-	return client.Call(ctx, verbDrop, dropRequest{Name: name, Packs: true}, nil, nil)
+	return client.Call(ctx, verbDrop, dropRequest{Name: name, Packs: true}, nil)
 }

@@ -33,6 +33,7 @@ func newRawCommand(a *app) *cobra.Command {
 
 func serveRaw(ctx context.Context, a *app, path, mnt, name, policy, diskName string) error {
 	pipe := readyPipe()
+	defer a.lasting()()
 	s, err := mountRaw(ctx, a, path, mnt, name, policy, diskName)
 	tellReady(pipe, err)
 	if err != nil {

@@ -52,6 +52,9 @@ before the trace begins.` +
 			if err := e.into(&r); err != nil {
 				return err
 			}
+			if err := answering(r.Dir); err != nil {
+				return fmt.Errorf("vm checkpoint: %w", err)
+			}
 			if _, err := os.Lstat(r.Dir); err == nil {
 				return exitcode.WithHint(exitcode.Exists,
 					fmt.Errorf("vm checkpoint: %s exists already", r.Dir), "give a directory that does not")

@@ -2,13 +2,12 @@ package lab
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"time"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/outfile"
 	"github.com/thawfs/thaw/wss/report"
 )
 
@@ -84,27 +83,24 @@ func (o outcome) agreement() report.Agreement {
 
 // writeFiles writes the figure and the page that were asked for.
 func (r *Result) writeFiles() (err error) {
-	for _, path := range []*string{&r.o.Figure, &r.o.HTML} {
-		if *path == "" {
+	for _, f := range []struct {
+		path  *string
+		write func(io.Writer) error
+	}{
+		{&r.o.Figure, r.report.WriteFigure},
+		{&r.o.HTML, r.report.WriteHTML},
+	} {
+		if *f.path == "" {
 			continue
 		}
-		if *path, err = filepath.Abs(*path); err != nil {
+		if *f.path, err = filepath.Abs(*f.path); err != nil {
+			return err
+		}
+		if err := outfile.Write(*f.path, 0o644, f.write); err != nil {
 			return err
 		}
 	}
-	if r.o.Figure != "" {
-		if err := r.report.Figure(r.o.Figure); err != nil {
-			return err
-		}
-	}
-	if r.o.HTML == "" {
-		return nil
-	}
-	f, err := os.Create(r.o.HTML)
-	if err != nil {
-		return err
-	}
-	return errors.Join(r.report.WriteHTML(f), f.Close())
+	return nil
 }
 
 // Print prints the table and says where the files are.
