@@ -12,6 +12,8 @@ import (
 	"github.com/thawfs/thaw/index"
 	"github.com/thawfs/thaw/vmm"
 	"github.com/thawfs/thaw/vmm/device"
+	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/state"
 	"github.com/thawfs/thaw/wss"
 )
 
@@ -74,15 +76,15 @@ func classes() []class {
 		{is(fs.ErrInUse), exitcode.Busy, "stop the machines that run from it first"},
 		{is(fs.ErrBusy), exitcode.Busy, "stop what uses it first"},
 		{is(fs.ErrNotFound), exitcode.NotFound, ""},
-		{as[*vmm.MemoryLostError], exitcode.MemoryLost,
+		{as[*ram.LostError], exitcode.MemoryLost,
 			"the machine is gone; restore it again from a mount whose server lives"},
 		{as[*vmm.WrongByteError], exitcode.GuestFailed,
 			"memory was not what the machine had written: this must never happen"},
-		{as[*vmm.StateError], exitcode.BadState, ""},
+		{as[*state.FileError], exitcode.BadState, ""},
 		{as[*device.StateError], exitcode.BadState, ""},
-		{as[*vmm.ParentError], exitcode.NotFound,
+		{as[*state.ParentError], exitcode.NotFound,
 			"put the parent back, where it was or beside the checkpoint"},
-		{as[*vmm.HostError], exitcode.Unsupported, ""},
+		{as[*state.HostError], exitcode.Unsupported, ""},
 		{is(context.Canceled), exitcode.Interrupted, ""},
 		{is(control.ErrNoServer), exitcode.ServerGone, ""},
 	}
