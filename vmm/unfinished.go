@@ -24,7 +24,7 @@ func (s *save) makeUnfinished() error {
 		s.m.log.Warn("what a killed checkpoint left stays", "err", err)
 	}
 	for {
-		tmp, err := s.opt.disk.MkdirTemp(parent, "."+base+unfinishedInfix)
+		tmp, err := s.opt.fileSystem.MkdirTemp(parent, "."+base+unfinishedInfix)
 		if err != nil {
 			return err
 		}
@@ -35,7 +35,7 @@ func (s *save) makeUnfinished() error {
 		}
 		// Another process saw it before it was locked, and takes it away.
 		if !errors.Is(err, errHeld) && !errors.Is(err, os.ErrNotExist) {
-			return errors.Join(err, s.opt.disk.RemoveAll(tmp))
+			return errors.Join(err, s.opt.fileSystem.RemoveAll(tmp))
 		}
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/thawfs/thaw/vmm/state"
 )
 
 // What a killed checkpoint left is removed by the next one; what another process writes just now,
@@ -16,11 +18,11 @@ func TestUnfinishedCheckpoints(t *testing.T) {
 	parent := t.TempDir()
 	newSave := func() *save {
 		s := &save{m: &Machine{log: slog.New(slog.DiscardHandler)}, dir: filepath.Join(parent, "sv"),
-			opt: CheckpointOptions{disk: osDisk{}}}
+			opt: checkpointOptions{fileSystem: hostFiles{}}}
 		if err := s.makeUnfinished(); err != nil {
 			t.Fatal(err)
 		}
-		if f, err := s.create(memoryFile); err != nil || f == nil {
+		if f, err := s.create(state.MemoryFile); err != nil || f == nil {
 			t.Fatal(err)
 		}
 		return s
@@ -53,12 +55,12 @@ func TestUnfinishedCheckpoints(t *testing.T) {
 // A checkpoint is a guest's memory: it is its owner's alone, whatever the umask.
 func TestCheckpointsArePrivate(t *testing.T) {
 	defer unix.Umask(unix.Umask(0))
-	dir, err := osDisk{}.MkdirTemp(t.TempDir(), ".sv"+unfinishedInfix)
+	dir, err := hostFiles{}.MkdirTemp(t.TempDir(), ".sv"+unfinishedInfix)
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(dir, memoryFile)
-	f, err := osDisk{}.Create(file)
+	file := filepath.Join(dir, state.MemoryFile)
+	f, err := hostFiles{}.Create(file)
 	if err != nil {
 		t.Fatal(err)
 	}

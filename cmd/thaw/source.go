@@ -9,7 +9,7 @@ import (
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/index"
-	"github.com/thawfs/thaw/vmm"
+	"github.com/thawfs/thaw/vmm/state"
 )
 
 // importSource is what an import reads.
@@ -34,7 +34,7 @@ func openSource(path string) (*importSource, error) {
 	if _, ok := src.Files[stateFile]; !ok {
 		return s, nil
 	}
-	img, err := vmm.OpenImage(path)
+	img, err := state.OpenImage(path)
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +51,7 @@ func openSource(path string) (*importSource, error) {
 const stateFile = "state"
 
 // flatten makes the source that of a checkpoint which has all of its memory.
-func (s *importSource) flatten(img *vmm.Image) error {
+func (s *importSource) flatten(img *state.Image) error {
 	state, err := img.State()
 	if err != nil {
 		return err
@@ -91,7 +91,7 @@ func flatInfo(info json.RawMessage) (json.RawMessage, error) {
 }
 
 // image is a VMM's image as the store reads it.
-type image struct{ *vmm.Image }
+type image struct{ *state.Image }
 
 // Extents implements index.Memory.
 func (i image) Extents() ([]index.Run, error) {

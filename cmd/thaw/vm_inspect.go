@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
-	"github.com/thawfs/thaw/vmm"
+	"github.com/thawfs/thaw/vmm/state"
 )
 
 func newVMInspectCommand(a *app) *cobra.Command {
@@ -73,10 +73,10 @@ func runVMDiff(a *app, dir, other string) error {
 	if err != nil {
 		return err
 	}
-	changes := vmm.Diff(x, y)
+	changes := state.Diff(x, y)
 	if a.json {
 		if changes == nil {
-			changes = []vmm.Change{}
+			changes = []state.Change{}
 		}
 		return a.printJSON(changes)
 	}
@@ -88,8 +88,8 @@ func runVMDiff(a *app, dir, other string) error {
 	return nil
 }
 
-func inspectState(dir string) (*vmm.Inspection, error) {
-	in, err := vmm.Inspect(dir)
+func inspectState(dir string) (*state.Inspection, error) {
+	in, err := state.Inspect(dir)
 	if err != nil {
 		err = fmt.Errorf("vm inspect: %w", err)
 		if errors.Is(err, os.ErrNotExist) {
@@ -100,7 +100,7 @@ func inspectState(dir string) (*vmm.Inspection, error) {
 	return in, nil
 }
 
-func (a *app) printInspection(in *vmm.Inspection, all bool) {
+func (a *app) printInspection(in *state.Inspection, all bool) {
 	for _, r := range [][2]string{
 		{"state", in.Path},
 		{"version", in.Version},
@@ -131,7 +131,7 @@ func required(yes bool) string {
 	return "optional"
 }
 
-func (a *app) printFields(s vmm.SectionInfo, all bool) {
+func (a *app) printFields(s state.SectionInfo, all bool) {
 	width, zeros := 0, 0
 	for _, f := range s.Fields {
 		width = max(width, len(f.Name))

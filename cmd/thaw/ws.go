@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -83,14 +82,11 @@ func runWSImport(ctx context.Context, a *app, target []string, file string,
 	if err != nil {
 		return err
 	}
-	if err := checkSize(text, policy); err != nil {
-		return fmt.Errorf("%s: %w", file, err)
-	}
 	store, v, err := wsTarget(ctx, target)
 	if err != nil {
 		return err
 	}
-	cp, err := a.setWorkingSet(ctx, store, v, text)
+	cp, err := a.setWorkingSet(ctx, store, v, text, policy)
 	if err != nil {
 		return err
 	}
@@ -101,17 +97,6 @@ func runWSImport(ctx context.Context, a *app, target []string, file string,
 		size(int64(cp.WorkingSet.Pages)*index.PageSize), count(cp.WorkingSet.Pages),
 		count(cp.WorkingSet.Runs))
 	return nil
-}
-
-// checkSize refuses a set that is too large for what it says its image is. What else may be wrong
-// with it is found where it is set.
-func checkSize(text []byte, policy wss.Policy) error {
-	set, err := wss.Parse(bytes.NewReader(text))
-	if err != nil {
-		return err
-	}
-	return exitcode.WithHint(exitcode.WorkingSet, policy.Check(set),
-		`keep its front with "thaw ws combine union FILE --max SIZE", or allow it with --max-share`)
 }
 
 // wsTarget finds the store and the checkpoint of MNT/NAME or STORE NAME.
@@ -133,9 +118,9 @@ func wsTarget(ctx context.Context, target []string) (store string, v index.Versi
 }
 
 // setWorkingSet makes text the working set of a checkpoint, which must be the one of v if that says
-// more than a name.
-func (a *app) setWorkingSet(ctx context.Context, store string, v index.Version, text []byte) (
-	cp index.Checkpoint, err error) {
+// more than a name. A set beyond the policy is refused.
+func (a *app) setWorkingSet(ctx context.Context, store string, v index.Version, text []byte,
+	policy wss.Policy) (cp index.Checkpoint, err error) {
 	err = a.writeStore(ctx, store, index.OpenOptions{}, func(s *index.Store) error {
 		d, err := s.Inspect(ctx, v.Name)
 		if err != nil {
@@ -147,6 +132,10 @@ func (a *app) setWorkingSet(ctx context.Context, store string, v index.Version, 
 		set, err := parseWorkingSet(text, d.MemoryBytes)
 		if err != nil {
 			return exitcode.With(exitcode.WorkingSet, fmt.Errorf("working set for %s: %w", v.Name, err))
+		}
+		if err := policy.Check(set); err != nil {
+			return exitcode.WithHint(exitcode.WorkingSet, err, `keep its front with `+
+				`"thaw ws combine union FILE --max SIZE", or allow it with --max-share`)
 		}
 		cp, err = s.SetWorkingSet(ctx, v.Name, text, hotRunsOf(set))
 		return err

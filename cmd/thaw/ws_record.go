@@ -104,7 +104,8 @@ func runWSRecord(ctx context.Context, a *app, path string, o wsRecordOptions) er
 	if _, err := set.WriteTo(&text); err != nil {
 		return err
 	}
-	if reply.Checkpoint, err = a.setWorkingSet(ctx, r.Store, r.Version, text.Bytes()); err != nil {
+	if reply.Checkpoint, err = a.setWorkingSet(ctx, r.Store, r.Version, text.Bytes(),
+		policy); err != nil {
 		return err
 	}
 	if a.json {

@@ -23,10 +23,26 @@ const Private os.FileMode = 0o600
 // infix is in the names of files that are not complete: .NAME.thaw-part-123.
 const infix = ".thaw-part-"
 
+// An Error says which file could not be written. What was there before is unchanged.
+type Error struct {
+	Path string
+	Err  error
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("write %s: %v", e.Path, e.Err) }
+func (e *Error) Unwrap() error { return e.Err }
+
 // Write makes the file path of what write writes, with the permissions of perm and no more,
 // whatever stands there now; the one that it replaces keeps its own. What is no regular file, such
 // as a pipe, is written to as it is.
 func Write(path string, perm os.FileMode, write func(io.Writer) error) error {
+	if err := replace(path, perm, write); err != nil {
+		return &Error{path, err}
+	}
+	return nil
+}
+
+func replace(path string, perm os.FileMode, write func(io.Writer) error) error {
 	st, err := os.Stat(path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -42,7 +58,7 @@ func Write(path string, perm os.FileMode, write func(io.Writer) error) error {
 	}
 	f, err := create(path)
 	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
+		return err
 	}
 	err = write(f)
 	if err == nil {
@@ -52,7 +68,7 @@ func Write(path string, perm os.FileMode, write func(io.Writer) error) error {
 		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {
-		err = errors.Join(fmt.Errorf("write %s: %w", path, err), os.Remove(f.Name()))
+		err = errors.Join(err, os.Remove(f.Name()))
 	}
 	return errors.Join(err, f.Close())
 }
