@@ -11,7 +11,7 @@ import (
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/index/blob/disk"
-	"github.com/thawfs/thaw/vmm"
+	"github.com/thawfs/thaw/vmm/state"
 	"github.com/thawfs/thaw/wss"
 )
 
@@ -139,7 +139,7 @@ func (c *Comparison) checkWhole() error {
 	if !slices.ContainsFunc(c.methods, func(m method) bool { return m.raw }) {
 		return nil
 	}
-	img, err := vmm.OpenImage(c.checkpoint)
+	img, err := state.OpenImage(c.checkpoint)
 	if err != nil {
 		return err
 	}
