@@ -29,22 +29,13 @@ type outFile interface {
 // hostFiles is the operating system's.
 type hostFiles struct{}
 
-// MkdirTemp implements fileSystem. The directory is as open as one that a user makes, not as closed as
-// temporary ones are.
-func (hostFiles) MkdirTemp(dir, pattern string) (string, error) {
-	path, err := os.MkdirTemp(dir, pattern)
-	if err != nil {
-		return "", err
-	}
-	if err := os.Chmod(path, 0o755); err != nil {
-		return "", errors.Join(err, os.Remove(path))
-	}
-	return path, nil
-}
+// MkdirTemp implements fileSystem. What it holds is a guest's memory: nobody else's, whatever the
+// umask.
+func (hostFiles) MkdirTemp(dir, pattern string) (string, error) { return os.MkdirTemp(dir, pattern) }
 
 // Create implements fileSystem.
 func (hostFiles) Create(path string) (outFile, error) {
-	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 }
 
 // Rename implements fileSystem. NOREPLACE: an empty directory of that name is somebody's too.

@@ -29,7 +29,8 @@ type save struct {
 	paused  bool
 	since   time.Time // of the pause
 
-	tmp    string // "": there is none any more
+	tmp    string   // "": there is none any more
+	held   *os.File // the lock on it, until the checkpoint is in its place or given up
 	files  []outFile
 	memory outFile
 	id     state.ID
@@ -60,8 +61,7 @@ func (s *save) prepare() (err error) {
 	case s.opt.Trace > 0 && !s.running:
 		return errNotRunning
 	}
-	pattern := "." + filepath.Base(s.dir) + ".tmp-"
-	if s.tmp, err = s.opt.fileSystem.MkdirTemp(filepath.Dir(s.dir), pattern); err != nil {
+	if err := s.makeUnfinished(); err != nil {
 		return err
 	}
 	if s.memory, err = s.create(state.MemoryFile); err != nil {
@@ -193,7 +193,17 @@ func (s *save) commit() error {
 		return err
 	}
 	s.tmp = ""
-	return nil
+	return s.letGo()
+}
+
+// letGo gives the lock back.
+func (s *save) letGo() error {
+	if s.held == nil {
+		return nil
+	}
+	held := s.held
+	s.held = nil
+	return held.Close()
 }
 
 func (s *save) closeFiles() error {
@@ -212,7 +222,7 @@ func (s *save) discard() error {
 		err = errors.Join(err, s.opt.fileSystem.RemoveAll(s.tmp))
 	}
 	s.tmp = ""
-	return err
+	return errors.Join(err, s.letGo())
 }
 
 // remapMemory maps the machine's memory from the checkpoint. The machine is paused.

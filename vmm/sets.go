@@ -71,11 +71,13 @@ func (s *save) putSets(set *wss.Set) error {
 	}
 	s.sets = set
 	path := filepath.Join(s.dir, state.SetFile)
-	if err := s.putFile(path+".new", set); err != nil {
-		return err
+	part := filepath.Join(s.dir, "."+state.SetFile+".new") // hidden files are no part of a checkpoint
+	err := s.putFile(part, set)
+	if err == nil {
+		err = s.opt.fileSystem.Replace(part, path)
 	}
-	if err := s.opt.fileSystem.Replace(path+".new", path); err != nil {
-		return err
+	if err != nil {
+		return errors.Join(err, s.opt.fileSystem.RemoveAll(part))
 	}
 	return s.opt.fileSystem.SyncDir(s.dir)
 }

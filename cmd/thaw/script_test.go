@@ -127,6 +127,8 @@ func cleanUp(dir string) error {
 	return errors.Join(errs...)
 }
 
+func below(path, dir string) bool { return path == dir || strings.HasPrefix(path, dir+"/") }
+
 // mountsBelow lists the mount points below a directory, the last one mounted first.
 func mountsBelow(dir string) (found []string) {
 	text, err := os.ReadFile("/proc/self/mountinfo")

@@ -208,7 +208,8 @@ func serverOf(mnt string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	st, err := call[serverStatus](ctx, client, verbStatus, struct{}{}, nil)
+	var st serverStatus
+	err = client.Call(ctx, verbStatus, struct{}{}, &st)
 	return st.PID, err
 }
 

@@ -15,7 +15,6 @@ import (
 // importSource is what an import reads.
 type importSource struct {
 	index.Source
-	paths []string // where it lies: the path itself and, for a differential checkpoint, its parents
 	close func()
 }
 
@@ -31,7 +30,7 @@ func openSource(path string) (*importSource, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &importSource{Source: src, paths: []string{path}, close: func() {}}
+	s := &importSource{Source: src, close: func() {}}
 	if _, ok := src.Files[stateFile]; !ok {
 		return s, nil
 	}
@@ -70,7 +69,6 @@ func (s *importSource) flatten(img *state.Image) error {
 	}
 	s.Files[stateFile] = file
 	s.Image = image{img}
-	s.paths = img.Dirs()
 	s.close = func() {
 		_ = img.Close() // it was only read
 		_ = os.RemoveAll(dir)

@@ -31,6 +31,11 @@ With OTHER: only the fields in which the two states differ.` +
   thaw vm inspect /tmp/saved /mnt/thaw/web-1 --json`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(_ *cobra.Command, args []string) error {
+			for _, dir := range args {
+				if err := answering(dir); err != nil {
+					return fmt.Errorf("vm inspect: %w", err)
+				}
+			}
 			if len(args) == 2 {
 				return runVMDiff(a, args[0], args[1])
 			}

@@ -91,6 +91,9 @@ differential checkpoint needs its parents too.` +
 func runVMRestore(ctx context.Context, a *app, dir string, o vmRestoreOptions) error {
 	begin := time.Now()
 	cfg, err := o.config(a, "restored "+dir)
+	if err == nil {
+		err = answering(dir)
+	}
 	if err != nil {
 		return fmt.Errorf("vm restore: %w", err)
 	}
@@ -142,12 +145,7 @@ func writeTouched(path string, rep *vmm.Report) error {
 		set.Runs = append(set.Runs, wss.Run{GFN: first, Count: n, At: window, Source: sourcePagemap,
 			VCPU: wss.NoVCPU})
 	}
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	_, err = set.WriteTo(f)
-	return errors.Join(err, f.Close())
+	return writeSet(path, &set)
 }
 
 // vmmError gives errors of the VMM that the general table does not have their exit codes.

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -42,7 +44,10 @@ func (o *vmOptions) config(a *app, announce string) (vmm.Config, error) {
 		return vmm.Config{}, exitcode.Errorf(exitcode.Usage,
 			"--paused needs --api: nothing could start the machine")
 	}
+	// A machine does not end because nobody reads its log or its console any more.
+	signal.Ignore(syscall.SIGPIPE)
 	return vmm.Config{API: o.api, For: o.limit, Paused: o.paused, Log: a.log, Started: func() {
+		a.patience.Store(int64(machinePatience))
 		if o.api != "" {
 			announce += "; socket " + o.api
 		}
