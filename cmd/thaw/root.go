@@ -45,6 +45,7 @@ func commands(a *app) []*cobra.Command {
 		newVersionCommand(a),
 		newGenerateCommand(a),
 		newProberCommand(),
+		newKeeperCommand(),
 	}
 }
 
