@@ -45,6 +45,7 @@ func commands(a *app) []*cobra.Command {
 		newGenerateCommand(a),
 		newProberCommand(),
 		newRawCommand(a),
+		newKeeperCommand(),
 	}
 }
 
