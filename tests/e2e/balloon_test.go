@@ -29,7 +29,7 @@ mount -t tmpfs -o size=90% tmpfs /tmp
 exec </dev/ttyS0 >/dev/ttyS0 2>&1
 while read -r m; do insmod /modules/$m; done </modules/order
 dd if=/dev/urandom of=/tmp/a bs=1M count=96 2>/dev/null
-echo filled
+echo; echo filled
 read -r go
 rm /tmp/a
 echo freed
