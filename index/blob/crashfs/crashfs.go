@@ -25,6 +25,7 @@ type FS struct {
 	life  int // of which process: what an earlier one has open answers no more
 	steps int // that this process made
 	last  int // the step at which it dies; 0: it does not
+	then  func()
 	dead  bool
 }
 
@@ -39,11 +40,12 @@ func New(seed uint64) *FS {
 func (f *FS) Store() (*blob.Dir, error) { return blob.OpenDirOn(f, "/") }
 
 // CrashIn makes the process die at its n-th step from now on: 1 is the next. Steps change
-// something; reading is none.
-func (f *FS) CrashIn(n int) {
+// something; reading is none. At that moment then is called, if it is not nil, to note what else a
+// crash would leave as it is; it must not use the file system.
+func (f *FS) CrashIn(n int, then func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.last = f.steps + n
+	f.last, f.then = f.steps+n, then
 }
 
 // Steps is how many steps the process made.
@@ -80,7 +82,7 @@ func (f *FS) PowerCut() {
 
 func (f *FS) begin() {
 	f.life++
-	f.steps, f.last, f.dead = 0, 0, false
+	f.steps, f.last, f.then, f.dead = 0, 0, nil, false
 }
 
 // Fate of a step.
@@ -103,6 +105,9 @@ func (f *FS) step() fate {
 		return done
 	}
 	f.dead = true
+	if f.then != nil {
+		f.then()
+	}
 	return fate(1 + f.r.IntN(3))
 }
 

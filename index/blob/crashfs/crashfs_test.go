@@ -51,7 +51,7 @@ func outcomes(t *testing.T, process func(*crashfs.FS) error, name string) map[st
 	found := map[string]int{}
 	for seed := range uint64(400) {
 		f := crashfs.New(seed)
-		f.CrashIn(1 + int(seed%8))
+		f.CrashIn(1+int(seed%8), nil)
 		_ = process(f) // it dies
 		f.PowerCut()
 		b := "none"
@@ -152,7 +152,7 @@ func TestDead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.CrashIn(1)
+	f.CrashIn(1, nil)
 	if _, err := w.Write([]byte("y")); !errors.Is(err, crashfs.ErrCrashed) || !f.Crashed() {
 		t.Fatal(err)
 	}
