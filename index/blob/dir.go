@@ -25,7 +25,9 @@ type Dir struct {
 }
 
 // OpenDir gives the store in the existing directory root. It removes what an earlier process left
-// uncommitted, so the caller must own the directory alone.
+// uncommitted, and makes durable what that process did and did not live to make durable: what the
+// caller sees from now on, a power cut must not take back. So the caller must own the directory
+// alone.
 func OpenDir(root string) (*Dir, error) { return OpenDirOn(hostFiles{}, root) }
 
 // OpenDirOn is OpenDir on another file system than the host's.
@@ -46,13 +48,16 @@ var (
 	_ Dropper = (*Dir)(nil)
 )
 
-// sweep removes the temporary files of writers that never came to Commit.
+// sweep removes the temporary files of writers that never came to Commit, and syncs directories.
 func (d *Dir) sweep() error {
 	err := d.files.WalkDir(d.root, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		if e.Type().IsRegular() && strings.HasPrefix(e.Name(), tempPrefix) {
+		switch {
+		case e.IsDir():
+			return d.files.SyncDir(path)
+		case e.Type().IsRegular() && strings.HasPrefix(e.Name(), tempPrefix):
 			return d.files.Remove(path)
 		}
 		return nil

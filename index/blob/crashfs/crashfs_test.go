@@ -6,6 +6,8 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/thawfs/thaw/index/blob"
 	"github.com/thawfs/thaw/index/blob/blobtest"
 	"github.com/thawfs/thaw/index/blob/crashfs"
@@ -172,5 +174,33 @@ func TestDead(t *testing.T) {
 	}
 	if got := string(blobtest.Get(t, s, "kept")); got != "x" {
 		t.Errorf("%q", got)
+	}
+}
+
+// TestShownStays: what a process finds when it opens the store, and shows, does not change with the
+// next power cut, although the process that did it was killed before it was durable.
+func TestShownStays(t *testing.T) {
+	ctx := context.Background()
+	for seed := range uint64(300) {
+		f := crashfs.New(seed)
+		blobtest.Put(t, open(t, f), "dir/old", []byte("x"))
+		f.Kill()
+		s := open(t, f)
+		f.CrashIn(1+int(seed%12), nil)
+		_ = s.Remove(ctx, "dir/old")
+		if w, err := s.Create(ctx, "new/dir/blob"); err == nil {
+			_, _ = w.Write([]byte("y"))
+			_ = w.Commit()
+		}
+		f.Kill()
+		shown, err := open(t, f).List(ctx, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.PowerCut()
+		stayed, err := open(t, f).List(ctx, "")
+		if d := cmp.Diff(shown, stayed); err != nil || d != "" {
+			t.Fatalf("seed %d: %v\n%s", seed, err, d)
+		}
 	}
 }
