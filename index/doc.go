@@ -120,6 +120,19 @@
 // else needs to change, and open images go on reading, the new generation from then on. While any
 // root cannot be read, nothing is collected.
 //
+// The walk goes through each node once, however many checkpoints share it. Nothing is deleted on its
+// word alone: before, a second look (audit.go) reads every root anew that lists a pack which is to
+// go or to be written again, loads its page map as an image does, without knowing what was seen in
+// any other, and finds every page, node and part of a file among what is to be kept. If it does not,
+// that is a [LivenessError], and nothing was deleted.
+//
+// # Damage
+//
+// What is damaged, missing, dead, or of another kind than its reader wants costs the pages in it and
+// no other. [Image.ReadPage] fails for such a page. Whatever reads many pages gives the good ones and
+// names the bad ones in a [PagesError]. A working set is read from where its pages lie where its
+// segment is damaged.
+//
 // # Invariants
 //
 //   - A blob that a root needs is durable before the root is.

@@ -180,7 +180,7 @@ func (f *File) open(ctx context.Context, file string) (err error) {
 	}
 	slices.Sort(packs)
 	packs = slices.Compact(packs)
-	if f.pins, err = f.s.packs.pinAll(ctx, packs); err != nil {
+	if f.pins, err = f.s.packs.pinReadable(ctx, packs); err != nil {
 		return err
 	}
 	f.nodes = newPinnedNodes(packs, f.pins)

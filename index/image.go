@@ -19,12 +19,15 @@ type Image struct {
 	pages   *pageMap
 	reverse *reverseMap
 	pins    *pins
-	packs   []*packEntry // by position, as in pages
+	packs   []*packEntry // by position, as in pages; nil for one that could not be opened
+	missing []error      // why not
 	closed  atomic.Bool
 }
 
 // OpenImage opens the memory of a checkpoint. It reads the page map whole, and the directories of
-// the packs; no page. Until Close the checkpoint cannot be removed.
+// the packs; no page. A pack that is missing or damaged is an error of the pages in it, when they are
+// read; a page map that cannot be read whole is an error at once. Until Close the checkpoint cannot
+// be removed.
 func (s *Store) OpenImage(ctx context.Context, name string) (*Image, error) {
 	var m *Image
 	err := s.useRoot(ctx, name, func(e *catalogEntry, r *root) error {
@@ -39,10 +42,10 @@ func (s *Store) OpenImage(ctx context.Context, name string) (*Image, error) {
 
 func (m *Image) open(ctx context.Context) (err error) {
 	top := m.root.top
-	if m.pins, err = m.s.packs.pinAll(ctx, top.packs); err != nil {
+	if m.pins, err = m.s.packs.pinReadable(ctx, top.packs); err != nil {
 		return err
 	}
-	m.packs = m.pins.entries
+	m.packs, m.missing = m.pins.entries, m.pins.errs
 	m.pages, err = loadPageMap(ctx, newPinnedNodes(top.packs, m.pins), top, top.packs)
 	if err != nil {
 		m.pins.release()
@@ -88,8 +91,12 @@ func (m *Image) ZeroRuns(fn func(first, count uint64) bool) { m.pages.zeroRuns(f
 
 var errBeyondEnd = errors.New("beyond the end of the image")
 
-// acquire gives the open pack at a position of the page map, for one read.
+// acquire gives the open pack at a position of the page map, for one read. Of a pack that could not
+// be opened it says why.
 func (m *Image) acquire(position uint64) (*openPack, error) {
+	if err := m.missing[position]; err != nil {
+		return nil, err
+	}
 	p := m.packs[position].acquire()
 	if p == nil {
 		return nil, ErrClosed

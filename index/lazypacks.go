@@ -6,24 +6,37 @@ import (
 	"github.com/thawfs/thaw/index/pack"
 )
 
-// lazyPacks pins packs as they are asked for, and keeps them until release: for walks over the
-// whole store. It is used by one goroutine.
+// lazyPacks opens packs as they are asked for, and keeps those used last open until release: for
+// walks over the whole store, which may have more packs than a process may have files. It is used by
+// one goroutine.
 type lazyPacks struct {
-	ctx  context.Context
-	set  *packSet
-	m    map[uint64]*packEntry
-	errs map[uint64]error
+	ctx   context.Context
+	set   *packSet
+	m     map[uint64]*lazyPack
+	errs  map[uint64]error
+	clock uint64
 }
+
+type lazyPack struct {
+	*packEntry
+	used uint64
+}
+
+// maxLazy is how many packs a walk keeps open.
+const maxLazy = 64
 
 func newLazyPacks(ctx context.Context, set *packSet) *lazyPacks {
-	return &lazyPacks{ctx: ctx, set: set, m: map[uint64]*packEntry{}, errs: map[uint64]error{}}
+	return &lazyPacks{ctx: ctx, set: set, m: map[uint64]*lazyPack{}, errs: map[uint64]error{}}
 }
 
-// get gives a pack, open until release. The caller does not close it.
+// get gives a pack. It is open until maxLazy others were asked for, or release; what it says without
+// reading its blob it says for ever. The caller does not close it.
 func (l *lazyPacks) get(number uint64) (*pack.Reader, error) {
-	if e := l.m[number]; e != nil {
+	l.clock++
+	if p := l.m[number]; p != nil {
+		p.used = l.clock
 		// Nobody replaces a pack meanwhile: that takes the writer's lock, which our caller has.
-		return e.cur.Load().Reader, nil
+		return p.cur.Load().Reader, nil
 	}
 	if err := l.errs[number]; err != nil {
 		return nil, err
@@ -33,8 +46,23 @@ func (l *lazyPacks) get(number uint64) (*pack.Reader, error) {
 		l.errs[number] = err
 		return nil, err
 	}
-	l.m[number] = e
+	if len(l.m) >= maxLazy {
+		l.evict()
+	}
+	l.m[number] = &lazyPack{packEntry: e, used: l.clock}
 	return e.cur.Load().Reader, nil
+}
+
+// evict closes the pack that was not used for longest.
+func (l *lazyPacks) evict() {
+	var oldest *lazyPack
+	for _, p := range l.m {
+		if oldest == nil || p.used < oldest.used {
+			oldest = p
+		}
+	}
+	delete(l.m, oldest.number)
+	l.set.unpin(oldest.packEntry)
 }
 
 // node implements nodes.
@@ -47,8 +75,8 @@ func (l *lazyPacks) node(ref uint64, kind uint32) ([]byte, error) {
 }
 
 func (l *lazyPacks) release() {
-	for _, e := range l.m {
-		l.set.unpin(e)
+	for _, p := range l.m {
+		l.set.unpin(p.packEntry)
 	}
 	clear(l.m)
 }
