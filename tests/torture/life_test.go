@@ -21,6 +21,8 @@ type checkpoint struct {
 	files map[string][]byte
 	hot   []index.Run
 	image []byte // pages as bytes, once they were asked for
+
+	source string // a directory with all of it, where there is one
 }
 
 func (c *checkpoint) bytes() []byte {

@@ -15,6 +15,6 @@ var (
 )
 
 func TestMain(m *testing.M) {
-
+	readerMainIfChild()
 	os.Exit(cli.Main(m))
 }
