@@ -23,8 +23,8 @@ func (e *LivenessError) Error() string {
 		e.Checkpoint, e.What, e.Pack)
 }
 
-// ErrChanged: another process wrote a checkpoint while this one collected.
-var ErrChanged = errors.New("checkpoints came meanwhile, nothing was deleted: run it again")
+// errRootCame is why a collection ends that met a root which it did not know.
+var errRootCame = fmt.Errorf("%w, nothing was deleted: run it again", ErrChanged)
 
 // audit looks a second time at what a collection is about to drop: in every root that lists a pack
 // which is to go or to be written again, it looks up every page, node and part of a file, one after
@@ -99,13 +99,13 @@ func (c *collector) rootsToAudit(ctx context.Context) ([]*catalogEntry, error) {
 		e := known[name]
 		switch {
 		case e == nil:
-			return nil, fmt.Errorf("%s: %w", b.Name, ErrChanged)
+			return nil, fmt.Errorf("%s: %w", b.Name, errRootCame)
 		case generation == e.Generation:
 			roots = append(roots, e)
 		case generation > e.Generation:
 			// Opening the store prefers the newest that can be read.
 			if _, err := readRoot(ctx, c.s.blobs, c.s.dec, name, generation); !isCorrupt(err) {
-				return nil, errors.Join(fmt.Errorf("%s: %w", b.Name, ErrChanged), err)
+				return nil, errors.Join(fmt.Errorf("%s: %w", b.Name, errRootCame), err)
 			}
 		}
 	}
@@ -124,7 +124,7 @@ func (c *collector) sameRoots(ctx context.Context, audited []*catalogEntry) erro
 	}
 	for _, e := range now {
 		if !was[e] {
-			return fmt.Errorf("checkpoint %s: %w", e.Name, ErrChanged)
+			return fmt.Errorf("checkpoint %s: %w", e.Name, errRootCame)
 		}
 	}
 	return nil
@@ -176,6 +176,7 @@ func (a *auditor) root(ctx context.Context, r *root) error {
 		}
 	}
 	packs := newLazyPacks(ctx, a.c.s.packs)
+	packs.limit = max(packs.limit/runtime.GOMAXPROCS(0), 1) // one for each of us
 	defer packs.release()
 	w := &witness{nodes: packs, seen: func(ref uint64) error { return a.record(r, ref) }}
 	ld := branchLoader{nodes: w, packs: r.top.packs}

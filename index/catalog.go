@@ -2,8 +2,6 @@ package index
 
 import (
 	"context"
-	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -21,19 +19,21 @@ type catalog struct {
 // catalogEntry is one checkpoint. What it holds is replaced, never changed.
 type catalogEntry struct {
 	Checkpoint
-	rootBytes int64
-	packs     []uint64 // that the root refers to, ascending
-	segment   uint64   // one of them, or 0
+	root    rootInfo
+	all     []rootInfo // generations that lie there, the highest first; one of them is root
+	packs   []uint64   // that the root refers to, ascending
+	segment uint64     // one of them, or 0
 
 	open *int  // images and files that are open, of all generations; guarded by catalog.mu
 	err  error // why the root cannot be read; nil for a sound one
 }
 
-func entryOf(r *root) *catalogEntry {
+func entryOf(r *root, all []rootInfo, info rootInfo) *catalogEntry {
 	c := r.Checkpoint
 	c.StoredBytes += r.bytes
 	return &catalogEntry{
-		Checkpoint: c, rootBytes: r.bytes, packs: r.top.packs, segment: r.top.segment, open: new(int),
+		Checkpoint: c, root: info, all: all, packs: r.top.packs, segment: r.top.segment,
+		open: new(int),
 	}
 }
 
@@ -55,53 +55,10 @@ func (c *catalog) get(name string) (*catalogEntry, error) {
 // names gives all names, sorted. mu must be held.
 func (c *catalog) names() []string { return sortedKeys(c.m) }
 
-// catalogRow is a checkpoint's row in Badger: enough of its root that opening the store need not
-// read it.
-type catalogRow struct {
-	Checkpoint Checkpoint `json:"checkpoint"`
-	RootBytes  int64      `json:"root_bytes"`
-	Segment    uint64     `json:"segment,omitempty"`
-	Packs      []byte     `json:"packs"` // varints: gaps
-}
-
-func (e *catalogEntry) row() (row, error) {
-	r := catalogRow{Checkpoint: e.Checkpoint, RootBytes: e.rootBytes, Segment: e.segment}
-	last := uint64(0)
-	for _, p := range e.packs {
-		r.Packs = binary.AppendUvarint(r.Packs, p-last)
-		last = p
-	}
-	b, err := json.Marshal(r)
-	if err != nil {
-		return row{}, fmt.Errorf("index checkpoint %s: %w", e.Name, err)
-	}
-	return row{checkpointKey(e.Name), b}, nil
-}
-
-func parseCatalogRow(value []byte) (*catalogEntry, error) {
-	var r catalogRow
-	if err := json.Unmarshal(value, &r); err != nil {
-		return nil, err
-	}
-	e := &catalogEntry{
-		Checkpoint: r.Checkpoint, rootBytes: r.RootBytes, segment: r.Segment, open: new(int),
-	}
-	last := uint64(0)
-	for b := r.Packs; len(b) > 0; {
-		d, w := binary.Uvarint(b)
-		if w <= 0 {
-			return nil, errNode
-		}
-		b = b[w:]
-		last += d
-		e.packs = append(e.packs, last)
-	}
-	return e, nil
-}
-
-// List gives all checkpoints, by name. One whose root is damaged is not among them; Check tells.
+// List gives all checkpoints, by name. One whose root is damaged is not among them; Check tells. On a
+// reader it is preceded by Refresh.
 func (s *Store) List(ctx context.Context) ([]Checkpoint, error) {
-	if err := s.enter(ctx); err != nil {
+	if err := s.Refresh(ctx); err != nil {
 		return nil, err
 	}
 	s.cat.mu.Lock()
@@ -116,9 +73,9 @@ func (s *Store) List(ctx context.Context) ([]Checkpoint, error) {
 }
 
 // Remove forgets a checkpoint. Its space is given back by GC. ErrInUse while an image or a file of
-// it is open.
+// it is open in this process.
 func (s *Store) Remove(ctx context.Context, name string) error {
-	if err := s.enter(ctx); err != nil {
+	if err := s.mayWrite(ctx); err != nil {
 		return err
 	}
 	if err := CheckName(name); err != nil {
@@ -133,32 +90,17 @@ func (s *Store) Remove(ctx context.Context, name string) error {
 	if *e.open > 0 {
 		return fmt.Errorf("remove %s: %w", name, ErrInUse)
 	}
-	err := s.blobs.Remove(ctx, rootName(name, e.Generation))
-	if err != nil && !errors.Is(err, blob.ErrNotFound) {
-		return fmt.Errorf("remove %s: %w", name, err)
+	// The one that counts goes last: until then the checkpoint is there, and it never comes back as
+	// one of its older generations.
+	for _, info := range slices.Backward(e.all) {
+		err := s.blobs.Remove(ctx, rootName(name, info.generation))
+		if err != nil && !errors.Is(err, blob.ErrNotFound) {
+			return fmt.Errorf("remove %s: %w", name, err)
+		}
 	}
 	delete(s.cat.m, name)
-	s.index(func(k *keyDB) error { return k.update([]row{{key: checkpointKey(name)}}) })
+	s.changes.Add(1)
 	return nil
-}
-
-// use counts an open image or file of a checkpoint, so that Remove keeps off, and gives its entry.
-// The caller gives it back with unuse.
-func (s *Store) use(name string) (*catalogEntry, error) {
-	s.cat.mu.Lock()
-	defer s.cat.mu.Unlock()
-	e, err := s.cat.get(name)
-	if err != nil {
-		return nil, err
-	}
-	*e.open++
-	return e, nil
-}
-
-func (s *Store) unuse(e *catalogEntry) {
-	s.cat.mu.Lock()
-	defer s.cat.mu.Unlock()
-	*e.open--
 }
 
 // commit writes a root, which is the moment from which the checkpoint is there, and notes it. old
@@ -172,26 +114,38 @@ func (s *Store) commit(ctx context.Context, r *root, old *catalogEntry) (*catalo
 	case now != old:
 		return nil, fmt.Errorf("checkpoint %s: %w: it was removed meanwhile", r.Name, ErrNotFound)
 	}
+	if old != nil {
+		r.Generation = old.all[0].generation + 1
+	}
 	if err := s.writeRoot(ctx, r); err != nil {
+		if old != nil && errors.Is(err, errUnsure) {
+			s.cat.m[r.Name] = old.with(rootInfo{generation: r.Generation})
+		}
 		return nil, fmt.Errorf("checkpoint %s: %w", r.Name, err)
 	}
-	e := entryOf(r)
+	info := rootInfo{generation: r.Generation, bytes: r.bytes}
+	e := entryOf(r, []rootInfo{info}, info)
 	if old != nil {
 		e.open = old.open
-		// Two generations are no harm: the higher one wins, and the next open removes the other.
-		if err := s.blobs.Remove(ctx, rootName(old.Name, old.Generation)); err != nil {
-			s.log.Warn("an old root stays until it can be removed", "checkpoint", old.Name, "err", err)
+		for _, o := range old.all {
+			err := s.blobs.Remove(ctx, rootName(r.Name, o.generation))
+			if err != nil && !errors.Is(err, blob.ErrNotFound) {
+				// Two generations are no harm: the higher one wins, and the next open removes the other.
+				s.log.Warn("an old root stays until it can be removed", "checkpoint", r.Name, "err", err)
+				e.all = append(e.all, o)
+			}
 		}
 	}
 	s.cat.m[r.Name] = e
-	s.index(func(k *keyDB) error {
-		r, err := e.row()
-		if err != nil {
-			return err
-		}
-		return k.update([]row{r})
-	})
+	s.changes.Add(1)
 	return e, nil
+}
+
+// with gives the entry with one more generation that lies there, the highest.
+func (e *catalogEntry) with(info rootInfo) *catalogEntry {
+	next := *e
+	next.all = append([]rootInfo{info}, e.all...)
+	return &next
 }
 
 // errUnsure marks the error of a root that may have become visible all the same: what it needs must

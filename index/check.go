@@ -48,7 +48,11 @@ type Problem struct {
 // every page a checkpoint refers to is there, and that the index knows every page. With ReadData it
 // reads all that is stored.
 func (s *Store) Check(ctx context.Context, o CheckOptions) (CheckReport, error) {
-	done, err := s.write(ctx)
+	begin := s.alone
+	if o.Rebuild {
+		begin = s.write
+	}
+	done, err := begin(ctx)
 	if err != nil {
 		return CheckReport{}, err
 	}
@@ -141,6 +145,15 @@ func (c *checker) roots(ctx context.Context) error {
 		m.add(1)
 		if err == nil {
 			err = c.root(ctx, r)
+		}
+		if err != nil && c.s.readOnly {
+			// A writer may have removed it meanwhile, and collected what it had.
+			if err := c.s.Refresh(ctx); err != nil {
+				return err
+			}
+			if c.s.gone(e) {
+				continue
+			}
 		}
 		if err := c.note(e.Name, err); err != nil {
 			return err
@@ -268,10 +281,14 @@ func (c *checker) pack(ctx context.Context, number uint64, m *meter) error {
 	c.report.Packs++
 	base := m.p.Done
 	defer func() { m.add(base + info.bytes - m.p.Done) }()
-	p, err := c.packs.get(number)
+	p, release, err := c.packs.hold(number)
+	if isGone(err) && !c.s.packs.has(number) {
+		return nil // a writer collected it meanwhile
+	}
 	if err != nil {
 		return c.note("", err)
 	}
+	defer release()
 	live := uint64(0)
 	for slot := range p.Slots() {
 		if !p.Dead(uint32(slot)) {
@@ -328,7 +345,9 @@ func (c *checker) known(p *pack.Reader, hashes []pack.Hash) error {
 
 func (c *checker) indexKeys() error {
 	if c.s.keys == nil {
-		c.report.NoIndex = c.s.keysErr.Error()
+		if c.s.keysErr != nil {
+			c.report.NoIndex = c.s.keysErr.Error()
+		}
 		return nil
 	}
 	return c.s.keys.scan(rowPage, func(_, _ []byte) error {

@@ -9,7 +9,8 @@
 //	packs/0000000007.0.pack   pages, nodes of page maps, parts of files, segments
 //	checkpoints/NAME.0.ckpt   one root a checkpoint
 //	index/                    Badger
-//	lock                      held (flock) by the one process that has the store open
+//	write.lock                held (flock) by the one process that writes to the store
+//	lock                      held (flock) by the one process that serves it
 //
 // Packs and roots are blobs (package blob): written once, never changed, there whole or not at all.
 // Both have the format of package pack. The number after the first dot is a generation: the highest
@@ -68,6 +69,20 @@
 // The root is written last, by one atomic step of the blob store: that is the moment from which the
 // checkpoint exists. What is written before and then abandoned is garbage that nobody sees.
 //
+// # Writers and readers
+//
+// A store is opened by one process at a time for writing ([Open]), and by any number for reading
+// (OpenOptions.ReadOnly), at the same time: a mounted server is a reader. A reader takes no lock, has
+// no index, and writes nothing, so that it works on a file system that can only be read. It lists the
+// blobs and reads the roots; [Store.Refresh] does so again, for what is new. What it has open stays
+// what it was: blobs never change, and one that a writer removes can be read as long as it is open.
+// Where something is gone when it is to be opened, the reader lists anew and tries again, a few times.
+//
+// A name alone says nothing: between two looks it may get another checkpoint. A root counts as known
+// only while name, generation, size and the identity of its blob are the same (blob.Info.Tag), and
+// [Store.OpenFileOf] and [Store.OpenImageOf] compare what they open with the ID that the caller has
+// seen.
+//
 // # Two layouts
 //
 // Pages lie in packs in locality blocks of 16, which one read brings. New pages are stored in
@@ -102,12 +117,11 @@
 //
 // # The index
 //
-// Badger holds what would take long to find out from blobs: where the page with a hash is, the same
-// of nodes, and a copy of each manifest, so that opening a store reads no root. All of it can be
-// lost. [Open] compares it with the list of blobs: roots and packs that it does not know are
-// indexed, what it knows and is not there is forgotten, packs that nothing refers to and it does
-// not know are what an interrupted import left, and go. Rows may point to what is not there any
-// more; who follows one compares what is found with the hash. The keys are in keydb.go.
+// Badger holds what would take long to find out from blobs: where the page with a hash is, and the
+// same of nodes. All of it can be lost. [Open] compares it with the list of packs: those that it does
+// not know are indexed, what it knows and is not there is forgotten. Rows may point to what is not
+// there any more; who follows one compares what is found with the hash. The keys are in keydb.go.
+// Which checkpoints there are is read from the roots, always.
 //
 // Badger writes through shared mappings, in which a full disk is a SIGBUS. Therefore it is not
 // written to, and not even opened, when less than some MiB are free; without it a store can be
@@ -117,8 +131,9 @@
 //
 // [Store.GC] walks all roots, deletes packs that none lists, and writes those of which a fifth is
 // dead again as the next generation: the same slots and blocks, the dead ones empty. So nothing
-// else needs to change, and open images go on reading, the new generation from then on. While any
-// root cannot be read, nothing is collected.
+// else needs to change, and open images go on reading what they opened. What an interrupted import
+// left is garbage like any other: opening a store deletes no pack. While any root cannot be read,
+// nothing is collected.
 //
 // The walk goes through each node once, however many checkpoints share it. Nothing is deleted on its
 // word alone: before, a second look (audit.go) reads every root anew that lists a pack which is to
@@ -132,6 +147,12 @@
 // no other. [Image.ReadPage] fails for such a page. Whatever reads many pages gives the good ones and
 // names the bad ones in a [PagesError]. A working set is read from where its pages lie where its
 // segment is damaged.
+//
+// Whatever moves a page or copies it out compares it with the hash that its pack has for it: export,
+// gc, check with ReadData and repair; the pages of a segment are compared with the same hashes. An
+// export of anything damaged leaves nothing, or with Salvage a directory that cannot be taken for a
+// checkpoint: memory.salvaged, files with holes as NAME.salvaged, and holes.json ([Holes]). An export
+// is written in .thaw-export-* beside its target, under a lock; one without is swept by the next.
 //
 // # Invariants
 //

@@ -11,9 +11,12 @@ import (
 var (
 	// ErrNotStore: the directory holds no store (or is not there).
 	ErrNotStore = errors.New("not a thaw store")
-	// ErrLocked: another process has the store open. Commands on a mounted store go through its
-	// server.
+	// ErrLocked: another process writes to the store, or serves it.
 	ErrLocked = errors.New("store is in use")
+	// ErrReadOnly: the store was opened for reading only, or its file system can only be read.
+	ErrReadOnly = errors.New("store can only be read")
+	// ErrChanged: the checkpoint of this name is another one by now.
+	ErrChanged = errors.New("it was replaced meanwhile")
 	// ErrNotFound: no checkpoint, or no file of it, has this name.
 	ErrNotFound = errors.New("not found")
 	// ErrExists: the name is taken.

@@ -127,10 +127,27 @@ type File struct {
 
 // OpenFile opens a file of a checkpoint ("state", "working-set", ...) for reading in parts.
 func (s *Store) OpenFile(ctx context.Context, name, file string) (*File, error) {
+	return s.openFile(ctx, Version{Name: name}, file)
+}
+
+// OpenFileOf is OpenFile for one version of a checkpoint: ErrChanged, and never other bytes, if the
+// name has another one by now. Of the generation only the working set depends.
+func (s *Store) OpenFileOf(ctx context.Context, v Version, file string) (*File, error) {
+	if v.ID == "" {
+		return nil, fmt.Errorf("open %s/%s: no ID was given", v.Name, file)
+	}
+	return s.openFile(ctx, v, file)
+}
+
+func (s *Store) openFile(ctx context.Context, v Version, file string) (*File, error) {
+	name := v.Name
 	var f *File
-	err := s.useRoot(ctx, name, func(e *catalogEntry, r *root) error {
+	err := s.useSettled(ctx, v, func(e *catalogEntry, r *root, without bool) error {
+		if v.ID != "" && file == fileWorkingSet && r.Generation != v.Generation {
+			return ErrChanged
+		}
 		f = &File{s: s, entry: e, root: r}
-		return f.open(ctx, file)
+		return f.open(ctx, file, without)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open %s/%s: %w", name, file, err)
@@ -138,35 +155,7 @@ func (s *Store) OpenFile(ctx context.Context, name, file string) (*File, error) 
 	return f, nil
 }
 
-// useRoot counts an opening of a checkpoint, reads its root, and lets open take what it needs.
-// After an error nothing is counted.
-func (s *Store) useRoot(ctx context.Context, name string, open func(*catalogEntry, *root) error) error {
-	s.reading.RLock()
-	defer s.reading.RUnlock()
-	for {
-		if err := s.enter(ctx); err != nil {
-			return err
-		}
-		e, err := s.use(name)
-		if err != nil {
-			return err
-		}
-		r, err := s.rootOf(ctx, e)
-		if err == nil {
-			err = open(e, r)
-		}
-		if err == nil {
-			return nil
-		}
-		s.unuse(e)
-		// A new generation may have come between the steps, and taken root or segment away.
-		if !isCorrupt(err) || !s.gone(e) {
-			return err
-		}
-	}
-}
-
-func (f *File) open(ctx context.Context, file string) (err error) {
+func (f *File) open(ctx context.Context, file string, without bool) (err error) {
 	parts, ok := f.root.FileParts[file]
 	if !ok {
 		return ErrNotFound
@@ -180,7 +169,7 @@ func (f *File) open(ctx context.Context, file string) (err error) {
 	}
 	slices.Sort(packs)
 	packs = slices.Compact(packs)
-	if f.pins, err = f.s.packs.pinReadable(ctx, packs); err != nil {
+	if f.pins, err = f.s.packs.pinReadable(ctx, packs, without); err != nil {
 		return err
 	}
 	f.nodes = newPinnedNodes(packs, f.pins)

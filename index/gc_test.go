@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/thawfs/thaw/index/blob"
 )
 
@@ -221,6 +223,21 @@ func (o countedObject) Close() error {
 // Checks and collections have few blobs open at once, however many there are.
 func TestFewBlobsAtOnce(t *testing.T) {
 	ctx := context.Background()
+	var was unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
+		t.Fatal(err)
+	}
+	few := was
+	few.Cur = 400
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &few); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
+			t.Error(err)
+		}
+	}()
+	bound := int64(few.Cur / 4)
 	blobs := &openCounter{Store: blob.NewMem()}
 	s := openTest(t, t.TempDir()+"/s", blobs)
 	defer s.Close()
@@ -248,7 +265,7 @@ func TestFewBlobsAtOnce(t *testing.T) {
 		if err := c.do(); err != nil {
 			t.Errorf("%s: %v", c.what, err)
 		}
-		if most := blobs.most.Load(); most < maxLazy/2 || most > 2*maxLazy {
+		if most := blobs.most.Load(); most < bound/2 || most > bound+8 {
 			t.Errorf("%s had %d blobs open at once", c.what, most)
 		}
 		if now := blobs.now.Load(); now != 0 {

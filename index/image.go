@@ -21,6 +21,7 @@ type Image struct {
 	pins    *pins
 	packs   []*packEntry // by position, as in pages; nil for one that could not be opened
 	missing []error      // why not
+	lost    *lostPages   // of the page map; nil: nothing may be
 	closed  atomic.Bool
 }
 
@@ -29,24 +30,43 @@ type Image struct {
 // read; a page map that cannot be read whole is an error at once. Until Close the checkpoint cannot
 // be removed.
 func (s *Store) OpenImage(ctx context.Context, name string) (*Image, error) {
+	return s.openImage(ctx, Version{Name: name})
+}
+
+// OpenImageOf is OpenImage for one version of a checkpoint: ErrChanged, and never other bytes, if the
+// name has another ID by now. Memory is the same in all generations of an ID.
+func (s *Store) OpenImageOf(ctx context.Context, v Version) (*Image, error) {
+	if v.ID == "" {
+		return nil, fmt.Errorf("open image %s: no ID was given", v.Name)
+	}
+	return s.openImage(ctx, v)
+}
+
+func (s *Store) openImage(ctx context.Context, v Version) (*Image, error) {
+	return s.openDamaged(ctx, v, nil)
+}
+
+// openDamaged is openImage. Where lost is not nil, what is damaged of the page map is noted there and
+// no error: such an image must not be served, for its lost pages look like zeros.
+func (s *Store) openDamaged(ctx context.Context, v Version, lost *lostPages) (*Image, error) {
 	var m *Image
-	err := s.useRoot(ctx, name, func(e *catalogEntry, r *root) error {
-		m = &Image{s: s, entry: e, root: r}
-		return m.open(ctx)
+	err := s.useSettled(ctx, v, func(e *catalogEntry, r *root, without bool) error {
+		m = &Image{s: s, entry: e, root: r, lost: lost}
+		return m.open(ctx, without)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("open image %s: %w", name, err)
+		return nil, fmt.Errorf("open image %s: %w", v.Name, err)
 	}
 	return m, nil
 }
 
-func (m *Image) open(ctx context.Context) (err error) {
+func (m *Image) open(ctx context.Context, without bool) (err error) {
 	top := m.root.top
-	if m.pins, err = m.s.packs.pinReadable(ctx, top.packs); err != nil {
+	if m.pins, err = m.s.packs.pinReadable(ctx, top.packs, without); err != nil {
 		return err
 	}
 	m.packs, m.missing = m.pins.entries, m.pins.errs
-	m.pages, err = loadPageMap(ctx, newPinnedNodes(top.packs, m.pins), top, top.packs)
+	m.pages, err = loadPageMap(ctx, newPinnedNodes(top.packs, m.pins), top, top.packs, m.lost)
 	if err != nil {
 		m.pins.release()
 		return err

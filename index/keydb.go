@@ -23,7 +23,6 @@ import (
 //
 //	m NAME             facts about the index itself
 //	p NUMBER(8)        a pack: packRow
-//	c NAME             a checkpoint: its root in short, catalogRow
 //	h HASH(6)          a page: its ref, big-endian without leading zero bytes
 //	n HASH(16)         a full leaf or a branch: its node ref(8)
 //
@@ -31,18 +30,17 @@ import (
 // which stands in the pack. That keeps a page at about 12 bytes here; should two pages of a store
 // ever share the six bytes, one of them may be stored twice.
 const (
-	rowMeta       = 'm'
-	rowPack       = 'p'
-	rowCheckpoint = 'c'
-	rowPage       = 'h'
-	rowNode       = 'n'
+	rowMeta = 'm'
+	rowPack = 'p'
+	rowPage = 'h'
+	rowNode = 'n'
 )
 
 const (
 	pageKeySize = 6
 	// keyVersion is the version of what the keys and values mean. An index of another version is
 	// made anew.
-	keyVersion = 1
+	keyVersion = 2
 )
 
 const (
@@ -177,8 +175,6 @@ func metaKey(name string) []byte { return append([]byte{rowMeta}, name...) }
 func packKey(number uint64) []byte {
 	return binary.BigEndian.AppendUint64([]byte{rowPack}, number)
 }
-
-func checkpointKey(name string) []byte { return append([]byte{rowCheckpoint}, name...) }
 
 func nodeKey(h pack.Hash) []byte { return append([]byte{rowNode}, h[:]...) }
 

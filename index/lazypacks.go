@@ -3,18 +3,21 @@ package index
 import (
 	"context"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/thawfs/thaw/index/pack"
 )
 
-// lazyPacks opens packs as they are asked for, and keeps those used last open until release: for
-// walks over the whole store, which may have more packs than a process may have files. It is used by
-// one goroutine.
+// lazyPacks pins packs as they are asked for, for walks over the whole store, and keeps the ones that
+// were used last: a store may have more packs than the process may have files. It is used by one
+// goroutine.
 type lazyPacks struct {
 	ctx   context.Context
 	set   *packSet
+	limit int
 	m     map[uint64]*lazyPack
-	errs  map[uint64]error
 	clock uint64
+	errs  map[uint64]error
 }
 
 type lazyPack struct {
@@ -22,47 +25,84 @@ type lazyPack struct {
 	used uint64
 }
 
-// maxLazy is how many packs a walk keeps open.
-const maxLazy = 64
+// maxLazyPacks is how many packs a walk keeps open, where a process may have many files.
+const maxLazyPacks = 256
 
 func newLazyPacks(ctx context.Context, set *packSet) *lazyPacks {
-	return &lazyPacks{ctx: ctx, set: set, m: map[uint64]*lazyPack{}, errs: map[uint64]error{}}
+	return &lazyPacks{
+		ctx: ctx, set: set, limit: min(maxLazyPacks, max(fileLimit()/4, 1)),
+		m: map[uint64]*lazyPack{}, errs: map[uint64]error{},
+	}
 }
 
-// get gives a pack. It is open until maxLazy others were asked for, or release; what it says without
-// reading its blob it says for ever. The caller does not close it.
+// fileLimit is how many files this process may have open.
+func fileLimit() int {
+	var r unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil || r.Cur > 1<<20 {
+		return 1 << 20
+	}
+	return int(r.Cur)
+}
+
+// get gives a pack, which is open until another one is asked for: hold keeps one for longer. The
+// caller does not close it.
 func (l *lazyPacks) get(number uint64) (*pack.Reader, error) {
 	l.clock++
-	if p := l.m[number]; p != nil {
-		p.used = l.clock
-		// Nobody replaces a pack meanwhile: that takes the writer's lock, which our caller has.
-		return p.cur.Load().Reader, nil
+	if e := l.m[number]; e != nil {
+		e.used = l.clock
+		return e.cur.Load().Reader, nil
 	}
 	if err := l.errs[number]; err != nil {
 		return nil, err
 	}
-	e, err := l.set.pin(l.ctx, number)
-	if err != nil {
-		l.errs[number] = err
-		return nil, err
-	}
-	if len(l.m) >= maxLazy {
+	for len(l.m) >= l.limit {
 		l.evict()
 	}
-	l.m[number] = &lazyPack{packEntry: e, used: l.clock}
+	e, err := l.pin(number)
+	if err != nil {
+		if l.ctx.Err() == nil {
+			l.errs[number] = err
+		}
+		return nil, err
+	}
+	l.m[number] = &lazyPack{e, l.clock}
 	return e.cur.Load().Reader, nil
 }
 
-// evict closes the pack that was not used for longest.
+// pin pins a pack. One that a writer took away from a reader is looked up again.
+func (l *lazyPacks) pin(number uint64) (*packEntry, error) {
+	e, err := l.set.pin(l.ctx, number)
+	if err == nil || l.set.refresh == nil || !isGone(err) {
+		return e, err
+	}
+	if err := l.set.refresh(l.ctx); err != nil {
+		return nil, err
+	}
+	return l.set.pin(l.ctx, number)
+}
+
+// evict lets go of the pack that was not used for longest.
 func (l *lazyPacks) evict() {
 	var oldest *lazyPack
-	for _, p := range l.m {
-		if oldest == nil || p.used < oldest.used {
-			oldest = p
+	for _, e := range l.m {
+		if oldest == nil || e.used < oldest.used {
+			oldest = e
 		}
 	}
 	delete(l.m, oldest.number)
 	l.set.unpin(oldest.packEntry)
+}
+
+// hold gives a pack that stays open until done is called.
+func (l *lazyPacks) hold(number uint64) (r *pack.Reader, done func(), err error) {
+	if _, err := l.get(number); err != nil {
+		return nil, nil, err
+	}
+	e, err := l.set.pin(l.ctx, number)
+	if err != nil {
+		return nil, nil, err
+	}
+	return e.cur.Load().Reader, func() { l.set.unpin(e) }, nil
 }
 
 // node implements nodes.
@@ -75,8 +115,8 @@ func (l *lazyPacks) node(ref uint64, kind uint32) ([]byte, error) {
 }
 
 func (l *lazyPacks) release() {
-	for _, p := range l.m {
-		l.set.unpin(p.packEntry)
+	for _, e := range l.m {
+		l.set.unpin(e.packEntry)
 	}
 	clear(l.m)
 }

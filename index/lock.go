@@ -1,41 +1,166 @@
 package index
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/thawfs/thaw/index/blob"
+)
+
+// A store has two locks, files that a process holds by flock for as long as it needs: the kernel
+// gives them back when it dies, so they are never stale. Their first line says who has them, for the
+// messages of others.
+//
+//	write.lock   who writes to the store
+//	lock         who serves it; the second line is where
+//
+// They do not exclude one another: what a server has open is never changed.
+const (
+	writeLockName  = "write.lock"
+	serverLockName = "lock"
 )
 
 var errNotDirectory error = unix.ENOTDIR
 
-// lockStore takes the lock that one process at a time has. The kernel gives it back when the
-// process dies, so it is never stale. The file says who has it, for the message of others.
-func lockStore(dir string) (*os.File, error) {
-	path := filepath.Join(dir, lockFileName)
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+// lockPoll is how often a lock that another process has is tried again.
+const lockPoll = 20 * time.Millisecond
+
+// lockWriter takes the lock of those who write, and waits for another one no longer than wait.
+func lockWriter(ctx context.Context, dir string, wait time.Duration) (*os.File, error) {
+	f, err := takeLock(ctx, dir, writeLockName, wait)
+	if errors.Is(err, ErrLocked) {
+		return nil, fmt.Errorf("write to store %s: %w by %s", dir, ErrLocked, holderOf(dir, writeLockName))
+	}
 	if err != nil {
-		return nil, fmt.Errorf("lock store: %w", err)
+		return nil, fmt.Errorf("write to store %s: %w", dir, err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		holder, _ := os.ReadFile(path)
+	note(f, "")
+	return f, nil
+}
+
+// takeLock opens a lock file, and takes its lock within wait. ErrLocked if another process keeps it;
+// ErrReadOnly if there can be no such file here.
+func takeLock(ctx context.Context, dir, name string, wait time.Duration) (*os.File, error) {
+	path := filepath.Join(dir, name)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if errors.Is(err, unix.EROFS) || errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("%w: %w", ErrReadOnly, err)
+	}
+	if err == nil {
+		err = blob.GiveTo(dir, path)
+	}
+	if err == nil {
+		err = flock(ctx, f, wait)
+	}
+	if err != nil {
 		f.Close()
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("lock store %s: %w", dir, err)
-		}
-		by := "another process"
-		if who := strings.TrimSpace(string(holder)); who != "" {
-			by = who
-		}
-		return nil, fmt.Errorf("%s: %w by %s; commands on a mounted store go through its server",
-			dir, ErrLocked, by)
-	}
-	// Only a courtesy: on a full disk the lock must work without it.
-	if err := f.Truncate(0); err == nil {
-		_, _ = f.WriteAt(fmt.Appendf(nil, "pid %d (%s)\n", os.Getpid(), filepath.Base(os.Args[0])), 0)
+		return nil, err
 	}
 	return f, nil
+}
+
+func flock(ctx context.Context, f *os.File, wait time.Duration) error {
+	end := time.NewTimer(wait)
+	defer end.Stop()
+	again := time.NewTicker(lockPoll)
+	defer again.Stop()
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return os.NewSyscallError("flock", err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-end.C:
+			return ErrLocked
+		case <-again.C:
+		}
+	}
+}
+
+// note writes into a lock file who has it. Only a courtesy: on a full disk the lock must work without.
+func note(f *os.File, more string) {
+	if err := f.Truncate(0); err == nil {
+		_, _ = f.WriteAt(fmt.Appendf(nil, "pid %d (%s)\n%s", os.Getpid(), filepath.Base(os.Args[0]), more), 0)
+	}
+}
+
+// holderOf says who has a lock, as far as its file tells.
+func holderOf(dir, name string) string {
+	b, _ := os.ReadFile(filepath.Join(dir, name)) // it is only for a message
+	who, _, _ := strings.Cut(string(b), "\n")
+	if who = strings.TrimSpace(who); who == "" {
+		return "another process"
+	}
+	return who
+}
+
+// ServerLock is the lock that a server holds on the store it serves.
+type ServerLock struct{ f *os.File }
+
+// serverWait bridges the instant for which ServerOf takes the lock to see whether it is free.
+const serverWait = 250 * time.Millisecond
+
+// LockServer takes the lock of the process that serves the store in dir at mnt: ErrLocked if another
+// one does, ErrReadOnly where the store cannot be written to. The latter may be served without.
+func LockServer(dir, mnt string) (*ServerLock, error) {
+	f, err := takeLock(context.Background(), dir, serverLockName, serverWait)
+	if errors.Is(err, ErrLocked) {
+		return nil, fmt.Errorf("serve store %s: %w by %s", dir, ErrLocked, holderOf(dir, serverLockName))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("serve store %s: %w", dir, err)
+	}
+	note(f, mnt+"\n")
+	return &ServerLock{f}, nil
+}
+
+// Close gives the lock back.
+func (l *ServerLock) Close() error { return l.f.Close() }
+
+// Server is a process that serves a store.
+type Server struct {
+	PID   int
+	Name  string // of its program
+	Mount string // empty if it did not say
+}
+
+// ServerOf says who serves the store in dir; false if nobody does.
+func ServerOf(dir string) (Server, bool, error) {
+	path := filepath.Join(dir, serverLockName)
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Server{}, false, nil
+	}
+	if err != nil {
+		return Server{}, false, fmt.Errorf("find the server of store %s: %w", dir, err)
+	}
+	defer f.Close()
+	err = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
+	if err == nil {
+		return Server{}, false, nil // closing gives it back
+	}
+	if !errors.Is(err, unix.EWOULDBLOCK) {
+		return Server{}, false, fmt.Errorf("find the server of store %s: %w", dir, err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return Server{}, false, fmt.Errorf("find the server of store %s: %w", dir, err)
+	}
+	var s Server
+	first, rest, _ := strings.Cut(string(b), "\n")
+	// What it did not say stays empty.
+	_, _ = fmt.Sscanf(first, "pid %d (%s", &s.PID, &s.Name)
+	s.Name = strings.TrimSuffix(s.Name, ")")
+	s.Mount = strings.TrimSuffix(rest, "\n")
+	return s, true, nil
 }

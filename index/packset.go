@@ -9,38 +9,49 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/thawfs/thaw/index/blob"
 	"github.com/thawfs/thaw/index/pack"
 )
 
 // packSet is the packs of a store: which there are, which are open, and who needs them to stay.
 //
-// A pack that is pinned is open, and its blob is not removed. Compaction puts a new generation in
-// the place of an open one under the eyes of readers: they take the reader for one read at a time.
+// A pack that is pinned is open, and this process does not remove its blob. A new generation of a
+// pack gets an entry of its own: who has the old one pinned goes on reading that.
 type packSet struct {
 	blobs blob.Store
 	dec   *pack.Decoder
+	// refresh lists the blobs anew, for a reader whose packs a writer replaces; nil for a writer.
+	refresh func(context.Context) error
 
-	mu     sync.Mutex
-	m      map[uint64]*packEntry
-	closed bool // guarded by mu
+	mu      sync.Mutex
+	m       map[uint64]*packEntry
+	retired map[*packEntry]struct{} // replaced, and pinned still; guarded by mu
+	closed  bool                    // guarded by mu
 }
 
 // packInfo is what is known of a pack without opening it.
 type packInfo struct {
 	generation uint32
 	bytes      int64
+	tag        string // see blob.Info; empty for a pack that this process made
+	top        uint32 // the highest generation that lies there, sound or not
 }
 
-// packEntry is one pack.
+// same says whether two are of the same generation of a pack, as far as an index row can tell.
+func (i packInfo) same(j packInfo) bool { return i.generation == j.generation && i.bytes == j.bytes }
+
+// packEntry is one generation of a pack.
 type packEntry struct {
 	number uint64
 
 	// cur is what readers use; nil while the pack is not open.
 	cur atomic.Pointer[openPack]
 
-	mu   sync.Mutex // held while the pack is opened or replaced; never while it is read
-	info packInfo   // guarded by packSet.mu and mu: both to write, one of them to read
+	mu sync.Mutex // held while the pack is opened or closed; never while it is read
+
+	info packInfo // guarded by packSet.mu but for its generation, which stays
 
 	// Guarded by packSet.mu.
 	pins   int
@@ -84,14 +95,37 @@ func (e *packEntry) acquire() *openPack {
 }
 
 func newPackSet(blobs blob.Store, dec *pack.Decoder) *packSet {
-	return &packSet{blobs: blobs, dec: dec, m: map[uint64]*packEntry{}}
+	return &packSet{
+		blobs: blobs, dec: dec, m: map[uint64]*packEntry{}, retired: map[*packEntry]struct{}{},
+	}
 }
 
 // add makes a pack known.
 func (s *packSet) add(number uint64, info packInfo) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	info.top = max(info.top, info.generation)
 	s.m[number] = &packEntry{number: number, info: info}
+}
+
+// follow makes the packs of a new listing the ones that are known.
+func (s *packSet) follow(packs map[uint64]packInfo) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := make(map[uint64]*packEntry, len(packs))
+	for n, info := range packs {
+		if e := s.m[n]; e != nil && e.info == info && info.tag != "" {
+			m[n] = e
+		} else {
+			m[n] = &packEntry{number: n, info: info}
+		}
+	}
+	for n, e := range s.m {
+		if m[n] != e && e.pins > 0 {
+			s.retired[e] = struct{}{}
+		}
+	}
+	s.m = m
 }
 
 // info gives what is known of a pack; false if there is no such pack.
@@ -127,6 +161,8 @@ func (s *packSet) numbers() (numbers []uint64, doomed int64) {
 	return numbers, doomed
 }
 
+var errPackMissing = errors.New("it is missing")
+
 // pin opens a pack and keeps it until unpin.
 func (s *packSet) pin(ctx context.Context, number uint64) (*packEntry, error) {
 	s.mu.Lock()
@@ -138,7 +174,7 @@ func (s *packSet) pin(ctx context.Context, number uint64) (*packEntry, error) {
 	if !ok || e.doomed {
 		s.mu.Unlock()
 		return nil, &CorruptError{
-			Pack: pack.Name(number, 0), What: "pack", Err: errors.New("it is missing"),
+			Pack: pack.Name(number, 0), What: "pack", Err: errPackMissing,
 		}
 	}
 	e.pins++
@@ -211,7 +247,10 @@ func (s *packSet) closeIdle(e *packEntry) {
 	s.mu.Lock()
 	// After close the store may be another process's, which collects what is doomed itself.
 	idle, doomed := e.pins == 0, e.doomed && !s.closed
-	if idle && doomed {
+	if idle {
+		delete(s.retired, e)
+	}
+	if idle && doomed && s.m[e.number] == e {
 		delete(s.m, e.number)
 	}
 	s.mu.Unlock()
@@ -252,33 +291,51 @@ func (s *packSet) doom(ctx context.Context, number uint64) (gone bool, err error
 	return true, nil
 }
 
-// replace puts generation info of a pack, which is a blob already, in the place of the present one,
-// and removes that when the reads in progress have ended.
+// replace puts generation info of a pack, which is a blob already, in the place of the present one.
+// That is removed, at once or with its last pin. It is not given up half way: ctx is for its values.
 func (s *packSet) replace(ctx context.Context, number uint64, info packInfo) error {
-	s.mu.Lock()
-	e := s.m[number]
-	s.mu.Unlock()
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	old := e.cur.Load()
-	if old != nil {
-		r, err := s.openBlob(ctx, number, info.generation)
-		if err != nil {
-			return err
-		}
-		e.cur.Store(newOpenPack(r))
+	ctx = context.WithoutCancel(ctx)
+	r, err := s.openBlob(ctx, number, info.generation)
+	if err != nil {
+		return errors.Join(err, s.abandon(ctx, number, info.generation))
 	}
-	before := e.info
-	s.mu.Lock()
-	e.info = info
-	s.mu.Unlock()
-	if old != nil {
-		old.release()
-		<-old.idle
+	if err := r.Close(); err != nil {
+		return err
 	}
-	err := s.blobs.Remove(ctx, pack.Name(number, before.generation))
-	if errors.Is(err, blob.ErrNotFound) {
-		err = nil
+	info.top = info.generation
+	s.mu.Lock()
+	old := s.m[number]
+	s.m[number] = &packEntry{number: number, info: info}
+	old.doomed = true
+	pinned := old.pins > 0
+	if pinned {
+		s.retired[old] = struct{}{}
+	}
+	s.mu.Unlock()
+	if !pinned {
+		s.closeIdle(old)
+	}
+	return nil
+}
+
+// nextGeneration is the number of the generation that may be written of a pack.
+func (s *packSet) nextGeneration(number uint64) uint32 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.m[number].info.top + 1
+}
+
+// abandon removes a generation of a pack that could not be finished, and may be there all the same.
+// Where that fails too the number is never tried again.
+func (s *packSet) abandon(ctx context.Context, number uint64, generation uint32) error {
+	err := s.blobs.Remove(context.WithoutCancel(ctx), pack.Name(number, generation))
+	if err == nil || errors.Is(err, blob.ErrNotFound) {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.m[number]; e != nil {
+		e.info.top = max(e.info.top, generation)
 	}
 	return err
 }
@@ -289,7 +346,7 @@ func (s *packSet) close() error {
 	s.mu.Lock()
 	s.closed = true
 	pinned := 0
-	entries := slices.Collect(maps.Values(s.m))
+	entries := slices.AppendSeq(slices.Collect(maps.Values(s.m)), maps.Keys(s.retired))
 	for _, e := range entries {
 		if e.pins > 0 {
 			pinned++
@@ -317,13 +374,17 @@ type pins struct {
 	errs    []error      // why an entry is nil
 }
 
-// pinReadable pins packs. One that is missing or damaged is an error of what is read from it; any
-// other error is one of all of them.
-func (s *packSet) pinReadable(ctx context.Context, numbers []uint64) (*pins, error) {
+// pinReadable pins packs. One that is damaged is an error of what is read from it, and without says
+// whether one that is missing is, too; any other error is one of all of them.
+func (s *packSet) pinReadable(ctx context.Context, numbers []uint64, without bool) (*pins, error) {
 	p := &pins{set: s}
 	for _, n := range numbers {
 		e, err := s.pin(ctx, n)
-		if err != nil && !isDamage(err) {
+		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
+			err = fmt.Errorf("%d packs are to be open at once, raise the limit (ulimit -n): %w",
+				len(numbers), err)
+		}
+		if err != nil && (!isDamage(err) || isGone(err) && !without) {
 			p.release()
 			return nil, err
 		}

@@ -173,6 +173,22 @@ func (r *root) write(ctx context.Context, blobs blob.Store) (err error) {
 func readRoot(ctx context.Context, blobs blob.Store, dec *pack.Decoder, name string, gen uint32) (
 	*root, error,
 ) {
+	return readRootRecords(ctx, blobs, dec, name, gen, func(uint32) bool { return true })
+}
+
+// readRootBrief reads what the catalog wants to know of a root: not its files and not the working
+// set, which can be long.
+func readRootBrief(ctx context.Context, blobs blob.Store, dec *pack.Decoder, name string, gen uint32) (
+	*root, error,
+) {
+	return readRootRecords(ctx, blobs, dec, name, gen, func(kind uint32) bool {
+		return kind == kindManifest || kind == kindMap
+	})
+}
+
+// readRootRecords reads the records of a root whose kind is wanted.
+func readRootRecords(ctx context.Context, blobs blob.Store, dec *pack.Decoder, name string,
+	gen uint32, want func(kind uint32) bool) (*root, error) {
 	blobName := rootName(name, gen)
 	obj, err := blobs.Open(ctx, blobName)
 	if err != nil {
@@ -189,6 +205,9 @@ func readRoot(ctx context.Context, blobs blob.Store, dec *pack.Decoder, name str
 	}
 	records := rd.NewRecordReader()
 	for i := range rd.Records() {
+		if !want(rd.Record(i).Kind) {
+			continue
+		}
 		b, err := records.ReadRecord(i, nil)
 		if err != nil {
 			return nil, err

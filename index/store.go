@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/thawfs/thaw/index/blob"
 	"github.com/thawfs/thaw/index/pack"
@@ -35,6 +36,11 @@ func ParseProfile(s string) (Profile, error) { return pack.ParseProfile(s) }
 
 // OpenOptions is how to open a store.
 type OpenOptions struct {
+	// ReadOnly opens the store beside whoever writes to it: without a lock, without the index, and
+	// without writing anything. Methods that write answer ErrReadOnly.
+	ReadOnly bool
+	// Wait is how long to wait for another process that writes to the store, before ErrLocked.
+	Wait time.Duration
 	// Create makes a store in a missing or empty directory; a store that exists is opened.
 	Create bool
 	// Profile is written into a store that is created, for Store.Profile to give back.
@@ -52,19 +58,22 @@ type OpenOptions struct {
 // Locks, in the order in which they are taken: writer, catalog.mu, packEntry.mu, packSet.mu. A read
 // of a page takes none.
 type Store struct {
-	dir   string
-	log   *slog.Logger
-	file  *storeFile
-	key   pack.HashKey
-	lock  *os.File
-	blobs blob.Store
-	dec   *pack.Decoder
-	packs *packSet
-	cat   catalog
+	dir      string
+	readOnly bool
+	log      *slog.Logger
+	file     *storeFile
+	key      pack.HashKey
+	lock     *os.File // nil on a reader
+	blobs    blob.Store
+	dec      *pack.Decoder
+	packs    *packSet
+	cat      catalog
 
 	// writer is held (by sending) by what makes, moves or removes packs: import, gc, check and the
 	// setting of a working set. One at a time.
 	writer chan struct{}
+	// refreshing is held (by sending) by Refresh. It comes after writer.
+	refreshing chan struct{}
 
 	// keys is the Badger index. It is used under writer or catalog.mu, and replaced under both. Nil
 	// while the disk is too full for it: then the store can be read and collected, and not imported
@@ -79,8 +88,11 @@ type Store struct {
 	blocks *blockCache
 	roots  *rootCache
 
-	reading   sync.RWMutex // held while a root is read; for writing by Close
+	reading   sync.RWMutex  // held while a root is read; for writing by Close
+	changes   atomic.Uint64 // of what is in the store, as far as this process has seen
+	listed    *listing      // what a reader saw last; guarded by refreshing
 	closed    atomic.Bool
+	closing   chan struct{} // closed by Close
 	closeOnce sync.Once
 	closeErr  error
 }
@@ -91,19 +103,26 @@ type limits struct {
 	freshPages int    // that an import remembers itself
 }
 
-// Open opens the store in dir, which one process at a time can do (ErrLocked otherwise). What an
-// interrupted process left is rolled forward or swept away.
+// Open opens the store in dir. For writing one process at a time can do that (ErrLocked otherwise);
+// what an interrupted one left is rolled forward or swept away. For reading (OpenOptions.ReadOnly)
+// any number can, beside one that writes.
 func Open(ctx context.Context, dir string, o OpenOptions) (_ *Store, err error) {
 	log := o.Log
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
+	}
+	if o.Create && o.ReadOnly {
+		return nil, fmt.Errorf("create store %s: %w", dir, ErrReadOnly)
 	}
 	if o.Create {
 		if err := createStore(dir, o.Profile); err != nil {
 			return nil, err
 		}
 	}
-	s := &Store{dir: dir, log: log, blobs: o.Blobs, writer: make(chan struct{}, 1)}
+	s := &Store{
+		dir: dir, readOnly: o.ReadOnly, log: log, blobs: o.Blobs,
+		writer: make(chan struct{}, 1), refreshing: make(chan struct{}, 1), closing: make(chan struct{}),
+	}
 	s.limits = limits{packPages: maxPackPages, freshPages: maxFresh}
 	s.cat.m = map[string]*catalogEntry{}
 	if s.file, err = readStoreFile(dir); err != nil {
@@ -112,8 +131,10 @@ func Open(ctx context.Context, dir string, o OpenOptions) (_ *Store, err error) 
 	if s.key, err = s.file.key(); err != nil {
 		return nil, err
 	}
-	if s.lock, err = lockStore(dir); err != nil {
-		return nil, err
+	if !o.ReadOnly {
+		if s.lock, err = lockWriter(ctx, dir, o.Wait); err != nil {
+			return nil, err
+		}
 	}
 	if err := s.open(ctx, o.Wrap); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store %s: %w", dir, err), s.Close())
@@ -124,10 +145,16 @@ func Open(ctx context.Context, dir string, o OpenOptions) (_ *Store, err error) 
 func (s *Store) open(ctx context.Context,
 	wrap func(context.Context, blob.Store) (blob.Store, error)) (err error) {
 	if s.blobs == nil {
-		// Only under the lock: opening sweeps away what others have not committed.
-		if s.blobs, err = blob.OpenDir(s.dir); err != nil {
+		// For writing only under the lock: it sweeps away what others have not committed.
+		open := blob.OpenDir
+		if s.readOnly {
+			open = blob.OpenDirReadOnly
+		}
+		dir, err := open(s.dir)
+		if err != nil {
 			return err
 		}
+		s.blobs = dir
 	}
 	if wrap != nil {
 		if s.blobs, err = wrap(ctx, s.blobs); err != nil {
@@ -141,6 +168,10 @@ func (s *Store) open(ctx context.Context,
 		return err
 	}
 	s.packs = newPackSet(s.blobs, s.dec)
+	if s.readOnly {
+		s.packs.refresh = s.Refresh
+		return s.refresh(ctx)
+	}
 	if err := s.openKeys(); err != nil {
 		return err
 	}
@@ -172,6 +203,7 @@ func (s *Store) openKeys() error {
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		s.closed.Store(true)
+		close(s.closing)
 		s.writer <- struct{}{} // what is being written ends first
 		s.cat.mu.Lock()
 		defer s.cat.mu.Unlock()
@@ -210,13 +242,34 @@ func (s *Store) enter(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// write takes the writer's lock, and gives the function that gives it back.
+// mayWrite begins a method that writes.
+func (s *Store) mayWrite(ctx context.Context) error {
+	if err := s.enter(ctx); err != nil {
+		return err
+	}
+	if s.readOnly {
+		return fmt.Errorf("store %s: %w: it was opened for reading", s.dir, ErrReadOnly)
+	}
+	return nil
+}
+
+// write begins a method that writes what excludes other such. It gives the function that ends it.
 func (s *Store) write(ctx context.Context) (done func(), err error) {
+	if err := s.mayWrite(ctx); err != nil {
+		return nil, err
+	}
+	return s.alone(ctx)
+}
+
+// alone takes the writer's lock, and gives the function that gives it back.
+func (s *Store) alone(ctx context.Context) (done func(), err error) {
 	if err := s.enter(ctx); err != nil {
 		return nil, err
 	}
 	select {
 	case s.writer <- struct{}{}:
+	case <-s.closing:
+		return nil, s.enter(ctx)
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

@@ -11,13 +11,13 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/thawfs/thaw/index/blob"
 	"github.com/thawfs/thaw/index/pack"
 )
 
 // Names in the directory of a store.
 const (
 	storeFileName = "thaw-store.json"
-	lockFileName  = "lock"
 	indexDirName  = "index"
 	packsDirName  = "packs"
 	rootsDirName  = "checkpoints"
@@ -93,14 +93,18 @@ func createStore(dir string, p Profile) error {
 	}
 	for _, e := range entries {
 		switch e.Name() {
-		case packsDirName, rootsDirName, lockFileName, storeFileName + ".tmp":
+		case packsDirName, rootsDirName, serverLockName, writeLockName, storeFileName + ".tmp":
 			// A creation that was interrupted: begun again.
 		default:
 			return fmt.Errorf("create store: %s: %w: the directory is not empty", dir, ErrNotStore)
 		}
 	}
 	for _, sub := range []string{packsDirName, rootsDirName} {
-		if err := os.Mkdir(filepath.Join(dir, sub), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		path := filepath.Join(dir, sub)
+		if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("create store: %w", err)
+		}
+		if err := blob.GiveTo(dir, path); err != nil {
 			return fmt.Errorf("create store: %w", err)
 		}
 	}
@@ -129,7 +133,10 @@ func writeFileDurably(path string, b []byte, mode fs.FileMode) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(b)
+	err = blob.GiveTo(filepath.Dir(path), tmp)
+	if err == nil {
+		_, err = f.Write(b)
+	}
 	if err == nil {
 		err = f.Sync()
 	}

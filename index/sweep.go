@@ -84,19 +84,6 @@ func (s *Store) remakeIndex(ctx context.Context, progress func(Progress)) error 
 		rows = append(rows, packRowOf(n, info))
 		m.add(1)
 	}
-	s.cat.mu.Lock()
-	defer s.cat.mu.Unlock()
-	for _, name := range s.cat.names() {
-		e := s.cat.m[name]
-		if e.err != nil {
-			continue
-		}
-		r, err := e.row()
-		if err != nil {
-			return fmt.Errorf("rebuild index: %w", err)
-		}
-		rows = append(rows, r)
-	}
 	if err := s.keys.update(rows); err != nil {
 		return fmt.Errorf("rebuild index: %w", err)
 	}

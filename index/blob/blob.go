@@ -14,6 +14,8 @@ var (
 	ErrExists   = errors.New("blob exists already")
 	ErrNotFound = errors.New("no such blob")
 	ErrName     = errors.New("invalid blob name")
+	// ErrReadOnly is the answer of Create and Remove where blobs can only be read.
+	ErrReadOnly = errors.New("blobs can only be read here")
 	// ErrClosed is the answer of a Writer after its Commit or Abort.
 	ErrClosed = errors.New("blob writer is closed")
 )
@@ -32,10 +34,13 @@ type Store interface {
 	Remove(ctx context.Context, name string) error
 }
 
-// Info is one line of a listing. Size is in bytes.
+// Info is one line of a listing.
 type Info struct {
 	Name string
-	Size int64
+	Size int64 // in bytes
+	// Tag tells the blob from every other one that had or will have its name: two listings with the
+	// same name and tag mean the same bytes. Empty where the driver does not know.
+	Tag string
 }
 
 // Writer takes the bytes of one new blob, in order. It is used by one goroutine. After an error of

@@ -10,6 +10,7 @@ import (
 	"sort"
 	"strings"
 	"sync/atomic"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,19 +20,51 @@ const tempPrefix = ".tmp-"
 
 // Dir is a Store in a directory: the blob a/b is the file a/b in it.
 type Dir struct {
-	files FileSystem
-	root  string
-	seq   atomic.Uint64 // makes temporary names unique within the process
+	files    FileSystem
+	root     string
+	readOnly bool
+	owner    owner
+	seq      atomic.Uint64 // makes temporary names unique within the process
 }
 
 // OpenDir gives the store in the existing directory root. It removes what an earlier process left
 // uncommitted, and makes durable what that process did and did not live to make durable: what the
-// caller sees from now on, a power cut must not take back. So the caller must own the directory
-// alone.
-func OpenDir(root string) (*Dir, error) { return OpenDirOn(hostFiles{}, root) }
+// caller sees from now on, a power cut must not take back. So no other process may write there.
+// Should the process be root, and the directory somebody else's, then what it makes belongs to that
+// one.
+func OpenDir(root string) (*Dir, error) {
+	d, err := openDir(hostFiles{}, root)
+	if err != nil {
+		return nil, err
+	}
+	if d.owner, err = ownerOf(root); err != nil {
+		return nil, fmt.Errorf("open blob directory: %w", err)
+	}
+	return d, d.sweep()
+}
 
 // OpenDirOn is OpenDir on another file system than the host's.
 func OpenDirOn(files FileSystem, root string) (*Dir, error) {
+	d, err := openDir(files, root)
+	if err != nil {
+		return nil, err
+	}
+	return d, d.sweep()
+}
+
+// OpenDirReadOnly gives the store in the existing directory root for reading, beside whoever writes
+// there. It writes nothing, and works on a read-only file system. A blob that is open stays readable
+// when it is removed.
+func OpenDirReadOnly(root string) (*Dir, error) {
+	d, err := openDir(hostFiles{}, root)
+	if err != nil {
+		return nil, err
+	}
+	d.readOnly = true
+	return d, nil
+}
+
+func openDir(files FileSystem, root string) (*Dir, error) {
 	st, err := files.Stat(root)
 	if err != nil {
 		return nil, fmt.Errorf("open blob directory: %w", err)
@@ -39,8 +72,7 @@ func OpenDirOn(files FileSystem, root string) (*Dir, error) {
 	if !st.IsDir() {
 		return nil, fmt.Errorf("open blob directory %s: %w", root, unix.ENOTDIR)
 	}
-	d := &Dir{files: files, root: root}
-	return d, d.sweep()
+	return &Dir{files: files, root: root}, nil
 }
 
 var (
@@ -51,13 +83,16 @@ var (
 // sweep removes the temporary files of writers that never came to Commit, and syncs directories.
 func (d *Dir) sweep() error {
 	err := d.files.WalkDir(d.root, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && e.IsDir() {
+			err = d.files.SyncDir(path)
+		}
+		if errors.Is(err, fs.ErrPermission) && path != d.root {
+			return nil // nobody who may not read a directory has written there
+		}
 		if err != nil {
 			return err
 		}
-		switch {
-		case e.IsDir():
-			return d.files.SyncDir(path)
-		case e.Type().IsRegular() && strings.HasPrefix(e.Name(), tempPrefix):
+		if e.Type().IsRegular() && strings.HasPrefix(e.Name(), tempPrefix) {
 			return d.files.Remove(path)
 		}
 		return nil
@@ -75,6 +110,9 @@ func (d *Dir) Create(ctx context.Context, name string) (Writer, error) {
 	if err := CheckName(name); err != nil {
 		return nil, fmt.Errorf("create: %w", err)
 	}
+	if d.readOnly {
+		return nil, fmt.Errorf("create %s: %w", name, ErrReadOnly)
+	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -88,6 +126,11 @@ func (d *Dir) Create(ctx context.Context, name string) (Writer, error) {
 	temp := fmt.Sprintf("%s%d-%d", tempPrefix, os.Getpid(), d.seq.Add(1))
 	temp = filepath.Join(filepath.Dir(path), temp)
 	f, err := d.files.Create(temp)
+	if err == nil {
+		if err = d.owner.give(temp); err != nil {
+			err = errors.Join(err, f.Close(), d.files.Remove(temp))
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("create %s: %w", name, err)
 	}
@@ -103,6 +146,9 @@ func (d *Dir) makeParents(dir string) error {
 		return err
 	}
 	if err := d.files.Mkdir(dir); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if err := d.owner.give(dir); err != nil {
 		return err
 	}
 	return d.files.SyncDir(filepath.Dir(dir))
@@ -165,7 +211,7 @@ func (d *Dir) List(ctx context.Context, prefix string) ([]Info, error) {
 		if err != nil {
 			return err
 		}
-		out = append(out, Info{Name: name, Size: st.Size()})
+		out = append(out, Info{Name: name, Size: st.Size(), Tag: tagOf(st)})
 		return nil
 	})
 	if err != nil {
@@ -179,6 +225,9 @@ func (d *Dir) List(ctx context.Context, prefix string) ([]Info, error) {
 func (d *Dir) Remove(ctx context.Context, name string) error {
 	if err := CheckName(name); err != nil {
 		return fmt.Errorf("remove: %w", err)
+	}
+	if d.readOnly {
+		return fmt.Errorf("remove %s: %w", name, ErrReadOnly)
 	}
 	if err := ctx.Err(); err != nil {
 		return err
@@ -209,6 +258,16 @@ func (d *Dir) Drop(ctx context.Context, name string) error {
 		return fmt.Errorf("drop %s: %w", name, err)
 	}
 	return nil
+}
+
+// tagOf makes a tag of a file's inode and times. An inode number comes again, but not at the same
+// instant.
+func tagOf(st fs.FileInfo) string {
+	s, ok := st.Sys().(*syscall.Stat_t)
+	if !ok {
+		return ""
+	}
+	return fmt.Sprintf("%x.%x.%x.%x", s.Dev, s.Ino, s.Ctim.Nano(), s.Mtim.Nano())
 }
 
 // notFound turns the file system's word into ours, keeping both for errors.Is.

@@ -12,11 +12,24 @@ import (
 // Mem is a Store in memory.
 type Mem struct {
 	mu    sync.Mutex
-	blobs map[string][]byte // guarded by mu; the slices are never changed once they are in
+	blobs map[string]memBlob // guarded by mu
+	seq   uint64             // of the blob that came last; guarded by mu
+}
+
+// memBlob is a committed blob. Its bytes are never changed.
+type memBlob struct {
+	b   []byte
+	seq uint64
 }
 
 // NewMem makes an empty Mem.
-func NewMem() *Mem { return &Mem{blobs: make(map[string][]byte)} }
+func NewMem() *Mem { return &Mem{blobs: make(map[string]memBlob)} }
+
+// put makes b the blob of a name. mu must be held.
+func (m *Mem) put(name string, b []byte) {
+	m.seq++
+	m.blobs[name] = memBlob{b, m.seq}
+}
 
 var _ Store = (*Mem)(nil)
 
@@ -47,7 +60,7 @@ func (m *Mem) Open(ctx context.Context, name string) (Object, error) {
 	if !ok {
 		return nil, fmt.Errorf("open %s: %w", name, ErrNotFound)
 	}
-	return memObject{bytes.NewReader(b)}, nil
+	return memObject{bytes.NewReader(b.b)}, nil
 }
 
 // List implements Store.
@@ -60,7 +73,7 @@ func (m *Mem) List(ctx context.Context, prefix string) ([]Info, error) {
 	var out []Info
 	for name, b := range m.blobs {
 		if strings.HasPrefix(name, prefix) {
-			out = append(out, Info{Name: name, Size: int64(len(b))})
+			out = append(out, Info{Name: name, Size: int64(len(b.b)), Tag: fmt.Sprint(b.seq)})
 		}
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
@@ -86,7 +99,7 @@ func (m *Mem) Remove(ctx context.Context, name string) error {
 func (m *Mem) Replace(name string, b []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.blobs[name] = bytes.Clone(b)
+	m.put(name, bytes.Clone(b))
 }
 
 type memWriter struct {
@@ -114,7 +127,7 @@ func (w *memWriter) Commit() error {
 	if _, ok := w.m.blobs[w.name]; ok {
 		return fmt.Errorf("commit %s: %w", w.name, ErrExists)
 	}
-	w.m.blobs[w.name] = w.buf
+	w.m.put(w.name, w.buf)
 	return nil
 }
 

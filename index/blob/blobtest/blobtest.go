@@ -33,6 +33,7 @@ func (s Suite) Run(t *testing.T) {
 	t.Run("NotFound", s.notFound)
 	t.Run("Names", s.names)
 	t.Run("List", s.list)
+	t.Run("Tags", s.tags)
 	t.Run("Ranges", s.ranges)
 	t.Run("ClosedWriter", s.closedWriter)
 	t.Run("RemovedWhileOpen", s.removedWhileOpen)
@@ -200,8 +201,42 @@ func (s Suite) list(t *testing.T) {
 		if err != nil {
 			t.Errorf("list %q: %v", prefix, err)
 		}
+		for i := range got {
+			got[i].Tag = "" // see tags
+		}
 		if d := cmp.Diff(want, got); d != "" {
 			t.Errorf("list %q: %s", prefix, d)
+		}
+	}
+}
+
+// tags checks that a name which comes again has another tag, where there are tags at all.
+func (s Suite) tags(t *testing.T) {
+	st, ctx := s.New(t), context.Background()
+	tag := func() string {
+		t.Helper()
+		list, err := st.List(ctx, "p/")
+		if err != nil || len(list) != 1 {
+			t.Fatalf("list: %v, %v", list, err)
+		}
+		return list[0].Tag
+	}
+	seen := map[string]bool{}
+	for range 20 {
+		Put(t, st, "p/a", random(5))
+		first := tag()
+		if again := tag(); again != first {
+			t.Fatalf("the tag changes: %q, %q", first, again)
+		}
+		if first == "" {
+			return // the driver does not know
+		}
+		if seen[first] {
+			t.Fatalf("tag %q comes again", first)
+		}
+		seen[first] = true
+		if err := st.Remove(ctx, "p/a"); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

@@ -1,0 +1,191 @@
+package index
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"sync"
+
+	"github.com/thawfs/thaw/index/blob"
+	"github.com/thawfs/thaw/index/pack"
+)
+
+// listing is the packs and roots that lie in the blob store, all generations of them.
+type listing struct {
+	roots map[string][]rootInfo // the highest generation first
+	packs map[uint64][]packInfo // the same
+}
+
+// rootInfo is what is known of a root without opening it. Equal ones are the same bytes.
+type rootInfo struct {
+	generation uint32
+	bytes      int64
+	tag        string
+}
+
+// list finds packs and roots. Roots come first: what a root needs was there before it.
+func (s *Store) list(ctx context.Context) (*listing, error) {
+	l := &listing{roots: map[string][]rootInfo{}, packs: map[uint64][]packInfo{}}
+	roots, err := s.blobs.List(ctx, rootsDirName+"/")
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range roots {
+		if name, g, ok := parseRootName(b.Name); ok {
+			l.roots[name] = append(l.roots[name], rootInfo{g, b.Size, b.Tag})
+		} else {
+			s.log.Warn("not a checkpoint: left alone", "blob", b.Name)
+		}
+	}
+	packs, err := s.blobs.List(ctx, pack.Prefix)
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range packs {
+		if n, g, ok := pack.ParseName(b.Name); ok {
+			l.packs[n] = append(l.packs[n], packInfo{generation: g, bytes: b.Size, tag: b.Tag})
+		} else {
+			s.log.Warn("not a pack: left alone", "blob", b.Name)
+		}
+	}
+	for _, r := range l.roots {
+		slices.SortFunc(r, func(a, b rootInfo) int { return cmp.Compare(b.generation, a.generation) })
+	}
+	for _, p := range l.packs {
+		slices.SortFunc(p, func(a, b packInfo) int { return cmp.Compare(b.generation, a.generation) })
+	}
+	return l, nil
+}
+
+// equal says whether two listings are of the same blobs.
+func (l *listing) equal(m *listing) bool {
+	if len(l.roots) != len(m.roots) || len(l.packs) != len(m.packs) {
+		return false
+	}
+	for name, r := range l.roots {
+		if !slices.Equal(r, m.roots[name]) {
+			return false
+		}
+	}
+	for n, p := range l.packs {
+		if !slices.Equal(p, m.packs[n]) {
+			return false
+		}
+	}
+	return true
+}
+
+// listTries bounds how often a reader lists the blobs beside a writer that is busy.
+const listTries = 4
+
+// listSettled lists until two listings are the same. A directory that is read while names come and go
+// may show neither the old generation of a root nor the new one.
+func (s *Store) listSettled(ctx context.Context) (*listing, error) {
+	last, err := s.list(ctx)
+	for range listTries - 1 {
+		if err != nil {
+			return nil, err
+		}
+		var l *listing
+		if l, err = s.list(ctx); err == nil && l.equal(last) {
+			return l, nil
+		}
+		last = l
+	}
+	return last, err
+}
+
+// choosePack gives the highest generation of a pack that can be opened, and why a higher one cannot.
+func (s *Store) choosePack(ctx context.Context, n uint64, all []packInfo) (packInfo, error) {
+	for _, info := range all[:len(all)-1] {
+		r, err := s.packs.openBlob(ctx, n, info.generation)
+		if err == nil {
+			return info, r.Close()
+		}
+		if !isCorrupt(err) {
+			return packInfo{}, err
+		}
+		s.log.Error("the newer generation of a pack is damaged: an older one stays in use", "err", err)
+	}
+	// The only one, or the last hope. If it is damaged, that is found out when it is used.
+	return all[len(all)-1], nil
+}
+
+// rootReaders is how many roots are read at once.
+const rootReaders = 8
+
+// readRoots reads roots into entries of the catalog. A name whose roots are all damaged gets an entry
+// that says so; a name whose roots are all gone gets none.
+func (s *Store) readRoots(ctx context.Context, roots map[string][]rootInfo) (
+	entries map[string]*catalogEntry, err error,
+) {
+	s.reading.RLock()
+	defer s.reading.RUnlock()
+	if s.closed.Load() {
+		return nil, ErrClosed
+	}
+	entries = make(map[string]*catalogEntry, len(roots))
+	var mu sync.Mutex // guards entries
+	names := make(chan string)
+	g := newGroup(ctx)
+	for range min(rootReaders, len(roots)) {
+		g.run(func() error {
+			for name := range names {
+				e, err := s.readEntry(g.ctx, name, roots[name])
+				if err != nil {
+					return err
+				}
+				if e != nil {
+					mu.Lock()
+					entries[name] = e
+					mu.Unlock()
+				}
+			}
+			return nil
+		})
+	}
+	g.run(func() error {
+		defer close(names)
+		for name := range roots {
+			select {
+			case names <- name:
+			case <-g.ctx.Done():
+				return nil
+			}
+		}
+		return nil
+	})
+	if err := g.wait(); err != nil {
+		return nil, err
+	}
+	return entries, ctx.Err()
+}
+
+// readEntry reads the highest root of a checkpoint that is sound. Nil if none is there any more.
+func (s *Store) readEntry(ctx context.Context, name string, all []rootInfo) (*catalogEntry, error) {
+	var damage error
+	for _, info := range all {
+		r, err := readRootBrief(ctx, s.blobs, s.dec, name, info.generation)
+		if err == nil {
+			return entryOf(r, all, info), nil
+		}
+		if !isCorrupt(err) {
+			return nil, err
+		}
+		if errors.Is(err, blob.ErrNotFound) {
+			continue
+		}
+		s.log.Error("a root is damaged", "checkpoint", name, "err", err)
+		if damage == nil {
+			damage = err
+		}
+	}
+	if damage == nil {
+		return nil, nil
+	}
+	return &catalogEntry{
+		Checkpoint: Checkpoint{Name: name, Generation: all[0].generation},
+		all:        all, root: all[0], err: damage, open: new(int),
+	}, nil
+}

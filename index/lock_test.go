@@ -1,0 +1,88 @@
+package index
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestWritersExcludeOneAnother(t *testing.T) {
+	ctx := context.Background()
+	dir := t.TempDir() + "/store"
+	s := openTest(t, dir, nil)
+	_, err := Open(ctx, dir, OpenOptions{Wait: 3 * lockPoll})
+	if !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), "pid ") {
+		t.Errorf("a second writer: %v", err)
+	}
+	canceled, cancel := context.WithCancel(ctx)
+	cancel()
+	if _, err := Open(canceled, dir, OpenOptions{Wait: time.Hour}); !errors.Is(err, context.Canceled) {
+		t.Errorf("a second writer that is cancelled: %v", err)
+	}
+	// One that waits gets the store when the first one is done.
+	got := make(chan error, 1)
+	go func() {
+		s, err := Open(ctx, dir, OpenOptions{Wait: time.Hour})
+		if err == nil {
+			err = s.Close()
+		}
+		got <- err
+	}()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-got; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestServerLock(t *testing.T) {
+	dir := t.TempDir()
+	if _, served, err := ServerOf(dir); served || err != nil {
+		t.Fatalf("without a lock file: %v, %v", served, err)
+	}
+	l, err := LockServer(dir, "/mnt/a b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, served, err := ServerOf(dir)
+	want := Server{PID: os.Getpid(), Name: filepath.Base(os.Args[0]), Mount: "/mnt/a b"}
+	if !served || err != nil || s != want {
+		t.Errorf("%+v, %v, %v", s, served, err)
+	}
+	if _, err := LockServer(dir, "/other"); !errors.Is(err, ErrLocked) {
+		t.Errorf("a second server: %v", err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, served, err := ServerOf(dir); served || err != nil {
+		t.Errorf("after the server: %v, %v", served, err)
+	}
+}
+
+// Who waits to write when the store is closed is told so.
+func TestWriterWaitsAtClose(t *testing.T) {
+	s := openTest(t, t.TempDir()+"/store", nil)
+	done, err := s.write(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	waits, closed := make(chan error, 1), make(chan error, 1)
+	go func() {
+		_, err := s.GC(context.Background(), GCOptions{})
+		waits <- err
+	}()
+	go func() { closed <- s.Close() }()
+	if err := <-waits; !errors.Is(err, ErrClosed) {
+		t.Errorf("%v", err)
+	}
+	done()
+	if err := <-closed; err != nil {
+		t.Error(err)
+	}
+}

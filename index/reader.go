@@ -1,0 +1,115 @@
+package index
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/thawfs/thaw/index/blob"
+)
+
+// A reader is a store that was opened with OpenOptions.ReadOnly. Writers come and go beside it:
+// blobs are written once, so what it has open stays what it is, and what it finds gone it looks up
+// again.
+
+// readTries bounds how often a reader lists anew because roots were gone when it came to read them.
+const readTries = 5
+
+// ReadOnly says whether the store was opened for reading only.
+func (s *Store) ReadOnly() bool { return s.readOnly }
+
+// Refresh makes a reader see what was written since: it lists the blobs anew and reads the roots that
+// it does not know. Images and files that are open keep what they opened. Of a store that is open for
+// writing nobody else writes, and there is nothing to do.
+func (s *Store) Refresh(ctx context.Context) error {
+	if err := s.enter(ctx); err != nil || !s.readOnly {
+		return err
+	}
+	select {
+	case s.refreshing <- struct{}{}:
+		defer func() { <-s.refreshing }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if err := s.refresh(ctx); err != nil {
+		return fmt.Errorf("refresh store %s: %w", s.dir, err)
+	}
+	return nil
+}
+
+// refresh is Refresh under its lock.
+func (s *Store) refresh(ctx context.Context) error {
+	for try := 1; ; try++ {
+		l, err := s.listSettled(ctx)
+		if err != nil {
+			return err
+		}
+		entries, missing, err := s.newEntries(ctx, l)
+		if err != nil {
+			return err
+		}
+		if missing > 0 && try < readTries {
+			continue // they were replaced or removed between the listing and the reading
+		}
+		packs, err := s.choosePacks(ctx, l)
+		if err != nil {
+			return err
+		}
+		s.packs.follow(packs)
+		s.cat.mu.Lock()
+		s.cat.m = entries
+		s.cat.mu.Unlock()
+		if s.listed == nil || !l.equal(s.listed) {
+			s.listed = l
+			s.changes.Add(1)
+		}
+		return nil
+	}
+}
+
+// newEntries gives the catalog that a listing stands for. Roots that are known are not read again;
+// missing is how many were gone when they were read.
+func (s *Store) newEntries(ctx context.Context, l *listing) (
+	entries map[string]*catalogEntry, missing int, err error,
+) {
+	known := map[string]*catalogEntry{}
+	unknown := map[string][]rootInfo{}
+	s.cat.mu.Lock()
+	for name, all := range l.roots {
+		if e := s.cat.m[name]; e != nil && e.err == nil && e.root.tag != "" && slices.Equal(e.all, all) {
+			known[name] = e
+		} else {
+			unknown[name] = all
+		}
+	}
+	s.cat.mu.Unlock()
+	entries, err = s.readRoots(ctx, unknown)
+	if err != nil {
+		return nil, 0, err
+	}
+	missing = len(unknown) - len(entries)
+	for name, e := range known {
+		entries[name] = e
+	}
+	return entries, missing, nil
+}
+
+// choosePacks gives the generation of each pack that counts.
+func (s *Store) choosePacks(ctx context.Context, l *listing) (map[uint64]packInfo, error) {
+	packs := make(map[uint64]packInfo, len(l.packs))
+	for n, all := range l.packs {
+		info, err := s.choosePack(ctx, n, all)
+		if err != nil {
+			return nil, err
+		}
+		info.top = all[0].generation
+		packs[n] = info
+	}
+	return packs, nil
+}
+
+// isGone says whether err is of a blob that is not there (any more).
+func isGone(err error) bool {
+	return errors.Is(err, blob.ErrNotFound) || errors.Is(err, errPackMissing)
+}
