@@ -171,15 +171,8 @@ func (d *damageLife) read(afterwards bool) {
 				d.t.Errorf("%s/%s is wrong", name, file)
 			}
 		}
-		out := filepath.Join(d.dir, "out")
-		if err := s.Export(ctx, name, out, nil); err == nil {
-			if err := c.sameExport(out); err != nil {
-				d.t.Errorf("export of %s says that it is good: %v", name, err)
-			}
-		} else if _, err := os.Stat(filepath.Join(out, "memory")); err == nil {
-			d.t.Errorf("the export of %s failed and left a memory", name)
-		}
-		d.must(os.RemoveAll(out))
+		d.export(s, name, c)
+		d.salvage(s, name, c)
 	}
 	rep, err := s.Check(ctx, index.CheckOptions{ReadData: true})
 	d.must(err)
@@ -187,6 +180,54 @@ func (d *damageLife) read(afterwards bool) {
 	if !afterwards {
 		d.work(s)
 	}
+}
+
+// export exports one checkpoint: all of it, or nothing that looks like it.
+func (d *damageLife) export(s *index.Store, name string, c *checkpoint) {
+	out := filepath.Join(d.dir, "out")
+	if err := s.Export(context.Background(), name, out, index.ExportOptions{}); err == nil {
+		if err := c.sameExport(out); err != nil {
+			d.t.Errorf("export of %s says that it is good: %v", name, err)
+		}
+	} else if _, err := os.Stat(filepath.Join(out, "memory")); err == nil {
+		d.t.Errorf("the export of %s failed and left a memory", name)
+	}
+	d.must(os.RemoveAll(out))
+}
+
+// salvage exports what is good: what is no hole must be right.
+func (d *damageLife) salvage(s *index.Store, name string, c *checkpoint) {
+	out := filepath.Join(d.dir, "out")
+	err := s.Export(context.Background(), name, out, index.ExportOptions{Salvage: true})
+	var lost *index.ExportError
+	if !errors.As(err, &lost) || lost.Salvaged == "" {
+		d.must(os.RemoveAll(out))
+		return
+	}
+	d.tally["salvage"]++
+	b, err := os.ReadFile(filepath.Join(lost.Salvaged, "holes.json"))
+	d.must(err)
+	var holes index.Holes
+	d.must(json.Unmarshal(b, &holes))
+	hole := map[int]bool{}
+	for _, gfn := range gfns(holes.Memory) {
+		hole[int(gfn)] = true
+	}
+	got, err := os.ReadFile(filepath.Join(lost.Salvaged, "memory.salvaged"))
+	if errors.Is(err, os.ErrNotExist) && len(hole) == 0 {
+		got, err = os.ReadFile(filepath.Join(lost.Salvaged, "memory"))
+	}
+	d.must(err)
+	want := c.bytes()
+	if len(got) != len(want) {
+		d.t.Fatalf("%s: %d bytes were salvaged, of %d", name, len(got), len(want))
+	}
+	for _, gfn := range wrong(got, want) {
+		if !hole[gfn] {
+			d.t.Errorf("%s: page %d was salvaged, and is wrong", name, gfn)
+		}
+	}
+	d.must(os.RemoveAll(lost.Salvaged))
 }
 
 // work does to the damaged store what users do.

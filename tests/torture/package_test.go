@@ -332,7 +332,7 @@ func (l *packageLife) verify() {
 			continue
 		}
 		out := filepath.Join(filepath.Dir(l.dir), "out")
-		if err := l.s.Export(ctx, name, out, nil); err != nil {
+		if err := l.s.Export(ctx, name, out, index.ExportOptions{}); err != nil {
 			l.t.Errorf("%v", err)
 		} else if err := c.sameExport(out); err != nil {
 			l.t.Errorf("export %s: %v", name, err)

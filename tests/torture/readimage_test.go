@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/thawfs/thaw/index"
 )
@@ -75,10 +76,14 @@ func (rd *reading) ranges(r *rand.Rand) error {
 		if ferr := rd.failed("range", err); ferr != nil {
 			return ferr
 		}
-		if err != nil {
+		var lost *index.PagesError
+		if err != nil && !errors.As(err, &lost) {
 			continue
 		}
-		if bad := wrong(buf, rd.want[at*pageSize:][:len(buf)]); len(bad) > 0 {
+		bad := slices.DeleteFunc(wrong(buf, rd.want[at*pageSize:][:len(buf)]), func(i int) bool {
+			return lost != nil && slices.Contains(lost.GFNs, uint64(at+i))
+		})
+		if len(bad) > 0 {
 			return fmt.Errorf("range of %d from %d: %d pages are wrong: %s", step, at, len(bad), some(bad))
 		}
 	}
@@ -110,7 +115,8 @@ func (rd *reading) feed(way string, f index.Feed) error {
 		if ferr := rd.failed(way, err); ferr != nil {
 			return ferr
 		}
-		if err != nil {
+		var lost *index.PagesError
+		if err != nil && !errors.As(err, &lost) {
 			continue
 		}
 		for k, gfn := range p.GFNs {
@@ -134,7 +140,8 @@ func (rd *reading) blocks(r *rand.Rand) error {
 		if ferr := rd.failed("block", err); ferr != nil {
 			return ferr
 		}
-		if err != nil {
+		var lost *index.PagesError
+		if err != nil && !errors.As(err, &lost) {
 			continue
 		}
 		for k, gfn := range p.GFNs {
