@@ -30,7 +30,7 @@ type rig struct {
 	r     *rand.Rand
 	dir   string // what is not blobs: the store's file, its lock, the index
 	files *crashfs.FS
-	index *rigIndex
+	index rigIndex
 	s     *Store
 	have  map[string]*rigCheckpoint
 	doubt doubt
@@ -54,12 +54,15 @@ type doubt struct {
 	before, after *rigCheckpoint
 }
 
-func newRig(t *testing.T, seed uint64) *rig {
+func newRig(t *testing.T, seed uint64, badger bool) *rig {
 	r := rand.New(rand.NewPCG(seed, 77))
 	dir := t.TempDir()
 	g := &rig{
 		t: t, r: r, dir: dir, files: crashfs.New(r.Uint64()), have: map[string]*rigCheckpoint{},
-		index: newRigIndex(t, r, filepath.Join(dir, indexDirName)),
+	}
+	g.index = newRigKeys(r)
+	if badger {
+		g.index = newRigBadger(t, r, filepath.Join(dir, indexDirName))
 	}
 	g.open()
 	return g
@@ -98,6 +101,7 @@ func (g *rig) open() (ok bool) {
 		}
 		return false
 	}
+	g.index.use(g.s)
 	if g.r.IntN(2) == 0 {
 		g.s.limits = limits{packPages: 64, freshPages: 50} // several packs an import
 	}
@@ -125,7 +129,7 @@ func (g *rig) crash() {
 // round works until the machine dies, and looks at what is left.
 func (g *rig) round() {
 	// Some imports have hundreds of steps, a removal two.
-	g.crashIn([...]int{3, 20, 100, 400}[g.r.IntN(4)])
+	g.crashIn([...]int{3, 15, 50, 150}[g.r.IntN(4)])
 	for !g.files.Crashed() {
 		g.step()
 		g.count.steps++
@@ -230,8 +234,12 @@ func (g *rig) newCheckpoint() *rigCheckpoint {
 	c := &rigCheckpoint{}
 	from := g.have[g.name()]
 	switch {
-	case from == nil || g.r.IntN(4) == 0:
-		c.pages = randomImage(g.r, 1+g.r.IntN([...]int{20, 100, 1100}[g.r.IntN(3)]))
+	case from == nil || g.r.IntN(3) == 0:
+		most := [...]int{10, 40, 150}[g.r.IntN(3)]
+		if g.r.IntN(15) == 0 {
+			most = 1100
+		}
+		c.pages = randomImage(g.r, 1+g.r.IntN(most))
 	case g.r.IntN(3) == 0: // most of it
 		c.pages = from.pages.change(g.r, len(from.pages)/5)
 	default:
@@ -422,19 +430,23 @@ func (m rigMemory) Extents() ([]Run, error) {
 	return []Run{{0, uint64(len(m.b)) / PageSize}}, nil
 }
 
-// TestCrashRig lives through crashes; `go test ./index -run CrashRig -crashes 10000` through many.
-func TestCrashRig(t *testing.T) {
+// TestCrashRig lives through crashes; `go test ./index -run CrashRig$ -crashes 10000` through many.
+func TestCrashRig(t *testing.T) { crashRig(t, *rigCrashes, false) }
+
+// TestCrashRigBadger lives through some with Badger.
+func TestCrashRigBadger(t *testing.T) { crashRig(t, *rigCrashes/10, true) }
+
+func crashRig(t *testing.T, crashes int, badger bool) {
 	seed := *rigSeed
 	if seed == 0 {
 		seed = rand.Uint64()
 	}
 	t.Logf("-seed %d", seed)
-	crashes := *rigCrashes
 	if testing.Short() {
-		crashes = min(crashes, 60)
+		crashes = crashes/4 + 1
 	}
 	start := time.Now()
-	g := newRig(t, seed)
+	g := newRig(t, seed, badger)
 	defer func() {
 		if g.s != nil {
 			_ = g.s.Close() // after a failure nobody else does

@@ -1,19 +1,140 @@
 package index
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/thawfs/thaw/index/pack"
 )
 
-// rigIndex is the Badger directory of the crash rig: what a crash leaves of it is what it was at that
-// moment, or at any other one before.
-type rigIndex struct {
+// rigIndex is the index of the crash rig: what a crash leaves of it is what it was at that moment, or
+// at any other one before.
+type rigIndex interface {
+	// use is called with the store, once it is open.
+	use(s *Store)
+	// copy notes what the index is now.
+	copy()
+	// atCrash is called at the moment of a crash, in the middle of whatever is being done.
+	atCrash()
+	// crash is called when the process is gone, and says what it has put in the place of the index.
+	crash() string
+}
+
+// rigKeys is an index in memory. It forgets nothing but at a crash.
+type rigKeys struct {
+	r *rand.Rand
+
+	mu     sync.Mutex
+	rows   map[string][]byte   // guarded by mu
+	copies []map[string][]byte // of rows, at moments gone by; guarded by mu
+	last   map[string][]byte   // what the crash left; guarded by mu
+}
+
+var _ keyStore = (*rigKeys)(nil)
+
+func newRigKeys(r *rand.Rand) *rigKeys { return &rigKeys{r: r, rows: map[string][]byte{}} }
+
+func (k *rigKeys) use(s *Store) {
+	s.hints.open = func(_ context.Context, dir string) (keyStore, error) {
+		return k, os.MkdirAll(dir, 0o700) // nothing is swept where there is no directory
+	}
+}
+
+func (k *rigKeys) copy() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.copies) > 8 {
+		k.copies = slices.Delete(k.copies, 2, 3)
+	}
+	k.copies = append(k.copies, maps.Clone(k.rows))
+}
+
+func (k *rigKeys) atCrash() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.last = maps.Clone(k.rows)
+}
+
+func (k *rigKeys) crash() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	what := "the index as it was"
+	switch n := k.r.IntN(10); {
+	case n == 0:
+		k.rows, what = map[string][]byte{}, "no index"
+	case n < 4 && len(k.copies) > 0:
+		i := k.r.IntN(len(k.copies))
+		k.rows, what = maps.Clone(k.copies[i]), fmt.Sprintf("an index that is %d copies old", len(k.copies)-i)
+	case k.last != nil:
+		k.rows = k.last
+	}
+	k.last = nil
+	return what
+}
+
+func (k *rigKeys) pages(_ context.Context, hashes []pack.Hash, refs []uint64) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for i, h := range hashes {
+		key := pageKey(h)
+		refs[i] = parseRef(k.rows[string(key[:])])
+	}
+	return nil
+}
+
+func (k *rigKeys) get(_ context.Context, key []byte) (value []byte, ok bool, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	value, ok = k.rows[string(key)]
+	return value, ok, nil
+}
+
+func (k *rigKeys) update(_ context.Context, rows []row) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, r := range rows {
+		if r.value == nil {
+			delete(k.rows, string(r.key))
+		} else {
+			k.rows[string(r.key)] = slices.Clone(r.value)
+		}
+	}
+	return nil
+}
+
+func (k *rigKeys) scan(_ context.Context, kind byte, after []byte) (rows []row, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for key, value := range k.rows {
+		if key[0] == kind && key > string(after) {
+			rows = append(rows, row{[]byte(key), value})
+		}
+	}
+	sortRows(rows)
+	return rows, nil
+}
+
+func (k *rigKeys) close() error { return nil }
+
+// kill is what becomes of an index that failed; this one is only killed to be made anew.
+func (k *rigKeys) kill() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.rows = map[string][]byte{}
+}
+
+// rigBadger is the directory of Badger, in its keeper process.
+type rigBadger struct {
 	t      *testing.T
 	r      *rand.Rand
 	dir    string
@@ -22,12 +143,16 @@ type rigIndex struct {
 	n      int
 }
 
-func newRigIndex(t *testing.T, r *rand.Rand, dir string) *rigIndex {
-	return &rigIndex{t: t, r: r, dir: dir}
+func newRigBadger(t *testing.T, r *rand.Rand, dir string) *rigBadger {
+	return &rigBadger{t: t, r: r, dir: dir}
 }
 
-// copy notes what the index is at this moment, its process being in the middle of whatever it does.
-func (x *rigIndex) copy() string {
+func (x *rigBadger) use(s *Store) { s.hints.open = s.openKeys(testKeeper) }
+
+func (x *rigBadger) copy() { x.copyNow() }
+
+// copyNow copies the index as it is, its process being in the middle of whatever it does.
+func (x *rigBadger) copyNow() string {
 	x.n++
 	to := filepath.Join(filepath.Dir(x.dir), fmt.Sprint("index-copy-", x.n))
 	if err := copySparse(x.dir, to); err != nil {
@@ -44,11 +169,9 @@ func (x *rigIndex) copy() string {
 	return to
 }
 
-// atCrash is called at the crash.
-func (x *rigIndex) atCrash() { x.last = x.copy() }
+func (x *rigBadger) atCrash() { x.last = x.copyNow() }
 
-// crash puts an earlier index in the place of the present one, and says which.
-func (x *rigIndex) crash() string {
+func (x *rigBadger) crash() string {
 	from, what := x.last, "the index as it was"
 	switch n := x.r.IntN(10); {
 	case n == 0:
