@@ -35,10 +35,10 @@
 //
 // [Counts] are the columns of the table on the poster to VEE'11, in pages: prefetched (brought in
 // before the guest's first instruction), skipped (prefetched and then touched, so that no fetch on
-// demand was needed) and lazy (touched, but fetched on demand). From them come precision, skipped/prefetched, and recall,
-// skipped/(skipped+lazy): the "98.6 %" and "99.2 %" of VEE'11 are recalls. A touched page is either
-// skipped or lazy; all of them are counted over a stated window after the start. [Bitmap] holds
-// pages, [Count] does the counting.
+// demand was needed) and lazy (touched, but fetched on demand). From them come precision,
+// skipped/prefetched, and recall, skipped/(skipped+lazy): the "98.6 %" and "99.2 %" of VEE'11 are
+// recalls. A touched page is either skipped or lazy; all of them are counted over a stated window
+// after the start. [Bitmap] holds pages, [Count] does the counting.
 //
 // # Stalls
 //

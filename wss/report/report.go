@@ -18,10 +18,10 @@ const (
 	DefaultTTRUtilisation = 0.8
 )
 
-// Report is a comparison of several restores of one checkpoint. The methods may have been run in
-// any order; they are shown in that of the poster to VEE'11: eager, lazy, access, trace, then union,
-// the raw ones, and all others as they come. Methods of one name are repetitions: tables show their medians, and
-// under them the least and the greatest where they differ.
+// Report is a comparison of several restores of one checkpoint. The methods may have been run in any
+// order; they are shown in that of the poster to VEE'11: eager, lazy, access, trace, then union, the
+// raw ones, and all others as they come. Methods of one name are repetitions: tables show their
+// medians, and under them the least and the greatest where they differ.
 type Report struct {
 	Title       string // of the page; empty: a general one
 	GuestPages  uint64
