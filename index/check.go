@@ -97,17 +97,19 @@ func (s *Store) Check(ctx context.Context, o CheckOptions) (CheckReport, error) 
 	if err != nil || !o.Repair {
 		return c.report, err
 	}
-	repaired, err := c.repair(ctx)
-	if err != nil {
-		return c.report, fmt.Errorf("repair: %w", err)
-	}
-	if len(repaired) > 0 {
-		o.Rebuild = false // that was done
-		rebuilt := c.report.Rebuilt
-		if c, err = s.check(ctx, o); err != nil {
-			return c.report, err
+	rebuilt, repaired := c.report.Rebuilt, []Repair(nil)
+	o.Rebuild = false // that was done
+	for more := true; more; {
+		var round []Repair
+		round, more, err = c.repair(ctx)
+		repaired = append(repaired, round...)
+		if err == nil && len(round) > 0 {
+			c, err = s.check(ctx, o)
 		}
 		c.report.Repaired, c.report.Rebuilt = repaired, rebuilt
+		if err != nil {
+			return c.report, fmt.Errorf("repair: %w", err)
+		}
 	}
 	return c.report, nil
 }

@@ -39,6 +39,14 @@ func (s *Store) setWorkingSet(ctx context.Context, name string, text []byte, hot
 	if hot, err = cleanRuns(hot, m.Pages()); err != nil {
 		return Checkpoint{}, err
 	}
+	return s.replaceWorkingSet(ctx, m, text, hot)
+}
+
+// replaceWorkingSet gives the checkpoint of an image another working set, whose runs are clean. The
+// writer's lock must be held.
+func (s *Store) replaceWorkingSet(ctx context.Context, m *Image, text []byte, hot []Run) (
+	_ Checkpoint, err error,
+) {
 	old := m.root
 	r := old.withoutWorkingSet()
 	if err := r.setWorkingSetText(pack.NewHasher(s.key), text); err != nil {
