@@ -55,7 +55,10 @@ func (s *Store) replaceWorkingSet(ctx context.Context, m *Image, text []byte, ho
 	var seg *segment
 	if len(hot) > 0 {
 		r.hot = hot
-		if seg, err = s.writeSegment(ctx, hot, m.Pages(), s.file.Profile, m.readPages, nil); err != nil {
+		read, done := s.proved(ctx, m.entry.Name, m.pages, m.readPages)
+		seg, err = s.writeSegment(ctx, hot, m.Pages(), s.file.Profile, read, nil)
+		done()
+		if err != nil {
 			return Checkpoint{}, err
 		}
 		seg.into(r)
