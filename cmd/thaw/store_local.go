@@ -97,7 +97,7 @@ func parseWorkingSet(text []byte, memoryBytes int64) (*wss.Set, error) {
 }
 
 func (s *localStore) Export(ctx context.Context, r exportRequest, p progressFunc) error {
-	return s.store.Export(ctx, r.Name, r.Dir, indexProgress(p))
+	return s.store.Export(ctx, r.Name, r.Dir, index.ExportOptions{Progress: indexProgress(p)})
 }
 
 func (s *localStore) List(ctx context.Context) ([]index.Checkpoint,
