@@ -31,8 +31,11 @@ type CheckReport struct {
 	Pages       uint64 `json:"pages"`      // stored pages in the directories of packs
 	PagesRead   uint64 `json:"pages_read"` // with ReadData
 	IndexKeys   uint64 `json:"index_keys"` // page hashes that Badger knows
-	// NoIndex says why there is no Badger index to check: the disk is too full for it. No damage:
-	// it comes back when there is room.
+	// IndexMended is how many pages the index did not know, and was told. No damage: they would have
+	// been stored again when they came again.
+	IndexMended uint64 `json:"index_mended,omitempty"`
+	// NoIndex says why there is no Badger index to check: no room for it, for example. No damage: it
+	// comes back when there can be one. A reader has none, and does not look.
 	NoIndex  string    `json:"no_index,omitempty"`
 	Rebuilt  bool      `json:"rebuilt"`
 	Problems []Problem `json:"problems"`
@@ -79,9 +82,10 @@ type Loss struct {
 // Check verifies the store. What is wrong with it stands in the report; an error means that the
 // check could not be made.
 //
-// It verifies every root, every pack's directory and hashes, every node of every page map, that
-// every page a checkpoint refers to is there, and that the index knows every page. With ReadData it
-// reads all that is stored, and compares pages with their hashes, also those in segments.
+// It verifies every root, every pack's directory and hashes, every node of every page map, and that
+// every page a checkpoint refers to is there; of a store that is open for writing also that the index
+// knows every page. With ReadData it reads all that is stored, and compares pages with their hashes,
+// also those in segments.
 func (s *Store) Check(ctx context.Context, o CheckOptions) (CheckReport, error) {
 	begin := s.alone
 	if o.Rebuild || o.Repair {
@@ -211,7 +215,7 @@ func (c *checker) note(checkpoint string, harmless bool, err error) error {
 
 func (c *checker) run(ctx context.Context) error {
 	if c.o.Rebuild {
-		if err := c.s.remakeIndex(ctx, c.o.Progress); err != nil {
+		if err := c.s.hints.rebuild(ctx, c.o.Progress); err != nil {
 			return err
 		}
 		c.report.Rebuilt = true
@@ -232,7 +236,7 @@ func (c *checker) run(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := c.indexKeys(); err != nil {
+	if err := c.indexKeys(ctx); err != nil {
 		return err
 	}
 	c.report.Covers = c.covers()
@@ -246,21 +250,25 @@ func (c *checker) covers() string {
 		s = "every root, page map, file, directory and segment was read, and every page compared with " +
 			"its hash"
 	}
-	if c.s.keys == nil {
+	if c.s.readOnly || c.report.NoIndex != "" {
 		s += "; the index was not looked at"
 	}
 	return s
 }
 
-func (c *checker) indexKeys() error {
-	if c.s.keys == nil {
-		if c.s.keysErr != nil {
-			c.report.NoIndex = c.s.keysErr.Error()
-		}
+func (c *checker) indexKeys(ctx context.Context) error {
+	if c.s.readOnly {
 		return nil
 	}
-	return c.s.keys.scan(rowPage, func(_, _ []byte) error {
-		c.report.IndexKeys++
+	if err := c.s.hints.missing(ctx); err != nil {
+		c.report.NoIndex = err.Error()
 		return nil
+	}
+	return c.s.hints.do(ctx, func(k keyStore) error {
+		c.report.IndexKeys = 0
+		return scanAll(ctx, k, rowPage, func(row) error {
+			c.report.IndexKeys++
+			return nil
+		})
 	})
 }

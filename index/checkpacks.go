@@ -77,7 +77,7 @@ func (c *checker) pack(ctx context.Context, number uint64, m *meter) error {
 	if err != nil {
 		return err
 	}
-	return c.known(p, hashes)
+	return c.known(ctx, p, hashes)
 }
 
 // listed says whether any root that can be read lists a pack.
@@ -109,32 +109,28 @@ func (c *checker) found(number uint64, name string, damage pack.Damage) {
 	c.problem("", name, false, "%v", damage.Err)
 }
 
-// known checks that the index knows the pages of a pack.
-func (c *checker) known(p *pack.Reader, hashes []pack.Hash) error {
-	if c.s.keys == nil {
+// known checks that the index knows the pages of a pack. What it does not know it is told: that costs
+// space until then, and is no damage.
+func (c *checker) known(ctx context.Context, p *pack.Reader, hashes []pack.Hash) error {
+	if c.s.readOnly {
 		return nil
 	}
-	view := c.s.keys.lookups()
-	defer view.close()
-	unknown := 0
-	for slot, h := range hashes {
-		if p.Dead(uint32(slot)) {
-			continue
-		}
-		ref, err := view.page(h)
-		if err != nil {
-			return err
-		}
+	refs := make([]uint64, len(hashes))
+	if err := c.s.hints.pages(ctx, hashes, refs); err != nil {
+		return err
+	}
+	unknown := uint64(0)
+	for slot, ref := range refs {
 		// Another page with the same key is as good: then that one is found.
-		if ref == 0 || !isThere(c.packs, rowPage, ref) {
+		if !p.Dead(uint32(slot)) && (ref == 0 || !isThere(c.packs, rowPage, ref)) {
 			unknown++
 		}
 	}
-	if unknown > 0 {
-		c.problem("", p.Name(), true, "the index does not know %d of %d pages; a rebuild mends that",
-			unknown, len(hashes))
+	if unknown == 0 {
+		return nil
 	}
-	return nil
+	c.report.IndexMended += unknown
+	return c.s.hints.do(ctx, func(k keyStore) error { return c.s.indexPack(ctx, k, p.Number()) })
 }
 
 // segments compares what every segment holds with the hashes of the pages that it has copies of.

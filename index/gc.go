@@ -91,8 +91,8 @@ func (c *collector) run(ctx context.Context) error {
 		}
 		m.add(1)
 	}
-	if !c.o.DryRun && c.s.keys != nil {
-		damaged = append(damaged, c.s.sweepIndex(ctx))
+	if !c.o.DryRun {
+		damaged = append(damaged, c.s.hints.sweep(ctx))
 	}
 	return errors.Join(damaged...)
 }
@@ -185,9 +185,6 @@ func (c *collector) remove(ctx context.Context, number uint64) error {
 	}
 	c.report.RemovedPacks++
 	c.report.FreedBytes += info.bytes
-	c.s.index(func(k *keyDB) error {
-		return k.update([]row{{metaKey(metaStale), []byte{1}}, {key: packKey(number)}})
-	})
 	return nil
 }
 
@@ -272,9 +269,6 @@ func (c *collector) rewrite(ctx context.Context, v victim) error {
 	c.report.RewrittenPacks++
 	c.report.DroppedPages += uint64(v.pages)
 	c.report.FreedBytes += before.bytes - after.bytes
-	c.s.index(func(k *keyDB) error {
-		return k.update([]row{{metaKey(metaStale), []byte{1}}, packRowOf(v.number, after)})
-	})
 	return nil
 }
 

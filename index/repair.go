@@ -172,13 +172,7 @@ func (r *repairer) pack(ctx context.Context, number uint64) error {
 	r.done = append(r.done, Repair{
 		Pack: pack.Name(number, info.generation), Pages: pages, What: "the pack was written again",
 	})
-	r.s.index(func(k *keyDB) error {
-		if err := k.update([]row{{metaKey(metaStale), []byte{1}}, packRowOf(number, info)}); err != nil {
-			return err
-		}
-		return r.s.indexPack(ctx, number)
-	})
-	return nil
+	return r.s.hints.do(ctx, func(k keyStore) error { return r.s.indexPack(ctx, k, number) })
 }
 
 // right says whether a new generation has everything that was good in the old one, and what was
