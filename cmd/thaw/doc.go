@@ -58,7 +58,7 @@
 // # Processes
 //
 // A server never shares its process with anything that uses its mount. Servers in the background,
-// the machines of a lab (lab.go: demo and compare) and the residency prober of a server are this
+// the processes of a lab (internal/lab: demo and compare) and the residency prober of a server are this
 // program again (selfCommand); a server tells whoever started it through a pipe that it is ready,
 // or the error that it ended with (daemon.go).
 //

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/index"
 )
 
 func newExportCommand(a *app) *cobra.Command {
@@ -33,14 +34,13 @@ func runExport(ctx context.Context, a *app, store, name, dir string) error {
 	if err != nil {
 		return err
 	}
-	err = a.withStore(ctx, store, func(s storeAPI) error {
-		// The parent: DIR itself is not there yet.
-		if err := notOnOwnMount(ctx, s, filepath.Dir(abs)); err != nil {
-			return err
-		}
+	if err := answering(filepath.Dir(abs)); err != nil {
+		return fmt.Errorf("export: %w", err)
+	}
+	err = a.readStore(ctx, store, func(s *index.Store) error {
 		p := a.progress()
 		defer p.done()
-		return s.Export(ctx, exportRequest{Name: name, Dir: abs}, p.set)
+		return s.Export(ctx, name, abs, index.ExportOptions{Progress: p.set})
 	})
 	if err != nil {
 		return fmt.Errorf("export %s: %w", name, err)

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -78,19 +77,18 @@ func runImport(ctx context.Context, a *app, store, path string, o importOptions)
 	if err != nil {
 		return err
 	}
-	r := importRequest{Path: abs, Name: o.name, Profile: o.profile,
+	r := importRequest{Name: o.name, Profile: o.profile,
 		IgnoreWorkingSet: o.ignoreWorkingSet, Layout: o.layout}
 	policy, err := o.maxShare.policy()
 	if err != nil {
 		return err
 	}
 	r.MaxShare = policy.MaxShare
-	if r.Name == "" {
-		r.Name = defaultName(abs)
-	}
 	// What is wrong with the names shows before a store is made for them.
-	if err := index.CheckName(r.Name); err != nil {
-		return err
+	if r.Name != "" {
+		if err := index.CheckName(r.Name); err != nil {
+			return err
+		}
 	}
 	profile, err := index.ParseProfile(o.profile)
 	if err != nil {
@@ -99,27 +97,32 @@ func runImport(ctx context.Context, a *app, store, path string, o importOptions)
 	if _, err := parseLayout(o.layout); err != nil {
 		return err
 	}
+	if err := answering(path); err != nil {
+		return fmt.Errorf("import: %w", err)
+	}
+	if r.Name == "" {
+		r.Name = defaultName(abs)
+		if err := index.CheckName(r.Name); err != nil {
+			return err
+		}
+	}
 	src, err := openSource(abs)
 	if err != nil {
 		return fmt.Errorf("import %s: %w", path, err)
 	}
-	src.close()
+	defer src.close()
 	var reply importReply
 	open := index.OpenOptions{Create: true, Profile: profile}
-	err = a.withStoreOptions(ctx, store, open, func(s storeAPI) error {
-		for _, path := range src.paths {
-			if err := notOnOwnMount(ctx, s, path); err != nil {
-				return err
-			}
-		}
+	err = a.writeStore(ctx, store, open, func(s *index.Store) (err error) {
 		p := a.progress()
 		defer p.done()
-		reply, err = s.Import(ctx, r, p.set)
+		reply, err = importInto(ctx, s, src, r, a.log, p.set)
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("import %s: %w", path, err)
 	}
+	a.follow(ctx, store)
 	if a.json {
 		return a.printJSON(reply)
 	}
@@ -148,23 +151,4 @@ func defaultName(abs string) string {
 		base = strings.TrimSuffix(base, filepath.Ext(base))
 	}
 	return base
-}
-
-// notOnOwnMount refuses a path on the mount of the very server that would read it: a process that
-// reads through its own mount can wait for itself.
-func notOnOwnMount(ctx context.Context, s storeAPI, path string) error {
-	remote, ok := s.(*remoteStore)
-	if !ok {
-		return nil
-	}
-	st, err := call[serverStatus](ctx, remote.client, verbStatus, struct{}{}, nil)
-	if err != nil {
-		return err
-	}
-	var at, mount syscall.Stat_t
-	if syscall.Stat(path, &at) != nil || syscall.Stat(st.Mount, &mount) != nil || at.Dev != mount.Dev {
-		return nil
-	}
-	return exitcode.WithHint(exitcode.Usage,
-		fmt.Errorf("%s lies on the mount of this very store", path), "copy it elsewhere first")
 }

@@ -33,7 +33,7 @@ With --json: an array of what "info.json" on the mount holds.` +
 
 func runLs(ctx context.Context, a *app, store string) error {
 	var list []index.Checkpoint
-	err := a.withStore(ctx, store, func(s storeAPI) (err error) {
+	err := a.readStore(ctx, store, func(s *index.Store) (err error) {
 		list, err = s.List(ctx)
 		return err
 	})

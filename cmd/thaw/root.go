@@ -40,11 +40,12 @@ func commands(a *app) []*cobra.Command {
 		newStatsCommand(a),
 		newWSCommand(a),
 		newBenchCommand(a),
-		newMountRawCommand(a),
 		newVMCommand(a),
 		newVersionCommand(a),
 		newGenerateCommand(a),
 		newProberCommand(),
+		newRawCommand(a),
+		newKeeperCommand(),
 	}
 }
 
@@ -70,9 +71,10 @@ exit status. Begin with "thaw doctor", which says what this host can do, and "th
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
-		PersistentPreRun: func(*cobra.Command, []string) {
+		PersistentPreRun: func(cmd *cobra.Command, _ []string) {
 			a.started = true
 			a.setup()
+			a.patience.Store(int64(patienceWith(cmd)))
 		},
 	}
 	root.AddGroup(
@@ -107,13 +109,18 @@ func parent(cmd *cobra.Command, verbs ...*cobra.Command) *cobra.Command {
 
 // run executes one command line and returns the exit status. It is all of main but the process.
 func (a *app) run(ctx context.Context, args []string) exitcode.Code {
+	a.out = &output{w: a.stdout}
+	a.stdout = a.out
 	root := newRootCommand(a)
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
+		err = a.out.failed()
+	}
+	if err == nil {
 		return exitcode.OK
 	}
-	if !a.started && !errors.Is(err, context.Canceled) {
+	if !a.started && !errors.Is(err, context.Canceled) && a.out.failed() == nil {
 		// Nothing ran yet: cobra did not like the command line.
 		err = exitcode.WithHint(exitcode.Usage, err, usageHint(cmd))
 	}

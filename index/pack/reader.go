@@ -146,6 +146,23 @@ func (r *Reader) Hashes() ([]Hash, error) {
 	return hashes, nil
 }
 
+// ReadHashes gives the hashes of count slots from first on. They are not verified as those that
+// Hashes gives are: they are to be compared with, and one that is damaged is like no page's.
+func (r *Reader) ReadHashes(first uint32, count int) ([]Hash, error) {
+	if uint64(first)+uint64(count) > uint64(len(r.dir.slots)) {
+		return nil, r.corrupt("hashes", fmt.Errorf("there are %d", len(r.dir.slots)))
+	}
+	b := make([]byte, count*HashSize)
+	if err := r.read(b, int64(r.foot.hashes.off)+int64(first)*HashSize); err != nil {
+		return nil, err
+	}
+	hashes := make([]Hash, count)
+	for i := range hashes {
+		hashes[i] = Hash(b[i*HashSize:])
+	}
+	return hashes, nil
+}
+
 // RecordInfo describes a record.
 type RecordInfo struct {
 	Kind   uint32

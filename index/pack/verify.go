@@ -2,7 +2,6 @@ package pack
 
 import (
 	"context"
-	"errors"
 	"fmt"
 )
 
@@ -62,12 +61,13 @@ type verifier struct {
 	progress func(int64)
 	hasher   *Hasher
 	done     int64
+	pages    []byte
+	slots    BadSlots
 }
 
-// note reports damage and swallows it; other errors come back.
+// note reports damage and swallows it; other errors come back. What lies on a bad sector is damaged.
 func (v *verifier) note(err error) error {
-	var damage *CorruptError
-	if errors.As(err, &damage) {
+	if IsDamage(err) {
 		v.bad(err)
 		return nil
 	}
@@ -86,39 +86,28 @@ func (v *verifier) step(err error, stored uint32) error {
 	return v.ctx.Err()
 }
 
-// block verifies a block: all at once, and page by page where that fails, to name each bad one.
+// block verifies a block, and names each bad page of it.
 func (v *verifier) block(b int, hashes []Hash) error {
 	first, count := v.r.BlockSlots(b)
-	pages := make([]byte, int(count)*PageSize)
-	whole := v.r.ReadBlock(b, pages)
-	if err := v.note(dropCorrupt(whole)); err != nil {
+	v.pages = grown(v.pages, int(count)*PageSize)
+	if err := v.r.ReadBlock(b, v.pages, &v.slots); err != nil {
 		return err
 	}
 	for slot := first; slot < first+count; slot++ {
 		if v.r.Dead(slot) {
 			continue
 		}
-		page := pages[(slot-first)*PageSize:][:PageSize]
-		if whole != nil {
-			if err := v.r.ReadPage(slot, page); err != nil {
-				if err := v.note(err); err != nil {
-					return err
-				}
-				continue
-			}
+		page := v.pages[(slot-first)*PageSize:][:PageSize]
+		err := v.slots.Err(slot)
+		if err == nil && hashes != nil && v.hasher.Sum(page) != hashes[slot] {
+			err = v.r.slotError(slot, ErrHash)
 		}
-		if hashes != nil && v.hasher.Sum(page) != hashes[slot] {
-			v.bad(v.r.slotError(slot, errors.New("content does not match its hash")))
+		if err == nil {
+			continue
+		}
+		if err := v.note(err); err != nil {
+			return err
 		}
 	}
 	return v.step(nil, uint32(v.r.BlockBytes(b)))
-}
-
-// dropCorrupt gives err unless it is damage, which the caller will look at again piece by piece.
-func dropCorrupt(err error) error {
-	var damage *CorruptError
-	if errors.As(err, &damage) {
-		return nil
-	}
-	return err
 }
