@@ -75,8 +75,7 @@
 // VEE 2011 (Zhang, Garthwaite, Baskakov, Barr) has two ways to find out what a machine will touch
 // after its restore. Before the checkpoint: the access bits of the guest's page tables are read and
 // cleared again and again (scan.go, which is a guest of package wss/scan). The vCPUs are paused for
-// each sweep, and made to set the bits again by whatever works on this host's KVM. Where a guest's
-// tables tell nothing the host's idle page tracking is asked, if it has that.
+// each sweep, and made to set the bits again by whatever works on this host's KVM.
 //
 // After it: the guest goes on and each page that it touches first is recorded, in order, with time
 // and vCPU (recording.go). That rests on the remap: no page is mapped when the trace begins, so

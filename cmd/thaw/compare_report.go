@@ -10,14 +10,15 @@ import (
 	"time"
 
 	"github.com/thawfs/thaw/wss"
+	"github.com/thawfs/thaw/wss/report"
 )
 
 // agreementOf compares the stalls that the VMM saw at its vCPUs with the requests that the server of
 // its memory saw, over the second of a restore in which they differ most. A request is seen from its
 // arrival to its answer; the vCPU also waits to be put to sleep and woken, some 20 us.
-func agreementOf(m wss.Method, vcpus []wss.Interval) wss.Agreement {
-	return wss.Agree(wss.NewTimeline(vcpus), wss.NewTimeline(m.Stalls), m.Ready, m.End, time.Second,
-		wss.Tolerance{PerRequest: 20 * time.Microsecond, Requests: m.Lazy, Edge: time.Millisecond,
+func agreementOf(m report.Method, vcpus []wss.Interval) report.Agreement {
+	return report.Agree(report.NewTimeline(vcpus), report.NewTimeline(m.Stalls), m.Ready, m.End, time.Second,
+		report.Tolerance{PerRequest: 20 * time.Microsecond, Requests: m.Lazy, Edge: time.Millisecond,
 			Share: 0.1})
 }
 
@@ -53,14 +54,14 @@ func (c *comparison) report() error {
 }
 
 // asReport puts the restores together.
-func (c *comparison) asReport() wss.Report {
-	r := wss.Report{Title: "Restores of " + c.guestWords()}
+func (c *comparison) asReport() report.Report {
+	r := report.Report{Title: "Restores of " + c.guestWords()}
 	for _, x := range c.results {
 		r.GuestPages = x.pages
 		r.Methods = append(r.Methods, x.method)
 	}
 	add := func(name, format string, args ...any) {
-		r.Facts = append(r.Facts, wss.Fact{Name: name, Value: fmt.Sprintf(format, args...)})
+		r.Facts = append(r.Facts, report.Fact{Name: name, Value: fmt.Sprintf(format, args...)})
 	}
 	add("guest", "%s", c.guestWords())
 	add("disk", "%s", c.o.disk.name)
@@ -96,7 +97,7 @@ func (c *comparison) guestWords() string {
 }
 
 // writeFiles writes the figure and the page that were asked for.
-func (c *comparison) writeFiles(r wss.Report) (err error) {
+func (c *comparison) writeFiles(r report.Report) (err error) {
 	for _, path := range []*string{&c.o.figure, &c.o.html} {
 		if *path == "" {
 			continue
@@ -121,7 +122,7 @@ func (c *comparison) writeFiles(r wss.Report) (err error) {
 }
 
 // asJSON is the report of package wss, with what only this command knows.
-func (c *comparison) asJSON(r wss.Report) (map[string]any, error) {
+func (c *comparison) asJSON(r report.Report) (map[string]any, error) {
 	text, err := json.Marshal(r)
 	if err != nil {
 		return nil, err

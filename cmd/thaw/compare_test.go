@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/thawfs/thaw/wss"
+	"github.com/thawfs/thaw/wss/report"
 )
 
 func TestFindMethods(t *testing.T) {
@@ -109,9 +110,9 @@ func compared(a *app, o compareOptions) *comparison {
 	for i, name := range []string{"lazy", "eager", "trace", "access", "eager", "lazy", "trace", "access"} {
 		counts := wss.Counts{Prefetched: uint64(100 * i), Skipped: 90, Lazy: 10, Window: 5 * time.Second}
 		ready := time.Duration(i+1) * time.Second
-		m := wss.NewMethod(name, counts, ready, ready+counts.Window,
+		m := report.NewMethod(name, counts, ready, ready+counts.Window,
 			[]wss.Interval{{Start: ready, End: ready + 10*time.Millisecond}})
-		p := wss.NewPace("transactions", 0.1, []uint64{1, 5, 5, 5, 5, 5, 5, 5, 5, 5}, counts.Window)
+		p := report.NewPace("transactions", 0.1, []uint64{1, 5, 5, 5, 5, 5, 5, 5, 5, 5}, counts.Window)
 		m.Pace = &p
 		c.results = append(c.results, labResult{pages: 262144, method: m,
 			vcpus: []wss.Interval{{Start: ready, End: ready + 11*time.Millisecond}}})

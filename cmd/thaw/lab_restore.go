@@ -14,6 +14,7 @@ import (
 	"github.com/thawfs/thaw/index/blob/disk"
 	"github.com/thawfs/thaw/vmm"
 	"github.com/thawfs/thaw/wss"
+	"github.com/thawfs/thaw/wss/report"
 )
 
 // labRun is one restore in a lab.
@@ -30,7 +31,7 @@ type labRun struct {
 // labResult is what one restore showed.
 type labResult struct {
 	pages  uint64 // of the image
-	method wss.Method
+	method report.Method
 	vcpus  []wss.Interval // stalls as the VMM saw them, on the clock of the method
 }
 
@@ -110,9 +111,9 @@ func newLabResult(method string, rep *vmm.Report, stalls []wss.Interval) labResu
 	// They were taken some milliseconds after the window, which is what they are stated for.
 	counts.Window = counts.Window.Round(100 * time.Millisecond)
 	ready := time.Duration(rep.Restore.FirstInstructionSeconds * float64(time.Second))
-	m := wss.NewMethod(method, counts, ready, ready+counts.Window, stalls)
+	m := report.NewMethod(method, counts, ready, ready+counts.Window, stalls)
 	p := rep.Progress
-	pace := wss.NewPace(p.Units, p.SliceSeconds, p.Slices,
+	pace := report.NewPace(p.Units, p.SliceSeconds, p.Slices,
 		time.Duration(rep.RunSeconds*float64(time.Second)))
 	m.Pace = &pace
 	r := labResult{pages: rep.GuestPages, method: m}
