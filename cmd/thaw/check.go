@@ -18,9 +18,9 @@ func newCheckCommand(a *app) *cobra.Command {
 		Use:   "check STORE",
 		Short: "Verify a store",
 		Long: `Verify a store: its checkpoints, their page maps, the directories and checksums of the
-packs. (The index is a cache, which what writes mends by itself.) With --read-data every stored byte is
-read, decoded and compared with its hash. The last line is the verdict, and says what it
-covers.
+packs. With --read-data every stored byte is read, decoded and compared with its hash.
+The last line is the verdict, and says what it covers. The index is a cache, which the
+commands that write compare and mend by themselves.
 
 Damage is told apart by what it costs: pages or files of a checkpoint, or nothing, because
 nobody refers to it, there is another copy, or it can be made again. What is undamaged
