@@ -70,11 +70,11 @@ func (p *pushers) run() {
 // do pushes for one job. Errors end the job only: a page that cannot be read gets its EIO when it
 // is asked for.
 func (p *pushers) do(j job, sc *scratch) {
-	h := j.m.e.hold()
+	h := j.m.hold()
 	if h == nil {
 		return
 	}
-	defer p.srv.unhold(j.m.e, h)
+	defer p.srv.unhold(j.m, h)
 	err := p.bring(j, h, sc)
 	if err != nil && !errors.Is(err, errStale) {
 		p.srv.log.Debug("push", "checkpoint", j.m.e.name, "page", j.first, "error", err)

@@ -196,3 +196,20 @@ func TestFiles(t *testing.T) {
 		t.Error("a path is a name")
 	}
 }
+
+// TestMountRefuses: a file has no working set, and no name but one that a checkpoint can have.
+func TestMountRefuses(t *testing.T) {
+	dir, _ := checkpoint(t, 8)
+	for what, mount := range map[string]func() (*Server, error){
+		"policy": func() (*Server, error) {
+			return Mount(t.Context(), dir, t.TempDir(), "one", nil, fs.Options{})
+		},
+		"name": func() (*Server, error) {
+			return Mount(t.Context(), dir, t.TempDir(), "..", nil, fs.Options{Policy: fs.PolicyLazy})
+		},
+	} {
+		if s, err := mount(); err == nil {
+			t.Errorf("%s: mounted on %s", what, s.mnt)
+		}
+	}
+}

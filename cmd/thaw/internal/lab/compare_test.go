@@ -1,4 +1,4 @@
-package main
+package lab
 
 import (
 	"bytes"
@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/wss"
 	"github.com/thawfs/thaw/wss/report"
 )
@@ -32,7 +33,7 @@ func TestFindMethods(t *testing.T) {
 
 // TestPlan: every repetition has each method once, in an order that the seed decides.
 func TestPlan(t *testing.T) {
-	ms, err := findMethods(methodNames())
+	ms, err := findMethods(MethodNames())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +50,7 @@ func TestPlan(t *testing.T) {
 		}
 		orders[strings.Join(names, " ")] = true
 		slices.Sort(names)
-		if want := slices.Sorted(slices.Values(methodNames())); !slices.Equal(names, want) {
+		if want := slices.Sorted(slices.Values(MethodNames())); !slices.Equal(names, want) {
 			t.Fatalf("a round of %v", names)
 		}
 	}
@@ -79,34 +80,36 @@ func TestSetOf(t *testing.T) {
 	}
 }
 
-func TestCompareRefuses(t *testing.T) {
-	good := func() compareOptions {
-		return compareOptions{methods: []string{"lazy"}, repeat: 1, disk: diskFlag{"native"},
-			window: time.Second, guest: labGuest{program: "idle", memory: 1 << 30}}
+func TestNewRefuses(t *testing.T) {
+	good := func() Options {
+		return Options{Methods: []string{"lazy"}, Repeat: 1, Disk: "native", Window: time.Second,
+			Guest: Guest{Program: "idle", Memory: 1 << 30}}
 	}
-	for name, change := range map[string]func(*compareOptions){
-		"method": func(o *compareOptions) { o.methods = []string{"none"} },
-		"window": func(o *compareOptions) { o.window = time.Millisecond },
-		"repeat": func(o *compareOptions) { o.repeat = 0 },
-		"drop":   func(o *compareOptions) { o.drop = 101 },
-		"disk":   func(o *compareOptions) { o.disk.name = "tape" },
-		"guest":  func(o *compareOptions) { o.guest.program = "none" },
-		"memory": func(o *compareOptions) { o.guest.memory = 5 },
-		"trace":  func(o *compareOptions) { o.methods = []string{"trace"} },
-		"arg":    func(o *compareOptions) { o.guest.args = []string{"seed"} },
+	if _, err := New(Program{}, good()); err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(*Options){
+		"method": func(o *Options) { o.Methods = []string{"none"} },
+		"window": func(o *Options) { o.Window = time.Millisecond },
+		"warm":   func(o *Options) { o.Guest.Warm = -1 },
+		"repeat": func(o *Options) { o.Repeat = 0 },
+		"drop":   func(o *Options) { o.Drop = 101 },
+		"disk":   func(o *Options) { o.Disk = "tape" },
+		"trace":  func(o *Options) { o.Methods = []string{"trace"} },
 	} {
 		o := good()
 		change(&o)
-		_, err := o.check()
-		if code, _ := classify(err); err == nil || code.Name() != "usage" {
-			t.Errorf("%s: %v", name, err)
+		if _, err := New(Program{}, o); err == nil {
+			t.Errorf("%s: no error", name)
+		} else if code, _, _ := exitcode.Of(err); code != exitcode.Usage {
+			t.Errorf("%s: %v, %v", name, code.Name(), err)
 		}
 	}
 }
 
 // compared is a comparison of made-up restores, two of each method.
-func compared(a *app, o compareOptions) *comparison {
-	c := &comparison{lab: &lab{a: a, start: time.Now()}, o: o}
+func compared(o Options) *Comparison {
+	c := &Comparison{o: o}
 	for i, name := range []string{"lazy", "eager", "trace", "access", "eager", "lazy", "trace", "access"} {
 		counts := wss.Counts{Prefetched: uint64(100 * i), Skipped: 90, Lazy: 10, Window: 5 * time.Second}
 		ready := time.Duration(i+1) * time.Second
@@ -114,34 +117,38 @@ func compared(a *app, o compareOptions) *comparison {
 			[]wss.Interval{{Start: ready, End: ready + 10*time.Millisecond}})
 		p := report.NewPace("transactions", 0.1, []uint64{1, 5, 5, 5, 5, 5, 5, 5, 5, 5}, counts.Window)
 		m.Pace = &p
-		c.results = append(c.results, labResult{pages: 262144, method: m,
+		c.outcomes = append(c.outcomes, outcome{pages: 262144, method: m,
 			vcpus: []wss.Interval{{Start: ready, End: ready + 11*time.Millisecond}}})
 	}
 	return c
 }
 
-func TestCompareReport(t *testing.T) {
+func TestResult(t *testing.T) {
 	dir := t.TempDir()
-	o := compareOptions{guest: labGuest{program: "heap", memory: 1 << 30}, repeat: 2,
-		disk: diskFlag{"hdd"}, window: 5 * time.Second,
-		figure: filepath.Join(dir, "f.svg"), html: filepath.Join(dir, "f.html")}
-	var out, errs bytes.Buffer
-	if err := compared(&app{stdout: &out, stderr: &errs}, o).report(); err != nil {
+	o := Options{Guest: Guest{Program: "heap", Args: []string{"set=8MiB"}, Memory: 1 << 30}, Repeat: 2,
+		Disk: "hdd", Window: 5 * time.Second,
+		Figure: filepath.Join(dir, "f.svg"), HTML: filepath.Join(dir, "f.html")}
+	r, err := compared(o).result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := r.Print(&out); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"eager", "lazy", "access", "trace", "figure: ", "report: ", "hdd",
-		"by vCPU against by request"} {
+		"heap set=8MiB with 1.0 GiB", "by vCPU against by request"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, out.String())
 		}
 	}
-	for path, want := range map[string]string{o.figure: "<svg", o.html: "<html"} {
+	for path, want := range map[string]string{o.Figure: "<svg", o.HTML: "<html"} {
 		if text, err := os.ReadFile(path); err != nil || !bytes.Contains(text, []byte(want)) {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
-	out.Reset()
-	if err := compared(&app{stdout: &out, stderr: &errs, json: true}, o).report(); err != nil {
+	text, err := json.Marshal(r)
+	if err != nil {
 		t.Fatal(err)
 	}
 	var v struct {
@@ -154,7 +161,7 @@ func TestCompareReport(t *testing.T) {
 			Lazy    *uint64
 		}
 	}
-	if err := json.Unmarshal(out.Bytes(), &v); err != nil {
+	if err := json.Unmarshal(text, &v); err != nil {
 		t.Fatal(err)
 	}
 	var names []string
@@ -164,14 +171,14 @@ func TestCompareReport(t *testing.T) {
 		}
 	}
 	if got := strings.Join(names, " "); got != "eager lazy access trace" || v.GuestPages != 262144 ||
-		v.Disk != "hdd" || v.Figure != o.figure {
+		v.Disk != "hdd" || v.Figure != o.Figure {
 		t.Errorf("%s; %+v", got, v)
 	}
 }
 
-// TestCompareLoses: what is lost is lost to the sets of all methods and to the layout, which knows
-// only what they do.
-func TestCompareLoses(t *testing.T) {
+// TestDropPages: what is dropped is missing from the sets of all methods and from the layout, which
+// knows only those.
+func TestDropPages(t *testing.T) {
 	record := &wss.Set{ImagePages: 1000, Runs: []wss.Run{
 		{GFN: 0, Count: 200, Source: wss.SourceAccess}, {GFN: 100, Count: 200, Source: wss.SourceTrace},
 	}}
@@ -187,14 +194,14 @@ func TestCompareLoses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		l := &lab{dir: t.TempDir(), checkpoint: t.TempDir()}
-		c := &comparison{lab: l, methods: ms, record: record, o: compareOptions{drop: tc.drop, seed: 1}}
-		dir, err := c.lose()
+		c := &Comparison{testbed: testbed{dir: t.TempDir(), checkpoint: t.TempDir()}, methods: ms,
+			record: record, o: Options{Drop: tc.drop, Seed: 1}}
+		dir, err := c.dropPages()
 		if err != nil {
 			t.Fatal(err)
 		}
 		if tc.pages == 0 {
-			if dir != l.checkpoint || c.record != record {
+			if dir != c.checkpoint || c.record != record {
 				t.Errorf("%+v: %s, %d pages", tc, dir, c.record.Pages())
 			}
 			continue

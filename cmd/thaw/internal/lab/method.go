@@ -1,4 +1,4 @@
-package main
+package lab
 
 import (
 	"fmt"
@@ -17,23 +17,23 @@ type method struct {
 	policy fs.Policy
 	set    string // the working set that it needs: a source, or setUnion; "": none
 	raw    bool   // from the plain image on the same disk, without thaw
-	says   string
+	how    string // how it restores, in words
 }
 
-// setUnion is all sources of a checkpoint together.
+// setUnion stands for all sources of a checkpoint together.
 const setUnion = "union"
 
 // methods are all that there are, in the order of the poster's table.
 var methods = [...]method{
-	{"eager", fs.PolicyEager, "", false, "eagerly: all pages first"},
-	{"lazy", fs.PolicyLazy, "", false, "lazily: pages come when they are touched"},
-	{"access", fs.PolicyWorkingSet, string(wss.SourceAccess), false,
-		"by the access bits scanned before the checkpoint"},
-	{"trace", fs.PolicyWorkingSet, string(wss.SourceTrace), false,
-		"by the accesses traced after the checkpoint"},
-	{"union", fs.PolicyWorkingSet, setUnion, false, "by both sets together"},
-	{"raw-eager", fs.PolicyEager, "", true, "eagerly from the plain image"},
-	{"raw-lazy", fs.PolicyLazy, "", true, "lazily from the plain image"},
+	{name: "eager", policy: fs.PolicyEager, how: "eagerly: all pages first"},
+	{name: "lazy", policy: fs.PolicyLazy, how: "lazily: pages come when they are touched"},
+	{name: "access", policy: fs.PolicyWorkingSet, set: string(wss.SourceAccess),
+		how: "by the access bits scanned before the checkpoint"},
+	{name: "trace", policy: fs.PolicyWorkingSet, set: string(wss.SourceTrace),
+		how: "by the accesses traced after the checkpoint"},
+	{name: "union", policy: fs.PolicyWorkingSet, set: setUnion, how: "by both sets together"},
+	{name: "raw-eager", policy: fs.PolicyEager, raw: true, how: "eagerly from the plain image"},
+	{name: "raw-lazy", policy: fs.PolicyLazy, raw: true, how: "lazily from the plain image"},
 }
 
 // findMethods looks up names, in the order of the table.
@@ -47,25 +47,26 @@ func findMethods(names []string) ([]method, error) {
 	for _, n := range names {
 		if !slices.ContainsFunc(methods[:], func(m method) bool { return m.name == n }) {
 			return nil, exitcode.Errorf(exitcode.Usage, "there is no method %q; there are %s", n,
-				strings.Join(methodNames(), ", "))
+				strings.Join(MethodNames(), ", "))
 		}
 	}
 	if len(found) == 0 {
 		return nil, exitcode.Errorf(exitcode.Usage, "no method; there are %s",
-			strings.Join(methodNames(), ", "))
+			strings.Join(MethodNames(), ", "))
 	}
 	return found, nil
 }
 
-func methodNames() (names []string) {
+// MethodNames are all methods that Options.Methods can have, in the order of the table.
+func MethodNames() (names []string) {
 	for _, m := range methods {
 		names = append(names, m.name)
 	}
 	return names
 }
 
-// plan orders the restores: every repetition has each method once, in an order of its own, so that
-// what a machine's disk, clock and neighbours do over time hits no method in particular.
+// plan orders the restores: every repetition has each method once, in a random order of its own. So
+// what changes on the host over time (its disk, its clock, its load) favours no method.
 func plan(ms []method, repeat int, seed uint64) []method {
 	rng := rand.New(rand.NewPCG(seed, seed))
 	var all []method

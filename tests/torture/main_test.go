@@ -1,0 +1,20 @@
+package torture
+
+import (
+	"flag"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/thawfs/thaw/tests/internal/cli"
+)
+
+var (
+	lifeFlag = flag.Duration("life", time.Minute, "how long the random lives last, all together")
+	seedFlag = flag.Uint64("seed", 0, "what the dice begin with; 0: something new")
+)
+
+func TestMain(m *testing.M) {
+	readerMainIfChild()
+	os.Exit(cli.Main(m))
+}
