@@ -24,8 +24,11 @@ type CheckReport struct {
 	Pages       uint64 `json:"pages"`      // stored pages in the directories of packs
 	PagesRead   uint64 `json:"pages_read"` // with ReadData
 	IndexKeys   uint64 `json:"index_keys"` // page hashes that Badger knows
-	// NoIndex says why there is no Badger index to check: the disk is too full for it. No damage:
-	// it comes back when there is room.
+	// IndexMended is how many pages the index did not know, and was told. No damage: they would have
+	// been stored again when they came again.
+	IndexMended uint64 `json:"index_mended,omitempty"`
+	// NoIndex says why there is no Badger index to check: no room for it, for example. No damage: it
+	// comes back when there can be one. A reader has none, and does not look.
 	NoIndex  string    `json:"no_index,omitempty"`
 	Rebuilt  bool      `json:"rebuilt"`
 	Problems []Problem `json:"problems"`
@@ -44,9 +47,9 @@ type Problem struct {
 // Check verifies the store. What is wrong with it stands in the report; an error means that the
 // check could not be made.
 //
-// It verifies every root, every pack's directory and hashes, every node of every page map, that
-// every page a checkpoint refers to is there, and that the index knows every page. With ReadData it
-// reads all that is stored.
+// It verifies every root, every pack's directory and hashes, every node of every page map, and that
+// every page a checkpoint refers to is there; of a store that is open for writing also that the index
+// knows every page. With ReadData it reads all that is stored.
 func (s *Store) Check(ctx context.Context, o CheckOptions) (CheckReport, error) {
 	begin := s.alone
 	if o.Rebuild {
@@ -97,7 +100,7 @@ func (c *checker) note(checkpoint string, err error) error {
 
 func (c *checker) run(ctx context.Context) error {
 	if c.o.Rebuild {
-		if err := c.s.remakeIndex(ctx, c.o.Progress); err != nil {
+		if err := c.s.hints.rebuild(ctx, c.o.Progress); err != nil {
 			return err
 		}
 		c.report.Rebuilt = true
@@ -121,7 +124,7 @@ func (c *checker) run(ctx context.Context) error {
 			return err
 		}
 	}
-	return c.indexKeys()
+	return c.indexKeys(ctx)
 }
 
 // roots checks every checkpoint.
@@ -312,46 +315,46 @@ func (c *checker) pack(ctx context.Context, number uint64, m *meter) error {
 		}
 		return c.note("", err)
 	}
-	return c.known(p, hashes)
+	return c.known(ctx, p, hashes)
 }
 
-// known checks that the index knows the pages of a pack.
-func (c *checker) known(p *pack.Reader, hashes []pack.Hash) error {
-	if c.s.keys == nil {
+// known checks that the index knows the pages of a pack. What it does not know it is told: that costs
+// space until then, and is no damage.
+func (c *checker) known(ctx context.Context, p *pack.Reader, hashes []pack.Hash) error {
+	if c.s.readOnly {
 		return nil
 	}
-	view := c.s.keys.lookups()
-	defer view.close()
-	unknown := 0
-	for slot, h := range hashes {
-		if p.Dead(uint32(slot)) {
-			continue
-		}
-		ref, err := view.page(h)
-		if err != nil {
-			return err
-		}
+	refs := make([]uint64, len(hashes))
+	if err := c.s.hints.pages(ctx, hashes, refs); err != nil {
+		return err
+	}
+	unknown := uint64(0)
+	for slot, ref := range refs {
 		// Another page with the same key is as good: then that one is found.
-		if ref == 0 || !isThere(c.packs, rowPage, ref) {
+		if !p.Dead(uint32(slot)) && (ref == 0 || !isThere(c.packs, rowPage, ref)) {
 			unknown++
 		}
 	}
-	if unknown > 0 {
-		c.problem("", p.Name(), "the index does not know %d of %d pages; a rebuild mends that",
-			unknown, len(hashes))
+	if unknown == 0 {
+		return nil
 	}
-	return nil
+	c.report.IndexMended += unknown
+	return c.s.hints.do(ctx, func(k keyStore) error { return c.s.indexPack(ctx, k, p.Number()) })
 }
 
-func (c *checker) indexKeys() error {
-	if c.s.keys == nil {
-		if c.s.keysErr != nil {
-			c.report.NoIndex = c.s.keysErr.Error()
-		}
+func (c *checker) indexKeys(ctx context.Context) error {
+	if c.s.readOnly {
 		return nil
 	}
-	return c.s.keys.scan(rowPage, func(_, _ []byte) error {
-		c.report.IndexKeys++
+	if err := c.s.hints.missing(ctx); err != nil {
+		c.report.NoIndex = err.Error()
 		return nil
+	}
+	return c.s.hints.do(ctx, func(k keyStore) error {
+		c.report.IndexKeys = 0
+		return scanAll(ctx, k, rowPage, func(row) error {
+			c.report.IndexKeys++
+			return nil
+		})
 	})
 }

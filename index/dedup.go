@@ -3,6 +3,7 @@ package index
 import (
 	"context"
 	"log/slog"
+	"slices"
 
 	"github.com/thawfs/thaw/index/pack"
 )
@@ -13,31 +14,55 @@ type dedup struct {
 	parent *pageMap // of the image that this one is likely to be like; nil: none
 	hashes *hashCache
 	fresh  map[pack.Hash]uint64 // what this import stored, since the last flush
-	keys   *keyDB
-	view   *lookups // nil: the index knows no page, there is no need to ask
+	hints  *hints
+	ask    bool // false: the index knows no page
+
+	// What is asked of the index at once.
+	sums []pack.Hash
+	refs []uint64
+	at   []int // their places in the chunk
 }
 
 // maxFresh bounds dedup.fresh (about 100 MiB). What is beyond it is found in the index.
 const maxFresh = 2 << 20
 
-// find gives the ref of a page with this hash; 0 if none is stored.
-func (d *dedup) find(gfn uint64, h pack.Hash) (uint64, error) {
-	if d.parent != nil {
-		if ref := d.parent.ref(gfn); ref != 0 && d.hashes.is(ref, h) {
-			return ref, nil
+// find looks for all pages of a chunk: found[i] becomes the ref of page i, 0 if it is not stored. The
+// index is asked once.
+func (d *dedup) find(ctx context.Context, c *chunk, found []uint64) error {
+	d.sums, d.at = d.sums[:0], d.at[:0]
+	for i := range c.gfns {
+		h := c.hashes[i]
+		found[i] = 0
+		if c.kinds[i] != pageData {
+			continue
+		}
+		if found[i] = d.near(c.gfns[i], h); found[i] == 0 {
+			d.sums, d.at = append(d.sums, h), append(d.at, i)
 		}
 	}
-	if ref, ok := d.fresh[h]; ok {
-		return ref, nil
+	if !d.ask || len(d.sums) == 0 {
+		return nil
 	}
-	if d.view == nil {
-		return 0, nil
+	d.refs = slices.Grow(d.refs[:0], len(d.sums))[:len(d.sums)]
+	if err := d.hints.pages(ctx, d.sums, d.refs); err != nil {
+		return err
 	}
-	ref, err := d.view.page(h)
-	if err != nil || ref == 0 || !d.hashes.is(ref, h) {
-		return 0, err
+	for i, ref := range d.refs {
+		if ref != 0 && d.hashes.is(ref, d.sums[i]) {
+			found[d.at[i]] = ref
+		}
 	}
-	return ref, nil
+	return nil
+}
+
+// near gives the ref of a page that is found without the index; 0 if it is not.
+func (d *dedup) near(gfn uint64, h pack.Hash) uint64 {
+	if d.parent != nil {
+		if ref := d.parent.ref(gfn); ref != 0 && d.hashes.is(ref, h) {
+			return ref
+		}
+	}
+	return d.fresh[h]
 }
 
 // add notes a page that this import stores.
@@ -46,15 +71,7 @@ func (d *dedup) add(h pack.Hash, ref uint64) { d.fresh[h] = ref }
 // renew forgets what this import stored, all of which the index must know by now.
 func (d *dedup) renew() {
 	clear(d.fresh)
-	d.close()
-	d.view = d.keys.lookups()
-}
-
-func (d *dedup) close() {
-	if d.view != nil {
-		d.view.close()
-		d.view = nil
-	}
+	d.ask = true
 }
 
 // hashCache holds the page hashes of packs that were asked for lately.

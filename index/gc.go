@@ -89,10 +89,10 @@ func (c *collector) run(ctx context.Context) error {
 		}
 		m.add(1)
 	}
-	if c.o.DryRun || c.s.keys == nil {
+	if c.o.DryRun {
 		return nil
 	}
-	return c.s.sweepIndex(ctx)
+	return c.s.hints.sweep(ctx)
 }
 
 // mark finds out what is live. Checkpoints that are removed meanwhile count as if they were there.
@@ -161,9 +161,6 @@ func (c *collector) remove(ctx context.Context, number uint64) error {
 	}
 	c.report.RemovedPacks++
 	c.report.FreedBytes += info.bytes
-	c.s.index(func(k *keyDB) error {
-		return k.update([]row{{metaKey(metaStale), []byte{1}}, {key: packKey(number)}})
-	})
 	return nil
 }
 
@@ -236,9 +233,6 @@ func (c *collector) rewrite(ctx context.Context, v victim) error {
 	c.report.RewrittenPacks++
 	c.report.DroppedPages += uint64(v.pages)
 	c.report.FreedBytes += v.bytes - info.bytes
-	c.s.index(func(k *keyDB) error {
-		return k.update([]row{{metaKey(metaStale), []byte{1}}, packRowOf(v.number, info)})
-	})
 	return nil
 }
 

@@ -73,11 +73,8 @@ func (s *Store) importSource(ctx context.Context, src Source, o ImportOptions) (
 	if err := s.nameFree(o.Name); err != nil {
 		return c, st, err
 	}
-	if s.keys == nil {
-		// The disk was full when the store was opened; there may be room now.
-		if err := s.remakeIndex(ctx, o.Progress); err != nil {
-			return c, st, err
-		}
+	if _, err := s.hints.ready(ctx, o.Progress); err != nil {
+		return c, st, err
 	}
 	im, err := newImporter(ctx, s, src, o)
 	if err != nil {
@@ -120,6 +117,8 @@ type importer struct {
 	pool      sync.Pool    // of *chunk
 	parent    *parentImage // nil: none
 	dedup     *dedup
+	found     [chunkPages]uint64 // where the pages of the present chunk are stored already
+	epoch     int                // of the index when the import began
 	tree      *treeWriter
 	packer    *packer
 	leafNo    uint64 // the leaf that is being filled
@@ -165,7 +164,10 @@ func (im *importer) prepare(ctx context.Context) (err error) {
 	im.progress = newMeter(im.o.Progress, "import", "bytes", im.stats.ReadBytes)
 
 	hashes := newHashCache(ctx, s.packs, s.log)
-	im.dedup = &dedup{hashes: hashes, fresh: map[pack.Hash]uint64{}, keys: s.keys}
+	im.dedup = &dedup{hashes: hashes, fresh: map[pack.Hash]uint64{}, hints: s.hints}
+	if im.epoch, err = s.hints.begun(ctx); err != nil {
+		return err
+	}
 	if im.parent, err = s.findParent(ctx, im, hashes); err != nil {
 		return err
 	}
@@ -174,9 +176,8 @@ func (im *importer) prepare(ctx context.Context) (err error) {
 		im.dedup.parent = im.parent.pages
 		tree = im.parent.tree
 	}
-	if numbers, _ := s.packs.numbers(); len(numbers) > 0 {
-		im.dedup.view = s.keys.lookups()
-	}
+	numbers, _ := s.packs.numbers()
+	im.dedup.ask = len(numbers) > 0
 	im.tree = newTreeWriter(im.mem.pages, pack.NewHasher(s.key), im.findNode(ctx), tree)
 	return nil
 }
@@ -186,9 +187,6 @@ func (im *importer) close() {
 	if im.parent != nil {
 		im.parent.close()
 	}
-	if im.dedup != nil {
-		im.dedup.close()
-	}
 }
 
 // run does it all. After an error undo removes what it left.
@@ -196,7 +194,15 @@ func (im *importer) run(ctx context.Context) (*catalogEntry, error) {
 	g := newGroup(ctx)
 	defer g.wait()
 	defer g.cancel(nil) // whatever is still running has nothing left to do
-	var err error
+	e, err := im.steps(ctx, g)
+	if first := g.err(); err != nil && first != nil {
+		err = first // what err came of
+	}
+	return e, err
+}
+
+// steps is run in a group.
+func (im *importer) steps(ctx context.Context, g *group) (_ *catalogEntry, err error) {
 	if im.packer, err = newPacker(im.s, g, im.o.Profile); err != nil {
 		return nil, err
 	}
@@ -220,7 +226,6 @@ func (im *importer) run(ctx context.Context) (*catalogEntry, error) {
 		return nil, err
 	}
 	for _, p := range im.packer.written {
-		im.s.packs.add(p.number, packInfo{bytes: p.bytes})
 		im.added = append(im.added, p.number)
 		r.StoredBytes += p.bytes
 	}

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 
-	"github.com/thawfs/thaw/index/blob"
 	"github.com/thawfs/thaw/index/pack"
 )
 
@@ -13,13 +12,9 @@ import (
 func (im *importer) findNode(ctx context.Context) func(pack.Hash) (uint64, error) {
 	hasher := pack.NewHasher(im.s.key)
 	return func(h pack.Hash) (uint64, error) {
-		v, ok, err := im.s.keys.get(nodeKey(h))
-		if err != nil || !ok {
+		ref, err := im.s.hints.node(ctx, h)
+		if err != nil || !im.s.packs.has(ref>>24) {
 			return 0, err
-		}
-		ref := parseRef(v)
-		if !im.s.packs.has(ref >> 24) {
-			return 0, nil
 		}
 		e, err := im.s.packs.pin(ctx, ref>>24)
 		if err != nil {
@@ -58,23 +53,28 @@ func (im *importer) settle() error {
 	return nil
 }
 
-// index tells the index of the packs and nodes of a committed import. Its pages it has already.
+// index tells the index of the packs and nodes of a committed import. Its pages it has already, unless
+// it failed meanwhile: then it will look for itself.
 func (im *importer) index(stored []storedNode) {
-	im.s.index(func(k *keyDB) error {
-		var rows []row
+	// The import is done, and is not undone because of a hint.
+	ctx := context.Background()
+	var rows []row
+	if now, err := im.s.hints.begun(ctx); err == nil && now == im.epoch {
 		for _, n := range im.added {
 			info, _ := im.s.packs.info(n)
 			rows = append(rows, packRowOf(n, info))
 		}
-		for _, n := range stored {
-			rows = append(rows, row{nodeKey(n.hash), binary.BigEndian.AppendUint64(nil, n.ref)})
-		}
-		sortRows(rows)
-		return k.update(rows)
-	})
+	}
+	for _, n := range stored {
+		rows = append(rows, row{nodeKey(n.hash), binary.BigEndian.AppendUint64(nil, n.ref)})
+	}
+	sortRows(rows)
+	if err := im.s.hints.update(ctx, rows); err != nil {
+		im.s.log.Warn("the index is behind until the next import", "err", err)
+	}
 }
 
-// undo removes the packs of an import that failed. What it cannot remove now, the next open does.
+// undo removes the packs of an import that failed. What it cannot remove now, GC does.
 func (im *importer) undo() {
 	if im.packer == nil {
 		return
@@ -82,21 +82,15 @@ func (im *importer) undo() {
 	im.packer.abort()
 	ctx := context.Background() // also when the import was cancelled
 	var errs []error
-	for _, n := range im.added {
-		_, err := im.s.packs.doom(ctx, n)
+	numbers := im.added
+	for _, p := range im.packer.written {
+		numbers = append(numbers, p.number)
+	}
+	for _, n := range numbers {
+		_, err := im.s.packs.doom(ctx, n) // no harm if it is done twice
 		errs = append(errs, err)
 	}
-	for _, p := range im.packer.written {
-		if im.s.packs.has(p.number) {
-			continue
-		}
-		err := im.s.blobs.Remove(ctx, pack.Name(p.number, 0))
-		if !errors.Is(err, blob.ErrNotFound) {
-			errs = append(errs, err)
-		}
-	}
-	im.s.index(func(k *keyDB) error { return k.update([]row{{metaKey(metaStale), []byte{1}}}) })
 	if err := errors.Join(errs...); err != nil {
-		im.s.log.Warn("what a failed import left stays until the store is opened again", "err", err)
+		im.s.log.Warn("what a failed import left stays until it is collected", "err", err)
 	}
 }

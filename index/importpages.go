@@ -79,6 +79,9 @@ func (im *importer) cut(h *ordered[*chunkJob]) error {
 // chunk takes the pages of a chunk in their order. Those of groups get their place in the page map
 // when their turn by number comes.
 func (im *importer) chunk(c *chunk, grouped bool) error {
+	if err := im.dedup.find(im.packer.g.ctx, c, im.found[:]); err != nil {
+		return err
+	}
 	read := 0
 	for i, gfn := range c.gfns {
 		var ref uint64
@@ -111,9 +114,8 @@ func (im *importer) chunk(c *chunk, grouped bool) error {
 
 // page finds or stores a page that is not zero.
 func (im *importer) page(c *chunk, i int) (ref uint64, err error) {
-	ref, err = im.dedup.find(c.gfns[i], c.hashes[i])
-	if err != nil {
-		return 0, err
+	if ref = im.found[i]; ref == 0 {
+		ref = im.dedup.fresh[c.hashes[i]] // it may have come with this very chunk
 	}
 	if ref != 0 {
 		im.stats.DupPages++

@@ -11,6 +11,9 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(crashDirEnv); dir != "" {
 		os.Exit(crashMain(dir))
 	}
+	if os.Getenv(keeperEnv) != "" {
+		os.Exit(KeeperMain())
+	}
 	goleak.VerifyTestMain(m,
 		// Badger's dependency starts it with the first cache and never ends it.
 		goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon"),

@@ -85,7 +85,7 @@ func (k *packer) add(c *chunk, i int) (ref uint64, err error) {
 		if err := k.flush(); err != nil {
 			return 0, err
 		}
-		if k.number, err = k.s.newPackNumber(); err != nil {
+		if k.number, err = k.s.alloc.take(k.g.ctx); err != nil {
 			return 0, err
 		}
 		k.slots = 0
@@ -230,22 +230,24 @@ func (k *packer) finished() error {
 func (k *packer) commit(w *pack.Writer, hashes []pack.Hash) error {
 	number := w.Number()
 	indexed := make(chan error, 1)
-	go func() { indexed <- k.s.keys.update(pageRows(number, hashes)) }()
+	go func() { indexed <- k.s.hints.update(k.g.ctx, pageRows(number, hashes)) }()
 	size, err := w.Finish()
 	if err == nil {
+		k.s.packs.add(number, packInfo{bytes: size})
 		k.written = append(k.written, newPack{number, size})
 	}
 	return errors.Join(err, <-indexed)
 }
 
-// pageRows gives the rows of a new pack's pages.
+// pageRows gives the rows of a new pack's pages, behind one that says that they are not all.
 func pageRows(number uint64, hashes []pack.Hash) []row {
-	rows := make([]row, len(hashes))
+	rows := make([]row, 1, 1+len(hashes))
 	for slot, h := range hashes {
 		key := pageKey(h)
-		rows[slot] = row{key[:], refValue(uint64(pack.MakeRef(number, uint32(slot))))}
+		rows = append(rows, row{key[:], refValue(uint64(pack.MakeRef(number, uint32(slot))))})
 	}
-	sortRows(rows)
+	sortRows(rows[1:])
+	rows[0] = begunRowOf(number)
 	return rows
 }
 
@@ -261,7 +263,7 @@ func (k *packer) record(kind uint32, data []byte) (ref uint64, err error) {
 			return 0, err
 		}
 	}
-	number, err := k.s.newPackNumber()
+	number, err := k.s.alloc.take(k.g.ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -277,22 +279,6 @@ func (k *packer) abort() {
 	if k.w != nil {
 		_ = k.w.Abort()
 	}
-}
-
-// newPackNumber gives a number that no pack ever had: what the index still says of a pack that is
-// gone can then never be taken for another. The writer's lock must be held.
-func (s *Store) newPackNumber() (uint64, error) {
-	n := s.next
-	if n >= rootNumber {
-		return 0, errors.New("no pack numbers are left")
-	}
-	s.next++
-	if s.keys != nil {
-		if err := s.keys.update([]row{{metaKey(metaNext), refValue(s.next)}}); err != nil {
-			return 0, err
-		}
-	}
-	return n, nil
 }
 
 // createPack begins a new pack.

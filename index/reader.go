@@ -29,6 +29,8 @@ func (s *Store) Refresh(ctx context.Context) error {
 	select {
 	case s.refreshing <- struct{}{}:
 		defer func() { <-s.refreshing }()
+	case <-s.closing:
+		return s.enter(ctx)
 	case <-ctx.Done():
 		return ctx.Err()
 	}

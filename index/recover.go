@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 
 	"github.com/thawfs/thaw/index/blob"
 	"github.com/thawfs/thaw/index/pack"
@@ -29,7 +28,7 @@ func (s *Store) recover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.next = max(s.next, 1)
+	used := uint64(0)
 	for n, info := range packs {
 		if info.generation == info.top {
 			for _, old := range l.packs[n][1:] {
@@ -37,7 +36,7 @@ func (s *Store) recover(ctx context.Context) error {
 			}
 		}
 		s.packs.add(n, info)
-		s.next = max(s.next, n+1)
+		used = max(used, n)
 	}
 	for name, e := range entries {
 		if e.err == nil && e.root == e.all[0] {
@@ -47,7 +46,7 @@ func (s *Store) recover(ctx context.Context) error {
 		}
 		s.cat.m[name] = e
 	}
-	return s.recoverKeys(ctx)
+	return s.alloc.open(ctx, s.blobs, used)
 }
 
 // tidy removes a blob that was replaced. Should that fail, it is no harm but to space.
@@ -57,91 +56,34 @@ func (s *Store) tidy(ctx context.Context, name string) {
 	}
 }
 
-// recoverKeys brings the index up to the packs that there are.
-func (s *Store) recoverKeys(ctx context.Context) error {
-	if s.keys == nil {
-		return nil
-	}
-	indexed := map[uint64]packInfo{}
-	v, known, err := s.keys.get(metaKey(metaNext))
-	if err != nil {
+// indexPack puts the pages and nodes of a pack into an index. A pack that cannot be read is left out,
+// with a word about it: an error is of the index, or of ctx.
+func (s *Store) indexPack(ctx context.Context, k keyStore, number uint64) error {
+	rows, err := s.packRows(ctx, number)
+	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if known {
-		s.next = max(s.next, parseRef(v))
-	}
-	err = s.keys.scan(rowPack, func(key, value []byte) error {
-		if len(key) == 8 {
-			indexed[binary.BigEndian.Uint64(key)] = parsePackRow(value)
-		}
-		return nil
-	})
 	if err != nil {
-		return err
+		s.log.Error("a pack cannot be indexed", "pack", number, "err", err)
 	}
-	rows := []row{{metaKey(metaVersion), []byte{keyVersion}}}
-	stale := false
-	numbers, _ := s.packs.numbers()
-	for _, number := range numbers {
-		info, _ := s.packs.info(number)
-		was, known := indexed[number]
-		delete(indexed, number)
-		switch {
-		case known && was.same(info):
-			continue
-		case known:
-			stale = true // it was compacted: pages that the index knows may be gone
-		default:
-			if err := s.indexPack(ctx, number); isCorrupt(err) {
-				s.log.Error("a pack is damaged", "err", err)
-			} else if err != nil {
-				return err
-			}
-		}
-		rows = append(rows, packRowOf(number, info))
-	}
-	for number := range indexed {
-		rows = append(rows, row{key: packKey(number)})
-		stale = true
-	}
-	if stale {
-		rows = append(rows, row{metaKey(metaStale), []byte{1}})
-	}
-	return s.keys.update(rows)
+	sortRows(rows)
+	return updateAll(ctx, k, rows)
 }
 
-func packRowOf(number uint64, info packInfo) row {
-	v := binary.AppendUvarint(nil, uint64(info.generation))
-	return row{packKey(number), binary.AppendUvarint(v, uint64(info.bytes))}
-}
-
-// parsePackRow gives what matches no pack for a row that is malformed.
-func parsePackRow(v []byte) packInfo {
-	g, w := binary.Uvarint(v)
-	if w <= 0 {
-		return packInfo{bytes: -1}
-	}
-	n, w := binary.Uvarint(v[w:])
-	if w <= 0 {
-		return packInfo{bytes: -1}
-	}
-	return packInfo{generation: uint32(g), bytes: int64(n)}
-}
-
-// indexPack puts the pages and nodes of a pack into the index.
-func (s *Store) indexPack(ctx context.Context, number uint64) error {
+// packRows gives the rows of a pack's pages and nodes; after an error those that could be read.
+func (s *Store) packRows(ctx context.Context, number uint64) (rows []row, err error) {
 	e, err := s.packs.pin(ctx, number)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer s.packs.unpin(e)
 	p := e.acquire()
 	defer p.release()
 	hashes, err := p.Hashes()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	rows := make([]row, 0, len(hashes))
+	rows = make([]row, 0, len(hashes))
 	for slot, h := range hashes {
 		if !p.Dead(uint32(slot)) {
 			key := pageKey(h)
@@ -156,18 +98,14 @@ func (s *Store) indexPack(ctx context.Context, number uint64) error {
 		}
 		code, err := p.ReadRecord(i, nil)
 		if err != nil {
-			return err
+			return rows, err
 		}
 		if h, ok := nodeHash(hasher, info.Kind, code); ok {
 			ref := uint64(pack.MakeRef(number, uint32(i)))
 			rows = append(rows, row{nodeKey(h), binary.BigEndian.AppendUint64(nil, ref)})
 		}
 	}
-	sortRows(rows)
-	if err := s.keys.update(rows); err != nil {
-		return fmt.Errorf("index pack %d: %w", number, err)
-	}
-	return ctx.Err()
+	return rows, nil
 }
 
 // nodeHash names a node by its content. Leaves that are a difference from another are found by

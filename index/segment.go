@@ -76,7 +76,7 @@ func (s *Store) writeSegment(ctx context.Context, hot []Run, pages uint64, profi
 		return nil, err
 	}
 	seg := &segment{hot: hot}
-	if seg.number, err = s.newPackNumber(); err != nil {
+	if seg.number, err = s.alloc.take(ctx); err != nil {
 		return nil, err
 	}
 	w, err := s.createPack(ctx, seg.number)

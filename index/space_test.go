@@ -65,9 +65,9 @@ func TestFullDisk(t *testing.T) {
 	store := filepath.Join(dir, "store")
 	r := rand.New(rand.NewPCG(51, 1))
 	one := randomImage(r, 2000).bytes()
-	s := openTest(t, store, nil)
+	s := openKept(t, store)
 	mustImport(t, s, "one", writeSource(t, one, nil), nil)
-	big := writeSource(t, incompressible(r, 16000).bytes(), nil)
+	big := writeSource(t, incompressible(r, 18000).bytes(), nil)
 	if _, _, err := s.Import(ctx, big, ImportOptions{Name: "big"}); !errors.Is(err, unix.ENOSPC) {
 		t.Fatalf("an image larger than the disk: %v", err)
 	}
@@ -77,7 +77,9 @@ func TestFullDisk(t *testing.T) {
 	ballast := filepath.Join(dir, "other")
 	fillDisk(t, ballast)
 	small := writeSource(t, randomImage(r, 100).bytes(), nil)
-	if _, _, err := s.Import(ctx, small, ImportOptions{Name: "small"}); !errors.Is(err, unix.ENOSPC) {
+	// More than is free when even the index is gone.
+	more := writeSource(t, incompressible(r, 4000).bytes(), nil)
+	if _, _, err := s.Import(ctx, more, ImportOptions{Name: "more"}); !errors.Is(err, unix.ENOSPC) {
 		t.Errorf("import on a full disk: %v", err)
 	}
 	if err := s.Close(); err != nil {
@@ -86,11 +88,11 @@ func TestFullDisk(t *testing.T) {
 	fillDisk(t, filepath.Join(dir, "other2"))
 
 	// The store is opened with not a byte left.
-	s = openTest(t, store, nil)
+	s = openKept(t, store)
 	m := openImage(t, s, "one")
 	sameImage(t, m, one)
 	m.Close()
-	if _, _, err := s.Import(ctx, small, ImportOptions{Name: "small"}); !errors.Is(err, unix.ENOSPC) {
+	if _, _, err := s.Import(ctx, more, ImportOptions{Name: "more"}); !errors.Is(err, unix.ENOSPC) {
 		t.Errorf("import on a full disk: %v", err)
 	}
 	if err := s.Remove(ctx, "some"); err != nil {
@@ -108,6 +110,6 @@ func TestFullDisk(t *testing.T) {
 	mustImport(t, s, "small", small, nil)
 	checkClean(t, s, true)
 	s.Close()
-	s = openTest(t, store, nil)
+	s = openKept(t, store)
 	checkClean(t, s, true)
 }

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
+	"os/exec"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,6 +45,10 @@ type OpenOptions struct {
 	Create bool
 	// Profile is written into a store that is created, for Store.Profile to give back.
 	Profile Profile
+	// Keeper gives a command that does nothing but call KeeperMain: the process that has Badger open,
+	// which may die of a full disk or of a damaged file. Nil: Badger is opened in this process, which
+	// may die of them then. It is started when an index is needed, and ended by Close.
+	Keeper func() *exec.Cmd
 	// Log tells what was rolled forward or swept away. Nil is silence.
 	Log *slog.Logger
 	// Blobs holds packs and checkpoints; nil means the store's own directory.
@@ -55,8 +59,8 @@ type OpenOptions struct {
 
 // Store is an open store. All methods may be called by many goroutines at once.
 //
-// Locks, in the order in which they are taken: writer, catalog.mu, packEntry.mu, packSet.mu. A read
-// of a page takes none.
+// Locks, in the order in which they are taken: writer, hints.sem, refreshing, catalog.mu,
+// packEntry.mu, packSet.mu. A read of a page takes none.
 type Store struct {
 	dir      string
 	readOnly bool
@@ -72,15 +76,11 @@ type Store struct {
 	// writer is held (by sending) by what makes, moves or removes packs: import, gc, check and the
 	// setting of a working set. One at a time.
 	writer chan struct{}
-	// refreshing is held (by sending) by Refresh. It comes after writer.
+	// refreshing is held (by sending) by Refresh.
 	refreshing chan struct{}
 
-	// keys is the Badger index. It is used under writer or catalog.mu, and replaced under both. Nil
-	// while the disk is too full for it: then the store can be read and collected, and not imported
-	// into.
-	keys    *keyDB
-	keysErr error  // why keys is nil
-	next    uint64 // number of the next pack; guarded by writer
+	hints *hints  // the index; nil on a reader
+	alloc numbers // of packs; guarded by writer
 
 	limits limits
 
@@ -136,14 +136,14 @@ func Open(ctx context.Context, dir string, o OpenOptions) (_ *Store, err error) 
 			return nil, err
 		}
 	}
-	if err := s.open(ctx, o.Wrap); err != nil {
+	if err := s.open(ctx, o.Wrap, o.Keeper); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store %s: %w", dir, err), s.Close())
 	}
 	return s, nil
 }
 
 func (s *Store) open(ctx context.Context,
-	wrap func(context.Context, blob.Store) (blob.Store, error)) (err error) {
+	wrap func(context.Context, blob.Store) (blob.Store, error), keeper func() *exec.Cmd) (err error) {
 	if s.blobs == nil {
 		// For writing only under the lock: it sweeps away what others have not committed.
 		open := blob.OpenDir
@@ -172,31 +172,8 @@ func (s *Store) open(ctx context.Context,
 		s.packs.refresh = s.Refresh
 		return s.refresh(ctx)
 	}
-	if err := s.openKeys(); err != nil {
-		return err
-	}
+	s.hints = newHints(s, s.openKeys(keeper))
 	return s.recover(ctx)
-}
-
-// openKeys opens the Badger index. One that cannot be opened is thrown away: it is made again from
-// what it was made from the first time.
-func (s *Store) openKeys() error {
-	dir := filepath.Join(s.dir, indexDirName)
-	var err error
-	s.keys, _, err = openKeyDB(dir, s.log)
-	if err != nil && !isSpace(err) {
-		s.log.Warn("the index cannot be opened and is made anew", "err", err)
-		if err := os.RemoveAll(dir); err != nil {
-			return err
-		}
-		s.keys, _, err = openKeyDB(dir, s.log)
-	}
-	if isSpace(err) {
-		s.log.Warn("the disk is full: the store can be read and collected only", "err", err)
-		s.keysErr = err
-		return nil
-	}
-	return err
 }
 
 // Close closes the store. Images and files must be closed before, or else fail from now on.
@@ -204,16 +181,17 @@ func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		s.closed.Store(true)
 		close(s.closing)
-		s.writer <- struct{}{} // what is being written ends first
-		s.cat.mu.Lock()
-		defer s.cat.mu.Unlock()
+		// What is being written or looked up ends first.
+		s.writer <- struct{}{}
+		s.refreshing <- struct{}{}
+		if s.hints != nil {
+			s.hints.close()
+		}
 		var errs []error
 		if s.packs != nil {
+			s.cat.mu.Lock() // a Remove
 			errs = append(errs, s.packs.close())
-		}
-		if s.keys != nil {
-			errs = append(errs, s.keys.close())
-			s.keys, s.keysErr = nil, ErrClosed
+			s.cat.mu.Unlock()
 		}
 		if s.dec != nil {
 			s.reading.Lock()
@@ -278,17 +256,6 @@ func (s *Store) alone(ctx context.Context) (done func(), err error) {
 		return nil, err
 	}
 	return func() { <-s.writer }, nil
-}
-
-// index lets fn change the Badger index, where there is one. What fails is only logged: the truth
-// was written before, and the next open brings the index up to it.
-func (s *Store) index(fn func(*keyDB) error) {
-	if s.keys == nil {
-		return
-	}
-	if err := fn(s.keys); err != nil {
-		s.log.Warn("the index is behind until the store is opened again", "err", err)
-	}
 }
 
 // Progress says how far long work is. Stage names what is counted, in Unit: "bytes", "pages", ....

@@ -63,25 +63,13 @@ func (s *Store) setWorkingSet(ctx context.Context, name string, text []byte, hot
 		}
 		return Checkpoint{}, err
 	}
-	s.replaceSegment(ctx, old.top.segment, seg)
-	return e.Checkpoint, nil
-}
-
-// replaceSegment tells the index of the new segment, and drops the old one: at once, or when the
-// last image that uses it is closed.
-func (s *Store) replaceSegment(ctx context.Context, old uint64, seg *segment) {
-	var rows []row
-	if seg != nil {
-		rows = append(rows, packRowOf(seg.number, packInfo{bytes: seg.bytes}))
-	}
-	if old != 0 {
+	if old := old.top.segment; old != 0 {
+		// It goes at once, or when the last image that uses it is closed.
 		if _, err := s.packs.doom(ctx, old); err != nil {
 			s.log.Warn("an old segment stays until it is collected", "pack", old, "err", err)
 		}
-		// If an image still has it: unknown to the index, a crash leaves it to the next open.
-		rows = append(rows, row{key: packKey(old)})
 	}
-	s.index(func(k *keyDB) error { return k.update(rows) })
+	return e.Checkpoint, nil
 }
 
 // withoutWorkingSet gives the next generation of a root, without text, runs and segment.

@@ -59,7 +59,7 @@ func classes() []class {
 		{as[*index.NameError], exitcode.BadName,
 			"choose 1 to 128 letters, digits, '.', '_' or '-', not beginning with '.' or '-' (--name)"},
 		{as[*index.ImageError], exitcode.NotImage,
-			"give a checkpoint directory, or a file that is the whole memory of a machine"},
+			"give a checkpoint directory, or a file that is the whole memory of a stopped machine"},
 		{as[*index.CorruptError], exitcode.Corrupt,
 			`"thaw check STORE --read-data" says what is damaged`},
 		{is(index.ErrInUse), exitcode.Busy, "stop the machines that run from it first"},

@@ -18,7 +18,7 @@ func newExportCommand(a *app) *cobra.Command {
 		Long: `Write a checkpoint as a plain checkpoint directory, byte for byte what was imported.
 DIR must not exist; it is there complete or not at all. "memory" is written
 sparsely: pages of zeros are holes. With --json: {"name": NAME, "dir": DIR}.` +
-			exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.Corrupt, exitcode.NotFound,
+			exitStatus(exitcode.NotStore, exitcode.Corrupt, exitcode.NotFound,
 				exitcode.Exists, exitcode.NoSpace),
 		Example: `  thaw export /srv/store web-1 /var/tmp/web-1`,
 		GroupID: groupStore,

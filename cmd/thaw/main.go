@@ -29,13 +29,13 @@ const (
 	readerPatience  = time.Second
 	writerPatience  = 5 * time.Second  // what it had not committed is swept away, now or later
 	machinePatience = 10 * time.Second // once the machine runs
-	forEver         = -time.Second     // servers, and what takes servers down, end in their own time
+	forEver         = -time.Second     // what others depend on ends in its own time
 )
 
 // patienceWith says how long a command may take.
 func patienceWith(cmd *cobra.Command) time.Duration {
 	switch cmd.Name() {
-	case "mount", lab.RawCommand, "demo", "compare":
+	case "mount", lab.RawCommand, "demo", "compare", keeperName, proberName:
 		return forEver
 	case "import", "rm", "gc", "check", "record", "export", "checkpoint":
 		return writerPatience

@@ -176,6 +176,9 @@ func mountDaemon(ctx context.Context, a *app, store, mnt string, o mountOptions)
 		return exitcode.WithHint(exitcode.Mount, fmt.Errorf("the mount does not answer: %w", err),
 			"the server's log: "+log.Name())
 	}
+	if why := unwritable(store); why != "" {
+		a.note("store %s can only be read: %s", store, why)
+	}
 	if a.json {
 		return a.printJSON(serverStatus{PID: pid, Version: buildVersion().Version, Store: store,
 			Mount: mnt, Policy: o.restore})

@@ -32,7 +32,12 @@ func resolveMount(path string) (mountRef, error) {
 	if at.mount == nil {
 		return mountRef{}, notOnMount(path)
 	}
-	ref := mountRef{Root: at.mount.point, Name: firstElement(at.rel)}
+	if at.top == "" {
+		return mountRef{}, exitcode.WithHint(exitcode.NotFound, fmt.Errorf(
+			"%s is a bind mount of a part of a thaw mount, which is not here itself", path),
+			"use the mount itself, or umount(8)")
+	}
+	ref := mountRef{Root: at.top, Name: firstElement(at.rel)}
 	socket, err := bounded(func() (string, error) {
 		return os.Readlink(filepath.Join(ref.Root, dot, "socket"))
 	})

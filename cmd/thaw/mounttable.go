@@ -13,6 +13,7 @@ const thawType = "fuse.thaw"
 
 // mountLine is a line of the table of mounts.
 type mountLine struct {
+	device string // of the file system
 	root   string // the directory of the file system that is mounted; "/" but for bind mounts
 	point  string
 	fsType string
@@ -30,7 +31,7 @@ func readMounts() ([]mountLine, error) {
 		before, after, _ := strings.Cut(line, " - ")
 		left, right := strings.Fields(before), strings.Fields(after)
 		if len(left) > 4 && len(right) > 0 {
-			all = append(all, mountLine{unescapeMount(left[3]), unescapeMount(left[4]), right[0]})
+			all = append(all, mountLine{left[2], unescapeMount(left[3]), unescapeMount(left[4]), right[0]})
 		}
 	}
 	return all, nil
@@ -56,6 +57,7 @@ func unescapeMount(s string) string {
 type location struct {
 	path  string     // absolute; without symbolic links, as far as it is on no thaw mount
 	mount *mountLine // nil: none
+	top   string     // where the root of that file system is mounted; "": nowhere in this namespace
 	rel   string     // in the mount's file system, "." for its root
 }
 
@@ -81,8 +83,9 @@ func locate(path string) (location, error) {
 	at, links := "/", 0
 	for {
 		if m := top[at]; m != nil && m.fsType == thawType {
-			in, err := filepath.Rel("/", filepath.Join(m.root, filepath.Join(rest...)))
-			return location{filepath.Join(at, filepath.Join(rest...)), m, in}, err
+			below := filepath.Join(rest...)
+			in, err := filepath.Rel("/", filepath.Join(m.root, below))
+			return location{filepath.Join(at, below), m, topOf(table, m), in}, err
 		}
 		if len(rest) == 0 {
 			return location{path: at}, nil
@@ -106,6 +109,20 @@ func locate(path string) (location, error) {
 		}
 		at, rest = "/", append(elements(filepath.Clean(target)), rest...)
 	}
+}
+
+// topOf is where the root of a mount's file system is: the mount itself, or for a bind mount of a
+// part of it another one.
+func topOf(table []mountLine, m *mountLine) string {
+	if m.root == "/" {
+		return m.point
+	}
+	for _, other := range table {
+		if other.device == m.device && other.root == "/" {
+			return other.point
+		}
+	}
+	return ""
 }
 
 // elements takes a clean absolute path apart.

@@ -37,7 +37,7 @@ func (a *app) readStore(ctx context.Context, dir string, f func(*index.Store) er
 // writes is waited for.
 func (a *app) writeStore(ctx context.Context, dir string, o index.OpenOptions,
 	f func(*index.Store) error) error {
-	o.Log = a.log
+	o.Log, o.Keeper = a.log, keeperCommand
 	s, err := openOrCreate(ctx, dir, o)
 	if errors.Is(err, index.ErrLocked) {
 		a.note("%v; waiting up to %v", err, writerWait)

@@ -61,10 +61,16 @@ func (img *Image) open(path string, size uint64) (*source, error) {
 	if img.size == 0 {
 		img.size = uint64(st.Size())
 	}
-	if !st.Mode().IsRegular() || uint64(st.Size()) != img.size || size != 0 && size != img.size ||
-		img.size == 0 || img.size%pageSize != 0 {
-		return nil, fmt.Errorf("%s: %s of %d bytes, the state describes %d bytes of memory", path,
-			st.Mode().Type(), st.Size(), max(size, img.size))
+	switch want := max(size, img.size); {
+	case !st.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is no regular file", path)
+	case st.Size() == 0:
+		return nil, fmt.Errorf("%s is empty", path)
+	case uint64(st.Size()) != want || img.size != want:
+		return nil, fmt.Errorf("%s has %d bytes, the state describes %d bytes of memory", path, st.Size(),
+			want)
+	case want%pageSize != 0:
+		return nil, fmt.Errorf("%s has %d bytes, which is no multiple of %d", path, want, pageSize)
 	}
 	return img.files[len(img.files)-1], nil
 }

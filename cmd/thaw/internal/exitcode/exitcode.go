@@ -59,7 +59,7 @@ func Table() []Entry {
 		{Partial, "partial", "part of the work was done, part failed (the messages say which)"},
 		{Usage, "usage", "the command line is wrong"},
 		{NotStore, "not-a-store", "the directory is missing or is not a store"},
-		{Locked, "locked", "another process uses the store"},
+		{Locked, "locked", "another command writes to the store, or a server serves it"},
 		{Corrupt, "corrupt", "damage was found in the store, or bytes did not verify"},
 		{Version, "version", "written by another version of thaw in a format unknown to this one"},
 		{Mount, "mount", "mounting or unmounting failed"},

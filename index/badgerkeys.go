@@ -1,0 +1,170 @@
+package index
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+
+	"github.com/thawfs/thaw/index/pack"
+)
+
+// badgerKeys is an index in Badger, in this process. Badger writes through shared mappings, and what
+// it reads it trusts: a full disk, an exhausted quota or a damaged file may end the process. Therefore
+// commands leave it to a keeper.
+type badgerKeys struct {
+	db  *badger.DB
+	dir string
+}
+
+var _ keyStore = (*badgerKeys)(nil)
+
+const memTableSize = 8 << 20
+
+// openBadger opens the index in dir, or makes an empty one.
+func openBadger(dir string, log *slog.Logger) (_ *badgerKeys, err error) {
+	defer asError("open index", &err)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open index: %w", err)
+	}
+	o := badger.DefaultOptions(dir).
+		WithLogger(badgerLog{log}).
+		WithMemTableSize(memTableSize).WithNumMemtables(2).
+		WithBaseTableSize(memTableSize).
+		WithValueLogFileSize(1 << 20). // never used: all values are small
+		WithCompression(options.ZSTD).WithZSTDCompressionLevel(1).
+		WithChecksumVerificationMode(options.OnBlockRead).
+		WithBlockCacheSize(8 << 20).
+		WithNumCompactors(2).WithNumGoroutines(2).
+		WithDetectConflicts(false).
+		WithMetricsEnabled(false).
+		WithNumVersionsToKeep(1)
+	db, err := badger.Open(o)
+	if err != nil {
+		return nil, fmt.Errorf("open index: %w", err)
+	}
+	return &badgerKeys{db, dir}, nil
+}
+
+// asError makes a panic of Badger's an error.
+func asError(what string, err *error) {
+	if r := recover(); r != nil {
+		*err = fmt.Errorf("%s: it panicked: %v", what, r)
+	}
+}
+
+func (k *badgerKeys) close() (err error) {
+	defer asError("close index", &err)
+	err = k.db.Close()
+	// What Badger notes about discarded values is of no use without any, and a MiB by its size.
+	_ = os.Remove(filepath.Join(k.dir, "DISCARD"))
+	if err != nil {
+		return fmt.Errorf("close index: %w", err)
+	}
+	return nil
+}
+
+func (k *badgerKeys) kill() { _ = k.close() } // nobody is left who would want to know
+
+func (k *badgerKeys) get(_ context.Context, key []byte) (value []byte, ok bool, err error) {
+	defer asError("read index", &err)
+	err = k.db.View(func(tx *badger.Txn) error {
+		it, err := tx.Get(key)
+		if err != nil {
+			return err
+		}
+		value, err = it.ValueCopy(nil)
+		return err
+	})
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("read index: %w", err)
+	}
+	return value, true, nil
+}
+
+func (k *badgerKeys) pages(_ context.Context, hashes []pack.Hash, refs []uint64) (err error) {
+	defer asError("read index", &err)
+	tx := k.db.NewTransaction(false)
+	defer tx.Discard()
+	for i, h := range hashes {
+		key := pageKey(h)
+		refs[i] = 0
+		it, err := tx.Get(key[:])
+		if errors.Is(err, badger.ErrKeyNotFound) {
+			continue
+		}
+		if err == nil {
+			err = it.Value(func(v []byte) error { refs[i] = parseRef(v); return nil })
+		}
+		if err != nil {
+			return fmt.Errorf("read index: %w", err)
+		}
+	}
+	return nil
+}
+
+func (k *badgerKeys) scan(_ context.Context, kind byte, after []byte) (rows []row, err error) {
+	defer asError("read index", &err)
+	o := badger.DefaultIteratorOptions
+	o.Prefix = []byte{kind}
+	if after == nil {
+		after = o.Prefix
+	}
+	err = k.db.View(func(tx *badger.Txn) error {
+		it := tx.NewIterator(o)
+		defer it.Close()
+		for it.Seek(after); it.Valid() && len(rows) < maxRows; it.Next() {
+			item := it.Item()
+			if bytes.Equal(item.Key(), after) {
+				continue
+			}
+			v, err := item.ValueCopy(nil)
+			if err != nil {
+				return err
+			}
+			rows = append(rows, row{item.KeyCopy(nil), v})
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read index: %w", err)
+	}
+	return rows, nil
+}
+
+func (k *badgerKeys) update(_ context.Context, rows []row) (err error) {
+	defer asError("write index", &err)
+	wb := k.db.NewWriteBatch()
+	defer wb.Cancel()
+	for _, r := range rows {
+		if r.value == nil {
+			err = wb.Delete(r.key)
+		} else {
+			err = wb.Set(r.key, r.value)
+		}
+		if err != nil {
+			return fmt.Errorf("write index: %w", err)
+		}
+	}
+	if err := wb.Flush(); err != nil {
+		return fmt.Errorf("write index: %w", err)
+	}
+	return nil
+}
+
+// badgerLog gives Badger's warnings and errors to our log; the rest is for its developers.
+type badgerLog struct{ log *slog.Logger }
+
+func (l badgerLog) Errorf(f string, a ...any)   { l.log.Error("badger: " + fmt.Sprintf(f, a...)) }
+func (l badgerLog) Warningf(f string, a ...any) { l.log.Warn("badger: " + fmt.Sprintf(f, a...)) }
+func (l badgerLog) Infof(string, ...any)        {}
+func (l badgerLog) Debugf(string, ...any)       {}

@@ -1,0 +1,386 @@
+package index
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/thawfs/thaw/index/blob"
+	"github.com/thawfs/thaw/index/pack"
+)
+
+// hints is the index of a store that is open for writing, whatever becomes of it. It is opened when
+// it is first needed, and brought up to the packs that there are. When it fails, at any time and for
+// any reason, its directory is set aside and another one is made from the packs; when that fails too,
+// one in memory takes its place until the store is closed. So nobody who uses it sees an error of it.
+//
+// It comes after Store.writer, and before the locks of packs.
+type hints struct {
+	s    *Store
+	dir  string
+	open func(ctx context.Context, dir string) (keyStore, error)
+
+	sem    chan struct{} // held (by sending) while what follows is used
+	db     keyStore      // nil: not open
+	level  hintLevel
+	cause  error // why there is no index on disk; nil while there is
+	epoch  int   // counts the indexes that were begun
+	closed bool
+}
+
+// hintLevel says what kind of index is used, or is to be tried next.
+type hintLevel int
+
+const (
+	hintsFound  hintLevel = iota // the one that is there, or an empty one
+	hintsAnew                    // one made anew, after one that failed
+	hintsMemory                  // one in memory, after both
+)
+
+// errNoKeeper: the process that would have the index cannot be started. Nothing is wrong with the
+// index.
+var errNoKeeper = errors.New("the process that keeps the index cannot be started")
+
+func newHints(s *Store, open func(context.Context, string) (keyStore, error)) *hints {
+	return &hints{
+		s: s, dir: filepath.Join(s.dir, indexDirName), open: open, sem: make(chan struct{}, 1),
+	}
+}
+
+func (h *hints) lock(ctx context.Context) error {
+	select {
+	case h.sem <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (h *hints) unlock() { <-h.sem }
+
+// do lets op use the index. op may be called again, with another index. An error is of ctx or of a
+// store that is closed.
+func (h *hints) do(ctx context.Context, op func(keyStore) error) error {
+	for {
+		db, err := h.ready(ctx, nil)
+		if err != nil {
+			return err
+		}
+		if err = op(db); err == nil {
+			return nil
+		}
+		if err := h.failed(ctx, db, err); err != nil {
+			return err
+		}
+	}
+}
+
+// ready gives an index that knows the packs, and makes one if there is none.
+func (h *hints) ready(ctx context.Context, progress func(Progress)) (keyStore, error) {
+	if err := h.lock(ctx); err != nil {
+		return nil, err
+	}
+	defer h.unlock()
+	for h.db == nil {
+		if h.closed {
+			return nil, ErrClosed
+		}
+		db, err := h.begin(ctx)
+		if err == nil {
+			if err = h.sync(ctx, db, progress); err == nil {
+				h.db = db
+				break
+			}
+		}
+		if err := h.fail(ctx, db, err); err != nil {
+			return nil, err
+		}
+	}
+	return h.db, nil
+}
+
+// begin opens the index that is the next to be tried. sem must be held.
+func (h *hints) begin(ctx context.Context) (keyStore, error) {
+	h.epoch++
+	if h.level == hintsMemory {
+		return newMemKeys(), nil
+	}
+	return h.open(ctx, h.dir)
+}
+
+// failed is told that db failed with err, and makes way for another one. An error is of ctx.
+func (h *hints) failed(ctx context.Context, db keyStore, err error) error {
+	if err := h.lock(context.WithoutCancel(ctx)); err != nil {
+		return err
+	}
+	defer h.unlock()
+	if h.db != db {
+		return context.Cause(ctx) // somebody else has seen to it
+	}
+	h.db = nil
+	return h.fail(ctx, db, err)
+}
+
+// fail ends db (nil: it was never open), which failed with err, and goes on to the next level. sem
+// must be held.
+func (h *hints) fail(ctx context.Context, db keyStore, err error) error {
+	if db != nil {
+		db.kill()
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx) // whatever was cancelled in the middle tells nothing of the index
+	}
+	switch {
+	case h.level == hintsMemory:
+		return err
+	case errors.Is(err, errNoKeeper):
+		h.level, h.cause = hintsMemory, err
+	case h.level == hintsFound:
+		h.level = hintsAnew
+		h.s.log.Warn("the index failed, another one is made from the packs", "err", err,
+			"set_aside", h.setAside())
+		return nil
+	default:
+		h.level, h.cause = hintsMemory, err
+		// What was begun is of no use, and may be what fills the disk.
+		if err := errors.Join(os.RemoveAll(h.dir), h.removeDamaged()); err != nil {
+			h.s.log.Warn("what is left of the index stays", "err", err)
+		}
+	}
+	h.s.log.Warn("there is no index on disk: one in memory is used for now", "err", err)
+	return nil
+}
+
+const damagedSuffix = ".damaged-"
+
+// setAside renames the index directory, in the place of one that was set aside before, and gives its
+// new name. One that cannot be renamed is removed.
+func (h *hints) setAside() string {
+	if err := h.removeDamaged(); err != nil {
+		h.s.log.Warn("an old damaged index stays", "err", err)
+	}
+	to := h.dir + damagedSuffix + time.Now().UTC().Format("20060102T150405Z")
+	err := os.Rename(h.dir, to)
+	if err == nil {
+		return to
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		err = errors.Join(err, os.RemoveAll(h.dir))
+		h.s.log.Warn("the index cannot be set aside, and is removed", "err", err)
+	}
+	return ""
+}
+
+// removeDamaged removes what was set aside before.
+func (h *hints) removeDamaged() error {
+	entries, err := os.ReadDir(h.s.dir)
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), indexDirName+damagedSuffix) {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(h.s.dir, e.Name())))
+		}
+	}
+	return err
+}
+
+// sync brings an index up to the packs that there are: it indexes those that it does not know, and
+// forgets those that are gone. An error is of the index, or of ctx. sem must be held.
+func (h *hints) sync(ctx context.Context, db keyStore, progress func(Progress)) error {
+	v, known, err := db.get(ctx, metaKey(metaVersion))
+	if err != nil {
+		return err
+	}
+	if known && (len(v) != 1 || v[0] != keyVersion) {
+		return fmt.Errorf("it is of version %x, want %d", v, keyVersion)
+	}
+	indexed := map[uint64]packInfo{}
+	err = scanAll(ctx, db, rowPack, func(r row) error {
+		if len(r.key) == 9 {
+			indexed[binary.BigEndian.Uint64(r.key[1:])] = parsePackRow(r.value)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	var rows []row
+	if !known {
+		rows = append(rows, row{metaKey(metaVersion), []byte{keyVersion}})
+	}
+	stale := false
+	var unknown []uint64
+	numbers, _ := h.s.packs.numbers()
+	for _, number := range numbers {
+		info, _ := h.s.packs.info(number)
+		was, known := indexed[number]
+		delete(indexed, number)
+		if known && was.same(info) {
+			continue
+		}
+		if known && was.bytes > 0 {
+			stale = true // it was compacted: pages that the index knows may be gone
+		} else {
+			unknown = append(unknown, number)
+		}
+		rows = append(rows, packRowOf(number, info))
+	}
+	if err := h.indexPacks(ctx, db, unknown, progress); err != nil {
+		return err
+	}
+	for number := range indexed {
+		rows = append(rows, row{key: packKey(number)})
+		stale = true
+	}
+	if stale {
+		rows = append(rows, row{metaKey(metaStale), []byte{1}})
+	}
+	return updateAll(ctx, db, rows)
+}
+
+// indexPacks puts packs into an index, the newest first: should there be no room for all, they are
+// worth most.
+func (h *hints) indexPacks(ctx context.Context, db keyStore, numbers []uint64,
+	progress func(Progress)) error {
+	if len(numbers) == 0 {
+		return nil
+	}
+	m := newMeter(progress, "index", "packs", int64(len(numbers)))
+	for _, n := range slices.Backward(numbers) {
+		if err := h.s.indexPack(ctx, db, n); err != nil {
+			return err
+		}
+		m.add(1)
+	}
+	return nil
+}
+
+// pages gives the refs that stand for hashes, as keyStore.pages.
+func (h *hints) pages(ctx context.Context, hashes []pack.Hash, refs []uint64) error {
+	for len(hashes) > 0 {
+		n := min(len(hashes), maxRows)
+		err := h.do(ctx, func(k keyStore) error { return k.pages(ctx, hashes[:n], refs[:n]) })
+		if err != nil {
+			return err
+		}
+		hashes, refs = hashes[n:], refs[n:]
+	}
+	return nil
+}
+
+// node gives the ref that stands for a node; 0 if none does.
+func (h *hints) node(ctx context.Context, sum pack.Hash) (ref uint64, err error) {
+	err = h.do(ctx, func(k keyStore) error {
+		v, ok, err := k.get(ctx, nodeKey(sum))
+		ref = 0
+		if ok {
+			ref = parseRef(v)
+		}
+		return err
+	})
+	return ref, err
+}
+
+// update makes changes.
+func (h *hints) update(ctx context.Context, rows []row) error {
+	return h.do(ctx, func(k keyStore) error { return updateAll(ctx, k, rows) })
+}
+
+// begun says how many indexes were begun: what was told to an earlier one the present one may not
+// know.
+func (h *hints) begun(ctx context.Context) (int, error) {
+	if err := h.lock(ctx); err != nil {
+		return 0, err
+	}
+	defer h.unlock()
+	return h.epoch, nil
+}
+
+// missing says why there is no index on disk; nil if there is, or nobody has asked for it yet.
+func (h *hints) missing(ctx context.Context) error {
+	if err := h.lock(ctx); err != nil {
+		return err
+	}
+	defer h.unlock()
+	return h.cause
+}
+
+// rebuild throws the index away, whatever it is like, and makes it again.
+func (h *hints) rebuild(ctx context.Context, progress func(Progress)) error {
+	if err := h.lock(ctx); err != nil {
+		return err
+	}
+	if h.db != nil {
+		h.db.kill()
+		h.db = nil
+	}
+	h.level, h.cause = hintsAnew, nil
+	err := errors.Join(h.removeDamaged(), os.RemoveAll(h.dir))
+	h.unlock()
+	if err != nil {
+		return fmt.Errorf("rebuild index: %w", err)
+	}
+	if _, err := h.ready(ctx, progress); err != nil {
+		return fmt.Errorf("rebuild index: %w", err)
+	}
+	if err := h.missing(ctx); err != nil {
+		return fmt.Errorf("rebuild index: %w", err)
+	}
+	return nil
+}
+
+// close closes the index. One that does not close well is not trusted again.
+func (h *hints) close() {
+	_ = h.lock(context.Background())
+	defer h.unlock()
+	h.closed = true
+	if h.db == nil {
+		return
+	}
+	if err := h.db.close(); err != nil {
+		h.db.kill()
+		h.s.log.Warn("the index did not close well, the next command makes it anew",
+			"err", err, "set_aside", h.setAside())
+	}
+	h.db = nil
+	h.give()
+}
+
+// give gives the files of the index to the owner of the store, see blob.GiveTo.
+func (h *hints) give() {
+	err := filepath.WalkDir(h.dir, func(path string, _ os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return blob.GiveTo(h.s.dir, path)
+	})
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		h.s.log.Warn("the index stays root's", "err", err)
+	}
+}
+
+// openKeys gives the function that opens Badger: in a process of its own, or, without one, in this.
+func (s *Store) openKeys(keeper func() *exec.Cmd) func(context.Context, string) (keyStore, error) {
+	return func(ctx context.Context, dir string) (keyStore, error) {
+		if keeper != nil {
+			return orNil(startKeeper(ctx, keeper(), s.lock, dir, keeperTimeout))
+		}
+		return orNil(openBadger(dir, s.log))
+	}
+}
+
+// orNil makes a nil pointer a nil interface.
+func orNil[T interface {
+	keyStore
+	comparable
+}](k T, err error) (keyStore, error) {
+	if err != nil {
+		return nil, err
+	}
+	return k, nil
+}

@@ -1,0 +1,152 @@
+package index
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"slices"
+
+	"github.com/thawfs/thaw/index/pack"
+)
+
+// Keys of the index, by their first byte:
+//
+//	m NAME             facts about the index itself
+//	p NUMBER(8)        a pack whose pages and nodes are in the index: its generation and size
+//	h HASH(6)          a page: its ref, big-endian without leading zero bytes
+//	n HASH(16)         a full leaf or a branch: its node ref(8)
+//
+// Six bytes of a page's hash are a hint, not an answer: who finds a ref compares the whole hash,
+// which stands in the pack. That keeps a page at about 12 bytes here; should two pages of a store
+// ever share the six bytes, one of them may be stored twice.
+const (
+	rowMeta = 'm'
+	rowPack = 'p'
+	rowPage = 'h'
+	rowNode = 'n'
+)
+
+const (
+	pageKeySize = 6
+	// keyVersion is the version of what the keys and values mean. An index of another version is
+	// made anew.
+	keyVersion = 2
+)
+
+const (
+	metaVersion = "version"
+	metaStale   = "stale" // set while rows may point to what is not there any more
+)
+
+// keyStore is what the store wants of its index. Nothing in it is the truth: a row that is lost
+// costs space, one that is wrong is found out by whoever follows it. All methods may be called by
+// many goroutines at once.
+type keyStore interface {
+	// pages puts the refs that stand for hashes into refs; 0 for one that is not known.
+	pages(ctx context.Context, hashes []pack.Hash, refs []uint64) error
+	// get gives the value of a key.
+	get(ctx context.Context, key []byte) (value []byte, ok bool, err error)
+	// update makes changes. Whatever part of them survives a crash is right.
+	update(ctx context.Context, rows []row) error
+	// scan gives the rows of a kind that come after a key, some of them: none when there are no more.
+	scan(ctx context.Context, kind byte, after []byte) ([]row, error)
+	// close makes what was changed durable and ends it.
+	close() error
+	// kill ends it without asking.
+	kill()
+}
+
+// row is a change: a nil value deletes.
+type row struct{ key, value []byte }
+
+// Bounds of what is asked for and answered at once.
+const (
+	maxRows   = 4096 // of an update or scan; also the pages of a lookup
+	maxRowKey = 64   // bytes, of a value too
+)
+
+func metaKey(name string) []byte { return append([]byte{rowMeta}, name...) }
+
+func packKey(number uint64) []byte {
+	return binary.BigEndian.AppendUint64([]byte{rowPack}, number)
+}
+
+func nodeKey(h pack.Hash) []byte { return append([]byte{rowNode}, h[:]...) }
+
+func pageKey(h pack.Hash) [1 + pageKeySize]byte {
+	var k [1 + pageKeySize]byte
+	k[0] = rowPage
+	copy(k[1:], h[:])
+	return k
+}
+
+// refValue is a ref as a value: big-endian without the leading zero bytes.
+func refValue(ref uint64) []byte {
+	b := binary.BigEndian.AppendUint64(make([]byte, 0, 8), ref)
+	for len(b) > 1 && b[0] == 0 {
+		b = b[1:]
+	}
+	return b
+}
+
+func parseRef(v []byte) uint64 {
+	var ref uint64
+	for _, c := range v {
+		ref = ref<<8 | uint64(c)
+	}
+	return ref
+}
+
+func packRowOf(number uint64, info packInfo) row {
+	v := binary.AppendUvarint(nil, uint64(info.generation))
+	return row{packKey(number), binary.AppendUvarint(v, uint64(info.bytes))}
+}
+
+// begunRowOf is the row of a pack whose pages are being written. If nothing follows it, the pack is
+// indexed again.
+func begunRowOf(number uint64) row { return packRowOf(number, packInfo{}) }
+
+// parsePackRow gives what matches no pack for a row that is malformed.
+func parsePackRow(v []byte) packInfo {
+	g, w := binary.Uvarint(v)
+	if w <= 0 {
+		return packInfo{}
+	}
+	n, w := binary.Uvarint(v[w:])
+	if w <= 0 {
+		return packInfo{}
+	}
+	return packInfo{generation: uint32(g), bytes: int64(n)}
+}
+
+// sortRows brings rows into key order, which Badger takes fastest.
+func sortRows(rows []row) {
+	slices.SortFunc(rows, func(a, b row) int { return bytes.Compare(a.key, b.key) })
+}
+
+// scanAll calls fn for every row of one kind.
+func scanAll(ctx context.Context, k keyStore, kind byte, fn func(row) error) error {
+	var after []byte
+	for {
+		rows, err := k.scan(ctx, kind, after)
+		if err != nil || len(rows) == 0 {
+			return err
+		}
+		for _, r := range rows {
+			if err := fn(r); err != nil {
+				return err
+			}
+		}
+		after = rows[len(rows)-1].key
+	}
+}
+
+// updateAll makes any number of changes.
+func updateAll(ctx context.Context, k keyStore, rows []row) error {
+	for part := range slices.Chunk(rows, maxRows) {
+		if err := k.update(ctx, part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
