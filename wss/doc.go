@@ -33,12 +33,12 @@
 //
 // # Counting
 //
-// [Counts] are the columns of the table on the poster to VEE'11, in pages: prefetched (brought in before the
-// guest's first instruction), skipped (prefetched and then touched: a fetch that was spared) and
-// lazy (touched, but fetched on demand). From them come precision, skipped/prefetched, and recall,
-// skipped/(skipped+lazy): the "98.6 %" and "99.2 %" of VEE'11 are recalls. A touched page is either
-// skipped or lazy; all of them are counted over a stated window after the start. [Bitmap] holds
-// pages, [Count] does the counting.
+// [Counts] are the columns of the table on the poster to VEE'11, in pages: prefetched (brought in
+// before the guest's first instruction), skipped (prefetched and then touched, so that no fetch on
+// demand was needed) and lazy (touched, but fetched on demand). From them come precision,
+// skipped/prefetched, and recall, skipped/(skipped+lazy): the "98.6 %" and "99.2 %" of VEE'11 are
+// recalls. A touched page is either skipped or lazy; all of them are counted over a stated window
+// after the start. [Bitmap] holds pages, [Count] does the counting.
 //
 // # Stalls
 //
@@ -46,10 +46,10 @@
 // server: requests that overlap in time are one stall (their union). What it gives is a
 // [StallSnapshot], the form of stalls in JSON, and from that a list of [Interval]s.
 //
-// A server sees a request from its arrival to its answer. What the guest waits for besides, to be
-// put to sleep, for the server to be woken, and to be woken again, is not in it: some 15 to 20 us a
-// page with FUSE, which is more than the server's own time where pages come from memory, and
-// little where they come from a disk. A stall that the VMM or the kernel measured at the vCPU is
+// A server sees a request from its arrival to its answer. The guest waits
+// longer: its thread is put to sleep, the server is woken, and the thread is woken again. That takes
+// some 15 to 20 us a page with FUSE, which is more than the server's own time where pages come from
+// memory, and little where they come from a disk. A stall that the VMM or the kernel measured at the vCPU is
 // an [Interval] too, and serves the same.
 //
 // # Clocks

@@ -51,8 +51,8 @@ func (p Policy) Check(s *Set) error {
 	return nil
 }
 
-// Apply returns the set, or its front if it is beyond the limit. What it then returns besides is
-// the warning; nil: nothing was left out.
+// Apply returns the set, or its front if it is beyond the limit. The second
+// result is the warning; nil: nothing was left out.
 func (p Policy) Apply(s *Set) (*Set, *TooLargeError) {
 	large := p.Excess(s)
 	if large == nil {

@@ -34,7 +34,7 @@ func TestValidate(t *testing.T) {
 		{"no pages", with(func(s *Set) { s.Runs[1].Count = 0 }), "no pages"},
 		{"beyond the image", with(func(s *Set) { s.Runs[1] = run(99, 2) }), "beyond"},
 		{"overflow", with(func(s *Set) { s.Runs[1] = run(2, ^uint64(0)) }), "beyond"},
-		{"twice", with(func(s *Set) { s.Runs[2] = run(14, 1) }), "gfn 14 stands there twice"},
+		{"twice", with(func(s *Set) { s.Runs[2] = run(14, 1) }), "gfn 14 appears twice"},
 		{"negative time", with(func(s *Set) { s.Runs[0].At = -1 }), "time"},
 		{"vCPU", with(func(s *Set) { s.Runs[0].VCPU = -2 }), "vCPU"},
 		{"source", with(func(s *Set) { s.Runs[0].Source = "a b" }), "source"},

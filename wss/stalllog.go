@@ -29,7 +29,7 @@ type StallLog struct {
 	chunks  [][]StallBucket
 }
 
-// StallSummary is what a StallLog counts besides the buckets, exact to the nanosecond.
+// StallSummary is what a StallLog counts in addition to the buckets, exact to the nanosecond.
 type StallSummary struct {
 	Requests uint64        // requests begun
 	Stalled  time.Duration // time in which at least one request was outstanding

@@ -116,7 +116,7 @@ func (m Mapping) follows(next Mapping) bool {
 		m.Page+m.Count == next.Page
 }
 
-// add appends those of the pages that nobody has got yet.
+// add appends those of the pages that are in no address space yet.
 func (a *AddressSpace) add(got bits, page, count uint64) {
 	for ; count > 0; page, count = page+1, count-1 {
 		if !got.set(page) {

@@ -3,8 +3,6 @@ package report
 import (
 	"fmt"
 	"time"
-
-	"github.com/thawfs/thaw/wss"
 )
 
 // Two views of the same stalls never agree to the nanosecond. The VMM, or the kernel, sees a vCPU
@@ -21,14 +19,13 @@ type Tolerance struct {
 	Requests   uint64
 	// Edge is how sharp the coarser of the views is: the width of a StallLog's buckets.
 	Edge time.Duration
-	// Share is what may differ besides, of the greater total.
+	// Share of the greater total is what may differ in addition.
 	Share float64
 }
 
 // Agreement is how well two views of the same stalls agree.
 type Agreement struct {
 	A, B       time.Duration // stalled, by either view
-	Both       time.Duration // stalled, by both at the same time
 	Difference time.Duration // A - B
 	Share      float64       // |Difference| of the greater of the two; 0 if both are 0
 	Allowed    time.Duration // the stated error of the totals
@@ -42,8 +39,7 @@ type Agreement struct {
 
 // Agree compares two views of the stalls in [from, to), as a whole and by windows.
 func Agree(a, b *Timeline, from, to, window time.Duration, t Tolerance) Agreement {
-	g := Agreement{A: a.Stalled(from, to), B: b.Stalled(from, to), Both: both(a, b, from, to),
-		Window: window}
+	g := Agreement{A: a.Stalled(from, to), B: b.Stalled(from, to), Window: window}
 	g.Difference = g.A - g.B
 	greater := max(g.A, g.B)
 	if greater > 0 {
@@ -83,11 +79,4 @@ func (g Agreement) String() string {
 		"in windows of %s by %s on average, %s at most", humanSeconds(g.A), humanSeconds(g.B),
 		humanSeconds(g.Difference.Abs()), g.Share*100, verdict, humanSeconds(g.Allowed),
 		humanSeconds(g.Window), humanSeconds(g.Mean), humanSeconds(g.Worst))
-}
-
-// both is the time in [from, to) that is stalled in both: |A| + |B| - |A or B|.
-func both(a, b *Timeline, from, to time.Duration) time.Duration {
-	all := make([]wss.Interval, 0, len(a.stalls)+len(b.stalls))
-	either := NewTimeline(append(append(all, a.stalls...), b.stalls...))
-	return a.Stalled(from, to) + b.Stalled(from, to) - either.Stalled(from, to)
 }

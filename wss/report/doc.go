@@ -37,7 +37,7 @@
 // windows that begin at the start hold all 300 ms; those that begin at 1.6 s, 100 ms into the
 // stall, hold 200. So TTR is 1.6 s; with u = 70 % it would be 1 s, with u = 100 % it is 1.8 s.
 //
-// Nobody watches for ever, so TTR is answered from the windows that lie in the observation, and is
+// An observation has an end, so TTR is answered from the windows that lie in the observation, and is
 // "not seen" if the last of these is too bad. [Timeline.MMU] and [Timeline.TTR] are exact: they
 // look at the windows that start or end where a stall does, and there are no others at which a
 // greatest or least value can be taken. Both cost O(n log n).

@@ -16,7 +16,7 @@ func ExampleTTR() {
 		ttr, ok := report.TTR(stalls, ready, 10*time.Second, time.Second, u)
 		fmt.Printf("u = %3.0f %%: %v %v\n", u*100, ttr, ok)
 	}
-	fmt.Printf("MMU(1 s) = %.1f\n", report.MMU(stalls, ready, 10*time.Second, time.Second))
+	fmt.Printf("MMU(1 s) = %.1f\n", report.NewTimeline(stalls).MMU(ready, 10*time.Second, time.Second))
 	// Output:
 	// u =   0 %: 0s true
 	// u =  70 %: 1s true

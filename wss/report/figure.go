@@ -2,6 +2,7 @@ package report
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"image/color"
 	"io"
@@ -141,7 +142,7 @@ func (b band) Plot(c draw.Canvas, p *plot.Plot) {
 		{X: c.Max.X, Y: high}, {X: c.Min.X, Y: high}})
 }
 
-// DataRange implements plot.DataRanger. It asks for nothing of the horizontal axis.
+// DataRange implements plot.DataRanger. It has no extent on the horizontal axis.
 func (b band) DataRange() (xmin, xmax, ymin, ymax float64) {
 	return math.Inf(1), math.Inf(-1), b.low, b.high
 }
@@ -193,23 +194,15 @@ func writeSVG(w io.Writer, svg *vgsvg.Canvas) error {
 // writeFile writes a figure to a file, replacing it in one step.
 func writeFile(path string, write func(io.Writer) error) error {
 	tmp, err := os.CreateTemp(filepath.Dir(path), ".figure-*")
+	if err == nil {
+		defer os.Remove(tmp.Name()) // it is not there any more after the rename
+		err = errors.Join(write(tmp), tmp.Chmod(0o644), tmp.Close())
+	}
+	if err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
 	if err != nil {
-		return fmt.Errorf("write figure: %w", err)
-	}
-	defer os.Remove(tmp.Name()) // fails when it was renamed, as it should
-	if err := write(tmp); err != nil {
-		tmp.Close()
 		return fmt.Errorf("write figure %s: %w", path, err)
-	}
-	if err := tmp.Chmod(0o644); err != nil {
-		tmp.Close()
-		return fmt.Errorf("write figure %s: %w", path, err)
-	}
-	if err := tmp.Close(); err != nil {
-		return fmt.Errorf("write figure %s: %w", path, err)
-	}
-	if err := os.Rename(tmp.Name(), path); err != nil {
-		return fmt.Errorf("write figure: %w", err)
 	}
 	return nil
 }

@@ -37,7 +37,7 @@ func (r Report) WriteCurves(w io.Writer) error {
 }
 
 // outline is the curve in percent and seconds. A curve has a corner for every stall; those that
-// nobody could tell apart are left out.
+// cannot be told apart in the figure are left out.
 func (c Curve) outline() (outline plotter.XYs) {
 	points := c.Points()
 	if len(points) == 0 {

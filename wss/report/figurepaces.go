@@ -45,13 +45,13 @@ func (r Report) paceScale() (end, window time.Duration) {
 			continue
 		}
 		ran = max(ran, m.Ready+m.Pace.Ran)
-		x, seen := m.Recovery(s, r.stretch())
+		x, seen := m.Recovery(s, PaceStretch)
 		if !known || !seen {
 			x = m.Ready + m.Pace.Ran
 		}
 		end = max(end, x)
 	}
-	end = max(min(end+end/4+r.stretch(), ran), time.Millisecond)
+	end = max(min(end+end/4+PaceStretch, ran), time.Millisecond)
 	for window = 250 * time.Millisecond; end/window > maxBars/4; {
 		window *= 2
 	}

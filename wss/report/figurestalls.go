@@ -83,7 +83,7 @@ func (r Report) panel(b bars, g runs) *plot.Plot {
 	return p
 }
 
-// caption is what a panel says in words.
+// caption is the text over a panel.
 func (r Report) caption(m Method, runs int) string {
 	parts := []string{"starts after " + humanSeconds(m.Ready)}
 	if ttr, ok := m.TTR(r.w(), r.u()); ok {
@@ -129,7 +129,7 @@ type bars struct {
 	observed       time.Duration // longest observation after time 0; max may leave its quiet end out
 }
 
-// quiet is the share of a step that is too little to be seen.
+// quiet is the share of a step that cannot be seen in the figure.
 const quiet = 0.002
 
 // bars makes the histogram in which everything that happened has room. A long quiet end is left out.
@@ -146,7 +146,7 @@ func (r Report) bars() bars {
 			b.step = step
 		}
 	}
-	// One more step on the left, so that the first bar does not lean on the axis.
+	// One more step on the left, so that the first bar does not touch the axis.
 	b.min = -((before+b.step-1)/b.step + 1) * b.step
 	b.max = (length + b.step - 1) / b.step * b.step
 	return b

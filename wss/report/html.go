@@ -40,7 +40,7 @@ type htmlCell struct {
 
 type htmlFigure struct {
 	SVG   template.HTML
-	Label string // for who does not see it
+	Label string // for a screen reader
 	Title string
 	Text  string
 }
@@ -85,7 +85,7 @@ func unbroken(text string) string {
 }
 
 // Stretch is how long a pace must last.
-func (p htmlPage) Stretch() string { return humanSeconds(p.stretch()) }
+func (p htmlPage) Stretch() string { return humanSeconds(PaceStretch) }
 
 // table fills in the header and the rows.
 func (p *htmlPage) table(r Report) {

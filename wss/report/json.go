@@ -86,7 +86,7 @@ func (r Report) MarshalJSON() ([]byte, error) {
 		r.Title, r.Facts, nil}
 	if s, _, ok := r.steady(); ok {
 		j.Steady = &steadyJSON{s.Mean, s.Deviation, s.Window.Seconds(), s.Windows,
-			r.stretch().Seconds()}
+			PaceStretch.Seconds()}
 	}
 	for i, g := range groups {
 		j.Methods[i] = r.method(g)

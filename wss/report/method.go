@@ -35,13 +35,13 @@ const (
 	MethodRawLazy  = "raw-lazy"
 )
 
-// methodOrder is the poster's, and what came since.
+// methodOrder is that of the poster to VEE'11, then the methods that are not on it.
 func methodOrder() []string {
 	return []string{MethodEager, MethodLazy, MethodAccess, MethodTrace, MethodUnion,
 		MethodRawEager, MethodRawLazy}
 }
 
-// NewMethod makes a Method and sets what is not applicable to it, as the poster's table has it:
+// NewMethod makes a Method and sets what is not applicable to it, as on the poster to VEE'11:
 // an eager restore brings everything, so it has no skipped and no lazy pages; a lazy one brings
 // nothing that could be skipped.
 func NewMethod(name string, c wss.Counts, ready, end time.Duration, stalls []wss.Interval) Method {

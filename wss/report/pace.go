@@ -24,10 +24,10 @@ func NewPace(units string, sliceSeconds float64, counts []uint64, ran time.Durat
 	return Pace{Units: units, Slice: time.Duration(math.Round(seconds * 1e9)), Counts: counts, Ran: ran}
 }
 
-// What a Report asks of a Pace if nothing else is said.
+// What a Report asks of a Pace.
 const (
-	DefaultPaceWindow  = time.Second     // whose rates are compared
-	DefaultPaceStretch = 3 * time.Second // for which it must last
+	PaceWindow  = time.Second     // whose rates are compared, at most
+	PaceStretch = 3 * time.Second // for which a pace must last
 )
 
 // rounding is the share that is only the error of floating point.

@@ -18,10 +18,10 @@ const (
 	DefaultTTRUtilisation = 0.8
 )
 
-// Report is a comparison of several restores of one checkpoint. The methods may have been run in
-// any order; they are shown in the poster's: eager, lazy, access, trace, then union, the raw ones,
-// and all others as they come. Methods of one name are repetitions: tables show their medians, and
-// under them the least and the greatest where they differ.
+// Report is a comparison of several restores of one checkpoint. The methods may have been run in any
+// order; they are shown in that of the poster to VEE'11: eager, lazy, access, trace, then union, the
+// raw ones, and all others as they come. Methods of one name are repetitions: tables show their
+// medians, and under them the least and the greatest where they differ.
 type Report struct {
 	Title       string // of the page; empty: a general one
 	GuestPages  uint64
@@ -29,13 +29,6 @@ type Report struct {
 	Window      time.Duration // w of the TTR; 0: DefaultTTRWindow
 	Utilisation float64       // u of the TTR; 0: DefaultTTRUtilisation
 	Facts       []Fact        // of the run: disk, guest, what was dropped, …
-
-	// Steady is the pace that a guest must come back to, of a baseline that was not disturbed. If it
-	// is not given it is that of the eager restores, which nothing disturbs after their start, and
-	// without these that of all runs in their last PaceTail.
-	Steady      Steady
-	PaceTail    time.Duration // 0: the last third of the shortest run
-	PaceStretch time.Duration // how long a pace must last; 0: DefaultPaceStretch
 }
 
 // Fact is a line about how a comparison was made.
@@ -66,13 +59,6 @@ func (r Report) us() []float64 {
 	return slices.Compact(us)
 }
 
-func (r Report) stretch() time.Duration {
-	if r.PaceStretch <= 0 {
-		return DefaultPaceStretch
-	}
-	return r.PaceStretch
-}
-
 func (r Report) paces(methods ...string) (paces []Pace) {
 	for _, m := range r.Methods {
 		if m.Pace != nil && (len(methods) == 0 || slices.Contains(methods, m.Name)) {
@@ -82,11 +68,10 @@ func (r Report) paces(methods ...string) (paces []Pace) {
 	return paces
 }
 
-// steady is what recovery is measured against, and where it comes from.
+// steady is the pace that a guest must come back to, and where it comes from: that of the eager
+// restores, which nothing disturbs after their start, or without these that of all runs in their last
+// third.
 func (r Report) steady() (s Steady, origin string, ok bool) {
-	if r.Steady.Mean > 0 {
-		return r.Steady, "of a run that nothing disturbed", true
-	}
 	if eager := r.paces(MethodEager, MethodRawEager); len(eager) > 0 {
 		if s, ok := SteadyOf(paceWindow(eager), 0, eager...); ok {
 			return s, "of the eager restores", true
@@ -96,17 +81,14 @@ func (r Report) steady() (s Steady, origin string, ok bool) {
 	if len(paces) == 0 {
 		return Steady{}, "", false
 	}
-	tail := r.PaceTail
-	if tail <= 0 {
-		tail = shortest(paces) / 3
-	}
+	tail := shortest(paces) / 3
 	s, ok = SteadyOf(min(paceWindow(paces), tail), tail, paces...)
 	return s, "of the last " + humanSeconds(tail) + " of all runs", ok
 }
 
 // paceWindow is a second, or less if the runs do not have some of them.
 func paceWindow(paces []Pace) time.Duration {
-	return min(DefaultPaceWindow, shortest(paces)/4)
+	return min(PaceWindow, shortest(paces)/4)
 }
 
 func shortest(paces []Pace) time.Duration {
@@ -175,7 +157,7 @@ func (r Report) paceColumns() []column {
 	if steady, _, ok := r.steady(); ok {
 		columns = append(columns, column{"recovery_seconds", "recovery",
 			of(func(m Method) outcome {
-				x, ok := m.Recovery(steady, r.stretch())
+				x, ok := m.Recovery(steady, PaceStretch)
 				return outcome{x.Seconds(), ok}
 			}), secondsText, true})
 	}

@@ -10,8 +10,8 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
-// Table prints the poster's table, and beside it recall, precision, the time to the guest's first
-// instruction, TTR and the application's own measure; under it the facts of the run.
+// Table prints the table of the poster to VEE'11, and beside it recall, precision, the time to the
+// guest's first instruction, TTR and the application's own measure; under it the facts of the run.
 func (r Report) Table(w io.Writer) error {
 	var b strings.Builder
 	writeRows(&b, r.rows())
@@ -81,7 +81,7 @@ func (r Report) notes() []string {
 	}
 	if s, origin, ok := r.steady(); ok && len(r.paces()) > 0 {
 		notes = append(notes, fmt.Sprintf("recovery: until the guest kept up for %s with one "+
-			"standard deviation below its steady state,", humanSeconds(r.stretch())),
+			"standard deviation below its steady state,", humanSeconds(PaceStretch)),
 			fmt.Sprintf("%s ± %s %s a second, %s", number3(s.Mean), number3(s.Deviation),
 				r.units(), origin))
 	}

@@ -41,7 +41,7 @@ func NewTimeline(intervals []wss.Interval) *Timeline {
 	return t
 }
 
-// Intervals returns the union: ascending, disjoint. It is not to be changed.
+// Intervals returns the union: ascending, disjoint. The caller must not change it.
 func (t *Timeline) Intervals() []wss.Interval { return t.stalls }
 
 // Total is the whole stalled time.
@@ -65,7 +65,7 @@ func (t *Timeline) upTo(x time.Duration) time.Duration {
 }
 
 // Fractions cuts [from, to) into steps and returns the stalled share of each; the last step may be
-// shorter than the others. It is the curve of the poster's figures.
+// shorter than the others. It is the curve of the figure of the stalls.
 func (t *Timeline) Fractions(from, to, step time.Duration) []float64 {
 	if step <= 0 || to <= from {
 		return nil
@@ -187,11 +187,6 @@ func needed(w time.Duration, u float64) time.Duration {
 		return time.Duration(r)
 	}
 	return time.Duration(math.Ceil(x))
-}
-
-// MMU is Timeline.MMU of the union of the stalls.
-func MMU(stalls []wss.Interval, from, to, w time.Duration) float64 {
-	return NewTimeline(stalls).MMU(from, to, w)
 }
 
 // TTR is Timeline.TTR of the union of the stalls.

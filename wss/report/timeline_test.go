@@ -92,7 +92,7 @@ func TestMMU(t *testing.T) {
 		{"100 faults of 10 ms a second: nothing left", disk(100, 10), 0, 10_000, 1000, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := MMU(c.stalls, time.Duration(c.from)*ms, time.Duration(c.to)*ms,
+			got := NewTimeline(c.stalls).MMU(time.Duration(c.from)*ms, time.Duration(c.to)*ms,
 				time.Duration(c.w)*ms)
 			if math.Abs(got-c.want) > 1e-12 {
 				t.Errorf("MMU = %v, want %v", got, c.want)
@@ -266,7 +266,8 @@ func TestMonotone(t *testing.T) {
 		last = x
 	}
 	before := tl.MMU(0, 20*sec, sec)
-	if after := MMU(append(stalls, wss.Interval{Start: 6 * sec, End: 7 * sec}), 0, 20*sec, sec); after > before {
+	more := NewTimeline(append(stalls, wss.Interval{Start: 6 * sec, End: 7 * sec}))
+	if after := more.MMU(0, 20*sec, sec); after > before {
 		t.Errorf("MMU %v, with one more stall %v", before, after)
 	}
 }

@@ -161,7 +161,7 @@ func (t *Tables) compare(ctx context.Context, f, thorough *Flush) (verdict, erro
 	return cameBack, nil
 }
 
-// await waits for a watched bit while the guest runs: for TestTime, or longer if nobody ran.
+// await waits for a watched bit while the guest runs: for TestTime, or longer if no vCPU ran.
 func (t *Tables) await(ctx context.Context) (verdict, error) {
 	const patience = 4 // times TestTime, for a vCPU that waits for an interrupt
 	begin := t.o.Clock.Now()

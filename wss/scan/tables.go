@@ -214,7 +214,7 @@ func (t *Tables) judge(ctx context.Context, back verdict, w *walk) error {
 		w.coarse = w.coarse.And(t.present)
 	}
 	w.coarse = w.coarse.AndNot(w.fine)
-	// Bits below a clear directory that this sweep cleared come of the guest's own hand (new tables
+	// Bits below a clear directory that this sweep cleared come from the guest itself (new tables
 	// that it made with their bits set). If they are many, this host's vCPUs do not set those of
 	// directories, and what was pruned was missed.
 	if t.sweeps > 0 && w.counts.Below*100 > w.counts.Cleared {

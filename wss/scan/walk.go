@@ -19,7 +19,7 @@ type TableCounts struct {
 	OutOfRAM  uint64 `json:"out_of_ram"` // entries that point to where no RAM is: devices
 	Malformed uint64 `json:"malformed"`  // entries with reserved bits, which a CPU cannot use
 	Below     uint64 `json:"below"`      // bits in leaves below a directory whose bit was clear
-	Pruned    uint64 `json:"pruned"`     // directories whose bit was clear, so nobody looked below
+	Pruned    uint64 `json:"pruned"`     // directories whose bit was clear, with nothing below them read
 	Truncated uint64 `json:"truncated"`  // tables left out because there were too many
 }
 
@@ -200,7 +200,7 @@ func (w *walk) leaf(e *pagetable.Entry) {
 }
 
 // check is a walk that changes nothing and says whether what is below the root can only be page
-// tables: whoever clears bits in what are no tables destroys the guest. It looks wherever a walk
+// tables: clearing bits in other memory would corrupt the guest. It looks wherever a walk
 // would, and asks that every entry be well-formed, every table in RAM and of one level, and, where
 // there is a kernel half, everything in the other one meant for user space.
 type check struct {
