@@ -60,7 +60,8 @@ rest comes page by page when it is touched. Any VMM that can map a file as guest
 memory restores from it.
 
 Data goes to stdout, progress and messages to stderr. A store can be changed while it is
-mounted: the mount shows what it has then, and machines that run go on. Sizes take KiB, MiB, GiB (also K, M, G; KB, MB, GB count in 1000s), times ms, s, m, h.
+mounted: the mount shows what it has then, and machines that run go on. Sizes take
+KiB, MiB, GiB (also K, M, G; KB, MB, GB count in 1000s), times ms, s, m, h.
 
 "thaw COMMAND --help" is the manual of a command, "thaw help exit-codes" explains the
 exit status. Begin with "thaw doctor", which says what this host can do, and "thaw demo".`,
