@@ -2,6 +2,7 @@ package index
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/thawfs/thaw/index/pack"
 )
@@ -25,7 +26,11 @@ type Piece struct {
 	span  pack.Span
 	from  *pack.Span // span, or one that others read as well
 	slots []slotGFN
-	near  []slotGFN // memory for the pages of a block
+	near  []slotGFN // memory for the pages of a block, or those of a piece that are good
+	bad   pack.BadSlots
+	index int   // of the piece in its feed
+	ready bool  // all was done when it was fetched
+	err   error // what came of that
 }
 
 // reset empties the piece and gives its page buffer with room for n pages.
@@ -82,14 +87,16 @@ func (m *Image) BlockGFNs(b Block, dst []uint64) []uint64 {
 }
 
 // ReadBlock reads a block whole: one read, each unit decoded once. It replaces what buf holds, by
-// the pages that BlockGFNs names.
+// the pages that BlockGFNs names. Pages that cannot be read are left out, and named by a *PagesError;
+// buf has the others all the same. After any other error it has none.
 func (m *Image) ReadBlock(b Block, buf *Piece) error {
+	buf.reset(0)
 	if int(b.pack) >= len(m.packs) {
 		return fmt.Errorf("%s: no such block", m.entry.Name)
 	}
 	p, err := m.acquire(uint64(b.pack))
 	if err != nil {
-		return err
+		return m.spanError(err)
 	}
 	defer p.release()
 	n, ok := p.BlockOf(b.first)
@@ -98,14 +105,15 @@ func (m *Image) ReadBlock(b Block, buf *Piece) error {
 	}
 	first, count := p.BlockSlots(n)
 	buf.near = m.reverse.near(int(b.pack), first, first+count, buf.near[:0])
-	return m.spanError(buf.fill(buf.near, func(first uint32, dst []byte) error {
-		return m.s.blocks.readSlots(p.Reader, first, dst)
-	}))
+	return m.fill(buf, buf.near, func(first uint32, dst []byte, bad *pack.BadSlots) {
+		m.s.blocks.readSlots(p.Reader, first, dst, bad)
+	})
 }
 
-// fill gives the piece pages that lie close together in a pack, in the order of their slots. read
-// reads consecutive slots.
-func (p *Piece) fill(pages []slotGFN, read func(first uint32, dst []byte) error) error {
+// fill gives a piece pages that lie close together in a pack, in the order of their slots. read
+// reads consecutive slots. What cannot be read is left out and named by the error.
+func (m *Image) fill(p *Piece, pages []slotGFN,
+	read func(first uint32, dst []byte, bad *pack.BadSlots)) error {
 	if len(pages) == 0 {
 		p.reset(0)
 		return nil
@@ -113,15 +121,50 @@ func (p *Piece) fill(pages []slotGFN, read func(first uint32, dst []byte) error)
 	first, span := extent(pages)
 	// Pages of several gfns are spread out behind what was read; so there is room for both.
 	room := p.reset(max(span, len(pages)))
-	if err := read(first, room[:span*PageSize]); err != nil {
-		return err
+	read(first, room[:span*PageSize], &p.bad)
+	var err error
+	if len(p.bad.Slots()) > 0 {
+		p.near, err = m.sift(pages, &p.bad, p.near[:0])
+		pages = p.near
 	}
-	spread(room, pages)
+	spread(room, first, pages)
 	for _, x := range pages {
 		p.GFNs = append(p.GFNs, x.gfn())
 	}
 	p.Pages = room[:len(pages)*PageSize]
-	return nil
+	return err
+}
+
+// sift appends to good those pages that are not bad, and names the others. good may be the beginning
+// of pages.
+func (m *Image) sift(pages []slotGFN, bad *pack.BadSlots, good []slotGFN) ([]slotGFN, error) {
+	lost := &PagesError{Name: m.entry.Name}
+	for _, x := range pages {
+		err := bad.Err(x.slot())
+		if err == nil {
+			good = append(good, x)
+			continue
+		}
+		if len(lost.GFNs) == 0 || x.gfn() < slices.Min(lost.GFNs) {
+			lost.Err = err
+		}
+		lost.GFNs = append(lost.GFNs, x.gfn())
+	}
+	if len(lost.GFNs) == 0 {
+		return good, nil // dead slots between those of the image
+	}
+	slices.Sort(lost.GFNs)
+	return good, lost
+}
+
+// loseAll names pages none of which could be read.
+func (m *Image) loseAll(pages []slotGFN, err error) error {
+	lost := &PagesError{Name: m.entry.Name, Err: err}
+	for _, x := range pages {
+		lost.GFNs = append(lost.GFNs, x.gfn())
+	}
+	slices.Sort(lost.GFNs)
+	return lost
 }
 
 // extent gives the first slot of pages, and how many slots there are from it to the last.
@@ -130,11 +173,9 @@ func extent(pages []slotGFN) (first uint32, span int) {
 	return first, int(pages[len(pages)-1].slot()-first) + 1
 }
 
-// spread moves the page in each slot, which lies at slot - first slot, to the position of each of
-// its gfns. Pages that move down are moved first to last, those that move up last to first, so that
+// spread moves the page in each slot, which lies at slot - first, to the position of each of its gfns. Pages that move down are moved first to last, those that move up last to first, so that
 // nothing is overwritten that is needed still.
-func spread(room []byte, pages []slotGFN) {
-	first := pages[0].slot()
+func spread(room []byte, first uint32, pages []slotGFN) {
 	from := func(i int) int { return int(pages[i].slot() - first) }
 	move := func(i int) {
 		if f := from(i); f != i {

@@ -131,23 +131,28 @@ func (c *blockCache) whole(r *pack.Reader, first uint32, count int) (block int, 
 
 // readSlots is Reader.ReadSlots: by way of the stretches that the slots lie in, if there is a cache
 // and they are no more than one has, wherever they begin.
-func (c *blockCache) readSlots(r *pack.Reader, first uint32, dst []byte) error {
+func (c *blockCache) readSlots(r *pack.Reader, first uint32, dst []byte, bad *pack.BadSlots) {
 	n := len(dst) / PageSize
 	if block, ok := c.whole(r, first, n); ok {
 		s, err := c.get(r, block)
 		if err != nil {
-			return err
+			clear(dst)
+			bad.Fail(r, first, n, err)
+			return
 		}
-		return s.ReadSlots(first, dst)
+		s.ReadSlots(first, dst, bad)
+		return
 	}
-	if c == nil || c.together == 1 || n > c.together*pack.BlockPages || !c.across(r, first, dst) {
-		return r.ReadSlots(first, dst)
+	if c == nil || c.together == 1 || n > c.together*pack.BlockPages ||
+		!c.across(r, first, dst, bad) {
+		r.ReadSlots(first, dst, bad)
 	}
-	return nil
 }
 
 // across reads slots that lie in more than one block. Where it cannot the reader has the reason.
-func (c *blockCache) across(r *pack.Reader, first uint32, dst []byte) bool {
+func (c *blockCache) across(r *pack.Reader, first uint32, dst []byte, bad *pack.BadSlots) bool {
+	bad.Fail(r, first, 0, nil)
+	var part pack.BadSlots
 	for len(dst) > 0 {
 		block, ok := r.BlockOf(first)
 		if !ok {
@@ -160,9 +165,8 @@ func (c *blockCache) across(r *pack.Reader, first uint32, dst []byte) bool {
 		end := min((block/c.together+1)*c.together, r.Blocks())
 		last, count := r.BlockSlots(end - 1)
 		n := min(int(last+count-first), len(dst)/PageSize)
-		if s.ReadSlots(first, dst[:n*PageSize]) != nil {
-			return false
-		}
+		s.ReadSlots(first, dst[:n*PageSize], &part)
+		bad.Append(&part)
 		first, dst = first+uint32(n), dst[n*PageSize:]
 	}
 	return true

@@ -3,7 +3,6 @@ package index
 import (
 	"bytes"
 	"context"
-	"errors"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -56,12 +55,6 @@ func readDamaged(t *testing.T, dir string, images map[string][]byte) (bad int, r
 		t.Fatal(err)
 	}
 	return bad, report
-}
-
-// isDamage says whether err is what may come of damaged bytes.
-func isDamage(err error) bool {
-	var c *CorruptError
-	return errors.As(err, &c) || isCorrupt(err)
 }
 
 func readDamagedImage(t *testing.T, m *Image, want []byte) (bad int) {

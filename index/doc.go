@@ -135,6 +135,33 @@
 // left is garbage like any other: opening a store deletes no pack. While any root cannot be read,
 // nothing is collected.
 //
+// The walk goes through each node once, however many checkpoints share it. Nothing is deleted on its
+// word alone: before, a second look (audit.go) reads every root anew that lists a pack which is to
+// go or to be written again, loads its page map as an image does, without knowing what was seen in
+// any other, and finds every page, node and part of a file among what is to be kept. If it does not,
+// that is a [LivenessError], and nothing was deleted.
+//
+// # Damage
+//
+// What is damaged, missing, dead, or of another kind than its reader wants costs the pages in it and
+// no other. [Image.ReadPage] fails for such a page. Whatever reads many pages gives the good ones and
+// names the bad ones in a [PagesError]. A working set is read from where its pages lie where its
+// segment is damaged.
+//
+// Whatever moves a page or copies it out compares it with the hash that its pack has for it: export,
+// gc, check with ReadData and repair; the pages of a segment are compared with the same hashes. An
+// export of anything damaged leaves nothing, or with Salvage a directory that cannot be taken for a
+// checkpoint: memory.salvaged, files with holes as NAME.salvaged, and holes.json ([Holes]). An export
+// is written in .thaw-export-* beside its target, under a lock; one without is swept by the next.
+//
+// [Store.Check] says what its verdict covers, which damage costs a checkpoint something and which
+// none. With Repair it brings back pages whose packs still have their hashes (they stay when a page
+// is damaged or dropped): any bytes with that hash are the page, and are looked for in other packs,
+// in segments, and in exports. The pack is written again as its next generation, which is read back
+// before it takes the place of the other; what could not be found is dead in it. Hashes that are
+// damaged are made again from the pages if the checksum over them says that they are right. A
+// damaged segment is made again. A root, a directory or a record that is damaged stays so.
+//
 // # Invariants
 //
 //   - A blob that a root needs is durable before the root is.

@@ -3,7 +3,6 @@ package index
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"slices"
 
 	"github.com/thawfs/thaw/index/blob"
@@ -14,15 +13,16 @@ import (
 type Feed interface {
 	Len() int
 	// Fetch reads piece i as it is stored. Fetches one after another, in ascending order, are one
-	// sequential read; how many at once are of use, Parallel says.
+	// sequential read; how many at once are of use, Parallel says. Damage is no error yet.
 	Fetch(ctx context.Context, i int, p *Piece) error
-	// Decode makes pages of what was fetched.
+	// Decode makes pages of what was fetched. Pages that cannot be read are left out, and named by a
+	// *PagesError; p has the others all the same. After any other error it has none.
 	Decode(p *Piece) error
 	// Parallel is how many Fetches at once the medium serves better than one.
 	Parallel() int
 }
 
-// ReadPiece fetches and decodes piece i of a feed.
+// ReadPiece fetches and decodes piece i of a feed. A *PagesError says that p is without some pages.
 func ReadPiece(ctx context.Context, f Feed, i int, p *Piece) error {
 	if err := f.Fetch(ctx, i, p); err != nil {
 		return err
@@ -67,16 +67,22 @@ func (f *eagerFeed) Len() int { return len(f.pieces) }
 func (f *eagerFeed) Parallel() int { return f.m.parallel() }
 
 func (f *eagerFeed) Fetch(ctx context.Context, i int, p *Piece) error {
+	p.reset(0)
+	p.err = nil
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	piece := f.pieces[i]
+	p.slots = f.m.reverse.packs[piece.pack][piece.from:piece.to]
 	open, err := f.m.acquire(uint64(piece.pack))
+	if isDamage(err) {
+		p.err = f.m.loseAll(p.slots, err)
+		return nil
+	}
 	if err != nil {
-		return err
+		return f.m.spanError(err)
 	}
 	defer open.release()
-	p.slots = f.m.reverse.packs[piece.pack][piece.from:piece.to]
 	first, span := extent(p.slots)
 	p.from = &p.span
 	if b, ok := f.m.s.blocks.whole(open.Reader, first, span); ok {
@@ -89,38 +95,14 @@ func (f *eagerFeed) Fetch(ctx context.Context, i int, p *Piece) error {
 }
 
 func (f *eagerFeed) Decode(p *Piece) error {
-	return f.m.spanError(p.fill(p.slots, p.from.ReadSlots))
+	if p.err != nil {
+		return p.err
+	}
+	return f.m.fill(p, p.slots, p.from.ReadSlots)
 }
 
 // parallel is how many reads at once the medium of the packs serves better than one.
 func (m *Image) parallel() int { return max(blob.MediumOf(m.s.blobs).Parallel, 1) }
-
-// WorkingSetFeed gives the working set in first-touch order, its zero pages included. Its Len is 0
-// without a working set. What the segment has no room for comes behind it, from the blocks.
-func (m *Image) WorkingSetFeed() Feed {
-	f := &hotFeed{m: m}
-	top := m.root.top
-	if top.segment == 0 {
-		return f
-	}
-	pos, ok := searchUint64(top.packs, top.segment)
-	if !ok {
-		return f
-	}
-	f.segment = m.packs[pos]
-	p := f.segment.acquire()
-	if p == nil {
-		return f
-	}
-	defer p.release()
-	f.frames, f.name = p.Frames(), p.Name()
-	stored := uint64(0)
-	for i := range f.frames {
-		stored += uint64(p.Frame(i).Pages)
-	}
-	f.rest = m.pieces(tail(m.root.hot, stored))
-	return f
-}
 
 // pieces cuts pages into parts that are read from the blocks. They come in the order of first
 // touch, and where a read is dear in the order in which they are stored: every block that another
@@ -158,53 +140,6 @@ func tail(runs []Run, skip uint64) []Run {
 			return out
 		}
 		skip -= r.Count
-	}
-	return nil
-}
-
-type hotFeed struct {
-	m       *Image
-	segment *packEntry
-	name    string // of the segment's pack
-	frames  int
-	rest    [][]uint64
-}
-
-func (f *hotFeed) Len() int { return f.frames + len(f.rest) }
-
-func (f *hotFeed) Parallel() int { return f.m.parallel() }
-
-func (f *hotFeed) Fetch(ctx context.Context, i int, p *Piece) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if i >= f.frames {
-		gfns := f.rest[i-f.frames]
-		p.reset(len(gfns))
-		p.GFNs = append(p.GFNs, gfns...)
-		p.Pages = p.buf
-		return f.m.readPages(gfns, p.Pages)
-	}
-	open := f.segment.acquire()
-	if open == nil {
-		return ErrClosed
-	}
-	defer open.release()
-	p.GFNs, p.Pages = nil, nil
-	return f.m.spanError(open.FetchFrame(i, &p.frame))
-}
-
-func (f *hotFeed) Decode(p *Piece) error {
-	if p.GFNs != nil {
-		return nil // from the blocks, and decoded there
-	}
-	if err := p.frame.Decode(); err != nil {
-		return f.m.spanError(err)
-	}
-	p.GFNs, p.Pages = p.frame.GFNs, p.frame.Pages
-	if n := len(p.GFNs); n > 0 && p.GFNs[n-1] >= f.m.pages.pages {
-		return &CorruptError{Pack: f.name, What: fmt.Sprintf("frame: page %d of %d",
-			p.GFNs[n-1], f.m.pages.pages)}
 	}
 	return nil
 }

@@ -142,12 +142,12 @@ func (s *Store) OpenFileOf(ctx context.Context, v Version, file string) (*File, 
 func (s *Store) openFile(ctx context.Context, v Version, file string) (*File, error) {
 	name := v.Name
 	var f *File
-	err := s.useRoot(ctx, v, func(e *catalogEntry, r *root) error {
+	err := s.useSettled(ctx, v, func(e *catalogEntry, r *root, without bool) error {
 		if v.ID != "" && file == fileWorkingSet && r.Generation != v.Generation {
 			return ErrChanged
 		}
 		f = &File{s: s, entry: e, root: r}
-		return f.open(ctx, file)
+		return f.open(ctx, file, without)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open %s/%s: %w", name, file, err)
@@ -155,7 +155,7 @@ func (s *Store) openFile(ctx context.Context, v Version, file string) (*File, er
 	return f, nil
 }
 
-func (f *File) open(ctx context.Context, file string) (err error) {
+func (f *File) open(ctx context.Context, file string, without bool) (err error) {
 	parts, ok := f.root.FileParts[file]
 	if !ok {
 		return ErrNotFound
@@ -169,7 +169,7 @@ func (f *File) open(ctx context.Context, file string) (err error) {
 	}
 	slices.Sort(packs)
 	packs = slices.Compact(packs)
-	if f.pins, err = f.s.packs.pinAll(ctx, packs); err != nil {
+	if f.pins, err = f.s.packs.pinReadable(ctx, packs, without); err != nil {
 		return err
 	}
 	f.nodes = newPinnedNodes(packs, f.pins)

@@ -1,6 +1,7 @@
 package index
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,8 +32,12 @@ type GCReport struct {
 // rewrites those of which a fifth or more is dead, as a new generation with the same slots, so that
 // nothing which refers to them changes. Images stay open and are read meanwhile.
 //
+// Before anything is deleted, what is to go is looked up a second time, in another way (see audit).
+// If the two ways do not agree, the error is a *LivenessError, and nothing was deleted.
+//
 // It collects nothing while a checkpoint is damaged, because then nobody knows what that one needs:
-// repair or remove it first.
+// repair or remove it first. A pack in which something is damaged that is still needed stays as it
+// is; GC goes on, and ends with that error.
 func (s *Store) GC(ctx context.Context, o GCOptions) (GCReport, error) {
 	done, err := s.write(ctx)
 	if err != nil {
@@ -48,32 +53,62 @@ func (s *Store) GC(ctx context.Context, o GCOptions) (GCReport, error) {
 
 // collector is one garbage collection.
 type collector struct {
-	s      *Store
-	o      GCOptions
-	live   *liveSet
-	listed []uint64 // packs that some root lists: these are never removed
-	report GCReport
+	s       *Store
+	o       GCOptions
+	entries []*catalogEntry // that are looked at
+	live    *liveSet
+	listed  []uint64 // packs that some root lists: these are never removed
+	report  GCReport
 }
 
 func (c *collector) run(ctx context.Context) error {
 	if err := c.mark(ctx); err != nil {
 		return err
 	}
+	remove, rewrite, err := c.plan(ctx)
+	if err != nil {
+		return err
+	}
+	if len(remove)+len(rewrite) > 0 {
+		if err := c.audit(ctx, remove, rewrite); err != nil {
+			return err
+		}
+	}
 	// What frees space comes before what needs some.
-	var rewrite []victim
+	for _, number := range remove {
+		if err := c.remove(ctx, number); err != nil {
+			return err
+		}
+	}
+	var damaged []error
+	m := newMeter(c.o.Progress, "compact", "packs", int64(len(rewrite)))
+	for _, v := range rewrite {
+		if err := c.rewrite(ctx, v); isDamage(err) {
+			damaged = append(damaged, err)
+			c.report.DeadBytes += v.dead
+		} else if err != nil {
+			return err
+		}
+		m.add(1)
+	}
+	if !c.o.DryRun {
+		damaged = append(damaged, c.s.hints.sweep(ctx))
+	}
+	return errors.Join(damaged...)
+}
+
+// plan says which packs are to go, and which to be written again, those with most to gain first.
+func (c *collector) plan(ctx context.Context) (remove []uint64, rewrite []victim, err error) {
 	numbers, doomed := c.s.packs.numbers()
 	c.report.DeadBytes = doomed
 	for _, number := range numbers {
-		_, listed := slices.BinarySearch(c.listed, number)
-		if !listed {
-			if err := c.remove(ctx, number); err != nil {
-				return err
-			}
+		if _, listed := slices.BinarySearch(c.listed, number); !listed {
+			remove = append(remove, number)
 			continue
 		}
 		v, err := c.weigh(ctx, number)
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
 		if v.worth() {
 			rewrite = append(rewrite, v)
@@ -81,28 +116,17 @@ func (c *collector) run(ctx context.Context) error {
 			c.report.DeadBytes += v.dead
 		}
 	}
-	slices.SortFunc(rewrite, func(a, b victim) int { return int(b.dead - a.dead) })
-	m := newMeter(c.o.Progress, "compact", "packs", int64(len(rewrite)))
-	for _, v := range rewrite {
-		if err := c.rewrite(ctx, v); err != nil {
-			return err
-		}
-		m.add(1)
-	}
-	if c.o.DryRun {
-		return nil
-	}
-	return c.s.hints.sweep(ctx)
+	slices.SortFunc(rewrite, func(a, b victim) int { return cmp.Compare(b.dead, a.dead) })
+	return remove, rewrite, nil
 }
 
 // mark finds out what is live. Checkpoints that are removed meanwhile count as if they were there.
 func (c *collector) mark(ctx context.Context) error {
 	c.s.cat.mu.Lock()
-	var entries []*catalogEntry
 	var err error
 	for _, name := range c.s.cat.names() {
 		e := c.s.cat.m[name]
-		entries = append(entries, e)
+		c.entries = append(c.entries, e)
 		if e.err != nil {
 			err = errors.Join(err,
 				fmt.Errorf("checkpoint %s is damaged, nothing is collected: %w", name, e.err))
@@ -116,8 +140,8 @@ func (c *collector) mark(ctx context.Context) error {
 	c.live = newLiveSet()
 	packs := newLazyPacks(ctx, c.s.packs)
 	defer packs.release()
-	m := newMeter(c.o.Progress, "mark", "checkpoints", int64(len(entries)))
-	for _, e := range entries {
+	m := newMeter(c.o.Progress, "mark", "checkpoints", int64(len(c.entries)))
+	for _, e := range c.entries {
 		r, err := readRoot(ctx, c.s.blobs, c.s.dec, e.Name, e.Generation)
 		if c.s.gone(e) {
 			continue
@@ -223,53 +247,53 @@ func (c *collector) rewrite(ctx context.Context, v victim) error {
 		c.report.FreedBytes += v.dead
 		return nil
 	}
-	info, err := c.copyLive(ctx, v.number)
+	live := c.live.packs[v.number]
+	enc, err := pack.NewEncoder(c.s.file.Profile)
 	if err != nil {
-		return fmt.Errorf("compact pack %d: %w", v.number, err)
+		return err
 	}
-	if err := c.s.packs.replace(ctx, v.number, info); err != nil {
+	before, after, err := renewal{
+		s: c.s, number: v.number,
+		write: func(old *pack.Reader, w *pack.Writer) error {
+			return pack.Rewrite(ctx, old, w, enc, c.s.key, pack.Keep{
+				Slot:   live.hasSlot,
+				Record: live.hasRecord,
+				Frame:  func(int) bool { return live != nil && live.segment },
+			})
+		},
+		right: live.allIn,
+	}.run(ctx)
+	if err != nil {
 		return fmt.Errorf("compact pack %d: %w", v.number, err)
 	}
 	c.report.RewrittenPacks++
 	c.report.DroppedPages += uint64(v.pages)
-	c.report.FreedBytes += v.bytes - info.bytes
+	c.report.FreedBytes += before.bytes - after.bytes
 	return nil
 }
 
-// copyLive writes the next generation of a pack.
-func (c *collector) copyLive(ctx context.Context, number uint64) (packInfo, error) {
-	e, err := c.s.packs.pin(ctx, number)
-	if err != nil {
-		return packInfo{}, err
+// allIn says whether a new generation has everything live that the old one has.
+func (p *livePack) allIn(old, renewed *pack.Reader) error {
+	missing := func(what string, i int) error {
+		return &CorruptError{Pack: renewed.Name(), What: fmt.Sprintf("%s %d", what, i),
+			Err: errors.New("it was to be copied, and is not there")}
 	}
-	defer c.s.packs.unpin(e)
-	p := e.acquire()
-	defer p.release()
-	enc, err := pack.NewEncoder(c.s.file.Profile)
-	if err != nil {
-		return packInfo{}, err
+	for slot := range uint32(old.Slots()) {
+		if p.hasSlot(slot) && !old.Dead(slot) && renewed.Dead(slot) {
+			return missing("slot", int(slot))
+		}
 	}
-	info := packInfo{generation: c.s.packs.nextGeneration(number)}
-	bw, err := c.s.blobs.Create(ctx, pack.Name(number, info.generation))
-	if err != nil {
-		return packInfo{}, err
+	for i := range old.Records() {
+		if p.hasRecord(i) && old.Record(i).Stored > 0 &&
+			(i >= renewed.Records() || renewed.Record(i).Stored == 0) {
+			return missing("record", i)
+		}
 	}
-	w, err := pack.NewWriter(bw, number, info.generation)
-	if err != nil {
-		return packInfo{}, errors.Join(err, bw.Abort())
+	for i := range old.Frames() {
+		if p != nil && p.segment && old.Frame(i).Stored > 0 &&
+			(i >= renewed.Frames() || renewed.Frame(i).Stored == 0) {
+			return missing("frame", i)
+		}
 	}
-	defer w.Abort()
-	live := c.live.packs[number]
-	err = pack.Rewrite(ctx, p.Reader, w, enc, pack.Keep{
-		Slot:   live.hasSlot,
-		Record: live.hasRecord,
-		Frame:  func(int) bool { return live != nil && live.segment },
-	})
-	if err != nil {
-		return packInfo{}, err
-	}
-	if info.bytes, err = w.Finish(); err != nil {
-		return packInfo{}, errors.Join(err, c.s.packs.abandon(ctx, number, info.generation))
-	}
-	return info, nil
+	return nil
 }

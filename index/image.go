@@ -19,12 +19,16 @@ type Image struct {
 	pages   *pageMap
 	reverse *reverseMap
 	pins    *pins
-	packs   []*packEntry // by position, as in pages
+	packs   []*packEntry // by position, as in pages; nil for one that could not be opened
+	missing []error      // why not
+	lost    *lostPages   // of the page map; nil: nothing may be
 	closed  atomic.Bool
 }
 
 // OpenImage opens the memory of a checkpoint. It reads the page map whole, and the directories of
-// the packs; no page. Until Close the checkpoint cannot be removed.
+// the packs; no page. A pack that is missing or damaged is an error of the pages in it, when they are
+// read; a page map that cannot be read whole is an error at once. Until Close the checkpoint cannot
+// be removed.
 func (s *Store) OpenImage(ctx context.Context, name string) (*Image, error) {
 	return s.openImage(ctx, Version{Name: name})
 }
@@ -39,25 +43,30 @@ func (s *Store) OpenImageOf(ctx context.Context, v Version) (*Image, error) {
 }
 
 func (s *Store) openImage(ctx context.Context, v Version) (*Image, error) {
-	name := v.Name
+	return s.openDamaged(ctx, v, nil)
+}
+
+// openDamaged is openImage. Where lost is not nil, what is damaged of the page map is noted there and
+// no error: such an image must not be served, for its lost pages look like zeros.
+func (s *Store) openDamaged(ctx context.Context, v Version, lost *lostPages) (*Image, error) {
 	var m *Image
-	err := s.useRoot(ctx, v, func(e *catalogEntry, r *root) error {
-		m = &Image{s: s, entry: e, root: r}
-		return m.open(ctx)
+	err := s.useSettled(ctx, v, func(e *catalogEntry, r *root, without bool) error {
+		m = &Image{s: s, entry: e, root: r, lost: lost}
+		return m.open(ctx, without)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("open image %s: %w", name, err)
+		return nil, fmt.Errorf("open image %s: %w", v.Name, err)
 	}
 	return m, nil
 }
 
-func (m *Image) open(ctx context.Context) (err error) {
+func (m *Image) open(ctx context.Context, without bool) (err error) {
 	top := m.root.top
-	if m.pins, err = m.s.packs.pinAll(ctx, top.packs); err != nil {
+	if m.pins, err = m.s.packs.pinReadable(ctx, top.packs, without); err != nil {
 		return err
 	}
-	m.packs = m.pins.entries
-	m.pages, err = loadPageMap(ctx, newPinnedNodes(top.packs, m.pins), top, top.packs)
+	m.packs, m.missing = m.pins.entries, m.pins.errs
+	m.pages, err = loadPageMap(ctx, newPinnedNodes(top.packs, m.pins), top, top.packs, m.lost)
 	if err != nil {
 		m.pins.release()
 		return err
@@ -102,8 +111,12 @@ func (m *Image) ZeroRuns(fn func(first, count uint64) bool) { m.pages.zeroRuns(f
 
 var errBeyondEnd = errors.New("beyond the end of the image")
 
-// acquire gives the open pack at a position of the page map, for one read.
+// acquire gives the open pack at a position of the page map, for one read. Of a pack that could not
+// be opened it says why.
 func (m *Image) acquire(position uint64) (*openPack, error) {
+	if err := m.missing[position]; err != nil {
+		return nil, err
+	}
 	p := m.packs[position].acquire()
 	if p == nil {
 		return nil, ErrClosed

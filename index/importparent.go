@@ -121,12 +121,16 @@ func (s *Store) openParent(ctx context.Context, name string) (*parentImage, erro
 	if err != nil {
 		return nil, err
 	}
-	pins, err := s.packs.pinAll(ctx, r.top.packs)
+	pins, err := s.packs.pinReadable(ctx, r.top.packs, false)
 	if err != nil {
 		return nil, err
 	}
+	if err := errors.Join(pins.errs...); err != nil {
+		pins.release()
+		return nil, err
+	}
 	n := newPinnedNodes(r.top.packs, pins)
-	m, err := loadPageMap(ctx, n, r.top, r.top.packs)
+	m, err := loadPageMap(ctx, n, r.top, r.top.packs, nil)
 	if err != nil {
 		pins.release()
 		return nil, err

@@ -8,56 +8,65 @@ import (
 )
 
 // liveSet is what checkpoints refer to: pages and records, by pack.
+//
+// That a record must be kept and that a node was walked are two things: the base of a difference is
+// kept, but its own pages are not all of them needed, until it is met as a leaf itself.
 type liveSet struct {
 	packs map[uint64]*livePack
-	nodes map[uint64]bool // nodes that were walked already: much is shared between checkpoints
 }
 
 // livePack is what is needed of one pack.
 type livePack struct {
-	slots   []uint64 // bitmap
-	records map[int]bool
-	segment bool // all frames
-	pages   int  // bits in slots
+	slots   bitmap // pages to keep
+	records bitmap // nodes and parts of files to keep
+	walked  bitmap // nodes whose own references were noted: much is shared between checkpoints
+	segment bool   // all frames
 }
 
-func newLiveSet() *liveSet {
-	return &liveSet{packs: map[uint64]*livePack{}, nodes: map[uint64]bool{}}
-}
+func newLiveSet() *liveSet { return &liveSet{packs: map[uint64]*livePack{}} }
 
 func (l *liveSet) pack(number uint64) *livePack {
 	p := l.packs[number]
 	if p == nil {
-		p = &livePack{records: map[int]bool{}}
+		p = &livePack{}
 		l.packs[number] = p
 	}
 	return p
 }
 
-func (p *livePack) addSlot(slot uint32) {
-	for int(slot/64) >= len(p.slots) {
-		p.slots = append(p.slots, make([]uint64, max(64, len(p.slots)))...)
-	}
-	if word, bit := &p.slots[slot/64], uint64(1)<<(slot%64); *word&bit == 0 {
-		*word |= bit
-		p.pages++
-	}
+func (p *livePack) hasSlot(slot uint32) bool { return p != nil && p.slots.has(slot) }
+
+func (p *livePack) hasRecord(i int) bool { return p != nil && p.records.has(uint32(i)) }
+
+// keep notes that a record must stay: a node or part of a file.
+func (l *liveSet) keep(ref uint64) {
+	l.pack(ref >> 24).records.add(pack.Ref(ref).Slot())
 }
 
-func (p *livePack) hasSlot(slot uint32) bool {
-	return p != nil && int(slot/64) < len(p.slots) && p.slots[slot/64]>>(slot%64)&1 != 0
+// walk notes that a node must stay, and says whether it is still to be walked.
+func (l *liveSet) walk(ref uint64) bool {
+	l.keep(ref)
+	return l.pack(ref >> 24).walked.add(pack.Ref(ref).Slot())
 }
 
-func (p *livePack) hasRecord(i int) bool { return p != nil && p.records[i] }
+// bitmap is a set of small numbers; it grows as they come.
+type bitmap []uint64
 
-// record notes a node or part of a file; new says that it was not there.
-func (l *liveSet) record(ref uint64) (added bool) {
-	if ref == 0 || l.nodes[ref] {
+// add puts i in and says whether it was not there.
+func (b *bitmap) add(i uint32) bool {
+	for int(i/64) >= len(*b) {
+		*b = append(*b, make([]uint64, max(64, len(*b)))...)
+	}
+	word, bit := &(*b)[i/64], uint64(1)<<(i%64)
+	if *word&bit != 0 {
 		return false
 	}
-	l.nodes[ref] = true
-	l.pack(ref >> 24).records[int(pack.Ref(ref).Slot())] = true
+	*word |= bit
 	return true
+}
+
+func (b bitmap) has(i uint32) bool {
+	return int(i/64) < len(b) && b[i/64]>>(i%64)&1 != 0
 }
 
 // addRoot walks all that a root refers to.
@@ -65,7 +74,7 @@ func (l *liveSet) addRoot(ctx context.Context, n nodes, r *root) error {
 	for _, parts := range r.FileParts {
 		for _, ref := range parts.Parts {
 			if ref>>24 != rootNumber {
-				l.record(ref)
+				l.keep(ref)
 			}
 		}
 	}
@@ -77,7 +86,7 @@ func (l *liveSet) addRoot(ctx context.Context, n nodes, r *root) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if ref != 0 && l.record(ref) {
+		if ref != 0 && l.walk(ref) {
 			if err := w.branch(ref); err != nil {
 				return fmt.Errorf("checkpoint %s: %w", r.Name, err)
 			}
@@ -101,14 +110,16 @@ func (w *liveWalker) branch(ref uint64) error {
 		return err
 	}
 	for _, c := range &w.b {
-		if c.zero() || c.ref != 0 && !w.l.record(c.ref) {
+		if c.zero() || c.ref != 0 && !w.l.walk(c.ref) {
 			continue
 		}
 		base, err := readLeaf(w.n, c, &w.refs)
 		if err != nil {
 			return err
 		}
-		w.l.record(base)
+		if base != 0 {
+			w.l.keep(base)
+		}
 		for _, r := range w.refs {
 			if r == 0 {
 				continue
@@ -116,7 +127,7 @@ func (w *liveWalker) branch(ref uint64) error {
 			if n := r >> 24; n != w.last || w.pack == nil {
 				w.last, w.pack = n, w.l.pack(n)
 			}
-			w.pack.addSlot(pack.Ref(r).Slot())
+			w.pack.slots.add(pack.Ref(r).Slot())
 		}
 	}
 	return nil

@@ -370,11 +370,13 @@ func (s *packSet) close() error {
 // pins is a set of pinned packs that is given back at once.
 type pins struct {
 	set     *packSet
-	entries []*packEntry // as asked for
+	entries []*packEntry // as asked for; nil for one that is missing or damaged
+	errs    []error      // why an entry is nil
 }
 
-// pinAll pins packs, all or none.
-func (s *packSet) pinAll(ctx context.Context, numbers []uint64) (*pins, error) {
+// pinReadable pins packs. One that is damaged is an error of what is read from it, and without says
+// whether one that is missing is, too; any other error is one of all of them.
+func (s *packSet) pinReadable(ctx context.Context, numbers []uint64, without bool) (*pins, error) {
 	p := &pins{set: s}
 	for _, n := range numbers {
 		e, err := s.pin(ctx, n)
@@ -382,20 +384,23 @@ func (s *packSet) pinAll(ctx context.Context, numbers []uint64) (*pins, error) {
 			err = fmt.Errorf("%d packs are to be open at once, raise the limit (ulimit -n): %w",
 				len(numbers), err)
 		}
-		if err != nil {
+		if err != nil && (!isDamage(err) || isGone(err) && !without) {
 			p.release()
 			return nil, err
 		}
 		p.entries = append(p.entries, e)
+		p.errs = append(p.errs, err)
 	}
 	return p, nil
 }
 
 func (p *pins) release() {
 	for _, e := range p.entries {
-		p.set.unpin(e)
+		if e != nil {
+			p.set.unpin(e)
+		}
 	}
-	p.entries = nil
+	p.entries, p.errs = nil, nil
 }
 
 // pinnedNodes reads nodes and other records out of pinned packs. It may be used by many goroutines
@@ -420,6 +425,9 @@ func (n *pinnedNodes) node(ref uint64, kind uint32) ([]byte, error) {
 	if !ok {
 		return nil, &CorruptError{Pack: fmt.Sprint(ref >> 24), What: "pack",
 			Err: errors.New("referred to, but not listed")}
+	}
+	if err := n.pins.errs[pos]; err != nil {
+		return nil, err
 	}
 	p := n.pins.entries[pos].acquire()
 	if p == nil {

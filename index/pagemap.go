@@ -127,8 +127,11 @@ func (m *pageMap) zeroRuns(fn func(first, count uint64) bool) {
 }
 
 // loadPageMap reads a page map whole. packs are the numbers of the packs that it may refer to,
-// ascending; a page elsewhere is corruption.
-func loadPageMap(ctx context.Context, n nodes, top *mapTop, packs []uint64) (*pageMap, error) {
+// ascending; a page elsewhere is corruption. Where lost is not nil, parts of the map that are damaged
+// are noted in it, and their pages are like zeros in the map; otherwise they are an error.
+func loadPageMap(ctx context.Context, n nodes, top *mapTop, packs []uint64, lost *lostPages) (
+	*pageMap, error,
+) {
 	m := &pageMap{pages: top.pages, packs: packs, branches: make([]*branchMap, len(top.branches))}
 	var (
 		wg    sync.WaitGroup
@@ -145,7 +148,7 @@ func loadPageMap(ctx context.Context, n nodes, top *mapTop, packs []uint64) (*pa
 		next.Store(int64(len(top.branches)))
 	}
 	work := func() {
-		ld := branchLoader{nodes: n, packs: packs}
+		ld := branchLoader{nodes: n, packs: packs, lost: lost}
 		for {
 			i := next.Add(1) - 1
 			if i >= int64(len(top.branches)) {
@@ -158,7 +161,11 @@ func loadPageMap(ctx context.Context, n nodes, top *mapTop, packs []uint64) (*pa
 				fail(err)
 				return
 			}
-			b, err := ld.load(top.branches[i], top.pages-uint64(i)*branchPages)
+			ld.first = uint64(i) * branchPages
+			b, err := ld.load(top.branches[i], top.pages-ld.first)
+			if err != nil && lost.add(ld.first, min(top.pages-ld.first, branchPages), err) {
+				continue
+			}
 			if err != nil {
 				fail(err)
 				return
@@ -185,6 +192,8 @@ func loadPageMap(ctx context.Context, n nodes, top *mapTop, packs []uint64) (*pa
 type branchLoader struct {
 	nodes  nodes
 	packs  []uint64
+	lost   *lostPages // nil: damage is an error
+	first  uint64     // page of the branch
 	branch branch
 	leaf   leaf
 	number uint64 // the pack seen last, and its position
@@ -210,8 +219,12 @@ func (ld *branchLoader) load(ref, pages uint64) (*branchMap, error) {
 		if uint64(i)*LeafPages >= pages {
 			return nil, ld.corrupt(ref, "leaf beyond the end")
 		}
-		if err := ld.child(b, i, c, ref, min(pages-uint64(i)*LeafPages, LeafPages)); err != nil {
-			return nil, err
+		before, n := len(b.places), min(pages-uint64(i)*LeafPages, LeafPages)
+		if err := ld.child(b, i, c, ref, n); err != nil {
+			if !ld.lost.add(ld.first+uint64(i)*LeafPages, n, err) {
+				return nil, err
+			}
+			b.places = b.places[:before]
 		}
 	}
 	b.places = slices.Clip(b.places)

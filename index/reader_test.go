@@ -64,7 +64,7 @@ func useReader(t *testing.T, s *Store, name string, want []byte) {
 	if _, err := s.Inspect(ctx, name); err != nil {
 		t.Error(err)
 	}
-	if err := s.Export(ctx, name, filepath.Join(t.TempDir(), "out"), nil); err != nil {
+	if err := s.Export(ctx, name, filepath.Join(t.TempDir(), "out"), ExportOptions{}); err != nil {
 		t.Error(err)
 	}
 	checkClean(t, s, true)

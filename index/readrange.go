@@ -16,8 +16,11 @@ type wanted struct {
 
 // gather is what one reading of scattered pages needs; it is used again and again.
 type gather struct {
-	want []wanted
-	buf  []byte
+	want  []wanted
+	buf   []byte
+	slots pack.BadSlots
+	bad   []int // of the destination: pages that could not be read
+	err   error // why the first of them could not
 }
 
 var gathers = sync.Pool{New: func() any { return new(gather) }}
@@ -30,7 +33,8 @@ const maxGap = 1
 const maxSpan = 256
 
 // ReadRange reads len(dst)/4096 pages from first on. Pages that were stored side by side are read
-// at once, and each stored unit among them is decoded once.
+// at once, and each stored unit among them is decoded once. Where some of the pages cannot be read
+// the others are: the error is a *PagesError then, and what it names is zeros in dst.
 func (m *Image) ReadRange(first uint64, dst []byte) error {
 	n := uint64(len(dst)) / PageSize
 	if len(dst)%PageSize != 0 {
@@ -52,10 +56,18 @@ func (m *Image) ReadRange(first uint64, dst []byte) error {
 			clear(dst[i*PageSize : (i+1)*PageSize])
 		}
 	}
-	return m.gather(g, dst)
+	if err := m.gather(g, dst); err != nil || len(g.bad) == 0 {
+		return err
+	}
+	lost := &PagesError{Name: m.entry.Name, Err: g.err}
+	for _, at := range g.bad {
+		lost.GFNs = append(lost.GFNs, first+uint64(at))
+	}
+	return lost
 }
 
-// readPages reads scattered pages; Pages[i*4096:] is gfns[i]. Zero pages are among them.
+// readPages reads scattered pages; Pages[i*4096:] is gfns[i]. Zero pages are among them. It fails
+// like ReadRange.
 func (m *Image) readPages(gfns []uint64, dst []byte) error {
 	g := gathers.Get().(*gather)
 	defer gathers.Put(g)
@@ -67,11 +79,20 @@ func (m *Image) readPages(gfns []uint64, dst []byte) error {
 			clear(dst[i*PageSize : (i+1)*PageSize])
 		}
 	}
-	return m.gather(g, dst)
+	if err := m.gather(g, dst); err != nil || len(g.bad) == 0 {
+		return err
+	}
+	lost := &PagesError{Name: m.entry.Name, Err: g.err}
+	for _, at := range g.bad {
+		lost.GFNs = append(lost.GFNs, gfns[at])
+	}
+	slices.Sort(lost.GFNs)
+	return lost
 }
 
-// gather reads g.want into dst.
+// gather reads g.want into dst, and notes in g which pages are bad. An error is about all of them.
 func (m *Image) gather(g *gather, dst []byte) error {
+	g.bad, g.err = g.bad[:0], nil
 	slices.SortFunc(g.want, func(a, b wanted) int {
 		if a.place != b.place {
 			if a.place < b.place {
@@ -88,16 +109,32 @@ func (m *Image) gather(g *gather, dst []byte) error {
 			j++
 		}
 		if err := m.span(g, g.want[i:j], dst); err != nil {
-			return err
+			return m.spanError(err)
 		}
 		i = j
 	}
+	slices.Sort(g.bad)
 	return nil
+}
+
+// lose notes that a page could not be read.
+func (g *gather) lose(w wanted, err error) {
+	if len(g.bad) == 0 || w.at < slices.Min(g.bad) {
+		g.err = err
+	}
+	g.bad = append(g.bad, w.at)
 }
 
 // span reads pages that lie close together in one pack.
 func (m *Image) span(g *gather, want []wanted, dst []byte) error {
 	p, err := m.acquire(want[0].place >> 24)
+	if isDamage(err) {
+		for _, w := range want {
+			clear(dst[w.at*PageSize:][:PageSize])
+			g.lose(w, err)
+		}
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -106,17 +143,24 @@ func (m *Image) span(g *gather, want []wanted, dst []byte) error {
 	n := int(want[len(want)-1].place-want[0].place) + 1
 	// The usual case needs no copying: slots and pages ascend together.
 	if n == len(want) && want[n-1].at-want[0].at == n-1 && ascending(want) {
-		return m.spanError(m.s.blocks.readSlots(p.Reader, first, dst[want[0].at*PageSize:][:n*PageSize]))
+		m.s.blocks.readSlots(p.Reader, first, dst[want[0].at*PageSize:][:n*PageSize], &g.slots)
+	} else {
+		if cap(g.buf) < n*PageSize {
+			g.buf = make([]byte, maxSpan*PageSize)
+		}
+		buf := g.buf[:n*PageSize]
+		m.s.blocks.readSlots(p.Reader, first, buf, &g.slots)
+		for _, w := range want {
+			copy(dst[w.at*PageSize:][:PageSize], buf[(w.place-want[0].place)*PageSize:])
+		}
 	}
-	if cap(g.buf) < n*PageSize {
-		g.buf = make([]byte, maxSpan*PageSize)
-	}
-	buf := g.buf[:n*PageSize]
-	if err := m.s.blocks.readSlots(p.Reader, first, buf); err != nil {
-		return m.spanError(err)
+	if len(g.slots.Slots()) == 0 {
+		return nil
 	}
 	for _, w := range want {
-		copy(dst[w.at*PageSize:][:PageSize], buf[(w.place-want[0].place)*PageSize:])
+		if err := g.slots.Err(uint32(w.place & (pack.MaxSlots - 1))); err != nil {
+			g.lose(w, err)
+		}
 	}
 	return nil
 }

@@ -126,3 +126,12 @@ func (s *gfnSet) has(gfn uint64) bool {
 	l := s.m[gfn/LeafPages]
 	return l != nil && l[gfn/64%8]>>(gfn%64)&1 != 0
 }
+
+// remove takes gfn out and says whether it was there.
+func (s *gfnSet) remove(gfn uint64) bool {
+	if !s.has(gfn) {
+		return false
+	}
+	s.m[gfn/LeafPages][gfn/64%8] &^= 1 << (gfn % 64)
+	return true
+}

@@ -44,12 +44,12 @@ func TestImportReadExport(t *testing.T) {
 	sameImage(t, m, img)
 	sameWorkingSet(t, m, img, []Run{{700, 30}, {3, 1}, {730, 35}, {1499, 1}})
 	out := filepath.Join(t.TempDir(), "out")
-	if err := s.Export(ctx, "one", out, nil); err != nil {
+	if err := s.Export(ctx, "one", out, ExportOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	files["memory"] = img
 	sameDir(t, out, files)
-	if err := s.Export(ctx, "one", out, nil); !errors.Is(err, ErrExists) {
+	if err := s.Export(ctx, "one", out, ExportOptions{}); !errors.Is(err, ErrExists) {
 		t.Errorf("export over a directory: %v", err)
 	}
 	got, err := s.ReadFile(ctx, "one", "state")
@@ -178,7 +178,7 @@ func TestErrors(t *testing.T) {
 		t.Error("a working set beyond the end was taken")
 	}
 	for _, err := range []error{
-		s.Remove(ctx, "none"), s.Export(ctx, "none", dir+"/x", nil), s.DropCaches(ctx, "none"),
+		s.Remove(ctx, "none"), s.Export(ctx, "none", dir+"/x", ExportOptions{}), s.DropCaches(ctx, "none"),
 	} {
 		if !errors.Is(err, ErrNotFound) {
 			t.Errorf("a checkpoint that is not there: %v", err)

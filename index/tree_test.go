@@ -126,7 +126,7 @@ func TestTreeAgainstMap(t *testing.T) {
 
 func sameMap(t *testing.T, n nodes, top *mapTop, refs map[uint64]uint64) {
 	t.Helper()
-	m, err := loadPageMap(context.Background(), n, top, top.packs)
+	m, err := loadPageMap(context.Background(), n, top, top.packs, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -237,7 +237,7 @@ func FuzzPageMap(f *testing.F) {
 		top, _ := n.store(kindBranch, branchCode)
 		packs := []uint64{1, 2, 3, 4, memNodesPack}
 		m, err := loadPageMap(context.Background(), n,
-			&mapTop{pages: 4096 - 3, branches: []uint64{top}}, packs)
+			&mapTop{pages: 4096 - 3, branches: []uint64{top}}, packs, nil)
 		if err != nil {
 			var c *CorruptError
 			if !errors.As(err, &c) {

@@ -93,3 +93,17 @@ func (s *Store) tryRoot(ctx context.Context, v Version, open func(*catalogEntry,
 	}
 	return err
 }
+
+// useSettled is useRoot. First all packs must be there. One that is missing may be one that a writer
+// replaced; one that stays missing is lost, and then open is called once more to do without.
+func (s *Store) useSettled(ctx context.Context, v Version,
+	open func(e *catalogEntry, r *root, without bool) error) error {
+	var err error
+	for _, without := range []bool{false, true} {
+		err = s.useRoot(ctx, v, func(e *catalogEntry, r *root) error { return open(e, r, without) })
+		if !isGone(err) {
+			break
+		}
+	}
+	return err
+}

@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -58,8 +58,8 @@ func (a *app) endAnyway(ctx context.Context, done <-chan struct{}) {
 	select {
 	case <-time.After(patience):
 		os.Exit(int(a.fail(ctx, exitcode.WithHint(exitcode.Interrupted,
-			errors.New("stopped while it waited for a file that does not answer"),
-			`where the server of a mount hangs, "thaw umount --abort MNT" frees what waits for it`))))
+			fmt.Errorf("stopped, as it did not come to an end within %v", patience),
+			`does it wait for a mount whose server hangs? "thaw umount --abort MNT" frees what waits`))))
 	case <-done:
 	}
 }

@@ -179,11 +179,12 @@ func BenchmarkBlock(b *testing.B) {
 				r, _ := benchPack(b, tunings[profile], per, pages)
 				rng := rand.New(rand.NewPCG(3, 4))
 				dst := make([]byte, per*PageSize)
+				var bad BadSlots
 				start, read := time.Now(), 0
 				for b.Loop() {
 					block := rng.IntN(r.Blocks() - 1) // the last one may be short
 					read += r.BlockBytes(block)
-					if err := r.ReadBlock(block, dst); err != nil {
+					if err := r.ReadBlock(block, dst, &bad); err != nil || len(bad.Slots()) > 0 {
 						b.Fatal(err)
 					}
 				}

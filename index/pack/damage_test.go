@@ -39,8 +39,11 @@ func (m *model) readAll(t *testing.T, obj blob.Object, dec *Decoder) (errs []err
 		note(err, "page", bytes.Equal(page, p))
 	}
 	all := make([]byte, len(m.pages)*PageSize)
-	err = r.ReadSlots(0, all)
-	note(err, "slots", bytes.Equal(all, bytes.Join(m.pages, nil)))
+	var bad BadSlots
+	r.ReadSlots(0, all, &bad)
+	for i, p := range m.pages {
+		note(bad.Err(uint32(i)), "slots", bytes.Equal(all[i*PageSize:][:PageSize], p))
+	}
 	for i, rec := range m.records {
 		got, err := r.ReadRecord(i, nil)
 		note(err, "record", bytes.Equal(got, rec.data))
@@ -52,7 +55,7 @@ func (m *model) readAll(t *testing.T, obj blob.Object, dec *Decoder) (errs []err
 	}
 	hashes, err := r.Hashes()
 	note(err, "hashes", err != nil || hashes[0] == m.hashes[0])
-	err = r.Verify(context.Background(), testKey, func(err error) { errs = append(errs, err) }, nil)
+	err = r.Verify(context.Background(), testKey, func(d Damage) { errs = append(errs, d.Err) }, nil)
 	note(err, "verify", true)
 	return errs
 }
@@ -215,6 +218,13 @@ func TestVersion(t *testing.T) {
 	}
 }
 
+// slotsError reads the slots from first to last and gives what is said of the last.
+func slotsError(r *Reader, first, last uint32) error {
+	var bad BadSlots
+	r.ReadSlots(first, make([]byte, (last-first+1)*PageSize), &bad)
+	return bad.Err(last)
+}
+
 // TestBeyond asks for what there is not.
 func TestBeyond(t *testing.T) {
 	m, data := damagedPack(t, ProfileDefault)
@@ -228,8 +238,8 @@ func TestBeyond(t *testing.T) {
 	_, record := r.ReadRecord(r.Records(), nil)
 	for what, err := range map[string]error{
 		"slot":   r.ReadPage(n, page),
-		"slots":  r.ReadSlots(n-1, make([]byte, 2*PageSize)),
-		"block":  r.ReadBlock(r.Blocks(), page),
+		"slots":  slotsError(r, n-1, n),
+		"block":  r.ReadBlock(r.Blocks(), page, &BadSlots{}),
 		"frame":  r.ReadFrame(r.Frames(), &Frame{}),
 		"record": record,
 	} {
@@ -241,10 +251,7 @@ func TestBeyond(t *testing.T) {
 	if _, ok := r.BlockOf(n); ok || !r.Dead(n) {
 		t.Error("a slot that is not there")
 	}
-	if err := r.ReadSlots(0, page[:100]); err == nil {
-		t.Error("read a part of a page")
-	}
-	if err := r.ReadBlock(0, nil); err == nil {
+	if err := r.ReadBlock(0, nil, &BadSlots{}); err == nil {
 		t.Error("read a block into nothing")
 	}
 }
@@ -313,9 +320,9 @@ func TestReadFails(t *testing.T) {
 	_, hashes := r.Hashes()
 	for what, err := range map[string]error{
 		"page":   r.ReadPage(0, make([]byte, PageSize)),
-		"slots":  r.ReadSlots(0, make([]byte, 2*PageSize)),
+		"slots":  slotsError(r, 0, 1),
 		"record": record, "hashes": hashes, "frame": r.ReadFrame(0, &Frame{}),
-		"verify": r.Verify(context.Background(), testKey, func(err error) { t.Error(err) }, nil),
+		"verify": r.Verify(context.Background(), testKey, func(d Damage) { t.Error(d.Err) }, nil),
 	} {
 		var damage *CorruptError
 		if !errors.Is(err, errblob.ErrInjected) || errors.As(err, &damage) {

@@ -11,6 +11,8 @@ var (
 	// ErrDead is the cause of a CorruptError for a page or record that a compaction dropped:
 	// nothing refers to it, unless something is wrong.
 	ErrDead = errors.New("dropped by a compaction")
+	// ErrHash is the cause of a CorruptError for a page that has another content than its hash says.
+	ErrHash = errors.New("content does not match its hash")
 )
 
 // CorruptError says that stored bytes are not what was written. What could not be read at all is

@@ -152,7 +152,8 @@ func FuzzUnit(f *testing.F) {
 			}
 			r := mustOpen(t, store, Name(1, 0), dec)
 			got := make([]byte, len(pages)*PageSize)
-			if err := r.ReadBlock(0, got); err != nil || !bytes.Equal(got, bytes.Join(pages, nil)) {
+			var bad BadSlots
+			if err := r.ReadBlock(0, got, &bad); err != nil || len(bad.Slots()) > 0 || !bytes.Equal(got, bytes.Join(pages, nil)) {
 				t.Fatal("changed", err)
 			}
 		}
@@ -193,7 +194,7 @@ func FuzzOpen(f *testing.F) {
 			return
 		}
 		defer r.Close()
-		if err := r.Verify(context.Background(), testKey, func(error) {}, nil); err != nil {
+		if err := r.Verify(context.Background(), testKey, func(Damage) {}, nil); err != nil {
 			t.Error(err) // all of it is in memory: nothing but damage can be wrong with it
 		}
 	})

@@ -3,6 +3,7 @@ package pack
 import (
 	"bytes"
 	"context"
+	"errors"
 	"math/rand/v2"
 	"testing"
 
@@ -228,7 +229,7 @@ func (m *model) check(t testing.TB, r *Reader) {
 			t.Errorf("frame %d: %v", i, err)
 		}
 	}
-	bad := func(err error) { t.Error(err) }
+	bad := func(d Damage) { t.Error(d.Err) }
 	if err := r.Verify(context.Background(), testKey, bad, nil); err != nil {
 		t.Error(err)
 	}
@@ -246,10 +247,18 @@ func (m *model) checkPages(t testing.TB, r *Reader) {
 			t.Fatalf("slot %d has other bytes", i)
 		}
 	}
+	var bad BadSlots
 	same := func(first, n int, got []byte) {
 		t.Helper()
 		for i := range n {
-			if p := m.pages[first+i]; p != nil && !bytes.Equal(p, got[i*PageSize:][:PageSize]) {
+			p, err := m.pages[first+i], bad.Err(uint32(first+i))
+			if p == nil && !errors.Is(err, ErrDead) || p != nil && err != nil {
+				t.Fatalf("%d slots from %d: slot %d: %v", n, first, first+i, err)
+			}
+			if p == nil {
+				p = make([]byte, PageSize)
+			}
+			if !bytes.Equal(p, got[i*PageSize:][:PageSize]) {
 				t.Fatalf("%d slots from %d: slot %d has other bytes", n, first, first+i)
 			}
 		}
@@ -259,8 +268,8 @@ func (m *model) checkPages(t testing.TB, r *Reader) {
 		if of, ok := r.BlockOf(got + n - 1); int(got) != first || of != b || !ok {
 			t.Fatalf("block %d: slots %d+%d, the last in block %d", b, got, n, of)
 		}
-		dst := make([]byte, n*PageSize)
-		if err := r.ReadBlock(b, dst); err != nil {
+		dst := bytes.Repeat([]byte{0xEE}, int(n)*PageSize)
+		if err := r.ReadBlock(b, dst, &bad); err != nil {
 			t.Fatal(err)
 		}
 		same(first, int(n), dst)
@@ -271,19 +280,17 @@ func (m *model) checkPages(t testing.TB, r *Reader) {
 		n := 1 + rng.IntN(len(m.pages)-first)
 		// What lies behind dst must not be touched, capacity or not.
 		buf := bytes.Repeat([]byte{0xEE}, n*PageSize+100)
-		if err := r.ReadSlots(uint32(first), buf[:n*PageSize]); err != nil {
-			t.Fatal(err)
-		}
+		r.ReadSlots(uint32(first), buf[:n*PageSize], &bad)
 		same(first, n, buf)
 		if !bytes.Equal(buf[n*PageSize:], bytes.Repeat([]byte{0xEE}, 100)) {
 			t.Fatal("ReadSlots wrote behind its buffer")
 		}
 	}
-	m.checkSpans(t, r, rng, same)
+	m.checkSpans(t, r, rng, &bad, same)
 }
 
 // checkSpans fetches stretches of slots and reads parts of each, in one Span after another.
-func (m *model) checkSpans(t testing.TB, r *Reader, rng *rand.Rand,
+func (m *model) checkSpans(t testing.TB, r *Reader, rng *rand.Rand, bad *BadSlots,
 	same func(first, n int, got []byte)) {
 	t.Helper()
 	var s Span
@@ -297,26 +304,31 @@ func (m *model) checkSpans(t testing.TB, r *Reader, rng *rand.Rand,
 		from := first + rng.IntN(count)
 		n := 1 + rng.IntN(first+count-from)
 		dst := make([]byte, n*PageSize)
-		if err := s.ReadSlots(uint32(from), dst); err != nil {
-			t.Fatal(err)
-		}
+		s.ReadSlots(uint32(from), dst, bad)
 		same(from, n, dst)
 		if err := s.ReadPage(uint32(from), page); (err != nil) != (m.pages[from] == nil) {
 			t.Fatalf("slot %d of a span: %v", from, err)
-		} else if err == nil {
-			same(from, 1, page)
+		} else if err == nil && !bytes.Equal(page, m.pages[from]) {
+			t.Fatalf("slot %d of a span has other bytes", from)
 		}
-		if first > 0 {
-			if err := s.ReadSlots(uint32(first-1), dst[:PageSize]); err == nil {
-				t.Fatal("a slot before the span can be read")
+		for _, slot := range []int{first - 1, first + count} {
+			beside := min(max(slot, first), first+count-1)
+			if slot < 0 || slot < len(m.pages) && r.dir.slots[slot].off == r.dir.slots[beside].off {
+				continue // in one unit with the last that was fetched
+			}
+			s.ReadSlots(uint32(slot), page, bad)
+			if bad.Err(uint32(slot)) == nil {
+				t.Fatalf("slot %d can be read of a span of %d+%d", slot, first, count)
 			}
 		}
-		if err := s.ReadSlots(uint32(first+count), dst[:PageSize]); err == nil {
-			t.Fatal("a slot behind the span can be read")
-		}
 	}
-	if err := r.Fetch(uint32(len(m.pages)), 1, &s); err == nil {
-		t.Fatal("a slot behind the last can be fetched")
+	end := uint32(len(m.pages))
+	if err := r.Fetch(end, 1, &s); err != nil {
+		t.Fatal(err)
+	}
+	s.ReadSlots(end, page, bad)
+	if bad.Err(end) == nil {
+		t.Fatal("a slot behind the last can be read")
 	}
 }
 
@@ -361,7 +373,7 @@ func TestRewrite(t *testing.T) {
 			}
 			m.generation = generation
 			w := mustWriter(t, store, 3, generation)
-			err := Rewrite(ctx, before, w, enc, Keep{
+			err := Rewrite(ctx, before, w, enc, testKey, Keep{
 				Slot:   func(s uint32) bool { return m.pages[s] != nil },
 				Record: func(i int) bool { return m.records[i].data != nil },
 				Frame:  func(i int) bool { return m.frames[i].gfns != nil },
@@ -389,7 +401,7 @@ func TestRewriteKeepsAll(t *testing.T) {
 	m := fill(t, rand.New(rand.NewPCG(8, 8)), mustWriter(t, store, 3, 0), enc, 30)
 	w := mustWriter(t, store, 3, 1)
 	r := mustOpen(t, store, Name(3, 0), dec)
-	if err := Rewrite(context.Background(), r, w, enc, Keep{}); err != nil {
+	if err := Rewrite(context.Background(), r, w, enc, testKey, Keep{}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := w.Finish(); err != nil {
@@ -398,7 +410,7 @@ func TestRewriteKeepsAll(t *testing.T) {
 	m.generation = 1
 	m.check(t, mustOpen(t, store, Name(3, 1), dec))
 	other := mustWriter(t, store, 4, 1)
-	if err := Rewrite(context.Background(), r, other, enc, Keep{}); err == nil {
+	if err := Rewrite(context.Background(), r, other, enc, testKey, Keep{}); err == nil {
 		t.Error("rewrote into a pack of another number")
 	}
 }
@@ -417,14 +429,14 @@ func TestReadPageDoesNotAllocate(t *testing.T) {
 		m := fill(t, rng, mustWriter(t, dir, 1, 0), mustEncoder(t, profile), 20)
 		r := mustOpen(t, dir, Name(1, 0), dec)
 		page, block := make([]byte, PageSize), make([]byte, 2*BlockPages*PageSize)
-		slot := uint32(0)
+		slot, bad := uint32(0), BadSlots{}
 		if n := testing.AllocsPerRun(500, func() {
 			_ = r.ReadPage(slot%uint32(len(m.pages)), page)
 			slot++
 		}); n != 0 {
 			t.Errorf("%v: ReadPage allocates %v times", profile, n)
 		}
-		if n := testing.AllocsPerRun(50, func() { _ = r.ReadBlock(0, block) }); n != 0 {
+		if n := testing.AllocsPerRun(50, func() { _ = r.ReadBlock(0, block, &bad) }); n != 0 {
 			t.Errorf("%v: ReadBlock allocates %v times", profile, n)
 		}
 	}

@@ -111,6 +111,13 @@ func (r *Reader) Dead(slot uint32) bool {
 	return int(slot) >= len(r.dir.slots) || r.dir.slots[slot].codec == codecDead
 }
 
+// Unit says where in the file the unit with the page in slot begins, and how many pages it has. The
+// slot must be there, and not be dead.
+func (r *Reader) Unit(slot uint32) (offset int64, pages int) {
+	e := r.dir.slots[slot]
+	return int64(e.off), e.pages()
+}
+
 // Blocks is the number of locality blocks.
 func (r *Reader) Blocks() int { return len(r.dir.blocks) }
 
@@ -144,6 +151,32 @@ func (r *Reader) Hashes() ([]Hash, error) {
 		hashes[i] = Hash(b[i*HashSize:])
 	}
 	return hashes, nil
+}
+
+// ReadHashes gives the hashes of count slots from first on. They are not verified as those that
+// Hashes gives are: they are to be compared with, and one that is damaged is like no page's.
+func (r *Reader) ReadHashes(first uint32, count int) ([]Hash, error) {
+	if uint64(first)+uint64(count) > uint64(len(r.dir.slots)) {
+		return nil, r.corrupt("hashes", fmt.Errorf("there are %d", len(r.dir.slots)))
+	}
+	b := make([]byte, count*HashSize)
+	if err := r.read(b, int64(r.foot.hashes.off)+int64(first)*HashSize); err != nil {
+		return nil, err
+	}
+	hashes := make([]Hash, count)
+	for i := range hashes {
+		hashes[i] = Hash(b[i*HashSize:])
+	}
+	return hashes, nil
+}
+
+// AreHashes says whether hashes are those that were written, by the checksum over all of them.
+func (r *Reader) AreHashes(hashes []Hash) bool {
+	crc := uint32(0)
+	for i := range hashes {
+		crc = crc32.Update(crc, crcTable, hashes[i][:])
+	}
+	return len(hashes) == r.Slots() && crc == r.foot.hashes.crc
 }
 
 // RecordInfo describes a record.

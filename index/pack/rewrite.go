@@ -5,11 +5,21 @@ import (
 	"fmt"
 )
 
-// Keep says what a compaction keeps of a pack. A nil function keeps everything.
+// Keep says what a new generation of a pack has of the one before. The zero Keep is all of it, and
+// an error where that cannot be copied.
 type Keep struct {
+	// What is kept. A nil function keeps everything.
 	Slot   func(slot uint32) bool
 	Record func(record int) bool
 	Frame  func(frame int) bool
+	// Page gives the page of a slot that is kept and cannot be copied, or that is dead: nil if it
+	// has none. It must have the slot's hash.
+	Page func(slot uint32) []byte
+	// Hashes are those of the new generation; nil: those of the pack, which must be sound then.
+	Hashes []Hash
+	// Lost is told of what is kept, cannot be copied, and so becomes dead. Without it that is the
+	// error of the Rewrite.
+	Lost func(err error)
 }
 
 func (k Keep) slot(s uint32) bool { return k.Slot == nil || k.Slot(s) }
@@ -20,94 +30,164 @@ func (k Keep) frame(i int) bool   { return k.Frame == nil || k.Frame(i) }
 // number (and, to be of use, of a higher generation). Slots, blocks, records and frames keep their
 // numbers, so that nothing which refers to the pack has to change; what is dropped takes no room
 // but in the directory. Units kept whole are copied as they are; units kept in part are decoded and
-// encoded again. Everything copied is verified on the way. The caller finishes or aborts w.
-func Rewrite(ctx context.Context, r *Reader, w *Writer, enc *Encoder, keep Keep) error {
+// encoded again. Everything copied is verified on the way, every page by its hash under key: what is
+// wrong must not get a right checksum. The caller finishes or aborts w.
+func Rewrite(ctx context.Context, r *Reader, w *Writer, enc *Encoder, key HashKey, keep Keep) error {
 	if r.Number() != w.Number() || w.size != headerSize {
 		return fmt.Errorf("rewrite pack %d into pack %d: want an empty pack of the same number",
 			r.Number(), w.Number())
 	}
-	hashes, err := r.Hashes()
+	hashes, err := keep.Hashes, error(nil)
+	if hashes == nil {
+		hashes, err = r.Hashes()
+	}
 	if err != nil {
 		return err
+	}
+	s, err := enc.get()
+	if err != nil {
+		return err
+	}
+	defer enc.put(s)
+	rw := rewriter{
+		r: r, w: w, enc: enc, scratch: s, keep: keep, hashes: hashes, hasher: NewHasher(key),
 	}
 	for b := range r.Blocks() {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := rewriteBlock(r, w, enc, b, hashes, keep); err != nil {
+		if err := rw.block(b); err != nil {
 			return fmt.Errorf("rewrite block %d: %w", b, err)
 		}
 	}
-	for i := range r.Records() {
+	for i, it := range r.dir.records {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		it := r.dir.records[i]
-		err := rewriteItem(r, w, it, &w.dir.records, saltRecord, i, keep.record(i))
-		if err != nil {
+		if err := rw.item(it, &w.dir.records, saltRecord, i, keep.record(i)); err != nil {
 			return fmt.Errorf("rewrite record %d: %w", i, err)
 		}
 	}
-	for i := range r.Frames() {
+	for i, it := range r.dir.frames {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		it := r.dir.frames[i]
-		err := rewriteItem(r, w, it, &w.dir.frames, saltFrame, i, keep.frame(i))
-		if err != nil {
+		if err := rw.item(it, &w.dir.frames, saltFrame, i, keep.frame(i)); err != nil {
 			return fmt.Errorf("rewrite frame %d: %w", i, err)
 		}
 	}
 	return nil
 }
 
-// rewriteBlock copies one block.
-func rewriteBlock(r *Reader, w *Writer, enc *Encoder, b int, hashes []Hash, keep Keep) error {
-	first, count := r.BlockSlots(b)
-	pages := make([]byte, int(count)*PageSize)
-	if err := r.ReadBlock(b, pages); err != nil {
+// rewriter is one Rewrite.
+type rewriter struct {
+	r       *Reader
+	w       *Writer
+	enc     *Encoder
+	scratch *encoderScratch
+	keep    Keep
+	hashes  []Hash
+	hasher  *Hasher
+
+	// The present block: what is stored, and what that decodes to.
+	span  Span
+	pages []byte
+	bad   BadSlots
+	out   EncodedBlock
+}
+
+// block copies one block. It is read once: the bytes that were verified are those that are copied.
+func (rw *rewriter) block(b int) error {
+	first, count := rw.r.BlockSlots(b)
+	rw.pages = grown(rw.pages, int(count)*PageSize)
+	if err := rw.r.Fetch(first, int(count), &rw.span); err != nil {
 		return err
 	}
-	eb := EncodedBlock{pages: int(count)}
-	s, err := enc.get()
-	if err != nil {
-		return err
-	}
-	defer enc.put(s)
+	rw.span.ReadSlots(first, rw.pages, &rw.bad)
+	rw.out = EncodedBlock{pages: int(count), data: rw.out.data[:0], units: rw.out.units[:0]}
 	for slot := first; slot < first+count; {
-		e := r.dir.slots[slot]
-		raw := pages[(slot-first)*PageSize:][:e.pages()*PageSize]
-		live := 0
-		for i := range e.pages() {
-			if e.codec != codecDead && keep.slot(slot+uint32(i)) {
-				live++
-			}
-		}
-		switch live {
-		case 0:
-			eb.addDead(e.pages())
-		case e.pages():
-			// The codec is deterministic, but the bytes at hand are better than new ones: they
-			// cost nothing, and were verified a moment ago.
-			data := make([]byte, int(e.len))
-			if err := r.read(data, int64(e.off)); err != nil {
-				return err
-			}
-			eb.add(e.codec, e.pages(), data[:len(data)-crcSize])
-		default:
-			for i := range e.pages() {
-				if !keep.slot(slot + uint32(i)) {
-					eb.addDead(1)
-					continue
-				}
-				c, data := enc.compress(s, raw[i*PageSize:][:PageSize])
-				eb.add(c, 1, data)
-			}
+		e := rw.r.dir.slots[slot]
+		if err := rw.unit(e, slot, rw.pages[(slot-first)*PageSize:][:e.pages()*PageSize]); err != nil {
+			return err
 		}
 		slot += uint32(e.pages())
 	}
-	_, err = w.AppendBlock(&eb, hashes[first:first+count])
+	_, err := rw.w.AppendBlock(&rw.out, rw.hashes[first:first+count])
 	return err
+}
+
+// unit copies the unit that begins with slot.
+func (rw *rewriter) unit(e slotEntry, slot uint32, pages []byte) error {
+	var take [maxUnitPages][]byte // what becomes of each page; nil: dead
+	copied, dead := true, true
+	for i := range e.pages() {
+		page, as, err := rw.page(slot+uint32(i), pages[i*PageSize:][:PageSize])
+		if err != nil {
+			return err
+		}
+		take[i] = page
+		copied, dead = copied && as, dead && page == nil
+	}
+	switch {
+	case dead:
+		rw.out.add(codecDead, e.pages(), nil)
+	case copied:
+		data := make([]byte, int(e.len))
+		if err := rw.span.read(data, int64(e.off)); err != nil {
+			return err
+		}
+		rw.out.add(e.codec, e.pages(), data[:len(data)-crcSize])
+	default:
+		for _, page := range take[:e.pages()] {
+			if page == nil {
+				rw.out.add(codecDead, 1, nil)
+				continue
+			}
+			c, data := rw.enc.compress(rw.scratch, page)
+			rw.out.add(c, 1, data)
+		}
+	}
+	return nil
+}
+
+// page gives what becomes of a page, which was read unless it is bad; as says that it is what is
+// stored. A page that does not match its hash stays as it is if that is not to be an error: nobody
+// knows which of the two is damaged.
+func (rw *rewriter) page(slot uint32, read []byte) (page []byte, as bool, err error) {
+	dead := rw.r.Dead(slot)
+	if !rw.keep.slot(slot) {
+		return nil, false, nil
+	}
+	bad := rw.bad.Err(slot)
+	if bad == nil {
+		if rw.hasher.Sum(read) == rw.hashes[slot] {
+			return read, true, nil
+		}
+		bad = rw.r.slotError(slot, ErrHash)
+		page, as = read, true
+	}
+	if rw.keep.Page != nil {
+		if other := rw.keep.Page(slot); other != nil {
+			if rw.hasher.Sum(other) != rw.hashes[slot] {
+				return nil, false, fmt.Errorf("another page is given for slot %d", slot)
+			}
+			return other, false, nil
+		}
+	}
+	if dead {
+		return nil, false, nil
+	}
+	return page, as, rw.lost(bad)
+}
+
+// lost tells of what is damaged, or ends the rewrite with it. Any other error ends it always: what
+// cannot be read now may be there all the same.
+func (rw *rewriter) lost(err error) error {
+	if rw.keep.Lost == nil || !IsDamage(err) {
+		return err
+	}
+	rw.keep.Lost(err)
+	return nil
 }
 
 // add appends a unit to a block that is put together by hand.
@@ -117,20 +197,21 @@ func (b *EncodedBlock) add(c codec, pages int, data []byte) {
 	b.units = append(b.units, encodedUnit{codec: c, pages: pages, off: off, end: len(b.data)})
 }
 
-func (b *EncodedBlock) addDead(pages int) { b.add(codecDead, pages, nil) }
-
-// rewriteItem copies one record or frame as it is, or drops it.
-func rewriteItem(
-	r *Reader, w *Writer, it itemEntry, to *[]itemEntry, salt uint64, i int, keep bool,
-) error {
+// item copies one record or frame as it is, or drops it.
+func (rw *rewriter) item(it itemEntry, to *[]itemEntry, salt uint64, i int, keep bool) error {
+	dead := itemEntry{kind: it.kind, codec: codecDead}
 	if it.codec == codecDead || !keep {
-		_, err := w.appendItem(to, salt, itemEntry{kind: it.kind, codec: codecDead}, nil)
+		_, err := rw.w.appendItem(to, salt, dead, nil)
 		return err
 	}
-	in, err := r.item(r, it, salt, uint32(i))
+	in, err := rw.r.item(rw.r, it, salt, uint32(i))
 	if err != nil {
-		return r.itemError("what is stored", err)
+		if err := rw.lost(rw.r.itemError(fmt.Sprintf("item %d", i), err)); err != nil {
+			return err
+		}
+		_, err = rw.w.appendItem(to, salt, dead, nil)
+		return err
 	}
-	_, err = w.appendItem(to, salt, it, in[zstdPrefix:])
+	_, err = rw.w.appendItem(to, salt, it, in[zstdPrefix:])
 	return err
 }

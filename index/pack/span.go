@@ -12,6 +12,7 @@ type Span struct {
 	count int
 	parts []spanPart
 	buf   []byte
+	err   error // of the last range that was left out; nil: none
 }
 
 // spanPart is a range of the file that lies in buf from at on.
@@ -22,24 +23,42 @@ type spanPart struct {
 }
 
 // Fetch reads what is stored of count slots from first on into s, which keeps its memory from one
-// Fetch to the next. Slots that lie together are read at once, up to 1 MiB at a time.
+// Fetch to the next. Slots that lie together are read at once, up to 1 MiB at a time. What lies on a
+// bad sector is left out, and an error of the slots that it is of; so is what there is not. An error
+// of Fetch is about all of it.
 func (r *Reader) Fetch(first uint32, count int, s *Span) error {
-	end, err := r.endOf(first, count)
-	if err != nil {
-		return err
-	}
 	*s = Span{r: r, first: first, count: count, parts: s.parts[:0], buf: s.buf[:0]}
-	for slot := first; slot < end; {
+	end := min(uint64(first)+uint64(count), uint64(len(r.dir.slots)))
+	for slot := first; uint64(slot) < end; {
 		if r.Dead(slot) {
 			slot++
 			continue
 		}
-		stop, last := r.together(slot, end)
-		off, n := r.dir.slots[slot].off, int(last-r.dir.slots[slot].off)
-		if err := s.fetch(int64(off), n); err != nil {
+		stop, last := r.together(slot, uint32(end))
+		off := r.dir.slots[slot].off
+		err := s.fetch(int64(off), int(last-off))
+		if local(err) {
+			err = s.fetchUnits(slot, stop)
+		}
+		if err != nil {
 			return err
 		}
 		slot = stop
+	}
+	return nil
+}
+
+// fetchUnits fetches the units of slots one by one, and leaves out what cannot be read.
+func (s *Span) fetchUnits(slot, stop uint32) error {
+	for slot < stop {
+		e := s.r.dir.slots[slot]
+		if err := s.fetch(int64(e.off), int(e.len)); err != nil {
+			if !local(err) {
+				return err
+			}
+			s.err = err
+		}
+		slot += uint32(e.pages() - e.index())
 	}
 	return nil
 }
@@ -50,10 +69,10 @@ func (s *Span) fetch(off int64, n int) error {
 	if cap(s.buf) < at+n {
 		s.buf = append(make([]byte, 0, at+n), s.buf...)
 	}
-	s.buf = s.buf[:at+n]
-	if err := s.r.read(s.buf[at:], off); err != nil {
+	if err := s.r.read(s.buf[at:at+n], off); err != nil {
 		return err
 	}
+	s.buf = s.buf[:at+n]
 	if i := len(s.parts) - 1; i >= 0 && s.parts[i].off+int64(s.parts[i].n) == off {
 		s.parts[i].n += n
 		return nil
@@ -70,22 +89,18 @@ func (s *Span) read(b []byte, off int64) error {
 			return nil
 		}
 	}
+	if s.err != nil {
+		return s.err
+	}
 	return fmt.Errorf("read pack %s: %d bytes at %d were not fetched", s.r.name, len(b), off)
 }
 
 // ReadSlots is Reader.ReadSlots out of the span.
-func (s *Span) ReadSlots(first uint32, dst []byte) error {
-	end := uint64(first) + uint64(len(dst)/PageSize)
-	if first < s.first || end > uint64(s.first)+uint64(s.count) {
-		return fmt.Errorf("read pack %s: slots %d to %d were not fetched", s.r.name, first, end)
-	}
-	return s.r.readSlots(s, first, dst)
+func (s *Span) ReadSlots(first uint32, dst []byte, bad *BadSlots) {
+	s.r.readSlots(s, first, dst, bad)
 }
 
-// ReadPage is Reader.ReadPage out of the span: a dead slot is an error.
+// ReadPage is Reader.ReadPage out of the span.
 func (s *Span) ReadPage(slot uint32, dst []byte) error {
-	if s.r.Dead(slot) {
-		return s.r.slotError(slot, ErrDead)
-	}
-	return s.ReadSlots(slot, dst[:PageSize])
+	return s.r.readPage(s, slot, dst)
 }

@@ -1,0 +1,220 @@
+package index
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+
+	"github.com/thawfs/thaw/index/pack"
+)
+
+// LivenessError says that a collection was about to drop what a checkpoint needs, and that its second
+// look found it out. Nothing was deleted.
+type LivenessError struct {
+	Checkpoint string
+	Pack       string // blob name of the pack that would have lost it
+	What       string // "slot 17 (page 5)", "record 3", "frames", "all of it"
+}
+
+func (e *LivenessError) Error() string {
+	return fmt.Sprintf("checkpoint %s needs %s of %s, which was taken for dead: nothing was deleted; "+
+		"leave the store as it is, look at it with \"thaw check --read-data\" and report this",
+		e.Checkpoint, e.What, e.Pack)
+}
+
+// errRootCame is why a collection ends that met a root which it did not know.
+var errRootCame = fmt.Errorf("%w, nothing was deleted: run it again", ErrChanged)
+
+// audit looks a second time at what a collection is about to drop: in every root that lists a pack
+// which is to go or to be written again, it looks up every page, node and part of a file, one after
+// another, as a reader of the image would. It has nothing in common with the walk that found out
+// what lives but the list of what is to go: roots are listed and read anew, nothing that was seen in
+// one of them is taken for seen in another, and page maps are read by what serves images.
+//
+// A root refers to no pack that it does not list (reading its page map would fail), so the others
+// need not be looked at.
+func (c *collector) audit(ctx context.Context, remove []uint64, rewrite []victim) error {
+	roots, err := c.rootsToAudit(ctx)
+	if err != nil {
+		return err
+	}
+	a := &auditor{c: c, doomed: map[uint64]*livePack{}}
+	for _, number := range remove {
+		a.doomed[number] = nil
+	}
+	for _, v := range rewrite {
+		if a.doomed[v.number] = c.live.packs[v.number]; a.doomed[v.number] == nil {
+			a.doomed[v.number] = &livePack{}
+		}
+	}
+	m := newMeter(c.o.Progress, "look again", "checkpoints", int64(len(roots)))
+	g := newGroup(ctx)
+	n := runtime.GOMAXPROCS(0)
+	work := newOrdered(g, n, 2*n, func() func(*catalogEntry) error {
+		return func(e *catalogEntry) error { return a.checkpoint(g.ctx, e) }
+	})
+	g.run(func() error {
+		defer work.end()
+		for _, e := range roots {
+			if err := work.submit(e); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for {
+		_, more, err := work.receive()
+		if err != nil || !more {
+			g.cancel(err)
+			break
+		}
+		m.add(1)
+	}
+	if err := g.wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return c.sameRoots(ctx, roots)
+}
+
+// rootsToAudit lists the roots that there are now. One that the first walk did not have ends it.
+func (c *collector) rootsToAudit(ctx context.Context) ([]*catalogEntry, error) {
+	known := map[string]*catalogEntry{}
+	for _, e := range c.entries {
+		known[e.Name] = e
+	}
+	list, err := c.s.blobs.List(ctx, rootsDirName+"/")
+	if err != nil {
+		return nil, err
+	}
+	var roots []*catalogEntry
+	for _, b := range list {
+		name, generation, ok := parseRootName(b.Name)
+		if !ok {
+			continue
+		}
+		e := known[name]
+		switch {
+		case e == nil:
+			return nil, fmt.Errorf("%s: %w", b.Name, errRootCame)
+		case generation == e.Generation:
+			roots = append(roots, e)
+		case generation > e.Generation:
+			// Opening the store prefers the newest that can be read.
+			if _, err := readRoot(ctx, c.s.blobs, c.s.dec, name, generation); !isCorrupt(err) {
+				return nil, errors.Join(fmt.Errorf("%s: %w", b.Name, errRootCame), err)
+			}
+		}
+	}
+	return roots, nil
+}
+
+// sameRoots says whether there are no other roots than those that were audited.
+func (c *collector) sameRoots(ctx context.Context, audited []*catalogEntry) error {
+	now, err := c.rootsToAudit(ctx)
+	if err != nil {
+		return err
+	}
+	was := map[*catalogEntry]bool{}
+	for _, e := range audited {
+		was[e] = true
+	}
+	for _, e := range now {
+		if !was[e] {
+			return fmt.Errorf("checkpoint %s: %w", e.Name, errRootCame)
+		}
+	}
+	return nil
+}
+
+// auditor is one audit. What it has does not change: many goroutines look at roots at once.
+type auditor struct {
+	c *collector
+	// doomed is what is to be kept of each pack that is to be written again; nil for one that is to go.
+	doomed map[uint64]*livePack
+}
+
+// checkpoint looks up everything that one checkpoint refers to.
+func (a *auditor) checkpoint(ctx context.Context, e *catalogEntry) error {
+	r, err := readRoot(ctx, a.c.s.blobs, a.c.s.dec, e.Name, e.Generation)
+	if err == nil {
+		err = a.root(ctx, r)
+	}
+	if err != nil && a.c.s.gone(e) {
+		return nil // it was removed meanwhile: what it needs may go, or stay
+	}
+	var found *LivenessError
+	if err != nil && !errors.As(err, &found) {
+		return fmt.Errorf("checkpoint %s: %w", e.Name, err)
+	}
+	return err
+}
+
+func (a *auditor) root(ctx context.Context, r *root) error {
+	concerned := false
+	for _, number := range r.top.packs {
+		kept, doomed := a.doomed[number]
+		if doomed && kept == nil {
+			return a.found(r, number, "all of it")
+		}
+		concerned = concerned || doomed
+	}
+	if !concerned {
+		return nil
+	}
+	if kept, doomed := a.doomed[r.top.segment]; doomed && !kept.segment {
+		return a.found(r, r.top.segment, "frames")
+	}
+	for _, parts := range r.FileParts {
+		for _, ref := range parts.Parts {
+			if err := a.record(r, ref); err != nil {
+				return err
+			}
+		}
+	}
+	packs := newLazyPacks(ctx, a.c.s.packs)
+	packs.limit = max(packs.limit/runtime.GOMAXPROCS(0), 1) // one for each of us
+	defer packs.release()
+	w := &witness{nodes: packs, seen: func(ref uint64) error { return a.record(r, ref) }}
+	return eachPlaced(ctx, w, r.top, nil, func(gfn, ref uint64) error { return a.page(r, gfn, ref) })
+}
+
+// page looks up a page.
+func (a *auditor) page(r *root, gfn, ref uint64) error {
+	slot := pack.Ref(ref).Slot()
+	if kept, doomed := a.doomed[ref>>24]; doomed && !kept.hasSlot(slot) {
+		return a.found(r, ref>>24, fmt.Sprintf("slot %d (page %d)", slot, gfn))
+	}
+	return nil
+}
+
+// record looks up a node or a part of a file.
+func (a *auditor) record(r *root, ref uint64) error {
+	if kept, doomed := a.doomed[ref>>24]; doomed && !kept.hasRecord(int(pack.Ref(ref).Slot())) {
+		return a.found(r, ref>>24, fmt.Sprintf("record %d", pack.Ref(ref).Slot()))
+	}
+	return nil
+}
+
+func (a *auditor) found(r *root, number uint64, what string) error {
+	info, _ := a.c.s.packs.info(number)
+	return &LivenessError{
+		Checkpoint: r.Name, Pack: pack.Name(number, info.generation), What: what,
+	}
+}
+
+// witness gives nodes, and tells of each that it gives.
+type witness struct {
+	nodes nodes
+	seen  func(ref uint64) error
+}
+
+func (w *witness) node(ref uint64, kind uint32) ([]byte, error) {
+	if err := w.seen(ref); err != nil {
+		return nil, err
+	}
+	return w.nodes.node(ref, kind)
+}

@@ -1,0 +1,245 @@
+package index
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+
+	"github.com/thawfs/thaw/index/pack"
+)
+
+// memory writes the image, every page of it that is what it was by its hash. What is zero stays a
+// hole.
+func (x *exporter) memory(ctx context.Context) error {
+	return writeNew(filepath.Join(x.dir, fileMemory), func(f *os.File) error {
+		if err := f.Truncate(x.m.Size()); err != nil {
+			return err
+		}
+		proofs := &proofs{want: map[uint64]pack.Hash{}}
+		if err := x.pages(ctx, f, proofs); err != nil {
+			return err
+		}
+		return x.fromSegment(ctx, f, proofs)
+	})
+}
+
+// proofs is the hashes of pages that were lost, for who finds them elsewhere.
+type proofs struct {
+	want map[uint64]pack.Hash
+}
+
+// exportJob is a piece of the image.
+type exportJob struct {
+	i        int
+	pack     string // that it lies in
+	pages    int
+	lost     *PagesError          // nil: none
+	want     map[uint64]pack.Hash // hashes of those
+	unproved []uint64             // pages whose hashes are damaged
+}
+
+// pages writes what the packs have.
+func (x *exporter) pages(ctx context.Context, f *os.File, proofs *proofs) error {
+	feed := x.m.EagerFeed().(*eagerFeed)
+	g := newGroup(ctx)
+	n := runtime.GOMAXPROCS(0)
+	pieces := newOrdered(g, n, 4*n, func() func(*exportJob) error {
+		var p Piece
+		hasher := pack.NewHasher(x.m.s.key)
+		return func(j *exportJob) error {
+			if err := x.proved(g.ctx, feed, j, &p, hasher); err != nil {
+				return err
+			}
+			return writePages(f, &p)
+		}
+	})
+	g.run(func() error {
+		defer pieces.end()
+		for i := range feed.Len() {
+			if err := pieces.submit(&exportJob{i: i}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	meter := newMeter(x.progress, "export", "bytes", int64(x.m.pages.data)*PageSize)
+	for {
+		j, ok, err := pieces.receive()
+		if err != nil || !ok {
+			g.cancel(err)
+			_ = g.wait() // the error, if any, is the one received
+			return err
+		}
+		if j.lost != nil {
+			x.lost.addAll(j.lost)
+			for gfn, h := range j.want {
+				proofs.want[gfn] = h
+			}
+		}
+		for _, gfn := range j.unproved {
+			x.unproved.add(gfn, 1, &CorruptError{Pack: j.pack, What: "hashes", Err: pack.ErrHash})
+		}
+		meter.add(int64(j.pages) * PageSize)
+	}
+}
+
+// proved reads a piece and leaves out what is not what its hash says. j gets what is lost, and the
+// hashes of that as far as they are known. Where the hashes of the pack are damaged themselves, a page
+// that does not match stays: its own checksum was right.
+func (x *exporter) proved(ctx context.Context, f *eagerFeed, j *exportJob, p *Piece,
+	h *pack.Hasher) error {
+	err := ReadPiece(ctx, f, j.i, p)
+	if err != nil && !errors.As(err, &j.lost) {
+		return err
+	}
+	piece := f.pieces[j.i]
+	slots := f.m.reverse.packs[piece.pack][piece.from:piece.to]
+	j.pages = len(slots)
+	if len(p.GFNs) == 0 && j.lost != nil && f.m.missing[piece.pack] != nil {
+		return nil
+	}
+	open, err := f.m.acquire(uint64(piece.pack))
+	if err != nil {
+		return f.m.spanError(err)
+	}
+	defer open.release()
+	j.pack = open.Name()
+	first, span := extent(slots)
+	hashes, err := open.ReadHashes(first, min(span, max(open.Slots()-int(first), 0)))
+	if isDamage(err) {
+		j.lost = f.m.loseAll(slots, err).(*PagesError)
+		p.reset(0)
+		return nil
+	}
+	if err != nil {
+		return f.m.spanError(err)
+	}
+	var wrong []slotGFN
+	at := 0 // in p: its pages are in the order of slots, without those that are lost
+	for _, s := range slots {
+		i := int(s.slot() - first)
+		if at < len(p.GFNs) && p.GFNs[at] == s.gfn() {
+			page := p.Pages[at*PageSize:][:PageSize]
+			at++
+			if i < len(hashes) && h.Sum(page) == hashes[i] {
+				continue
+			}
+			if x.hashesDamaged(open) {
+				j.unproved = append(j.unproved, s.gfn())
+				continue
+			}
+			wrong = append(wrong, s)
+		}
+		if i < len(hashes) {
+			if j.want == nil {
+				j.want = map[uint64]pack.Hash{}
+			}
+			j.want[s.gfn()] = hashes[i]
+		}
+	}
+	if len(wrong) > 0 {
+		j.lose(f.m, wrong, &CorruptError{Pack: open.Name(),
+			What: fmt.Sprintf("slot %d", wrong[0].slot()), Err: pack.ErrHash})
+		p.drop(j.lost.GFNs)
+	}
+	return nil
+}
+
+// hashesDamaged says whether the hashes of a pack are not those that were written.
+func (x *exporter) hashesDamaged(p *openPack) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	damaged, known := x.badHashes[p.Number()]
+	if !known {
+		_, err := p.Hashes()
+		damaged = isDamage(err)
+		x.badHashes[p.Number()] = damaged
+	}
+	return damaged
+}
+
+// lose adds pages to those that are lost.
+func (j *exportJob) lose(m *Image, pages []slotGFN, err error) {
+	if j.lost == nil {
+		j.lost = &PagesError{Name: m.entry.Name, Err: err}
+	}
+	for _, x := range pages {
+		j.lost.GFNs = append(j.lost.GFNs, x.gfn())
+	}
+	slices.Sort(j.lost.GFNs)
+}
+
+// fromSegment takes lost pages from the segment, if they are these pages by their hashes.
+func (x *exporter) fromSegment(ctx context.Context, f *os.File, proofs *proofs) error {
+	if len(proofs.want) == 0 {
+		return nil
+	}
+	hasher := pack.NewHasher(x.m.s.key)
+	return x.m.eachInSegment(ctx, func(gfn uint64) bool {
+		_, ok := proofs.want[gfn]
+		return ok
+	}, func(gfn uint64, page []byte) error {
+		if hasher.Sum(page) != proofs.want[gfn] {
+			return nil
+		}
+		x.lost.found(gfn)
+		_, err := f.WriteAt(page, int64(gfn)*PageSize)
+		return err
+	})
+}
+
+// eachInSegment gives the pages of the segment that are wanted, as far as its frames can be read.
+func (m *Image) eachInSegment(ctx context.Context, wanted func(gfn uint64) bool,
+	give func(gfn uint64, page []byte) error) error {
+	f := m.WorkingSetFeed().(*hotFeed)
+	var frame pack.Frame
+	for i := range f.frames {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		gfns := f.gfns(i)
+		if !slices.ContainsFunc(gfns, wanted) {
+			continue
+		}
+		open, err := m.acquire(f.segment)
+		if err != nil {
+			return m.spanError(err)
+		}
+		err = open.ReadFrame(i, &frame)
+		open.release()
+		if isDamage(err) || err == nil && !slices.Equal(frame.GFNs, gfns) {
+			continue
+		}
+		if err != nil {
+			return m.spanError(err)
+		}
+		for j, gfn := range gfns {
+			if !wanted(gfn) {
+				continue
+			}
+			if err := give(gfn, frame.Pages[j*PageSize:][:PageSize]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// writePages writes pages to their places, neighbours at once.
+func writePages(f *os.File, p *Piece) error {
+	for i := 0; i < len(p.GFNs); {
+		j := i + 1
+		for j < len(p.GFNs) && p.GFNs[j] == p.GFNs[j-1]+1 {
+			j++
+		}
+		if _, err := f.WriteAt(p.Pages[i*PageSize:j*PageSize], int64(p.GFNs[i])*PageSize); err != nil {
+			return err
+		}
+		i = j
+	}
+	return nil
+}

@@ -1,0 +1,175 @@
+package index
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync/atomic"
+)
+
+// WorkingSetFeed gives the working set in first-touch order, its zero pages included. Its Len is 0
+// without a working set. What the segment has no room for comes behind it, from the blocks. So does
+// what cannot be read from the segment, in its place: every page is stored there, too.
+func (m *Image) WorkingSetFeed() Feed {
+	f := &hotFeed{m: m}
+	if m.root.top.segment == 0 {
+		return f
+	}
+	stored, err := f.open()
+	if err != nil {
+		f.warn(err)
+		f.frames, stored = nil, 0
+	}
+	f.rest = m.pieces(tail(m.root.hot, stored))
+	return f
+}
+
+type hotFeed struct {
+	m       *Image
+	segment uint64 // position of the segment's pack
+	frames  []hotFrame
+	rest    [][]uint64
+	warned  atomic.Bool
+}
+
+// hotFrame is where in the working set the pages of a frame begin, and how many there are.
+type hotFrame struct {
+	run   int
+	skip  uint64 // pages of the run
+	pages int
+}
+
+// open finds out what each frame of the segment should hold, and how many pages that is together.
+func (f *hotFeed) open() (stored uint64, err error) {
+	top, hot := f.m.root.top, f.m.root.hot
+	pos, ok := searchUint64(top.packs, top.segment)
+	if !ok {
+		return 0, &CorruptError{Pack: rootName(f.m.root.Name, f.m.root.Generation),
+			What: "list of packs", Err: errors.New("the segment is not in it")}
+	}
+	f.segment = uint64(pos)
+	p, err := f.m.acquire(f.segment)
+	if err != nil {
+		return 0, err
+	}
+	defer p.release()
+	frames := make([]hotFrame, p.Frames())
+	at := hotFrame{}
+	for i := range frames {
+		at.pages = p.Frame(i).Pages
+		frames[i] = at
+		for left := uint64(at.pages); left > 0; {
+			if at.run == len(hot) {
+				return 0, &CorruptError{Pack: p.Name(), What: "frames",
+					Err: errors.New("they have more pages than the working set")}
+			}
+			n := min(left, hot[at.run].Count-at.skip)
+			left -= n
+			if at.skip += n; at.skip == hot[at.run].Count {
+				at.run, at.skip = at.run+1, 0
+			}
+		}
+		stored += uint64(at.pages)
+	}
+	f.frames = frames
+	return stored, nil
+}
+
+// gfns gives the pages that a frame should hold, as it has them: ascending.
+func (f *hotFeed) gfns(i int) []uint64 {
+	at := f.frames[i]
+	gfns := make([]uint64, 0, at.pages)
+	for _, r := range f.m.root.hot[at.run:] {
+		for gfn := r.GFN + at.skip; gfn < r.GFN+r.Count && len(gfns) < at.pages; gfn++ {
+			gfns = append(gfns, gfn)
+		}
+		if at.skip = 0; len(gfns) == at.pages {
+			break
+		}
+	}
+	slices.Sort(gfns)
+	return gfns
+}
+
+func (f *hotFeed) Len() int { return len(f.frames) + len(f.rest) }
+
+func (f *hotFeed) Parallel() int { return f.m.parallel() }
+
+func (f *hotFeed) Fetch(ctx context.Context, i int, p *Piece) error {
+	p.reset(0)
+	p.index, p.ready, p.err = i, false, nil
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if i >= len(f.frames) {
+		f.fromBlocks(f.rest[i-len(f.frames)], p)
+		return nil
+	}
+	open, err := f.m.acquire(f.segment)
+	if err != nil {
+		return f.m.spanError(err)
+	}
+	defer open.release()
+	if err = open.FetchFrame(i, &p.frame); isDamage(err) {
+		f.warn(err)
+		f.fromBlocks(f.gfns(i), p)
+		return nil
+	}
+	return f.m.spanError(err)
+}
+
+func (f *hotFeed) Decode(p *Piece) error {
+	if p.ready {
+		return p.err
+	}
+	want := f.gfns(p.index)
+	err := p.frame.Decode()
+	if err == nil && !slices.Equal(p.frame.GFNs, want) {
+		err = errors.New("a frame of the segment has other pages than the working set")
+	}
+	if err != nil {
+		f.warn(err)
+		f.fromBlocks(want, p)
+		return p.err
+	}
+	p.GFNs, p.Pages = p.frame.GFNs, p.frame.Pages
+	return nil
+}
+
+// fromBlocks gives a piece pages from where every page is stored, as many as can be read there.
+func (f *hotFeed) fromBlocks(gfns []uint64, p *Piece) {
+	p.Pages = p.reset(len(gfns))
+	p.GFNs = append(p.GFNs, gfns...)
+	p.ready, p.err = true, f.m.readPages(gfns, p.Pages)
+	var lost *PagesError
+	switch {
+	case errors.As(p.err, &lost):
+		p.drop(lost.GFNs)
+	case p.err != nil:
+		p.reset(0)
+	}
+}
+
+// drop takes pages out of a piece. gfns ascend.
+func (p *Piece) drop(gfns []uint64) {
+	n := 0
+	for i, gfn := range p.GFNs {
+		if _, ok := slices.BinarySearch(gfns, gfn); ok {
+			continue
+		}
+		if n != i {
+			p.GFNs[n] = gfn
+			copy(p.Pages[n*PageSize:][:PageSize], p.Pages[i*PageSize:])
+		}
+		n++
+	}
+	p.GFNs, p.Pages = p.GFNs[:n], p.Pages[:n*PageSize]
+}
+
+// warn tells once of a segment that is damaged. That costs time, and no page.
+func (f *hotFeed) warn(err error) {
+	if !f.warned.Swap(true) {
+		f.m.s.log.Warn("pages of the working set are read from where each of them lies: the segment "+
+			"is damaged; thaw check --repair makes it again", "checkpoint", f.m.entry.Name, "err", err)
+	}
+}

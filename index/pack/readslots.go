@@ -1,0 +1,192 @@
+package pack
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"syscall"
+)
+
+// BadSlots says which slots a read of many could not give: dead ones, those that there are not,
+// damaged ones, those on a bad sector. The bytes of their pages are zero. It may be used again and
+// again, and keeps its memory.
+type BadSlots struct {
+	r      *Reader
+	slots  []uint32 // ascending
+	causes []error  // of each; nil: it is dead
+}
+
+func (b *BadSlots) reset(r *Reader) {
+	b.r, b.slots, b.causes = r, b.slots[:0], b.causes[:0]
+}
+
+func (b *BadSlots) add(first, end uint32, cause error) {
+	for slot := first; slot < end; slot++ {
+		b.slots = append(b.slots, slot)
+		b.causes = append(b.causes, cause)
+	}
+}
+
+// Slots gives them, ascending, until the next read.
+func (b *BadSlots) Slots() []uint32 { return b.slots }
+
+// Err says why a slot could not be read; nil for one that could.
+func (b *BadSlots) Err(slot uint32) error {
+	i, ok := slices.BinarySearch(b.slots, slot)
+	if !ok {
+		return nil
+	}
+	if b.causes[i] == nil {
+		return b.r.slotError(slot, ErrDead)
+	}
+	return b.causes[i]
+}
+
+// Fail makes count slots from first on bad for one reason.
+func (b *BadSlots) Fail(r *Reader, first uint32, count int, cause error) {
+	b.reset(r)
+	b.add(first, first+uint32(count), cause)
+}
+
+// Append adds what other says of slots behind those in b.
+func (b *BadSlots) Append(other *BadSlots) {
+	b.r = other.r
+	b.slots = append(b.slots, other.slots...)
+	b.causes = append(b.causes, other.causes...)
+}
+
+// local says whether a failed read is about the place that was read, so that what lies beside it
+// may well be readable: a bad sector, or the end of a file that was cut.
+func local(err error) bool {
+	return errors.Is(err, syscall.EIO) || errors.Is(err, io.EOF) ||
+		errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+// maxReadBytes bounds one read of the blob by ReadSlots.
+const maxReadBytes = 1 << 20
+
+// IsDamage says whether an error is about stored bytes, which will be no other the next time: they
+// are not what was written, or lie on a bad sector.
+func IsDamage(err error) bool {
+	var c *CorruptError
+	return errors.As(err, &c) || local(err)
+}
+
+// ReadBlock reads all pages of a block into dst, which has room for them (BlockSlots says how many
+// there are): slot first+i goes to dst[i*4096:]. An error says that there is no such block, or no
+// room; which pages could not be read stands in bad.
+func (r *Reader) ReadBlock(block int, dst []byte, bad *BadSlots) error {
+	if block < 0 || block >= len(r.dir.blocks) {
+		err := fmt.Errorf("there are %d", len(r.dir.blocks))
+		return r.corrupt(fmt.Sprintf("block %d", block), err)
+	}
+	first, count := r.BlockSlots(block)
+	if len(dst) < int(count)*PageSize {
+		return fmt.Errorf("read block %d of pack %s: %d bytes for %d pages",
+			block, r.name, len(dst), count)
+	}
+	r.ReadSlots(first, dst[:int(count)*PageSize], bad)
+	return nil
+}
+
+// ReadSlots reads consecutive slots from first on into dst, as many as it has whole pages for: slot
+// first+i goes to dst[i*4096:]. Slots that lie together are read together, up to 1 MiB at a time,
+// and every unit is decoded once. What cannot be read stands in bad and becomes zeros; the rest is
+// read all the same.
+func (r *Reader) ReadSlots(first uint32, dst []byte, bad *BadSlots) {
+	r.readSlots(r, first, dst, bad)
+}
+
+// stored gives bytes of the file: from the blob, or from what was fetched of it.
+type stored interface {
+	read(b []byte, off int64) error
+}
+
+// readSlots is ReadSlots out of what src has.
+func (r *Reader) readSlots(src stored, first uint32, dst []byte, bad *BadSlots) {
+	bad.reset(r)
+	stop := first + uint32(len(dst)/PageSize)
+	end := max(min(stop, uint32(len(r.dir.slots))), first)
+	dst = dst[:len(dst):len(dst)] // decoding may go beyond a page, but not beyond dst
+	s := r.dec.get()
+	defer r.dec.scratch.Put(s)
+	for slot := first; slot < end; {
+		next := slot + 1
+		if r.Dead(slot) {
+			bad.add(slot, next, nil)
+		} else {
+			next = r.stretch(src, s, slot, end, dst[(slot-first)*PageSize:], bad)
+		}
+		slot = next
+	}
+	for slot := end; slot < stop; slot++ {
+		bad.add(slot, slot+1, r.slotError(slot, fmt.Errorf("there are %d", len(r.dir.slots))))
+	}
+	for _, slot := range bad.slots {
+		clear(dst[(slot-first)*PageSize:][:PageSize])
+	}
+}
+
+// stretch reads the slots from slot on, below end, whose units follow one another, and gives the
+// slot behind them. Where they cannot be read at once they are read one after another.
+func (r *Reader) stretch(src stored, s *decoderScratch, slot, end uint32, dst []byte,
+	bad *BadSlots) (stop uint32) {
+	stop, last := r.together(slot, end)
+	off := r.dir.slots[slot].off
+	s.in = grown(s.in, zstdPrefix+int(last-off))
+	err := src.read(s.in[zstdPrefix:], int64(off))
+	if err == nil {
+		r.units(s, slot, stop, off, dst, bad)
+		return stop
+	}
+	if _, fetched := src.(*Span); !fetched && !local(err) {
+		bad.add(slot, stop, err)
+		return stop
+	}
+	for slot < stop {
+		e := r.dir.slots[slot]
+		n := min(stop-slot, uint32(e.pages()-e.index()))
+		in := s.in[:zstdPrefix+int(e.len)]
+		if err := src.read(in[zstdPrefix:], int64(e.off)); err != nil {
+			bad.add(slot, slot+n, err)
+		} else {
+			r.units(s, slot, slot+n, e.off, dst, bad)
+		}
+		dst = dst[n*PageSize:]
+		slot += n
+	}
+	return stop
+}
+
+// together finds the slots from slot on, below end, whose units follow one another in the file, and
+// where in the file the last of them ends.
+func (r *Reader) together(slot, end uint32) (stop, last uint32) {
+	start := r.dir.slots[slot].off
+	last = start
+	for stop = slot; stop < end; stop++ {
+		e := r.dir.slots[stop]
+		if e.codec == codecDead || e.off > last || (stop > slot && last-start > maxReadBytes) {
+			break
+		}
+		last = e.off + uint32(e.len)
+	}
+	return stop, last
+}
+
+// units decodes the slots from slot to stop, whose units were read into s.in from offset off on.
+// The ten bytes before a unit are overwritten when it is decoded: they belong to units that were
+// decoded before.
+func (r *Reader) units(s *decoderScratch, slot, stop, off uint32, dst []byte, bad *BadSlots) {
+	for slot < stop {
+		e := r.dir.slots[slot]
+		n := min(stop-slot, uint32(e.pages()-e.index()))
+		at := e.off - off
+		in := s.in[at : at+zstdPrefix+uint32(e.len)]
+		if err := r.unit(s, e, slot, in, e.index(), dst[:n*PageSize]); err != nil {
+			bad.add(slot, slot+n, err)
+		}
+		dst = dst[n*PageSize:]
+		slot += n
+	}
+}
