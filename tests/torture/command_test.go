@@ -252,22 +252,10 @@ func (l *commandLife) index() {
 			l.t.Fatal(err)
 		}
 	default:
-		l.damageIndex(dir)
+		if err := damageIndex(l.life, dir); err != nil {
+			l.t.Fatal(err)
+		}
 	}
-}
-
-// damageIndex damages one file of the index.
-func (l *commandLife) damageIndex(dir string) {
-	entries, err := os.ReadDir(dir)
-	if err != nil || len(entries) == 0 {
-		return
-	}
-	file := filepath.Join(dir, entries[l.r.IntN(len(entries))].Name())
-	what, err := damageFile(l.r, file)
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	l.note("damage index", "%s: %s", filepath.Base(file), what)
 }
 
 // verify lists, exports and checks everything.

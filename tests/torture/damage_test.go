@@ -49,7 +49,7 @@ func (d *damageLife) must(err error) {
 }
 
 func (d *damageLife) open() *index.Store {
-	s, err := index.Open(context.Background(), d.store, index.OpenOptions{Create: true})
+	s, err := index.Open(context.Background(), d.store, index.OpenOptions{Create: true, Keeper: keeper})
 	d.must(err)
 	return s
 }
