@@ -290,6 +290,10 @@ func (l *packageLife) opens() {
 func (l *packageLife) losesIndex() {
 	l.closeStore()
 	dir := filepath.Join(l.dir, "index")
+	if _, err := os.Stat(dir); err != nil {
+		l.openStore() // there is none yet
+		return
+	}
 	switch n := l.r.IntN(4); {
 	case n == 0:
 		l.note("keep index", "")
