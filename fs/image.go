@@ -3,6 +3,9 @@ package fs
 import (
 	"errors"
 	"fmt"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
 // A handle is an opened image. The entry's current one stays open while files are open and, for a
@@ -71,18 +74,15 @@ func (e *entry) hold() *handle {
 	return h
 }
 
-// keep is hold for an open, which has the image already.
-func (e *entry) keep(h *handle) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	h.users++
-}
-
-// unhold is the end of hold or keep.
+// unhold is the end of hold, and of what a restore holds.
 func (s *Server) unhold(e *entry, h *handle) {
 	e.mu.Lock()
 	h.users--
 	err := s.settleLocked(e, false)
+	if e.quiet != nil {
+		close(e.quiet)
+		e.quiet = nil
+	}
 	e.mu.Unlock()
 	if err != nil {
 		s.complain(e, "close image", err)
@@ -102,18 +102,19 @@ func (s *Server) settleLocked(e *entry, all bool) error {
 			kept = append(kept, h)
 			continue
 		}
-		errs = append(errs, h.mem.Close())
+		errs = append(errs, s.closeMemory(h.mem))
 	}
 	e.handles = kept
 	if cur := e.img.Load(); cur != nil && cur.users == 0 && (all || e.gone) {
 		e.img.Store(nil)
-		errs = append(errs, cur.mem.Close())
+		errs = append(errs, s.closeMemory(cur.mem))
 	}
 	return errors.Join(errs...)
 }
 
-// opened counts an open of m and makes sure that its image is there.
-func (s *Server) opened(m *memory) (*handle, error) {
+// opened counts an open of m and makes sure that its image is there. who is nil for the prober,
+// whose opens are nobody's.
+func (s *Server) opened(m *memory, who *fuse.Owner) (*handle, error) {
 	e := m.e
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -121,28 +122,41 @@ func (s *Server) opened(m *memory) (*handle, error) {
 	if err != nil {
 		return nil, err
 	}
+	if who != nil {
+		if err := m.admitLocked(*who); err != nil {
+			return nil, err
+		}
+	}
+	if m.clone != "" {
+		e.clones[m.clone] = m // it may have been forgotten since the node was looked up
+	}
 	m.opens++
 	e.opens++
 	s.idle.remove(e)
 	return h, nil
 }
 
-// released is the end of opened. The last one out ends the restore that still goes on for m, and
-// leaves the image open for the next unless too many are kept so.
+// released is the end of opened. The last one out ends the restore that still goes on for m, before
+// anybody can open it again, and leaves the image open for the next unless too many are kept so.
 func (s *Server) released(m *memory) {
 	e := m.e
 	e.mu.Lock()
 	m.opens--
 	e.opens--
-	last := m.opens == 0
+	if m.opens == 0 {
+		m.abandonLocked()
+		if m.clone != "" {
+			m.sess.Load().settle()
+		}
+	}
 	idle := e.opens == 0
+	if idle {
+		e.epoch.Load().readers.released(time.Now())
+	}
 	err := s.settleLocked(e, false)
 	e.mu.Unlock()
 	if err != nil {
 		s.complain(e, "close image", err)
-	}
-	if last {
-		m.abandon()
 	}
 	if idle {
 		s.closeIdle(s.idle.add(e, maxIdle))

@@ -27,6 +27,9 @@ type flight struct {
 	tail atomic.Bool
 	// bytes were pushed so far.
 	bytes atomic.Int64
+	// cut: it was ended before its time, because the image was made cold or everybody closed it.
+	// Set before front is closed.
+	cut atomic.Bool
 	// over: it has come to its end, one way or another.
 	over atomic.Bool
 
@@ -43,19 +46,24 @@ func (f *flight) land() {
 	})
 }
 
-// abandon ends the restore that goes on for m, if there is one.
-func (m *memory) abandon() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+// abandonLocked ends the restore that goes on for m, if there is one: nobody joins it any more.
+// e.mu is held.
+func (m *memory) abandonLocked() {
 	if m.flight != nil {
 		m.flight.cancel()
+		m.flight = nil
 	}
 }
 
-// restore begins what opening m asks for, or joins it. nil: there is nothing to wait for.
-func (s *Server) restore(m *memory, h *handle) *flight {
+// restore begins what opening m asks for, or joins it. nil: there is nothing to wait for. What it
+// decides by belongs to one session: a drop in between ends that, and the flight with it.
+func (s *Server) restore(m *memory, h *handle, o *opening) *flight {
+	m.e.mu.Lock()
+	defer m.e.mu.Unlock()
 	now := time.Now()
-	ep := m.e.epoch.Load()
+	sess := m.sess.Load()
+	ep := sess.epoch
+	o.meets(ep)
 	policy := Policy(s.policy.Load())
 	if policy == PolicyWorkingSet && h.ws.Len() == 0 {
 		policy = PolicyLazy
@@ -64,9 +72,6 @@ func (s *Server) restore(m *memory, h *handle) *flight {
 		ep.start(now)
 		return nil
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	sess := m.sess.Load()
 	if f := m.flight; f != nil && f.sess == sess && !f.over.Load() {
 		return f
 	}
@@ -74,9 +79,9 @@ func (s *Server) restore(m *memory, h *handle) *flight {
 	ep.start(now)
 	f := &flight{m: m, h: h, sess: sess, policy: policy, start: now, front: make(chan struct{})}
 	f.ctx, f.cancel = context.WithCancel(s.ctx)
-	m.e.keep(h)
-	if !s.goes(func() { s.fly(f) }) {
-		s.unhold(m.e, h)
+	h.users++
+	if !s.goes("a prefetch", func() { s.fly(f) }) {
+		h.users-- // files are open: nothing is to be closed
 		f.cancel()
 		return nil
 	}
@@ -108,10 +113,10 @@ func (s *Server) fly(f *flight) {
 	m := f.m
 	defer s.unhold(m.e, f.h)
 	complete := f.sess.restored.Load() == int64(f.policy)+1
-	if f.sess.resident.len() > 0 {
+	if f.sess.cached() > 0 {
 		if !s.stillResident(f) {
 			// Some of it was evicted, and which pages is not known: bring everything again.
-			f.sess.resident.clear()
+			f.sess.cold()
 		} else if complete {
 			return
 		}
@@ -121,7 +126,9 @@ func (s *Server) fly(f *flight) {
 	switch {
 	case err == nil:
 		f.sess.restored.Store(int64(f.policy) + 1)
-	case f.ctx.Err() == nil && !errors.Is(err, errStale):
+	case f.ctx.Err() != nil || errors.Is(err, errStale):
+		f.cut.Store(true)
+	default:
 		// Not the open's failure: what is missing is read on demand, from another place.
 		f.sess.failed.Add(1)
 		s.complain(m.e, "prefetch", err)
@@ -129,7 +136,8 @@ func (s *Server) fly(f *flight) {
 }
 
 // bring runs the feeds of a policy.
-func (s *Server) bring(f *flight) error {
+func (s *Server) bring(f *flight) (err error) {
+	defer s.rescueErr("a prefetch", &err)
 	if f.policy == PolicyEager {
 		if err := s.pushFeed(f, f.h.mem.EagerFeed()); err != nil {
 			return err
@@ -187,15 +195,11 @@ func (q *fetchQueue) take() (i int, done func()) {
 
 // pushNext brings the next piece of a feed; more is false after the last one and after a failure.
 func (s *Server) pushNext(f *flight, feed Feed, q *fetchQueue, p *Piece) (more bool, err error) {
-	i, done := q.take()
-	if q.over.Load() || i >= feed.Len() {
-		done()
+	defer s.rescueErr("a prefetch", &err)
+	i, err := s.fetchNext(f, feed, q, p)
+	if err == nil && i < 0 {
 		return false, nil
 	}
-	if err = s.turn(f); err == nil {
-		err = feed.Fetch(f.ctx, i, p)
-	}
-	done()
 	q.workers <- struct{}{}
 	defer func() { <-q.workers }()
 	if err == nil {
@@ -207,6 +211,19 @@ func (s *Server) pushNext(f *flight, feed Feed, q *fetchQueue, p *Piece) (more b
 	err = s.pushPiece(f, p)
 	s.capped(f) // at once: the next piece may be long in coming
 	return err == nil, err
+}
+
+// fetchNext reads the next piece of a feed; i is negative after the last one.
+func (s *Server) fetchNext(f *flight, feed Feed, q *fetchQueue, p *Piece) (i int, err error) {
+	i, done := q.take()
+	defer done()
+	if q.over.Load() || i >= feed.Len() {
+		return -1, nil
+	}
+	if err := s.turn(f); err != nil {
+		return i, err
+	}
+	return i, feed.Fetch(f.ctx, i, p)
 }
 
 // turn is called before each piece: the tail waits in it while READs are outstanding.
@@ -232,10 +249,11 @@ func (s *Server) stillResident(f *flight) bool {
 	if s.opts.Prober == nil {
 		return false
 	}
-	want := f.sess.resident.len()
+	want := f.sess.cached()
 	got, err := s.opts.Prober.Cached(f.ctx, s.path(f.m))
 	if err != nil {
-		s.log.Debug("residency is not known", "checkpoint", f.m.e.name, "error", err)
+		s.warn("residency is not known, everything is brought again",
+			"checkpoint", f.m.e.name, "error", err)
 		return false
 	}
 	return got >= want

@@ -67,7 +67,7 @@ func TestPushRuns(t *testing.T) {
 	if d := cmp.Diff(want, k.runs); d != "" || n != 310 {
 		t.Error(n, d)
 	}
-	if err := s.push(m, m.newSession(), p, func(_, _ uint64) {}); err != errStale {
+	if err := s.push(m, m.newSession(m.e.epoch.Load()), p, func(_, _ uint64) {}); err != errStale {
 		t.Errorf("into a cache that was dropped: %v", err)
 	}
 }
@@ -127,7 +127,11 @@ func TestResentOpen(t *testing.T) {
 	}
 	close(release)
 	e := s.tree.entry("a")
-	eventually(t, "the prefetch is over", func() bool { return e.main.flight.over.Load() })
+	eventually(t, "the prefetch is over", func() bool {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		return e.main.flight.over.Load()
+	})
 	if st, _ := s.Stats("a", ""); st.PrefetchedPages != 1024 {
 		t.Errorf("%+v", st.Counters)
 	}
@@ -157,7 +161,7 @@ func FuzzParseMountInfo(f *testing.F) {
 
 func TestParseMountInfo(t *testing.T) {
 	m, ok := parseMountInfo("36 35 0:98 / /mnt/x\\040y rw shared:1 - fuse.thaw thaw rw\n")
-	if want := (mountInfo{98, "/mnt/x y", "fuse.thaw"}); !ok || m != want {
+	if want := (mountInfo{36, 98, "/mnt/x y", "fuse.thaw", "rw"}); !ok || m != want {
 		t.Errorf("%+v", m)
 	}
 }
@@ -251,7 +255,7 @@ func TestProber(t *testing.T) {
 	if n, err := p.Cached(t.Context(), odd); n != 3 || err != nil {
 		t.Errorf("%d pages, %v", n, err)
 	}
-	if p.Owns(uint32(os.Getpid())) || !p.Owns(p.tid) {
+	if p.Owns(uint32(os.Getpid())) || !p.Owns(p.tid.Load()) {
 		t.Error("whose opens are whose")
 	}
 	if _, err := StartProber(t.Context(), "/bin/true"); !errors.Is(err, ErrNoProber) {

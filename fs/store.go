@@ -21,7 +21,8 @@ type Store interface {
 	// OpenImage opens the memory of a checkpoint as List showed it. It is an error, not other
 	// content, when the name has got a new checkpoint since.
 	OpenImage(ctx context.Context, c Checkpoint) (Memory, error)
-	// OpenFile opens one of c.Files.
+	// OpenFile opens one of c.Files as List showed it: like OpenImage an error, not other bytes,
+	// when the name has got a new checkpoint since, or the working set was replaced.
 	OpenFile(ctx context.Context, c Checkpoint, file string) (File, error)
 }
 
@@ -97,11 +98,16 @@ type (
 var (
 	// ErrNotFound: the mount has no checkpoint or clone of that name.
 	ErrNotFound = errors.New("no such checkpoint on the mount")
-	// ErrNotCold: a record was asked of an image that had pages pushed into it, so that the reads
-	// seen are not all first touches. StartRecord makes it cold and begins anew.
+	// ErrNotCold: a record was asked of an image that had pages pushed into it, or that a machine
+	// which was already running read before the first open, so that the reads seen are not all
+	// first touches. StartRecord makes it cold and begins anew.
 	ErrNotCold = errors.New("the image was not cold when it was opened")
 	// ErrNothing: a record was asked of an image of which nothing was read.
 	ErrNothing = errors.New("nothing was read of the image since it was cold")
+	// ErrNotMachine: what was read cannot be the working set of a machine, see RecordError.
+	ErrNotMachine = errors.New("no machine read it")
+	// ErrInUse: the checkpoint's memory is open on the mount.
+	ErrInUse = errors.New("its memory is open on the mount")
 	// ErrBusy: the mount is in use.
 	ErrBusy = errors.New("the mount is in use")
 )

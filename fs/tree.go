@@ -20,6 +20,8 @@ type node struct {
 	detail string
 	// name is the file of kindFile.
 	name string
+	// of is the revision of the checkpoint that a stored file or info.json belongs to.
+	of *Checkpoint
 	// size and content are those of the stored small files.
 	size    int64
 	content []byte
@@ -141,6 +143,15 @@ func (t *tree) forget(id, count uint64) *node {
 		delete(t.nodes, id)
 	}
 	return n
+}
+
+// pin makes a node stay when the kernel has forgotten it.
+func (t *tree) pin(n *node) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.nodes[n.id] == n {
+		n.static = true
+	}
 }
 
 // entry finds a checkpoint by name; nil if there is none.

@@ -438,7 +438,7 @@ func TestFewFiles(t *testing.T) {
 	if _, st := mustImport(t, s, "again", writeSource(t, page(3), nil), nil); st.NewPages != 0 {
 		t.Errorf("%+v", st)
 	}
-	if err := s.Export(ctx, "again", t.TempDir()+"/out", nil); err != nil {
+	if err := s.Export(ctx, "again", t.TempDir()+"/out", ExportOptions{}); err != nil {
 		t.Error(err)
 	}
 	for i := range checkpoints - 1 {

@@ -1,11 +1,13 @@
 package vmm
 
 import (
+	"encoding/binary"
 	"errors"
-	"log/slog"
-	"time"
 
+	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/state"
 	"github.com/thawfs/thaw/wss"
+	"github.com/thawfs/thaw/wss/pagetable"
 )
 
 // The guest's page tables are read before it starts, if its memory lies on a mount. A page of data
@@ -27,39 +29,34 @@ import (
 // maxTables bounds what is read: 256 MiB, the tables of half a terabyte in small pages.
 const maxTables = 1 << 16
 
-// readTables reads the page tables of all vCPUs.
-func (l *Loaded) readTables(s saved, log *slog.Logger) error {
-	if len(l.mem.remote()) == 0 {
-		return nil
+// readTables reads the page tables of all vCPUs, and says how many pages they are.
+func readTables(mem *ram.Memory, vcpus []state.VCPU) (uint64, error) {
+	if len(mem.Remote()) == 0 {
+		return 0, nil
 	}
-	begin := time.Now()
-	w := &tableWalk{mem: l.mem, seen: wss.NewBitmap(l.mem.size / pageSize)}
-	for i := range s.vcpus {
-		root, levels, ok := longMode(s.vcpus[i].Sregs)
+	r := &tableReader{mem: mem, seen: wss.NewBitmap(mem.Size() / pageSize)}
+	for _, c := range vcpus {
+		root, levels, ok := state.LongMode(c.Sregs)
 		if !ok {
 			continue // no paging, or tables of another kind, which are a few pages
 		}
-		if err := w.walk(root, levels); err != nil {
-			return err
+		if err := r.walk(root, levels); err != nil {
+			return 0, err
 		}
 	}
-	l.Tables, l.Walking = w.read, time.Since(begin)
-	log.Debug("page tables read", "pages", l.Tables, "seconds", l.Walking.Seconds())
-	return nil
+	return r.read, nil
 }
 
-const pteHuge = 1 << 7
-
-// tableWalk goes through page tables level by level, so that neighbours are read together.
-type tableWalk struct {
-	mem  *memory
+// tableReader goes through page tables level by level, so that neighbours are read together.
+type tableReader struct {
+	mem  *ram.Memory
 	seen *wss.Bitmap
 	read uint64
 }
 
 // walk reads the tables below a root.
-func (w *tableWalk) walk(root uint64, levels int) error {
-	pages := w.mem.size / pageSize
+func (w *tableReader) walk(root uint64, levels int) error {
+	pages := w.mem.Size() / pageSize
 	if root >= pages {
 		return nil
 	}
@@ -68,7 +65,7 @@ func (w *tableWalk) walk(root uint64, levels int) error {
 	for ; levels > 0; levels-- {
 		next := wss.NewBitmap(pages)
 		for first, n := range level.AndNot(w.seen).Runs() {
-			if err := w.tables(PageRun{first, n}, levels, next); err != nil {
+			if err := w.tables(ram.PageRun{First: first, Count: n}, levels, next); err != nil {
 				return err
 			}
 		}
@@ -79,16 +76,14 @@ func (w *tableWalk) walk(root uint64, levels int) error {
 }
 
 // tables reads a run of tables of one level, and notes the tables that they point to.
-func (w *tableWalk) tables(run PageRun, level int, next *wss.Bitmap) error {
-	for _, c := range chunks(run) {
+func (w *tableReader) tables(run ram.PageRun, level int, next *wss.Bitmap) error {
+	for _, c := range ram.Chunks(run) {
 		if w.read += c.Count; w.read > maxTables {
 			return nil
 		}
 		b := make([]byte, c.Count*pageSize)
-		w.mem.mu.RLock()
-		_, err := readPages(w.mem.pieces, b, c.First)
-		w.mem.mu.RUnlock()
-		var lost *MemoryLostError
+		err := w.mem.ReadFiles(b, c.First)
+		var lost *ram.LostError
 		if errors.As(err, &lost) {
 			lost.Sign = "a page table of the guest: " + lost.Sign
 		}
@@ -96,9 +91,8 @@ func (w *tableWalk) tables(run PageRun, level int, next *wss.Bitmap) error {
 			return err
 		}
 		for ; level > 1 && len(b) > 0; b = b[8:] {
-			e := le64(b)
-			gfn := e & pteAddress / pageSize
-			if e&ptePresent != 0 && (e&pteHuge == 0 || level >= 4) && gfn < next.Len() {
+			kind, gfn, _ := pagetable.Classify(binary.LittleEndian.Uint64(b), level, 0)
+			if kind == pagetable.Directory && gfn < next.Len() {
 				next.Set(gfn)
 			}
 		}

@@ -2,7 +2,9 @@ package vmm
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,8 +22,8 @@ import (
 func TestScan(t *testing.T) {
 	m := startReady(t, guest.Spec{Program: "random:20"}, 32<<20)
 	dir := filepath.Join(t.TempDir(), "cp")
-	stats, err := m.CheckpointWith(t.Context(), dir, CheckpointOptions{
-		Scan: ScanOptions{Within: 4 * time.Second, Budget: 0.1}, Trace: 2 * time.Second, Stop: true})
+	stats, err := m.checkpoint(t.Context(), dir, checkpointOptions{
+		Scan: scanOptions{Within: 4 * time.Second, Budget: 0.1}, Trace: 2 * time.Second, Stop: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +58,7 @@ func (withoutTables) CPUs() ([]scan.CPU, error) { return make([]scan.CPU, 1), ni
 // kernel does of those that are touched.
 func TestScanIdle(t *testing.T) {
 	m := startReady(t, guest.Spec{Program: "idle"}, 16<<20)
-	o := ScanOptions{Within: 200 * time.Millisecond, Budget: 0.5}
+	o := scanOptions{Within: 200 * time.Millisecond, Budget: 0.5}
 	o.idle = scan.IdleOptions{Bitmap: filepath.Join(t.TempDir(), "bitmap")}
 	_, _, _, err := m.scanGuest(t.Context(), withoutTables{&scanned{m: m}}, o)
 	if !errors.Is(err, scan.ErrNoTables) || !errors.Is(err, scan.ErrNoIdleTracking) {
@@ -97,7 +99,7 @@ func TestScanIdle(t *testing.T) {
 			t.Errorf("way %q", set.Way)
 		}
 	}
-	if spaces.complete || len(spaces.roots) > 0 {
+	if spaces.Complete || len(spaces.Roots) > 0 {
 		t.Errorf("address spaces %+v", spaces)
 	}
 }
@@ -110,16 +112,17 @@ func frames(t *testing.T, m *Machine) (word uint64, pages *wss.Bitmap) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	entries := make([]uint64, m.mem.size/pageSize)
-	err = readWords(f, entries, int64(uint64(m.mem.mapping.addr)/pageSize*8))
-	if err != nil {
+	const present = 1 << 63
+	entries := make([]uint64, m.mem.Size()/pageSize)
+	at := io.NewSectionReader(f, int64(m.mem.Address()/pageSize*8), int64(len(entries))*8)
+	if err := binary.Read(at, binary.NativeEndian, entries); err != nil {
 		t.Fatal(err)
 	}
 	pages = wss.NewBitmap(uint64(len(entries)))
 	for gfn, e := range entries {
 		frame := e & (1<<55 - 1)
 		switch {
-		case e&pagemapPresent == 0:
+		case e&present == 0:
 			continue
 		case frame == 0:
 			t.Skip("frame numbers need CAP_SYS_ADMIN")

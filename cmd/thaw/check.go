@@ -11,7 +11,7 @@ import (
 )
 
 func newCheckCommand(a *app) *cobra.Command {
-	var r checkRequest
+	var o index.CheckOptions
 	cmd := &cobra.Command{
 		Use:   "check STORE",
 		Short: "Verify a store",
@@ -29,22 +29,29 @@ What is undamaged stays readable where damage is found.` +
 		GroupID: groupStore,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runCheck(cmd.Context(), a, args[0], r)
+			return runCheck(cmd.Context(), a, args[0], o)
 		},
 	}
-	cmd.Flags().BoolVar(&r.ReadData, "read-data", false, "read and verify every byte")
-	cmd.Flags().BoolVar(&r.Rebuild, "rebuild-index", false, "make the index again from the packs")
+	cmd.Flags().BoolVar(&o.ReadData, "read-data", false, "read and verify every byte")
+	cmd.Flags().BoolVar(&o.Rebuild, "rebuild-index", false, "make the index again from the packs")
 	return cmd
 }
 
-func runCheck(ctx context.Context, a *app, store string, r checkRequest) error {
+func runCheck(ctx context.Context, a *app, store string, o index.CheckOptions) error {
 	var report index.CheckReport
-	err := a.withStore(ctx, store, func(s storeAPI) (err error) {
+	check := func(s *index.Store) (err error) {
 		p := a.progress()
 		defer p.done()
-		report, err = s.Check(ctx, r, p.set)
+		o.Progress = p.set
+		report, err = s.Check(ctx, o)
 		return err
-	})
+	}
+	var err error
+	if o.Rebuild {
+		err = a.writeStore(ctx, store, index.OpenOptions{}, check)
+	} else {
+		err = a.readStore(ctx, store, check)
+	}
 	if err != nil {
 		return fmt.Errorf("check %s: %w", store, err)
 	}

@@ -56,19 +56,14 @@ func tellReady(pipe *os.File, err error) {
 
 // startDaemon runs this program with args in the background and returns its process number when it
 // said that it is ready.
-func startDaemon(ctx context.Context, args []string, logFile string) (int, error) {
-	log, err := os.OpenFile(logFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-	if err != nil {
-		return 0, fmt.Errorf("log file of the server: %w", err)
-	}
-	defer log.Close()
+func startDaemon(ctx context.Context, args []string, log *os.File) (int, error) {
 	cmd := selfCommand(args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Dir = "/" // it outlives this command, and must not keep its directory busy
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := startUntilReady(ctx, cmd); err != nil {
 		if code, _, ok := exitcode.Of(err); ok && code == exitcode.Mount {
-			return 0, exitcode.WithHint(code, err, "its log: "+logFile)
+			return 0, exitcode.WithHint(code, err, "its log: "+log.Name())
 		}
 		return 0, err
 	}

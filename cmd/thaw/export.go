@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/index"
 )
 
 func newExportCommand(a *app) *cobra.Command {
@@ -17,7 +18,7 @@ func newExportCommand(a *app) *cobra.Command {
 		Long: `Write a checkpoint as a plain checkpoint directory, byte for byte what was imported.
 DIR must not exist; it is there complete or not at all. "memory" is written
 sparsely: pages of zeros are holes. With --json: {"name": NAME, "dir": DIR}.` +
-			exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.Corrupt, exitcode.NotFound,
+			exitStatus(exitcode.NotStore, exitcode.Corrupt, exitcode.NotFound,
 				exitcode.Exists, exitcode.NoSpace),
 		Example: `  thaw export /srv/store web-1 /var/tmp/web-1`,
 		GroupID: groupStore,
@@ -33,14 +34,13 @@ func runExport(ctx context.Context, a *app, store, name, dir string) error {
 	if err != nil {
 		return err
 	}
-	err = a.withStore(ctx, store, func(s storeAPI) error {
-		// The parent: DIR itself is not there yet.
-		if err := notOnOwnMount(ctx, s, filepath.Dir(abs)); err != nil {
-			return err
-		}
+	if err := answering(filepath.Dir(abs)); err != nil {
+		return fmt.Errorf("export: %w", err)
+	}
+	err = a.readStore(ctx, store, func(s *index.Store) error {
 		p := a.progress()
 		defer p.done()
-		return s.Export(ctx, exportRequest{Name: name, Dir: abs}, p.set)
+		return s.Export(ctx, name, abs, index.ExportOptions{Progress: p.set})
 	})
 	if err != nil {
 		return fmt.Errorf("export %s: %w", name, err)

@@ -79,11 +79,16 @@ func (l *lab) close() error {
 // large: what that costs is what the lab is for.
 func (l *lab) importAs(ctx context.Context, dir, name string) (index.ImportStats, error) {
 	var reply importReply
-	err := l.a.withStoreOptions(ctx, l.store, index.OpenOptions{Create: true},
-		func(s storeAPI) (err error) {
+	src, err := openSource(dir)
+	if err != nil {
+		return index.ImportStats{}, fmt.Errorf("import: %w", err)
+	}
+	defer src.close()
+	err = l.a.writeStore(ctx, l.store, index.OpenOptions{Create: true},
+		func(s *index.Store) (err error) {
 			p := l.a.progress()
 			defer p.done()
-			reply, err = s.Import(ctx, importRequest{Path: dir, Name: name, MaxShare: 1}, p.set)
+			reply, err = importInto(ctx, s, src, importRequest{Name: name, MaxShare: 1}, l.a.log, p.set)
 			return err
 		})
 	if err != nil {

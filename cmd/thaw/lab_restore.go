@@ -51,8 +51,7 @@ func (l *lab) restore(ctx context.Context, r labRun) (res labResult, err error) 
 	if err != nil {
 		return res, err
 	}
-	if err := client.Call(ctx, verbDrop, dropRequest{Name: r.name, Packs: true}, nil,
-		nil); err != nil {
+	if err := client.Call(ctx, verbDrop, dropRequest{Name: r.name, Packs: true}, nil); err != nil {
 		return res, fmt.Errorf("make it cold: %w", err)
 	}
 	if r.disk != disk.Native {

@@ -67,6 +67,7 @@ func runMountRaw(ctx context.Context, a *app, path, mnt string, o mountRawOption
 			tellReady(pipe, err)
 		}
 	}()
+	defer a.lasting()()
 	s, err := startRawServer(ctx, a, path, mnt, o)
 	if err != nil {
 		return err

@@ -69,7 +69,7 @@ func runStats(ctx context.Context, a *app, path string, o statsOptions) error {
 		if err := printStats(a, ref, o.watch); err != nil {
 			return fmt.Errorf("stats: %w", err)
 		}
-		if !o.watch {
+		if !o.watch || a.out.failed() != nil {
 			return nil
 		}
 		select {

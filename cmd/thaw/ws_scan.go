@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"syscall"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/cmd/thaw/internal/outfile"
 	"github.com/thawfs/thaw/wss"
 	"github.com/thawfs/thaw/wss/qemu"
 	"github.com/thawfs/thaw/wss/scan"
@@ -116,13 +118,8 @@ func scanGuest(ctx context.Context, g *qemu.Guest, o wsScanOptions) (*wss.Set, s
 
 // writeSet writes a working set into a file, replacing it in one step.
 func writeSet(path string, set *wss.Set) error {
-	f, err := os.Create(path + ".new")
-	if err != nil {
+	return outfile.Write(path, outfile.Private, func(w io.Writer) error {
+		_, err := set.WriteTo(w)
 		return err
-	}
-	_, err = set.WriteTo(f)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
+	})
 }

@@ -13,6 +13,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/cmd/thaw/internal/outfile"
+	"github.com/thawfs/thaw/index"
 	"github.com/thawfs/thaw/wss"
 )
 
@@ -94,7 +96,10 @@ func newWSJSON(s *wss.Set) wsJSON {
 }
 
 func runWSShow(ctx context.Context, a *app, args []string, o wsShowOptions) error {
-	named := wsNames(args)
+	named, err := wsNames(args)
+	if err != nil {
+		return err
+	}
 	if len(named) > 1 {
 		if o.text || o.svg != "" {
 			return exitcode.Errorf(exitcode.Usage, "--text and --svg are of one set")
@@ -110,7 +115,7 @@ func runWSShow(ctx context.Context, a *app, args []string, o wsShowOptions) erro
 		return err
 	}
 	if o.svg != "" {
-		if err := set.HeatFigure(o.svg); err != nil {
+		if err := outfile.Write(o.svg, outfile.Private, set.WriteHeat); err != nil {
 			return err
 		}
 	}
@@ -127,19 +132,24 @@ func runWSShow(ctx context.Context, a *app, args []string, o wsShowOptions) erro
 
 // wsNames takes the arguments apart: one PATH or STORE NAME each. They are paths if each is a file,
 // or a directory that has a record.
-func wsNames(args []string) (named [][]string) {
+func wsNames(args []string) (named [][]string, err error) {
+	for _, path := range args {
+		if err := answering(path); err != nil {
+			return nil, err
+		}
+	}
 	if len(args) > 1 && slices.ContainsFunc(args, func(path string) bool {
 		return !holdsRecord(path)
 	}) {
 		for _, name := range args[1:] {
 			named = append(named, []string{args[0], name})
 		}
-		return named
+		return named, nil
 	}
 	for _, path := range args {
 		named = append(named, []string{path})
 	}
-	return named
+	return named, nil
 }
 
 func holdsRecord(path string) bool {
@@ -153,7 +163,7 @@ func holdsRecord(path string) bool {
 // readWorkingSet reads the record that a PATH or STORE NAME names.
 func readWorkingSet(ctx context.Context, a *app, named []string) (record []byte, err error) {
 	if len(named) == 2 {
-		err = a.withStore(ctx, named[0], func(s storeAPI) (err error) {
+		err = a.readStore(ctx, named[0], func(s *index.Store) (err error) {
 			record, err = s.ReadFile(ctx, named[1], workingSetFile)
 			return err
 		})
