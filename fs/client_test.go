@@ -178,6 +178,17 @@ var clientOps = map[string]func(c *client, r *request, res *response) error{
 	"fallocate": func(_ *client, r *request, _ *response) error {
 		return unix.Fallocate(r.FD, uint32(r.Flags), r.Off, int64(r.Len))
 	},
+	"direct": func(_ *client, r *request, res *response) error {
+		buf, err := unix.Mmap(-1, 0, r.Len, unix.PROT_READ|unix.PROT_WRITE,
+			unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+		if err != nil {
+			return err
+		}
+		defer unix.Munmap(buf)
+		n, err := unix.Pread(r.FD, buf, r.Off)
+		res.N = int64(n)
+		return err
+	},
 	"readall": (*client).readAll,
 	"faults":  (*client).faults,
 	"map": func(c *client, r *request, res *response) error {

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -69,7 +70,9 @@ type fakeStore struct {
 	onRead    func(gfn uint64) error
 	onFeed    func(piece int) error
 	onOpen    func(name string) error
+	piece     int // pages of a piece of a feed; 0: fakePiece
 	fileError error
+	filePanic atomic.Bool
 }
 
 func newFakeStore(specs ...spec) *fakeStore {
@@ -158,6 +161,9 @@ type fakeFile struct{ *bytes.Reader }
 func (fakeFile) Close() error { return nil }
 
 func (s *fakeStore) OpenFile(_ context.Context, c Checkpoint, file string) (File, error) {
+	if s.filePanic.Load() {
+		panic("injected")
+	}
 	if s.fileError != nil {
 		return nil, s.fileError
 	}
@@ -287,7 +293,7 @@ func (m *fakeMemory) ZeroRuns(fn func(first, count uint64) bool) {
 	}
 }
 
-// fakePiece is the number of pages of a piece.
+// fakePiece is the number of pages of a piece, where the store says nothing else.
 const fakePiece = 256
 
 type fakeFeed struct {
@@ -295,7 +301,9 @@ type fakeFeed struct {
 	gfns []uint64
 }
 
-func (f *fakeFeed) Len() int { return (len(f.gfns) + fakePiece - 1) / fakePiece }
+func (f *fakeFeed) piece() int { return cmp.Or(f.m.store.piece, fakePiece) }
+
+func (f *fakeFeed) Len() int { return (len(f.gfns) + f.piece() - 1) / f.piece() }
 
 func (f *fakeFeed) Parallel() int         { return 1 }
 func (f *fakeFeed) Decode(p *Piece) error { return nil }
@@ -309,5 +317,5 @@ func (f *fakeFeed) Fetch(ctx context.Context, i int, p *Piece) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return f.m.fill(p, f.gfns[i*fakePiece:min((i+1)*fakePiece, len(f.gfns))])
+	return f.m.fill(p, f.gfns[i*f.piece():min((i+1)*f.piece(), len(f.gfns))])
 }

@@ -147,6 +147,7 @@ func (s *Server) released(m *memory) {
 		m.abandonLocked()
 		if m.clone != "" {
 			m.sess.Load().settle()
+			m.inflight.clear() // all READs of it are answered
 		}
 	}
 	idle := e.opens == 0

@@ -245,7 +245,8 @@ func (s *Server) capped(f *flight) {
 
 // stillResident asks the kernel whether all that was brought is still in the page cache. Without an
 // answer it is not.
-func (s *Server) stillResident(f *flight) bool {
+func (s *Server) stillResident(f *flight) (still bool) {
+	defer s.rescue("asking the prober", nil)
 	if s.opts.Prober == nil {
 		return false
 	}

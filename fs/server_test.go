@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -163,6 +164,36 @@ func TestParseMountInfo(t *testing.T) {
 	m, ok := parseMountInfo("36 35 0:98 / /mnt/x\\040y rw shared:1 - fuse.thaw thaw rw\n")
 	if want := (mountInfo{36, 98, "/mnt/x y", "fuse.thaw", "rw"}); !ok || m != want {
 		t.Errorf("%+v", m)
+	}
+}
+
+// A prober that does not answer, or has ended, is started again; one question is lost.
+func TestProberStartsAgain(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, make([]byte, 3*PageSize), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, sig := range map[string]os.Signal{"killed": os.Kill, "frozen": syscall.SIGSTOP} {
+		t.Run(name, func(t *testing.T) {
+			p := startProber(t)
+			if err := p.child.cmd.Process.Signal(sig); err != nil {
+				t.Fatal(err)
+			}
+			old := p.tid.Load()
+			if _, err := p.Cached(t.Context(), file); !errors.Is(err, ErrNoProber) {
+				t.Errorf("when it is gone: %v", err)
+			}
+			if _, err := p.Cached(t.Context(), file); !errors.Is(err, ErrNoProber) {
+				t.Errorf("too soon: %v", err)
+			}
+			if p.Owns(old) || p.Owns(0) {
+				t.Error("opens are those of a prober that is gone")
+			}
+			p.started = p.started.Add(-restartEvery)
+			if n, err := p.Cached(t.Context(), file); n != 3 || err != nil {
+				t.Errorf("started again: %d pages, %v", n, err)
+			}
+		})
 	}
 }
 

@@ -6,11 +6,12 @@ import (
 	"io/fs"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/thawfs/thaw/vmm/api"
 	"github.com/thawfs/thaw/vmm/meter"
 	"github.com/thawfs/thaw/vmm/state"
 	"github.com/thawfs/thaw/vmm/vcpu"
-	"golang.org/x/sys/unix"
 )
 
 // apiMachine is a machine as the API sees it.
@@ -25,10 +26,9 @@ var _ api.Machine = apiMachine{}
 // Checkpoint implements api.Machine.
 func (d apiMachine) Checkpoint(ctx context.Context, r api.CheckpointRequest) (api.CheckpointReply,
 	error) {
-	s, err := d.checkpoint(ctx, r.Dir, checkpointOptions{Stop: r.Stop, Diff: r.Diff,
+	return d.checkpoint(ctx, r.Dir, checkpointOptions{Stop: r.Stop, Diff: r.Diff,
 		NoRemap: r.NoRemap, Trace: seconds(r.TraceSeconds),
 		Scan: scanOptions{Within: seconds(r.ScanSeconds), Budget: r.ScanBudget}})
-	return s, err
 }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

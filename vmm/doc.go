@@ -27,10 +27,10 @@
 // at first. Its methods may be called from any goroutine.
 //
 // Every machine is of one model (setup.go): interrupt controllers and interval timer in the kernel,
-// several vCPUs with the topology and features of state/cpuid.go, and two buses (package device), one
-// of ports and one of addresses. A guest program has one device of a few ports (ports.go); a kernel
-// has a serial console, a keyboard controller, power and reset registers, virtio-mmio disks and
-// random numbers, and a generation ID (hardware.go has their places).
+// several vCPUs with the topology and features of state/cpuid.go, and two buses (package device),
+// one of ports and one of addresses. A guest program has one device of a few ports (ports.go); a
+// kernel has a serial console, a keyboard controller, power and reset registers, virtio-mmio disks
+// and random numbers, and a generation ID (hardware.go has their places).
 //
 // # The path of a restore
 //
@@ -46,10 +46,10 @@
 //  6. run.go, runToEnd: the guest runs, pages are counted after the window, the report is made.
 //
 // Before the first instruction mincore(2) tells what is resident, which are the prefetched pages;
-// and the guest's page tables are read if they come from a mount (guesttables.go, which also says why
-// nothing is populated). A page that the guest reads comes from the page cache or, by a fault inside
-// KVM_RUN, from the mount; a page that it writes becomes the mapping's own. The report counts
-// prefetched, skipped and lazy pages, exact to the page, and says when each vCPU stalled.
+// and the guest's page tables are read if they come from a mount (guesttables.go, which also says
+// why nothing is populated). A page that the guest reads comes from the page cache or, by a fault
+// inside KVM_RUN, from the mount; a page that it writes becomes the mapping's own. The report
+// counts prefetched, skipped and lazy pages, exact to the page, and says when each vCPU stalled.
 //
 // # A checkpoint
 //
@@ -67,33 +67,32 @@
 // (state/changed.go).
 //
 // Afterwards the machine's memory is mapped from the checkpoint, as if it had just been restored
-// (ram/remap.go). So the directory has to stay as it is; package ram says what that means. Who cannot
-// promise it saves without the remap.
+// (ram/remap.go). So the directory has to stay as it is; package ram says what that means. Who
+// cannot promise it saves without the remap.
 //
 // # Working sets around a checkpoint
 //
 // VEE 2011 (Zhang, Garthwaite, Baskakov, Barr) has two ways to find out what a machine will touch
 // after its restore. Before the checkpoint: the access bits of the guest's page tables are read and
 // cleared again and again (scan.go, which is a guest of package wss/scan). The vCPUs are paused for
-// each sweep, and made to set the bits again by whatever works on this host's KVM. Where a guest's
-// tables tell nothing the host's idle page tracking is asked, if it has that.
+// each sweep, and made to set the bits again by whatever works on this host's KVM.
 //
 // After it: the guest goes on and each page that it touches first is recorded, in order, with time
-// and vCPU (recording.go). That rests on the remap: no page is mapped when the trace begins, so each
-// first touch is a fault, which KVM's tracepoint tells of (package trace) and the page table keeps.
-// So the guest has to wait for the disk before it goes on, and cannot be saved again meanwhile.
-// Without the tracepoint the page table is read at short intervals; and where it does not tell which
-// pages were touched, before Linux 6.7, each page is served from the checkpoint by userfaultfd when
-// it is asked for (ram/pager.go).
+// and vCPU (recording.go). That rests on the remap: no page is mapped when the trace begins, so
+// each first touch is a fault, which KVM's tracepoint tells of (package trace) and the page table
+// keeps. So the guest has to wait for the disk before it goes on, and cannot be saved again
+// meanwhile. Without the tracepoint the page table is read at short intervals; and where it does
+// not tell which pages were touched, before Linux 6.7, each page is served from the checkpoint by
+// userfaultfd when it is asked for (ram/pager.go).
 //
 // # What waits for what
 //
 // One change of the machine's state follows the other, under one lock: pause, resume, checkpoint,
 // close. It is held for as long as a vCPU takes to leave the guest. A vCPU that waits for a page
-// leaves when the page comes or fails, so its file system decides how long that is. Neither the API's
-// status nor the end of a machine waits for that lock: a machine whose pages do not come can be
-// asked, and ends with [ram.ErrStuck] after a bounded time. Only a remap in progress makes the status
-// wait, for it asks the memory.
+// leaves when the page comes or fails, so its file system decides how long that is. Neither the
+// API's status nor the end of a machine waits for that lock: a machine whose pages do not come can
+// be asked, and ends with [ram.ErrStuck] after a bounded time. Only a remap in progress makes the
+// status wait, for it asks the memory.
 //
 // # Memory lost
 //

@@ -1,7 +1,6 @@
 package vmm
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -136,31 +135,30 @@ func pointers(regs kvm.Regs) []uint64 { g := regs.General(); return g[:] }
 // readVirtual reads one byte at a guest virtual address, through the guest's page tables. A guest
 // without such tables has physical addresses.
 func readVirtual(mem io.ReaderAt, sregs kvm.Sregs, virtual uint64) error {
-	table, levels, ok := state.LongMode(sregs)
+	mode, root, ok := state.LongMode(sregs)
 	if !ok {
 		return readByte(mem, virtual)
 	}
-	for level := levels; level > 0; level-- {
-		var entry [8]byte
-		shift := 12 + 9*(level-1)
-		index := virtual >> shift % 512
-		if _, err := mem.ReadAt(entry[:], int64(table*pageSize+index*8)); err != nil {
-			return err
-		}
-		kind, frame, _ := pagetable.Classify(binary.LittleEndian.Uint64(entry[:]), level, 0)
-		switch kind {
-		case pagetable.Directory:
-			table = frame
-		case pagetable.Leaf:
-			return readByte(mem, frame*pageSize+virtual&(1<<shift-1))
-		default:
-			return fmt.Errorf("%#x is not mapped", virtual)
-		}
+	leaf, ok, err := pagetable.Translate(tables{mem}, mode, root, virtual)
+	switch {
+	case err != nil:
+		return err
+	case !ok:
+		return fmt.Errorf("%#x is not mapped", virtual)
 	}
-	return nil
+	return readByte(mem, leaf.Frame*pageSize+virtual-leaf.Virtual)
 }
 
 func readByte(mem io.ReaderAt, gpa uint64) error {
 	_, err := mem.ReadAt(make([]byte, 1), int64(gpa))
 	return err
+}
+
+// tables are the page tables in a guest's memory.
+type tables struct{ mem io.ReaderAt }
+
+// ReadTable implements pagetable.Memory.
+func (m tables) ReadTable(frame uint64, t *pagetable.Table) (bool, error) {
+	_, err := m.mem.ReadAt(t[:], int64(frame*pageSize))
+	return err == nil, err
 }

@@ -13,12 +13,13 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/thawfs/thaw/vmm/api"
 	"github.com/thawfs/thaw/vmm/boot"
 	"github.com/thawfs/thaw/vmm/guest"
 	"github.com/thawfs/thaw/vmm/kvm"
 	"github.com/thawfs/thaw/vmm/ram"
-	"go.uber.org/goleak"
 )
 
 // childEnv holds the job of a test binary that was started as a child: a restore in a process of

@@ -11,12 +11,13 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/thawfs/thaw/vmm/boot"
 	"github.com/thawfs/thaw/vmm/device"
 	"github.com/thawfs/thaw/vmm/ram"
 	"github.com/thawfs/thaw/vmm/state"
 	"github.com/thawfs/thaw/vmm/vcpu"
-	"golang.org/x/sys/unix"
 )
 
 // changedPages are the gfns of checked pages that differ between two checkpoints: the guest is sure

@@ -1,10 +1,6 @@
 package vmm
 
-import (
-	"time"
-
-	"github.com/thawfs/thaw/wss/scan"
-)
+import "time"
 
 // checkpointOptions is how to save a machine.
 type checkpointOptions struct {
@@ -30,6 +26,4 @@ type checkpointOptions struct {
 type scanOptions struct {
 	Within time.Duration // what was touched in so long before the checkpoint
 	Budget float64       // share of the guest's time; 0: scan.DefaultBudget
-
-	idle scan.IdleOptions // where the host tells of pages, for guests whose tables tell nothing
 }

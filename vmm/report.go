@@ -14,7 +14,7 @@ type Report struct {
 	Guest       guest.Spec     `json:"guest"`
 	MemoryBytes uint64         `json:"memory_bytes"`
 	GuestPages  uint64         `json:"guest_pages"` // of the image
-	End         string         `json:"end"`         // finished, power-off, reset, stopped, time, interrupted or failed
+	End         string         `json:"end"`         // finished, power-off, reset, stopped, time, interrupted, …
 	RunSeconds  float64        `json:"run_seconds"` // from the first instruction to the end
 	Done        uint64         `json:"done"`        // units since the guest was first started
 	Progress    meter.Progress `json:"progress"`    // in this run

@@ -171,7 +171,7 @@ func (m *Machine) scanAccess(ctx context.Context, o scanOptions) (set *wss.Set,
 	return m.scanGuest(ctx, &scanned{m: m}, o)
 }
 
-// scanGuest looks at the guest's page tables or, where these tell nothing, at what the host knows.
+// scanGuest looks at the guest's page tables.
 func (m *Machine) scanGuest(ctx context.Context, g scan.Guest, o scanOptions) (set *wss.Set,
 	spaces state.AddressSpaces, stats api.ScanStats, err error) {
 	tables, err := scan.NewTables(g, scan.TableOptions{})
@@ -179,46 +179,8 @@ func (m *Machine) scanGuest(ctx context.Context, g scan.Guest, o scanOptions) (s
 		return nil, spaces, stats, err
 	}
 	set, stats, err = estimate(ctx, tables, o)
-	if errors.Is(err, scan.ErrNoTables) || errors.Is(err, scan.ErrNoBits) {
-		set, stats, err = m.scanIdle(ctx, o, err)
-	}
 	spaces.Roots, spaces.Complete = tables.Roots()
 	return set, spaces, stats, err
-}
-
-// scanIdle asks the host which pages are idle, if it tells.
-func (m *Machine) scanIdle(ctx context.Context, o scanOptions, why error) (set *wss.Set,
-	stats api.ScanStats, err error) {
-	idle, err := scan.NewIdle(m.mappings(), o.idle)
-	if err == nil {
-		set, stats, err = estimate(ctx, because{idle, why}, o)
-		err = errors.Join(err, idle.Close())
-	}
-	if err != nil {
-		return nil, stats, fmt.Errorf("%w; and then: %w", why, err)
-	}
-	return set, stats, nil
-}
-
-// because is a source that says why there is no better one.
-type because struct {
-	scan.Source
-	why error
-}
-
-// Way implements scan.Source.
-func (b because) Way() string {
-	return fmt.Sprintf("%s (page tables of the guest: %v)", b.Source.Way(), b.why)
-}
-
-// mappings is where in this process the guest's memory is.
-func (m *Machine) mappings() (list []scan.Mapping) {
-	base := m.mem.Address()
-	for _, r := range m.facts.Regions {
-		list = append(list, scan.Mapping{Addr: base + r.GPA, Page: r.GPA / pageSize,
-			Count: r.Size / pageSize})
-	}
-	return list
 }
 
 // estimate looks at a source for so long as the options say.

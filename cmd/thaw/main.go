@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/cmd/thaw/internal/lab"
 )
 
 func main() {
@@ -34,7 +35,7 @@ const (
 // patienceWith says how long a command may take.
 func patienceWith(cmd *cobra.Command) time.Duration {
 	switch cmd.Name() {
-	case "mount", "mount-raw", "demo", "compare", keeperName, proberName:
+	case "mount", "demo", "compare", lab.RawCommand, keeperName, proberName:
 		return forEver
 	case "import", "rm", "gc", "check", "record", "export", "checkpoint":
 		return writerPatience

@@ -49,7 +49,7 @@ func resolveMount(path string) (mountRef, error) {
 	case errors.Is(err, os.ErrPermission):
 		return mountRef{}, exitcode.WithHint(exitcode.Failure, err,
 			"a mount without --allow-other is its user's alone; root can end it with --abort")
-	case err != nil: // one of "thaw mount-raw" has no socket
+	case err != nil: // that of a lab's raw server has no socket
 		return mountRef{}, notOnMount(path)
 	}
 	ref.Socket = socket

@@ -40,11 +40,11 @@ func commands(a *app) []*cobra.Command {
 		newStatsCommand(a),
 		newWSCommand(a),
 		newBenchCommand(a),
-		newMountRawCommand(a),
 		newVMCommand(a),
 		newVersionCommand(a),
 		newGenerateCommand(a),
 		newProberCommand(),
+		newRawCommand(a),
 		newKeeperCommand(),
 	}
 }

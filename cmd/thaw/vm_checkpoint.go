@@ -34,14 +34,13 @@ it where it was then, or beside DIR, and refuse another one in its place.
 
 --scan and --trace estimate the working set of a running machine and put it into DIR as
 "working-set", by which "thaw import" lays the memory out. --scan T looks at the access
-bits of its page tables (or the host's idle page tracking, if those tell nothing) for T
-before the checkpoint (up to twice as long, if it takes that to stay) within --scan-budget
-of the machine's time: what was touched in that time (source access). --trace T lets it go on
-for T after the checkpoint and records each page that it touches, in order, with time
-and vCPU where KVM's tracepoint tells them, which takes root (source trace); otherwise in
-the order of scans every 10 ms or, before Linux 6.7, of page faults that thaw serves one by
-one, which slows the machine down more. With both, both are in the record. DIR is complete
-before the trace begins.` +
+bits of its page tables for T before the checkpoint (up to twice as long, if it takes that
+to stay) within --scan-budget of the machine's time: what was touched in that time (source
+access). --trace T lets it go on for T after the checkpoint and records each page that it
+touches, in order, with time and vCPU where KVM's tracepoint tells them, which takes root
+(source trace); otherwise in the order of scans every 10 ms or, before Linux 6.7, of page
+faults that thaw serves one by one, which slows the machine down more. With both, both are
+in the record. DIR is complete before the trace begins.` +
 			exitStatus(exitcode.NotFound, exitcode.Exists, exitcode.NoSpace, exitcode.Busy,
 				exitcode.ServerGone),
 		Example: `  thaw vm checkpoint /tmp/vm.sock /tmp/saved

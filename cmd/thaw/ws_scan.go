@@ -15,6 +15,7 @@ import (
 	"github.com/thawfs/thaw/cmd/thaw/internal/outfile"
 	"github.com/thawfs/thaw/wss"
 	"github.com/thawfs/thaw/wss/qemu"
+	"github.com/thawfs/thaw/wss/report"
 	"github.com/thawfs/thaw/wss/scan"
 )
 
@@ -92,9 +93,9 @@ func runWSScan(ctx context.Context, a *app, o wsScanOptions) error {
 	}
 	if a.json {
 		return a.printJSON(struct {
-			Summary wss.Summary `json:"summary"`
-			Scan    scan.Stats  `json:"scan"`
-		}{set.Summary(), stats})
+			Summary report.Summary `json:"summary"`
+			Scan    scan.Stats     `json:"scan"`
+		}{report.Summarize(set), stats})
 	}
 	a.note("%s: %s in %s pages, touched within %v; %d sweeps took %.2f %% of the machine's time, "+
 		"the longest %.1f ms", o.out, size(set.Bytes()), count(set.Pages()), o.within, stats.Sweeps,

@@ -7,6 +7,7 @@ import (
 	"github.com/thawfs/thaw/vmm/guest"
 	"github.com/thawfs/thaw/vmm/ram"
 	"github.com/thawfs/thaw/wss"
+	"github.com/thawfs/thaw/wss/pagetable"
 )
 
 // The guest has no kernel, so the VMM builds its page tables: four levels, 4 KiB pages, every page
@@ -21,12 +22,8 @@ const pageSize = wss.PageSize
 const pageTableBase = guest.Reserved
 
 const (
-	ptePresent  = 1 << 0
-	pteWritable = 1 << 1
-	pteUser     = 1 << 2
-	pteFlags    = ptePresent | pteWritable | pteUser
-
-	tableEntries = 512
+	pteFlags     = pagetable.Present | pagetable.Writable | pagetable.User
+	tableEntries = pagetable.Entries
 )
 
 // spans are the bytes that one table of each level maps, lowest level first.

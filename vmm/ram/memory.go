@@ -48,7 +48,7 @@ type Base struct {
 // Size is the size of the image in bytes.
 func (m *Memory) Size() uint64 { return m.size }
 
-// Address is where the memory is in this process, for KVM and for the host's idle page tracking.
+// Address is where the memory is in this process, for KVM.
 func (m *Memory) Address() uint64 { return uint64(m.mapping.addr) }
 
 // ReadAround leaves it to the kernel what comes with a page that is fetched, as it does for any

@@ -45,9 +45,9 @@ func serveFile(t *testing.T, m *Memory) *servedMemory {
 	return s
 }
 
-// TestMissing: while pages are served, what was touched is told page by page, once and in order; then
+// TestPager: while pages are served, what was touched is told page by page, once and in order; then
 // the memory is that of the file again, with what was changed.
-func TestMissing(t *testing.T) {
+func TestPager(t *testing.T) {
 	s := serveFile(t, trackedFile(t))
 	wantTouched, written := touchSome(t, s.Memory)
 	r := rand.New(rand.NewPCG(1, 2)) // as touchSome
@@ -101,10 +101,10 @@ func TestMissing(t *testing.T) {
 	}
 }
 
-// TestMissingByMany: the VMM itself touches pages from many goroutines, as its devices may, while
+// TestPagerByMany: the VMM itself touches pages from many goroutines, as its devices may, while
 // the collector stops the world; and the memory goes away under them. Nobody hangs, no page is told
 // of twice, none is wrong.
-func TestMissingByMany(t *testing.T) {
+func TestPagerByMany(t *testing.T) {
 	s := serveFile(t, trackedFile(t))
 	stop := make(chan struct{})
 	var readers, collector sync.WaitGroup
@@ -163,9 +163,9 @@ func awaitServed(t *testing.T, s *servedMemory, pages int) {
 	}
 }
 
-// TestMissingLost: a page that cannot be had is an error for whoever needs it, never zeros, also when
+// TestPagerLost: a page that cannot be had is an error for whoever needs it, never zeros, also when
 // the serving has ended.
-func TestMissingLost(t *testing.T) {
+func TestPagerLost(t *testing.T) {
 	s := serveFile(t, trackedFile(t))
 	b := make([]byte, 8)
 	if _, err := s.ReadAt(b, 7*pageSize); err != nil {
@@ -197,8 +197,8 @@ func TestMissingLost(t *testing.T) {
 	}
 }
 
-// TestMissingClosed: memory that is closed while its pages are served.
-func TestMissingClosed(t *testing.T) {
+// TestPagerClosed: memory that is closed while its pages are served.
+func TestPagerClosed(t *testing.T) {
 	m := mapFileOf(t, trackedDir(t))
 	s := serveFile(t, m)
 	touchSome(t, m)

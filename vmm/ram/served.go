@@ -7,8 +7,9 @@ import (
 	"os"
 	"slices"
 
-	"github.com/thawfs/thaw/wss"
 	"golang.org/x/sys/unix"
+
+	"github.com/thawfs/thaw/wss"
 )
 
 // StartPager takes the files out of the mapping and serves their pages from then on. The guest must

@@ -43,7 +43,7 @@ import (
 //     that readers ask for, is a new major version. A newer major version is refused, with both
 //     numbers in the error; all older ones are read, for good. A machine is always written in the
 //     newest.
-//   - testdata has a checkpoint of every version that was ever written by a release. Tests read
+//   - vmm/testdata has a checkpoint of every version that was ever written by a release. Tests read
 //     each and let it go on. A sample is made by the code of its time and not changed afterwards.
 //
 // The versions so far:

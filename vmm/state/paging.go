@@ -21,13 +21,13 @@ type AddressSpaces struct {
 func (s *Machine) Paging(found AddressSpaces) *pagetable.Info {
 	i := &pagetable.Info{Complete: !s.Facts.Kernel() || found.Complete}
 	for _, c := range s.VCPUs {
-		root, levels, ok := LongMode(c.Sregs)
+		mode, root, ok := LongMode(c.Sregs)
 		switch {
 		case !ok:
-		case i.Levels != 0 && i.Levels != levels:
+		case i.Levels != 0 && i.Levels != mode.Levels:
 			i.Complete = false // tables of two kinds are more than info.json can say
 		default:
-			i.Levels = levels
+			i.Levels = mode.Levels
 			i.Roots = append(i.Roots, root*pageSize)
 		}
 	}
@@ -45,16 +45,8 @@ func (s *Machine) Paging(found AddressSpaces) *pagetable.Info {
 	return i
 }
 
-// LongMode gives the frame of the uppermost page table of a vCPU, and its levels; false: it is not
-// in 64-bit mode with paging. CR3 has flags and a number of the address space below the address.
-func LongMode(s kvm.Sregs) (root uint64, levels int, ok bool) {
-	if s.CR0&kvm.CR0PG == 0 || s.EFER&kvm.EFERLMA == 0 {
-		return 0, 0, false
-	}
-	const address = 0x000f_ffff_ffff_f000
-	levels = 4
-	if s.CR4&kvm.CR4LA57 != 0 {
-		levels = 5
-	}
-	return s.CR3 & address / pageSize, levels, true
+// LongMode says how a vCPU reads its page tables, and the frame of the uppermost one; false: it is not
+// in 64-bit mode with paging.
+func LongMode(s kvm.Sregs) (mode pagetable.Mode, root uint64, ok bool) {
+	return pagetable.ModeOf(s.CR0, s.CR3, s.CR4, s.EFER)
 }
