@@ -25,7 +25,7 @@ func TestCreateTogether(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for round := range 60 {
+	for round := range 20 {
 		store := filepath.Join(dir, fmt.Sprint("store", round))
 		begin := make(chan struct{})
 		var wg sync.WaitGroup

@@ -355,7 +355,7 @@ func (l *packageLife) verify() {
 }
 
 func TestPackage(t *testing.T) {
-	l := newPackageLife(t, 0.3)
+	l := newPackageLife(t, 0.25)
 	for l.goesOn() {
 		for range 4 + l.r.IntN(8) {
 			l.step()

@@ -340,7 +340,7 @@ func (p *workerProcess) follow(have, doubt map[string]bool) (reads int) {
 }
 
 func TestTogether(t *testing.T) {
-	l := newLife(t, 0.15, 900)
+	l := newLife(t, 0.1, 900)
 	dir := t.TempDir()
 	store := filepath.Join(dir, "store")
 	s, err := index.Open(t.Context(), store, index.OpenOptions{Create: true, Keeper: keeper})
