@@ -154,6 +154,14 @@
 // checkpoint: memory.salvaged, files with holes as NAME.salvaged, and holes.json ([Holes]). An export
 // is written in .thaw-export-* beside its target, under a lock; one without is swept by the next.
 //
+// [Store.Check] says what its verdict covers, which damage costs a checkpoint something and which
+// none. With Repair it brings back pages whose packs still have their hashes (they stay when a page
+// is damaged or dropped): any bytes with that hash are the page, and are looked for in other packs,
+// in segments, and in exports. The pack is written again as its next generation, which is read back
+// before it takes the place of the other; what could not be found is dead in it. Hashes that are
+// damaged are made again from the pages if the checksum over them says that they are right. A
+// damaged segment is made again. A root, a directory or a record that is damaged stays so.
+//
 // # Invariants
 //
 //   - A blob that a root needs is durable before the root is.
