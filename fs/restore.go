@@ -30,6 +30,8 @@ type flight struct {
 	// cut: it was ended before its time, because the image was made cold or everybody closed it.
 	// Set before front is closed.
 	cut atomic.Bool
+	// lost is the first error of pages that could not be read; the others are brought.
+	lost atomic.Pointer[error]
 	// over: it has come to its end, one way or another.
 	over atomic.Bool
 
@@ -149,10 +151,11 @@ func (m *memory) settled() {
 func (s *Server) bring(f *flight) (err error) {
 	defer s.rescueErr("a prefetch", &err)
 	if f.policy == PolicyEager {
-		if err := s.pushFeed(f, f.h.mem.EagerFeed()); err != nil {
+		err := s.pushFeed(f, f.h.mem.EagerFeed())
+		if err != nil && lostPages(err) == nil {
 			return err
 		}
-		return s.pushZeros(f)
+		return errors.Join(err, s.pushZeros(f))
 	}
 	return s.pushFeed(f, f.h.ws)
 }
@@ -182,6 +185,9 @@ func (s *Server) pushFeed(f *flight, feed Feed) error {
 		})
 	}
 	wg.Wait()
+	if lost := f.lost.Load(); lost != nil {
+		errs = append(errs, *lost)
+	}
 	return cmp.Or(errs...)
 }
 
@@ -220,7 +226,12 @@ func (s *Server) pushNext(f *flight, feed Feed, q *fetchQueue, p *Piece) (more b
 		err = feed.Decode(p)
 	}
 	if err != nil {
-		return false, fmt.Errorf("piece %d of %d: %w", i, feed.Len(), err)
+		err = fmt.Errorf("piece %d of %d: %w", i, feed.Len(), err)
+		if lostPages(err) == nil {
+			return false, err
+		}
+		lost := err
+		f.lost.CompareAndSwap(nil, &lost) // the others are as good as ever
 	}
 	err = s.pushPiece(f, p)
 	s.capped(f) // at once: the next piece may be long in coming

@@ -35,7 +35,7 @@ const (
 // patienceWith says how long a command may take.
 func patienceWith(cmd *cobra.Command) time.Duration {
 	switch cmd.Name() {
-	case "mount", "demo", "compare", lab.RawCommand, keeperName, proberName:
+	case "mount", lab.RawCommand, "demo", "compare", keeperName, proberName:
 		return forEver
 	case "import", "rm", "gc", "check", "record", "export", "checkpoint":
 		return writerPatience
