@@ -8,8 +8,8 @@ import (
 	"github.com/thawfs/thaw/index"
 )
 
-// NewStore makes the tree's Store of an open index.Store. The store stays the caller's to close,
-// after the server's Wait has returned.
+// NewStore makes the tree's Store of an open index.Store, which only has to be open for reading. The
+// store stays the caller's to close, after the server's Wait has returned.
 func NewStore(s *index.Store) Store {
 	return indexStore{s}
 }
@@ -44,19 +44,20 @@ func (s indexStore) List(ctx context.Context) ([]Checkpoint, error) {
 }
 
 func (s indexStore) OpenImage(ctx context.Context, c Checkpoint) (Memory, error) {
-	img, err := s.store.OpenImage(ctx, c.Name)
+	img, err := s.store.OpenImageOf(ctx, version(c))
 	if err != nil {
 		return nil, err
-	}
-	if got := img.Checkpoint(); got.ID != c.ID {
-		img.Close()
-		return nil, fmt.Errorf("open image of %s: %w: it was replaced", c.Name, ErrNotFound)
 	}
 	return indexImage{img}, nil
 }
 
 func (s indexStore) OpenFile(ctx context.Context, c Checkpoint, file string) (File, error) {
-	return s.store.OpenFile(ctx, c.Name, file)
+	return s.store.OpenFileOf(ctx, version(c), file)
+}
+
+// version is what a checkpoint of the tree is in the store: its name may have got another since.
+func version(c Checkpoint) index.Version {
+	return index.Version{Name: c.Name, ID: c.ID, Generation: c.Revision}
 }
 
 // indexImage is an index.Image whose locality blocks are named by one of their pages.

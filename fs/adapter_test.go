@@ -54,7 +54,7 @@ func TestIndexStore(t *testing.T) {
 	if st := restore(); st.LazyPages != uint64(len(touched)) || st.PrefetchedPages != 0 {
 		t.Errorf("lazy: %+v", st.Counters)
 	}
-	set, err := srv.Record(t.Context(), "vm")
+	set, err := srv.Record(t.Context(), "vm", RecordOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

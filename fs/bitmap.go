@@ -7,14 +7,20 @@ import (
 
 // A bitmap is a set of page numbers that many goroutines change at once without a lock.
 //
-// It is sparse: a chunk of bits is allocated when the first page of its 128 MiB of guest memory is
-// set, so that the five sets of a 1 TiB image cost kilobytes until pages are touched. The zero
-// value is not usable; see newBitmap. Page numbers at or past the limit are ignored, never a panic:
-// they come from the kernel and from stores.
+// It is sparse: an empty set has no memory, and a chunk of bits is allocated when the first page of
+// its 128 MiB of guest memory is set, so that the sets of a 1 TiB image cost kilobytes until pages
+// are touched. The zero value is not usable; see newBitmap. Page numbers at or past the limit are
+// ignored, never a panic: they come from the kernel and from stores.
 type bitmap struct {
-	pages  uint64
-	chunks []atomic.Pointer[chunk]
+	pages uint64
+	table atomic.Pointer[chunkTable] // nil: the set is empty
+}
+
+// A chunkTable is what a set holds. A set that is cleared gets another: who is still changing the
+// old one changes nothing that anybody sees.
+type chunkTable struct {
 	count  atomic.Int64
+	chunks []atomic.Pointer[chunk]
 }
 
 const (
@@ -25,18 +31,23 @@ const (
 type chunk [chunkWords]atomic.Uint64
 
 // newBitmap makes an empty set for page numbers below pages.
-func newBitmap(pages uint64) *bitmap {
-	chunks := (pages + chunkPages - 1) / chunkPages
-	return &bitmap{pages: pages, chunks: make([]atomic.Pointer[chunk], chunks)}
+func newBitmap(pages uint64) *bitmap { return &bitmap{pages: pages} }
+
+// filled gives the table, made if there is none.
+func (b *bitmap) filled() *chunkTable {
+	if t := b.table.Load(); t != nil {
+		return t
+	}
+	t := &chunkTable{chunks: make([]atomic.Pointer[chunk], (b.pages+chunkPages-1)/chunkPages)}
+	if b.table.CompareAndSwap(nil, t) {
+		return t
+	}
+	return b.filled()
 }
 
-// word finds the word of a page; nil if the page is out of range, or if its chunk is not there and
-// make is false.
-func (b *bitmap) word(page uint64, make bool) *atomic.Uint64 {
-	if page >= b.pages {
-		return nil
-	}
-	p := &b.chunks[page/chunkPages]
+// word finds the word of a page that is in range; nil if its chunk is not there and make is false.
+func (t *chunkTable) word(page uint64, make bool) *atomic.Uint64 {
+	p := &t.chunks[page/chunkPages]
 	c := p.Load()
 	if c == nil {
 		if !make {
@@ -50,7 +61,11 @@ func (b *bitmap) word(page uint64, make bool) *atomic.Uint64 {
 }
 
 func (b *bitmap) has(page uint64) bool {
-	w := b.word(page, false)
+	t := b.table.Load()
+	if t == nil || page >= b.pages {
+		return false
+	}
+	w := t.word(page, false)
 	return w != nil && w.Load()&(1<<(page%64)) != 0
 }
 
@@ -61,21 +76,28 @@ func (b *bitmap) add(page uint64) bool {
 
 // addRange puts count pages in and returns how many of them are new.
 func (b *bitmap) addRange(first, count uint64) (added int) {
-	return b.change(first, count, true)
+	if first >= b.pages {
+		return 0
+	}
+	return b.change(b.filled(), first, count, true)
 }
 
 // removeRange takes count pages out and returns how many of them were in.
 func (b *bitmap) removeRange(first, count uint64) (removed int) {
-	return b.change(first, count, false)
+	t := b.table.Load()
+	if t == nil {
+		return 0
+	}
+	return b.change(t, first, count, false)
 }
 
 // change sets or clears a range, one atomic operation a word.
-func (b *bitmap) change(first, count uint64, set bool) (changed int) {
+func (b *bitmap) change(t *chunkTable, first, count uint64, set bool) (changed int) {
 	end := min(first+count, b.pages)
 	for page := first; page < end; {
 		n := min(64-page%64, end-page)
 		mask := (^uint64(0) >> (64 - n)) << (page % 64)
-		if w := b.word(page, set); w != nil {
+		if w := t.word(page, set); w != nil {
 			if set {
 				changed += bits.OnesCount64(mask &^ w.Or(mask))
 			} else {
@@ -84,23 +106,25 @@ func (b *bitmap) change(first, count uint64, set bool) (changed int) {
 		}
 		page += n
 	}
-	if changed > 0 {
-		if set {
-			b.count.Add(int64(changed))
-		} else {
-			b.count.Add(-int64(changed))
-		}
+	if set {
+		t.count.Add(int64(changed))
+	} else {
+		t.count.Add(-int64(changed))
 	}
 	return changed
 }
 
 // any reports whether one of count pages is in.
 func (b *bitmap) any(first, count uint64) bool {
+	t := b.table.Load()
 	end := min(first+count, b.pages)
+	if t == nil {
+		return false
+	}
 	for page := first; page < end; {
 		n := min(64-page%64, end-page)
 		mask := (^uint64(0) >> (64 - n)) << (page % 64)
-		if w := b.word(page, false); w != nil && w.Load()&mask != 0 {
+		if w := t.word(page, false); w != nil && w.Load()&mask != 0 {
 			return true
 		}
 		page += n
@@ -110,14 +134,13 @@ func (b *bitmap) any(first, count uint64) bool {
 
 // len counts the pages that are in.
 func (b *bitmap) len() uint64 {
-	return uint64(max(b.count.Load(), 0))
+	t := b.table.Load()
+	if t == nil {
+		return 0
+	}
+	return uint64(max(t.count.Load(), 0))
 }
 
-// clear takes all out. What others change meanwhile may or may not be in afterwards.
-func (b *bitmap) clear() {
-	for i := range b.chunks {
-		if b.chunks[i].Load() != nil {
-			b.removeRange(uint64(i)*chunkPages, chunkPages)
-		}
-	}
-}
+// clear takes all out and gives the memory back. What others change meanwhile may or may not be in
+// afterwards.
+func (b *bitmap) clear() { b.table.Store(nil) }

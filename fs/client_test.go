@@ -2,6 +2,7 @@ package fs
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -35,6 +36,8 @@ type request struct {
 	Spec  *spec    `json:",omitempty"`
 	GFNs  []uint64 `json:",omitempty"`
 	Value byte     `json:",omitempty"`
+	// Zero has touch compare with zeros.
+	Zero bool `json:",omitempty"`
 	// Time asks for the time of each touch.
 	Time bool `json:",omitempty"`
 }
@@ -47,6 +50,7 @@ type response struct {
 	N     int64         `json:",omitempty"`
 	Mode  uint32        `json:",omitempty"`
 	Ino   uint64        `json:",omitempty"`
+	UID   uint32        `json:",omitempty"`
 	Names []string      `json:",omitempty"`
 	Data  []byte        `json:",omitempty"`
 	NS    []int64       `json:",omitempty"`
@@ -110,7 +114,7 @@ var clientOps = map[string]func(c *client, r *request, res *response) error{
 	"stat": func(_ *client, r *request, res *response) error {
 		var st unix.Stat_t
 		err := unix.Lstat(r.Path, &st)
-		res.N, res.Mode, res.Ino = st.Size, st.Mode, st.Ino
+		res.N, res.Mode, res.Ino, res.UID = st.Size, st.Mode, st.Ino, st.Uid
 		return err
 	},
 	"readdir": func(_ *client, r *request, res *response) error {
@@ -169,6 +173,20 @@ var clientOps = map[string]func(c *client, r *request, res *response) error{
 	},
 	"pwrite": func(_ *client, r *request, _ *response) error {
 		_, err := unix.Pwrite(r.FD, slices.Repeat([]byte{r.Value}, r.Len), r.Off)
+		return err
+	},
+	"fallocate": func(_ *client, r *request, _ *response) error {
+		return unix.Fallocate(r.FD, uint32(r.Flags), r.Off, int64(r.Len))
+	},
+	"direct": func(_ *client, r *request, res *response) error {
+		buf, err := unix.Mmap(-1, 0, r.Len, unix.PROT_READ|unix.PROT_WRITE,
+			unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+		if err != nil {
+			return err
+		}
+		defer unix.Munmap(buf)
+		n, err := unix.Pread(r.FD, buf, r.Off)
+		res.N = int64(n)
 		return err
 	},
 	"readall": (*client).readAll,
@@ -235,7 +253,11 @@ func (c *client) touch(r *request, res *response) (err error) {
 		if r.Time {
 			res.NS = append(res.NS, int64(time.Since(start)))
 		}
-		if bad == nil && r.Spec != nil {
+		switch {
+		case bad != nil:
+		case r.Zero && len(bytes.TrimLeft(page, "\x00")) > 0:
+			bad = fmt.Errorf("page %d: not zero: %x…", gfn, page[:16])
+		case !r.Zero && r.Spec != nil:
 			bad = r.Spec.check(gfn, page)
 		}
 		if bad != nil && err == nil {

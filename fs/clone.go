@@ -1,10 +1,35 @@
 package fs
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
+
+// errForeign is the open of a clone that is somebody else's.
+var errForeign = errors.New("the clone is another user's")
+
+// root may open everybody's clones.
+const root = 0
+
+// admitLocked makes who the owner of a clone that has none, and refuses it to everybody but its
+// owner and root. e.mu is held: of two users who are the first at once, one is.
+func (m *memory) admitLocked(who fuse.Owner) error {
+	if m.clone == "" {
+		return nil
+	}
+	owner := m.owner.Load()
+	switch {
+	case who.Uid == ^uint32(0): // nobody whom the server's user namespace knows
+		return errForeign
+	case owner == nil:
+		m.owner.Store(&who)
+	case who.Uid != owner.Uid && who.Uid != root:
+		return errForeign
+	}
+	return nil
+}
 
 // memoryOf gives the live half of a memory node, made when it is first needed.
 func (s *Server) memoryOf(n *node) *memory {
@@ -34,42 +59,54 @@ func (s *Server) memoryOf(n *node) *memory {
 }
 
 // forgotten is called when the kernel has evicted the inode of a memory file: nothing of it is in
-// the page cache now. A clone's life ends with that, unless it is poisoned: that must not be
-// forgotten by looking the other way for a while.
+// the page cache now. A clone's life ends with that, unless it differs from the image: what was
+// poisoned or given back must not be forgotten by looking the other way for a while.
 func (s *Server) forgotten(n *node) {
 	m := n.mem.Load()
 	if m == nil {
 		return
 	}
-	m.abandon()
-	sess := m.sess.Load()
-	sess.resident.clear()
-	sess.restored.Store(0)
-	m.streams.reset()
-	if m.clone == "" || m.poisoned.Load() {
-		return
-	}
 	e := m.e
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if m.opens == 0 && e.clones[m.clone] == m {
-		e.retired.add(sess.load())
-		delete(e.clones, m.clone)
+	if m.opens > 0 {
+		return // the kernel knows it again already
+	}
+	m.abandonLocked()
+	sess := m.sess.Load()
+	sess.cold()
+	sess.restored.Store(0)
+	m.streams.reset()
+	m.forgotten = true
+	m.endLocked()
+}
+
+// endLocked ends the life of a clone that the kernel has forgotten, when nobody pushes into it any
+// more: another of its name has the same inode number, and would get those pages. e.mu is held.
+func (m *memory) endLocked() {
+	if m.forgotten && m.pushing == 0 && m.clone != "" && !m.differs() && m.e.clones[m.clone] == m {
+		m.e.retired.add(m.sess.Load().load())
+		delete(m.e.clones, m.clone)
 	}
 }
+
+// differs says that a clone is not what the image is.
+func (m *memory) differs() bool { return m.poisoned.Load() || m.holes.Load() != nil }
 
 // poison makes a clone unreadable after something wrote through a shared mapping of it: what the
 // page cache holds is no longer the image. The pages are dropped from another goroutine, since the
 // WRITE that brought the news has one of them locked.
-func (s *Server) poison(m *memory) {
+func (s *Server) poison(n *node) {
+	m := s.memoryOf(n)
 	if !m.poisoned.Swap(true) {
+		s.tree.pin(n)
 		s.log.Warn("clone written to; it is unreadable from now on",
 			"checkpoint", m.e.name, "clone", m.clone)
 	}
 	if m.writes.Add(1) > 1 {
 		return // the goroutine that is at it will see this one
 	}
-	s.goes(func() {
+	s.goes("dropping a poisoned clone", func() {
 		for n := int64(0); !m.writes.CompareAndSwap(n, 0); {
 			n = m.writes.Load()
 			s.purge(m)
@@ -81,7 +118,7 @@ func (s *Server) poison(m *memory) {
 func (s *Server) purge(m *memory) {
 	m.gate.Lock()
 	defer m.gate.Unlock()
-	m.sess.Load().resident.clear()
+	m.sess.Load().cold()
 	if st := s.kernel.InodeNotify(m.node, 0, 0); !st.Ok() && st != fuse.ENOENT {
 		s.complain(m.e, "drop a poisoned clone", fmt.Errorf("notify: %v", st))
 	}

@@ -16,19 +16,27 @@ func (r *raw) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, _ *fuse.OpenOut) fuse.
 	switch {
 	case n == nil:
 		return fuse.Status(syscall.ESTALE)
-	case n.mode()&syscall.S_IFMT != syscall.S_IFDIR:
+	case !n.dir():
 		return fuse.ENOTDIR
+	case n == r.s.tree.root:
+		r.s.lookAgain()
 	}
 	return fuse.OK
 }
 
 // ReadDir implements fuse.RawFileSystem.
-func (r *raw) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+func (r *raw) ReadDir(
+	_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList,
+) (status fuse.Status) {
+	defer r.s.rescue("READDIR", &status)
 	return r.s.list(in, func(e fuse.DirEntry, _ *node) bool { return out.AddDirEntry(e) })
 }
 
 // ReadDirPlus implements fuse.RawFileSystem: every entry but the dots is a lookup as well.
-func (r *raw) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+func (r *raw) ReadDirPlus(
+	_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList,
+) (status fuse.Status) {
+	defer r.s.rescue("READDIRPLUS", &status)
 	return r.s.list(in, func(e fuse.DirEntry, want *node) bool {
 		entry := out.AddDirLookupEntry(e)
 		if entry == nil {
@@ -67,7 +75,7 @@ func (s *Server) list(in *fuse.ReadIn, add func(fuse.DirEntry, *node) bool) fuse
 		}
 		id := s.tree.peek(n)
 		items = append(items, dirItem{
-			DirEntry: fuse.DirEntry{Name: name, Mode: n.mode(), Ino: id, Off: id>>2 + firstCookie},
+			DirEntry: fuse.DirEntry{Name: name, Mode: s.mode(n), Ino: id, Off: id>>2 + firstCookie},
 			node:     n,
 		})
 	}

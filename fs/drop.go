@@ -6,59 +6,79 @@ import (
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
-
-	"github.com/thawfs/thaw/wss"
 )
 
 // Drop makes an image cold: the pages of its memory file and of its clones leave the page cache,
 // the counters begin at zero, the record anew. Private copies that machines have made of pages stay
-// theirs; a machine that runs goes on, and reads again what it needs.
+// theirs; a machine that runs goes on, and reads again what it needs. Opens that are under way
+// bring their pages again.
 func (s *Server) Drop(ctx context.Context, name string) error {
 	return s.drop(ctx, name, false)
 }
 
 // StartRecord is Drop, and from the next open on everything is read on demand for
-// Options.RecordWindow, whatever the policy, so that Record then has all of it.
+// Options.RecordWindow, whatever the policy, so that Record then has all of it. What a machine that
+// was already running reads before that open spoils the record.
 func (s *Server) StartRecord(ctx context.Context, name string) error {
 	return s.drop(ctx, name, true)
 }
 
-func (s *Server) drop(ctx context.Context, name string, armed bool) error {
+func (s *Server) drop(ctx context.Context, name string, armed bool) (err error) {
 	e := s.tree.entry(name)
 	if e == nil {
 		return fmt.Errorf("drop %s: %w", name, ErrNotFound)
 	}
-	memories := e.memories()
-	// First nobody pushes, then all is dropped: a restore under way would warm it again.
-	for _, m := range memories {
-		m.abandon()
+	// One after the other: two at once could leave files in different epochs.
+	select {
+	case e.dropping <- struct{}{}:
+		defer func() { <-e.dropping }()
+	case <-ctx.Done():
+		return fmt.Errorf("drop %s: %w", name, ctx.Err())
 	}
-	e.epoch.Store(s.newEpoch(e, armed))
-	e.mu.Lock()
-	e.retired = Counters{}
-	e.mu.Unlock()
-	for _, m := range memories {
-		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("drop %s: %w", name, err)
+	defer s.rescueErr("dropping an image", &err)
+	ep := s.newEpoch(e, armed)
+	for _, m := range e.begin(ep) {
+		if err = ctx.Err(); err == nil {
+			err = s.dropMemory(m, ep)
 		}
-		if err := s.dropMemory(m); err != nil {
+		if err != nil {
+			// Some files are not cold, or belong to the epoch before.
+			ep.spoil(time.Now())
 			return fmt.Errorf("drop %s: %w", name, err)
 		}
 	}
 	return nil
 }
 
-// dropMemory drops one page cache. The notification waits for READs that are in flight; they do not
-// wait for the gate.
-func (s *Server) dropMemory(m *memory) error {
+// begin makes ep the entry's epoch, ends the restores that go on, and lists the memory files that
+// are to follow. Files that are opened for the first time after it begin in ep.
+func (e *entry) begin(ep *epoch) []*memory {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.epoch.Store(ep)
+	e.retired = Counters{}
+	all := e.memoriesLocked()
+	for _, m := range all {
+		m.abandonLocked()
+	}
+	return all
+}
+
+// dropMemory begins a session in ep with a cold page cache. The notification waits for READs that
+// are in flight; they do not wait for the gate. A READ that began in the session before has its
+// pages locked until it is answered, and they are dropped then.
+func (s *Server) dropMemory(m *memory, ep *epoch) error {
 	m.gate.Lock()
 	defer m.gate.Unlock()
-	m.sess.Store(m.newSession())
+	sess := m.newSession(ep)
+	m.sess.Store(sess)
 	m.streams.reset()
 	// ENOENT: the kernel does not know the file, so it has none of its pages.
 	if st := s.kernel.InodeNotify(m.node, 0, 0); !st.Ok() && st != fuse.ENOENT {
 		return fmt.Errorf("drop the page cache: %w", error(&pushError{st}))
 	}
+	// What was read meanwhile may have been dropped, too.
+	sess.cold()
 	return nil
 }
 
@@ -66,6 +86,10 @@ func (s *Server) dropMemory(m *memory) error {
 func (e *entry) memories() []*memory {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	return e.memoriesLocked()
+}
+
+func (e *entry) memoriesLocked() []*memory {
 	var all []*memory
 	if e.main != nil {
 		all = append(all, e.main)
@@ -74,19 +98,4 @@ func (e *entry) memories() []*memory {
 		all = append(all, m)
 	}
 	return all
-}
-
-// Record is the working set that the reads since the image was last cold make, up to
-// Options.RecordWindow after its first open. ErrNotCold if pages were pushed in that time,
-// ErrNothing if nothing was read.
-func (s *Server) Record(_ context.Context, name string) (*wss.Set, error) {
-	e := s.tree.entry(name)
-	if e == nil {
-		return nil, fmt.Errorf("record %s: %w", name, ErrNotFound)
-	}
-	set, err := e.epoch.Load().set(time.Now())
-	if err != nil {
-		return nil, fmt.Errorf("record %s: %w", name, err)
-	}
-	return set, nil
 }

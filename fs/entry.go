@@ -20,11 +20,18 @@ type entry struct {
 	// img is the open image; READs use it without a lock, see handle.
 	img atomic.Pointer[handle]
 
+	// dropping has an element while the image is dropped.
+	dropping chan struct{}
+
 	mu sync.Mutex
 	// gone is set when the store lists it no more. Guarded by mu, as all below.
 	gone bool
 	// opens counts open memory files, those of clones included.
 	opens int
+	// pushing counts who pushes pages of it, into whichever file.
+	pushing int
+	// quiet is closed when a pusher lets go of an image, for who waits for that; nil: nobody does.
+	quiet chan struct{}
 	// handles are the images that wait to be closed, the current one not among them.
 	handles []*handle
 	// main and clones are the memories that were opened; clones by ID.
@@ -35,7 +42,11 @@ type entry struct {
 }
 
 func newEntry(c Checkpoint) *entry {
-	e := &entry{name: c.Name, id: c.ID, clones: make(map[string]*memory)}
+	e := &entry{
+		name: c.Name, id: c.ID,
+		dropping: make(chan struct{}, 1),
+		clones:   make(map[string]*memory),
+	}
 	e.info.Store(&c)
 	return e
 }
@@ -58,14 +69,14 @@ func (e *entry) child(name string) *node {
 		return &node{kind: kindClones, e: e, name: name}
 	case fileInfo:
 		return &node{
-			kind: kindInfo, e: e, name: name, detail: fmt.Sprint(c.Revision),
+			kind: kindInfo, e: e, name: name, detail: fmt.Sprint(c.Revision), of: c,
 			size: int64(len(c.Info)), content: c.Info,
 		}
 	}
 	if size, ok := c.Files[name]; ok {
 		return &node{
 			kind: kindFile, e: e, name: name, detail: fmt.Sprintf("%d/%s", c.Revision, name),
-			size: size,
+			of: c, size: size,
 		}
 	}
 	return nil

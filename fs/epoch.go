@@ -8,7 +8,8 @@ import (
 )
 
 // An epoch is the life of an image from one cold page cache to the next, over its own memory file
-// and those of its clones: the stalls, and the read trace that a working set can be made of.
+// and those of its clones: the stalls, and the read trace that a working set can be made of. Each
+// session belongs to one; who has a session has its epoch, and no other.
 type epoch struct {
 	pages  uint64
 	window time.Duration
@@ -22,10 +23,13 @@ type epoch struct {
 	base time.Time
 	// started is when the window began (the first open), in nanoseconds since base; 0: not yet.
 	started atomic.Int64
-	// spoiled: pages were pushed in the window, which then were not read.
+	// spoiled: pages came into the page cache that the trace does not have. They were pushed in
+	// the window, or a machine that was already running read them before it, or they could not be
+	// dropped.
 	spoiled atomic.Bool
 
-	trace *wss.Recorder
+	trace   *wss.Recorder
+	readers readers
 	// stalls are the times in which READs were outstanding.
 	stalls *wss.StallLog
 }
@@ -79,10 +83,18 @@ func (p *epoch) spoil(now time.Time) {
 	}
 }
 
-// read notes a READ of count pages.
+// read notes a READ of count pages that will be in the page cache.
 func (p *epoch) read(first, count uint64, now time.Time) {
-	if age, begun := p.age(now); begun && age < p.window && !p.spoiled.Load() {
+	age, begun := p.age(now)
+	switch {
+	case p.spoiled.Load() || begun && age >= p.window:
+	case !begun:
+		// By a machine that was running when the image became cold. Whoever opens it next finds
+		// these pages and does not read them.
+		p.spoiled.Store(true)
+	default:
 		p.trace.AddRun(first, count, age, wss.NoVCPU)
+		p.readers.read(first, count)
 	}
 }
 

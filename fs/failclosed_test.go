@@ -78,7 +78,7 @@ func TestAbort(t *testing.T) {
 	if res := pread(); res.Err == "" {
 		t.Error("pread gives bytes")
 	}
-	if m, err := findMount(r.dir); m != nil || err != nil {
+	if m, err := FindMount(r.dir); !errors.Is(err, ErrNotMounted) {
 		t.Errorf("it is still mounted: %v %v", m, err)
 	}
 	c.do(request{Op: "touch", Map: m, GFNs: upTo(10), Spec: &x}) // these are in the page cache
@@ -137,7 +137,6 @@ func TestUnprivileged(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to become somebody else")
 	}
-	const nobody = 65534
 	dir := mountDir(t)
 	if err := os.Chown(dir, nobody, nobody); err != nil {
 		t.Fatal(err)
@@ -152,7 +151,7 @@ func TestUnprivileged(t *testing.T) {
 	if err := r.stop(); err != nil {
 		t.Errorf("the server ends: %v", err)
 	}
-	if m, err := findMount(dir); m != nil || err != nil {
+	if m, err := FindMount(dir); !errors.Is(err, ErrNotMounted) {
 		t.Errorf("still mounted: %v %v", m, err)
 	}
 }
@@ -162,7 +161,6 @@ func TestAllowOther(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to become somebody else")
 	}
-	const nobody = 65534
 	attr := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	x := wsSpec()
 	for allow, want := range map[bool]unix.Errno{false: unix.EACCES, true: 0} {
@@ -230,11 +228,11 @@ func TestAbortConnection(t *testing.T) {
 	c := startClient(t, r.abort, nil)
 	fd := c.open(r.path("a/memory"), unix.O_RDONLY)
 	pread := c.start(request{Op: "pread", FD: fd, Off: 70 * PageSize, Len: PageSize})
-	m, err := findMount(r.dir)
-	if err != nil || m == nil {
-		t.Fatal(m, err)
+	m, err := FindMount(r.dir)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if err := abortConnection(ctl, m.minor); err != nil {
+	if err := abortConnection(ctl, m.Minor); err != nil {
 		t.Fatal(err)
 	}
 	if res := pread(); res.Err == "" {

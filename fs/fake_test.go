@@ -2,6 +2,7 @@ package fs
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -69,7 +70,10 @@ type fakeStore struct {
 	onRead    func(gfn uint64) error
 	onFeed    func(piece int) error
 	onOpen    func(name string) error
+	bad       map[uint64]bool // pages that cannot be read
+	piece     int             // pages of a piece of a feed; 0: fakePiece
 	fileError error
+	filePanic atomic.Bool
 }
 
 func newFakeStore(specs ...spec) *fakeStore {
@@ -158,6 +162,9 @@ type fakeFile struct{ *bytes.Reader }
 func (fakeFile) Close() error { return nil }
 
 func (s *fakeStore) OpenFile(_ context.Context, c Checkpoint, file string) (File, error) {
+	if s.filePanic.Load() {
+		panic("injected")
+	}
 	if s.fileError != nil {
 		return nil, s.fileError
 	}
@@ -191,6 +198,10 @@ func (m *fakeMemory) stride() uint64       { return max(m.Pages/16, 1) }
 func (m *fakeMemory) page(gfn uint64, dst []byte) error {
 	if m.closed.Load() {
 		panic("read of a closed image")
+	}
+	if m.store.bad[gfn] {
+		copy(dst, "these are bytes of another page")
+		return errFake
 	}
 	if m.ram != nil {
 		copy(dst, m.ram[gfn*PageSize:][:PageSize])
@@ -236,6 +247,21 @@ func (m *fakeMemory) ReadNeighbours(gfn uint64, p *Piece) error {
 }
 
 func (m *fakeMemory) fill(p *Piece, gfns []uint64) error {
+	lost := &PagesError{Name: m.Name, Err: errFake}
+	good := slices.DeleteFunc(slices.Clone(gfns), func(gfn uint64) bool {
+		if m.store.bad[gfn] {
+			lost.GFNs = append(lost.GFNs, gfn)
+		}
+		return m.store.bad[gfn]
+	})
+	err := m.fillGood(p, good)
+	if err == nil && len(lost.GFNs) > 0 {
+		return lost
+	}
+	return err
+}
+
+func (m *fakeMemory) fillGood(p *Piece, gfns []uint64) error {
 	p.GFNs = append(p.GFNs[:0], gfns...)
 	p.Pages = slices.Grow(p.Pages[:0], len(gfns)*PageSize)[:len(gfns)*PageSize]
 	for i := 0; i < len(gfns); {
@@ -287,7 +313,7 @@ func (m *fakeMemory) ZeroRuns(fn func(first, count uint64) bool) {
 	}
 }
 
-// fakePiece is the number of pages of a piece.
+// fakePiece is the number of pages of a piece, where the store says nothing else.
 const fakePiece = 256
 
 type fakeFeed struct {
@@ -295,7 +321,9 @@ type fakeFeed struct {
 	gfns []uint64
 }
 
-func (f *fakeFeed) Len() int { return (len(f.gfns) + fakePiece - 1) / fakePiece }
+func (f *fakeFeed) piece() int { return cmp.Or(f.m.store.piece, fakePiece) }
+
+func (f *fakeFeed) Len() int { return (len(f.gfns) + f.piece() - 1) / f.piece() }
 
 func (f *fakeFeed) Parallel() int         { return 1 }
 func (f *fakeFeed) Decode(p *Piece) error { return nil }
@@ -309,5 +337,5 @@ func (f *fakeFeed) Fetch(ctx context.Context, i int, p *Piece) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return f.m.fill(p, f.gfns[i*fakePiece:min((i+1)*fakePiece, len(f.gfns))])
+	return f.m.fill(p, f.gfns[i*f.piece():min((i+1)*f.piece(), len(f.gfns))])
 }

@@ -62,8 +62,11 @@ func (s *Server) readStored(n *node, in *fuse.ReadIn, buf []byte) (fuse.ReadResu
 	return fuse.ReadResultData(buf), fuse.OK
 }
 
-func (s *Server) readFile(n *node, off int64, buf []byte) error {
-	f, err := s.store.OpenFile(s.ctx, *n.e.info.Load(), n.name)
+func (s *Server) readFile(n *node, off int64, buf []byte) (err error) {
+	defer s.rescueErr("reading a file", &err)
+	// By the revision that the node has its size from: bytes of another would be mixed with what
+	// is in the page cache.
+	f, err := s.store.OpenFile(s.ctx, *n.of, n.name)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", n.name, err)
 	}

@@ -298,7 +298,7 @@ func startServer(t testing.TB, c remoteConfig, attr *syscall.SysProcAttr) *remot
 			r.kill()
 		}
 		// Whatever way it ended, the mount must go.
-		if m, _ := findMount(c.Dir); m != nil {
+		if _, err := FindMount(c.Dir); err == nil {
 			if err := Abort(c.Dir); err != nil {
 				t.Error(err)
 			}

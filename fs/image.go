@@ -3,6 +3,9 @@ package fs
 import (
 	"errors"
 	"fmt"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
 // A handle is an opened image. The entry's current one stays open while files are open and, for a
@@ -59,31 +62,44 @@ func (s *Server) imageLocked(e *entry) (*handle, error) {
 	return h, nil
 }
 
-// hold keeps the entry's image open for a pusher; nil when no file is open any more.
-func (e *entry) hold() *handle {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	h := e.img.Load()
-	if h == nil || e.opens == 0 {
+// hold keeps the entry's image open for a pusher; nil when the file is not open any more: the kernel
+// may have forgotten it, and another clone have its number.
+func (m *memory) hold() *handle {
+	m.e.mu.Lock()
+	defer m.e.mu.Unlock()
+	h := m.e.img.Load()
+	if h == nil || m.opens == 0 {
 		return nil
 	}
-	h.users++
+	m.holdLocked(h)
 	return h
 }
 
-// keep is hold for an open, which has the image already.
-func (e *entry) keep(h *handle) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+// holdLocked keeps an image open for who pushes pages of it into m.
+func (m *memory) holdLocked(h *handle) {
 	h.users++
+	m.pushing++
+	m.e.pushing++
 }
 
-// unhold is the end of hold or keep.
-func (s *Server) unhold(e *entry, h *handle) {
+// unhold is the end of hold, and of what a restore holds. What had to wait for it is done now.
+func (s *Server) unhold(m *memory, h *handle) {
+	e := m.e
 	e.mu.Lock()
 	h.users--
+	m.pushing--
+	e.pushing--
+	m.endLocked()
+	over := e.gone && e.pushing == 0
 	err := s.settleLocked(e, false)
+	if e.quiet != nil {
+		close(e.quiet)
+		e.quiet = nil
+	}
 	e.mu.Unlock()
+	if over {
+		s.tree.unpin(e)
+	}
 	if err != nil {
 		s.complain(e, "close image", err)
 	}
@@ -102,47 +118,64 @@ func (s *Server) settleLocked(e *entry, all bool) error {
 			kept = append(kept, h)
 			continue
 		}
-		errs = append(errs, h.mem.Close())
+		errs = append(errs, s.closeMemory(h.mem))
 	}
 	e.handles = kept
 	if cur := e.img.Load(); cur != nil && cur.users == 0 && (all || e.gone) {
 		e.img.Store(nil)
-		errs = append(errs, cur.mem.Close())
+		errs = append(errs, s.closeMemory(cur.mem))
 	}
 	return errors.Join(errs...)
 }
 
-// opened counts an open of m and makes sure that its image is there.
-func (s *Server) opened(m *memory) (*handle, error) {
+// opened counts an open of m and makes sure that its image is there. who is nil for the prober,
+// whose opens are nobody's.
+func (s *Server) opened(m *memory, who *fuse.Owner) error {
 	e := m.e
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	h, err := s.imageLocked(e)
-	if err != nil {
-		return nil, err
+	if _, err := s.imageLocked(e); err != nil {
+		return err
 	}
+	if who != nil {
+		if err := m.admitLocked(*who); err != nil {
+			return err
+		}
+	}
+	if m.clone != "" && e.clones[m.clone] != m {
+		// It was forgotten since the node was looked up, and may have missed a drop.
+		e.clones[m.clone] = m
+		m.sess.Store(m.newSession(e.epoch.Load()))
+	}
+	m.forgotten = false
 	m.opens++
 	e.opens++
 	s.idle.remove(e)
-	return h, nil
+	return nil
 }
 
-// released is the end of opened. The last one out ends the restore that still goes on for m, and
-// leaves the image open for the next unless too many are kept so.
+// released is the end of opened. The last one out ends the restore that still goes on for m, before
+// anybody can open it again, and leaves the image open for the next unless too many are kept so.
 func (s *Server) released(m *memory) {
 	e := m.e
 	e.mu.Lock()
 	m.opens--
 	e.opens--
-	last := m.opens == 0
+	if m.opens == 0 {
+		m.abandonLocked()
+		if m.clone != "" {
+			m.sess.Load().settle()
+			m.inflight.clear() // all READs of it are answered
+		}
+	}
 	idle := e.opens == 0
+	if idle {
+		e.epoch.Load().readers.released(time.Now())
+	}
 	err := s.settleLocked(e, false)
 	e.mu.Unlock()
 	if err != nil {
 		s.complain(e, "close image", err)
-	}
-	if last {
-		m.abandon()
 	}
 	if idle {
 		s.closeIdle(s.idle.add(e, maxIdle))

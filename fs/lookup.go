@@ -50,15 +50,16 @@ func (s *Server) fillEntry(n *node, out *fuse.EntryOut) {
 	out.NodeId = n.id
 	out.Generation = 1
 	out.SetEntryTimeout(keep)
-	out.SetAttrTimeout(keep)
-	s.fillAttr(n, &out.Attr)
+	out.SetAttrTimeout(s.fillAttr(n, &out.Attr))
 }
 
-// fillAttr gives a node's attributes; they never change while the node has its number.
-func (s *Server) fillAttr(n *node, a *fuse.Attr) {
+// fillAttr gives a node's attributes and how long they hold. They never change while the node has
+// its number, but for those of a clone that is nobody's yet.
+func (s *Server) fillAttr(n *node, a *fuse.Attr) (valid time.Duration) {
+	valid = keep
 	*a = fuse.Attr{
 		Ino:     n.id,
-		Mode:    n.mode(),
+		Mode:    s.mode(n),
 		Nlink:   1,
 		Owner:   s.owner,
 		Size:    uint64(n.size),
@@ -79,18 +80,54 @@ func (s *Server) fillAttr(n *node, a *fuse.Attr) {
 		created = time.Unix(0, 0) // not known; the wire has no time before it
 	}
 	a.SetTimes(&created, &created, &created)
+	if n.kind == kindCloneMem {
+		if owner := n.owner(); owner != nil {
+			a.Owner = *owner
+		} else {
+			valid = 0
+		}
+	}
+	return valid
 }
 
-// mode is the type and the permissions of a node. Who may use the mount at all is decided by the
-// kernel (Options.AllowOther).
-func (n *node) mode() uint32 {
+// owner is whose a clone is; nil if it is nobody's yet, and for all other nodes.
+func (n *node) owner() *fuse.Owner {
+	if m := n.mem.Load(); m != nil {
+		return m.owner.Load()
+	}
+	return nil
+}
+
+func (n *node) dir() bool {
 	switch n.kind {
 	case kindRoot, kindControl, kindCheckpoint, kindClones, kindClone:
-		return syscall.S_IFDIR | 0o555
-	case kindSocket:
-		return syscall.S_IFLNK | 0o777
-	case kindCloneMem:
-		return syscall.S_IFREG | 0o666
+		return true
 	}
-	return syscall.S_IFREG | 0o444
+	return false
+}
+
+// mode is the type and the permissions of a node. With Options.AllowOther the kernel goes by them:
+// checkpoints are everybody's to read, the control files are the server's user's, and a clone is
+// everybody's until somebody has opened its memory, and then his alone. Without it nobody else gets
+// as far as that.
+func (s *Server) mode(n *node) uint32 {
+	var mode uint32
+	switch {
+	case n.kind == kindSocket:
+		return syscall.S_IFLNK | 0o777
+	case n.dir():
+		mode = syscall.S_IFDIR | 0o555
+	case n.kind == kindMetrics:
+		mode = syscall.S_IFREG | 0o400
+	case n.kind == kindCloneMem && n.owner() != nil:
+		mode = syscall.S_IFREG | 0o600
+	case n.kind == kindCloneMem:
+		mode = syscall.S_IFREG | 0o666
+	default:
+		mode = syscall.S_IFREG | 0o444
+	}
+	if !s.opts.AllowOther {
+		mode &^= 0o077
+	}
+	return mode
 }

@@ -5,6 +5,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
+
 	"github.com/thawfs/thaw/wss"
 )
 
@@ -17,10 +19,15 @@ type memory struct {
 	size  uint64
 
 	// inflight are the pages of READs that are not answered yet: the kernel has them locked, and a
-	// push of one would wait for the answer.
+	// push of one would wait for the answer. One READ at a time has a page locked.
 	inflight *bitmap
 	// sess is what happened since the image was last cold.
 	sess atomic.Pointer[session]
+	// owner is who may open a clone; nil until somebody does. Set under e.mu, and never changed.
+	owner atomic.Pointer[fuse.Owner]
+	// holes are the pages that the owner of a clone gave back, which read as zeros from then on;
+	// nil until there are any. Pages are added with gate held.
+	holes atomic.Pointer[bitmap]
 	// poisoned: something wrote through a shared mapping, what reads would get is not the image.
 	poisoned atomic.Bool
 	// writes were refused since the page cache was last dropped for them.
@@ -28,28 +35,32 @@ type memory struct {
 
 	streams streams
 
-	// gate lets a drop wait until nobody pushes, and then nobody starts. READs never take it:
-	// it is held over notifications, which wait for READs.
+	// gate lets a drop and a discard wait until nobody pushes, and then nobody starts. READs never
+	// take it: it is held over notifications, which wait for READs.
 	gate sync.RWMutex
 
-	// mu guards flight, the newest restore. It is held for moments only.
-	mu     sync.Mutex
-	flight *flight
-
-	// opens counts open files. Guarded by e.mu.
-	opens int
+	// flight is the newest restore that nobody has ended; opens counts open files, pushing who
+	// pushes pages into it; forgotten says that the kernel does not know it. Guarded by e.mu.
+	flight    *flight
+	opens     int
+	pushing   int
+	forgotten bool
 }
 
 // A session is the time from one cold page cache to the next. READs and pushers keep the one they
 // began with, so that what they count late does not land in the next.
 type session struct {
 	counts
+	// epoch is what the session is a part of.
+	epoch *epoch
 	// resident are the pages that should be in the page cache: pushed or read.
 	resident *bitmap
 	// touched are the pages that were read on demand.
 	touched *bitmap
 	// brought are the pages that opens waited for: brought again, a page counts once.
 	brought *bitmap
+	// kept is how many pages of a closed clone were resident when it let go of its sets.
+	kept atomic.Uint64
 	// stalls are the times in which a READ of this file was outstanding; nil for the image's own
 	// file, whose READs are in the epoch's log like everyone's.
 	stalls *wss.StallLog
@@ -71,12 +82,13 @@ func newMemory(e *entry, nodeID uint64, clone string) *memory {
 		size:     pages * PageSize,
 		inflight: newBitmap(pages),
 	}
-	m.sess.Store(m.newSession())
+	m.sess.Store(m.newSession(e.epoch.Load()))
 	return m
 }
 
-func (m *memory) newSession() *session {
+func (m *memory) newSession(ep *epoch) *session {
 	s := &session{
+		epoch:    ep,
 		resident: newBitmap(m.pages),
 		touched:  newBitmap(m.pages),
 		brought:  newBitmap(m.pages),
@@ -85,6 +97,25 @@ func (m *memory) newSession() *session {
 		s.stalls = wss.NewStallLog(time.Now())
 	}
 	return s
+}
+
+// cached is how many pages should be in the page cache.
+func (s *session) cached() uint64 { return s.resident.len() + s.kept.Load() }
+
+// cold notes that nothing is known to be in the page cache.
+func (s *session) cold() {
+	s.resident.clear()
+	s.kept.Store(0)
+}
+
+// settle lets go of the sets of a clone that was closed, so that thousands of closed clones cost
+// nothing to speak of. How much is in the page cache is still known, and a second open needs no
+// more; a page that is read after it counts as touched once more.
+func (s *session) settle() {
+	s.kept.Store(s.cached())
+	s.resident.clear()
+	s.touched.clear()
+	s.brought.clear()
 }
 
 // A span is a stretch of time.
@@ -103,7 +134,13 @@ func (s *session) waited(start, end time.Time) {
 	}
 }
 
-// wants says whether a page is worth pushing: not there, and not on its way.
+// wants says whether a page is worth pushing: not there, not on its way, and not given back.
 func (m *memory) wants(s *session, gfn uint64) bool {
-	return gfn < m.pages && !m.inflight.has(gfn) && !s.resident.has(gfn)
+	return gfn < m.pages && !m.inflight.has(gfn) && !s.resident.has(gfn) && !m.hole(gfn, 1)
+}
+
+// hole says whether one of count pages was given back.
+func (m *memory) hole(first, count uint64) bool {
+	h := m.holes.Load()
+	return h != nil && h.any(first, count)
 }

@@ -1,15 +1,12 @@
 package fs
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"runtime"
-	"strings"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -34,11 +31,12 @@ func Mount(ctx context.Context, store Store, mnt string, o Options) (*Server, er
 		return nil, fmt.Errorf("mount %s: %w", abs, err)
 	}
 	for range max(o.Workers, 2) {
-		s.goes(s.pushers.run)
+		s.goes("pushing in the background", s.pushers.run)
 	}
 	// Not by goes: close waits for that, and comes after Serve.
 	go func() {
 		s.fuse.Serve()
+		close(s.served)
 		s.close()
 	}()
 	return s, nil
@@ -63,9 +61,16 @@ func (s *Server) mount() error {
 		ExtraCapabilities:    fuse.CAP_HAS_RESEND,
 		Logger:               slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
+	if s.opts.AllowOther {
+		o.Options = append(o.Options, optPermissions)
+	}
+	before, err := readMounts(selfMounts)
+	if err != nil {
+		return err
+	}
 	target := s.mnt
-	if s.direct = os.Geteuid() == 0; s.direct {
-		fd, err := mountDirect(s.mnt, s.opts.AllowOther)
+	if os.Geteuid() == 0 {
+		fd, err := s.mountDirect()
 		if err != nil {
 			return err
 		}
@@ -73,86 +78,60 @@ func (s *Server) mount() error {
 	}
 	srv, err := fuse.NewServer(&raw{fuse.NewDefaultRawFileSystem(), s}, target, o)
 	if err != nil {
-		detach(s.mnt)
-		return err
+		return errors.Join(err, s.undoMount(before))
 	}
 	s.fuse = srv
-	return nil
+	after, err := FindMount(s.mnt)
+	s.minor = after.Minor
+	return err
 }
+
+// undoMount takes away what a failed mount has left: the mount that was not there before, and no
+// other.
+func (s *Server) undoMount(before mountTable) error {
+	after, err := readMounts(selfMounts)
+	if err != nil {
+		return err
+	}
+	old, now := before.top(s.mnt), after.top(s.mnt)
+	if now == nil || now.fsType != fsType || old != nil && old.id == now.id {
+		return nil
+	}
+	return detach(s.mnt)
+}
+
+// optPermissions makes the kernel go by modes and owners.
+const optPermissions = "default_permissions"
 
 // mountDirect is mount(2). go-fuse's own would leave /dev/fuse open in every child process: a
 // server that is killed would then leave a connection that nobody serves and nobody ends.
-func mountDirect(mnt string, allowOther bool) (fd int, err error) {
+func (s *Server) mountDirect() (fd int, err error) {
 	fd, err = unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, fmt.Errorf("open /dev/fuse: %w", err)
 	}
-	data := fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=%d,max_read=%d",
-		fd, os.Geteuid(), os.Getegid(), 128<<10)
-	if allowOther {
-		data += ",allow_other"
+	// go-fuse closes its own in its own time; ours is to put the mount back with.
+	if s.device, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err == nil {
+		err = s.attach()
 	}
-	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME
-	if err := unix.Mount("thaw", mnt, fsType, flags, data); err != nil {
+	if err != nil {
 		unix.Close(fd)
-		return -1, fmt.Errorf("mount(2): %w", err)
+		return -1, err
 	}
 	return fd, nil
 }
 
-// Unmount takes the mount away and waits until everything that served it has ended. ErrBusy if
-// somebody uses it. ctx bounds the wait.
-func (s *Server) Unmount(ctx context.Context) error {
-	err := s.unmount()
-	select {
-	case <-s.done: // somebody else was faster
-		return nil
-	default:
+// attach is mount(2) of the connection: for the first time, and again while anything uses its file
+// system. ENOTCONN if nothing does any more.
+func (s *Server) attach() error {
+	data := fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=%d,max_read=%d",
+		s.device, os.Geteuid(), os.Getegid(), 128<<10)
+	if s.opts.AllowOther {
+		data += ",allow_other," + optPermissions
 	}
-	if errors.Is(err, unix.EBUSY) {
-		return fmt.Errorf("unmount %s: %w", s.mnt, ErrBusy)
-	}
-	if err != nil {
-		return fmt.Errorf("unmount %s: %w", s.mnt, err)
-	}
-	select {
-	case <-s.done:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("unmount %s: %w", s.mnt, ctx.Err())
-	}
-}
-
-func (s *Server) unmount() error {
-	if s.direct {
-		return unix.Unmount(s.mnt, unix.UMOUNT_NOFOLLOW)
-	}
-	return fusermount("-u", s.mnt)
-}
-
-// detach takes a mount away though it is in use; users keep what they have open.
-func detach(mnt string) error {
-	if os.Geteuid() == 0 {
-		return unix.Unmount(mnt, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-	}
-	return fusermount("-u", "-z", mnt)
-}
-
-// fusermount runs the helper that may unmount for other users than root.
-func fusermount(args ...string) error {
-	bin, err := exec.LookPath("fusermount3")
-	if err != nil {
-		return fmt.Errorf("fusermount3 (package fuse3) is needed without root: %w", err)
-	}
-	var stderr bytes.Buffer
-	cmd := exec.Command(bin, append(args[:len(args)-1:len(args)-1], "--", args[len(args)-1])...)
-	cmd.Stderr = &stderr
-	if err := cmd.Run(); err != nil {
-		text := strings.TrimSpace(stderr.String())
-		if strings.Contains(text, "busy") {
-			err = unix.EBUSY
-		}
-		return fmt.Errorf("fusermount3: %s: %w", text, err)
+	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME
+	if err := unix.Mount("thaw", s.mnt, fsType, flags, data); err != nil {
+		return fmt.Errorf("mount(2): %w", err)
 	}
 	return nil
 }

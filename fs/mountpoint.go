@@ -6,10 +6,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
-
-	"golang.org/x/sys/unix"
+	"syscall"
 )
 
 // fsType is what /proc/mounts shows of a thaw mount.
@@ -44,14 +42,19 @@ var (
 // first, because a mount whose server hangs would hang us too.
 func checkMountPoint(path string) (string, error) {
 	bad := func(why string, err error) error { return &MountPointError{path, why, err} }
-	abs, err := absolute(path)
+	table, err := readMounts(selfMounts)
 	if err != nil {
+		return "", bad("cannot be checked", err)
+	}
+	abs, err := resolve(path, table)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return "", bad("cannot be resolved", err)
 	}
-	if m, err := findMount(abs); err != nil {
-		return "", bad("cannot be checked", err)
-	} else if m != nil && m.fsType == fsType {
+	if m := table.top(abs); m != nil && m.fsType == fsType {
 		return "", bad("in use", ErrAlreadyMounted)
+	}
+	if m := table.around(abs); m != nil {
+		return "", bad("lies in the mount "+m.mountPoint, ErrAlreadyMounted)
 	}
 	st, err := os.Stat(abs)
 	switch {
@@ -75,127 +78,81 @@ func checkMountPoint(path string) (string, error) {
 	return abs, nil
 }
 
-// absolute resolves a path to what the table of mounts calls it: all but the last element, which
-// may be a dead mount.
-func absolute(path string) (string, error) {
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return "", err
-	}
-	if abs == "/" {
-		return abs, nil
-	}
-	if st, err := os.Lstat(abs); err == nil && st.Mode()&os.ModeSymlink != 0 {
-		return filepath.EvalSymlinks(abs)
-	}
-	dir, err := filepath.EvalSymlinks(filepath.Dir(abs))
-	if errors.Is(err, os.ErrNotExist) {
-		return abs, nil // said better by whoever looks at it
-	}
-	if err != nil {
-		return "", err
-	}
-	return filepath.Join(dir, filepath.Base(abs)), nil
+// A MountPoint is a thaw mount, as the table of mounts has it.
+type MountPoint struct {
+	// Path is the mount point, absolute and without symbolic links.
+	Path string
+	// Minor is the minor number of its device, which is the number of its FUSE connection.
+	Minor uint32
 }
 
-// A mountInfo is a line of /proc/self/mountinfo.
-type mountInfo struct {
-	minor      uint32 // of the device: the number of a FUSE connection
-	mountPoint string
-	fsType     string
-}
-
-// findMount is the topmost mount on an absolute path; nil if there is none.
-func findMount(path string) (*mountInfo, error) {
-	text, err := os.ReadFile("/proc/self/mountinfo")
+// FindMount is the thaw mount on a path. Like all of this package that takes a path of a mount, it
+// asks the table of mounts only: nothing that a server which hangs would have to answer. A
+// MountPointError that is ErrNotMounted if none is there.
+func FindMount(path string) (MountPoint, error) {
+	table, err := readMounts(selfMounts)
 	if err != nil {
-		return nil, err
+		return MountPoint{}, &MountPointError{path, "cannot be checked", err}
 	}
-	var found *mountInfo
-	for line := range strings.Lines(string(text)) {
-		if m, ok := parseMountInfo(line); ok && m.mountPoint == path {
-			found = &m
-		}
+	abs, err := resolve(path, table)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return MountPoint{}, &MountPointError{path, "cannot be resolved", err}
 	}
-	return found, nil
-}
-
-// parseMountInfo takes a line apart: "36 35 98:0 /root /mount/point options [tags] - type source
-// …".
-func parseMountInfo(line string) (m mountInfo, ok bool) {
-	before, after, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " - ")
-	if !ok {
-		return m, false
-	}
-	left, right := strings.Fields(before), strings.Fields(after)
-	if len(left) < 5 || len(right) < 1 {
-		return m, false
-	}
-	_, minor, _ := strings.Cut(left[2], ":")
-	n, err := strconv.ParseUint(minor, 10, 32)
-	if err != nil {
-		return m, false
-	}
-	return mountInfo{uint32(n), unescapeMount(left[4]), right[0]}, true
-}
-
-// unescapeMount undoes \040 and the like.
-func unescapeMount(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
-}
-
-// Abort cuts the connection of the thaw mount on a path and takes the mount away, whatever uses it:
-// what waits for the server gets an error at once, and so does everything afterwards that is not
-// in the page cache. For mounts whose server hangs.
-func Abort(path string) error {
-	abs, err := absolute(path)
-	if err != nil {
-		return &MountPointError{path, "cannot be resolved", err}
-	}
-	m, err := findMount(abs)
-	if err != nil {
-		return &MountPointError{path, "cannot be checked", err}
-	}
+	m := table.top(abs)
 	if m == nil || m.fsType != fsType {
-		return &MountPointError{path, "nothing to abort", ErrNotMounted}
+		return MountPoint{}, &MountPointError{path, "no mount point", ErrNotMounted}
 	}
-	aborted := abortConnection(fusectl, m.minor)
-	if aborted != nil {
-		// The control file system may not be mounted; a forced unmount cuts the connection too,
-		// also when it then finds the mount busy.
-		if err := unix.Unmount(abs, unix.MNT_FORCE); err == nil {
-			return nil
-		} else if !errors.Is(err, unix.EBUSY) {
-			return &MountPointError{path, "cannot be aborted", errors.Join(aborted, err)}
-		}
-	}
-	if err := detach(abs); err != nil {
-		return &MountPointError{path, "aborted, but not unmounted", err}
-	}
-	return nil
+	return MountPoint{Path: m.mountPoint, Minor: m.minor}, nil
 }
 
-// fusectl is where the control file system of FUSE is mounted.
-const fusectl = "/sys/fs/fuse/connections"
+// maxLinks is how many symbolic links a path may lead through, as in the kernel.
+const maxLinks = 40
 
-// abortConnection cuts a FUSE connection by its number, with the control file system on ctl.
-func abortConnection(ctl string, minor uint32) error {
-	name := filepath.Join(ctl, strconv.FormatUint(uint64(minor), 10), "abort")
-	f, err := os.OpenFile(name, os.O_WRONLY, 0)
-	if err != nil {
-		return err
+// resolve makes a path absolute and free of symbolic links, as the table of mounts calls it. It
+// looks at nothing that is a mount point, which is no link, nor at anything in a thaw mount: there
+// a server that hangs would have to answer. A path that does not exist is resolved as far as it
+// goes, and the error says so.
+func resolve(path string, table mountTable) (string, error) {
+	at := "/"
+	if !filepath.IsAbs(path) {
+		// Not os.Getwd: that looks at the directory itself.
+		wd, err := syscall.Getwd()
+		if err != nil {
+			return "", err
+		}
+		at = wd
 	}
-	_, err = f.WriteString("1")
-	return errors.Join(err, f.Close())
+	rest := strings.Split(path, "/")
+	for links := 0; len(rest) > 0; {
+		name := rest[0]
+		rest = rest[1:]
+		switch name {
+		case "", ".":
+			continue
+		case "..":
+			at = filepath.Dir(at)
+			continue
+		}
+		next := filepath.Join(at, name)
+		if table.top(next) != nil || table.around(next) != nil {
+			at = next
+			continue
+		}
+		target, err := os.Readlink(next)
+		switch {
+		case errors.Is(err, syscall.EINVAL): // no link
+			at = next
+		case err != nil:
+			return filepath.Join(append([]string{next}, rest...)...), err
+		default:
+			if links++; links > maxLinks {
+				return "", &os.PathError{Op: "resolve", Path: path, Err: syscall.ELOOP}
+			}
+			if filepath.IsAbs(target) {
+				at = "/"
+			}
+			rest = append(strings.Split(target, "/"), rest...)
+		}
+	}
+	return at, nil
 }

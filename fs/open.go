@@ -2,6 +2,7 @@ package fs
 
 import (
 	"encoding/json"
+	"errors"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -13,7 +14,10 @@ const resent = 1 << 63
 // Open implements fuse.RawFileSystem. Opening memory is the request to restore: it returns when the
 // pages are in the page cache. An interrupt does not end it: a Go VMM gets signals all the time,
 // and what it would win by being answered early is a restore without its working set.
-func (r *raw) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+func (r *raw) Open(
+	_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut,
+) (status fuse.Status) {
+	defer r.s.rescue("OPEN", &status)
 	n := r.s.tree.node(in.NodeId)
 	if n == nil {
 		return fuse.Status(syscall.ESTALE)
@@ -48,26 +52,71 @@ func (s *Server) openMemory(n *node, in *fuse.OpenIn, out *fuse.OpenOut) fuse.St
 	if m.poisoned.Load() {
 		return fuse.EIO
 	}
-	h, err := s.opened(m)
-	if err != nil {
+	var who *fuse.Owner
+	probe := s.opts.Prober != nil && s.opts.Prober.Owns(in.Pid)
+	if !probe {
+		who = &in.Owner
+	}
+	switch err := s.opened(m, who); {
+	case errors.Is(err, errForeign):
+		return fuse.EACCES
+	case err != nil:
 		s.complain(m.e, "open", err)
 		return fuse.EIO
 	}
 	out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH
-	if s.opts.Prober != nil && s.opts.Prober.Owns(in.Pid) {
+	if probe {
 		return fuse.OK
 	}
-	m.sess.Load().opens.Add(1)
+	// The kernel sends no RELEASE for an open that failed.
+	answered := false
+	defer func() {
+		if !answered {
+			s.released(m)
+		}
+	}()
 	s.metrics.opens.Add(1)
-	f := s.restore(m, h)
-	if f != nil && in.Unique&resent == 0 {
-		s.wait(f)
+	s.serveOpen(m, in)
+	if m.poisoned.Load() {
+		return fuse.EIO
 	}
+	answered = true
 	return fuse.OK
+}
+
+// serveOpen does what an open asks for: it returns when the pages are there, or cannot be brought. A
+// restore that is cut short because the image is made cold, or has got a new working set, begins
+// again: once for each time that happens.
+func (s *Server) serveOpen(m *memory, in *fuse.OpenIn) {
+	o := opening{who: reader(in.Pid)}
+	m.sess.Load().opens.Add(1)
+	for f := s.restore(m, &o); f != nil; f = s.restore(m, &o) {
+		if in.Unique&resent != 0 {
+			return
+		}
+		s.wait(f)
+		if !f.cut.Load() || m.poisoned.Load() || s.ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// An opening is an open on its way; it is noted once in each epoch that it meets.
+type opening struct {
+	who   Reader
+	epoch *epoch
+}
+
+func (o *opening) meets(ep *epoch) {
+	if o.epoch != ep {
+		o.epoch = ep
+		ep.readers.opened(o.who)
+	}
 }
 
 // Release implements fuse.RawFileSystem.
 func (r *raw) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
+	defer r.s.rescue("RELEASE", nil)
 	n := r.s.tree.node(in.NodeId)
 	switch {
 	case in.Fh != 0:

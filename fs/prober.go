@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,75 +31,123 @@ type Prober interface {
 // then push what should be there once more.
 var ErrNoProber = errors.New("residency cannot be asked")
 
-// A ProcessProber is a Prober that asks a process which runs ProberMain.
+// A ProcessProber is a Prober that asks a process which runs ProberMain. A process that does not
+// answer in time is ended and another started, once in restartEvery at most.
 type ProcessProber struct {
-	cmd   *exec.Cmd
-	stdin io.WriteCloser
-	tid   uint32
-	lines chan string // closed when the process has ended its output
+	start func() *exec.Cmd
+	tid   atomic.Uint32 // of the process that is asked; 0: there is none
 
-	mu   sync.Mutex // one question at a time
-	dead bool       // guarded by mu
+	mu      sync.Mutex // one question at a time
+	child   *proberProcess
+	started time.Time
+	closed  bool
+	// ends waits for processes that were ended.
+	ends sync.WaitGroup
 }
 
-// probeTimeout is how long an answer may take; asking again after that is of no use.
-const probeTimeout = 2 * time.Second
+// A proberProcess is one process of a ProcessProber.
+type proberProcess struct {
+	cmd   *exec.Cmd
+	stdin io.WriteCloser
+	lines chan string // closed when the process has ended its output
+}
+
+const (
+	// probeTimeout is how long an answer may take; asking again after that is of no use.
+	probeTimeout = 2 * time.Second
+	// restartEvery bounds how often a process is started.
+	restartEvery = 10 * time.Second
+)
 
 const proberHello = "thaw-prober 1"
 
 // StartProber runs a command that does nothing but call ProberMain. ErrNoProber if the kernel
-// cannot tell. ctx bounds the life of the process.
+// cannot tell. ctx bounds the life of the processes.
 func StartProber(ctx context.Context, name string, args ...string) (*ProcessProber, error) {
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Stderr = os.Stderr
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, fmt.Errorf("start prober: %w", err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, fmt.Errorf("start prober: %w", err)
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start prober: %w", err)
-	}
-	p := &ProcessProber{cmd: cmd, stdin: stdin, lines: make(chan string, 1)}
-	go func() {
-		defer close(p.lines)
-		for in := bufio.NewScanner(stdout); in.Scan(); {
-			p.lines <- in.Text()
-		}
-	}()
-	if err := p.hello(ctx); err != nil {
-		p.Close()
+	env := os.Environ() // as it is now, for every process
+	p := &ProcessProber{start: func() *exec.Cmd {
+		cmd := exec.CommandContext(ctx, name, args...)
+		cmd.Env = env
+		cmd.Stderr = os.Stderr
+		return cmd
+	}}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.startLocked(ctx); err != nil {
+		p.ends.Wait()
 		return nil, fmt.Errorf("start prober: %w", err)
 	}
 	return p, nil
 }
 
-func (p *ProcessProber) hello(ctx context.Context) error {
-	line, err := p.answer(ctx)
+// startLocked starts a process and waits for its hello.
+func (p *ProcessProber) startLocked(ctx context.Context) error {
+	p.started = time.Now()
+	cmd := p.start()
+	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		return err
 	}
-	rest, ok := strings.CutPrefix(line, proberHello+" ")
-	if !ok {
-		return fmt.Errorf("%w: %.80q", ErrNoProber, line)
-	}
-	tid, err := strconv.ParseUint(rest, 10, 32)
+	stdout, err := cmd.StdoutPipe()
 	if err != nil {
-		return fmt.Errorf("%w: %.80q", ErrNoProber, line)
+		return err
 	}
-	p.tid = uint32(tid)
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	c := &proberProcess{cmd: cmd, stdin: stdin, lines: make(chan string, 1)}
+	p.child = c
+	p.ends.Go(func() {
+		defer close(c.lines)
+		for in := bufio.NewScanner(stdout); in.Scan(); {
+			c.lines <- in.Text()
+		}
+	})
+	tid, err := c.hello(ctx)
+	if err != nil {
+		p.endLocked()
+		return err
+	}
+	p.tid.Store(tid)
 	return nil
 }
 
+// endLocked ends the process; nobody waits for it here, since it may hang in the mount.
+func (p *ProcessProber) endLocked() {
+	c := p.child
+	p.child = nil
+	p.tid.Store(0)
+	c.stdin.Close()
+	c.cmd.Process.Kill()
+	p.ends.Go(func() {
+		for range c.lines {
+		}
+		c.cmd.Wait()
+	})
+}
+
+func (c *proberProcess) hello(ctx context.Context) (tid uint32, err error) {
+	line, err := c.answer(ctx)
+	if err != nil {
+		return 0, err
+	}
+	rest, ok := strings.CutPrefix(line, proberHello+" ")
+	if !ok {
+		return 0, fmt.Errorf("%w: %.80q", ErrNoProber, line)
+	}
+	n, err := strconv.ParseUint(rest, 10, 32)
+	if err != nil {
+		return 0, fmt.Errorf("%w: %.80q", ErrNoProber, line)
+	}
+	return uint32(n), nil
+}
+
 // answer waits for the next line.
-func (p *ProcessProber) answer(ctx context.Context) (string, error) {
+func (c *proberProcess) answer(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	select {
-	case line, ok := <-p.lines:
+	case line, ok := <-c.lines:
 		if !ok {
 			return "", fmt.Errorf("%w: the prober has ended", ErrNoProber)
 		}
@@ -109,23 +158,26 @@ func (p *ProcessProber) answer(ctx context.Context) (string, error) {
 }
 
 // Owns implements Prober.
-func (p *ProcessProber) Owns(tid uint32) bool { return tid == p.tid }
+func (p *ProcessProber) Owns(tid uint32) bool { return tid != 0 && tid == p.tid.Load() }
 
 // Cached implements Prober.
 func (p *ProcessProber) Cached(ctx context.Context, path string) (uint64, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.dead {
+	switch {
+	case p.closed:
 		return 0, ErrNoProber
+	case p.child == nil && time.Since(p.started) < restartEvery:
+		return 0, fmt.Errorf("%w: it failed and is not started again yet", ErrNoProber)
+	case p.child == nil:
+		if err := p.startLocked(ctx); err != nil {
+			return 0, fmt.Errorf("start prober again: %w", err)
+		}
 	}
-	if _, err := fmt.Fprintf(p.stdin, "%q\n", path); err != nil {
-		p.dead = true
-		return 0, fmt.Errorf("%w: %w", ErrNoProber, err)
-	}
-	line, err := p.answer(ctx)
+	// The answer is waited for though the caller is gone: the next one would take it for his.
+	line, err := p.child.ask(context.WithoutCancel(ctx), path)
 	if err != nil {
-		// Its answer may come yet, and would be taken for that to the next question.
-		p.dead = true
+		p.endLocked()
 		return 0, err
 	}
 	pages, err := strconv.ParseUint(line, 10, 64)
@@ -135,15 +187,23 @@ func (p *ProcessProber) Cached(ctx context.Context, path string) (uint64, error)
 	return pages, nil
 }
 
-// Close ends the process and waits for it.
-func (p *ProcessProber) Close() error {
-	p.stdin.Close()
-	// It ends at the end of its input, unless it hangs in the mount.
-	t := time.AfterFunc(probeTimeout, func() { p.cmd.Process.Kill() })
-	defer t.Stop()
-	for range p.lines {
+func (c *proberProcess) ask(ctx context.Context, path string) (string, error) {
+	if _, err := fmt.Fprintf(c.stdin, "%q\n", path); err != nil {
+		return "", fmt.Errorf("%w: %w", ErrNoProber, err)
 	}
-	return p.cmd.Wait()
+	return c.answer(ctx)
+}
+
+// Close ends the process and waits for it, and for those that were ended before.
+func (p *ProcessProber) Close() error {
+	p.mu.Lock()
+	p.closed = true
+	if p.child != nil {
+		p.endLocked()
+	}
+	p.mu.Unlock()
+	p.ends.Wait()
+	return nil
 }
 
 // ProberMain is the other half: it answers questions on stdin until that ends, and returns the exit

@@ -40,7 +40,11 @@ func (s *Server) push(m *memory, sess *session, p *Piece, pushed func(first, n u
 			m.wants(sess, p.GFNs[i+n]) {
 			n++
 		}
-		if err := s.storeRun(m, sess, first, p.Pages[i*PageSize:(i+n)*PageSize]); err != nil {
+		err := s.storeRun(m, sess, first, p.Pages[i*PageSize:(i+n)*PageSize])
+		if err == errHole {
+			continue // look again: the page that was given back is not wanted any more
+		}
+		if err != nil {
 			return err
 		}
 		pushed(first, uint64(n))
@@ -55,6 +59,9 @@ func (s *Server) storeRun(m *memory, sess *session, first uint64, data []byte) e
 	defer m.gate.RUnlock()
 	if m.sess.Load() != sess || m.poisoned.Load() {
 		return errStale
+	}
+	if m.hole(first, uint64(len(data)/PageSize)) {
+		return errHole
 	}
 	status := s.kernel.InodeNotifyStoreCache(m.node, int64(first*PageSize), data)
 	if !status.Ok() {

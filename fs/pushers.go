@@ -8,11 +8,13 @@ import (
 // errStale ends a push into a page cache that was dropped or must not be filled any more.
 var errStale = errors.New("the page cache was dropped")
 
+// errHole refuses a push of pages some of which were given back since it was decided.
+var errHole = errors.New("pages were given back")
+
 // A job is something to push beside or ahead of a READ that was answered.
 type job struct {
-	m     *memory
-	sess  *session
-	epoch *epoch
+	m    *memory
+	sess *session
 	// Pages from first on, count of them; count 0: the locality block of page first.
 	first, count uint64
 }
@@ -37,10 +39,10 @@ type scratch struct {
 // follow asks for what should come along with a READ.
 func (p *pushers) follow(r *reply) {
 	if r.h.trace && r.count == 1 {
-		p.add(job{m: r.m, sess: r.sess, epoch: r.epoch, first: r.first})
+		p.add(job{m: r.m, sess: r.sess, first: r.first})
 	}
 	if from, n := r.m.streams.read(r.first, r.count, r.m.pages); n > 0 {
-		p.add(job{m: r.m, sess: r.sess, epoch: r.epoch, first: from, count: n})
+		p.add(job{m: r.m, sess: r.sess, first: from, count: n})
 	}
 }
 
@@ -68,20 +70,25 @@ func (p *pushers) run() {
 // do pushes for one job. Errors end the job only: a page that cannot be read gets its EIO when it
 // is asked for.
 func (p *pushers) do(j job, sc *scratch) {
-	h := j.m.e.hold()
+	h := j.m.hold()
 	if h == nil {
 		return
 	}
-	defer p.srv.unhold(j.m.e, h)
-	var err error
-	if j.count > 0 {
-		err = p.ahead(j, h, sc)
-	} else {
-		err = p.neighbours(j, h, sc)
-	}
+	defer p.srv.unhold(j.m, h)
+	err := p.bring(j, h, sc)
 	if err != nil && !errors.Is(err, errStale) {
+		p.srv.metrics.pushErrors.Add(1)
 		p.srv.log.Debug("push", "checkpoint", j.m.e.name, "page", j.first, "error", err)
 	}
+}
+
+// bring reads and pushes what a job asks for.
+func (p *pushers) bring(j job, h *handle, sc *scratch) (err error) {
+	defer p.srv.rescueErr("pushing in the background", &err)
+	if j.count > 0 {
+		return p.ahead(j, h, sc)
+	}
+	return p.neighbours(j, h, sc)
 }
 
 // neighbours pushes the locality block of a page.
@@ -97,10 +104,20 @@ func (p *pushers) neighbours(j job, h *handle, sc *scratch) error {
 	if !wanted {
 		return nil
 	}
-	if err := h.mem.ReadNeighbours(j.first, &sc.piece); err != nil {
+	err := h.mem.ReadNeighbours(j.first, &sc.piece)
+	if err != nil && lostPages(err) == nil {
 		return err
 	}
-	return p.push(j, &sc.piece)
+	return errors.Join(err, p.push(j, &sc.piece))
+}
+
+// lostPages says that err names pages which could not be read, and that all others were; else nil.
+func lostPages(err error) *PagesError {
+	var lost *PagesError
+	if errors.As(err, &lost) {
+		return lost
+	}
+	return nil
 }
 
 // zeroGroup is the locality block of a zero page: the zero pages of its 16 aligned neighbours.
@@ -130,7 +147,7 @@ func (p *pushers) ahead(j job, h *handle, sc *scratch) error {
 		}
 		pages := grow(&sc.piece.Pages, int(n)*PageSize)
 		if err := h.mem.ReadRange(first, pages); err != nil {
-			return err
+			return err // also if it is about some of them: whoever asks for these gets the others
 		}
 		if err := p.push(j, &Piece{GFNs: sc.gfns, Pages: pages}); err != nil {
 			return err
@@ -151,10 +168,10 @@ func (p *pushers) anyWanted(j job, first, n uint64) bool {
 // push pushes and counts.
 func (p *pushers) push(j job, piece *Piece) error {
 	now := time.Now()
-	if j.epoch.exclusive(now) {
+	if j.sess.epoch.exclusive(now) {
 		return errStale
 	}
-	j.epoch.spoil(now)
+	j.sess.epoch.spoil(now)
 	return p.srv.push(j.m, j.sess, piece, func(_, n uint64) { j.sess.pushed.Add(n) })
 }
 

@@ -17,7 +17,7 @@ type raw struct {
 var _ fuse.RawFileSystem = (*raw)(nil)
 
 // keep is how long the kernel may believe names and attributes: nothing changes without a
-// notification. A name that is not there is never kept, so that new checkpoints are seen at once.
+// notification, but for whose an unowned clone is (fillAttr). A name that is not there is never kept, so that new checkpoints are seen at once.
 const keep = time.Hour
 
 func (r *raw) String() string { return "thaw" }
@@ -28,13 +28,17 @@ func (r *raw) Init(srv *fuse.Server) { r.s.kernel = srv }
 // Lookup implements fuse.RawFileSystem.
 func (r *raw) Lookup(
 	_ <-chan struct{}, in *fuse.InHeader, name string, out *fuse.EntryOut,
-) fuse.Status {
+) (status fuse.Status) {
+	defer r.s.rescue("LOOKUP", &status)
 	parent := r.s.tree.node(in.NodeId)
 	if parent == nil {
 		return fuse.Status(syscall.ESTALE)
 	}
 	want, status := r.s.child(parent, name)
 	if !status.Ok() {
+		if parent == r.s.tree.root {
+			r.s.lookAgain()
+		}
 		return status
 	}
 	r.s.fillEntry(r.s.tree.lookup(want), out)
@@ -43,19 +47,22 @@ func (r *raw) Lookup(
 
 // Forget implements fuse.RawFileSystem.
 func (r *raw) Forget(id, count uint64) {
+	defer r.s.rescue("FORGET", nil)
 	if n := r.s.tree.forget(id, count); n != nil {
 		r.s.forgotten(n)
 	}
 }
 
 // GetAttr implements fuse.RawFileSystem.
-func (r *raw) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+func (r *raw) GetAttr(
+	_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut,
+) (status fuse.Status) {
+	defer r.s.rescue("GETATTR", &status)
 	n := r.s.tree.node(in.NodeId)
 	if n == nil {
 		return fuse.Status(syscall.ESTALE)
 	}
-	r.s.fillAttr(n, &out.Attr)
-	out.SetTimeout(keep)
+	out.SetTimeout(r.s.fillAttr(n, &out.Attr))
 	return fuse.OK
 }
 
@@ -81,7 +88,10 @@ func (r *raw) Access(_ <-chan struct{}, in *fuse.AccessIn) fuse.Status {
 }
 
 // StatFs implements fuse.RawFileSystem: the size of all images, none of it free.
-func (r *raw) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
+func (r *raw) StatFs(
+	_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut,
+) (status fuse.Status) {
+	defer r.s.rescue("STATFS", &status)
 	*out = fuse.StatfsOut{Bsize: PageSize, Frsize: PageSize, NameLen: 255}
 	for _, e := range r.s.tree.entries() {
 		out.Blocks += e.pages()
@@ -91,7 +101,10 @@ func (r *raw) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) f
 }
 
 // Read implements fuse.RawFileSystem.
-func (r *raw) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+func (r *raw) Read(
+	_ <-chan struct{}, in *fuse.ReadIn, buf []byte,
+) (res fuse.ReadResult, status fuse.Status) {
+	defer r.s.rescue("READ", &status)
 	n := r.s.tree.node(in.NodeId)
 	if n == nil {
 		return nil, fuse.Status(syscall.ESTALE)
@@ -115,10 +128,13 @@ func (r *raw) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadRes
 
 // Write implements fuse.RawFileSystem. Only clones can be open for writing, and until they keep
 // writes, one is refused and ends the clone.
-func (r *raw) Write(_ <-chan struct{}, in *fuse.WriteIn, _ []byte) (uint32, fuse.Status) {
+func (r *raw) Write(
+	_ <-chan struct{}, in *fuse.WriteIn, _ []byte,
+) (written uint32, status fuse.Status) {
+	defer r.s.rescue("WRITE", &status)
 	n := r.s.tree.node(in.NodeId)
 	if n != nil && n.kind == kindCloneMem {
-		r.s.poison(r.s.memoryOf(n))
+		r.s.poison(n)
 	}
 	return 0, fuse.EROFS
 }
@@ -172,5 +188,3 @@ func (r *raw) Create(<-chan struct{}, *fuse.CreateIn, string, *fuse.CreateOut) f
 func (r *raw) Tmpfile(<-chan struct{}, *fuse.CreateIn, *fuse.CreateOut) fuse.Status {
 	return fuse.EROFS
 }
-
-func (r *raw) Fallocate(<-chan struct{}, *fuse.FallocateIn) fuse.Status { return fuse.EROFS }

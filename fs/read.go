@@ -1,7 +1,6 @@
 package fs
 
 import (
-	"syscall"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -27,7 +26,7 @@ func (s *Server) readMemory(m *memory, in *fuse.ReadIn, buf []byte) (fuse.ReadRe
 	}
 	length := min(uint64(len(buf)), m.size-in.Offset)
 	r := s.begin(m, h, in, length)
-	if err := fill(h.mem, in.Offset, buf[:length]); err != nil {
+	if err := s.fill(m, h.mem, in.Offset, buf[:length]); err != nil {
 		r.sess.errors.Add(1)
 		s.metrics.readErrors.Add(1)
 		s.complain(m.e, "read", err)
@@ -40,6 +39,11 @@ func (s *Server) readMemory(m *memory, in *fuse.ReadIn, buf []byte) (fuse.ReadRe
 		return nil, fuse.EIO
 	}
 	r.data = buf[:length]
+	if r.cached {
+		// Resident before it is no longer in flight: a pusher that looks in between must see one.
+		// And before a drop that waits for the answer.
+		r.sess.resident.addRange(r.first, r.count)
+	}
 	// What a READ of many pages costs is mostly copying, and a push copies as much: going ahead of
 	// its reader pays where decoding takes the longer part.
 	if r.count >= bigRead && time.Since(r.start) < time.Duration(r.count)*copyTime {
@@ -63,43 +67,58 @@ func (s *Server) begin(m *memory, h *handle, in *fuse.ReadIn, length uint64) *re
 	r := s.replies.get()
 	sess := m.sess.Load()
 	*r = reply{
-		srv: s, m: m, sess: sess, epoch: m.e.epoch.Load(), h: h,
-		first: first, count: count, start: now,
+		srv: s, m: m, sess: sess, h: h, first: first, count: count, start: now,
 	}
 	r.stall(true)
 
-	m.inflight.addRange(first, count)
 	s.demand.begin()
 	sess.lazyRequests.Add(1)
 	s.metrics.readBytes.Add(length)
-	if in.Flags&syscall.O_DIRECT != 0 {
-		// It goes past the page cache: no first touch, nothing that will be resident.
+	if in.ReadFlags&fuse.READ_LOCKOWNER != 0 {
+		// It goes past the page cache: no page is locked, no first touch, nothing that will be
+		// resident. O_DIRECT does not tell: a mapping of such a file is read as any other.
 		return r
 	}
+	r.cached = true
+	m.inflight.addRange(first, count)
 	sess.lazyPages.Add(uint64(sess.touched.addRange(first, count)))
 	if again := sess.resident.removeRange(first, count); again > 0 {
 		sess.evicted.Add(uint64(again))
 	}
-	r.epoch.read(first, count, now)
-	r.cached = true
-	r.follow = s.opts.ReadAhead == PageSize && !r.epoch.exclusive(now)
+	sess.epoch.read(first, count, now)
+	r.follow = s.opts.ReadAhead == PageSize && !sess.epoch.exclusive(now)
 	return r
 }
 
-// fill reads the bytes at off; all but readers that go past the page cache ask for whole pages.
-func fill(mem Memory, off uint64, dst []byte) error {
+// fill reads the bytes at off; all but readers that go past the page cache ask for whole pages. A
+// panic in it is an error like another.
+func (s *Server) fill(m *memory, mem Memory, off uint64, dst []byte) (err error) {
+	defer s.rescueErr("READ", &err)
 	if off%PageSize == 0 && len(dst)%PageSize == 0 {
-		if len(dst) == PageSize {
-			return mem.ReadPage(off/PageSize, dst)
-		}
-		return mem.ReadRange(off/PageSize, dst)
+		return m.read(mem, off/PageSize, dst)
 	}
 	first := off / PageSize
 	end := (off + uint64(len(dst)) + PageSize - 1) / PageSize
 	whole := make([]byte, (end-first)*PageSize)
-	if err := mem.ReadRange(first, whole); err != nil {
+	if err := m.read(mem, first, whole); err != nil {
 		return err
 	}
 	copy(dst, whole[off-first*PageSize:])
 	return nil
+}
+
+// read reads whole pages, as they are in this file.
+func (m *memory) read(mem Memory, first uint64, dst []byte) error {
+	if h := m.holes.Load(); h != nil && h.any(first, uint64(len(dst)/PageSize)) {
+		return m.readHoles(mem, h, first, dst)
+	}
+	return readPages(mem, first, dst)
+}
+
+// readPages reads whole pages of the image.
+func readPages(mem Memory, first uint64, dst []byte) error {
+	if len(dst) == PageSize {
+		return mem.ReadPage(first, dst)
+	}
+	return mem.ReadRange(first, dst)
 }

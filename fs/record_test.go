@@ -20,10 +20,10 @@ func TestRecord(t *testing.T) {
 	x := spec{Name: "a", Pages: 1000, Seed: 1, Trace: true}
 	b := mounted(t, newFakeStore(x), Options{RecordWindow: time.Hour})
 	c := b.client()
-	if _, err := b.Record(t.Context(), "a"); !errors.Is(err, ErrNothing) {
+	if _, err := b.Record(t.Context(), "a", RecordOptions{}); !errors.Is(err, ErrNothing) {
 		t.Errorf("before any open: %v", err)
 	}
-	if _, err := b.Record(t.Context(), "nobody"); !errors.Is(err, ErrNotFound) {
+	if _, err := b.Record(t.Context(), "nobody", RecordOptions{}); !errors.Is(err, ErrNotFound) {
 		t.Errorf("of nobody: %v", err)
 	}
 	m := c.mapFile(c.open(b.path("a/memory"), unix.O_RDONLY), x.Pages)
@@ -31,7 +31,7 @@ func TestRecord(t *testing.T) {
 	c.do(request{Op: "touch", Map: m, GFNs: first, Spec: &x})
 	m = c.mapFile(c.open(b.path("a/clones/y/memory"), unix.O_RDWR), x.Pages)
 	c.do(request{Op: "touch", Map: m, GFNs: []uint64{900, 3, 901}, Spec: &x})
-	set, err := b.Record(t.Context(), "a")
+	set, err := b.Record(t.Context(), "a", RecordOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +63,7 @@ func TestRecordAnew(t *testing.T) {
 	c := b.client()
 	m := c.mapFile(c.open(b.path("a/memory"), unix.O_RDONLY), x.Pages)
 	c.do(request{Op: "touch", Map: m, GFNs: []uint64{1}, Spec: &x})
-	if _, err := b.Record(t.Context(), "a"); !errors.Is(err, ErrNotCold) {
+	if _, err := b.Record(t.Context(), "a", RecordOptions{}); !errors.Is(err, ErrNotCold) {
 		t.Errorf("after a prefetch: %v", err)
 	}
 	if err := b.StartRecord(t.Context(), "a"); err != nil {
@@ -72,7 +72,7 @@ func TestRecordAnew(t *testing.T) {
 	m = c.mapFile(c.open(b.path("a/memory"), unix.O_RDONLY), x.Pages)
 	want := scattered(x.Pages, 13)
 	c.do(request{Op: "touch", Map: m, GFNs: want, Spec: &x})
-	set, err := b.Record(t.Context(), "a")
+	set, err := b.Record(t.Context(), "a", RecordOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +88,6 @@ func TestEpochWindow(t *testing.T) {
 	if !p.exclusive(at(p, 50)) {
 		t.Error("pushes are allowed before the window")
 	}
-	p.read(1, 1, at(p, 60)) // nothing has opened it yet
 	p.start(at(p, 100))
 	p.start(at(p, 900))
 	p.read(5, 2, at(p, 1000))
@@ -126,7 +125,7 @@ func TestRecordWindow(t *testing.T) {
 	c := b.client()
 	m := c.mapFile(c.open(b.path("a/memory"), unix.O_RDONLY), x.Pages)
 	c.do(request{Op: "touch", Map: m, GFNs: []uint64{100}, Spec: &x})
-	if _, err := b.Record(t.Context(), "a"); !errors.Is(err, ErrNothing) {
+	if _, err := b.Record(t.Context(), "a", RecordOptions{}); !errors.Is(err, ErrNothing) {
 		t.Errorf("record: %v", err)
 	}
 	eventually(t, "the block of page 100 is pushed", func() bool {
@@ -152,7 +151,7 @@ func TestLocality(t *testing.T) {
 	if st := b.stats("a", ""); st.LazyPages != 2 {
 		t.Errorf("%d lazy pages, want 2", st.LazyPages)
 	}
-	if _, err := b.Record(t.Context(), "a"); !errors.Is(err, ErrNotCold) {
+	if _, err := b.Record(t.Context(), "a", RecordOptions{}); !errors.Is(err, ErrNotCold) {
 		t.Errorf("record: %v", err)
 	}
 }
@@ -167,7 +166,7 @@ func TestNoLocality(t *testing.T) {
 	if st := b.stats("a", ""); st.PushedPages != 0 {
 		t.Errorf("%+v", st.Counters)
 	}
-	if _, err := b.Record(t.Context(), "a"); err != nil {
+	if _, err := b.Record(t.Context(), "a", RecordOptions{}); err != nil {
 		t.Errorf("record: %v", err)
 	}
 }

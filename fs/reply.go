@@ -16,7 +16,6 @@ type reply struct {
 	srv          *Server
 	m            *memory
 	sess         *session
-	epoch        *epoch
 	h            *handle
 	first, count uint64
 	start        time.Time
@@ -54,10 +53,7 @@ func (r *reply) Slices() ([][]byte, fuse.Status) {
 
 // Done ends the READ: the kernel has its answer.
 func (r *reply) Done() {
-	if r.cached {
-		// First resident, then no longer in flight: a pusher that looks in between must see one.
-		r.sess.resident.addRange(r.first, r.count)
-	}
+	defer r.srv.rescue("answering a READ", nil)
 	follow := r.follow
 	r.over()
 	if follow {
@@ -74,7 +70,9 @@ func (r *reply) fail() {
 
 // over does the book-keeping of a READ that came to an end.
 func (r *reply) over() {
-	r.m.inflight.removeRange(r.first, r.count)
+	if r.cached {
+		r.m.inflight.removeRange(r.first, r.count)
+	}
 	r.stall(false)
 	r.srv.demand.end()
 	r.srv.metrics.reads.observe(time.Since(r.start))
@@ -82,7 +80,7 @@ func (r *reply) over() {
 
 // stall tells the logs that somebody waits, or no longer does.
 func (r *reply) stall(begin bool) {
-	for _, log := range [...]*wss.StallLog{r.epoch.stalls, r.sess.stalls} {
+	for _, log := range [...]*wss.StallLog{r.sess.epoch.stalls, r.sess.stalls} {
 		switch {
 		case log == nil:
 		case begin:

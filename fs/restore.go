@@ -27,6 +27,11 @@ type flight struct {
 	tail atomic.Bool
 	// bytes were pushed so far.
 	bytes atomic.Int64
+	// cut: it was ended before its time, because the image was made cold or everybody closed it.
+	// Set before front is closed.
+	cut atomic.Bool
+	// lost is the first error of pages that could not be read; the others are brought.
+	lost atomic.Pointer[error]
 	// over: it has come to its end, one way or another.
 	over atomic.Bool
 
@@ -43,19 +48,26 @@ func (f *flight) land() {
 	})
 }
 
-// abandon ends the restore that goes on for m, if there is one.
-func (m *memory) abandon() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+// abandonLocked ends the restore that goes on for m, if there is one: nobody joins it any more.
+// e.mu is held.
+func (m *memory) abandonLocked() {
 	if m.flight != nil {
 		m.flight.cancel()
+		m.flight = nil
 	}
 }
 
-// restore begins what opening m asks for, or joins it. nil: there is nothing to wait for.
-func (s *Server) restore(m *memory, h *handle) *flight {
+// restore begins what opening m asks for, or joins it. nil: there is nothing to wait for. What it
+// decides by belongs to one session: a drop in between ends that, and the flight with it. Its working
+// set is the newest: who waits for an older one waits for this instead.
+func (s *Server) restore(m *memory, o *opening) *flight {
+	m.e.mu.Lock()
+	defer m.e.mu.Unlock()
 	now := time.Now()
-	ep := m.e.epoch.Load()
+	h := m.e.img.Load() // there is one while a file is open
+	sess := m.sess.Load()
+	ep := sess.epoch
+	o.meets(ep)
 	policy := Policy(s.policy.Load())
 	if policy == PolicyWorkingSet && h.ws.Len() == 0 {
 		policy = PolicyLazy
@@ -64,22 +76,19 @@ func (s *Server) restore(m *memory, h *handle) *flight {
 		ep.start(now)
 		return nil
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	sess := m.sess.Load()
-	if f := m.flight; f != nil && f.sess == sess && !f.over.Load() {
+	if f := m.flight; f != nil && f.sess == sess && f.h == h && !f.over.Load() {
 		return f
 	}
+	m.abandonLocked()
 	ep.spoil(now)
 	ep.start(now)
 	f := &flight{m: m, h: h, sess: sess, policy: policy, start: now, front: make(chan struct{})}
 	f.ctx, f.cancel = context.WithCancel(s.ctx)
-	m.e.keep(h)
-	if !s.goes(func() { s.fly(f) }) {
-		s.unhold(m.e, h)
+	if !s.goes("a prefetch", func() { s.fly(f) }) {
 		f.cancel()
 		return nil
 	}
+	m.holdLocked(h)
 	m.flight = f
 	return f
 }
@@ -106,12 +115,13 @@ func (s *Server) fly(f *flight) {
 	defer f.over.Store(true)
 	defer f.land()
 	m := f.m
-	defer s.unhold(m.e, f.h)
+	defer s.unhold(m, f.h)
+	m.settled()
 	complete := f.sess.restored.Load() == int64(f.policy)+1
-	if f.sess.resident.len() > 0 {
+	if f.sess.cached() > 0 {
 		if !s.stillResident(f) {
 			// Some of it was evicted, and which pages is not known: bring everything again.
-			f.sess.resident.clear()
+			f.sess.cold()
 		} else if complete {
 			return
 		}
@@ -121,20 +131,31 @@ func (s *Server) fly(f *flight) {
 	switch {
 	case err == nil:
 		f.sess.restored.Store(int64(f.policy) + 1)
-	case f.ctx.Err() == nil && !errors.Is(err, errStale):
+	case f.ctx.Err() != nil || errors.Is(err, errStale):
+		f.cut.Store(true)
+	default:
 		// Not the open's failure: what is missing is read on demand, from another place.
 		f.sess.failed.Add(1)
 		s.complain(m.e, "prefetch", err)
 	}
 }
 
+// settled waits for pushes that have begun. Of those of an earlier restore some may have gone into an
+// inode that the kernel has evicted since; what they note as resident is then seen, and not believed.
+func (m *memory) settled() {
+	m.gate.Lock()
+	defer m.gate.Unlock()
+}
+
 // bring runs the feeds of a policy.
-func (s *Server) bring(f *flight) error {
+func (s *Server) bring(f *flight) (err error) {
+	defer s.rescueErr("a prefetch", &err)
 	if f.policy == PolicyEager {
-		if err := s.pushFeed(f, f.h.mem.EagerFeed()); err != nil {
+		err := s.pushFeed(f, f.h.mem.EagerFeed())
+		if err != nil && lostPages(err) == nil {
 			return err
 		}
-		return s.pushZeros(f)
+		return errors.Join(err, s.pushZeros(f))
 	}
 	return s.pushFeed(f, f.h.ws)
 }
@@ -158,10 +179,15 @@ func (s *Server) pushFeed(f *flight, feed Feed) error {
 			for more := true; more; {
 				more, errs[w] = s.pushNext(f, feed, q, p)
 			}
-			q.over.Store(true)
+			if errs[w] != nil {
+				q.failed.Store(true)
+			}
 		})
 	}
 	wg.Wait()
+	if lost := f.lost.Load(); lost != nil {
+		errs = append(errs, *lost)
+	}
 	return cmp.Or(errs...)
 }
 
@@ -170,7 +196,9 @@ type fetchQueue struct {
 	mu   sync.Mutex    // held by who is the next to fetch, until he may
 	next int           // guarded by mu
 	free chan struct{} // has an element for each fetch that is under way
-	over atomic.Bool   // there are no more pieces, or one failed
+	// failed: the rest is not worth fetching. Not so the end of the feed: who finds it is not the
+	// last who has a piece.
+	failed atomic.Bool
 
 	workers chan struct{} // has an element for each goroutine that decodes or pushes
 }
@@ -187,26 +215,40 @@ func (q *fetchQueue) take() (i int, done func()) {
 
 // pushNext brings the next piece of a feed; more is false after the last one and after a failure.
 func (s *Server) pushNext(f *flight, feed Feed, q *fetchQueue, p *Piece) (more bool, err error) {
-	i, done := q.take()
-	if q.over.Load() || i >= feed.Len() {
-		done()
+	defer s.rescueErr("a prefetch", &err)
+	i, err := s.fetchNext(f, feed, q, p)
+	if err == nil && i < 0 {
 		return false, nil
 	}
-	if err = s.turn(f); err == nil {
-		err = feed.Fetch(f.ctx, i, p)
-	}
-	done()
 	q.workers <- struct{}{}
 	defer func() { <-q.workers }()
 	if err == nil {
 		err = feed.Decode(p)
 	}
 	if err != nil {
-		return false, fmt.Errorf("piece %d of %d: %w", i, feed.Len(), err)
+		err = fmt.Errorf("piece %d of %d: %w", i, feed.Len(), err)
+		if lostPages(err) == nil {
+			return false, err
+		}
+		lost := err
+		f.lost.CompareAndSwap(nil, &lost) // the others are as good as ever
 	}
 	err = s.pushPiece(f, p)
 	s.capped(f) // at once: the next piece may be long in coming
 	return err == nil, err
+}
+
+// fetchNext reads the next piece of a feed; i is negative after the last one.
+func (s *Server) fetchNext(f *flight, feed Feed, q *fetchQueue, p *Piece) (i int, err error) {
+	i, done := q.take()
+	defer done()
+	if q.failed.Load() || i >= feed.Len() {
+		return -1, nil
+	}
+	if err := s.turn(f); err != nil {
+		return i, err
+	}
+	return i, feed.Fetch(f.ctx, i, p)
 }
 
 // turn is called before each piece: the tail waits in it while READs are outstanding.
@@ -228,14 +270,16 @@ func (s *Server) capped(f *flight) {
 
 // stillResident asks the kernel whether all that was brought is still in the page cache. Without an
 // answer it is not.
-func (s *Server) stillResident(f *flight) bool {
+func (s *Server) stillResident(f *flight) (still bool) {
+	defer s.rescue("asking the prober", nil)
 	if s.opts.Prober == nil {
 		return false
 	}
-	want := f.sess.resident.len()
+	want := f.sess.cached()
 	got, err := s.opts.Prober.Cached(f.ctx, s.path(f.m))
 	if err != nil {
-		s.log.Debug("residency is not known", "checkpoint", f.m.e.name, "error", err)
+		s.warn("residency is not known, everything is brought again",
+			"checkpoint", f.m.e.name, "error", err)
 		return false
 	}
 	return got >= want

@@ -37,8 +37,12 @@ type Server struct {
 	// kernel is the way back into the kernel. It is set before the first request is answered.
 	kernel notifier
 	fuse   *fuse.Server
-	// direct: mounted by mount(2), not by fusermount3.
-	direct bool
+	// device is /dev/fuse where it was mounted by mount(2), and not by fusermount3; else negative.
+	device int
+	// minor is the number of the connection.
+	minor uint32
+	// served is closed when the kernel has ended the connection.
+	served chan struct{}
 
 	// refreshing serialises Refresh.
 	refreshing sync.Mutex
@@ -51,7 +55,9 @@ type Server struct {
 	closed bool           // guarded by mu
 	done   chan struct{}  // closed when all is over
 
-	complained atomic.Int64 // when the last complaint was logged, in ns since began
+	complained rate // of errors that requests ended with
+	warned     rate // of what goes slower than it should
+	looked     rate // of refreshes that nobody asked for
 	began      time.Time
 }
 
@@ -65,7 +71,10 @@ func newServer(ctx context.Context, store Store, mnt string, o Options) *Server 
 		tree:  newTree(),
 		zeros: new(zeros),
 		began: time.Now(),
-		done:  make(chan struct{}),
+
+		device: -1,
+		served: make(chan struct{}),
+		done:   make(chan struct{}),
 	}
 	s.policy.Store(int64(o.Policy))
 	var host unix.Sysinfo_t
@@ -79,14 +88,18 @@ func newServer(ctx context.Context, store Store, mnt string, o Options) *Server 
 	return s
 }
 
-// goes runs fn in a goroutine that close waits for; false if it is too late for that.
-func (s *Server) goes(fn func()) bool {
+// goes runs fn in a goroutine that close waits for; false if it is too late for that. A panic ends
+// the goroutine only; what says what it is at.
+func (s *Server) goes(what string, fn func()) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return false
 	}
-	s.wg.Go(fn)
+	s.wg.Go(func() {
+		defer s.rescue(what, nil)
+		fn()
+	})
 	return true
 }
 
@@ -97,6 +110,9 @@ func (s *Server) close() {
 	s.closed = true
 	s.mu.Unlock()
 	s.wg.Wait()
+	if s.device >= 0 {
+		unix.Close(s.device)
+	}
 	for _, e := range s.tree.known() {
 		e.mu.Lock()
 		e.opens = 0 // the kernel sends no RELEASE for what is open when a connection ends
@@ -128,12 +144,21 @@ func (s *Server) Refresh(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list the store's checkpoints: %w", err)
 	}
-	stale, gone := s.tree.publish(list, s.newEntry)
+	stale, gone, again := s.tree.publish(list, s.newEntry)
+	for _, e := range again {
+		e.mu.Lock()
+		e.gone = false
+		e.mu.Unlock()
+	}
 	for _, e := range gone {
 		e.mu.Lock()
 		e.gone = true
 		err := s.settleLocked(e, true)
+		quiet := e.pushing == 0
 		e.mu.Unlock()
+		if quiet {
+			s.tree.unpin(e)
+		}
 		s.idle.remove(e)
 		if err != nil {
 			s.complain(e, "close image", err)
@@ -181,10 +206,24 @@ func (s *Server) CloseIdle() { s.closeIdle(s.idle.drain()) }
 // complain logs an error that a request ended with, once a second at most: a broken pack under a
 // running guest would fill any log.
 func (s *Server) complain(e *entry, what string, err error) {
-	now := int64(time.Since(s.began))
-	last := s.complained.Load()
-	if last != 0 && now-last < int64(time.Second) || !s.complained.CompareAndSwap(last, now) {
-		return
+	if s.complained.allows(time.Since(s.began), time.Second) {
+		s.log.Error(what, "checkpoint", e.name, "error", err)
 	}
-	s.log.Error(what, "checkpoint", e.name, "error", err)
+}
+
+// warn logs what the mount does without, every ten seconds at most.
+func (s *Server) warn(what string, args ...any) {
+	if s.warned.allows(time.Since(s.began), 10*time.Second) {
+		s.log.Warn(what, args...)
+	}
+}
+
+// A rate bounds how often something is done: it has the time when that was last.
+type rate struct{ last atomic.Int64 }
+
+// allows says whether it may be done now, and notes that it is.
+func (r *rate) allows(now, every time.Duration) bool {
+	last := r.last.Load()
+	return (last == 0 || now-time.Duration(last) >= every) &&
+		r.last.CompareAndSwap(last, max(int64(now), 1))
 }

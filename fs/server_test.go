@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -67,7 +68,7 @@ func TestPushRuns(t *testing.T) {
 	if d := cmp.Diff(want, k.runs); d != "" || n != 310 {
 		t.Error(n, d)
 	}
-	if err := s.push(m, m.newSession(), p, func(_, _ uint64) {}); err != errStale {
+	if err := s.push(m, m.newSession(m.e.epoch.Load()), p, func(_, _ uint64) {}); err != errStale {
 		t.Errorf("into a cache that was dropped: %v", err)
 	}
 }
@@ -127,7 +128,11 @@ func TestResentOpen(t *testing.T) {
 	}
 	close(release)
 	e := s.tree.entry("a")
-	eventually(t, "the prefetch is over", func() bool { return e.main.flight.over.Load() })
+	eventually(t, "the prefetch is over", func() bool {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		return e.main.flight.over.Load()
+	})
 	if st, _ := s.Stats("a", ""); st.PrefetchedPages != 1024 {
 		t.Errorf("%+v", st.Counters)
 	}
@@ -157,8 +162,38 @@ func FuzzParseMountInfo(f *testing.F) {
 
 func TestParseMountInfo(t *testing.T) {
 	m, ok := parseMountInfo("36 35 0:98 / /mnt/x\\040y rw shared:1 - fuse.thaw thaw rw\n")
-	if want := (mountInfo{98, "/mnt/x y", "fuse.thaw"}); !ok || m != want {
+	if want := (mountInfo{36, 98, "/mnt/x y", "fuse.thaw", "rw"}); !ok || m != want {
 		t.Errorf("%+v", m)
+	}
+}
+
+// A prober that does not answer, or has ended, is started again; one question is lost.
+func TestProberStartsAgain(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, make([]byte, 3*PageSize), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, sig := range map[string]os.Signal{"killed": os.Kill, "frozen": syscall.SIGSTOP} {
+		t.Run(name, func(t *testing.T) {
+			p := startProber(t)
+			if err := p.child.cmd.Process.Signal(sig); err != nil {
+				t.Fatal(err)
+			}
+			old := p.tid.Load()
+			if _, err := p.Cached(t.Context(), file); !errors.Is(err, ErrNoProber) {
+				t.Errorf("when it is gone: %v", err)
+			}
+			if _, err := p.Cached(t.Context(), file); !errors.Is(err, ErrNoProber) {
+				t.Errorf("too soon: %v", err)
+			}
+			if p.Owns(old) || p.Owns(0) {
+				t.Error("opens are those of a prober that is gone")
+			}
+			p.started = p.started.Add(-restartEvery)
+			if n, err := p.Cached(t.Context(), file); n != 3 || err != nil {
+				t.Errorf("started again: %d pages, %v", n, err)
+			}
+		})
 	}
 }
 
@@ -251,7 +286,7 @@ func TestProber(t *testing.T) {
 	if n, err := p.Cached(t.Context(), odd); n != 3 || err != nil {
 		t.Errorf("%d pages, %v", n, err)
 	}
-	if p.Owns(uint32(os.Getpid())) || !p.Owns(p.tid) {
+	if p.Owns(uint32(os.Getpid())) || !p.Owns(p.tid.Load()) {
 		t.Error("whose opens are whose")
 	}
 	if _, err := StartProber(t.Context(), "/bin/true"); !errors.Is(err, ErrNoProber) {

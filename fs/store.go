@@ -21,7 +21,8 @@ type Store interface {
 	// OpenImage opens the memory of a checkpoint as List showed it. It is an error, not other
 	// content, when the name has got a new checkpoint since.
 	OpenImage(ctx context.Context, c Checkpoint) (Memory, error)
-	// OpenFile opens one of c.Files.
+	// OpenFile opens one of c.Files as List showed it: like OpenImage an error, not other bytes,
+	// when the name has got a new checkpoint since, or the working set was replaced.
 	OpenFile(ctx context.Context, c Checkpoint, file string) (File, error)
 }
 
@@ -57,7 +58,8 @@ type File interface {
 // locality blocks, where NewStore puts an adapter between.
 //
 // Methods are called from many goroutines at once, ReadPage once a fault. An error means that the
-// bytes cannot be had: it becomes EIO, dst is not looked at.
+// bytes cannot be had: it becomes EIO, dst is not looked at. Where many pages are read at once to be
+// pushed, a PagesError says which of them are missing, and the others are.
 type Memory interface {
 	// Size is the image's size in bytes.
 	Size() int64
@@ -88,20 +90,27 @@ type Memory interface {
 // Buffers of pages on their way into a page cache, and the sequences they come in, are index's own:
 // Piece.Pages[i*4096:] belongs to Piece.GFNs[i]; the pieces of a Feed can be read in any order and
 // by many goroutines at once, each with a Piece of its own.
+// A PagesError names pages that could not be read; a Piece is without them.
 type (
-	Piece = index.Piece
-	Feed  = index.Feed
+	Piece      = index.Piece
+	Feed       = index.Feed
+	PagesError = index.PagesError
 )
 
 // Errors that callers tell apart.
 var (
 	// ErrNotFound: the mount has no checkpoint or clone of that name.
 	ErrNotFound = errors.New("no such checkpoint on the mount")
-	// ErrNotCold: a record was asked of an image that had pages pushed into it, so that the reads
-	// seen are not all first touches. StartRecord makes it cold and begins anew.
+	// ErrNotCold: a record was asked of an image that had pages pushed into it, or that a machine
+	// which was already running read before the first open, so that the reads seen are not all
+	// first touches. StartRecord makes it cold and begins anew.
 	ErrNotCold = errors.New("the image was not cold when it was opened")
 	// ErrNothing: a record was asked of an image of which nothing was read.
 	ErrNothing = errors.New("nothing was read of the image since it was cold")
+	// ErrNotMachine: what was read cannot be the working set of a machine, see RecordError.
+	ErrNotMachine = errors.New("no machine read it")
+	// ErrInUse: the checkpoint's memory is open on the mount.
+	ErrInUse = errors.New("its memory is open on the mount")
 	// ErrBusy: the mount is in use.
 	ErrBusy = errors.New("the mount is in use")
 )

@@ -90,6 +90,32 @@ func TestImports(t *testing.T) {
 	}
 }
 
+// TestServersDrawNothing: what serves a store or runs a machine has no use for figures. A package
+// that draws would bring fonts and their parsers into it, more code than thaw itself.
+func TestServersDrawNothing(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "./fs", "./vmm")
+	cmd.Dir = ".."
+	cmd.Env = append(os.Environ(), "GOOS=linux", "GOARCH=amd64", "CGO_ENABLED=0")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list -deps: %v", err)
+	}
+	deps := strings.Fields(string(out))
+	if !slices.Contains(deps, module+"wss") {
+		t.Fatalf("fs and vmm do not use wss: %d packages are listed", len(deps))
+	}
+	drawing := []string{"gonum.org", "codeberg.org", "git.sr.ht", "github.com/golang/freetype",
+		"github.com/ajstarks", "golang.org/x/image", "image", "html/template", "text/template"}
+	for _, dep := range deps {
+		for _, d := range drawing {
+			if strings.HasPrefix(dep+"/", d+"/") {
+				t.Errorf("fs or vmm comes with %s", dep)
+			}
+		}
+	}
+}
+
 func TestEveryPackageHasDoc(t *testing.T) {
 	for _, arch := range []string{"amd64", "arm64"} {
 		for _, p := range packages(t, arch) {

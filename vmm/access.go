@@ -4,11 +4,13 @@ import (
 	"fmt"
 
 	"github.com/thawfs/thaw/vmm/device"
+	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/vcpu"
 )
 
 // portAccess passes a port access on. A string instruction makes several in one exit.
-func (m *Machine) portAccess(c *vcpu) error {
-	io, data, err := c.k.IO()
+func (m *Machine) portAccess(c *vcpu.Thread) error {
+	io, data, err := c.KVM.IO()
 	if err != nil {
 		return err
 	}
@@ -23,12 +25,12 @@ func (m *Machine) portAccess(c *vcpu) error {
 	return nil
 }
 
-func (m *Machine) mmioAccess(c *vcpu) error {
-	a, data, err := c.k.MMIO()
+func (m *Machine) mmioAccess(c *vcpu.Thread) error {
+	a, data, err := c.KVM.MMIO()
 	if err != nil {
 		return err
 	}
-	if inRAM(m.facts.Regions, a.Addr) {
+	if ram.Contains(m.facts.Regions, a.Addr) {
 		// The address has a memory slot, and KVM found no page behind it. Hosts whose KVM emulates
 		// the access say so in this way.
 		return &fault{sign: "the guest's access to it found no page (MMIO exit inside RAM)",
@@ -49,7 +51,7 @@ func (m *Machine) access(b *device.Bus, addr uint64, data []byte, write bool) er
 	if found || err != nil {
 		return err
 	}
-	if !m.facts.kernel() {
+	if !m.facts.Kernel() {
 		return fmt.Errorf("the guest accessed %d bytes at %s %#x, where nothing is", len(data),
 			b.Name(), addr)
 	}

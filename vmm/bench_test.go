@@ -1,14 +1,7 @@
 package vmm
 
 import (
-	"encoding/binary"
-	"fmt"
-	"os"
-	"path/filepath"
 	"testing"
-	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // BenchmarkLoad is a restore up to the first instruction, everything in the page cache, and the end
@@ -16,7 +9,7 @@ import (
 func BenchmarkLoad(b *testing.B) {
 	dir := checkpointed(b, spec("idle"), 128<<20, 1)
 	for b.Loop() {
-		l, err := Load(dir, testLog(b))
+		l, err := loadDir(dir, testLog(b))
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -46,7 +39,7 @@ func BenchmarkPause(b *testing.B) {
 // BenchmarkScan reads which pages of a restored machine were touched and changed.
 func BenchmarkScan(b *testing.B) {
 	dir := checkpointed(b, spec("random:50"), 128<<20, 1)
-	l, err := Load(dir, testLog(b))
+	l, err := loadDir(dir, testLog(b))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -56,158 +49,8 @@ func BenchmarkScan(b *testing.B) {
 		b.Fatal(err)
 	}
 	for b.Loop() {
-		if _, _, err := l.mem.scan(); err != nil {
+		if _, _, err := l.mem.Scan(); err != nil {
 			b.Fatal(err)
-		}
-	}
-}
-
-// BenchmarkCheckpointMemory is what a checkpoint does with the memory of 1 GiB, without a guest,
-// step by step; the pause of the guest is copy, mark and remap. First that of a machine that was
-// started, then of the one that it has become, with 4 % of its pages changed.
-func BenchmarkCheckpointMemory(b *testing.B) {
-	const size = 1 << 30
-	for b.Loop() {
-		b.StopTimer()
-		mem, err := newMemory(size)
-		if err != nil {
-			b.Fatal(err)
-		}
-		change(b, mem, 1)
-		b.StartTimer()
-		checkpointMemory(b, mem, "first", false)
-		change(b, mem, 25)
-		checkpointMemory(b, mem, "again", false)
-		change(b, mem, 25)
-		checkpointMemory(b, mem, "diff", true)
-		if err := mem.Close(); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-// change writes every nth page.
-func change(b *testing.B, mem *memory, n uint64) {
-	b.Helper()
-	page := make([]byte, pageSize)
-	for i := range page {
-		page[i] = byte(i)
-	}
-	for gfn := uint64(0); gfn < mem.size/pageSize; gfn += n {
-		binary.LittleEndian.PutUint64(page, gfn*7)
-		if _, err := mem.WriteAt(page, int64(gfn*pageSize)); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-func checkpointMemory(b *testing.B, mem *memory, name string, diff bool) {
-	b.Helper()
-	step := func(what string, f func() error) {
-		begin, cpu := time.Now(), cpuTime(b)
-		if err := f(); err != nil {
-			b.Fatal(err)
-		}
-		b.ReportMetric(float64(time.Since(begin).Microseconds())/1000, name+"-"+what+"-ms")
-		b.ReportMetric(float64((cpuTime(b)-cpu).Microseconds())/1000, name+"-"+what+"-cpu-ms")
-	}
-	dir := b.TempDir()
-	f, err := os.Create(filepath.Join(dir, memoryFile))
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer f.Close()
-	if !diff {
-		// The page cache's pages are the host's already: what a first touch costs under a hypervisor is
-		// its business.
-		if _, err := mem.copyTo(b.Context(), f); err != nil {
-			b.Fatal(err)
-		}
-	}
-	runs := []PageRun{{0, mem.size / pageSize}}
-	step("copy", func() (err error) {
-		if diff {
-			runs, _, err = mem.copyChanged(b.Context(), f)
-		} else {
-			_, err = mem.copyTo(b.Context(), f)
-		}
-		return err
-	})
-	step("mark", mem.mark)
-	step("sync", f.Sync)
-	var unused []*source
-	step("remap", func() (err error) {
-		file, err := os.Open(f.Name())
-		if err == nil {
-			_, unused, err = mem.remap(file, runs, &base{dir: dir}, maxRemap)
-		}
-		return err
-	})
-	step("free", func() error { return closeSources(unused) })
-}
-
-// cpuTime is what the process has used: on a busy host, the better figure.
-func cpuTime(b *testing.B) time.Duration {
-	b.Helper()
-	var u unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
-		b.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
-// BenchmarkMapImage is the part of a restore that depends on the size of memory: opening, mapping,
-// arming, and asking what is in the page cache. Cold: nothing is; warm: everything.
-func BenchmarkMapImage(b *testing.B) {
-	for _, size := range []int64{128 << 20, 1 << 30, 8 << 30} {
-		dir := b.TempDir()
-		path := filepath.Join(dir, memoryFile)
-		if err := os.WriteFile(path, nil, 0o644); err != nil {
-			b.Fatal(err)
-		}
-		if err := os.Truncate(path, size); err != nil {
-			b.Fatal(err)
-		}
-		for _, cache := range []string{"cold", "warm"} {
-			b.Run(fmt.Sprintf("%dMiB/%s", size>>20, cache), func(b *testing.B) {
-				setCache(b, path, cache == "warm")
-				for b.Loop() {
-					img, err := OpenImage(dir)
-					if err != nil {
-						b.Fatal(err)
-					}
-					m, err := mapImage(img)
-					if err != nil {
-						b.Fatal(err)
-					}
-					if _, err := m.resident(); err != nil {
-						b.Fatal(err)
-					}
-					if err := m.Close(); err != nil {
-						b.Fatal(err)
-					}
-				}
-			})
-		}
-		setCache(b, path, false)
-	}
-}
-
-// setCache brings a file into the page cache, or out of it.
-func setCache(b *testing.B, path string, full bool) {
-	b.Helper()
-	f, err := os.Open(path)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer f.Close()
-	if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
-		b.Fatal(err)
-	}
-	buf := make([]byte, copyChunk)
-	for full {
-		if n, _ := f.Read(buf); n == 0 {
-			return
 		}
 	}
 }

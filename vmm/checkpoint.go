@@ -6,79 +6,31 @@ import (
 	"fmt"
 	"path/filepath"
 	"time"
+
+	"github.com/thawfs/thaw/vmm/api"
+	"github.com/thawfs/thaw/vmm/ram"
 )
-
-// CheckpointOptions is how to save a machine.
-type CheckpointOptions struct {
-	// Stop ends the machine when all is written: nothing that the guest does afterwards is lost.
-	Stop bool
-	// Diff writes only the pages that changed since the checkpoint that the machine is mapped from.
-	Diff bool
-	// NoRemap leaves the machine's memory mapped from what it is mapped from.
-	NoRemap bool
-	// Scan looks at the machine's access bits for so long before the checkpoint and records what was
-	// touched as its working set; zero: it does not.
-	Scan ScanOptions
-	// Trace lets the guest go on for so long and records what it touches first, page by page, as the
-	// working set of the checkpoint; 0: it does not. It needs the memory mapped from the checkpoint.
-	Trace time.Duration
-
-	disk   disk   // nil: the operating system's
-	pieces int    // limit of remap, 0: maxRemap
-	way    string // of tracing, even if there is a better one; "": the best
-}
-
-// CheckpointStats says what a checkpoint cost.
-type CheckpointStats struct {
-	Dir          string  `json:"dir"`
-	MemoryBytes  uint64  `json:"memory_bytes"`
-	WrittenBytes uint64  `json:"written_bytes"` // of memory; the rest are holes
-	Parent       string  `json:"parent,omitempty"`
-	ChangedPages uint64  `json:"changed_pages,omitempty"` // of a differential one: pages in it
-	Seconds      float64 `json:"seconds"`
-
-	// PauseSeconds is how long the guest stood still, in all. Of that:
-	PauseSeconds float64 `json:"pause_seconds"`
-	StateSeconds float64 `json:"state_seconds"` // to stop the vCPUs, read and write their state
-	CopySeconds  float64 `json:"copy_seconds"`  // to copy memory into the page cache
-	MarkSeconds  float64 `json:"mark_seconds"`  // to begin counting changes
-	RemapSeconds float64 `json:"remap_seconds"` // to map the memory from the checkpoint
-	// SyncSeconds is what it took to get all to disk. The guest goes on meanwhile if WaitedForSync
-	// is false.
-	SyncSeconds   float64 `json:"sync_seconds"`
-	WaitedForSync bool    `json:"waited_for_sync"`
-
-	Remapped     bool   `json:"remapped"`      // the machine's memory is mapped from it now
-	CarriedPages uint64 `json:"carried_pages"` // changed between the copy and that
-	Note         string `json:"note,omitempty"`
-
-	Scan  *ScanStats  `json:"scan,omitempty"`  // of CheckpointOptions.Scan
-	Trace *TraceStats `json:"trace,omitempty"` // of CheckpointOptions.Trace
-}
-
-// ErrTracing refuses a checkpoint of a machine whose touches after another one are being recorded.
-var ErrTracing = errors.New("the machine is being traced after a checkpoint")
 
 // Checkpoint writes the machine into a new directory, which appears complete or not at all. A
 // running machine goes on afterwards, also when writing fails; then its memory is mapped from the
 // directory, which must stay as it is: see the package's documentation.
-func (m *Machine) Checkpoint(ctx context.Context, dir string) (CheckpointStats, error) {
-	return m.CheckpointWith(ctx, dir, CheckpointOptions{})
+func (m *Machine) Checkpoint(ctx context.Context, dir string) (api.CheckpointReply, error) {
+	return m.checkpoint(ctx, dir, checkpointOptions{})
 }
 
-// CheckpointWith is Checkpoint with options.
-func (m *Machine) CheckpointWith(ctx context.Context, dir string, o CheckpointOptions) (
-	CheckpointStats, error) {
+// checkpoint is Checkpoint with options.
+func (m *Machine) checkpoint(ctx context.Context, dir string, o checkpointOptions) (
+	api.CheckpointReply, error) {
 	begin := time.Now()
 	dir, err := filepath.Abs(dir)
 	if err != nil {
-		return CheckpointStats{}, err
+		return api.CheckpointReply{}, err
 	}
-	if o.disk == nil {
-		o.disk = osDisk{}
+	if o.fileSystem == nil {
+		o.fileSystem = hostFiles{}
 	}
 	if o.pieces == 0 {
-		o.pieces = maxRemap
+		o.pieces = ram.MaxRemap
 	}
 	s := &save{m: m, opt: o, dir: dir}
 	if o.Scan.Within > 0 {
@@ -93,7 +45,7 @@ func (m *Machine) CheckpointWith(ctx context.Context, dir string, o CheckpointOp
 	s.stats.Seconds = time.Since(begin).Seconds()
 	m.counters.checkpoint(s.stats, err)
 	if err != nil {
-		return CheckpointStats{}, fmt.Errorf("checkpoint to %s: %w", dir, err)
+		return api.CheckpointReply{}, fmt.Errorf("checkpoint to %s: %w", dir, err)
 	}
 	m.log.Info("checkpoint written", "dir", dir, "memory", s.stats.MemoryBytes,
 		"written", s.stats.WrittenBytes, "pause_seconds", s.stats.PauseSeconds,
@@ -104,16 +56,9 @@ func (m *Machine) CheckpointWith(ctx context.Context, dir string, o CheckpointOp
 	return s.stats, nil
 }
 
-// locked does something as a change of the machine's state.
-func (s *save) locked(f func() error) error {
-	s.m.control.Lock()
-	defer s.m.control.Unlock()
-	return f()
-}
-
-// run saves. The order is what keeps the guest's pause short, and remap.go says why it is right.
+// run saves. The order is what keeps the guest's pause short, and ram/remap.go says why it is right.
 func (s *save) run(ctx context.Context) error {
-	s.running = s.m.is(StateRunning)
+	s.running = s.m.is(phaseRunning)
 	if err := s.prepare(); err != nil {
 		return err
 	}
@@ -135,11 +80,11 @@ func (s *save) run(ctx context.Context) error {
 		err = timed(&s.stats.SyncSeconds, s.commit)
 	}
 	if err != nil {
-		return errors.Join(err, s.goOn(), s.discard(), s.m.mem.forget())
+		return errors.Join(err, s.goOn(), s.discard(), s.m.mem.Forget())
 	}
 	if s.opt.Stop && !traced {
 		s.stats.PauseSeconds = time.Since(s.since).Seconds()
-		s.m.end(ErrStopped)
+		s.m.end(errStopped)
 		return nil
 	}
 	if remap {
@@ -166,7 +111,7 @@ func (s *save) goOn() error {
 	if !s.running {
 		return nil
 	}
-	if err := s.m.resume(); err != nil && !errors.Is(err, ErrEnded) {
+	if err := s.m.resume(); err != nil && !errors.Is(err, errEnded) {
 		return err
 	}
 	return nil
@@ -174,7 +119,7 @@ func (s *save) goOn() error {
 
 // mark begins to count what the guest changes from now on. It is false on a host that cannot.
 func (s *save) mark() bool {
-	err := timed(&s.stats.MarkSeconds, s.m.mem.mark)
+	err := timed(&s.stats.MarkSeconds, s.m.mem.Mark)
 	if err != nil {
 		s.note("the guest had to wait for the disk: changes cannot be counted meanwhile: %v", err)
 	}
@@ -189,13 +134,13 @@ func (s *save) remap() {
 			return
 		}
 	}
-	var unused []*source
+	var unused ram.Files
 	err := timed(&s.stats.RemapSeconds, func() (err error) {
 		unused, err = s.remapMemory()
 		return err
 	})
 	s.stats.Remapped = err == nil
-	var lost *MemoryLostError
+	var lost *ram.LostError
 	switch {
 	case errors.As(err, &lost):
 		s.m.end(lost)
@@ -207,17 +152,7 @@ func (s *save) remap() {
 	}
 	err = s.goOn()
 	// Here, while the guest runs: it takes the kernel a while to free the memory of a memfd.
-	if err = errors.Join(err, closeSources(unused)); err != nil {
+	if err = errors.Join(err, unused.Close()); err != nil {
 		s.m.log.Warn("after a checkpoint", "err", err)
 	}
-}
-
-func (s *save) note(format string, args ...any) { s.stats.Note = fmt.Sprintf(format, args...) }
-
-// timed adds to a time.
-func timed(seconds *float64, f func() error) error {
-	begin := time.Now()
-	err := f()
-	*seconds += time.Since(begin).Seconds()
-	return err
 }

@@ -3,6 +3,7 @@ package vmm
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -11,10 +12,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/thawfs/thaw/vmm/api"
+	"github.com/thawfs/thaw/vmm/guest"
+	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/state"
 	"github.com/thawfs/thaw/wss"
+	"github.com/thawfs/thaw/wss/pagetable"
 )
 
 // everyPage is a guest that checks every page of its memory, round by round.
@@ -23,19 +29,19 @@ func everyPage(args ...string) (string, []string) { return "random:100", args }
 func newEveryPage(t *testing.T, args ...string) *Machine {
 	t.Helper()
 	name, args := everyPage(args...)
-	return newTestMachine(t, spec(name, args...), MinMemory)
+	return newTestMachine(t, spec(name, args...), ram.MinMemory)
 }
 
 // round lets the guest look at all of its pages once more.
 func round(t *testing.T, m *Machine) {
 	t.Helper()
-	runUntil(t, m, m.ports.snapshot().Done+m.mem.size/pageSize)
+	runUntil(t, m, m.ports.snapshot().Done+m.mem.Size()/pageSize)
 }
 
 // readImage gives all bytes of a checkpoint.
 func readImage(t *testing.T, dir string) []byte {
 	t.Helper()
-	img, err := OpenImage(dir)
+	img, err := state.OpenImage(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,11 +56,20 @@ func readImage(t *testing.T, dir string) []byte {
 // readMemory gives all bytes of a paused machine.
 func readMemory(t *testing.T, m *Machine) []byte {
 	t.Helper()
-	var b bytesTarget
-	if _, err := m.mem.copyTo(t.Context(), &b); err != nil {
+	path := filepath.Join(t.TempDir(), "copy")
+	f, err := os.Create(path)
+	if err != nil {
 		t.Fatal(err)
 	}
-	return b.b
+	defer f.Close()
+	if _, err := m.mem.CopyTo(t.Context(), f); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 // differing are the pages in which two images differ.
@@ -68,10 +83,10 @@ func differing(a, b []byte) *wss.Bitmap {
 	return d
 }
 
-func mustSave(t *testing.T, m *Machine, o CheckpointOptions) (string, CheckpointStats) {
+func mustSave(t *testing.T, m *Machine, o checkpointOptions) (string, api.CheckpointReply) {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "saved")
-	stats, err := m.CheckpointWith(t.Context(), dir, o)
+	stats, err := m.checkpoint(t.Context(), dir, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,25 +97,25 @@ func mustSave(t *testing.T, m *Machine, o CheckpointOptions) (string, Checkpoint
 // written, finds all of its pages right, and what it changes can be told.
 func TestCheckpointBecomesTheMemory(t *testing.T) {
 	m := newEveryPage(t)
-	if st, err := m.Status(); err != nil || st.MappedFrom != "" || st.DirtyPages != nil {
+	if st, err := m.status(); err != nil || st.MappedFrom != "" || st.DirtyPages != nil {
 		t.Errorf("status before: %+v, %v", st, err)
 	}
 	var dirs []string
 	for i := range 4 {
 		round(t, m)
-		dir, stats := mustSave(t, m, CheckpointOptions{Diff: i%2 == 1})
+		dir, stats := mustSave(t, m, checkpointOptions{Diff: i%2 == 1})
 		if !stats.Remapped {
 			t.Fatalf("not remapped: %s", stats.Note)
 		}
 		dirs = append(dirs, dir)
-		if m.mem.pieces[0].src.shared || m.mem.parent().dir != dir {
+		if !m.mem.Mapped() || m.mem.Base().Dir != dir {
 			t.Errorf("the memory is not mapped from %s", dir)
 		}
 		runUntil(t, m, m.ports.snapshot().Done+200)
 		if err := m.Pause(); err != nil {
 			t.Fatal(err)
 		}
-		touched, dirty, err := m.mem.scan()
+		touched, dirty, err := m.mem.Scan()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -128,13 +143,13 @@ func TestCheckpointBecomesTheMemory(t *testing.T) {
 
 // blockingDisk lets the guest work while a checkpoint is synced.
 type blockingDisk struct {
-	osDisk
+	hostFiles
 	work func()
 }
 
 func (d blockingDisk) SyncDir(path string) error {
 	d.work()
-	return d.osDisk.SyncDir(path)
+	return d.hostFiles.SyncDir(path)
 }
 
 // What the guest changes while a checkpoint goes to disk is in the memory afterwards, and not in
@@ -153,7 +168,7 @@ func TestGuestGoesOnDuringSync(t *testing.T) {
 				time.Sleep(time.Millisecond) // between two questions
 			}
 		}}
-		dir, stats := mustSave(t, m, CheckpointOptions{disk: disk})
+		dir, stats := mustSave(t, m, checkpointOptions{fileSystem: disk})
 		if !stats.Remapped || stats.CarriedPages == 0 || stats.WaitedForSync {
 			t.Errorf("%+v", stats)
 		}
@@ -171,10 +186,10 @@ func canMark(t *testing.T, m *Machine) (bool, string) {
 	if err := m.Pause(); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.mem.mark(); err != nil {
+	if err := m.mem.Mark(); err != nil {
 		return false, err.Error()
 	}
-	if err := m.mem.forget(); err != nil {
+	if err := m.mem.Forget(); err != nil {
 		t.Fatal(err)
 	}
 	return true, ""
@@ -184,13 +199,13 @@ func canMark(t *testing.T, m *Machine) (bool, string) {
 // and as a difference, from the same moment.
 func TestTenGenerations(t *testing.T) {
 	name, args := everyPage()
-	dir := checkpointed(t, spec(name, args...), MinMemory, MinMemory/pageSize)
+	dir := checkpointed(t, spec(name, args...), ram.MinMemory, ram.MinMemory/pageSize)
 	root := t.TempDir()
 	for i := range 10 {
 		whole := filepath.Join(root, fmt.Sprintf("whole-%d", i))
 		diff := filepath.Join(root, fmt.Sprintf("diff-%d", i))
 		res := restoreChild(t, childJob{Dir: dir}, func(c *api.Client) {
-			await(t, c, func(s api.Status) bool { return s.DoneNow > MinMemory/pageSize })
+			await(t, c, func(s api.Status) bool { return s.DoneNow > ram.MinMemory/pageSize })
 			if _, err := c.Pause(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -201,7 +216,7 @@ func TestTenGenerations(t *testing.T) {
 				}
 			}
 		})
-		if res.Err != "" || res.Report.End != EndStopped {
+		if res.Err != "" || res.Report.End != endStopped {
 			t.Fatalf("generation %d: %q %+v", i, res.Err, res.Report)
 		}
 		if n := differing(readImage(t, whole), readImage(t, diff)).Count(); n != 0 {
@@ -215,22 +230,22 @@ func TestTenGenerations(t *testing.T) {
 }
 
 func TestDifferentialRefusals(t *testing.T) {
-	m := newTestMachine(t, spec("idle"), MinMemory)
+	m := newTestMachine(t, spec("idle"), ram.MinMemory)
 	runUntil(t, m, 1)
 	root := t.TempDir()
 	next := func() string { return filepath.Join(root, "next") }
-	diff := CheckpointOptions{Diff: true}
-	if _, err := m.CheckpointWith(t.Context(), next(), diff); !errors.Is(err, ErrNoParent) {
+	diff := checkpointOptions{Diff: true}
+	if _, err := m.checkpoint(t.Context(), next(), diff); !errors.Is(err, errNoParent) {
 		t.Errorf("without a parent: %v", err)
 	}
-	if _, err := m.CheckpointWith(t.Context(), next(), CheckpointOptions{NoRemap: true}); err != nil {
+	if _, err := m.checkpoint(t.Context(), next(), checkpointOptions{NoRemap: true}); err != nil {
 		t.Fatal(err)
 	}
 	again := filepath.Join(root, "again")
-	if _, err := m.CheckpointWith(t.Context(), again, diff); !errors.Is(err, ErrNoParent) {
+	if _, err := m.checkpoint(t.Context(), again, diff); !errors.Is(err, errNoParent) {
 		t.Errorf("after a checkpoint that it is not mapped from: %v", err)
 	}
-	first, _ := mustSave(t, m, CheckpointOptions{})
+	first, _ := mustSave(t, m, checkpointOptions{})
 	runUntil(t, m, m.ports.snapshot().Done+1) // so that there is a difference
 	second, stats := mustSave(t, m, diff)
 	if stats.Parent != first || stats.ChangedPages == 0 {
@@ -242,18 +257,18 @@ func TestDifferentialRefusals(t *testing.T) {
 	readImage(t, filepath.Join(moved, "second"))
 	rename(t, first, filepath.Join(moved, filepath.Base(first)))
 	readImage(t, filepath.Join(moved, "second"))
-	var parent *ParentError
+	var parent *state.ParentError
 	rename(t, filepath.Join(moved, filepath.Base(first)), filepath.Join(moved, "elsewhere"))
-	if _, err := Load(filepath.Join(moved, "second"), testLog(t)); !errors.As(err, &parent) {
+	if _, err := loadDir(filepath.Join(moved, "second"), testLog(t)); !errors.As(err, &parent) {
 		t.Errorf("without its parent: %v", err)
 	}
 	// Another checkpoint in its place.
 	rename(t, next(), first)
-	if _, err := OpenImage(filepath.Join(moved, "second")); !errors.As(err, &parent) {
+	if _, err := state.OpenImage(filepath.Join(moved, "second")); !errors.As(err, &parent) {
 		t.Errorf("with a wrong parent: %v", err)
 	}
 	// The machine is mapped from second, which is not where it was.
-	if _, err := m.CheckpointWith(t.Context(), next(), diff); !errors.As(err, &parent) {
+	if _, err := m.checkpoint(t.Context(), next(), diff); !errors.As(err, &parent) {
 		t.Errorf("a difference to what is gone: %v", err)
 	}
 	runUntil(t, m, m.ports.snapshot().Done+2)
@@ -271,12 +286,12 @@ func rename(t *testing.T, from, to string) {
 func TestManyPieces(t *testing.T) {
 	m := newEveryPage(t)
 	round(t, m)
-	dir, _ := mustSave(t, m, CheckpointOptions{})
+	dir, _ := mustSave(t, m, checkpointOptions{})
 	for range 3 {
 		round(t, m)
-		next, stats := mustSave(t, m, CheckpointOptions{Diff: true, pieces: 1})
-		if !stats.Remapped || stats.Parent != dir || m.mem.own == nil || m.mem.own.Count() == 0 {
-			t.Fatalf("%+v, mapped from %s", stats, m.mem.parent().dir)
+		next, stats := mustSave(t, m, checkpointOptions{Diff: true, pieces: 1})
+		if !stats.Remapped || stats.Parent != dir {
+			t.Fatalf("%+v, mapped from %s", stats, m.mem.Base().Dir)
 		}
 		dir = next
 	}
@@ -284,7 +299,7 @@ func TestManyPieces(t *testing.T) {
 	if err := m.Pause(); err != nil {
 		t.Fatal(err)
 	}
-	_, dirty, err := m.mem.scan()
+	_, dirty, err := m.mem.Scan()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -296,16 +311,13 @@ func TestManyPieces(t *testing.T) {
 	if res := restoreChild(t, childJob{Dir: dir, For: time.Second}, nil); res.Err != "" {
 		t.Error(res.Err)
 	}
-	dir, _ = mustSave(t, m, CheckpointOptions{})
-	if m.mem.own != nil && m.mem.own.Count() != 0 || len(m.mem.pieces) != 1 {
-		t.Errorf("%d pieces after a whole checkpoint", len(m.mem.pieces))
-	}
+	mustSave(t, m, checkpointOptions{})
 	round(t, m)
 }
 
 // faultyDisk fails the nth call.
 type faultyDisk struct {
-	osDisk
+	hostFiles
 	left *atomic.Int64 // calls until the one that fails
 	err  error
 }
@@ -323,14 +335,14 @@ func (d faultyDisk) MkdirTemp(dir, pattern string) (string, error) {
 	if err := d.fail("mkdir"); err != nil {
 		return "", err
 	}
-	return d.osDisk.MkdirTemp(dir, pattern)
+	return d.hostFiles.MkdirTemp(dir, pattern)
 }
 
-func (d faultyDisk) Create(path string) (diskFile, error) {
+func (d faultyDisk) Create(path string) (outFile, error) {
 	if err := d.fail("create"); err != nil {
 		return nil, err
 	}
-	f, err := d.osDisk.Create(path)
+	f, err := d.hostFiles.Create(path)
 	return faultyFile{f, d}, err
 }
 
@@ -338,42 +350,42 @@ func (d faultyDisk) Rename(from, to string) error {
 	if err := d.fail("rename"); err != nil {
 		return err
 	}
-	return d.osDisk.Rename(from, to)
+	return d.hostFiles.Rename(from, to)
 }
 
 func (d faultyDisk) SyncDir(path string) error {
-	return errors.Join(d.osDisk.SyncDir(path), d.fail("sync of a directory"))
+	return errors.Join(d.hostFiles.SyncDir(path), d.fail("sync of a directory"))
 }
 
 type faultyFile struct {
-	diskFile
+	outFile
 	d faultyDisk
 }
 
 func (f faultyFile) WriteAt(p []byte, off int64) (int, error) {
 	if err := f.d.fail("write"); err != nil {
-		n, _ := f.diskFile.WriteAt(p[:len(p)/2], off)
+		n, _ := f.outFile.WriteAt(p[:len(p)/2], off)
 		return n, err
 	}
-	return f.diskFile.WriteAt(p, off)
+	return f.outFile.WriteAt(p, off)
 }
 
 func (f faultyFile) Truncate(size int64) error {
-	return errors.Join(f.d.fail("truncate"), f.diskFile.Truncate(size))
+	return errors.Join(f.d.fail("truncate"), f.outFile.Truncate(size))
 }
 
-func (f faultyFile) Sync() error { return errors.Join(f.diskFile.Sync(), f.d.fail("sync")) }
+func (f faultyFile) Sync() error { return errors.Join(f.outFile.Sync(), f.d.fail("sync")) }
 
-func (f faultyFile) Close() error { return errors.Join(f.diskFile.Close(), f.d.fail("close")) }
+func (f faultyFile) Close() error { return errors.Join(f.outFile.Close(), f.d.fail("close")) }
 
 // Every call of a save fails once: nothing is left, the guest goes on, and the next save works.
 func TestEveryFailureOfASave(t *testing.T) {
 	for _, diff := range []bool{false, true} {
 		t.Run(fmt.Sprint("diff=", diff), func(t *testing.T) {
-			m := newTestMachine(t, spec("heap", "set", "1MiB", "write", "5"), MinMemory)
+			m := newTestMachine(t, spec("heap", "set", "1MiB", "write", "5"), ram.MinMemory)
 			runUntil(t, m, 1)
 			if diff {
-				mustSave(t, m, CheckpointOptions{})
+				mustSave(t, m, checkpointOptions{})
 			}
 			root := t.TempDir()
 			dir := filepath.Join(root, "saved")
@@ -381,7 +393,7 @@ func TestEveryFailureOfASave(t *testing.T) {
 				errno := []error{unix.EIO, unix.ENOSPC}[n%2]
 				d := faultyDisk{left: new(atomic.Int64), err: errno}
 				d.left.Store(n)
-				_, err := m.CheckpointWith(t.Context(), dir, CheckpointOptions{Diff: diff, disk: d})
+				_, err := m.checkpoint(t.Context(), dir, checkpointOptions{Diff: diff, fileSystem: d})
 				if err == nil {
 					t.Logf("a save is %d calls", n-1)
 					break
@@ -403,15 +415,33 @@ func TestEveryFailureOfASave(t *testing.T) {
 
 // A machine that is stopped while its checkpoint goes to disk has its checkpoint.
 func TestStopDuringSync(t *testing.T) {
-	m := newTestMachine(t, spec("idle"), MinMemory)
+	m := newTestMachine(t, spec("idle"), ram.MinMemory)
 	runUntil(t, m, 1)
-	dir, stats := mustSave(t, m, CheckpointOptions{disk: blockingDisk{work: m.Stop}})
+	dir, stats := mustSave(t, m, checkpointOptions{fileSystem: blockingDisk{work: m.Stop}})
 	// A host that cannot count changes meanwhile keeps the machine waiting, and remaps it then.
 	remapped := stats.Remapped && !stats.WaitedForSync
-	if err := m.Wait(context.Background()); !errors.Is(err, ErrStopped) || remapped {
+	if err := m.Wait(context.Background()); !errors.Is(err, errStopped) || remapped {
 		t.Errorf("end: %v, %+v", err, stats)
 	}
 	if res := restoreChild(t, childJob{Dir: dir, For: 200 * time.Millisecond}, nil); res.Err != "" {
 		t.Error(res.Err)
+	}
+}
+
+// TestInfoOfCheckpoint: what info.json says of a program's page tables is where they are.
+func TestInfoOfCheckpoint(t *testing.T) {
+	dir := checkpointed(t, spec("random:20"), testMemory, 1)
+	text, err := os.ReadFile(filepath.Join(dir, state.InfoFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var info state.Info
+	if err := json.Unmarshal(text, &info); err != nil {
+		t.Fatal(err)
+	}
+	want := &pagetable.Info{Levels: 4, Roots: []uint64{guest.Reserved}, Complete: true,
+		Regions: []pagetable.Region{{GPA: 0, Bytes: testMemory, Offset: 0}}}
+	if d := cmp.Diff(want, info.Paging); d != "" {
+		t.Error(d)
 	}
 }

@@ -8,29 +8,24 @@ import (
 	"time"
 
 	"github.com/thawfs/thaw/vmm/kvm"
+	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/state"
 )
 
 // rewrite changes the saved state of a checkpoint.
-func rewrite(t *testing.T, dir string, change func(*saved)) saved {
+func rewrite(t *testing.T, dir string, change func(*state.Machine)) state.Machine {
 	t.Helper()
-	path := filepath.Join(dir, stateFile)
-	list, err := readStateFile(path)
+	c, err := state.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := decodeSaved(list)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := c.Machine
 	change(&s)
-	if list, err = s.sections(); err != nil {
-		t.Fatal(err)
-	}
-	b, err := encodeState(list)
+	b, _, err := s.Encode(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(path, b, 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, state.StateFile), b, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	return s
@@ -38,15 +33,16 @@ func rewrite(t *testing.T, dir string, change func(*saved)) saved {
 
 // The guest's clock stands still between checkpoint and restore, or does not, as one wishes.
 func TestClockModes(t *testing.T) {
-	dir := checkpointed(t, spec("registers"), MinMemory, 10)
+	dir := checkpointed(t, spec("registers"), ram.MinMemory, 10)
 	const away = 3 * time.Hour
-	s := rewrite(t, dir, func(s *saved) {
-		if s.chips.Clock.Flags&kvm.ClockRealtime == 0 {
+	s := rewrite(t, dir, func(s *state.Machine) {
+		if s.Chips.Clock.Flags&kvm.ClockRealtime == 0 {
 			t.Error("the state does not have the wall clock")
 		}
-		s.chips.Clock.Realtime -= uint64(away)
+		s.Chips.Clock.Realtime -= uint64(away)
 	})
-	for mode, want := range map[ClockMode]time.Duration{"": 0, ClockResume: 0, ClockRealtime: away} {
+	for mode, want := range map[state.ClockMode]time.Duration{"": 0, state.ClockResume: 0,
+		state.ClockRealtime: away} {
 		l, err := load(dir, testLog(t), loadOptions{clock: mode})
 		if err != nil {
 			t.Fatal(err)
@@ -56,16 +52,16 @@ func TestClockModes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if d := time.Duration(c.Clock-s.chips.Clock.Clock) - want; d < 0 || d > time.Minute {
+		if d := time.Duration(c.Clock-s.Chips.Clock.Clock) - want; d < 0 || d > time.Minute {
 			t.Errorf("mode %q: %v beside %v", mode, d, want)
 		}
 	}
 	if _, err := load(dir, testLog(t), loadOptions{clock: "yesterday"}); err == nil {
 		t.Error("a mode that does not exist was taken")
 	}
-	rewrite(t, dir, func(s *saved) { s.chips.Clock.Flags &^= kvm.ClockRealtime })
-	var lacks *HostError
-	_, err := load(dir, testLog(t), loadOptions{clock: ClockRealtime})
+	rewrite(t, dir, func(s *state.Machine) { s.Chips.Clock.Flags &^= kvm.ClockRealtime })
+	var lacks *state.HostError
+	_, err := load(dir, testLog(t), loadOptions{clock: state.ClockRealtime})
 	if !errors.As(err, &lacks) {
 		t.Errorf("a state without the wall clock: %v", err)
 	}
@@ -74,33 +70,33 @@ func TestClockModes(t *testing.T) {
 // An armed deadline survives, though setting it is a no-op without an error in every other order
 // than the right one.
 func TestDeadlineSurvives(t *testing.T) {
-	m := newTestMachine(t, spec("registers"), MinMemory)
+	m := newTestMachine(t, spec("registers"), ram.MinMemory)
 	c := m.vcpus[0]
-	if err := c.do(func() error { return knownState(c.k) }); err != nil {
+	if err := c.Do(func() error { return knownState(c.KVM) }); err != nil {
 		t.Fatal(err)
 	}
 	dir := checkpoint(t, m)
-	l, err := Load(dir, testLog(t))
+	l, err := loadDir(dir, testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	got := []kvm.MSREntry{{Index: msrTSCDeadline}}
+	got := []kvm.MSREntry{{Index: tscDeadline}}
 	c = l.vcpus[0]
-	if err := c.do(func() error { return c.k.MSRs(got) }); err != nil || got[0].Data != 1<<60 {
+	if err := c.Do(func() error { return c.KVM.MSRs(got) }); err != nil || got[0].Data != 1<<60 {
 		t.Errorf("deadline %#x, %v", got[0].Data, err)
 	}
 }
 
 // A line that a device holds is in the saved state, and an edge that waits at the I/O APIC too.
 func TestInterruptLines(t *testing.T) {
-	m := newTestMachine(t, spec("registers"), MinMemory)
+	m := newTestMachine(t, spec("registers"), ram.MinMemory)
 	for _, gsi := range []uint32{5, 17} {
 		if err := m.vm.SetIRQLine(gsi, true); err != nil {
 			t.Fatal(err)
 		}
 	}
-	l, err := Load(checkpoint(t, m), testLog(t))
+	l, err := loadDir(checkpoint(t, m), testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,12 +3,15 @@ package vmm
 import (
 	"errors"
 	"fmt"
+	"io"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/thawfs/thaw/vmm/device"
 	"github.com/thawfs/thaw/vmm/kvm"
+	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/state"
+	"github.com/thawfs/thaw/vmm/vcpu"
+	"github.com/thawfs/thaw/wss/pagetable"
 )
 
 // fault is an end of the guest that is or may be a page that could not be had. The signs differ
@@ -27,9 +30,9 @@ func (f *fault) Error() string { return f.sign }
 func (f *fault) Unwrap() error { return f.err }
 
 // vcpuEnded ends the machine with what a vCPU died of.
-func (m *Machine) vcpuEnded(c *vcpu, err error) {
+func (m *Machine) vcpuEnded(c *vcpu.Thread, err error) {
 	if f := suspect(err); f != nil {
-		err = m.explain(c.k, f)
+		err = m.explain(c.KVM, f)
 	}
 	m.end(err)
 }
@@ -39,12 +42,12 @@ func (m *Machine) vcpuEnded(c *vcpu, err error) {
 // already.
 func suspect(err error) *fault {
 	var f *fault
-	var lost *MemoryLostError
+	var lost *ram.LostError
 	var wrong *WrongByteError
 	switch {
 	case errors.As(err, &f):
 		return f
-	case errors.Is(err, errFault):
+	case errors.Is(err, vcpu.ErrFault):
 		return &fault{sign: err.Error()}
 	case errors.As(err, &guestDone{}), errors.As(err, &lost), errors.As(err, &wrong),
 		errors.Is(err, device.ErrPowerOff), errors.Is(err, device.ErrReset):
@@ -63,8 +66,8 @@ func (m *Machine) explain(k *kvm.VCPU, f *fault) error {
 	if err != nil {
 		return fmt.Errorf("%s; then: %w", f.sign, err)
 	}
-	lost := &MemoryLostError{GFN: f.gfn, Known: f.known, Sign: f.sign, RIP: regs.RIP, CR2: sregs.CR2}
-	if !m.mem.private() {
+	lost := &ram.LostError{GFN: f.gfn, Known: f.known, Sign: f.sign, RIP: regs.RIP, CR2: sregs.CR2}
+	if !m.mem.Mapped() {
 		// Memory of its own cannot be lost, so this is an error of the guest, of KVM or of ours.
 		return fmt.Errorf("%w (rip %#x, cr2 %#x)", f, regs.RIP, sregs.CR2)
 	}
@@ -81,7 +84,7 @@ func (m *Machine) explain(k *kvm.VCPU, f *fault) error {
 const searchTime = 500 * time.Millisecond
 
 // search fills in what can be found out about a lost page within a bounded time.
-func (m *Machine) search(lost *MemoryLostError, regs kvm.Regs, sregs kvm.Sregs) {
+func (m *Machine) search(lost *ram.LostError, regs kvm.Regs, sregs kvm.Sregs) {
 	type found struct {
 		gfn   uint64
 		known bool
@@ -92,7 +95,7 @@ func (m *Machine) search(lost *MemoryLostError, regs kvm.Regs, sregs kvm.Sregs) 
 		var f found
 		f.gfn, f.known, f.err = m.searchLost(regs, sregs)
 		if f.err == nil {
-			f.err = m.mem.alive()
+			f.err = m.mem.Alive()
 		}
 		ch <- f
 	}()
@@ -111,15 +114,15 @@ func (m *Machine) search(lost *MemoryLostError, regs kvm.Regs, sregs kvm.Sregs) 
 func (m *Machine) searchLost(regs kvm.Regs, sregs kvm.Sregs) (gfn uint64, known bool, err error) {
 	failed := make(map[uint64]error)
 	for _, virtual := range append([]uint64{regs.RIP, sregs.CR2}, pointers(regs)...) {
-		var lost *MemoryLostError
-		if err := m.mem.walk(sregs.CR3, virtual); errors.As(err, &lost) {
+		var lost *ram.LostError
+		if err := readVirtual(m.mem, sregs, virtual); errors.As(err, &lost) {
 			failed[lost.GFN] = err
 		}
 	}
 	for g, e := range failed {
 		gfn, err = g, e
 	}
-	var lost *MemoryLostError
+	var lost *ram.LostError
 	if errors.As(err, &lost) {
 		err = lost.Err
 	}
@@ -129,40 +132,33 @@ func (m *Machine) searchLost(regs kvm.Regs, sregs kvm.Sregs) (gfn uint64, known 
 // pointers are the general registers: operands of the instruction are among them.
 func pointers(regs kvm.Regs) []uint64 { g := regs.General(); return g[:] }
 
-// alive says whether the file systems of the memory still answer. A mount without its server
-// answers ENOTCONN.
-func (m *memory) alive() error {
-	for _, f := range m.remote() {
-		var st unix.Statfs_t
-		err := unix.Fstatfs(int(f.Fd()), &st)
-		if errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED) ||
-			errors.Is(err, unix.EIO) {
-			return fmt.Errorf("the file system of %s does not answer: %w", f.Name(), err)
-		}
+// readVirtual reads one byte at a guest virtual address, through the guest's page tables. A guest
+// without such tables has physical addresses.
+func readVirtual(mem io.ReaderAt, sregs kvm.Sregs, virtual uint64) error {
+	mode, root, ok := state.LongMode(sregs)
+	if !ok {
+		return readByte(mem, virtual)
 	}
-	return nil
+	leaf, ok, err := pagetable.Translate(tables{mem}, mode, root, virtual)
+	switch {
+	case err != nil:
+		return err
+	case !ok:
+		return fmt.Errorf("%#x is not mapped", virtual)
+	}
+	return readByte(mem, leaf.Frame*pageSize+virtual-leaf.Virtual)
 }
 
-// walk reads one byte at a guest virtual address, through the guest's page tables of four levels.
-func (m *memory) walk(root, virtual uint64) error {
-	table := root & pteAddress
-	for level := 3; level >= 0; level-- {
-		var entry [8]byte
-		shift := 12 + 9*level
-		index := virtual >> shift & (tableEntries - 1)
-		if _, err := m.ReadAt(entry[:], int64(table+index*8)); err != nil {
-			return err
-		}
-		e := le64(entry[:])
-		if e&ptePresent == 0 {
-			return fmt.Errorf("%#x is not mapped", virtual)
-		}
-		table = e & pteAddress
-		if offset := uint64(1)<<shift - 1; level == 0 || level < 3 && e&pteHuge != 0 {
-			var b [1]byte
-			_, err := m.ReadAt(b[:], int64(table&^offset|virtual&offset))
-			return err
-		}
-	}
-	return nil
+func readByte(mem io.ReaderAt, gpa uint64) error {
+	_, err := mem.ReadAt(make([]byte, 1), int64(gpa))
+	return err
+}
+
+// tables are the page tables in a guest's memory.
+type tables struct{ mem io.ReaderAt }
+
+// ReadTable implements pagetable.Memory.
+func (m tables) ReadTable(frame uint64, t *pagetable.Table) (bool, error) {
+	_, err := m.mem.ReadAt(t[:], int64(frame*pageSize))
+	return err == nil, err
 }

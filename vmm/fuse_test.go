@@ -18,6 +18,9 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"github.com/thawfs/thaw/vmm/guest"
+	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/state"
 	"github.com/thawfs/thaw/wss"
 )
 
@@ -40,9 +43,9 @@ func serveFUSE(job string) error {
 	}
 	root := &fs.Inode{}
 	add := func(ctx context.Context) {
-		for _, name := range []string{memoryFile, stateFile} {
+		for _, name := range []string{state.MemoryFile, state.StateFile} {
 			n := &servedFile{path: filepath.Join(j.Dir, name)}
-			if name == memoryFile {
+			if name == state.MemoryFile {
 				n.bad, n.delay = j.Bad, j.Delay
 			}
 			root.AddChild(name, root.NewPersistentInode(ctx, n, fs.StableAttr{}), false)
@@ -173,22 +176,21 @@ func TestRestoreFromAMount(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := rep.Restore
-	if rep.End != EndFinished || r.Counts == nil || r.Counts.Prefetched != 0 ||
+	if rep.End != endFinished || r.Counts == nil || r.Counts.Prefetched != 0 ||
 		r.Counts.Skipped != 0 || r.Counts.Lazy != r.TouchedPages {
 		t.Errorf("report %+v, %+v", r, r.Counts)
 	}
 	// What the guest touched is what the kernel had to read, and its page tables.
 	cached := cachedPages(t, s.mnt)
-	tables := layOutPageTables([]Region{{0, testMemory}})
 	all := wss.NewBitmap(rep.GuestPages)
-	all.SetRange(tables.root()/pageSize, pageTableBytes([]Region{{0, testMemory}})/pageSize)
+	all.SetRange(guest.Reserved/pageSize, tableBytes([]ram.Region{{GPA: 0, Size: testMemory}})/pageSize)
 	if r.PageTablePages != all.Count() {
 		t.Errorf("%d page tables read, there are %d", r.PageTablePages, all.Count())
 	}
 	if r.Exact && !cached.Equal(r.Touched.Or(all)) {
-		t.Errorf("%d pages touched, %d read; not touched: %v, not read: %v", r.TouchedPages,
-			cached.Count(), runsOf(cached.AndNot(r.Touched.Or(all)), 100),
-			runsOf(r.Touched.Or(all).AndNot(cached), 100))
+		t.Errorf("%d pages touched, %d read; not touched: %d, not read: %d", r.TouchedPages,
+			cached.Count(), cached.AndNot(r.Touched.Or(all)).Count(),
+			r.Touched.Or(all).AndNot(cached).Count())
 	}
 	// Again, now with those in the page cache.
 	rep, err = Restore(t.Context(), s.mnt, cfg)
@@ -205,16 +207,16 @@ func TestRestoreFromAMount(t *testing.T) {
 // cachedPages are the pages of a directory's memory that are in the page cache.
 func cachedPages(t *testing.T, dir string) *wss.Bitmap {
 	t.Helper()
-	img, err := OpenImage(dir)
+	img, err := state.OpenImage(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := mapImage(img)
+	m, err := img.Map()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	cached, err := m.resident()
+	cached, err := m.Resident()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,13 +227,13 @@ func cachedPages(t *testing.T, dir string) *wss.Bitmap {
 func TestCheckpointOfAMountedImage(t *testing.T) {
 	dir := checkpointed(t, spec("heap", "set", "1MiB", "units", "60000"), testMemory, 20000)
 	s := serve(t, dir)
-	l, err := Load(s.mnt, testLog(t))
+	l, err := loadDir(s.mnt, testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
 	runUntil(t, l.Machine, 30000)
-	before, _, err := l.mem.scan()
+	before, _, err := l.mem.Scan()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,19 +241,19 @@ func TestCheckpointOfAMountedImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	next := filepath.Join(t.TempDir(), "next")
-	_, err = l.CheckpointWith(t.Context(), next, CheckpointOptions{NoRemap: true})
+	_, err = l.checkpoint(t.Context(), next, checkpointOptions{NoRemap: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	after, _, err := l.mem.scan()
+	after, _, err := l.mem.Scan()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := after.Count() - before.Count(); l.Exact && n > 1000 {
+	if n := after.Count() - before.Count(); l.exact && n > 1000 {
 		t.Errorf("the checkpoint touched %d pages", n)
 	}
 	res := restoreChild(t, childJob{Dir: next}, nil)
-	if res.Err != "" || res.Report.End != EndFinished {
+	if res.Err != "" || res.Report.End != endFinished {
 		t.Errorf("%q %+v", res.Err, res.Report)
 	}
 }
@@ -267,7 +269,7 @@ func TestServerDies(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			dir := checkpointed(t, spec(c.program[0], c.program[1:]...), testMemory, 1)
 			s := serve(t, dir)
-			l, err := Load(s.mnt, testLog(t))
+			l, err := loadDir(s.mnt, testLog(t))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -280,7 +282,7 @@ func TestServerDies(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
 			err = l.Wait(ctx)
-			var lost *MemoryLostError
+			var lost *ram.LostError
 			if !errors.As(err, &lost) {
 				t.Fatalf("end: %v", err)
 			}
@@ -294,7 +296,7 @@ func TestServerDies(t *testing.T) {
 func TestServerHangs(t *testing.T) {
 	dir := checkpointed(t, spec("random:100", "write", "0"), testMemory, 1)
 	s := serve(t, dir)
-	l, err := Load(s.mnt, testLog(t))
+	l, err := loadDir(s.mnt, testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -322,11 +324,11 @@ func TestServerHangs(t *testing.T) {
 		}
 		time.Sleep(time.Millisecond) // between two questions
 	}
-	if !l.is(StateRunning) {
+	if !l.is(phaseRunning) {
 		t.Errorf("the machine ended: %v", l.Wait(t.Context()))
 	}
 	l.Stop()
-	if err := l.quiesce(100 * time.Millisecond); !errors.Is(err, ErrStuck) {
+	if err := l.quiesce(100 * time.Millisecond); !errors.Is(err, ram.ErrStuck) {
 		t.Errorf("a machine whose server hangs: %v", err)
 	}
 	s.kill()
@@ -348,7 +350,7 @@ func TestUnreadablePage(t *testing.T) {
 	gfn := changedPages(t, older, newer)[0]
 	s := serve(t, newer, gfn)
 	_, err := Restore(t.Context(), s.mnt, Config{Log: testLog(t), For: 30 * time.Second})
-	var lost *MemoryLostError
+	var lost *ram.LostError
 	if !errors.As(err, &lost) {
 		t.Fatalf("end: %v", err)
 	}

@@ -2,10 +2,12 @@ package vmm
 
 import (
 	"errors"
-	"log/slog"
-	"time"
+	"slices"
 
+	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/state"
 	"github.com/thawfs/thaw/wss"
+	"github.com/thawfs/thaw/wss/pagetable"
 )
 
 // The guest's page tables are read before it starts, if its memory lies on a mount. A page of data
@@ -27,81 +29,112 @@ import (
 // maxTables bounds what is read: 256 MiB, the tables of half a terabyte in small pages.
 const maxTables = 1 << 16
 
-// readTables reads the page tables of all vCPUs.
-func (l *Loaded) readTables(s saved, log *slog.Logger) error {
-	if len(l.mem.remote()) == 0 {
-		return nil
+// readTables reads the page tables of all vCPUs, and says how many pages they are.
+func readTables(mem *ram.Memory, vcpus []state.VCPU) (uint64, error) {
+	if len(mem.Remote()) == 0 {
+		return 0, nil
 	}
-	begin := time.Now()
-	w := &tableWalk{mem: l.mem, seen: wss.NewBitmap(l.mem.size / pageSize)}
-	for i := range s.vcpus {
-		root, levels, ok := longMode(s.vcpus[i].Sregs)
+	r := newTableReader(mem, mem.Size()/pageSize)
+	for _, c := range vcpus {
+		mode, root, ok := state.LongMode(c.Sregs)
 		if !ok {
 			continue // no paging, or tables of another kind, which are a few pages
 		}
-		if err := w.walk(root, levels); err != nil {
-			return err
+		if err := r.walk(mode, root); err != nil {
+			return 0, err
 		}
 	}
-	l.Tables, l.Walking = w.read, time.Since(begin)
-	log.Debug("page tables read", "pages", l.Tables, "seconds", l.Walking.Seconds())
-	return nil
+	return r.read, nil
 }
 
-const pteHuge = 1 << 7
+// pageFiles are the files that a guest's memory lies in.
+type pageFiles interface {
+	// ReadFiles reads whole pages from the first one on.
+	ReadFiles(p []byte, first uint64) error
+}
 
-// tableWalk goes through page tables level by level, so that neighbours are read together.
-type tableWalk struct {
-	mem  *memory
-	seen *wss.Bitmap
-	read uint64
+// tableReader goes through page tables. Those that one table points to it brings together, in the
+// order of the image, as many of them are neighbours there; then it looks at each.
+type tableReader struct {
+	mem    pageFiles
+	mode   pagetable.Mode
+	seen   *wss.Bitmap // brought
+	walked *wss.Bitmap // looked at: whatever points to a table and at which level, it is so once
+	read   uint64
+}
+
+func newTableReader(mem pageFiles, pages uint64) *tableReader {
+	return &tableReader{mem: mem, seen: wss.NewBitmap(pages), walked: wss.NewBitmap(pages)}
 }
 
 // walk reads the tables below a root.
-func (w *tableWalk) walk(root uint64, levels int) error {
-	pages := w.mem.size / pageSize
-	if root >= pages {
-		return nil
+func (r *tableReader) walk(mode pagetable.Mode, root uint64) error {
+	r.mode = mode
+	if err := r.bring([]uint64{root}); err != nil {
+		return err
 	}
-	level := wss.NewBitmap(pages)
-	level.Set(root)
-	for ; levels > 0; levels-- {
-		next := wss.NewBitmap(pages)
-		for first, n := range level.AndNot(w.seen).Runs() {
-			if err := w.tables(PageRun{first, n}, levels, next); err != nil {
+	w := pagetable.Walk{Memory: r, Mode: mode, Enter: r.enter, Read: r.below,
+		Entry: func(*pagetable.Table, *pagetable.Entry) (into bool, err error) { return true, nil }}
+	return w.Root(root)
+}
+
+// enter says whether to look at a table. Those of the lowest level point to no others.
+func (r *tableReader) enter(p pagetable.Place) (bool, error) {
+	return p.Level > 1 && p.Frame < r.walked.Len() && r.read <= maxTables && r.walked.Set(p.Frame), nil
+}
+
+// below brings the tables that a table points to.
+func (r *tableReader) below(p pagetable.Place, t *pagetable.Table) error {
+	var frames []uint64
+	for i := range pagetable.Entries {
+		if kind, frame, _ := r.mode.Classify(t.Entry(i), p.Level); kind == pagetable.Directory {
+			frames = append(frames, frame)
+		}
+	}
+	slices.Sort(frames)
+	return r.bring(frames)
+}
+
+// bring reads those of some frames, ascending, that were not read before.
+func (r *tableReader) bring(frames []uint64) error {
+	var run ram.PageRun
+	for _, frame := range frames {
+		if frame >= r.seen.Len() || !r.seen.Set(frame) {
+			continue
+		}
+		if frame != run.First+run.Count {
+			if err := r.bringRun(run); err != nil {
 				return err
 			}
+			run = ram.PageRun{First: frame}
 		}
-		w.seen = w.seen.Or(level)
-		level = next
+		run.Count++
+	}
+	return r.bringRun(run)
+}
+
+func (r *tableReader) bringRun(run ram.PageRun) error {
+	for _, c := range ram.Chunks(run) {
+		if r.read += c.Count; r.read > maxTables {
+			return nil
+		}
+		if err := r.pages(make([]byte, c.Count*pageSize), c.First); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// tables reads a run of tables of one level, and notes the tables that they point to.
-func (w *tableWalk) tables(run PageRun, level int, next *wss.Bitmap) error {
-	for _, c := range chunks(run) {
-		if w.read += c.Count; w.read > maxTables {
-			return nil
-		}
-		b := make([]byte, c.Count*pageSize)
-		w.mem.mu.RLock()
-		_, err := readPages(w.mem.pieces, b, c.First)
-		w.mem.mu.RUnlock()
-		var lost *MemoryLostError
-		if errors.As(err, &lost) {
-			lost.Sign = "a page table of the guest: " + lost.Sign
-		}
-		if err != nil {
-			return err
-		}
-		for ; level > 1 && len(b) > 0; b = b[8:] {
-			e := le64(b)
-			gfn := e & pteAddress / pageSize
-			if e&ptePresent != 0 && (e&pteHuge == 0 || level >= 4) && gfn < next.Len() {
-				next.Set(gfn)
-			}
-		}
+// ReadTable implements pagetable.Memory. The table has just been brought.
+func (r *tableReader) ReadTable(frame uint64, t *pagetable.Table) (bool, error) {
+	return true, r.pages(t[:], frame)
+}
+
+func (r *tableReader) pages(b []byte, first uint64) error {
+	err := r.mem.ReadFiles(b, first)
+	var lost *ram.LostError
+	if errors.As(err, &lost) {
+		lost.Sign = "a page table of the guest: " + lost.Sign
 	}
-	return nil
+	return err
 }

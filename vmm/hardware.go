@@ -10,6 +10,7 @@ import (
 	"github.com/thawfs/thaw/vmm/acpi"
 	"github.com/thawfs/thaw/vmm/device"
 	"github.com/thawfs/thaw/vmm/kvm"
+	"github.com/thawfs/thaw/vmm/state"
 )
 
 // Places and interrupts of the devices of a machine with a kernel. All of them are told to the
@@ -37,21 +38,6 @@ func virtioGSIs() []uint32 {
 	return []uint32{5, 6, 7, 10, 11, 12, 16, 17, 18, 19, 20, 21, 22, 23}
 }
 
-// MaxDisks is how many disks a machine can have: virtioGSIs, less one for random numbers.
-const MaxDisks = 13
-
-// Disk is a disk of a machine with a kernel.
-type Disk struct {
-	Path     string `json:"path"`
-	ReadOnly bool   `json:"read_only,omitempty"`
-}
-
-// externals are what a machine needs that is not in its state.
-type externals struct {
-	console io.Writer // nil: what the kernel prints is lost
-	disks   []Disk    // in place of those that the machine was saved with; nil: the same
-}
-
 // irqLine is one input of the interrupt controllers.
 type irqLine struct {
 	vm  *kvm.VM
@@ -64,7 +50,7 @@ func (l irqLine) Set(asserted bool) error { return l.vm.SetIRQLine(l.gsi, assert
 // addDevices puts the devices on the buses. Machines of the same facts have the same ones, in the
 // same order and places: so a state finds its device.
 func (m *Machine) addDevices(x externals) error {
-	if !m.facts.kernel() {
+	if !m.facts.Kernel() {
 		return m.portBus.Add(portBase, portCount, m.ports)
 	}
 	if x.console == nil {
@@ -132,8 +118,8 @@ func (m *Machine) window(i int) device.Place {
 		Size: device.VirtioSize}
 }
 
-// tables describes the machine for ACPI.
-func (f facts) tables() acpi.Config {
+// acpiConfig describes the machine for ACPI.
+func acpiConfig(f state.Facts) acpi.Config {
 	c := acpi.Config{
 		Base: acpiBase, Size: genIDAddr - acpiBase,
 		CPUs: f.VCPUs, LocalAPIC: localAPICAddr, IOAPIC: ioAPICAddr,
@@ -149,33 +135,24 @@ func (f facts) tables() acpi.Config {
 	return c
 }
 
-// deviceKeys are the sections of the devices of a machine with a kernel.
-func (f facts) deviceKeys() (keys []string) {
-	if !f.kernel() {
-		return nil
-	}
-	for _, tag := range []string{(*device.Serial)(nil).Tag(), (*device.I8042)(nil).Tag(),
-		(*device.Power)(nil).Tag(), (*device.GenID)(nil).Tag(), (*device.RNG)(nil).Tag()} {
-		keys = append(keys, sectionKey(tag, 0))
-	}
-	for i := range f.Disks {
-		keys = append(keys, sectionKey((*device.Block)(nil).Tag(), i))
-	}
-	return keys
-}
-
 // absolute makes the paths of disks good for a state file, which is read from elsewhere.
-func absolute(disks []Disk) ([]Disk, error) {
-	if len(disks) > MaxDisks {
-		return nil, fmt.Errorf("%d disks, a machine has at most %d", len(disks), MaxDisks)
+func absolute(disks []state.Disk) ([]state.Disk, error) {
+	if len(disks) > state.MaxDisks {
+		return nil, fmt.Errorf("%d disks, a machine has at most %d", len(disks), state.MaxDisks)
 	}
-	var list []Disk
+	var list []state.Disk
 	for _, d := range disks {
 		path, err := filepath.Abs(d.Path)
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, Disk{path, d.ReadOnly})
+		list = append(list, state.Disk{Path: path, ReadOnly: d.ReadOnly})
 	}
 	return list, nil
+}
+
+// externals are what a machine needs that is not in its state.
+type externals struct {
+	console io.Writer    // nil: what the kernel prints is lost
+	disks   []state.Disk // in place of those that the machine was saved with; nil: the same
 }

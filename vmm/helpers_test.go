@@ -16,8 +16,10 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/thawfs/thaw/vmm/api"
+	"github.com/thawfs/thaw/vmm/boot"
 	"github.com/thawfs/thaw/vmm/guest"
 	"github.com/thawfs/thaw/vmm/kvm"
+	"github.com/thawfs/thaw/vmm/ram"
 )
 
 // childEnv holds the job of a test binary that was started as a child: a restore in a process of
@@ -61,7 +63,7 @@ type childResult struct {
 	Report     *Report
 	Err        string
 	WrongByte  *WrongByteError
-	MemoryLost *MemoryLostError
+	MemoryLost *ram.LostError
 }
 
 func child(job string) error {
@@ -215,4 +217,14 @@ func checkpoint(t testing.TB, m *Machine) string {
 		t.Fatal(err)
 	}
 	return dir
+}
+
+// tableBytes is the size of a guest program's page tables.
+func tableBytes(regions []ram.Region) uint64 {
+	return boot.GuestRAM(regions).First*pageSize - guest.Reserved
+}
+
+// loadDir loads a checkpoint as Restore does if nothing is said.
+func loadDir(dir string, log *slog.Logger) (*loaded, error) {
+	return load(dir, log, loadOptions{count: true, tables: true})
 }

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/thawfs/thaw/vmm/device"
+	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/state"
 )
 
 // tinyKernel is a kernel of a few instructions in ring 0: it prints 'A'; 'V' if the first virtio
@@ -151,13 +153,13 @@ func diskImage(t *testing.T) string {
 func (s *screen) config(t *testing.T) Config {
 	t.Helper()
 	return Config{Kernel: vmlinux(t, tinyKernel), MemoryBytes: testMemory, CPUs: 2, Console: s,
-		Disks: []Disk{{Path: diskImage(t)}}, Log: testLog(t)}
+		Disks: []state.Disk{{Path: diskImage(t)}}, Log: testLog(t)}
 }
 
 // Devices are where the kernel looks for them, and it can end its machine in both ways.
 func TestKernel(t *testing.T) {
 	needKVM(t)
-	for typed, want := range map[string]string{"hello q": EndPowerOff, "r": EndReset} {
+	for typed, want := range map[string]string{"hello q": endPowerOff, "r": endReset} {
 		var s screen
 		cfg := s.config(t)
 		in, keyboard := io.Pipe()
@@ -188,7 +190,7 @@ func TestLeaveConsole(t *testing.T) {
 	cfg.Input = in
 	cfg.Started = func() { keyboard.CloseWithError(ErrLeave) }
 	rep, err := Run(t.Context(), cfg)
-	if err != nil || rep.End != EndStopped {
+	if err != nil || rep.End != endStopped {
 		t.Errorf("%+v, %v", rep, err)
 	}
 }
@@ -248,7 +250,7 @@ func TestKernelGoesOn(t *testing.T) {
 // compareDevices reads the state of a restored machine back.
 func compareDevices(t *testing.T, dir string, m *Machine) {
 	t.Helper()
-	want, err := Inspect(dir)
+	want, err := state.Inspect(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -256,14 +258,18 @@ func compareDevices(t *testing.T, dir string, m *Machine) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range Diff(want, inspected(t, s)) {
+	got, err := inspectSaved(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range state.Diff(want, got) {
 		if c.Field == "TSC" || c.Section == "CLOCK 0" || c.Section == "PIT2 0" {
 			continue // they run on
 		}
 		t.Errorf("saved and restored state differ: %v", c)
 	}
-	if len(want.Problems) > 0 || value(want, "VIRTBLK 0", "sectors") != "0x800" ||
-		value(want, "SERIAL 0", "ier") == "" || value(want, "VMGENID 0", "addr") != "0xfe000" {
+	if len(want.Problems) > 0 || fieldOf(want, "VIRTBLK 0", "sectors") != "0x800" ||
+		fieldOf(want, "SERIAL 0", "ier") == "" || fieldOf(want, "VMGENID 0", "addr") != "0xfe000" {
 		t.Errorf("devices: %+v", want.Problems)
 	}
 }
@@ -321,15 +327,15 @@ func TestKernelRefusals(t *testing.T) {
 		"no such kernel":  func(c *Config) { c.Kernel += "x" },
 		"no such initrd":  func(c *Config) { c.Initrd = "nowhere" },
 		"a kernel of 0":   func(c *Config) { c.Kernel = os.DevNull },
-		"no such disk":    func(c *Config) { c.Disks = []Disk{{Path: "nowhere"}} },
+		"no such disk":    func(c *Config) { c.Disks = []state.Disk{{Path: "nowhere"}} },
 		"one disk twice":  func(c *Config) { c.Disks = append(c.Disks, c.Disks[0]) },
-		"many disks":      func(c *Config) { c.Disks = make([]Disk, MaxDisks+1) },
+		"many disks":      func(c *Config) { c.Disks = make([]state.Disk, state.MaxDisks+1) },
 		"long line":       func(c *Config) { c.Cmdline = strings.Repeat("x", 2048) },
 		"too many vCPUs":  func(c *Config) { c.CPUs = 1 << 20 },
 		"odd memory size": func(c *Config) { c.MemoryBytes++ },
 	} {
 		cfg := good
-		cfg.Disks = append([]Disk{}, good.Disks...)
+		cfg.Disks = append([]state.Disk{}, good.Disks...)
 		change(&cfg)
 		if m, err := newFrom(cfg); err == nil {
 			t.Errorf("%s: no error", what)
@@ -345,61 +351,14 @@ func TestKernelRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	for what, x := range map[string]externals{
-		"no disk":       {disks: []Disk{}},
-		"a smaller one": {disks: []Disk{{Path: good.Kernel}}},
-		"read-only":     {disks: []Disk{{Path: good.Disks[0].Path, ReadOnly: true}}},
+		"no disk":       {disks: []state.Disk{}},
+		"a smaller one": {disks: []state.Disk{{Path: good.Kernel}}},
+		"read-only":     {disks: []state.Disk{{Path: good.Disks[0].Path, ReadOnly: true}}},
 	} {
 		if l, err := load(dir, testLog(t), loadOptions{externals: x}); err == nil {
 			t.Errorf("%s: no error", what)
 			l.Close()
 		}
-	}
-}
-
-// The sections of devices are required of a kernel's machine and refused of others.
-func TestDeviceSections(t *testing.T) {
-	s := sampleState()
-	s.facts.Guest = spec(kernelGuest, "kernel", "/boot/vmlinuz")
-	s.facts.Disks = []Disk{{Path: "/a"}, {Path: "/b", ReadOnly: true}}
-	s.ports = portState{}
-	for _, key := range s.facts.deviceKeys() {
-		tag, index, _ := strings.Cut(key, " ")
-		s.devices = append(s.devices, device.Section{Tag: tag, Index: uint32(index[0] - '0'),
-			Data: []byte(key)})
-	}
-	list, err := s.sections()
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := decodeSaved(list)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(got.devices) != 7 || string(got.devices[6].Data) != "VIRTBLK 1" {
-		t.Errorf("%+v", got.devices)
-	}
-	for i := range list {
-		without := append(append([]section{}, list[:i]...), list[i+1:]...)
-		_, err := decodeSaved(without)
-		wantStateError(t, "without "+list[i].tag, err)
-		_, err = decodeSaved(append(append([]section{}, list...), list[i]))
-		wantStateError(t, "twice "+list[i].tag, err)
-	}
-	for what, change := range map[string]func(*facts){
-		"a third disk":             func(f *facts) { f.Disks = append(f.Disks, Disk{}) },
-		"a disk less":              func(f *facts) { f.Disks = f.Disks[:1] },
-		"more than there can be":   func(f *facts) { f.Disks = make([]Disk, MaxDisks+1) },
-		"no interrupt controllers": func(f *facts) { f.IRQChip = false },
-		"disks of a guest program": func(f *facts) { f.Guest = spec("idle") },
-	} {
-		other := s
-		change(&other.facts)
-		list, err := other.sections()
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = decodeSaved(list)
-		wantStateError(t, what, err)
 	}
 }
 
@@ -424,7 +383,7 @@ func TestLostPageWithInterrupts(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if err := os.Truncate(filepath.Join(dir, memoryFile), 24<<20); err != nil {
+	if err := os.Truncate(filepath.Join(dir, state.MemoryFile), 24<<20); err != nil {
 		t.Fatal(err)
 	}
 	w := l.watch()
@@ -438,7 +397,7 @@ func TestLostPageWithInterrupts(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	err = l.Wait(ctx)
-	var lost *MemoryLostError
+	var lost *ram.LostError
 	if !errors.As(err, &lost) || lost.Known && lost.GFN != 0x1f00 {
 		t.Errorf("end: %v; console %q", err, &s)
 	}

@@ -2,6 +2,7 @@ package vmm
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -12,25 +13,29 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/thawfs/thaw/vmm/boot"
 	"github.com/thawfs/thaw/vmm/device"
+	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/state"
+	"github.com/thawfs/thaw/vmm/vcpu"
 )
 
 // changedPages are the gfns of checked pages that differ between two checkpoints: the guest is sure
 // to look at them again.
 func changedPages(t *testing.T, a, b string) []uint64 {
 	t.Helper()
-	x, err := os.ReadFile(filepath.Join(a, memoryFile))
+	x, err := os.ReadFile(filepath.Join(a, state.MemoryFile))
 	if err != nil {
 		t.Fatal(err)
 	}
-	y, err := os.ReadFile(filepath.Join(b, memoryFile))
+	y, err := os.ReadFile(filepath.Join(b, state.MemoryFile))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var list []uint64
 	for off := 0; off < len(x); off += pageSize {
 		// The first word of a checked page names its frame.
-		if gfn := le64(x[off:]) & (1<<40 - 1); gfn == uint64(off/pageSize) &&
+		if gfn := binary.LittleEndian.Uint64(x[off:]) & (1<<40 - 1); gfn == uint64(off/pageSize) &&
 			string(x[off:off+pageSize]) != string(y[off:off+pageSize]) {
 			list = append(list, gfn)
 		}
@@ -53,7 +58,7 @@ func twoCheckpoints(t *testing.T) (older, newer string) {
 
 func patch(t *testing.T, dir string, off int64, b []byte) {
 	t.Helper()
-	f, err := os.OpenFile(filepath.Join(dir, memoryFile), os.O_RDWR, 0)
+	f, err := os.OpenFile(filepath.Join(dir, state.MemoryFile), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +72,7 @@ func TestGuestFindsAWrongByte(t *testing.T) {
 	older, newer := twoCheckpoints(t)
 	gfn := changedPages(t, older, newer)[0]
 	page := make([]byte, pageSize)
-	f, err := os.Open(filepath.Join(newer, memoryFile))
+	f, err := os.Open(filepath.Join(newer, state.MemoryFile))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +85,7 @@ func TestGuestFindsAWrongByte(t *testing.T) {
 		res := restoreChild(t, childJob{Dir: newer, For: 20 * time.Second}, nil)
 		patch(t, newer, int64(gfn)*pageSize+int64(off), page[off:off+1])
 		w := res.WrongByte
-		if w == nil || w.GFN != gfn || w.Offset != uint64(off)&^7 || res.Report.End != EndFailed {
+		if w == nil || w.GFN != gfn || w.Offset != uint64(off)&^7 || res.Report.End != endFailed {
 			t.Errorf("offset %d of gfn %d: %q %+v", off, gfn, res.Err, w)
 			continue
 		}
@@ -105,7 +110,7 @@ func TestGuestFindsAnOldPage(t *testing.T) {
 	older, newer := twoCheckpoints(t)
 	gfn := changedPages(t, older, newer)[0]
 	page := make([]byte, pageSize)
-	f, err := os.Open(filepath.Join(older, memoryFile))
+	f, err := os.Open(filepath.Join(older, state.MemoryFile))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,15 +128,15 @@ func TestGuestFindsAnOldPage(t *testing.T) {
 // The same for the pages that hold the versions: all pages of the guest but its own data are old.
 func TestGuestFindsOldTables(t *testing.T) {
 	older, newer := twoCheckpoints(t)
-	l, err := Load(newer, testLog(t))
+	l, err := loadDir(newer, testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	first := guestRAM(l.facts.Regions).First
+	first := boot.GuestRAM(l.facts.Regions).First
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	b, err := os.ReadFile(filepath.Join(older, memoryFile))
+	b, err := os.ReadFile(filepath.Join(older, state.MemoryFile))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,15 +165,15 @@ func TestMemoryLost(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := checkpointed(t, spec("heap", "set", "1MiB", "cold", "0"), testMemory, 1000)
-			l, err := Load(dir, testLog(t))
+			l, err := loadDir(dir, testLog(t))
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer l.Close()
 			if c.pages == 0 {
-				c.pages = guestRAM(l.facts.Regions).First + 10
+				c.pages = boot.GuestRAM(l.facts.Regions).First + 10
 			}
-			if err := os.Truncate(filepath.Join(dir, memoryFile), int64(c.pages)*pageSize); err != nil {
+			if err := os.Truncate(filepath.Join(dir, state.MemoryFile), int64(c.pages)*pageSize); err != nil {
 				t.Fatal(err)
 			}
 			begin := time.Now()
@@ -178,7 +183,7 @@ func TestMemoryLost(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 			defer cancel()
 			err = l.Wait(ctx)
-			var lost *MemoryLostError
+			var lost *ram.LostError
 			if !errors.As(err, &lost) {
 				t.Fatalf("end: %v", err)
 			}
@@ -192,17 +197,17 @@ func TestMemoryLost(t *testing.T) {
 
 func TestCheckpointOfLostMemory(t *testing.T) {
 	dir := checkpointed(t, spec("idle"), testMemory, 1)
-	l, err := Load(dir, testLog(t))
+	l, err := loadDir(dir, testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if err := os.Truncate(filepath.Join(dir, memoryFile), testMemory/2); err != nil {
+	if err := os.Truncate(filepath.Join(dir, state.MemoryFile), testMemory/2); err != nil {
 		t.Fatal(err)
 	}
 	target := filepath.Join(t.TempDir(), "x")
 	_, err = l.Checkpoint(t.Context(), target)
-	var lost *MemoryLostError
+	var lost *ram.LostError
 	if !errors.As(err, &lost) {
 		t.Errorf("checkpoint: %v", err)
 	}
@@ -240,7 +245,7 @@ func TestCheckpointToAFullDisk(t *testing.T) {
 }
 
 func TestCheckpointRefusals(t *testing.T) {
-	m := newTestMachine(t, spec("idle"), MinMemory)
+	m := newTestMachine(t, spec("idle"), ram.MinMemory)
 	runUntil(t, m, 1)
 	dir := t.TempDir()
 	for what, path := range map[string]string{"an existing directory": dir,
@@ -259,15 +264,15 @@ func TestCheckpointRefusals(t *testing.T) {
 }
 
 func TestLoadRefusals(t *testing.T) {
-	dir := checkpointed(t, spec("idle"), MinMemory, 1)
-	memory := filepath.Join(dir, memoryFile)
-	if _, err := Load(filepath.Join(dir, "nowhere"), testLog(t)); !errors.Is(err, os.ErrNotExist) {
+	dir := checkpointed(t, spec("idle"), ram.MinMemory, 1)
+	memory := filepath.Join(dir, state.MemoryFile)
+	if _, err := loadDir(filepath.Join(dir, "nowhere"), testLog(t)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no directory: %v", err)
 	}
-	if err := os.Truncate(memory, MinMemory-pageSize); err != nil {
+	if err := os.Truncate(memory, ram.MinMemory-pageSize); err != nil {
 		t.Fatal(err)
 	}
-	_, err := Load(dir, testLog(t))
+	_, err := loadDir(dir, testLog(t))
 	if err == nil || !strings.Contains(err.Error(), "the state describes") {
 		t.Errorf("short memory: %v", err)
 	}
@@ -277,7 +282,7 @@ func TestLoadRefusals(t *testing.T) {
 	if err := os.Mkdir(memory, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Load(dir, testLog(t)); err == nil {
+	if _, err := loadDir(dir, testLog(t)); err == nil {
 		t.Error("memory is a directory and was loaded")
 	}
 }
@@ -286,7 +291,7 @@ func TestLoadRefusals(t *testing.T) {
 func TestTwoVCPUsLoseMemory(t *testing.T) {
 	dir := checkpointed(t, spec("pair"), testMemory, 20)
 	s := serve(t, dir)
-	l, err := Load(s.mnt, testLog(t))
+	l, err := loadDir(s.mnt, testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -296,7 +301,7 @@ func TestTwoVCPUsLoseMemory(t *testing.T) {
 	runUntil(t, l.Machine, l.ports.snapshot().Done+2)
 	s.kill()
 	err = l.Wait(withTimeout(t, 20*time.Second))
-	var lost *MemoryLostError
+	var lost *ram.LostError
 	if !errors.As(err, &lost) {
 		t.Fatalf("end: %v", err)
 	}
@@ -308,13 +313,13 @@ func TestTwoVCPUsLoseMemory(t *testing.T) {
 
 // Whatever a vCPU says at its end, the cause is looked for; but not behind an end in order.
 func TestSuspects(t *testing.T) {
-	for _, err := range []error{guestDone{}, &WrongByteError{}, &MemoryLostError{},
+	for _, err := range []error{guestDone{}, &WrongByteError{}, &ram.LostError{},
 		device.ErrPowerOff, fmt.Errorf("port 0x64: %w", device.ErrReset)} {
 		if f := suspect(err); f != nil {
 			t.Errorf("%v is suspect", err)
 		}
 	}
-	for _, err := range []error{errFault, errors.New("an exit for no reason"),
+	for _, err := range []error{vcpu.ErrFault, errors.New("an exit for no reason"),
 		fmt.Errorf("exit: %w", &fault{sign: "x"})} {
 		if f := suspect(err); f == nil {
 			t.Errorf("%v is not suspect", err)

@@ -10,28 +10,37 @@ import (
 	"github.com/thawfs/thaw/vmm/device"
 	"github.com/thawfs/thaw/vmm/guest"
 	"github.com/thawfs/thaw/vmm/kvm"
+	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/state"
+	"github.com/thawfs/thaw/vmm/vcpu"
+	"github.com/thawfs/thaw/wss"
 )
+
+const pageSize = wss.PageSize
 
 // Errors by which a caller decides.
 var (
-	// ErrRunning refuses what needs a stopped vCPU.
-	ErrRunning = errors.New("the machine is running")
 	// ErrNotRunning refuses what needs a machine that runs.
-	ErrNotRunning = errors.New("the machine is paused")
+	errNotRunning = errors.New("the machine is paused")
 	// ErrEnded refuses what needs a machine that has not ended.
-	ErrEnded = errors.New("the machine has ended")
+	errEnded = errors.New("the machine has ended")
+	// ErrTracing refuses a checkpoint of a machine whose touches after another one are being recorded.
+	errTracing = errors.New("the machine is being traced after a checkpoint")
+	// ErrNoParent refuses a differential checkpoint of a machine that is not mapped from a checkpoint.
+	errNoParent = errors.New("the machine's memory is not mapped from a checkpoint: " +
+		"it has neither been restored nor saved")
 	// ErrStopped is the end of a machine that was stopped from outside.
-	ErrStopped = errors.New("the machine was stopped")
+	errStopped = errors.New("the machine was stopped")
 )
 
-// State of a machine.
-type State string
+// phase is the state of a machine: whether its vCPUs may run.
+type phase string
 
 // States. A machine begins paused; an ended one stays ended.
 const (
-	StatePaused  State = "paused"
-	StateRunning State = "running"
-	StateEnded   State = "ended"
+	phasePaused  phase = "paused"
+	phaseRunning phase = "running"
+	phaseEnded   phase = "ended"
 )
 
 // Machine is a virtual machine: memory, vCPUs, and the devices on its two buses.
@@ -40,17 +49,17 @@ const (
 // other. Close must be the last.
 type Machine struct {
 	log     *slog.Logger
-	facts   facts
+	facts   state.Facts
 	program *guest.Program
 
 	vm      *kvm.VM
-	mem     *memory
+	mem     *ram.Memory
 	portBus *device.Bus
 	mmioBus *device.Bus
 	devices *device.Set    // of a kernel
 	serial  *device.Serial // one of them; nil for a guest program
 	ports   *ports
-	vcpus   []*vcpu
+	vcpus   []*vcpu.Thread
 	known   []uint32 // model specific registers that KVM can save
 	msrs    []uint32 // those of them that are saved
 
@@ -61,7 +70,7 @@ type Machine struct {
 	tracing  bool       // guarded by control: touches after a checkpoint are being recorded
 
 	mu    sync.Mutex // guards what follows
-	state State
+	phase phase
 	err   error         // why it ended; nil: the guest program was finished
 	first time.Time     // first instruction, zero before
 	begun chan struct{} // closed then
@@ -86,14 +95,14 @@ func (m *Machine) resume() error {
 	// The vCPUs are let go under the lock: end, which stops them, comes wholly before or after.
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.state == StateEnded {
-		return ErrEnded
+	if m.phase == phaseEnded {
+		return errEnded
 	}
-	m.state = StateRunning
+	m.phase = phaseRunning
 	m.ports.release()
 	m.counters.resumed()
 	for _, c := range m.vcpus {
-		c.run()
+		c.Run()
 	}
 	return nil
 }
@@ -108,36 +117,36 @@ func (m *Machine) Pause() error {
 func (m *Machine) pause() error {
 	m.ports.hold()
 	for _, c := range m.vcpus {
-		c.askToPark()
+		c.AskToPark()
 	}
 	for _, c := range m.vcpus {
-		if err := c.awaitParked(); err != nil {
-			return err
+		if c.AwaitParked() != nil {
+			return errEnded
 		}
 	}
 	// With no vCPU left that gives them more to do. An error is one for whoever wants the state.
 	m.drained = m.devices.Drain()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.state == StateEnded {
-		return ErrEnded
+	if m.phase == phaseEnded {
+		return errEnded
 	}
-	if m.state == StateRunning {
+	if m.phase == phaseRunning {
 		m.counters.paused()
 	}
-	m.state = StatePaused
+	m.phase = phasePaused
 	return nil
 }
 
 // resumeDevices lets the devices of a paused machine work.
 func (m *Machine) resumeDevices() error {
 	m.mu.Lock()
-	state := m.state
+	state := m.phase
 	m.mu.Unlock()
 	switch state {
-	case StateEnded:
-		return ErrEnded
-	case StateRunning:
+	case phaseEnded:
+		return errEnded
+	case phaseRunning:
 		return nil
 	}
 	m.drained = nil
@@ -145,7 +154,7 @@ func (m *Machine) resumeDevices() error {
 }
 
 // Stop ends the machine. It is no error if it has ended already.
-func (m *Machine) Stop() { m.end(ErrStopped) }
+func (m *Machine) Stop() { m.end(errStopped) }
 
 // Wait returns when the machine has ended, or the context: nil when the guest program was finished,
 // else the reason.
@@ -162,7 +171,7 @@ func (m *Machine) Wait(ctx context.Context) error {
 
 // Close ends the machine and gives everything back.
 func (m *Machine) Close() error {
-	m.end(ErrStopped)
+	m.end(errStopped)
 	m.control.Lock()
 	defer m.control.Unlock()
 	if m.closed {
@@ -171,7 +180,7 @@ func (m *Machine) Close() error {
 	m.closed = true
 	var errs []error
 	for _, c := range m.vcpus {
-		errs = append(errs, c.stop())
+		errs = append(errs, c.Stop())
 	}
 	errs = append(errs, m.devices.Close())
 	if m.vm != nil {
@@ -183,11 +192,11 @@ func (m *Machine) Close() error {
 // end marks the machine as ended, once, and stops all vCPUs. It does not wait for them.
 func (m *Machine) end(err error) {
 	m.mu.Lock()
-	if m.state == StateEnded {
+	if m.phase == phaseEnded {
 		m.mu.Unlock()
 		return
 	}
-	m.state = StateEnded
+	m.phase = phaseEnded
 	if errors.As(err, &guestDone{}) {
 		err = nil
 	}
@@ -196,7 +205,7 @@ func (m *Machine) end(err error) {
 	m.mu.Unlock()
 	m.ports.hold()
 	for _, c := range m.vcpus {
-		c.askToPark()
+		c.AskToPark()
 	}
 }
 
@@ -206,7 +215,31 @@ func (m *Machine) vcpuStarted(t time.Time) {
 	defer m.mu.Unlock()
 	if m.first.IsZero() {
 		m.first = t
-		m.ports.series.begin(t)
+		m.ports.series.Begin(t)
 		close(m.begun)
 	}
+}
+
+// is says whether the machine is in a state.
+func (m *Machine) is(s phase) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.phase == s
+}
+
+// firstInstruction is when that was; zero: not yet.
+func (m *Machine) firstInstruction() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.first
+}
+
+// guestInfo says what the guest was doing when its device was read.
+func (m *Machine) guestInfo(p state.Ports) state.GuestInfo {
+	g := state.GuestInfo{Program: m.facts.Guest.Program, Args: m.facts.Guest.Args, Done: p.Done,
+		Ready: p.Ready != 0}
+	if m.program != nil {
+		g.Units = m.program.Units
+	}
+	return g
 }

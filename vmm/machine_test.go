@@ -2,6 +2,7 @@ package vmm
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
@@ -12,6 +13,9 @@ import (
 
 	"github.com/thawfs/thaw/vmm/api"
 	"github.com/thawfs/thaw/vmm/guest"
+	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/state"
+	"github.com/thawfs/thaw/vmm/vcpu"
 )
 
 // programs are guest programs, short: an option that ends them, and how many units that is.
@@ -35,7 +39,7 @@ func TestGuestsFinish(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if rep.End != EndFinished || rep.Done < p.units || rep.Progress.Total != rep.Done {
+			if rep.End != endFinished || rep.Done < p.units || rep.Progress.Total != rep.Done {
 				t.Errorf("report: %+v", rep)
 			}
 		})
@@ -53,7 +57,7 @@ func TestRestoreGoesOn(t *testing.T) {
 				t.Fatal(res.Err)
 			}
 			r := res.Report
-			if r.End != EndFinished || r.Done < p.units || r.Done-r.Progress.Total < p.at {
+			if r.End != endFinished || r.Done < p.units || r.Done-r.Progress.Total < p.at {
 				t.Errorf("report: %+v", r)
 			}
 			if r.Restore.FirstInstructionSeconds <= 0 || r.Restore.TouchedPages == 0 {
@@ -79,12 +83,12 @@ func TestGenerations(t *testing.T) {
 			done = s.Done
 			t.Logf("%+v", rep)
 		})
-		if res.Err != "" || res.Report.End != EndStopped || res.Report.Done < done {
+		if res.Err != "" || res.Report.End != endStopped || res.Report.Done < done {
 			t.Fatalf("generation: %q %+v", res.Err, res.Report)
 		}
 		dir = next
 	}
-	info, err := os.ReadFile(filepath.Join(dir, infoFile))
+	info, err := os.ReadFile(filepath.Join(dir, state.InfoFile))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +106,7 @@ func TestRestoreIsRepeatable(t *testing.T) {
 	dir := checkpointed(t, spec("heap", "set", "4MiB", "units", "60000"), testMemory, 20000)
 	var images [2][]byte
 	for i := range images {
-		l, err := Load(dir, testLog(t))
+		l, err := loadDir(dir, testLog(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -115,7 +119,7 @@ func TestRestoreIsRepeatable(t *testing.T) {
 		if err := l.quiesce(stuckTime); err != nil {
 			t.Fatal(err)
 		}
-		images[i] = make([]byte, l.mem.size)
+		images[i] = make([]byte, l.mem.Size())
 		if _, err := l.mem.ReadAt(images[i], 0); err != nil {
 			t.Fatal(err)
 		}
@@ -130,16 +134,13 @@ func TestRestoreIsRepeatable(t *testing.T) {
 
 // State that is read, written into a new machine and read again is the same state.
 func TestStateRoundTrip(t *testing.T) {
-	dir := checkpointed(t, spec("registers"), MinMemory, 100)
-	sections, err := readStateFile(filepath.Join(dir, stateFile))
+	dir := checkpointed(t, spec("registers"), ram.MinMemory, 100)
+	c, err := state.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want, err := decodeSaved(sections)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := Load(dir, testLog(t))
+	want := c.Machine
+	l, err := loadDir(dir, testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,19 +149,19 @@ func TestStateRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, b := want.vcpus[0], got.vcpus[0]
+	a, b := want.VCPUs[0], got.VCPUs[0]
 	// The time stamp counter runs on.
 	dropMSR(&a, 0x10)
 	dropMSR(&b, 0x10)
 	if d := cmp.Diff(a, b); d != "" {
 		t.Errorf("state changed on its way (-saved +restored):\n%s", d)
 	}
-	if d := cmp.Diff(want.ports, got.ports); d != "" {
+	if d := cmp.Diff(want.Ports, got.Ports); d != "" {
 		t.Errorf("ports: %s", d)
 	}
 }
 
-func dropMSR(s *vcpuState, index uint32) {
+func dropMSR(s *state.VCPU, index uint32) {
 	for i, m := range s.MSRs {
 		if m.Index == index {
 			s.MSRs = append(s.MSRs[:i:i], s.MSRs[i+1:]...)
@@ -171,14 +172,14 @@ func dropMSR(s *vcpuState, index uint32) {
 
 // Registers of all kinds survive, at many points of a program that does nothing but look at them.
 func TestRegistersSurvive(t *testing.T) {
-	m := newTestMachine(t, spec("registers"), MinMemory)
+	m := newTestMachine(t, spec("registers"), ram.MinMemory)
 	runUntil(t, m, 10)
 	for range 10 {
 		dir := checkpoint(t, m)
 		if err := m.Close(); err != nil {
 			t.Fatal(err)
 		}
-		l, err := Load(dir, testLog(t))
+		l, err := loadDir(dir, testLog(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -215,19 +216,19 @@ func TestPauseResume(t *testing.T) {
 }
 
 func TestStateIsRefusedWhileRunning(t *testing.T) {
-	m := newTestMachine(t, spec("idle"), MinMemory)
+	m := newTestMachine(t, spec("idle"), ram.MinMemory)
 	if err := m.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := m.save(); !errors.Is(err, ErrRunning) {
+	if _, err := m.save(); !errors.Is(err, vcpu.ErrRunning) {
 		t.Errorf("save of a running machine: %v", err)
 	}
-	err := m.vcpus[0].do(func() error { return nil })
-	if !errors.Is(err, ErrRunning) {
+	err := m.vcpus[0].Do(func() error { return nil })
+	if !errors.Is(err, vcpu.ErrRunning) {
 		t.Errorf("job for a running vCPU: %v", err)
 	}
 	m.Stop()
-	if err := m.Wait(context.Background()); !errors.Is(err, ErrStopped) {
+	if err := m.Wait(context.Background()); !errors.Is(err, errStopped) {
 		t.Errorf("end: %v", err)
 	}
 	for name, f := range map[string]func() error{"pause": m.Pause, "resume": m.Resume,
@@ -235,7 +236,7 @@ func TestStateIsRefusedWhileRunning(t *testing.T) {
 			_, err := m.Checkpoint(context.Background(), t.TempDir()+"/x")
 			return err
 		}} {
-		if err := f(); !errors.Is(err, ErrEnded) {
+		if err := f(); !errors.Is(err, errEnded) {
 			t.Errorf("%s of an ended machine: %v", name, err)
 		}
 	}
@@ -245,15 +246,15 @@ func TestRunEnds(t *testing.T) {
 	needKVM(t)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cause := errors.New("enough")
-	cfg := Config{Guest: spec("idle"), MemoryBytes: MinMemory, Log: testLog(t),
+	cfg := Config{Guest: spec("idle"), MemoryBytes: ram.MinMemory, Log: testLog(t),
 		Started: func() { cancel(cause) }}
 	rep, err := Run(ctx, cfg)
-	if !errors.Is(err, cause) || rep.End != EndInterrupted {
+	if !errors.Is(err, cause) || rep.End != endInterrupted {
 		t.Errorf("interrupted: %+v, %v", rep, err)
 	}
 	cfg.Started, cfg.For = nil, 50*time.Millisecond
 	rep, err = Run(t.Context(), cfg)
-	if err != nil || rep.End != EndTime || rep.RunSeconds < 0.05 {
+	if err != nil || rep.End != endTime || rep.RunSeconds < 0.05 {
 		t.Errorf("time: %+v, %v", rep, err)
 	}
 }
@@ -261,7 +262,7 @@ func TestRunEnds(t *testing.T) {
 // RAM goes on above a hole of the address space, and the image has the hole.
 func TestMemoryAboveTheHole(t *testing.T) {
 	needKVM(t)
-	regions := []Region{{0, 24 << 20}, {holeEnd, 8 << 20}}
+	regions := []ram.Region{{GPA: 0, Size: 24 << 20}, {GPA: 1 << 32, Size: 8 << 20}}
 	m, err := newWithRegions(spec("random:100", "units", "10000"), 0, regions, testLog(t))
 	if err != nil {
 		t.Fatal(err)
@@ -275,10 +276,10 @@ func TestMemoryAboveTheHole(t *testing.T) {
 	}
 	// The program has filled all pages, the last one of RAM too.
 	page := make([]byte, pageSize)
-	if _, err := m.mem.ReadAt(page, int64(m.mem.size-pageSize)); err != nil {
+	if _, err := m.mem.ReadAt(page, int64(m.mem.Size()-pageSize)); err != nil {
 		t.Fatal(err)
 	}
-	if gfn := le64(page) & (1<<40 - 1); gfn != m.mem.size/pageSize-1 {
+	if gfn := binary.LittleEndian.Uint64(page) & (1<<40 - 1); gfn != m.mem.Size()/pageSize-1 {
 		t.Errorf("the last page says that it is gfn %#x", gfn)
 	}
 }

@@ -2,10 +2,9 @@ package vmm
 
 import (
 	"sync"
-	"sync/atomic"
 	"time"
 
-	"github.com/thawfs/thaw/vmm/kvm"
+	"github.com/thawfs/thaw/vmm/api"
 )
 
 // counters are what a machine counts about itself.
@@ -16,7 +15,7 @@ type counters struct {
 	pausedFor   time.Duration
 	checkpoints uint64
 	failed      uint64
-	last        *CheckpointStats
+	last        *api.CheckpointReply
 }
 
 func (c *counters) paused() {
@@ -35,7 +34,7 @@ func (c *counters) resumed() {
 	c.pausedAt = time.Time{}
 }
 
-func (c *counters) checkpoint(s CheckpointStats, err error) {
+func (c *counters) checkpoint(s api.CheckpointReply, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err != nil {
@@ -45,8 +44,3 @@ func (c *counters) checkpoint(s CheckpointStats, err error) {
 	c.checkpoints++
 	c.last = &s
 }
-
-// exitCounts counts a vCPU's exits by their reason.
-type exitCounts [64]atomic.Uint64
-
-func (e *exitCounts) count(r kvm.ExitReason) { e[min(uint32(r), uint32(len(e)-1))].Add(1) }

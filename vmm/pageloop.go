@@ -4,6 +4,8 @@ import (
 	"errors"
 
 	"github.com/thawfs/thaw/vmm/kvm"
+	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/vcpu"
 )
 
 // A guest that takes interrupts gets its pages in the background: KVM has a kernel thread fetch the
@@ -24,7 +26,7 @@ type pageLoops struct {
 }
 
 type suspectVCPU struct {
-	*vcpu
+	*vcpu.Thread
 	taken, fixed uint64 // page faults, when last looked
 	looks        int    // in a row, at which it was suspected
 }
@@ -35,13 +37,11 @@ const manyFaults = 16
 // watchPageLoops begins. Where KVM has no counters (before Linux 5.14) nothing is watched.
 func (m *Machine) watchPageLoops() *pageLoops {
 	p := &pageLoops{m: m}
-	if !m.facts.IRQChip || !m.mem.private() {
+	if !m.facts.IRQChip || !m.mem.Mapped() {
 		return p
 	}
 	for _, c := range m.vcpus {
-		if c.stats != nil {
-			p.vcpus = append(p.vcpus, suspectVCPU{vcpu: c})
-		}
+		p.vcpus = append(p.vcpus, suspectVCPU{Thread: c})
 	}
 	return p
 }
@@ -50,11 +50,10 @@ func (m *Machine) watchPageLoops() *pageLoops {
 func (p *pageLoops) look() {
 	for i := range p.vcpus {
 		c := &p.vcpus[i]
-		all, err := c.stats.Read()
-		if err != nil {
+		taken, fixed, ok := c.PageFaults()
+		if !ok {
 			continue
 		}
-		taken, fixed := all["pf_taken"], all["pf_fixed"]
 		if taken-c.taken >= manyFaults && fixed == c.fixed {
 			c.looks++
 		} else {
@@ -63,9 +62,9 @@ func (p *pageLoops) look() {
 		c.taken, c.fixed = taken, fixed
 		switch {
 		case c.looks == 1:
-			c.interject(func() { holdInterrupts(c.k) })
+			c.Interject(func() { holdInterrupts(c.KVM) })
 		case c.looks > 1:
-			c.interject(func() { p.m.findLost(c.k) })
+			c.Interject(func() { p.m.findLost(c.KVM) })
 		}
 	}
 }
@@ -75,7 +74,7 @@ func (p *pageLoops) look() {
 // If KVM does not like it, the next look comes soon.
 func holdInterrupts(k *kvm.VCPU) {
 	regs, err := k.Regs()
-	if err != nil || regs.RFLAGS&rflagsIF == 0 {
+	if err != nil || regs.RFLAGS&kvm.RFLAGSIF == 0 {
 		return
 	}
 	e, err := k.Events()
@@ -90,7 +89,7 @@ func holdInterrupts(k *kvm.VCPU) {
 // findLost ends the machine if the page that a vCPU waits for is known to be lost.
 func (m *Machine) findLost(k *kvm.VCPU) {
 	err := m.explain(k, &fault{sign: "the guest asks for a page again and again", perhaps: true})
-	var lost *MemoryLostError
+	var lost *ram.LostError
 	if errors.As(err, &lost) && lost.Known {
 		m.end(lost)
 	}

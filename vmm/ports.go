@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/thawfs/thaw/vmm/meter"
+	"github.com/thawfs/thaw/vmm/state"
 )
 
 // Ports through which a guest program talks to the VMM; src/guest.h is the other side.
@@ -20,36 +23,23 @@ const (
 	portSync     = 0x518 // out: the number of a point that a test may wait for
 )
 
-// reportWords is the length of a report, in 32-bit words: gfn, offset, expected, found, version.
-const reportWords = 10
-
-// portState is what of the device is saved.
-type portState struct {
-	Done     uint64 // units of all time
-	PeriodUS uint32
-	Ready    uint8
-	Words    uint8 // words of a report taken so far
-	Pad      uint16
-	Word     [reportWords]uint32
-}
-
 // ports is the one device of a bare machine: progress, pace and the end of a guest program. It is
 // the [device.Handler] of its range of the port bus.
 type ports struct {
-	series *series
+	series *meter.Series
 	now    func() time.Time
 	// sync, if not nil, is called on the vCPU's thread at each sync point of a program.
 	sync func(point uint32)
 
 	mu    sync.Mutex // guards what follows
-	state portState
+	state state.Ports
 	next  time.Time     // when the next period begins; not saved, a restored guest begins a new one
 	held  bool          // no access waits
 	cut   chan struct{} // closed while held
 }
 
 func newPorts(now func() time.Time) *ports {
-	return &ports{now: now, series: newSeries(), cut: make(chan struct{})}
+	return &ports{now: now, series: meter.NewSeries(), cut: make(chan struct{})}
 }
 
 // hold ends a wait and keeps others from beginning, until release: a machine that is to stop does
@@ -107,7 +97,7 @@ func (p *ports) out(port uint16, v uint32) error {
 	switch port {
 	case portProgress:
 		p.state.Done += uint64(v)
-		p.series.add(p.now(), uint64(v))
+		p.series.Add(p.now(), uint64(v))
 	case portReady:
 		p.state.Ready = 1
 	case portPace:
@@ -116,7 +106,7 @@ func (p *ports) out(port uint16, v uint32) error {
 	case portDone:
 		return guestDone{}
 	case portWord:
-		if int(p.state.Words) < reportWords {
+		if int(p.state.Words) < state.ReportWords {
 			p.state.Word[p.state.Words] = v
 			p.state.Words++
 		}
@@ -163,27 +153,23 @@ func (p *ports) wait() bool {
 
 func (p *ports) wrongByte() error {
 	w := func(i int) uint64 { return uint64(p.state.Word[2*i]) | uint64(p.state.Word[2*i+1])<<32 }
-	if p.state.Words != reportWords {
+	if p.state.Words != state.ReportWords {
 		return fmt.Errorf("the guest reports an error in %d words, expected %d", p.state.Words,
-			reportWords)
+			state.ReportWords)
 	}
 	return &WrongByteError{GFN: w(0), Offset: w(1), Expected: w(2), Found: w(3), Version: uint32(w(4))}
 }
 
 // snapshot returns the state for the state file.
-func (p *ports) snapshot() portState {
+func (p *ports) snapshot() state.Ports {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.state
 }
 
 // restore sets it.
-func (p *ports) restore(s portState) error {
-	if s.Words > reportWords {
-		return badState("section %s: %d words of a report", tagPorts, s.Words)
-	}
+func (p *ports) restore(s state.Ports) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.state = s
-	return nil
 }

@@ -17,9 +17,6 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-// TraceStats says how a trace of first touches went.
-type TraceStats = api.TraceStats
-
 // Ways in which first touches are traced, as the record names them, the best first. The last is for
 // kernels without asynchronous write-protection (before 6.7): the first touch of a page costs the
 // guest some four times as much.
@@ -51,18 +48,18 @@ type recording struct {
 // record begins to trace, in the best way that this host has, or in one that is no better than the
 // given one. The machine is paused.
 func (m *Machine) record(way string) (*recording, error) {
-	r := &recording{m: m, way: wayEvents, touches: wss.NewTouches(m.mem.size / pageSize),
+	r := &recording{m: m, way: wayEvents, touches: wss.NewTouches(m.mem.Size() / pageSize),
 		kernel: m.kernelTime(), begin: monotonic()}
-	if ok, why := m.mem.exact(); !ok || way == wayFaults {
-		r.way, r.why = wayFaults, cmp.Or(why, wished)
-		if err := m.mem.serveMissing(r.fault(), m.end); err != nil {
+	if ok, why := m.mem.Exact(); !ok || way == wayFaults {
+		r.way, r.why = wayFaults, cmp.Or(why, chosen)
+		if err := m.mem.StartPager(r.fault(), m.end); err != nil {
 			return nil, fmt.Errorf("touched pages cannot be told from their neighbours: %s; "+
 				"nor be served one by one: %w", r.why, err)
 		}
 		return r, nil
 	}
 	if way == wayScans {
-		r.way, r.why = wayScans, wished
+		r.way, r.why = wayScans, chosen
 		return r, nil
 	}
 	var err error
@@ -73,8 +70,8 @@ func (m *Machine) record(way string) (*recording, error) {
 	return r, nil
 }
 
-// wished is why there is no better way where there might be one.
-const wished = "wished so"
+// chosen is why the way is not the best that this host has.
+const chosen = "chosen by the caller"
 
 // fault notes a touch that userfaultfd tells of. The thread of a vCPU is it; another one does what
 // some vCPU or device wants.
@@ -93,7 +90,7 @@ func (r *recording) fault() func(gfn uint64, thread int) {
 }
 
 // run traces for so long, or until the machine or the context ends.
-func (r *recording) run(ctx context.Context, d time.Duration) (set *wss.Set, s TraceStats,
+func (r *recording) run(ctx context.Context, d time.Duration) (set *wss.Set, s api.TraceStats,
 	err error) {
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
@@ -165,19 +162,19 @@ func (r *recording) byFaults(ctx context.Context) (err error) {
 	m := r.m
 	m.control.Lock()
 	defer m.control.Unlock()
-	begin, running := monotonic(), m.is(StateRunning)
+	begin, running := monotonic(), m.is(phaseRunning)
 	if running {
-		if err := m.pause(); err != nil && !errors.Is(err, ErrEnded) {
+		if err := m.pause(); err != nil && !errors.Is(err, errEnded) {
 			m.end(err)
 		}
 	}
-	if err := m.mem.endMissing(); err != nil {
+	if err := m.mem.StopPager(); err != nil {
 		m.end(err)
 		return err
 	}
 	if running {
 		r.paused = monotonic() - begin
-		if err := m.resume(); err != nil && !errors.Is(err, ErrEnded) {
+		if err := m.resume(); err != nil && !errors.Is(err, errEnded) {
 			return err
 		}
 	}
@@ -185,7 +182,7 @@ func (r *recording) byFaults(ctx context.Context) (err error) {
 }
 
 func (r *recording) scan() error {
-	touched, _, err := r.m.mem.scan()
+	touched, _, err := r.m.mem.Scan()
 	if err != nil {
 		return err
 	}
@@ -204,9 +201,7 @@ func (r *recording) close() error {
 // threads are those of the vCPUs.
 func (m *Machine) threads() (tids []int) {
 	for _, c := range m.vcpus {
-		c.mu.Lock()
-		tids = append(tids, c.tid)
-		c.mu.Unlock()
+		tids = append(tids, c.TID())
 	}
 	return tids
 }

@@ -1,6 +1,7 @@
 package vmm
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -8,15 +9,18 @@ import (
 	"testing"
 	"time"
 
+	"github.com/thawfs/thaw/vmm/api"
 	"github.com/thawfs/thaw/vmm/guest"
+	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/state"
 	"github.com/thawfs/thaw/wss"
 )
 
 // tracedToEnd traces a machine, as it has got ready, to the end of its program.
-func tracedToEnd(t *testing.T, m *Machine, way string) (*wss.Set, *TraceStats) {
+func tracedToEnd(t *testing.T, m *Machine, way string) (*wss.Set, *api.TraceStats) {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "cp")
-	stats, err := m.CheckpointWith(t.Context(), dir, CheckpointOptions{Trace: time.Minute, way: way})
+	stats, err := m.checkpoint(t.Context(), dir, checkpointOptions{Trace: time.Minute, way: way})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +46,7 @@ var tracedSpec = guest.Spec{Program: "random:20", Args: map[string]string{"units
 func TestTrace(t *testing.T) {
 	m := startReady(t, tracedSpec, 32<<20)
 	set, stats := tracedToEnd(t, m, "")
-	touched, _, err := m.mem.scan()
+	touched, _, err := m.mem.Scan()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,8 +62,8 @@ func TestTrace(t *testing.T) {
 	}
 	// A KVM without second-level tables goes through the guest's own and through its task state
 	// segment by itself: no fault, no event. All else has one.
-	tables := layOutPageTables([]Region{{0, 32 << 20}}).root() / pageSize
-	end := tables + pageTableBytes([]Region{{0, 32 << 20}})/pageSize
+	tables := uint64(guest.Reserved / pageSize)
+	end := tables + tableBytes([]ram.Region{{GPA: 0, Size: 32 << 20}})/pageSize
 	silent := uint64(0)
 	for i, r := range set.Runs {
 		if r.Source != wss.SourceTrace || i > 0 && r.At < set.Runs[i-1].At {
@@ -86,12 +90,12 @@ func TestTraceWays(t *testing.T) {
 	from := checkpoint(t, m)
 	var first *wss.Set
 	for _, way := range []string{"", wayScans, wayFaults} {
-		l, err := Load(from, testLog(t))
+		l, err := loadDir(from, testLog(t))
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer l.Close()
-		if !l.Exact && way != wayFaults {
+		if !l.exact && way != wayFaults {
 			continue
 		}
 		if err := l.Start(); err != nil {
@@ -129,11 +133,25 @@ func TestTraceWays(t *testing.T) {
 
 // TestTraceByScans: without events the order is that of the scans, and vCPUs are not known.
 func TestTraceByScans(t *testing.T) {
-	m := trackedFile(t)
-	if !m.tracker.exact() {
-		t.Skipf("needs asynchronous userfaultfd write-protection (Linux 6.7): %s", m.tracker.why)
+	const pages = 4096
+	dir := t.TempDir()
+	path := filepath.Join(dir, state.MemoryFile)
+	if err := os.WriteFile(path, make([]byte, pages*pageSize), 0o644); err != nil {
+		t.Fatal(err)
 	}
-	r := &recording{m: &Machine{mem: m}, way: wayScans, touches: wss.NewTouches(trackedPages),
+	img, err := state.OpenImage(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := img.Map()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if ok, why := m.Exact(); !ok {
+		t.Skipf("needs asynchronous userfaultfd write-protection (Linux 6.7): %s", why)
+	}
+	r := &recording{m: &Machine{mem: m}, way: wayScans, touches: wss.NewTouches(pages),
 		begin: monotonic()}
 	scanned := [][]int64{{900, 901, 17}, {}, {16, 18, 4000, 900}, {0}}
 	for _, pages := range scanned {
@@ -168,7 +186,7 @@ func TestTraceTwoVCPUs(t *testing.T) {
 	}
 	m := startReady(t, guest.Spec{Program: "pair"}, 16<<20)
 	dir := filepath.Join(t.TempDir(), "cp")
-	stats, err := m.CheckpointWith(t.Context(), dir, CheckpointOptions{Trace: 300 * time.Millisecond,
+	stats, err := m.checkpoint(t.Context(), dir, checkpointOptions{Trace: 300 * time.Millisecond,
 		Stop: true})
 	if err != nil {
 		t.Fatal(err)
@@ -183,7 +201,7 @@ func TestTraceTwoVCPUs(t *testing.T) {
 	if !vcpus[0] || !vcpus[1] {
 		t.Errorf("touches of vCPUs %v", vcpus)
 	}
-	if err := m.Wait(t.Context()); err != ErrStopped {
+	if err := m.Wait(t.Context()); err != errStopped {
 		t.Errorf("the machine ended with %v", err)
 	}
 }
@@ -195,7 +213,7 @@ func TestTraceRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(t.TempDir(), "cp")
-	_, err := m.CheckpointWith(t.Context(), dir, CheckpointOptions{Trace: time.Second})
+	_, err := m.checkpoint(t.Context(), dir, checkpointOptions{Trace: time.Second})
 	if err == nil {
 		t.Error("a paused machine was traced")
 	}
@@ -223,7 +241,7 @@ func startReady(t *testing.T, spec guest.Spec, memory uint64) *Machine {
 
 func readSet(t *testing.T, dir string) *wss.Set {
 	t.Helper()
-	f, err := os.Open(filepath.Join(dir, setFile))
+	f, err := os.Open(filepath.Join(dir, state.SetFile))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -233,4 +251,86 @@ func readSet(t *testing.T, dir string) *wss.Set {
 		t.Fatal(err)
 	}
 	return set
+}
+
+// TestTraceByFaultsGoesOn: after a trace the guest goes on with what it had, which it checks itself;
+// and what it has changed is in the next checkpoint, also in a differential one.
+func TestTraceByFaultsGoesOn(t *testing.T) {
+	m := startReady(t, spec("random:20", "units", "300000"), testMemory)
+	dir := t.TempDir()
+	first, second := filepath.Join(dir, "first"), filepath.Join(dir, "second")
+	stats, err := m.checkpoint(t.Context(), first, checkpointOptions{Trace: time.Second / 4,
+		way: wayFaults})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stats.Trace == nil {
+		t.Skip(stats.Note)
+	}
+	traced := readSet(t, first).Bitmap()
+	touched, _, err := m.mem.Scan()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if missed := traced.AndNot(touched).Count(); missed > 0 || traced.Count() == 0 {
+		t.Errorf("%d of %d traced pages are not known to be touched", missed, traced.Count())
+	}
+	stats, err = m.checkpoint(t.Context(), second, checkpointOptions{Diff: true,
+		Trace: time.Second / 4, way: wayFaults, pieces: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stats.Trace == nil || stats.Trace.Pages == 0 {
+		t.Errorf("%+v", stats)
+	}
+	runUntil(t, m, m.ports.snapshot().Done+2000)
+	third := filepath.Join(dir, "third")
+	stats, err = m.checkpoint(t.Context(), third, checkpointOptions{Diff: true, pieces: 1,
+		Trace: time.Second / 4, way: wayFaults, Stop: true})
+	if err != nil || stats.Trace != nil || !strings.Contains(stats.Note, "too many pieces") {
+		t.Errorf("%+v, %v", stats, err)
+	}
+	for _, dir := range []string{second, third} {
+		l, err := loadDir(dir, testLog(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		runUntil(t, l.Machine, l.ports.snapshot().Done+4000)
+	}
+}
+
+// TestTraceByFaultsLost: a guest whose checkpoint is cut off while its pages are served ends with that
+// error, and so does the trace.
+func TestTraceByFaultsLost(t *testing.T) {
+	m := startReady(t, spec("random:20", "units", "200000000"), testMemory)
+	dir := filepath.Join(t.TempDir(), "cp")
+	traced := make(chan error, 1)
+	go func() {
+		_, err := m.checkpoint(t.Context(), dir, checkpointOptions{Trace: time.Minute,
+			way: wayFaults})
+		traced <- err
+	}()
+	begun := func() bool {
+		m.control.Lock()
+		defer m.control.Unlock()
+		return m.tracing
+	}
+	for !begun() {
+		select {
+		case err := <-traced:
+			t.Skip(err)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	if err := os.Truncate(filepath.Join(dir, state.MemoryFile), 0); err != nil {
+		t.Fatal(err)
+	}
+	var lost *ram.LostError
+	if err := m.Wait(t.Context()); !errors.As(err, &lost) || !lost.Known {
+		t.Errorf("the machine ended with %v", err)
+	}
+	if err := <-traced; !errors.As(err, &lost) {
+		t.Errorf("the trace ended with %v", err)
+	}
 }

@@ -5,22 +5,23 @@ import (
 	"time"
 
 	"github.com/thawfs/thaw/vmm/guest"
+	"github.com/thawfs/thaw/vmm/meter"
 	"github.com/thawfs/thaw/wss"
 )
 
 // Report is what a run of a machine came to.
 type Report struct {
-	Guest       guest.Spec `json:"guest"`
-	MemoryBytes uint64     `json:"memory_bytes"`
-	GuestPages  uint64     `json:"guest_pages"` // of the image
-	End         string     `json:"end"`         // EndFinished, ...
-	RunSeconds  float64    `json:"run_seconds"` // from the first instruction to the end
-	Done        uint64     `json:"done"`        // units since the guest was first started
-	Progress    Progress   `json:"progress"`    // in this run
-	Restore     *Restored  `json:"restore,omitempty"`
+	Guest       guest.Spec     `json:"guest"`
+	MemoryBytes uint64         `json:"memory_bytes"`
+	GuestPages  uint64         `json:"guest_pages"` // of the image
+	End         string         `json:"end"`         // finished, power-off, reset, stopped, time, interrupted, …
+	RunSeconds  float64        `json:"run_seconds"` // from the first instruction to the end
+	Done        uint64         `json:"done"`        // units since the guest was first started
+	Progress    meter.Progress `json:"progress"`    // in this run
+	Restore     *Restored      `json:"restore,omitempty"`
 	// Stalls is when each vCPU waited for pages.
-	Stalls []VCPUStalls `json:"stalls,omitempty"`
-	Notes  []string     `json:"notes,omitempty"` // what this host could not do
+	Stalls []meter.VCPUStalls `json:"stalls,omitempty"`
+	Notes  []string           `json:"notes,omitempty"` // what this host could not do
 }
 
 // Restored is the part of the report about a restore. Times are seconds since it was asked for.
@@ -50,19 +51,12 @@ type Restored struct {
 
 // counter counts the pages of a restored machine, once.
 type counter struct {
-	loaded *Loaded // nil: not restored
+	loaded *loaded // nil: not restored
 	log    *slog.Logger
 
 	counted        bool
 	window         time.Duration
 	touched, dirty *wss.Bitmap
-}
-
-// firstInstruction is when that was; zero: not yet.
-func (m *Machine) firstInstruction() time.Time {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.first
 }
 
 func (c *counter) count(m *Machine) {
@@ -73,7 +67,7 @@ func (c *counter) count(m *Machine) {
 	c.counted = true
 	c.window = time.Since(first)
 	var err error
-	if c.touched, c.dirty, err = m.mem.scanAll(); err != nil {
+	if c.touched, c.dirty, err = m.mem.ScanAll(); err != nil {
 		c.loaded.note(c.log, "touched pages are not known: "+err.Error())
 	}
 }
@@ -81,8 +75,8 @@ func (c *counter) count(m *Machine) {
 func (m *Machine) report(cfg Config, c *counter, end string) *Report {
 	first := m.firstInstruction()
 	ports := m.ports.snapshot()
-	r := &Report{Guest: m.facts.Guest, MemoryBytes: m.mem.size, GuestPages: m.mem.size / pageSize,
-		End: end, Done: ports.Done, Progress: m.ports.series.progress(m.program.Units)}
+	r := &Report{Guest: m.facts.Guest, MemoryBytes: m.mem.Size(), GuestPages: m.mem.Size() / pageSize,
+		End: end, Done: ports.Done, Progress: m.ports.series.Progress(m.program.Units)}
 	if !first.IsZero() {
 		r.RunSeconds = time.Since(first).Seconds()
 	}
@@ -90,10 +84,10 @@ func (m *Machine) report(cfg Config, c *counter, end string) *Report {
 	if l == nil {
 		return r
 	}
-	r.Notes = l.Notes
-	r.Restore = &Restored{Dir: l.Dir, Exact: l.Exact, PageTablePages: l.Tables,
-		PageTableSeconds: l.Walking.Seconds(), CountSeconds: l.Counting.Seconds(),
-		OpenSeconds: l.Opened.Sub(cfg.Requested).Seconds(), Prefetched: l.Prefetched,
+	r.Notes = l.notes
+	r.Restore = &Restored{Dir: l.dir, Exact: l.exact, PageTablePages: l.tables,
+		PageTableSeconds: l.walking.Seconds(), CountSeconds: l.counting.Seconds(),
+		OpenSeconds: l.opened.Sub(cfg.Requested).Seconds(), Prefetched: l.prefetched,
 		Touched: c.touched, Dirty: c.dirty, Window: c.window.Seconds()}
 	if !first.IsZero() {
 		r.Restore.FirstInstructionSeconds = first.Sub(cfg.Requested).Seconds()
@@ -102,9 +96,20 @@ func (m *Machine) report(cfg Config, c *counter, end string) *Report {
 		return r
 	}
 	r.Restore.TouchedPages, r.Restore.DirtyPages = c.touched.Count(), c.dirty.Count()
-	if l.Prefetched != nil {
-		counts := wss.Count(l.Prefetched, c.touched, c.window)
+	if l.prefetched != nil {
+		counts := wss.Count(l.prefetched, c.touched, c.window)
 		r.Restore.Counts = &counts
 	}
 	return r
 }
+
+// Ends of a run, as the report names them.
+const (
+	endFinished    = "finished"    // the guest program did all its units
+	endPowerOff    = "power-off"   // the kernel switched the machine off
+	endReset       = "reset"       // the kernel reset it
+	endStopped     = "stopped"     // by the API
+	endTime        = "time"        // Config.For is over
+	endInterrupted = "interrupted" // the context ended
+	endFailed      = "failed"      // see the error
+)

@@ -4,41 +4,31 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/state"
 	"github.com/thawfs/thaw/wss"
 )
 
-// Loaded is a machine made from a checkpoint, paused before its first instruction.
-type Loaded struct {
+// loaded is a machine made from a checkpoint, paused before its first instruction.
+type loaded struct {
 	*Machine
-	Dir        string
-	Opened     time.Time     // when the open of the memory file returned
-	Prefetched *wss.Bitmap   // pages in the page cache now; nil if the kernel does not tell
-	Counting   time.Duration // what it took to find that out
-	Tables     uint64        // page tables of the guest, read before it started
-	Walking    time.Duration // what that took
-	Exact      bool          // the tracker counts touched pages exactly
-	Notes      []string      // what this host could not do
-}
-
-// Load makes a machine from a checkpoint directory, on disk or on a mount.
-//
-// The order matters for the time that the user waits. The state is small and comes first, so that a
-// machine that cannot be restored costs no prefetch. Opening the memory file then is the request to
-// prefetch. What is left afterwards are system calls.
-func Load(dir string, log *slog.Logger) (*Loaded, error) {
-	return load(dir, log, loadOptions{count: true, tables: true})
+	dir        string
+	opened     time.Time     // when the open of the memory file returned
+	prefetched *wss.Bitmap   // pages in the page cache now; nil if the kernel does not tell
+	counting   time.Duration // what it took to find that out
+	tables     uint64        // page tables of the guest, read before it started
+	walking    time.Duration // what that took
+	exact      bool          // the tracker counts touched pages exactly
+	notes      []string      // what this host could not do
 }
 
 // loadOptions are the choices of a restore.
 type loadOptions struct {
-	count bool      // find out what was prefetched
-	clock ClockMode // "": ClockResume
-	force bool      // a [*HostError] becomes a note
+	count bool            // find out what was prefetched
+	clock state.ClockMode // "": ClockResume
+	force bool            // a [*state.HostError] becomes a note
 	externals
 
 	tables bool // read the guest's page tables first
@@ -47,43 +37,32 @@ type loadOptions struct {
 	readAround bool
 }
 
-func load(dir string, log *slog.Logger, o loadOptions) (*Loaded, error) {
-	dir, err := filepath.Abs(dir)
+// load makes a machine from a checkpoint directory, on disk or on a mount.
+//
+// The order matters for the time that the user waits. The state is small and comes first, so that a
+// machine that cannot be restored costs no prefetch. Opening the memory file then is the request to
+// prefetch. What is left afterwards are system calls.
+func load(dir string, log *slog.Logger, o loadOptions) (*loaded, error) {
+	c, err := state.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	sections, err := readStateFile(filepath.Join(dir, stateFile))
-	if err != nil {
-		return nil, err
-	}
-	_, own, err := splitChanged(sections)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, stateFile), err)
-	}
-	s, err := decodeSaved(own)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, stateFile), err)
-	}
-	l := &Loaded{}
+	s := &c.Machine
+	l := &loaded{dir: c.Dir}
 	forgive := l.forgiver(log, o.force)
-	if err := forgive(checkHost(s.vcpus)); err != nil {
+	if err := forgive(state.CheckHost(s.VCPUs)); err != nil {
 		return nil, err
 	}
-	mem, err := openMemory(dir, sections, imageSize(s.facts.Regions))
+	mem, err := openMemory(c, o.readAround)
 	if err != nil {
 		return nil, err
 	}
-	l.Dir, l.Opened = dir, time.Now()
-	if o.readAround {
-		if err := mem.mapping.advise(unix.MADV_NORMAL); err != nil {
-			return nil, errors.Join(fmt.Errorf("madvise: %w", err), mem.Close())
-		}
-	}
-	if l.Machine, err = newMachine(s.facts, mem, o.externals, log); err != nil {
+	l.opened = time.Now()
+	if l.Machine, err = newMachine(s.Facts, mem, o.externals, log); err != nil {
 		return nil, err
 	}
 	var why string
-	if l.Exact, why = mem.exact(); !l.Exact {
+	if l.exact, why = mem.Exact(); !l.exact {
 		l.note(log, "touched pages are counted with their neighbours: "+why)
 	}
 	if err := l.Machine.loadState(s, o.clock, forgive); err != nil {
@@ -93,35 +72,78 @@ func load(dir string, log *slog.Logger, o loadOptions) (*Loaded, error) {
 	if o.count {
 		// As late as can be: a prefetch may go on after the open returned.
 		begin := time.Now()
-		if l.Prefetched, err = mem.resident(); err != nil {
+		if l.prefetched, err = mem.Resident(); err != nil {
 			l.note(log, "prefetched pages are not known: "+err.Error())
 		}
-		l.Counting = time.Since(begin)
+		l.counting = time.Since(begin)
 	}
 	if o.tables {
-		if err := l.readTables(s, log); err != nil {
+		begin := time.Now()
+		if l.tables, err = readTables(mem, s.VCPUs); err != nil {
 			l.Machine.Close()
 			return nil, err
 		}
+		l.walking = time.Since(begin)
 	}
 	return l, nil
 }
 
-// openMemory maps the memory of a checkpoint. On a mount of thaw the open is the request to
-// restore: it returns once the working set is in the page cache.
-func openMemory(dir string, sections []section, size uint64) (*memory, error) {
-	img, err := openImage(dir, sections)
+// openMemory maps the memory of a checkpoint.
+func openMemory(c *state.Checkpoint, readAround bool) (*ram.Memory, error) {
+	img, err := c.OpenImage()
 	if err != nil {
 		return nil, err
 	}
-	if img.size != size {
-		return nil, errors.Join(fmt.Errorf("%s: %d bytes, the state describes %d bytes of memory",
-			filepath.Join(dir, memoryFile), img.size, size), img.Close())
+	mem, err := img.Map()
+	if err == nil && readAround {
+		if err = mem.ReadAround(); err != nil {
+			return nil, errors.Join(err, mem.Close())
+		}
 	}
-	return mapImage(img)
+	return mem, err
 }
 
-func (l *Loaded) note(log *slog.Logger, s string) {
-	l.Notes = append(l.Notes, s)
+func (l *loaded) note(log *slog.Logger, s string) {
+	l.notes = append(l.notes, s)
 	log.Warn(s)
+}
+
+// loadState sets the state of a new machine: vCPUs, then what they share, then the devices. Those
+// assert their interrupt lines anew when the machine is resumed: KVM saves what the controllers have
+// seen of a line, but not that a device holds it.
+//
+// forgive is asked about every [*state.HostError]; what it makes nil is left as it is on this host.
+func (m *Machine) loadState(s *state.Machine, clock state.ClockMode, forgive func(error) error) error {
+	first := m.vcpus[0]
+	if err := first.Do(func() error { return s.VCPUs[0].PartTSC(first.KVM) }); err != nil {
+		return fmt.Errorf("restore vCPU 0: %w", err)
+	}
+	for i, c := range m.vcpus {
+		if err := c.Do(func() error { return s.VCPUs[i].Restore(c.KVM, forgive) }); err != nil {
+			return fmt.Errorf("restore vCPU %d: %w", i, err)
+		}
+	}
+	if s.Chips != nil {
+		if err := s.Chips.Restore(m.vm, clock); err != nil {
+			return err
+		}
+	}
+	if err := m.devices.Restore(s.Devices); err != nil {
+		return err
+	}
+	m.ports.restore(s.Ports)
+	return nil
+}
+
+// forgiver makes what a restore does about this host's faults: without force they are its end, with
+// it they are notes.
+func (l *loaded) forgiver(log *slog.Logger, force bool) func(error) error {
+	return func(err error) error {
+		var host *state.HostError
+		if !force || !errors.As(err, &host) {
+			return err
+		}
+		l.note(log, "forced: "+err.Error())
+		return nil
+	}
 }

@@ -11,42 +11,40 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/thawfs/thaw/vmm/api"
+	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/state"
+	"github.com/thawfs/thaw/vmm/vcpu"
 	"github.com/thawfs/thaw/wss"
-)
-
-// Names of the files of a checkpoint directory.
-const (
-	memoryFile = "memory"
-	stateFile  = "state"
-	infoFile   = "info.json"
 )
 
 // save is one checkpoint in the making: a directory beside its place.
 type save struct {
 	m     *Machine
-	opt   CheckpointOptions
+	opt   checkpointOptions
 	dir   string // where it is to be
-	stats CheckpointStats
+	stats api.CheckpointReply
 
 	running bool // the machine ran when it was asked for
 	paused  bool
 	since   time.Time // of the pause
 
-	tmp    string // "": there is none any more
-	files  []diskFile
-	memory diskFile
-	id     identity
-	parent *base     // opt.Diff: what it is relative to
-	runs   []PageRun // the pages that it has
+	tmp    string   // "": there is none any more
+	held   *os.File // the lock on it, until the checkpoint is in its place or given up
+	files  []outFile
+	memory outFile
+	id     state.ID
+	parent *ram.Base     // opt.Diff: what it is relative to
+	runs   []ram.PageRun // the pages that it has
 
-	sets      *wss.Set      // working sets estimated so far; nil: none
-	spaces    addressSpaces // found on the way
-	recording *recording    // nil: there is none
+	sets      *wss.Set            // working sets estimated so far; nil: none
+	spaces    state.AddressSpaces // found on the way
+	recording *recording          // nil: there is none
 }
 
 // prepare makes what can be made while the guest runs.
 func (s *save) prepare() (err error) {
-	s.stats.Dir, s.stats.MemoryBytes = s.dir, s.m.mem.size
+	s.stats.Dir, s.stats.MemoryBytes = s.dir, s.m.mem.Size()
 	if _, err := os.Lstat(s.dir); err == nil {
 		return &fs.PathError{Op: "create", Path: s.dir, Err: fs.ErrExist}
 	}
@@ -56,18 +54,17 @@ func (s *save) prepare() (err error) {
 		}
 	}
 	switch {
-	case s.m.is(StateEnded):
-		return ErrEnded
+	case s.m.is(phaseEnded):
+		return errEnded
 	case s.m.tracing:
-		return ErrTracing
+		return errTracing
 	case s.opt.Trace > 0 && !s.running:
-		return ErrNotRunning
+		return errNotRunning
 	}
-	pattern := "." + filepath.Base(s.dir) + ".tmp-"
-	if s.tmp, err = s.opt.disk.MkdirTemp(filepath.Dir(s.dir), pattern); err != nil {
+	if err := s.makeUnfinished(); err != nil {
 		return err
 	}
-	if s.memory, err = s.create(memoryFile); err != nil {
+	if s.memory, err = s.create(state.MemoryFile); err != nil {
 		return errors.Join(err, s.discard())
 	}
 	return nil
@@ -75,23 +72,23 @@ func (s *save) prepare() (err error) {
 
 // checkParent makes sure that the pages which a differential checkpoint leaves out are there.
 func (s *save) checkParent() error {
-	if s.parent = s.m.mem.parent(); s.parent == nil {
-		return ErrNoParent
+	if s.parent = s.m.mem.Base(); s.parent == nil {
+		return errNoParent
 	}
-	s.stats.Parent = s.parent.dir
-	sections, err := readStateFile(filepath.Join(s.parent.dir, stateFile))
-	if err != nil || identify(sections) != s.parent.id {
+	s.stats.Parent = s.parent.Dir
+	id, err := state.ReadID(s.parent.Dir)
+	if err != nil || id != s.parent.ID {
 		why := "it is another checkpoint now"
 		if err != nil {
 			why = err.Error()
 		}
-		return &ParentError{Dir: s.dir, Parent: s.parent.dir, Why: why}
+		return &state.ParentError{Dir: s.dir, Parent: s.parent.Dir, Why: why}
 	}
 	return nil
 }
 
-func (s *save) create(name string) (diskFile, error) {
-	f, err := s.opt.disk.Create(filepath.Join(s.tmp, name))
+func (s *save) create(name string) (outFile, error) {
+	f, err := s.opt.fileSystem.Create(filepath.Join(s.tmp, name))
 	if err == nil {
 		s.files = append(s.files, f)
 	}
@@ -100,9 +97,9 @@ func (s *save) create(name string) (diskFile, error) {
 
 // capture writes a paused machine, as far as into the page cache.
 func (s *save) capture(ctx context.Context) error {
-	var state saved
+	var read state.Machine
 	err := timed(&s.stats.StateSeconds, func() (err error) {
-		state, err = s.m.save()
+		read, err = s.m.save()
 		return err
 	})
 	if err != nil {
@@ -112,59 +109,47 @@ func (s *save) capture(ctx context.Context) error {
 		return err
 	}
 	return timed(&s.stats.StateSeconds, func() error {
-		return errors.Join(s.writeState(&state), s.writeInfo(&state), s.writeSets())
+		return errors.Join(s.writeState(&read), s.writeInfo(&read), s.writeSets())
 	})
 }
 
 func (s *save) copyMemory(ctx context.Context) (err error) {
 	mem := s.m.mem
 	if !s.opt.Diff {
-		s.runs = []PageRun{{0, mem.size / pageSize}}
-		s.stats.WrittenBytes, err = mem.copyTo(ctx, s.memory)
+		s.runs = []ram.PageRun{{First: 0, Count: mem.Size() / pageSize}}
+		s.stats.WrittenBytes, err = mem.CopyTo(ctx, s.memory)
 		return err
 	}
-	s.runs, s.stats.WrittenBytes, err = mem.copyChanged(ctx, s.memory)
+	s.runs, s.stats.WrittenBytes, err = mem.CopyChanged(ctx, s.memory, state.MaxRuns)
 	for _, r := range s.runs {
 		s.stats.ChangedPages += r.Count
 	}
 	return err
 }
 
-func (s *save) writeState(state *saved) error {
-	sections, err := state.sections()
-	if err != nil {
-		return err
-	}
-	// What cannot be read back is not worth a checkpoint.
-	if _, err := decodeSaved(sections); err != nil {
-		return err
-	}
-	s.id = identify(sections)
+func (s *save) writeState(read *state.Machine) error {
+	var c *state.Changed
 	if s.opt.Diff {
-		c := changed{size: s.m.mem.size, ParentID: s.parent.id, Parent: s.parent.dir, runs: s.runs}
-		sec, err := c.section()
-		if err != nil {
-			return err
-		}
-		sections = append(sections, sec)
+		c = &state.Changed{Size: s.m.mem.Size(), ParentID: s.parent.ID, Parent: s.parent.Dir, Runs: s.runs}
 	}
-	b, err := encodeState(sections)
+	b, id, err := read.Encode(c)
 	if err != nil {
 		return err
 	}
-	return s.write(stateFile, b)
+	s.id = id
+	return s.write(state.StateFile, b)
 }
 
-func (s *save) writeInfo(state *saved) error {
-	info := s.m.info(state)
+func (s *save) writeInfo(read *state.Machine) error {
+	info := s.m.info(read)
 	info.Differential = s.opt.Diff
 	info.ChangedPages = s.stats.ChangedPages
-	info.Paging = state.paging(s.spaces)
+	info.Paging = read.Paging(s.spaces)
 	b, err := json.MarshalIndent(info, "", "  ")
 	if err != nil {
 		return err
 	}
-	return s.write(infoFile, append(b, '\n'))
+	return s.write(state.InfoFile, append(b, '\n'))
 }
 
 // writeSets writes the working sets that are known before the checkpoint.
@@ -176,7 +161,7 @@ func (s *save) writeSets() error {
 	if _, err := s.sets.WriteTo(&text); err != nil {
 		return err
 	}
-	return s.write(setFile, text.Bytes())
+	return s.write(state.SetFile, text.Bytes())
 }
 
 func (s *save) write(name string, b []byte) error {
@@ -197,18 +182,28 @@ func (s *save) commit() error {
 	if err := errors.Join(append(errs, s.closeFiles())...); err != nil {
 		return err
 	}
-	if err := s.opt.disk.SyncDir(s.tmp); err != nil {
+	if err := s.opt.fileSystem.SyncDir(s.tmp); err != nil {
 		return err
 	}
-	if err := s.opt.disk.Rename(s.tmp, s.dir); err != nil {
+	if err := s.opt.fileSystem.Rename(s.tmp, s.dir); err != nil {
 		return err
 	}
 	s.tmp = s.dir // it is ours still: until it is sure to stay it may be taken back
-	if err := s.opt.disk.SyncDir(filepath.Dir(s.dir)); err != nil {
+	if err := s.opt.fileSystem.SyncDir(filepath.Dir(s.dir)); err != nil {
 		return err
 	}
 	s.tmp = ""
-	return nil
+	return s.letGo()
+}
+
+// letGo gives the lock back.
+func (s *save) letGo() error {
+	if s.held == nil {
+		return nil
+	}
+	held := s.held
+	s.held = nil
+	return held.Close()
 }
 
 func (s *save) closeFiles() error {
@@ -224,30 +219,100 @@ func (s *save) closeFiles() error {
 func (s *save) discard() error {
 	err := s.closeFiles()
 	if s.tmp != "" {
-		err = errors.Join(err, s.opt.disk.RemoveAll(s.tmp))
+		err = errors.Join(err, s.opt.fileSystem.RemoveAll(s.tmp))
 	}
 	s.tmp = ""
-	return err
+	return errors.Join(err, s.letGo())
 }
 
 // remapMemory maps the machine's memory from the checkpoint. The machine is paused.
-func (s *save) remapMemory() (unused []*source, err error) {
-	f, err := os.Open(filepath.Join(s.dir, memoryFile))
+func (s *save) remapMemory() (unused ram.Files, err error) {
+	f, err := os.Open(filepath.Join(s.dir, state.MemoryFile))
 	if err != nil {
 		return nil, err
 	}
-	// Only a try: what cannot be mapped at all must not take the old memory's place.
-	trial, err := mapFile(f, s.m.mem.size, mapPrivate)
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	if err := trial.unmap(); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	b := &base{dir: s.dir, id: s.id}
-	s.stats.CarriedPages, unused, err = s.m.mem.remap(f, s.runs, b, s.opt.pieces)
+	b := ram.Base{Dir: s.dir, ID: s.id}
+	s.stats.CarriedPages, unused, err = s.m.mem.Remap(f, s.runs, b, s.opt.pieces)
 	if err != nil {
 		return unused, fmt.Errorf("remap: %w", err)
 	}
 	return unused, nil
+}
+
+// save reads the state. The machine must be paused.
+func (m *Machine) save() (state.Machine, error) {
+	switch {
+	case m.is(phaseRunning):
+		return state.Machine{}, vcpu.ErrRunning
+	case m.is(phaseEnded):
+		return state.Machine{}, errEnded
+	}
+	s := state.Machine{Facts: m.facts, VCPUs: make([]state.VCPU, len(m.vcpus))}
+	// Devices were drained by the pause, and come before vCPUs and controllers: one that finishes a
+	// request as it is drained raises an interrupt, which would be in the state of neither if the
+	// controllers were saved already.
+	if m.drained != nil {
+		return state.Machine{}, m.drained
+	}
+	var err error
+	if s.Devices, err = m.devices.States(); err != nil {
+		return state.Machine{}, err
+	}
+	s.Ports = m.ports.snapshot()
+	if err := m.chooseMSRs(); err != nil {
+		return state.Machine{}, err
+	}
+	for i, c := range m.vcpus {
+		err := c.Do(func() (err error) {
+			s.VCPUs[i], err = state.SaveVCPU(c.KVM, m.msrs, m.facts.IRQChip)
+			return err
+		})
+		if err != nil {
+			return state.Machine{}, fmt.Errorf("save vCPU %d: %w", i, err)
+		}
+	}
+	if m.facts.IRQChip {
+		if s.Chips, err = state.SaveChips(m.vm); err != nil {
+			return state.Machine{}, err
+		}
+	}
+	return s, nil
+}
+
+// chooseMSRs finds out, once, which registers are saved: when the vCPUs have the CPUID that they
+// keep.
+func (m *Machine) chooseMSRs() error {
+	if m.msrs != nil {
+		return nil
+	}
+	c := m.vcpus[0]
+	return c.Do(func() error { m.msrs = state.GuestMSRs(m.known, c.KVM, m.facts.IRQChip); return nil })
+}
+
+// info describes a machine that is saved.
+func (m *Machine) info(s *state.Machine) state.Info {
+	i := state.Info{Format: state.InfoFormat, Created: time.Now().UTC().Truncate(time.Second),
+		MemoryBytes: m.mem.Size(), PageSize: pageSize, RAMBytes: ram.Total(s.Facts.Regions),
+		Regions: s.Facts.Regions, VCPUs: s.Facts.VCPUs, Guest: m.guestInfo(s.Ports)}
+	if b := m.mem.Base(); b != nil {
+		i.Parent = b.Dir
+	}
+	return i
+}
+
+func (s *save) note(format string, args ...any) { s.stats.Note = fmt.Sprintf(format, args...) }
+
+// timed adds to a time.
+func timed(seconds *float64, f func() error) error {
+	begin := time.Now()
+	err := f()
+	*seconds += time.Since(begin).Seconds()
+	return err
+}
+
+// locked does something as a change of the machine's state.
+func (s *save) locked(f func() error) error {
+	s.m.control.Lock()
+	defer s.m.control.Unlock()
+	return f()
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/thawfs/thaw/vmm/api"
 	"github.com/thawfs/thaw/vmm/kvm"
+	"github.com/thawfs/thaw/vmm/state"
 	"github.com/thawfs/thaw/wss"
 	"github.com/thawfs/thaw/wss/scan"
 )
@@ -41,7 +42,7 @@ func (s *scanned) RAM() []scan.Region {
 func (s *scanned) Pause(context.Context) error {
 	s.m.control.Lock()
 	s.m.mu.Lock()
-	s.running = s.m.state == StateRunning
+	s.running = s.m.phase == phaseRunning
 	s.m.mu.Unlock()
 	if err := s.m.pause(); err != nil {
 		s.m.control.Unlock()
@@ -63,16 +64,16 @@ func (s *scanned) Resume() error {
 func (s *scanned) CPUs() ([]scan.CPU, error) {
 	cpus := make([]scan.CPU, len(s.m.vcpus))
 	for i, c := range s.m.vcpus {
-		err := c.do(func() error {
-			sregs, err := c.k.Sregs()
+		err := c.Do(func() error {
+			sregs, err := c.KVM.Sregs()
 			if err != nil {
 				return err
 			}
-			regs, err := c.k.Regs()
+			regs, err := c.KVM.Regs()
 			if err != nil {
 				return err
 			}
-			mp, err := c.k.MPState()
+			mp, err := c.KVM.MPState()
 			cpus[i] = scan.CPU{CR0: sregs.CR0, CR3: sregs.CR3, CR4: sregs.CR4, EFER: sregs.EFER,
 				RIP: sregs.CS.Base + regs.RIP, Halted: mp.State != kvm.MPRunnable}
 			return err
@@ -111,14 +112,14 @@ func (s *scanned) Flushes() []scan.Flush {
 // translations when a paging bit changes (x86.c, __set_sregs), and does nothing when none does.
 func (s *scanned) flushTLB() error {
 	for i, c := range s.m.vcpus {
-		err := c.do(func() error {
-			sregs, err := c.k.Sregs()
+		err := c.Do(func() error {
+			sregs, err := c.KVM.Sregs()
 			if err != nil {
 				return err
 			}
 			changed := sregs
-			changed.CR4 ^= cr4PGE
-			return errors.Join(c.k.SetSregs(changed), c.k.SetSregs(sregs))
+			changed.CR4 ^= kvm.CR4PGE
+			return errors.Join(c.KVM.SetSregs(changed), c.KVM.SetSregs(sregs))
 		})
 		if err != nil {
 			return fmt.Errorf("flush the TLB of vCPU %d: %w", i, err)
@@ -126,9 +127,6 @@ func (s *scanned) flushTLB() error {
 	}
 	return nil
 }
-
-// cr4PGE says that global translations outlive a change of CR3.
-const cr4PGE = 1 << 7
 
 // renewSlots deletes the memory slots and adds them again: KVM drops all that it derived from them.
 func (s *scanned) renewSlots() error {
@@ -142,7 +140,7 @@ func (s *scanned) renewSlots() error {
 
 // addSlots gives KVM the machine's memory.
 func (m *Machine) addSlots() error {
-	base := uint64(address(m.mem.mapping))
+	base := m.mem.Address()
 	for i, r := range m.facts.Regions {
 		err := m.vm.SetMemoryRegion(kvm.MemoryRegion{Slot: uint32(i), GuestPhysAddr: r.GPA,
 			MemorySize: r.Size, UserspaceAddr: base + r.GPA})
@@ -156,90 +154,41 @@ func (m *Machine) addSlots() error {
 // Present implements scan.Presence. Of a machine that is mapped from a checkpoint these are the pages
 // that it has touched: to look at others would bring them in, and count them as touched.
 func (s *scanned) Present() (*wss.Bitmap, error) {
-	touched, _, err := s.m.mem.scan()
+	touched, _, err := s.m.mem.Scan()
 	if touched != nil || err != nil {
 		return touched, err
 	}
-	return s.m.mem.written()
-}
-
-// ScanStats says what a scan of access bits cost the guest.
-type ScanStats = api.ScanStats
-
-// ScanOptions is how the working set before a checkpoint is estimated.
-type ScanOptions struct {
-	Within time.Duration // what was touched in so long before the checkpoint
-	Budget float64       // share of the guest's time; 0: scan.DefaultBudget
-
-	idle scan.IdleOptions // where the host tells of pages, for guests whose tables tell nothing
+	return s.m.mem.Written()
 }
 
 // scanAccess estimates the working set of a running machine by its access bits. It takes as long as
 // it looks back.
-func (m *Machine) scanAccess(ctx context.Context, o ScanOptions) (set *wss.Set,
-	spaces addressSpaces, stats ScanStats, err error) {
-	if !m.is(StateRunning) {
-		return nil, spaces, stats, ErrNotRunning
+func (m *Machine) scanAccess(ctx context.Context, o scanOptions) (set *wss.Set,
+	spaces state.AddressSpaces, stats api.ScanStats, err error) {
+	if !m.is(phaseRunning) {
+		return nil, spaces, stats, errNotRunning
 	}
 	return m.scanGuest(ctx, &scanned{m: m}, o)
 }
 
-// scanGuest looks at the guest's page tables or, where these tell nothing, at what the host knows.
-func (m *Machine) scanGuest(ctx context.Context, g scan.Guest, o ScanOptions) (set *wss.Set,
-	spaces addressSpaces, stats ScanStats, err error) {
+// scanGuest looks at the guest's page tables.
+func (m *Machine) scanGuest(ctx context.Context, g scan.Guest, o scanOptions) (set *wss.Set,
+	spaces state.AddressSpaces, stats api.ScanStats, err error) {
 	tables, err := scan.NewTables(g, scan.TableOptions{})
 	if err != nil {
 		return nil, spaces, stats, err
 	}
 	set, stats, err = estimate(ctx, tables, o)
-	if errors.Is(err, scan.ErrNoTables) || errors.Is(err, scan.ErrNoBits) {
-		set, stats, err = m.scanIdle(ctx, o, err)
-	}
-	spaces.roots, spaces.complete = tables.Roots()
+	spaces.Roots, spaces.Complete = tables.Roots()
 	return set, spaces, stats, err
 }
 
-// scanIdle asks the host which pages are idle, if it tells.
-func (m *Machine) scanIdle(ctx context.Context, o ScanOptions, why error) (set *wss.Set,
-	stats ScanStats, err error) {
-	idle, err := scan.NewIdle(m.mappings(), o.idle)
-	if err == nil {
-		set, stats, err = estimate(ctx, because{idle, why}, o)
-		err = errors.Join(err, idle.Close())
-	}
-	if err != nil {
-		return nil, stats, fmt.Errorf("%w; and then: %w", why, err)
-	}
-	return set, stats, nil
-}
-
-// because is a source that says why there is no better one.
-type because struct {
-	scan.Source
-	why error
-}
-
-// Way implements scan.Source.
-func (b because) Way() string {
-	return fmt.Sprintf("%s (page tables of the guest: %v)", b.Source.Way(), b.why)
-}
-
-// mappings is where in this process the guest's memory is.
-func (m *Machine) mappings() (list []scan.Mapping) {
-	base := uint64(address(m.mem.mapping))
-	for _, r := range m.facts.Regions {
-		list = append(list, scan.Mapping{Addr: base + r.GPA, Page: r.GPA / pageSize,
-			Count: r.Size / pageSize})
-	}
-	return list
-}
-
 // estimate looks at a source for so long as the options say.
-func estimate(ctx context.Context, src scan.Source, o ScanOptions) (*wss.Set, ScanStats, error) {
+func estimate(ctx context.Context, src scan.Source, o scanOptions) (*wss.Set, api.ScanStats, error) {
 	s := scan.New(src, scan.Options{Within: o.Within, Budget: o.Budget})
 	set, err := s.Estimate(ctx, o.Within)
 	if err != nil {
-		return nil, ScanStats{}, err
+		return nil, api.ScanStats{}, err
 	}
-	return set, ScanStats{Pages: set.Pages(), Way: set.Way, Stats: s.Stats()}, nil
+	return set, api.ScanStats{Pages: set.Pages(), Way: set.Way, Stats: s.Stats()}, nil
 }

@@ -7,15 +7,14 @@ import (
 	"fmt"
 	"path/filepath"
 
+	"github.com/thawfs/thaw/vmm/api"
+	"github.com/thawfs/thaw/vmm/state"
 	"github.com/thawfs/thaw/wss"
 )
 
-// setFile is the working sets of a checkpoint, in the text of package wss.
-const setFile = "working-set"
-
 // scan estimates the working set before the checkpoint.
 func (s *save) scan(ctx context.Context) error {
-	var stats ScanStats
+	var stats api.ScanStats
 	var err error
 	if s.sets, s.spaces, stats, err = s.m.scanAccess(ctx, s.opt.Scan); err != nil {
 		return err
@@ -40,7 +39,7 @@ func (s *save) beginTrace() {
 func (s *save) trace(ctx context.Context) error {
 	if s.recording == nil {
 		if s.opt.Trace > 0 && s.opt.Stop {
-			s.m.end(ErrStopped)
+			s.m.end(errStopped)
 		}
 		return nil
 	}
@@ -55,7 +54,7 @@ func (s *save) trace(ctx context.Context) error {
 	return errors.Join(err, s.locked(func() error {
 		s.m.tracing = false
 		if err == nil && s.opt.Stop {
-			s.m.end(ErrStopped)
+			s.m.end(errStopped)
 		}
 		return s.recording.close()
 	}))
@@ -71,14 +70,16 @@ func (s *save) putSets(set *wss.Set) error {
 		}
 	}
 	s.sets = set
-	path := filepath.Join(s.dir, setFile)
-	if err := s.putFile(path+".new", set); err != nil {
-		return err
+	path := filepath.Join(s.dir, state.SetFile)
+	part := filepath.Join(s.dir, "."+state.SetFile+".new") // hidden files are no part of a checkpoint
+	err := s.putFile(part, set)
+	if err == nil {
+		err = s.opt.fileSystem.Replace(part, path)
 	}
-	if err := s.opt.disk.Replace(path+".new", path); err != nil {
-		return err
+	if err != nil {
+		return errors.Join(err, s.opt.fileSystem.RemoveAll(part))
 	}
-	return s.opt.disk.SyncDir(s.dir)
+	return s.opt.fileSystem.SyncDir(s.dir)
 }
 
 // putFile writes a set into a new file and to disk.
@@ -87,7 +88,7 @@ func (s *save) putFile(path string, set *wss.Set) error {
 	if _, err := set.WriteTo(&text); err != nil {
 		return err
 	}
-	f, err := s.opt.disk.Create(path)
+	f, err := s.opt.fileSystem.Create(path)
 	if err != nil {
 		return err
 	}

@@ -9,22 +9,15 @@ import (
 	"github.com/thawfs/thaw/vmm/device"
 	"github.com/thawfs/thaw/vmm/guest"
 	"github.com/thawfs/thaw/vmm/kvm"
+	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/state"
+	"github.com/thawfs/thaw/vmm/vcpu"
 )
 
-// facts are what a machine is, apart from its state: the MACHINE section of a state file.
-type facts struct {
-	Regions []Region `json:"regions"`
-	VCPUs   int      `json:"vcpus"`
-	// IRQChip: KVM has the interrupt controllers and the interval timer. Machines whose state is of
-	// version 1 have none.
-	IRQChip bool       `json:"irqchip,omitempty"`
-	Guest   guest.Spec `json:"guest"`
-	Disks   []Disk     `json:"disks,omitempty"` // of a kernel
-}
-
 // newMachine sets up KVM around some memory. It takes over the memory, also when it fails.
-func newMachine(f facts, mem *memory, x externals, log *slog.Logger) (_ *Machine, err error) {
-	m := &Machine{log: log, facts: f, mem: mem, ports: newPorts(time.Now), state: StatePaused,
+func newMachine(f state.Facts, mem *ram.Memory, x externals, log *slog.Logger) (
+	_ *Machine, err error) {
+	m := &Machine{log: log, facts: f, mem: mem, ports: newPorts(time.Now), phase: phasePaused,
 		portBus: device.NewBus("port"), mmioBus: device.NewBus("address"), devices: device.NewSet(),
 		begun: make(chan struct{}), ended: make(chan struct{})}
 	defer func() {
@@ -51,6 +44,12 @@ func newMachine(f facts, mem *memory, x externals, log *slog.Logger) (_ *Machine
 	}
 	return m, m.addDevices(x)
 }
+
+// Pages that KVM wants for itself, in the hole below 4 GiB.
+const (
+	tssAddr         = 0xfffb_d000 // three pages
+	identityMapAddr = 0xfffb_c000
+)
 
 // setUpVM makes what vCPUs have in common. KVM wants it before the first of them: the pages that it
 // needs for itself, and the interrupt controllers, because a vCPU gets its local APIC when it is
@@ -81,7 +80,7 @@ func (m *Machine) addVCPUs(sys *kvm.System) (err error) {
 	if m.known, err = sys.MSRIndexList(); err != nil {
 		return err
 	}
-	features, err := hostCPUID(sys)
+	features, err := state.HostCPUID(sys)
 	if err != nil {
 		return err
 	}
@@ -90,20 +89,23 @@ func (m *Machine) addVCPUs(sys *kvm.System) (err error) {
 		if err != nil {
 			return err
 		}
-		c := newVCPU(k)
-		c.handle, c.ended, c.started = m.exit, m.vcpuEnded, m.vcpuStarted
-		// Now, while the vCPU does not run: KVM would not answer before it came back.
-		if c.stats, err = k.Stats(); err != nil && !errors.Is(err, kvm.ErrNoStats) {
-			return errors.Join(err, k.Close())
-		}
-		if err := c.launch(); err != nil {
-			return errors.Join(err, c.close())
+		c := vcpu.New(k, vcpu.Hooks{Exit: m.exit, Ended: m.vcpuEnded, Started: m.vcpuStarted})
+		if err := c.Launch(); err != nil {
+			return err
 		}
 		m.vcpus = append(m.vcpus, c)
-		cpuid := vcpuCPUID(features, i, m.facts.VCPUs)
-		if err := c.do(func() error { return k.SetCPUID(cpuid) }); err != nil {
+		cpuid := state.CPUIDFor(features, i, m.facts.VCPUs)
+		if err := c.Do(func() error { return k.SetCPUID(cpuid) }); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// loadProgram finds the guest program. For a kernel it is a name: its code is in memory.
+func loadProgram(f state.Facts) (*guest.Program, error) {
+	if f.Kernel() {
+		return &guest.Program{Name: state.LinuxGuest, CPUs: f.VCPUs}, nil
+	}
+	return guest.Load(f.Guest)
 }

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/thawfs/thaw/vmm/kvm"
+	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/state"
 )
 
 // stepEnv makes a child of the test binary do one step of a machine's life.
@@ -24,9 +26,12 @@ type stepJob struct{ From, To string }
 
 // stepResult is what a step prints.
 type stepResult struct {
-	Point   uint32   // the sync point that was reached
-	Changes []Change // between the saved state and that of the machine restored from it
+	Point   uint32         // the sync point that was reached
+	Changes []state.Change // between the saved state and that of the machine restored from it
 }
+
+// tscDeadline is the register of the deadline timer.
+const tscDeadline = 0x6e0
 
 // knownState sets what a program in ring 3 cannot: debug registers, model specific registers, the
 // local APIC. None of it does anything to the program.
@@ -40,7 +45,7 @@ func knownState(k *kvm.VCPU) error {
 	l.SetRegister(0x80, 0x10)
 	l.SetRegister(0xa0, 0x10)
 	l.SetRegister(0xf0, 0x1ff)
-	l.SetRegister(lapicLVTTimer, lapicTimerDeadline|0xec)
+	l.SetRegister(0x320, 2<<17|0xec)                                    // the timer, in deadline mode
 	msrs := []kvm.MSREntry{{Index: 0xc0000081, Data: 0x23001000000000}, // STAR
 		{Index: 0xc0000082, Data: 0xffffffff81000000}, {Index: 0xc0000084, Data: 0x47700},
 		{Index: 0xc0000102, Data: 0xffff888000001000}, {Index: 0x174, Data: 0x10},
@@ -48,7 +53,7 @@ func knownState(k *kvm.VCPU) error {
 		{Index: 0x277, Data: 0x407050600070106}, // PAT
 		{Index: 0x2ff, Data: 0xc06}, {Index: 0x200, Data: 0xc0000006}, {Index: 0x201, Data: 0x3c0000800},
 		{Index: 0x250, Data: 0x0606060606060606},
-		{Index: msrTSCDeadline, Data: 1 << 60}, // years ahead
+		{Index: tscDeadline, Data: 1 << 60}, // years ahead
 	}
 	return errors.Join(k.SetDebugRegs(d), k.SetLAPIC(l), k.SetMSRs(msrs))
 }
@@ -64,11 +69,11 @@ func stepChild(job string) error {
 	var m *Machine
 	var err error
 	if j.From == "" {
-		if m, err = New(spec("registers"), MinMemory, log); err != nil {
+		if m, err = New(spec("registers"), ram.MinMemory, log); err != nil {
 			return err
 		}
 		c := m.vcpus[0]
-		if err := c.do(func() error { return knownState(c.k) }); err != nil {
+		if err := c.Do(func() error { return knownState(c.KVM) }); err != nil {
 			return err
 		}
 	} else if m, res.Changes, err = restoreAndCompare(j.From, log); err != nil {
@@ -85,12 +90,12 @@ func stepChild(job string) error {
 }
 
 // restoreAndCompare reads the state of a restored machine back before it has run.
-func restoreAndCompare(dir string, log *slog.Logger) (*Machine, []Change, error) {
-	want, err := Inspect(dir)
+func restoreAndCompare(dir string, log *slog.Logger) (*Machine, []state.Change, error) {
+	want, err := state.Inspect(dir)
 	if err != nil {
 		return nil, nil, err
 	}
-	l, err := Load(dir, log)
+	l, err := loadDir(dir, log)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -98,18 +103,47 @@ func restoreAndCompare(dir string, log *slog.Logger) (*Machine, []Change, error)
 	if err != nil {
 		return nil, nil, errors.Join(err, l.Close())
 	}
-	got, err := s.inspect()
+	got, err := inspectSaved(s)
 	if err != nil {
 		return nil, nil, errors.Join(err, l.Close())
 	}
-	return l.Machine, Diff(want, got), nil
+	return l.Machine, state.Diff(want, got), nil
+}
+
+// inspectSaved lays open a state that is in no file.
+func inspectSaved(s state.Machine) (_ *state.Inspection, err error) {
+	b, _, err := s.Encode(nil)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "state")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if err := os.WriteFile(filepath.Join(dir, state.StateFile), b, 0o600); err != nil {
+		return nil, err
+	}
+	return state.Inspect(dir)
+}
+
+// fieldOf is a field of a section.
+func fieldOf(in *state.Inspection, section, field string) string {
+	for _, s := range in.Sections {
+		for _, f := range s.Fields {
+			if s.Name() == section && f.Name == field {
+				return f.Value
+			}
+		}
+	}
+	return ""
 }
 
 // toNextPoint lets a machine of one vCPU run to its program's next sync point and no further.
 func toNextPoint(m *Machine) (uint32, error) {
 	reached := make(chan uint32, 1)
 	m.ports.sync = func(point uint32) {
-		m.vcpus[0].askToPark()
+		m.vcpus[0].AskToPark()
 		reached <- point
 	}
 	if err := m.Start(); err != nil {
@@ -148,7 +182,7 @@ func step(t *testing.T, j stepJob) (res stepResult) {
 
 // runsOn says whether a field is a clock, which goes on in a machine that stands still: up to a
 // minute, and never back.
-func runsOn(c Change, khz uint64) bool {
+func runsOn(c state.Change, khz uint64) bool {
 	perSecond := map[string]uint64{"MSRS 0 TSC": khz * 1000, "CLOCK 0 clock": 1e9,
 		"CLOCK 0 realtime": 1e9, "CLOCK 0 hosttsc": khz * 1000,
 		"PIT2 0 channels[0].countloadtime": 1e9, "PIT2 0 channels[1].countloadtime": 1e9,
@@ -172,11 +206,11 @@ func TestEverySyncPoint(t *testing.T) {
 		if res.Point != want {
 			t.Fatalf("step %d ended at sync point %d, want %d", i, res.Point, want)
 		}
-		in, err := Inspect(to)
+		in, err := state.Inspect(to)
 		if err != nil {
 			t.Fatal(err)
 		}
-		khz, err := strconv.ParseUint(value(in, "TSCKHZ 0", "value"), 0, 64)
+		khz, err := strconv.ParseUint(fieldOf(in, "TSCKHZ 0", "value"), 0, 64)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -187,18 +221,18 @@ func TestEverySyncPoint(t *testing.T) {
 		}
 		for field, want := range map[string]string{"db[0]": "0x1111000", "db[3]": "0x4444000",
 			"dr7": "0x400"} {
-			if got := value(in, "DEBUGREG 0", field); got != want {
+			if got := fieldOf(in, "DEBUGREG 0", field); got != want {
 				t.Errorf("debug register %s is %s, want %s", field, got, want)
 			}
 		}
 		for field, want := range map[string]string{"STAR": "0x23001000000000",
 			"KERNEL_GS_BASE": "0xffff888000001000", "PAT": "0x407050600070106",
 			"MTRR_DEF_TYPE": "0xc06", "TSC_DEADLINE": "0x1000000000000000"} {
-			if got := value(in, "MSRS 0", field); got != want {
+			if got := fieldOf(in, "MSRS 0", field); got != want {
 				t.Errorf("register %s is %s, want %s", field, got, want)
 			}
 		}
-		if err := os.Remove(filepath.Join(to, infoFile)); err != nil {
+		if err := os.Remove(filepath.Join(to, state.InfoFile)); err != nil {
 			t.Fatal(err)
 		}
 		from = to
@@ -207,14 +241,14 @@ func TestEverySyncPoint(t *testing.T) {
 
 // Two vCPUs that check each other are saved while both run, and come back to where they were.
 func TestTwoVCPUs(t *testing.T) {
-	m := newTestMachine(t, spec("pair", "set", "64KiB"), MinMemory)
+	m := newTestMachine(t, spec("pair", "set", "64KiB"), ram.MinMemory)
 	runUntil(t, m, 20)
 	for generation := range 5 {
 		dir := checkpoint(t, m)
 		if err := m.Close(); err != nil {
 			t.Fatal(err)
 		}
-		var changes []Change
+		var changes []state.Change
 		var err error
 		m, changes, err = restoreAndCompare(dir, testLog(t))
 		if err != nil {
@@ -237,7 +271,7 @@ func TestTwoVCPUs(t *testing.T) {
 
 func TestVCPUCounts(t *testing.T) {
 	for program, cpus := range map[string]int{"idle": 2, "pair": 1, "registers": 300} {
-		_, err := newFrom(Config{Guest: spec(program), MemoryBytes: MinMemory, CPUs: cpus,
+		_, err := newFrom(Config{Guest: spec(program), MemoryBytes: ram.MinMemory, CPUs: cpus,
 			Log: testLog(t)})
 		if err == nil {
 			t.Errorf("%s with %d vCPUs was made", program, cpus)

@@ -1,9 +1,10 @@
 package vmm
 
 import (
-	"os"
 	"sync/atomic"
 	"time"
+
+	"github.com/thawfs/thaw/vmm/ram"
 )
 
 const (
@@ -52,7 +53,7 @@ func (w *watcher) loop(m *Machine) {
 			}
 			warned = false
 			if err != nil {
-				m.end(&MemoryLostError{Sign: "the mount has lost its server", Err: err})
+				m.end(&ram.LostError{Sign: "the mount has lost its server", Err: err})
 				return
 			}
 		case <-tick.C:
@@ -71,7 +72,7 @@ func (w *watcher) loop(m *Machine) {
 func (w *watcher) ask(m *Machine) {
 	w.asked.Store(time.Now().UnixNano())
 	// The server itself is asked, every time; nothing of this is cached.
-	go func() { w.answers <- m.mem.alive() }()
+	go func() { w.answers <- m.mem.Alive() }()
 }
 
 // silent is how long the server has not answered.
@@ -95,16 +96,4 @@ func (w *watcher) stop() {
 	case <-w.answers:
 	case <-timer.C:
 	}
-}
-
-// remote lists the files of the memory that a server has: those on FUSE mounts.
-func (m *memory) remote() (list []*os.File) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	for _, s := range sourcesOf(m.pieces) {
-		if s.remote {
-			list = append(list, s.file)
-		}
-	}
-	return list
 }

@@ -6,18 +6,18 @@ import (
 	"strings"
 )
 
-// The algebra makes a set out of sets of one image. Its operands keep their order, which is the
-// order in which pages are worth bringing: the first operand leads, and what a later one adds
-// follows in that one's own order. So Union(a, b) and Union(b, a) hold the same pages, in different
-// orders, and Union(a, b, c) is Union(Union(a, b), c). A run that is cut keeps its time, source and
-// vCPU.
+// The functions of this file make one set out of several sets of one image. The order of a set is the
+// order in which its pages are prefetched, and it is kept: first the pages of the first operand, then
+// what each later one adds, in its own order. Union(a, b) and Union(b, a) have the same pages in
+// different orders, and Union(a, b, c) is Union(Union(a, b), c). A run that is cut keeps its time,
+// source and vCPU.
 
 // maxCombined is the largest image whose sets can be combined: 4 TiB, whose pages take 128 MiB as a
 // bitmap. The record itself can be of larger ones.
 const maxCombined = 1 << 30
 
-// Union is what any of the sets has. Sources stay side by side: what two sources name stands there
-// twice, what one source names in two sets stands there once, as the first set has it.
+// Union is what any of the sets has. Sources stay side by side: a page that two sources name is in the
+// result twice; a page that one source names in two sets is in it once, as the first set has it.
 func Union(sets ...*Set) (*Set, error) {
 	u, err := combined("union", sets)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 // Zero pages count like any other page.
 type Counts struct {
 	Prefetched uint64        `json:"prefetched"` // in the page cache before the first instruction
-	Skipped    uint64        `json:"skipped"`    // prefetched, then touched: a fetch it was spared
+	Skipped    uint64        `json:"skipped"`    // prefetched, then touched: no fetch on demand
 	Lazy       uint64        `json:"lazy"`       // touched, but had to be fetched on demand
 	Window     time.Duration `json:"window_ns"`  // how long after the restore was counted
 }

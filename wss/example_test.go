@@ -1,29 +1,11 @@
 package wss_test
 
 import (
-	"fmt"
 	"os"
 	"time"
 
 	"github.com/thawfs/thaw/wss"
 )
-
-// The worked example of the package's documentation.
-func ExampleTTR() {
-	ready := time.Second // the prefetch
-	stalls := []wss.Interval{{Start: 1500 * time.Millisecond, End: 1800 * time.Millisecond}}
-	for _, u := range []float64{0, 0.7, 0.8, 1} {
-		ttr, ok := wss.TTR(stalls, ready, 10*time.Second, time.Second, u)
-		fmt.Printf("u = %3.0f %%: %v %v\n", u*100, ttr, ok)
-	}
-	fmt.Printf("MMU(1 s) = %.1f\n", wss.MMU(stalls, ready, 10*time.Second, time.Second))
-	// Output:
-	// u =   0 %: 0s true
-	// u =  70 %: 1s true
-	// u =  80 %: 1.6s true
-	// u = 100 %: 1.8s true
-	// MMU(1 s) = 0.7
-}
 
 // A record made of first touches, written as text.
 func ExampleRecorder() {

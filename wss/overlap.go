@@ -12,11 +12,11 @@ type Overlap struct {
 func (s *Set) Overlap(with *Set) Overlap {
 	var o Overlap
 	var others []span
-	for first, count := range with.ascending() {
+	for first, count := range with.Ascending() {
 		others = append(others, span{first, count})
 		o.B += count
 	}
-	for first, count := range s.ascending() {
+	for first, count := range s.Ascending() {
 		o.A += count
 		for len(others) > 0 && others[0].first < first+count {
 			other := others[0]

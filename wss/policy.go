@@ -51,8 +51,8 @@ func (p Policy) Check(s *Set) error {
 	return nil
 }
 
-// Apply returns the set, or its front if it is beyond the limit. What it then returns besides is
-// the warning; nil: nothing was left out.
+// Apply returns the set, or its front if it is beyond the limit. The second
+// result is the warning; nil: nothing was left out.
 func (p Policy) Apply(s *Set) (*Set, *TooLargeError) {
 	large := p.Excess(s)
 	if large == nil {
@@ -75,8 +75,8 @@ type TooLargeError struct{ Pages, Limit, ImagePages uint64 }
 
 func (e *TooLargeError) Error() string {
 	return fmt.Sprintf("the working set has %s pages, %.0f %% of the image; at most %s (%s) may be "+
-		"brought before the machine runs", comma(e.Pages),
-		100*float64(e.Pages)/float64(max(e.ImagePages, 1)), comma(e.Limit),
+		"brought before the machine runs", humanize.Comma(int64(e.Pages)),
+		100*float64(e.Pages)/float64(max(e.ImagePages, 1)), humanize.Comma(int64(e.Limit)),
 		humanize.IBytes(e.Limit*PageSize))
 }
 

@@ -75,14 +75,14 @@ type Set struct {
 
 // Pages is the number of distinct pages in the set, whatever the source.
 func (s *Set) Pages() (n uint64) {
-	for _, count := range s.ascending() {
+	for _, count := range s.Ascending() {
 		n += count
 	}
 	return n
 }
 
-// ascending goes through the pages in ascending order as (first gfn, count), each page once.
-func (s *Set) ascending() iter.Seq2[uint64, uint64] {
+// Ascending goes through the pages in ascending order as (first gfn, count), each page once.
+func (s *Set) Ascending() iter.Seq2[uint64, uint64] {
 	return func(yield func(uint64, uint64) bool) {
 		var next uint64
 		for _, i := range s.order(func(a, b *Run) int { return cmp.Compare(a.GFN, b.GFN) }) {
@@ -198,7 +198,7 @@ func (s Source) valid() bool {
 }
 
 // checkOverlap finds a page that one source names twice. Without this a few runs of a hostile file
-// could claim an image over and over, and whoever goes through the pages would be busy for ever.
+// could claim an image over and over, and a reader that goes through the pages would not come to an end.
 func (s *Set) checkOverlap() error {
 	sorted := s.order(func(a, b *Run) int {
 		return cmp.Or(cmp.Compare(a.Source, b.Source), cmp.Compare(a.GFN, b.GFN))
@@ -206,7 +206,7 @@ func (s *Set) checkOverlap() error {
 	for i := 1; i < len(sorted); i++ {
 		a, b := s.Runs[sorted[i-1]], s.Runs[sorted[i]]
 		if a.Source == b.Source && b.GFN < a.End() {
-			return badSet("gfn %d stands there twice (source %s)", b.GFN, b.Source)
+			return badSet("gfn %d appears twice (source %s)", b.GFN, b.Source)
 		}
 	}
 	return nil

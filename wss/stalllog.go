@@ -16,8 +16,8 @@ import (
 //   - only buckets that have a stall are kept, 16 bytes each. An octave of time has at most 16,384
 //     of them: a log is bounded by 0.8 MiB for a minute and 5 MiB for 20 days of stalls.
 //
-// Begin and End take a lock for some tens of nanoseconds and allocate nothing but, once in 256
-// buckets, the next 4 KiB. All methods are safe for concurrent use.
+// Begin and End take a lock for some tens of nanoseconds and allocate nothing but, once in up
+// to 256 buckets, the next 4 KiB. All methods are safe for concurrent use.
 type StallLog struct {
 	origin time.Time
 
@@ -29,7 +29,7 @@ type StallLog struct {
 	chunks  [][]StallBucket
 }
 
-// StallSummary is what a StallLog counts besides the buckets, exact to the nanosecond.
+// StallSummary is what a StallLog counts in addition to the buckets, exact to the nanosecond.
 type StallSummary struct {
 	Requests uint64        // requests begun
 	Stalled  time.Duration // time in which at least one request was outstanding
@@ -45,8 +45,12 @@ type StallBucket struct {
 	Stalled time.Duration
 }
 
-// chunkLen is the number of buckets that are allocated together: 4 KiB.
-const chunkLen = 256
+// chunkLen is the number of buckets that are allocated together: 4 KiB. A log begins with less, since
+// there may be many of them with a stall or two.
+const (
+	chunkLen = 256
+	firstLen = 4
+)
 
 // bucketAt returns the start and the width of the bucket that t lies in.
 func bucketAt(t time.Duration) (start, width time.Duration) {
@@ -143,12 +147,13 @@ func (l *StallLog) bucket(at time.Duration) *StallBucket {
 		if last := &c[len(c)-1]; last.Start == at {
 			return last
 		}
-		if len(c) < chunkLen {
+		if len(c) < cap(c) {
 			l.chunks[n-1] = append(c, StallBucket{Start: at})
 			return &l.chunks[n-1][len(c)]
 		}
 	}
-	l.chunks = append(l.chunks, append(make([]StallBucket, 0, chunkLen), StallBucket{Start: at}))
+	room := min(firstLen<<(2*min(len(l.chunks), 4)), chunkLen)
+	l.chunks = append(l.chunks, append(make([]StallBucket, 0, room), StallBucket{Start: at}))
 	return &l.chunks[len(l.chunks)-1][0]
 }
 

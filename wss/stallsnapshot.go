@@ -7,6 +7,13 @@ import (
 	"time"
 )
 
+// Interval is a stretch of time in which the guest waited for memory, or memory was fetched. It is
+// half open: [Start, End). What time 0 is, is said where intervals are made.
+type Interval struct {
+	Start time.Duration `json:"start_ns"`
+	End   time.Duration `json:"end_ns"`
+}
+
 // StallSnapshot is a StallLog at a moment. Its JSON is what stats.json shows:
 //
 //	{"origin":"2026-…Z", "elapsed_seconds":12.5, "outstanding":0, "requests":1675,

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"text/tabwriter"
 
 	"golang.org/x/term"
@@ -21,11 +22,14 @@ import (
 type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
+	out            *output // what stdout is once run has begun
 
 	json, quiet, verbose bool
 
 	log     *slog.Logger
 	started bool // a verb was found and its arguments were right
+
+	patience atomic.Int64 // a time.Duration: what a signal leaves the command to end by itself
 }
 
 // setup runs after the flags are parsed, before the verb.

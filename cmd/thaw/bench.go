@@ -12,9 +12,9 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/thawfs/thaw/cmd/thaw/internal/control"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/cmd/thaw/internal/readbench"
+	"github.com/thawfs/thaw/index"
 )
 
 type benchOptions struct {
@@ -115,11 +115,16 @@ func (f *secondsFlag) Set(s string) error {
 const quietTooLong = 10 * time.Second
 
 func runBench(ctx context.Context, a *app, o benchOptions) error {
+	for _, file := range []string{o.File, o.VerifyFile} {
+		if err := answering(file); err != nil {
+			return err
+		}
+	}
 	o.BS, o.Offset, o.Size, o.IOSize = int(o.bs), int64(o.offset), int64(o.size), int64(o.ioSize)
 	o.Runtime = time.Duration(o.runtime)
 	bar, told := a.progress(), false
 	o.Progress = func(done, total int64, quiet time.Duration) {
-		bar.set(control.Progress{Stage: "reading", Unit: "bytes", Done: done, Total: total})
+		bar.set(index.Progress{Stage: "reading", Unit: "bytes", Done: done, Total: total})
 		if quiet < quietTooLong {
 			told = false
 		} else if !told {

@@ -31,7 +31,7 @@ type console struct {
 // is then in raw mode until close: every key goes to the guest, but ctrl-a x ends the machine.
 func (o *consoleOptions) open(a *app) (c console, err error) {
 	if o.file != "" {
-		f, err := os.OpenFile(o.file, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+		f, err := os.OpenFile(o.file, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 		if err != nil {
 			return c, err
 		}

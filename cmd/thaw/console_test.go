@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/thawfs/thaw/vmm"
+	"github.com/thawfs/thaw/vmm/state"
 )
 
 // keys is a terminal that gives one piece for each read.
@@ -57,9 +58,9 @@ func TestEscape(t *testing.T) {
 
 func TestDiskFlags(t *testing.T) {
 	disks, err := parseDisks([]string{"a.img", "dir/b,c.img,ro", "d,rw"})
-	if err != nil || len(disks) != 3 || disks[0] != (vmm.Disk{Path: "a.img"}) ||
-		disks[1] != (vmm.Disk{Path: "dir/b,c.img", ReadOnly: true}) ||
-		disks[2] != (vmm.Disk{Path: "d,rw"}) {
+	if err != nil || len(disks) != 3 || disks[0] != (state.Disk{Path: "a.img"}) ||
+		disks[1] != (state.Disk{Path: "dir/b,c.img", ReadOnly: true}) ||
+		disks[2] != (state.Disk{Path: "d,rw"}) {
 		t.Errorf("%+v, %v", disks, err)
 	}
 	for _, bad := range []string{"", ",ro"} {

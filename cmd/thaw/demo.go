@@ -9,6 +9,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/cmd/thaw/internal/lab"
+	"github.com/thawfs/thaw/index/blob/disk"
 )
 
 // demoSet is the working set of the demo's heap: what a guest can touch within the window, so that
@@ -16,11 +18,11 @@ import (
 const demoSet = "set=64MiB"
 
 func newDemoCommand(a *app) *cobra.Command {
-	o := compareOptions{
-		guest:   labGuest{program: "heap", memory: 1 << 30},
-		methods: []string{"eager", "lazy", "access", "trace"},
-		repeat:  1,
-		disk:    diskFlag{name: "native"},
+	o := lab.Options{
+		Guest:   lab.Guest{Program: "heap", Memory: 1 << 30},
+		Methods: []string{"eager", "lazy", "access", "trace"},
+		Repeat:  1,
+		Disk:    disk.Native,
 	}
 	cmd := &cobra.Command{
 		Use:   "demo",
@@ -51,33 +53,33 @@ stalls and the work done as data.` +
 		GroupID: groupStart,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if len(o.guest.args) == 0 && o.guest.program == "heap" {
-				o.guest.args = []string{demoSet}
+			if len(o.Guest.Args) == 0 && o.Guest.Program == "heap" {
+				o.Guest.Args = []string{demoSet}
 			}
-			if o.figure == "" {
-				o.figure = filepath.Join(os.TempDir(), "thaw-demo.svg")
-				if o.keep != "" {
-					o.figure = filepath.Join(o.keep, "thaw-demo.svg")
+			if o.Figure == "" {
+				o.Figure = filepath.Join(os.TempDir(), "thaw-demo.svg")
+				if o.Keep != "" {
+					o.Figure = filepath.Join(o.Keep, "thaw-demo.svg")
 				}
 			}
-			if err := runCompare(cmd.Context(), a, o); err != nil {
+			if err := runLab(cmd.Context(), a, o); err != nil {
 				return fmt.Errorf("demo: %w", err)
 			}
 			return nil
 		},
 	}
 	f := cmd.Flags()
-	f.Var(&o.guest.memory, "memory", "memory of the machine")
-	f.StringVar(&o.guest.program, "guest", "heap", `guest program: heap, stream, idle or random:PCT`)
-	f.StringArrayVar(&o.guest.args, "arg", nil,
+	f.Var((*sizeFlag)(&o.Guest.Memory), "memory", "memory of the machine")
+	f.StringVar(&o.Guest.Program, "guest", "heap", `guest program: heap, stream, idle or random:PCT`)
+	f.StringArrayVar(&o.Guest.Args, "arg", nil,
 		`option NAME=VALUE of the guest program (default for heap: set=64MiB); may be repeated`)
-	f.DurationVar(&o.guest.warm, "warm", time.Second, "how long the machine works before it is saved")
-	f.DurationVar(&o.window, "window", 5*time.Second,
+	f.DurationVar(&o.Guest.Warm, "warm", time.Second, "how long the machine works before it is saved")
+	f.DurationVar(&o.Window, "window", 5*time.Second,
 		"how long each restored machine works; the counts are over this window")
-	f.DurationVar(&o.guest.scan, "scan", 5*time.Second, "scan access bits so long before it is saved")
-	f.DurationVar(&o.guest.trace, "trace", 5*time.Second, "trace accesses so long afterwards")
-	f.StringVar(&o.keep, "keep", "", "keep checkpoint, store and figure in this directory")
-	f.StringVar(&o.figure, "figure", "",
+	f.DurationVar(&o.Guest.Scan, "scan", 5*time.Second, "scan access bits so long before it is saved")
+	f.DurationVar(&o.Guest.Trace, "trace", 5*time.Second, "trace accesses so long afterwards")
+	f.StringVar(&o.Keep, "keep", "", "keep checkpoint, store and figure in this directory")
+	f.StringVar(&o.Figure, "figure", "",
 		"file for the figure, SVG (default thaw-demo.svg in $TMPDIR or in the --keep directory)")
 	return cmd
 }

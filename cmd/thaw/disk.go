@@ -12,14 +12,14 @@ import (
 type diskFlag struct{ name string }
 
 // diskHelp explains it in manuals.
-const diskHelp = `--disk plays a storage device that this host does not have: each read takes as long as
-it would take there, whatever the host has in its page cache. "hdd" is one head, 10 ms a
-seek, 100 MB/s; "nfs" a round trip of 0.5 ms and a link of 110 MB/s; "s3" 20 ms a
-request, 16 at once, 100 MB/s; "native" plays nothing. (go doc ./index/blob/disk has
-the model.)`
+const diskHelp = `--disk simulates a storage device that this host does not have: each read takes as
+long as it would take there, whatever the host has in its page cache. "hdd" is one head,
+10 ms a seek, 100 MB/s; "nfs" a round trip of 0.5 ms and a link of 110 MB/s; "s3" 20 ms
+a request, 16 at once, 100 MB/s; "native" is the host's own disk. (go doc
+./index/blob/disk has the model.)`
 
 func (f *diskFlag) add(flags *pflag.FlagSet) {
-	flags.StringVar(&f.name, "disk", disk.Native, "play a storage device: native, hdd, nfs or s3")
+	flags.StringVar(&f.name, "disk", disk.Native, "simulate a storage device: native, hdd, nfs or s3")
 }
 
 // spec is the device that the flag names.
@@ -31,20 +31,20 @@ func (f *diskFlag) spec() (disk.Spec, error) {
 	return s, nil
 }
 
-// diskStatus is what a server says of a modelled disk.
+// diskStatus is what a server says of a simulated disk.
 type diskStatus struct {
 	disk.Spec
 	disk.Stats
 }
 
-// diskMetrics are the totals of a modelled disk, for Prometheus.
+// diskMetrics are the totals of a simulated disk, for Prometheus.
 func diskMetrics(d *disk.Disk) []prometheus.Collector {
 	var all []prometheus.Collector
 	for _, c := range []struct {
 		name, help string
 		value      func(disk.Stats) float64
 	}{
-		{"requests_total", "Reads of the modelled disk.",
+		{"requests_total", "Reads of the simulated disk.",
 			func(s disk.Stats) float64 { return float64(s.Requests) }},
 		{"seeks_total", "Those that did not follow the one before.",
 			func(s disk.Stats) float64 { return float64(s.Seeks) }},

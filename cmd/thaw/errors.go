@@ -7,10 +7,13 @@ import (
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/control"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/cmd/thaw/internal/outfile"
 	"github.com/thawfs/thaw/fs"
 	"github.com/thawfs/thaw/index"
 	"github.com/thawfs/thaw/vmm"
 	"github.com/thawfs/thaw/vmm/device"
+	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/state"
 	"github.com/thawfs/thaw/wss"
 )
 
@@ -34,6 +37,8 @@ func as[E error](err error) bool {
 // classes is the one table from the parts' errors to exit codes. The first match counts.
 func classes() []class {
 	return []class{
+		{func(err error) bool { return as[*outfile.Error](err) && isFull(err) }, exitcode.NoSpace,
+			"free some space, or give another place; what was there before is unchanged"},
 		{is(syscall.ENOSPC), exitcode.NoSpace,
 			"free some space and run it again; the store is as it was before"},
 		{is(syscall.EDQUOT), exitcode.NoSpace,
@@ -46,12 +51,17 @@ func classes() []class {
 		{is(index.ErrNotStore), exitcode.NotStore,
 			`a store is made by the first "thaw import STORE PATH"`},
 		{is(index.ErrLocked), exitcode.Locked, "wait for the other command to end"},
+		{is(index.ErrReadOnly), exitcode.ReadOnly,
+			"ls, inspect, export, check, ws show and mount work; to change it needs the right to write"},
+		{is(index.ErrChanged), exitcode.NotFound, "run it again for the checkpoint that is there now"},
 		{as[*index.VersionError], exitcode.Version,
 			"use the thaw that wrote it: export there, import here"},
 		{as[*index.NameError], exitcode.BadName,
 			"choose 1 to 128 letters, digits, '.', '_' or '-', not beginning with '.' or '-' (--name)"},
 		{as[*index.ImageError], exitcode.NotImage,
-			"give a checkpoint directory, or a file that is the whole memory of a machine"},
+			"give a checkpoint directory, or a file that is the whole memory of a stopped machine"},
+		{as[*index.ExportError], exitcode.Damaged,
+			`"thaw check STORE --repair" brings back what can be; "thaw export --salvage" writes what is good`},
 		{as[*index.CorruptError], exitcode.Corrupt,
 			`"thaw check STORE --read-data" says what is damaged`},
 		{is(index.ErrInUse), exitcode.Busy, "stop the machines that run from it first"},
@@ -63,17 +73,20 @@ func classes() []class {
 			`make it cold with "thaw ws record --reset MNT/NAME", restore a machine from it, record again`},
 		{is(fs.ErrNothing), exitcode.WorkingSet,
 			"restore a machine from it first, with --restore=lazy or after a reset"},
+		{is(fs.ErrNotMachine), exitcode.WorkingSet,
+			"reset, restore a machine from it, record again; --force takes what was read all the same"},
+		{is(fs.ErrInUse), exitcode.Busy, "stop the machines that run from it first"},
 		{is(fs.ErrBusy), exitcode.Busy, "stop what uses it first"},
 		{is(fs.ErrNotFound), exitcode.NotFound, ""},
-		{as[*vmm.MemoryLostError], exitcode.MemoryLost,
+		{as[*ram.LostError], exitcode.MemoryLost,
 			"the machine is gone; restore it again from a mount whose server lives"},
 		{as[*vmm.WrongByteError], exitcode.GuestFailed,
 			"memory was not what the machine had written: this must never happen"},
-		{as[*vmm.StateError], exitcode.BadState, ""},
+		{as[*state.FileError], exitcode.BadState, ""},
 		{as[*device.StateError], exitcode.BadState, ""},
-		{as[*vmm.ParentError], exitcode.NotFound,
+		{as[*state.ParentError], exitcode.NotFound,
 			"put the parent back, where it was or beside the checkpoint"},
-		{as[*vmm.HostError], exitcode.Unsupported, ""},
+		{as[*state.HostError], exitcode.Unsupported, ""},
 		{is(context.Canceled), exitcode.Interrupted, ""},
 		{is(control.ErrNoServer), exitcode.ServerGone, ""},
 	}

@@ -11,7 +11,7 @@ import (
 )
 
 func newGCCommand(a *app) *cobra.Command {
-	var r gcRequest
+	var dryRun bool
 	cmd := &cobra.Command{
 		Use:   "gc STORE",
 		Short: "Give back the space of what was removed",
@@ -19,30 +19,36 @@ func newGCCommand(a *app) *cobra.Command {
 packs that nothing refers to are deleted, packs that are mostly dead are written again
 without what is dead. It may be interrupted at any point. The store may be mounted and
 in use meanwhile.` +
-			exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.NoSpace),
+			exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.NoSpace, exitcode.ReadOnly),
 		Example: `  thaw gc /srv/store --dry-run
   thaw gc /srv/store`,
 		GroupID: groupStore,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runGC(cmd.Context(), a, args[0], r)
+			return runGC(cmd.Context(), a, args[0], dryRun)
 		},
 	}
-	cmd.Flags().BoolVarP(&r.DryRun, "dry-run", "n", false,
+	cmd.Flags().BoolVarP(&dryRun, "dry-run", "n", false,
 		"say what would be given back, change nothing")
 	return cmd
 }
 
-func runGC(ctx context.Context, a *app, store string, r gcRequest) error {
+func runGC(ctx context.Context, a *app, store string, dryRun bool) error {
 	var report index.GCReport
-	err := a.withStore(ctx, store, func(s storeAPI) (err error) {
+	if !dryRun {
+		a.closeIdle(ctx, store)
+	}
+	err := a.writeStore(ctx, store, index.OpenOptions{}, func(s *index.Store) (err error) {
 		p := a.progress()
 		defer p.done()
-		report, err = s.GC(ctx, r, p.set)
+		report, err = s.GC(ctx, index.GCOptions{DryRun: dryRun, Progress: p.set})
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("gc %s: %w", store, err)
+	}
+	if !dryRun {
+		a.follow(ctx, store)
 	}
 	if a.json {
 		return a.printJSON(report)
@@ -55,4 +61,16 @@ func runGC(ctx context.Context, a *app, store string, r gcRequest) error {
 		size(report.FreedBytes), count(report.RemovedPacks), count(report.RewrittenPacks),
 		count(report.DroppedPages), size(report.DeadBytes))
 	return nil
+}
+
+// closeIdle asks the server of a store to close images that nobody has open, which would hold the
+// space of what is removed. What is open stays readable whatever gc does.
+func (a *app) closeIdle(ctx context.Context, dir string) {
+	c, err := storeServer(ctx, dir)
+	if c != nil {
+		err = c.Call(ctx, verbCloseIdle, struct{}{}, nil)
+	}
+	if err != nil {
+		a.warn(fmt.Sprintf("images that nobody uses may hold some space: %v", err))
+	}
 }

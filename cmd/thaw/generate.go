@@ -12,6 +12,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
 	"github.com/spf13/pflag"
+
+	"github.com/thawfs/thaw/cmd/thaw/internal/outfile"
 )
 
 type generateOptions struct{ man, bash, zsh, fish string }
@@ -63,17 +65,8 @@ func runGenerate(root *cobra.Command, o generateOptions) error {
 	return nil
 }
 
-func writeFile(path string, write func(io.Writer) error) (err error) {
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if cerr := f.Close(); err == nil {
-			err = cerr
-		}
-	}()
-	return write(f)
+func writeFile(path string, write func(io.Writer) error) error {
+	return outfile.Write(path, 0o644, write)
 }
 
 // writeMan writes thaw.1, thaw-import.1, ... for every command that is not hidden, and for the

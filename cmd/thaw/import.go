@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -47,13 +46,17 @@ tell them ("paging": see go doc ./wss/pagetable Info). The rest, and with
 --layout=physical all that is in no working set, lies by page number. A layout stays as
 it is imported: a set that is recorded or set later gets its segment, blocks do not move.
 
+A memory that is not as large as "state" or "info.json" beside it say, or that changes
+while it is read, is refused. PATH may lie on the mount of the same store, as the parent
+of a differential checkpoint of a machine that was restored from there does.
+
 The checkpoint is there whole or not at all, also when the import is killed or the
 disk is full. On a mounted store it shows up on the mount at once.
 
 With --json: the checkpoint's info.json and what the import took.` +
 			exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.Version, exitcode.NotFound,
 				exitcode.Exists, exitcode.BadName, exitcode.NotImage, exitcode.NoSpace,
-				exitcode.WorkingSet, exitcode.Interrupted),
+				exitcode.WorkingSet, exitcode.ReadOnly, exitcode.Interrupted),
 		Example: `  thaw import /srv/store /var/lib/vm/checkpoint --name web-1
   thaw import /srv/store /var/lib/vm/memory.raw --name raw`,
 		GroupID: groupStore,
@@ -78,19 +81,18 @@ func runImport(ctx context.Context, a *app, store, path string, o importOptions)
 	if err != nil {
 		return err
 	}
-	r := importRequest{Path: abs, Name: o.name, Profile: o.profile,
+	r := importRequest{Name: o.name, Profile: o.profile,
 		IgnoreWorkingSet: o.ignoreWorkingSet, Layout: o.layout}
 	policy, err := o.maxShare.policy()
 	if err != nil {
 		return err
 	}
 	r.MaxShare = policy.MaxShare
-	if r.Name == "" {
-		r.Name = defaultName(abs)
-	}
 	// What is wrong with the names shows before a store is made for them.
-	if err := index.CheckName(r.Name); err != nil {
-		return err
+	if r.Name != "" {
+		if err := index.CheckName(r.Name); err != nil {
+			return err
+		}
 	}
 	profile, err := index.ParseProfile(o.profile)
 	if err != nil {
@@ -99,27 +101,32 @@ func runImport(ctx context.Context, a *app, store, path string, o importOptions)
 	if _, err := parseLayout(o.layout); err != nil {
 		return err
 	}
+	if err := answering(path); err != nil {
+		return fmt.Errorf("import: %w", err)
+	}
+	if r.Name == "" {
+		r.Name = defaultName(abs)
+		if err := index.CheckName(r.Name); err != nil {
+			return err
+		}
+	}
 	src, err := openSource(abs)
 	if err != nil {
 		return fmt.Errorf("import %s: %w", path, err)
 	}
-	src.close()
+	defer src.close()
 	var reply importReply
 	open := index.OpenOptions{Create: true, Profile: profile}
-	err = a.withStoreOptions(ctx, store, open, func(s storeAPI) error {
-		for _, path := range src.paths {
-			if err := notOnOwnMount(ctx, s, path); err != nil {
-				return err
-			}
-		}
+	err = a.writeStore(ctx, store, open, func(s *index.Store) (err error) {
 		p := a.progress()
 		defer p.done()
-		reply, err = s.Import(ctx, r, p.set)
+		reply, err = importInto(ctx, s, src, r, a.log, p.set)
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("import %s: %w", path, err)
 	}
+	a.follow(ctx, store)
 	if a.json {
 		return a.printJSON(reply)
 	}
@@ -148,23 +155,4 @@ func defaultName(abs string) string {
 		base = strings.TrimSuffix(base, filepath.Ext(base))
 	}
 	return base
-}
-
-// notOnOwnMount refuses a path on the mount of the very server that would read it: a process that
-// reads through its own mount can wait for itself.
-func notOnOwnMount(ctx context.Context, s storeAPI, path string) error {
-	remote, ok := s.(*remoteStore)
-	if !ok {
-		return nil
-	}
-	st, err := call[serverStatus](ctx, remote.client, verbStatus, struct{}{}, nil)
-	if err != nil {
-		return err
-	}
-	var at, mount syscall.Stat_t
-	if syscall.Stat(path, &at) != nil || syscall.Stat(st.Mount, &mount) != nil || at.Dev != mount.Dev {
-		return nil
-	}
-	return exitcode.WithHint(exitcode.Usage,
-		fmt.Errorf("%s lies on the mount of this very store", path), "copy it elsewhere first")
 }

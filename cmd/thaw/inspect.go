@@ -22,7 +22,7 @@ func newInspectCommand(a *app) *cobra.Command {
 pages lie in.
 
 With --json: what "info.json" on the mount holds, and the packs.` +
-			exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.NotFound),
+			exitStatus(exitcode.NotStore, exitcode.NotFound),
 		Example: `  thaw inspect /srv/store web-1`,
 		GroupID: groupStore,
 		Args:    cobra.ExactArgs(2),
@@ -34,7 +34,7 @@ With --json: what "info.json" on the mount holds, and the packs.` +
 
 func runInspect(ctx context.Context, a *app, store, name string) error {
 	var d index.Details
-	err := a.withStore(ctx, store, func(s storeAPI) (err error) {
+	err := a.readStore(ctx, store, func(s *index.Store) (err error) {
 		d, err = s.Inspect(ctx, name)
 		return err
 	})

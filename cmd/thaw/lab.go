@@ -3,103 +3,80 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
-	"path/filepath"
-	"time"
 
-	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
-	"github.com/thawfs/thaw/fs"
+	"github.com/thawfs/thaw/cmd/thaw/internal/lab"
 	"github.com/thawfs/thaw/index"
+	"github.com/thawfs/thaw/vmm/guest"
 )
 
-// lab is a place where one machine is saved once and restored many times, each time in processes
-// of its own and from a cold page cache: a directory with the checkpoint, a store and a mount
-// point. What it started it ends, and what it made it removes.
-type lab struct {
-	a     *app
-	start time.Time
-
-	dir        string // everything lies in it
-	keep       bool   // it is not removed
-	checkpoint string // the saved machine
-	store, mnt string
-
-	// kernelShare is how much of the time the saved machine's vCPUs were in the kernel before anybody
-	// looked for its working set.
-	kernelShare float64
-
-	children []*child // started and not yet known to have ended, oldest first
-}
-
-// newLab makes the directory: keep, which must not exist, or a temporary one.
-func newLab(a *app, keep string) (l *lab, err error) {
-	l = &lab{a: a, start: time.Now(), keep: keep != ""}
-	if l.keep {
-		if l.dir, err = filepath.Abs(keep); err != nil {
-			return nil, err
-		}
-		if err := os.Mkdir(l.dir, 0o700); err != nil {
-			return nil, exitcode.With(exitcode.Exists, fmt.Errorf("--keep wants a new directory: %w", err))
-		}
-	} else if l.dir, err = os.MkdirTemp("", "thaw-lab-"); err != nil {
-		return nil, err
-	}
-	l.checkpoint = filepath.Join(l.dir, "checkpoint")
-	l.store = filepath.Join(l.dir, "store")
-	l.mnt = filepath.Join(l.dir, "mnt")
-	return l, os.Mkdir(l.mnt, 0o700)
-}
-
-// stage tells what happens now, with the seconds since the start.
-func (l *lab) stage(format string, args ...any) {
-	l.a.note("[%5.1f s] %s", time.Since(l.start).Seconds(), fmt.Sprintf(format, args...))
-}
-
-// close ends what still runs, takes the mount away and removes the files.
-func (l *lab) close() error {
-	var errs []error
-	// Machines first, youngest first: a server does not end under them.
-	for i := len(l.children) - 1; i >= 0; i-- {
-		errs = append(errs, l.children[i].stop())
-	}
-	if err := fs.Abort(l.mnt); err != nil && !errors.Is(err, fs.ErrNotMounted) {
-		errs = append(errs, err) // it is there still where its server had to be killed
-	}
-	if !l.keep {
-		errs = append(errs, os.RemoveAll(l.dir))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("clean up: %w", err)
-	}
-	return nil
-}
-
-// importAs puts a checkpoint directory into the lab's store, with its working set as it is, however
-// large: what that costs is what the lab is for.
-func (l *lab) importAs(ctx context.Context, dir, name string) (index.ImportStats, error) {
-	var reply importReply
-	err := l.a.withStoreOptions(ctx, l.store, index.OpenOptions{Create: true},
-		func(s storeAPI) (err error) {
-			p := l.a.progress()
-			defer p.done()
-			reply, err = s.Import(ctx, importRequest{Path: dir, Name: name, MaxShare: 1}, p.set)
+// runLab runs a comparison and prints what it found.
+func runLab(ctx context.Context, a *app, o lab.Options) error {
+	if o.Checkpoint == "" {
+		if err := checkGuest(o.Guest); err != nil {
 			return err
-		})
-	if err != nil {
-		return index.ImportStats{}, fmt.Errorf("import: %w", err)
+		}
 	}
-	return reply.Stats, nil
+	c, err := lab.New(a.labProgram(), o)
+	if err != nil {
+		return err
+	}
+	if err := usableHost(); err != nil {
+		return err
+	}
+	r, err := c.Run(ctx)
+	switch {
+	case r == nil:
+		return err
+	case a.json:
+		return errors.Join(a.printJSON(r), err)
+	}
+	return errors.Join(r.Print(a.stdout), err)
 }
 
-// usableKVM says what the host lacks for a machine.
-func usableKVM() error {
-	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
-	if err != nil {
-		return exitcode.WithHint(exitcode.Unsupported, fmt.Errorf("this host cannot run machines: %w",
-			err),
-			`load the module kvm_intel or kvm_amd, get into the group "kvm", or allow nested `+
-				`virtualisation; "thaw doctor" tells more`)
+// checkGuest refuses a guest that cannot be booted.
+func checkGuest(g lab.Guest) error {
+	spec := guest.Spec{Program: g.Program}
+	if err := parseGuestArgs(&spec, g.Args); err != nil {
+		return err
 	}
-	return f.Close()
+	return checkMemory(g.Memory)
+}
+
+// labProgram is what a lab needs of this program.
+func (a *app) labProgram() lab.Program {
+	return lab.Program{
+		Command:     selfCommand,
+		StartServer: startUntilReady,
+		Import:      a.labImport,
+		Drop:        labDrop,
+		Note:        a.note,
+	}
+}
+
+func (a *app) labImport(ctx context.Context, store, dir, name string) (st index.ImportStats, err error) {
+	src, err := openSource(dir)
+	if err != nil {
+		return st, err
+	}
+	defer src.close()
+	err = a.writeStore(ctx, store, index.OpenOptions{Create: true}, func(s *index.Store) error {
+		p := a.progress()
+		defer p.done()
+		reply, err := importInto(ctx, s, src, importRequest{Name: name, MaxShare: 1}, a.log, p.set)
+		st = reply.Stats
+		return err
+	})
+	return st, err
+}
+
+func labDrop(ctx context.Context, mnt, name string) error {
+	ref, err := resolveMount(mnt)
+	if err != nil {
+		return err
+	}
+	client, err := ref.server(ctx)
+	if err != nil {
+		return err
+	}
+	return client.Call(ctx, verbDrop, dropRequest{Name: name, Packs: true}, nil)
 }

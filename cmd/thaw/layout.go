@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -42,7 +43,7 @@ type layoutStats struct {
 
 // layoutOf is the order in which an image is stored, the pages seen to be used first. set may be
 // nil. Page tables that cannot be made sense of are no error: the pages lie by number then.
-func (s *localStore) layoutOf(ctx context.Context, src index.Source, set *wss.Set, virtual bool) (
+func layoutOf(ctx context.Context, src index.Source, set *wss.Set, virtual bool, log *slog.Logger) (
 	order []index.Group, st layoutStats, err error,
 ) {
 	start := time.Now()
@@ -51,7 +52,7 @@ func (s *localStore) layoutOf(ctx context.Context, src index.Source, set *wss.Se
 	}
 	st.UsedGroups = len(order)
 	if virtual {
-		spaces, roots, err := s.addressSpaces(ctx, src)
+		spaces, roots, err := addressSpaces(ctx, src, log)
 		if err != nil {
 			return nil, st, fmt.Errorf("lay out by page tables: %w", err)
 		}
@@ -68,7 +69,7 @@ func (s *localStore) layoutOf(ctx context.Context, src index.Source, set *wss.Se
 }
 
 // addressSpaces gives the pages of each address space of the guest in virtual order.
-func (s *localStore) addressSpaces(ctx context.Context, src index.Source) (
+func addressSpaces(ctx context.Context, src index.Source, log *slog.Logger) (
 	groups []index.Group, roots int, err error,
 ) {
 	mem, err := src.Open()
@@ -78,11 +79,11 @@ func (s *localStore) addressSpaces(ctx context.Context, src index.Source) (
 	defer mem.Close()
 	info, err := pagetable.ParseInfo(src.Info)
 	if err != nil {
-		s.log.Warn("page tables are looked for without the VMM's help", "err", err)
+		log.Warn("page tables are looked for without the VMM's help", "err", err)
 	}
 	space, err := pagetable.NewSpace(mem, uint64(mem.Size())/index.PageSize, info.Regions)
 	if err != nil {
-		s.log.Warn("pages that were not seen to be used lie by number", "err", err)
+		log.Warn("pages that were not seen to be used lie by number", "err", err)
 		return nil, 0, nil
 	}
 	known := info.Known()

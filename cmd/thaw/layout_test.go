@@ -87,16 +87,16 @@ func TestLayoutByPageTables(t *testing.T) {
 		"no such image": {`{"paging": {"levels": 4, "roots": [40960],
 			"regions": [{"gpa": 0, "bytes": 1099511627776, "offset": 0}]}}`, nil},
 	} {
-		s := &localStore{log: slog.New(slog.DiscardHandler)}
+		log := slog.New(slog.DiscardHandler)
 		src := index.Source{Memory: "ram", Image: m, Info: []byte(c.info)}
-		got, st, err := s.layoutOf(t.Context(), src, nil, true)
+		got, st, err := layoutOf(t.Context(), src, nil, true, log)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if d := cmp.Diff(c.want, got); d != "" || st.AddressSpaces != len(c.want) {
 			t.Errorf("%s: %+v %s", name, st, d)
 		}
-		if got, _, err := s.layoutOf(t.Context(), src, nil, false); err != nil || got != nil {
+		if got, _, err := layoutOf(t.Context(), src, nil, false, log); err != nil || got != nil {
 			t.Errorf("%s: by number: %v, %v", name, got, err)
 		}
 	}
@@ -128,8 +128,7 @@ func TestLayoutOfCheckpoint(t *testing.T) {
 	// All is mapped to itself, but page 0. The root is page 256.
 	want := []index.Group{{Kind: index.GroupVirtual, Runs: []index.Run{
 		{GFN: 257, Count: 3}, {GFN: 1, Count: 256}, {GFN: 260, Count: memory/index.PageSize - 260}}}}
-	s := &localStore{log: log}
-	got, st, err := s.layoutOf(t.Context(), src.Source, nil, true)
+	got, st, err := layoutOf(t.Context(), src.Source, nil, true, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +136,7 @@ func TestLayoutOfCheckpoint(t *testing.T) {
 		t.Errorf("%+v %s", st, d)
 	}
 	src.Info = []byte(`{"format": "thaw-vm-1"}`) // an old checkpoint's
-	got, _, err = s.layoutOf(t.Context(), src.Source, nil, true)
+	got, _, err = layoutOf(t.Context(), src.Source, nil, true, log)
 	if err != nil || cmp.Equal(want, got) {
 		t.Errorf("not told: %v, %v", got, err)
 	}

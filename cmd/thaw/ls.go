@@ -20,7 +20,7 @@ store grew by when each came, the second copy that its working set has in a segm
 and the working set's pages.
 
 With --json: an array of what "info.json" on the mount holds.` +
-			exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.Version),
+			exitStatus(exitcode.NotStore, exitcode.Version),
 		Example: `  thaw ls /srv/store
   thaw ls /srv/store --json | jq -r '.[].name'`,
 		GroupID: groupStore,
@@ -33,7 +33,7 @@ With --json: an array of what "info.json" on the mount holds.` +
 
 func runLs(ctx context.Context, a *app, store string) error {
 	var list []index.Checkpoint
-	err := a.withStore(ctx, store, func(s storeAPI) (err error) {
+	err := a.readStore(ctx, store, func(s *index.Store) (err error) {
 		list, err = s.List(ctx)
 		return err
 	})

@@ -2,15 +2,64 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/cmd/thaw/internal/lab"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, _ := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
+	done := make(chan struct{})
+	go a.endAnyway(ctx, done)
 	code := a.run(ctx, os.Args[1:])
-	stop()
+	close(done)
 	os.Exit(int(code))
+}
+
+// How long a command may take to end by itself after a signal.
+const (
+	readerPatience  = time.Second
+	writerPatience  = 5 * time.Second  // what it had not committed is swept away, now or later
+	machinePatience = 10 * time.Second // once the machine runs
+	forEver         = -time.Second     // what others depend on ends in its own time
+)
+
+// patienceWith says how long a command may take.
+func patienceWith(cmd *cobra.Command) time.Duration {
+	switch cmd.Name() {
+	case "mount", lab.RawCommand, "demo", "compare", keeperName, proberName:
+		return forEver
+	case "import", "rm", "gc", "check", "record", "export", "checkpoint":
+		return writerPatience
+	}
+	return readerPatience
+}
+
+// endAnyway ends the process some time after SIGINT or SIGTERM, when the command has not ended: it
+// hangs in a system call, as of a file on a mount whose server does not answer.
+func (a *app) endAnyway(ctx context.Context, done <-chan struct{}) {
+	select {
+	case <-ctx.Done():
+	case <-done:
+		return
+	}
+	patience := time.Duration(a.patience.Load())
+	if patience == forEver {
+		return
+	}
+	select {
+	case <-time.After(patience):
+		os.Exit(int(a.fail(ctx, exitcode.WithHint(exitcode.Interrupted,
+			fmt.Errorf("stopped, as it did not come to an end within %v", patience),
+			`does it wait for a mount whose server hangs? "thaw umount --abort MNT" frees what waits`))))
+	case <-done:
+	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,7 +10,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/thawfs/thaw/cmd/thaw/internal/control"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/fs"
 	"github.com/thawfs/thaw/index"
@@ -55,9 +55,16 @@ The server stays in the foreground and says on stderr when it is ready (and tell
 systemd, Type=notify). With --daemon the command returns when the mount answers, and
 the server goes on in the background, its messages in a log file.
 
+The server only reads the store: commands that change it work beside it, and the tree
+follows. A store that can only be read (a read-only file system, another user's) is
+served as well; the control socket and the log are then in a directory of the server's
+own below $XDG_RUNTIME_DIR or $TMPDIR.
+
 SIGTERM or SIGINT unmounts and ends it. While something still uses the mount it waits
 a little, then detaches the mount and serves what is open until it is closed; a second
-signal ends it at once, and what runs from the mount gets I/O errors.
+signal ends it at once, and what runs from the mount gets I/O errors. Other signals that
+would end a program (SIGHUP, SIGPIPE, SIGQUIT, ...) are ignored, and so is a log that
+cannot be written: machines run from the mount.
 
 As root it uses mount(2), otherwise fusermount3.` +
 			exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.Version, exitcode.Mount,
@@ -122,6 +129,7 @@ func mountAndServe(ctx context.Context, a *app, store, mnt string, o mountOption
 	if err := usableHost(); err != nil {
 		return err
 	}
+	defer a.lasting()()
 	s, err := startServer(ctx, a, store, mnt, o)
 	if err != nil {
 		return err
@@ -138,14 +146,15 @@ func mountAndServe(ctx context.Context, a *app, store, mnt string, o mountOption
 
 // mountDaemon starts the server in the background and waits until the mount answers.
 func mountDaemon(ctx context.Context, a *app, store, mnt string, o mountOptions) error {
-	logFile := o.logFile
-	if logFile == "" {
-		// A directory that is no store must not get a log.
-		if _, err := os.Stat(filepath.Join(store, storeFile)); err != nil {
-			return notStore(store)
-		}
-		logFile = filepath.Join(store, "server.log")
+	// A directory that is no store must not get a log.
+	if _, err := os.Stat(filepath.Join(store, storeFile)); err != nil {
+		return notStore(store)
 	}
+	log, err := openLog(o.logFile, store, mnt)
+	if err != nil {
+		return fmt.Errorf("log file of the server: %w", err)
+	}
+	defer log.Close()
 	args := []string{"mount", store, mnt,
 		"--restore=" + o.restore,
 		"--prefetch-cap-time=" + o.capTime.String(),
@@ -156,21 +165,44 @@ func mountDaemon(ctx context.Context, a *app, store, mnt string, o mountOptions)
 		fmt.Sprintf("--allow-other=%v", o.allowOther),
 		fmt.Sprintf("--verbose=%v", a.verbose),
 	}
-	pid, err := startDaemon(ctx, args, logFile)
+	pid, err := startDaemon(ctx, args, log)
 	if err != nil {
 		return err
 	}
 	// The server says that it is ready; whether the kernel agrees, another process must ask.
-	if _, err := os.Stat(filepath.Join(mnt, dot)); err != nil {
+	if _, err := bounded(func() (os.FileInfo, error) {
+		return os.Stat(filepath.Join(mnt, dot))
+	}); err != nil {
 		return exitcode.WithHint(exitcode.Mount, fmt.Errorf("the mount does not answer: %w", err),
-			"the server's log: "+logFile)
+			"the server's log: "+log.Name())
+	}
+	if why := unwritable(store); why != "" {
+		a.note("store %s can only be read: %s", store, why)
 	}
 	if a.json {
 		return a.printJSON(serverStatus{PID: pid, Version: buildVersion().Version, Store: store,
 			Mount: mnt, Policy: o.restore})
 	}
-	a.note("%s is served on %s by process %d, log in %s", store, mnt, pid, logFile)
+	a.note("%s is served on %s by process %d, log in %s", store, mnt, pid, log.Name())
 	return nil
+}
+
+// openLog opens the log of a background server: the file that was asked for, or one in the store, or,
+// where that cannot be, one in a directory of the server's own.
+func openLog(name, store, mnt string) (*os.File, error) {
+	const flags = os.O_CREATE | os.O_WRONLY | os.O_APPEND
+	if name != "" {
+		return os.OpenFile(name, flags, 0o600)
+	}
+	f, err := os.OpenFile(filepath.Join(store, "server.log"), flags, 0o600)
+	if err == nil {
+		return f, nil
+	}
+	dir, derr := privateDir(mnt)
+	if derr != nil {
+		return nil, errors.Join(err, derr)
+	}
+	return os.OpenFile(filepath.Join(dir, "server.log"), flags, 0o600)
 }
 
 // storeFile is what every store has in its directory; package index describes the format.
@@ -187,15 +219,4 @@ func usableHost() error {
 			`load the module ("modprobe fuse"), or give the container /dev/fuse; "thaw doctor" tells more`)
 	}
 	return f.Close()
-}
-
-// alreadyServed is the error for a store that has a server, which the client reaches.
-func alreadyServed(ctx context.Context, store string, c *control.Client) error {
-	st, err := call[serverStatus](ctx, c, verbStatus, struct{}{}, nil)
-	if err != nil {
-		return exitcode.With(exitcode.Locked, fmt.Errorf("store %s has a server already: %w", store, err))
-	}
-	return exitcode.WithHint(exitcode.Locked,
-		fmt.Errorf("store %s is mounted on %s already, by process %d", store, st.Mount, st.PID),
-		"use that mount, or end it with: thaw umount "+st.Mount)
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/control"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
@@ -20,31 +21,83 @@ type mountRef struct{ Root, Name, Socket string }
 // dot is the directory of the mount that is no checkpoint; its socket is a link to the server's.
 const dot = ".thaw"
 
-// resolveMount finds the thaw mount that a path is on: MNT, MNT/NAME, or anything below.
+// resolveMount finds the thaw mount that a path is on: MNT, MNT/NAME, or anything below, also
+// through a bind mount. It takes the mount from the table of mounts and asks the server for one
+// thing only, where its socket is, with a bound in time.
 func resolveMount(path string) (mountRef, error) {
-	abs, err := filepath.Abs(path)
+	at, err := locate(path)
 	if err != nil {
 		return mountRef{}, err
 	}
-	if real, err := filepath.EvalSymlinks(abs); err == nil {
-		abs = real
+	if at.mount == nil {
+		return mountRef{}, notOnMount(path)
 	}
-	dead := "" // the uppermost directory that answers as a mount without a server does
-	for dir := abs; ; dir = filepath.Dir(dir) {
-		// What a link says is asked of the server each time; a stat may come out of the cache.
-		socket, err := os.Readlink(filepath.Join(dir, dot, "socket"))
-		switch {
-		case err == nil:
-			rel, err := filepath.Rel(dir, abs)
-			return mountRef{Root: dir, Name: firstElement(rel), Socket: socket}, err
-		case isDead(err):
-			dead = dir
-		case errors.Is(err, os.ErrPermission):
-			return mountRef{}, exitcode.WithHint(exitcode.Failure, err,
-				"a mount without --allow-other is its user's alone; root can end it with --abort")
-		case dead != "" || dir == filepath.Dir(dir):
-			return mountRef{}, notOnMount(path, dead)
-		}
+	if at.top == "" {
+		return mountRef{}, exitcode.WithHint(exitcode.NotFound, fmt.Errorf(
+			"%s is a bind mount of a part of a thaw mount, which is not here itself", path),
+			"use the mount itself, or umount(8)")
+	}
+	ref := mountRef{Root: at.top, Name: firstElement(at.rel)}
+	socket, err := bounded(func() (string, error) {
+		return os.Readlink(filepath.Join(ref.Root, dot, "socket"))
+	})
+	switch {
+	case errors.Is(err, errSilent):
+		return mountRef{}, silentServer(ref.Root)
+	case isDead(err):
+		return mountRef{}, deadServer(path, ref.Root)
+	case errors.Is(err, os.ErrPermission):
+		return mountRef{}, exitcode.WithHint(exitcode.Failure, err,
+			"a mount without --allow-other is its user's alone; root can end it with --abort")
+	case err != nil: // that of a lab's raw server has no socket
+		return mountRef{}, notOnMount(path)
+	}
+	ref.Socket = socket
+	return ref, nil
+}
+
+// answering makes sure that a path which lies on a thaw mount can be used: its server answers.
+// Whatever else may be wrong with it shows when it is used.
+func answering(path string) error {
+	if _, err := resolveMount(path); errors.Is(err, errSilent) {
+		return err
+	}
+	return nil
+}
+
+// answerPatience is how long a server may take to begin to answer.
+const answerPatience = 5 * time.Second
+
+// errSilent: a server does not answer.
+var errSilent = errors.New("its server does not answer")
+
+// silentServer is the error for a mount whose server hangs or is stopped.
+func silentServer(mnt string) error {
+	return exitcode.WithHint(exitcode.ServerGone,
+		fmt.Errorf("%s: %w (waited %v)", mnt, errSilent, answerPatience),
+		"is its process stopped? To free what waits for it: thaw umount --abort "+mnt)
+}
+
+// bounded does something that may hang in the kernel. What hangs is left behind: it ends when the
+// server answers, or with this process.
+func bounded[T any](f func() (T, error)) (T, error) {
+	type result struct {
+		v   T
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		v, err := f()
+		done <- result{v, err}
+	}()
+	timer := time.NewTimer(answerPatience)
+	defer timer.Stop()
+	select {
+	case r := <-done:
+		return r.v, r.err
+	case <-timer.C:
+		var none T
+		return none, errSilent
 	}
 }
 
@@ -53,13 +106,15 @@ func isDead(err error) bool {
 	return errors.Is(err, syscall.ENOTCONN) || errors.Is(err, syscall.ECONNABORTED)
 }
 
-// notOnMount is the error for a path that is on no mount, or on the dead one at dead.
-func notOnMount(path, dead string) error {
-	if dead != "" {
-		return exitcode.WithHint(exitcode.ServerGone,
-			fmt.Errorf("%s: the server of this mount is dead", path),
-			"free the mount point with: thaw umount "+dead)
-	}
+// deadServer is the error for a path on a mount whose server is gone.
+func deadServer(path, mnt string) error {
+	return exitcode.WithHint(exitcode.ServerGone,
+		fmt.Errorf("%s: the server of this mount is dead", path),
+		"free the mount point with: thaw umount "+mnt)
+}
+
+// notOnMount is the error for a path that is on no mount.
+func notOnMount(path string) error {
 	return exitcode.WithHint(exitcode.NotFound,
 		fmt.Errorf("%s is not on a thaw mount", path), "mount the store with: thaw mount STORE MNT")
 }
@@ -73,7 +128,11 @@ func resolveCheckpoint(path string) (mountRef, error) {
 	if ref.Name == "" || ref.Name == dot {
 		return ref, exitcode.Errorf(exitcode.Usage, "%s: give a checkpoint on the mount: MNT/NAME", path)
 	}
-	if _, err := os.Stat(filepath.Join(ref.Root, ref.Name)); err != nil {
+	_, err = bounded(func() (os.FileInfo, error) { return os.Stat(filepath.Join(ref.Root, ref.Name)) })
+	if errors.Is(err, errSilent) {
+		return ref, silentServer(ref.Root)
+	}
+	if err != nil {
 		return ref, exitcode.WithHint(exitcode.NotFound,
 			fmt.Errorf("no checkpoint %q on %s", ref.Name, ref.Root), "see: ls "+ref.Root)
 	}

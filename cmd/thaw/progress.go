@@ -6,7 +6,7 @@ import (
 
 	"github.com/schollz/progressbar/v3"
 
-	"github.com/thawfs/thaw/cmd/thaw/internal/control"
+	"github.com/thawfs/thaw/index"
 )
 
 // progress shows how far long work is: a bar for each stage, only where stderr is a terminal and
@@ -28,7 +28,7 @@ func (a *app) progress() *progress {
 }
 
 // set says how far a stage is. A new stage begins a new bar. It may be called by many goroutines.
-func (p *progress) set(q control.Progress) {
+func (p *progress) set(q index.Progress) {
 	if p.a == nil {
 		return
 	}

@@ -7,7 +7,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/control"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/index"
 )
 
 func newRmCommand(a *app) *cobra.Command {
@@ -16,9 +18,10 @@ func newRmCommand(a *app) *cobra.Command {
 		Aliases: []string{"remove"},
 		Short:   "Remove checkpoints",
 		Long: `Remove checkpoints from a store. "thaw gc" gives their space back. A checkpoint whose
-memory is open on the mount is not removed. With --json: {"removed": [NAME, ...]}.` +
+memory is open on the mount is not removed, nor is any while the mount's server does not
+answer. With --json: {"removed": [NAME, ...]}.` +
 			exitStatus(exitcode.Partial, exitcode.NotStore, exitcode.Locked, exitcode.NotFound,
-				exitcode.Busy),
+				exitcode.Busy, exitcode.ServerGone, exitcode.ReadOnly),
 		Example: `  thaw rm /srv/store web-1 web-2 && thaw gc /srv/store`,
 		GroupID: groupStore,
 		Args:    cobra.MinimumNArgs(2),
@@ -30,9 +33,13 @@ memory is open on the mount is not removed. With --json: {"removed": [NAME, ...]
 
 func runRm(ctx context.Context, a *app, store string, names []string) error {
 	removed, failed := []string{}, []error{}
-	err := a.withStore(ctx, store, func(s storeAPI) error {
+	server, err := storeServer(ctx, store)
+	if err != nil {
+		return fmt.Errorf("rm: cannot find out what is in use: %w", err)
+	}
+	err = a.writeStore(ctx, store, index.OpenOptions{}, func(s *index.Store) error {
 		for _, name := range names {
-			if err := s.Remove(ctx, name); err != nil {
+			if err := removeFrom(ctx, s, server, name); err != nil {
 				failed = append(failed, fmt.Errorf("rm %s: %w", name, err))
 				continue
 			}
@@ -44,6 +51,9 @@ func runRm(ctx context.Context, a *app, store string, names []string) error {
 	if err != nil {
 		failed = append(failed, fmt.Errorf("rm: %w", err))
 	}
+	if len(removed) > 0 {
+		a.follow(ctx, store)
+	}
 	if a.json && len(removed) > 0 {
 		if err := a.printJSON(map[string][]string{"removed": removed}); err != nil {
 			return err
@@ -53,4 +63,16 @@ func runRm(ctx context.Context, a *app, store string, names []string) error {
 		return exitcode.With(exitcode.Partial, errors.Join(failed...))
 	}
 	return errors.Join(failed...)
+}
+
+// removeFrom removes a checkpoint, unless its memory is open on the mount. server is nil where there
+// is none.
+func removeFrom(ctx context.Context, s *index.Store, server *control.Client, name string) error {
+	if server != nil {
+		err := server.Call(ctx, verbRelease, nameRequest{name}, nil)
+		if code, _, _ := exitcode.Of(err); err != nil && code != exitcode.NotFound {
+			return err
+		}
+	}
+	return s.Remove(ctx, name)
 }

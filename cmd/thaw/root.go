@@ -40,11 +40,12 @@ func commands(a *app) []*cobra.Command {
 		newStatsCommand(a),
 		newWSCommand(a),
 		newBenchCommand(a),
-		newMountRawCommand(a),
 		newVMCommand(a),
 		newVersionCommand(a),
 		newGenerateCommand(a),
 		newProberCommand(),
+		newRawCommand(a),
+		newKeeperCommand(),
 	}
 }
 
@@ -58,8 +59,8 @@ memory brings its working set into the page cache before the open returns; the
 rest comes page by page when it is touched. Any VMM that can map a file as guest
 memory restores from it.
 
-Data goes to stdout, progress and messages to stderr. Commands on a store whose
-checkpoints are mounted go through the server of the mount by themselves. Sizes take
+Data goes to stdout, progress and messages to stderr. A store can be changed while it is
+mounted: the mount shows what it has then, and machines that run go on. Sizes take
 KiB, MiB, GiB (also K, M, G; KB, MB, GB count in 1000s), times ms, s, m, h.
 
 "thaw COMMAND --help" is the manual of a command, "thaw help exit-codes" explains the
@@ -70,9 +71,10 @@ exit status. Begin with "thaw doctor", which says what this host can do, and "th
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
-		PersistentPreRun: func(*cobra.Command, []string) {
+		PersistentPreRun: func(cmd *cobra.Command, _ []string) {
 			a.started = true
 			a.setup()
+			a.patience.Store(int64(patienceWith(cmd)))
 		},
 	}
 	root.AddGroup(
@@ -93,6 +95,7 @@ exit status. Begin with "thaw doctor", which says what this host can do, and "th
 	root.SetErr(a.stderr)
 	root.AddCommand(commands(a)...)
 	root.AddCommand(newExitCodesTopic(a))
+	root.AddCommand(newTopics()...)
 	return root
 }
 
@@ -107,13 +110,18 @@ func parent(cmd *cobra.Command, verbs ...*cobra.Command) *cobra.Command {
 
 // run executes one command line and returns the exit status. It is all of main but the process.
 func (a *app) run(ctx context.Context, args []string) exitcode.Code {
+	a.out = &output{w: a.stdout}
+	a.stdout = a.out
 	root := newRootCommand(a)
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
+		err = a.out.failed()
+	}
+	if err == nil {
 		return exitcode.OK
 	}
-	if !a.started && !errors.Is(err, context.Canceled) {
+	if !a.started && !errors.Is(err, context.Canceled) && a.out.failed() == nil {
 		// Nothing ran yet: cobra did not like the command line.
 		err = exitcode.WithHint(exitcode.Usage, err, usageHint(cmd))
 	}

@@ -29,9 +29,9 @@ const scriptTimeout = 2 * time.Minute
 //	await RE FILE            read a file again and again until it matches
 //	fetch RE FILE            get the address that RE's parentheses find in FILE; its text is stdout
 //	killserver [-TERM] MNT   end the server of a mount by SIGKILL and wait until it is gone; with
-//	                         -TERM only ask it to end
+//	                         the name of another signal only send that
 //	umount MNT               umount(8): take a mount away that nobody uses
-//	servergone MNT           wait until the server that killserver -TERM spoke to has ended
+//	servergone MNT           wait until the server that killserver sent a signal to has ended
 //	[fuse], [kvm], [root]    conditions: what this host can do
 //
 // A script ends the mounts that it makes. What is left behind is taken down, and is an error where
@@ -126,6 +126,8 @@ func cleanUp(dir string) error {
 	}
 	return errors.Join(errs...)
 }
+
+func below(path, dir string) bool { return path == dir || strings.HasPrefix(path, dir+"/") }
 
 // mountsBelow lists the mount points below a directory, the last one mounted first.
 func mountsBelow(dir string) (found []string) {

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -146,27 +147,29 @@ func cmdFetch(ts *testscript.TestScript, neg bool, args []string) {
 // serversKey is the key of a script's map from mount points to servers that were asked to end.
 type serversKey struct{}
 
-// cmdKillServer ends the server of a mount, which stays behind, dead.
+// cmdKillServer sends a signal to the server of a mount. By SIGKILL it ends, and the mount stays
+// behind, dead. A server that had another one before is known by that: it may not answer any more.
 func cmdKillServer(ts *testscript.TestScript, neg bool, args []string) {
-	sig := syscall.SIGKILL
-	if len(args) == 2 && args[0] == "-TERM" {
-		sig, args = syscall.SIGTERM, args[1:]
+	sig := unix.SIGKILL
+	if len(args) == 2 && strings.HasPrefix(args[0], "-") {
+		sig = unix.SignalNum("SIG" + args[0][1:])
+		args = args[1:]
 	}
-	usage(ts, neg || len(args) != 1, "killserver [-TERM] MNT")
+	usage(ts, neg || len(args) != 1 || sig == 0, "killserver [-TERM] MNT")
 	servers := ts.Value(serversKey{}).(map[string]process)
-	if p, ok := servers[args[0]]; ok {
-		ts.Check(p.signal(sig))
-		return
-	}
-	pid, err := serverOf(ts.MkAbs(args[0]))
-	ts.Check(err)
-	p := watchProcess(pid)
-	ts.Defer(p.Close)
-	ts.Check(p.signal(sig))
-	if sig == syscall.SIGTERM {
+	p, ok := servers[args[0]]
+	if !ok {
+		pid, err := serverOf(ts.MkAbs(args[0]))
+		ts.Check(err)
+		p = watchProcess(pid)
+		ts.Defer(p.Close)
 		servers[args[0]] = p
+	}
+	ts.Check(p.signal(sig))
+	if sig != unix.SIGKILL {
 		return
 	}
+	delete(servers, args[0])
 	if !p.wait(scriptTimeout / 4) {
 		ts.Fatalf("the server survives kill -9")
 	}
@@ -208,7 +211,8 @@ func serverOf(mnt string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	st, err := call[serverStatus](ctx, client, verbStatus, struct{}{}, nil)
+	var st serverStatus
+	err = client.Call(ctx, verbStatus, struct{}{}, &st)
 	return st.PID, err
 }
 

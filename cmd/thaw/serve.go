@@ -2,11 +2,15 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/control"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
@@ -18,20 +22,22 @@ import (
 
 // How a server that is asked to end treats a mount in use.
 const (
-	busyPatience   = 3 * time.Second        // how long it waits before it detaches
-	busyRetry      = 200 * time.Millisecond // between tries to unmount
-	answerPatience = 10 * time.Second       // for answers on the control socket to be sent
+	busyPatience = 3 * time.Second        // how long it waits before it detaches
+	busyRetry    = 200 * time.Millisecond // between tries to unmount
+	sendPatience = 10 * time.Second       // for answers on the control socket to be sent
 )
 
-// server is a mounted store: what the process of `thaw mount` holds. It is built in startServer
-// from the store up and taken down in close from the mount down.
+// server is a mounted store: what the process of `thaw mount` holds. It only reads the store. It is
+// built in startServer from the store up and taken down in close from the mount down.
 type server struct {
 	a          *app
 	store, mnt string
 	policy     fs.Policy
 
-	disk     *disk.Disk // that the packs are played to lie on; nil: where they are
-	local    *localStore
+	disk     *disk.Disk // that the packs are simulated to lie on; nil: where they are
+	reader   *index.Store
+	lock     *index.ServerLock // nil: the store cannot be written to
+	dir      string            // where the control socket is: the store, or a private directory
 	listener *control.Listener
 	fs       *fs.Server
 	control  *control.Server
@@ -39,6 +45,7 @@ type server struct {
 	prober   *fs.ProcessProber // nil: the kernel cannot tell residency
 
 	gone      chan struct{} // closed when the mount has ended, whoever ended it
+	detached  atomic.Bool   // the mount is out of the tree, and served to those who still use it
 	abandoned bool          // the process ends under a mount that is still in use
 }
 
@@ -51,17 +58,10 @@ func startServer(ctx context.Context, a *app, store, mnt string, o mountOptions)
 			err = errors.Join(err, s.close())
 		}
 	}()
-	var wrap func(context.Context, blob.Store) (blob.Store, error)
-	if !o.diskSpec.Native() {
-		s.disk = disk.New(o.diskSpec)
-		wrap = func(ctx context.Context, b blob.Store) (blob.Store, error) {
-			return disk.Wrap(ctx, b, s.disk)
-		}
-	}
-	if s.local, err = a.ownStore(ctx, store, wrap); err != nil {
+	if err := s.openStore(ctx, o.diskSpec); err != nil {
 		return nil, err
 	}
-	if s.listener, err = control.Listen(store); err != nil {
+	if err := s.listen(); err != nil {
 		return nil, err
 	}
 	s.prober = startProber(ctx, a.log)
@@ -72,7 +72,7 @@ func startServer(ctx context.Context, a *app, store, mnt string, o mountOptions)
 		RecordWindow:  o.recordWindow,
 		Log:           a.log,
 		AllowOther:    o.allowOther,
-		ControlSocket: filepath.Join(store, control.SocketName),
+		ControlSocket: filepath.Join(s.dir, control.SocketName),
 	}
 	if s.disk != nil {
 		fo.Collectors = append(fo.Collectors, diskMetrics(s.disk)...)
@@ -80,7 +80,7 @@ func startServer(ctx context.Context, a *app, store, mnt string, o mountOptions)
 	if s.prober != nil {
 		fo.Prober = s.prober
 	}
-	if s.fs, err = fs.Mount(ctx, fs.NewStore(s.local.store), mnt, fo); err != nil {
+	if s.fs, err = fs.Mount(ctx, fs.NewStore(s.reader), mnt, fo); err != nil {
 		return nil, err
 	}
 	go func() {
@@ -94,18 +94,104 @@ func startServer(ctx context.Context, a *app, store, mnt string, o mountOptions)
 	return s, nil
 }
 
-// ownStore opens a store for a server of its own. A store that has one already is an error that
-// names it. wrap is put around its blobs; it may be nil.
-func (a *app) ownStore(ctx context.Context, dir string,
-	wrap func(context.Context, blob.Store) (blob.Store, error)) (*localStore, error) {
-	s, err := a.openStore(ctx, dir, index.OpenOptions{Wrap: wrap})
-	if err != nil {
-		return nil, err
+// openStore opens the store for reading and takes the lock of its server. A store that cannot be
+// written to, or has no room for the file, is served without a lock.
+func (s *server) openStore(ctx context.Context, spec disk.Spec) (err error) {
+	o := index.OpenOptions{ReadOnly: true, Log: s.a.log}
+	if !spec.Native() {
+		s.disk = disk.New(spec)
+		o.Wrap = func(ctx context.Context, b blob.Store) (blob.Store, error) {
+			return disk.Wrap(ctx, b, s.disk)
+		}
 	}
-	if remote, ok := s.(*remoteStore); ok {
-		return nil, alreadyServed(ctx, dir, remote.client)
+	if s.reader, err = index.Open(ctx, s.store, o); err != nil {
+		return err
 	}
-	return s.(*localStore), nil
+	s.lock, err = index.LockServer(s.store, s.mnt)
+	switch {
+	case errors.Is(err, index.ErrLocked):
+		return alreadyServed(ctx, s.store, err)
+	case errors.Is(err, index.ErrReadOnly):
+		s.a.note("thaw: store %s can only be read: %s", s.store, unwritable(s.store))
+		return nil
+	case isFull(err):
+		s.a.note("thaw: store %s is served without a lock: %v", s.store, err)
+		return nil
+	}
+	return err
+}
+
+func isFull(err error) bool {
+	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
+}
+
+// listen makes the control socket: in the store, where this process is its server and there is room,
+// else in a directory of its own.
+func (s *server) listen() (err error) {
+	s.dir = s.store
+	if s.lock != nil {
+		if s.listener, err = control.Listen(s.dir); err == nil || !isFull(err) {
+			return err
+		}
+	}
+	if s.dir, err = privateDir(s.mnt); err != nil {
+		return err
+	}
+	s.listener, err = control.Listen(s.dir)
+	return err
+}
+
+// privateDir is a directory of this user's, which nobody else can read, for what the server of a
+// mount cannot put into its store.
+func privateDir(mnt string) (string, error) {
+	base := os.Getenv("XDG_RUNTIME_DIR")
+	if base == "" {
+		base = os.TempDir()
+	}
+	user := filepath.Join(base, fmt.Sprintf("thaw-%d", os.Geteuid()))
+	sum := sha256.Sum256([]byte(mnt))
+	dir := filepath.Join(user, fmt.Sprintf("%s-%.8x", filepath.Base(mnt), sum))
+	for _, d := range []string{user, dir} {
+		if err := os.Mkdir(d, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+			return "", fmt.Errorf("directory for the control socket: %w", err)
+		}
+		// In a directory that all may write to somebody else may have been first.
+		var st unix.Stat_t
+		if err := unix.Lstat(d, &st); err != nil {
+			return "", &os.PathError{Op: "stat", Path: d, Err: err}
+		}
+		if st.Mode&unix.S_IFMT != unix.S_IFDIR || int(st.Uid) != os.Geteuid() || st.Mode&0o077 != 0 {
+			return "", exitcode.WithHint(exitcode.Failure,
+				fmt.Errorf("%s is no directory of this user's alone", d),
+				"remove it, or set XDG_RUNTIME_DIR to a directory that is private")
+		}
+	}
+	return dir, nil
+}
+
+// alreadyServed is the error for a store that has a server.
+func alreadyServed(ctx context.Context, store string, locked error) error {
+	s, ok, err := index.ServerOf(store)
+	if err != nil || !ok {
+		return locked // it has just ended
+	}
+	var st serverStatus
+	c, err := storeServer(ctx, store)
+	if c != nil {
+		err = c.Call(ctx, verbStatus, struct{}{}, &st)
+	}
+	switch {
+	case err != nil:
+		return exitcode.WithHint(exitcode.Locked, fmt.Errorf("store %s is mounted on %s already, "+
+			"by process %d, which does not answer: %w", store, s.Mount, s.PID, err), silentHint(s))
+	case st.Detached:
+		return exitcode.WithHint(exitcode.Locked, fmt.Errorf("store %s was mounted on %s, and "+
+			"process %d serves it to those who use it still%s", store, st.Mount, st.PID, by(st.Users)),
+			"stop what uses it; or cut it off: thaw umount --abort "+st.Mount)
+	}
+	return exitcode.WithHint(exitcode.Locked,
+		fmt.Errorf("store %s is mounted on %s already, by process %d", store, st.Mount, st.PID),
+		"use that mount, or end it with: thaw umount "+st.Mount)
 }
 
 // run serves until the mount ends: by umount, or because ctx ended (SIGTERM, SIGINT).
@@ -129,38 +215,29 @@ func (s *server) run(ctx context.Context) error {
 	return errors.Join(err, s.close())
 }
 
-// unmount ends the mount; while it is in use it tells so, waits, then detaches it and serves what
+// unmount ends the mount; while it is in use it says so, waits, then detaches it and serves what
 // is open until it is closed. A signal on again ends it at once.
 func (s *server) unmount(again <-chan os.Signal) error {
 	deadline := time.Now().Add(busyPatience)
-	for told := false; ; told = true {
-		err := s.fs.Unmount(context.Background())
+	for told := false; !s.detached.Load(); told = true {
+		err := s.take(context.Background(), time.Now().After(deadline))
+		if s.detached.Load() {
+			break
+		}
 		if !errors.Is(err, fs.ErrBusy) {
 			return err
 		}
 		if !told {
-			s.a.note("thaw: %s is in use%s: trying again for %v", s.mnt, usedBy(s.mnt), busyPatience)
-		}
-		if time.Now().After(deadline) {
-			return s.detach(again)
+			s.a.note("thaw: %s is in use%s: trying again for %v", s.mnt, usersOf(err), busyPatience)
 		}
 		select {
 		case <-s.gone:
 			return nil
 		case <-again:
-			s.a.note("thaw: cutting off %s, in use%s", s.mnt, usedBy(s.mnt))
+			s.a.note("thaw: cutting off %s, in use%s", s.mnt, usersOf(err))
 			return fs.Abort(s.mnt)
 		case <-time.After(busyRetry):
 		}
-	}
-}
-
-// detach takes the mount out of the tree; the kernel keeps the connection for what is open.
-func (s *server) detach(again <-chan os.Signal) error {
-	s.a.note("thaw: %s is still in use%s: detached. What is open is served until it is closed; "+
-		"signal process %d again to end it at once", s.mnt, usedBy(s.mnt), os.Getpid())
-	if err := lazyUnmount(s.mnt); err != nil {
-		return exitcode.With(exitcode.Mount, fmt.Errorf("detach %s: %w", s.mnt, err))
 	}
 	select {
 	case <-s.gone:
@@ -173,17 +250,35 @@ func (s *server) detach(again <-chan os.Signal) error {
 	}
 }
 
+// detach takes the mount out of the tree; the kernel keeps the connection for what is open.
+func (s *server) detach(ctx context.Context) error {
+	err := s.fs.Detach(ctx)
+	if errors.Is(err, fs.ErrBusy) {
+		s.detached.Store(true)
+		s.a.note("thaw: %s is detached. It is in use%s and is served until that is over; to end it at "+
+			"once signal process %d", s.mnt, usersOf(err), os.Getpid())
+		return nil
+	}
+	if err != nil {
+		return exitcode.With(exitcode.Mount, err)
+	}
+	return nil
+}
+
 // close takes everything down that startServer built, in the reverse order; the store last, so
-// that whoever opens it finds no socket of ours.
+// that whoever mounts it finds no socket of ours.
 func (s *server) close() error {
 	var errs []error
 	if s.control != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), answerPatience)
+		ctx, cancel := context.WithTimeout(context.Background(), sendPatience)
 		errs = append(errs, s.control.Close(ctx))
 		cancel()
 	}
 	if s.listener != nil {
 		_ = s.listener.Close() // says only that control.Close closed it already
+	}
+	if s.dir != s.store {
+		_ = os.Remove(s.dir) // it stays where a log is in it
 	}
 	if s.abandoned {
 		return errors.Join(errs...)
@@ -197,8 +292,11 @@ func (s *server) close() error {
 	if s.prober != nil {
 		errs = append(errs, s.prober.Close())
 	}
-	if s.local != nil {
-		errs = append(errs, s.local.Close())
+	if s.reader != nil {
+		errs = append(errs, s.reader.Close())
+	}
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close())
 	}
 	return errors.Join(errs...)
 }

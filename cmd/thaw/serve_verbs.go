@@ -3,14 +3,41 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
-	"maps"
 	"os"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/control"
+	"github.com/thawfs/thaw/fs"
 	"github.com/thawfs/thaw/index"
-	"github.com/thawfs/thaw/wss"
 )
+
+// Verbs of the control socket: what only the server of a mount can do.
+const (
+	verbStatus    = "status"
+	verbRefresh   = "refresh"    // the tree follows the store
+	verbRelease   = "release"    // let go of a checkpoint that is to be removed; refused while it is used
+	verbCloseIdle = "close-idle" // let go of what nobody uses
+	verbDrop      = "drop"       // make an image cold
+	verbRecord    = "record"     // what was read, as a working set
+	verbUnmount   = "unmount"
+)
+
+// serverStatus is what a server says of itself.
+type serverStatus struct {
+	PID     int    `json:"pid"`
+	Version string `json:"version"`
+	Store   string `json:"store"`
+	Mount   string `json:"mount"`
+	Policy  string `json:"policy"`
+	// Detached: it is out of the tree, and served to those who use it still.
+	Detached bool        `json:"detached,omitempty"`
+	Users    []fs.User   `json:"users,omitempty"` // of a detached one
+	Disk     *diskStatus `json:"disk,omitempty"`  // the simulated one; nil: none
+}
+
+// nameRequest names a checkpoint.
+type nameRequest struct{ Name string }
 
 // dropRequest makes an image cold. Packs: it leaves the host's page cache too, for measurements.
 // Record: what is read from the next open on is recorded, whatever the policy.
@@ -19,56 +46,60 @@ type dropRequest struct {
 	Packs, Record bool
 }
 
-// recordRequest asks for the working set of what was read; MaxShare is that of a wss.Policy.
+// recordRequest asks for what was read of a checkpoint; Force takes also what no machine reads.
 type recordRequest struct {
-	Name     string
-	MaxShare float64
+	Name  string
+	Force bool
 }
 
-// recordReply is the working set that was recorded. Warning says what was left out of it.
-type recordReply struct {
-	Checkpoint index.Checkpoint `json:"checkpoint"`
-	Pages      uint64           `json:"pages"`
-	Runs       int              `json:"runs"`
-	Window     float64          `json:"window_seconds"`
-	Warning    string           `json:"warning,omitempty"`
+// recorded is the answer: the working set as text, and of which checkpoint it is.
+type recorded struct {
+	Store   string
+	Version index.Version
+	Text    []byte
 }
 
-// verbs are all handlers of a mounted store: what any store can do, and what needs the mount.
+// unmountRequest: with Detach the mount goes though it is in use.
+type unmountRequest struct{ Detach bool }
+
+// verbs are all handlers of a mounted store.
 func (s *server) verbs() map[string]control.Handler {
-	// The tree follows also where the client went away while its change was committed.
-	refresh := func(ctx context.Context) error { return s.fs.Refresh(context.WithoutCancel(ctx)) }
-	verbs := storeVerbs(s.local, refresh)
 	type none struct{}
-	maps.Copy(verbs, map[string]control.Handler{
-		verbStatus: control.Handle(func(context.Context, none, func(control.Progress)) (any, error) {
+	return map[string]control.Handler{
+		verbStatus: control.Handle(func(context.Context, none) (any, error) {
 			return s.status(), nil
 		}),
-		verbRemove: control.Handle(func(ctx context.Context, r nameRequest, _ progressFunc) (any, error) {
-			return nil, s.remove(ctx, r.Name, refresh)
+		verbRefresh: control.Handle(func(ctx context.Context, _ none) (any, error) {
+			// Also where the command went away: what it changed stands.
+			return nil, s.refresh(context.WithoutCancel(ctx))
 		}),
-		verbGC: control.Handle(func(ctx context.Context, r gcRequest, p progressFunc) (any, error) {
-			s.fs.CloseIdle() // images that nobody has open would hold their packs
-			return s.local.GC(ctx, r, p)
+		verbRelease: control.Handle(func(ctx context.Context, r nameRequest) (any, error) {
+			return nil, s.fs.Release(ctx, r.Name)
 		}),
-		verbUnmount: control.Handle(func(ctx context.Context, _ none, _ progressFunc) (any, error) {
+		verbCloseIdle: control.Handle(func(context.Context, none) (any, error) {
+			s.fs.CloseIdle()
+			return nil, nil
+		}),
+		verbUnmount: control.Handle(func(ctx context.Context, r unmountRequest) (any, error) {
 			// The end of the mount ends ctx, and is what is asked for.
-			return nil, s.fs.Unmount(context.WithoutCancel(ctx))
+			return nil, s.take(context.WithoutCancel(ctx), r.Detach)
 		}),
-		verbDrop: control.Handle(func(ctx context.Context, r dropRequest, _ progressFunc) (any, error) {
+		verbDrop: control.Handle(func(ctx context.Context, r dropRequest) (any, error) {
 			return nil, s.drop(ctx, r)
 		}),
-		verbRecord: control.Handle(func(ctx context.Context, r recordRequest, _ progressFunc) (any, error) {
-			return s.record(ctx, r, refresh)
+		verbRecord: control.Handle(func(ctx context.Context, r recordRequest) (any, error) {
+			return s.record(ctx, r)
 		}),
-	})
-	return verbs
+	}
 }
 
 func (s *server) status() serverStatus {
 	st := serverStatus{
-		PID: os.Getpid(), Version: buildVersion().Version,
-		Store: s.store, Mount: s.mnt, Policy: s.policy.String(),
+		PID: os.Getpid(), Version: buildVersion().Version, Store: s.store, Mount: s.mnt,
+		Policy: s.policy.String(), Detached: s.detached.Load(),
+	}
+	if st.Detached {
+		st.Users, _ = s.fs.Users() // for a message only
 	}
 	if s.disk != nil {
 		st.Disk = &diskStatus{s.disk.Spec(), s.disk.Stats()}
@@ -76,17 +107,25 @@ func (s *server) status() serverStatus {
 	return st
 }
 
-// remove refuses a checkpoint whose memory is open on the mount.
-func (s *server) remove(ctx context.Context, name string,
-	refresh func(context.Context) error) error {
-	if s.fs.InUse(name) > 0 {
-		return fmt.Errorf("%w: its memory is open on the mount", index.ErrInUse)
+// take takes the mount away; with detach also one that is in use.
+func (s *server) take(ctx context.Context, detach bool) error {
+	if detach {
+		return s.detach(ctx)
 	}
-	s.fs.CloseIdle()
-	if err := s.local.Remove(ctx, name); err != nil {
+	err := s.fs.Unmount(ctx)
+	var in *fs.InUseError
+	if errors.As(err, &in) && in.Gone {
+		s.detached.Store(true)
+	}
+	return err
+}
+
+// refresh reads what other processes have written, and makes the tree follow.
+func (s *server) refresh(ctx context.Context) error {
+	if err := s.reader.Refresh(ctx); err != nil {
 		return err
 	}
-	return refresh(ctx)
+	return s.fs.Refresh(ctx)
 }
 
 func (s *server) drop(ctx context.Context, r dropRequest) error {
@@ -100,30 +139,22 @@ func (s *server) drop(ctx context.Context, r dropRequest) error {
 	if !r.Packs {
 		return nil
 	}
-	return s.local.store.DropCaches(ctx, r.Name)
+	return s.reader.DropCaches(ctx, r.Name)
 }
 
-// record makes the read trace of an image its working set.
-func (s *server) record(ctx context.Context, r recordRequest,
-	refresh func(context.Context) error) (recordReply, error) {
-	set, err := s.fs.Record(ctx, r.Name)
+// record gives the read trace of an image, for a command to make it the working set.
+func (s *server) record(ctx context.Context, r recordRequest) (recorded, error) {
+	d, err := s.reader.Inspect(ctx, r.Name)
 	if err != nil {
-		return recordReply{}, err
+		return recorded{}, err
 	}
-	set, large := wss.Policy{MaxShare: r.MaxShare}.Apply(set)
+	set, err := s.fs.Record(ctx, r.Name, fs.RecordOptions{Force: r.Force})
+	if err != nil {
+		return recorded{}, err
+	}
 	var text bytes.Buffer
 	if _, err := set.WriteTo(&text); err != nil {
-		return recordReply{}, fmt.Errorf("working set of %s: %w", r.Name, err)
+		return recorded{}, fmt.Errorf("working set of %s: %w", r.Name, err)
 	}
-	cp, err := s.local.SetWorkingSet(ctx, r.Name, text.Bytes())
-	if err != nil {
-		return recordReply{}, err
-	}
-	reply := recordReply{
-		Checkpoint: cp, Pages: set.Pages(), Runs: len(set.Runs), Window: set.Window.Seconds(),
-	}
-	if large != nil {
-		reply.Warning = large.Error() + "; the rest of it was left out"
-	}
-	return reply, refresh(ctx)
+	return recorded{s.store, d.Version(), text.Bytes()}, nil
 }

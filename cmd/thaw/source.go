@@ -7,43 +7,51 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/index"
-	"github.com/thawfs/thaw/vmm"
+	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/state"
+	"github.com/thawfs/thaw/wss/pagetable"
 )
 
 // importSource is what an import reads.
 type importSource struct {
 	index.Source
-	paths []string // where it lies: the path itself and, for a differential checkpoint, its parents
 	close func()
 }
 
 // openSource finds out what path is: what index.OpenSource says, or a differential checkpoint of
 // our own VMM. Of that the whole image is imported, and a state that does without parents. A path
-// that cannot be looked at holds no image.
+// that cannot be looked at holds no image, nor does one that is not as large as what lies beside it
+// says.
 func openSource(path string) (*importSource, error) {
 	src, err := index.OpenSource(path)
-	if as[*os.PathError](err) && !as[*index.ImageError](err) {
+	switch {
+	case as[*index.NameError](err):
+		err = exitcode.WithHint(exitcode.BadName, err,
+			"rename or remove that file, or begin its name with a dot to leave it aside")
+	case as[*os.PathError](err) && !as[*index.ImageError](err):
 		err = exitcode.WithHint(exitcode.NotImage, err,
 			"give a checkpoint directory, or a file that is the whole memory of a machine")
 	}
 	if err != nil {
 		return nil, err
 	}
-	s := &importSource{Source: src, paths: []string{path}, close: func() {}}
-	if _, ok := src.Files[stateFile]; !ok {
-		return s, nil
+	s := &importSource{Source: src, close: func() {}}
+	if _, ok := src.Files[stateFile]; ok {
+		err = s.openImage(path)
 	}
-	img, err := vmm.OpenImage(path)
+	if err == nil && s.Image == nil {
+		err = s.openFile()
+	}
+	if err == nil {
+		err = s.checkSize(filepath.Dir(src.Memory))
+	}
 	if err != nil {
+		s.close()
 		return nil, err
-	}
-	if !img.Differential() {
-		return s, img.Close()
-	}
-	if err := s.flatten(img); err != nil {
-		return nil, errors.Join(err, img.Close())
 	}
 	return s, nil
 }
@@ -51,31 +59,137 @@ func openSource(path string) (*importSource, error) {
 // stateFile is the name of a VMM's own state in a checkpoint directory.
 const stateFile = "state"
 
-// flatten makes the source that of a checkpoint which has all of its memory.
-func (s *importSource) flatten(img *vmm.Image) error {
-	state, err := img.State()
+// openImage opens a checkpoint of our own VMM, whose state says how large its memory is and where
+// it lies. Of one that has all of it in its own file no image is needed.
+func (s *importSource) openImage(path string) error {
+	img, err := state.OpenImage(path)
 	if err != nil {
 		return err
 	}
+	own, err := img.State()
+	if err != nil || own == nil { // nil: of another VMM
+		return errors.Join(err, img.Close())
+	}
+	c, err := state.Open(path)
+	if err != nil {
+		return errors.Join(err, img.Close())
+	}
+	if want := ram.ImageSize(c.Machine.Facts.Regions); uint64(img.Size()) != want {
+		return errors.Join(wrongSize(s.Memory, img.Size(), "its state", int64(want), true), img.Close())
+	}
+	if !img.Differential() {
+		return img.Close()
+	}
+	if err := s.flatten(img, own); err != nil {
+		return errors.Join(err, img.Close())
+	}
+	return nil
+}
+
+// flatten makes the source that of a checkpoint which has all of its memory. Its state is in a file
+// without a name, of which nothing stays.
+func (s *importSource) flatten(img *state.Image, own []byte) (err error) {
 	if s.Info, err = flatInfo(s.Info); err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "thaw-import-")
+	fd, err := unix.MemfdCreate("thaw-state", unix.MFD_CLOEXEC)
+	if err != nil {
+		return os.NewSyscallError("memfd_create", err)
+	}
+	f := os.NewFile(uintptr(fd), fmt.Sprintf("/proc/self/fd/%d", fd))
+	if _, err := f.Write(own); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	s.Files[stateFile] = f.Name()
+	s.Image = image{img}
+	s.close = func() { _ = errors.Join(img.Close(), f.Close()) } // they were only read
+	return nil
+}
+
+// openFile opens a memory file, which has to stay as it is while it is read.
+func (s *importSource) openFile() error {
+	f, err := index.OpenMemory(s.Memory)
 	if err != nil {
 		return err
 	}
-	file := filepath.Join(dir, stateFile)
-	if err := os.WriteFile(file, state, 0o600); err != nil {
-		return errors.Join(err, os.RemoveAll(dir))
+	st, err := os.Stat(s.Memory)
+	if err != nil {
+		return errors.Join(err, f.Close())
 	}
-	s.Files[stateFile] = file
-	s.Image = image{img}
-	s.paths = img.Dirs()
-	s.close = func() {
-		_ = img.Close() // it was only read
-		_ = os.RemoveAll(dir)
+	s.Image = steadyFile{f, s.Memory, st}
+	s.close = func() { _ = f.Close() } // it was only read
+	return nil
+}
+
+// checkSize compares the size of the image with what the info.json in its directory tells.
+func (s *importSource) checkSize(dir string) error {
+	text, err := os.ReadFile(filepath.Join(dir, "info.json"))
+	if s.Files == nil || errors.Is(err, os.ErrNotExist) {
+		return nil // a bare memory file, or nothing is told
+	}
+	if err != nil {
+		return err
+	}
+	var info struct {
+		MemoryBytes int64 `json:"memory_bytes"`
+		Regions     []struct {
+			GPA  int64 `json:"gpa"`
+			Size int64 `json:"size"`
+		} `json:"regions"`
+	}
+	if json.Unmarshal(text, &info) != nil {
+		return nil // another VMM's, which means other things by these names
+	}
+	if n := info.MemoryBytes; n > 0 && n != s.Image.Size() {
+		return wrongSize(s.Memory, s.Image.Size(), "info.json", n, true)
+	}
+	var end int64
+	for _, r := range info.Regions {
+		end = max(end, r.GPA+r.Size)
+	}
+	paging, err := pagetable.ParseInfo(text)
+	if err == nil {
+		for _, r := range paging.Regions {
+			end = max(end, int64(r.Offset+r.Bytes))
+		}
+	}
+	if end > s.Image.Size() {
+		return wrongSize(s.Memory, s.Image.Size(), "a region in info.json", end, false)
 	}
 	return nil
+}
+
+// wrongSize is the error for an image that is not as large as it is said to be.
+func wrongSize(path string, got int64, who string, want int64, exact bool) error {
+	least := ""
+	if !exact {
+		least = "at least "
+	}
+	return &index.ImageError{Path: path, Why: fmt.Sprintf(
+		"it has %d bytes, and %s says that it has %s%d: it was cut short or belongs to another machine",
+		got, who, least, want)}
+}
+
+// steadyFile is a memory file that is an error once it has changed.
+type steadyFile struct {
+	*index.MemoryFile
+	path   string
+	before os.FileInfo
+}
+
+// ReadAt implements index.Memory.
+func (f steadyFile) ReadAt(p []byte, off int64) (int, error) {
+	n, err := f.MemoryFile.ReadAt(p, off)
+	now, serr := os.Stat(f.path)
+	switch {
+	case serr != nil || !os.SameFile(f.before, now): // removed or replaced: what is open is as it was
+	case now.Size() != f.before.Size():
+		return n, &index.ImageError{Path: f.path, Why: fmt.Sprintf(
+			"its size changed while it was read, from %d to %d bytes", f.before.Size(), now.Size())}
+	case now.ModTime() != f.before.ModTime():
+		return n, &index.ImageError{Path: f.path, Why: "it was written to while it was read"}
+	}
+	return n, err
 }
 
 // flatInfo is an info.json without what says that it is of a differential checkpoint.
@@ -93,7 +207,7 @@ func flatInfo(info json.RawMessage) (json.RawMessage, error) {
 }
 
 // image is a VMM's image as the store reads it.
-type image struct{ *vmm.Image }
+type image struct{ *state.Image }
 
 // Extents implements index.Memory.
 func (i image) Extents() ([]index.Run, error) {

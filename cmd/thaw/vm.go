@@ -59,11 +59,13 @@ func newVMActionCommand(a *app, verb, short string,
 		Long: short + `, and print what it is doing then.
 
 SOCK is what --api of its "thaw vm run" or "thaw vm restore" named.` +
-			exitStatus(exitcode.NotFound, exitcode.Busy),
+			exitStatus(exitcode.NotFound, exitcode.Busy, exitcode.ServerGone),
 		Example: "  thaw vm " + verb + " /tmp/vm.sock",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			s, err := act(api.NewClient(args[0]), cmd.Context())
+			ctx, cancel := context.WithTimeout(cmd.Context(), machineAnswer)
+			defer cancel()
+			s, err := act(api.NewClient(args[0]), ctx)
 			if err != nil {
 				return machineError(verb, err)
 			}
@@ -76,11 +78,21 @@ SOCK is what --api of its "thaw vm run" or "thaw vm restore" named.` +
 	}
 }
 
+// machineAnswer is how long a machine may take to answer; to stop its vCPUs it may have to wait for
+// a read of a slow disk.
+const machineAnswer = 10 * time.Second
+
 // machineError gives what came over a machine's socket its exit code.
 func machineError(verb string, err error) error {
 	err = fmt.Errorf("vm %s: %w", verb, err)
 	var refused *api.RefusedError
 	switch {
+	case errors.Is(err, context.Canceled):
+		return err
+	case errors.Is(err, context.DeadlineExceeded):
+		return exitcode.WithHint(exitcode.ServerGone, err, fmt.Sprintf(
+			"the machine has not answered for %v: is its process stopped, or does it wait for a mount?",
+			machineAnswer))
 	case !errors.As(err, &refused):
 		return exitcode.WithHint(exitcode.NotFound, err,
 			"is it the socket that --api named, and does the machine still run?")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 
@@ -33,15 +34,15 @@ it where it was then, or beside DIR, and refuse another one in its place.
 
 --scan and --trace estimate the working set of a running machine and put it into DIR as
 "working-set", by which "thaw import" lays the memory out. --scan T looks at the access
-bits of its page tables (or the host's idle page tracking, if those tell nothing) for T
-before the checkpoint (up to twice as long, if it takes that to stay) within --scan-budget
-of the machine's time: what was touched in that time (source access). --trace T lets it go on
-for T after the checkpoint and records each page that it touches, in order, with time
-and vCPU where KVM's tracepoint tells them, which takes root (source trace); otherwise in
-the order of scans every 10 ms or, before Linux 6.7, of page faults that thaw serves one by
-one, which slows the machine down more. With both, both are in the record. DIR is complete
-before the trace begins.` +
-			exitStatus(exitcode.NotFound, exitcode.Exists, exitcode.NoSpace, exitcode.Busy),
+bits of its page tables for T before the checkpoint (up to twice as long, if it takes that
+to stay) within --scan-budget of the machine's time: what was touched in that time (source
+access). --trace T lets it go on for T after the checkpoint and records each page that it
+touches, in order, with time and vCPU where KVM's tracepoint tells them, which takes root
+(source trace); otherwise in the order of scans every 10 ms or, before Linux 6.7, of page
+faults that thaw serves one by one, which slows the machine down more. With both, both are
+in the record. DIR is complete before the trace begins.` +
+			exitStatus(exitcode.NotFound, exitcode.Exists, exitcode.NoSpace, exitcode.Busy,
+				exitcode.ServerGone),
 		Example: `  thaw vm checkpoint /tmp/vm.sock /tmp/saved
   thaw vm checkpoint /tmp/vm.sock /tmp/saved --scan 10s --trace 10s
   thaw vm checkpoint /tmp/vm.sock /tmp/later --diff --stop
@@ -52,11 +53,14 @@ before the trace begins.` +
 			if err := e.into(&r); err != nil {
 				return err
 			}
+			if err := answering(r.Dir); err != nil {
+				return fmt.Errorf("vm checkpoint: %w", err)
+			}
 			if _, err := os.Lstat(r.Dir); err == nil {
 				return exitcode.WithHint(exitcode.Exists,
 					fmt.Errorf("vm checkpoint: %s exists already", r.Dir), "give a directory that does not")
 			}
-			rep, err := api.NewClient(args[0]).Checkpoint(cmd.Context(), r)
+			rep, err := checkpointMachine(cmd.Context(), api.NewClient(args[0]), r)
 			if err != nil {
 				return machineError("checkpoint", err)
 			}
@@ -77,6 +81,17 @@ before the trace begins.` +
 	f.BoolVar(&r.NoRemap, "no-remap", false, "do not map the machine's memory from DIR afterwards")
 	e.addFlags(f)
 	return cmd
+}
+
+// checkpointMachine has a machine saved, which takes its time; that it answers at all shows before.
+func checkpointMachine(ctx context.Context, c *api.Client, r api.CheckpointRequest) (
+	api.CheckpointReply, error) {
+	soon, cancel := context.WithTimeout(ctx, machineAnswer)
+	defer cancel()
+	if _, err := c.Status(soon); err != nil {
+		return api.CheckpointReply{}, err
+	}
+	return c.Checkpoint(ctx, r)
 }
 
 // checkpointLine says what was written, and what it cost.

@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
-	"github.com/thawfs/thaw/vmm"
+	"github.com/thawfs/thaw/vmm/state"
 )
 
 func newVMInspectCommand(a *app) *cobra.Command {
@@ -31,6 +31,11 @@ With OTHER: only the fields in which the two states differ.` +
   thaw vm inspect /tmp/saved /mnt/thaw/web-1 --json`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(_ *cobra.Command, args []string) error {
+			for _, dir := range args {
+				if err := answering(dir); err != nil {
+					return fmt.Errorf("vm inspect: %w", err)
+				}
+			}
 			if len(args) == 2 {
 				return runVMDiff(a, args[0], args[1])
 			}
@@ -68,10 +73,10 @@ func runVMDiff(a *app, dir, other string) error {
 	if err != nil {
 		return err
 	}
-	changes := vmm.Diff(x, y)
+	changes := state.Diff(x, y)
 	if a.json {
 		if changes == nil {
-			changes = []vmm.Change{}
+			changes = []state.Change{}
 		}
 		return a.printJSON(changes)
 	}
@@ -83,8 +88,8 @@ func runVMDiff(a *app, dir, other string) error {
 	return nil
 }
 
-func inspectState(dir string) (*vmm.Inspection, error) {
-	in, err := vmm.Inspect(dir)
+func inspectState(dir string) (*state.Inspection, error) {
+	in, err := state.Inspect(dir)
 	if err != nil {
 		err = fmt.Errorf("vm inspect: %w", err)
 		if errors.Is(err, os.ErrNotExist) {
@@ -95,7 +100,7 @@ func inspectState(dir string) (*vmm.Inspection, error) {
 	return in, nil
 }
 
-func (a *app) printInspection(in *vmm.Inspection, all bool) {
+func (a *app) printInspection(in *state.Inspection, all bool) {
 	for _, r := range [][2]string{
 		{"state", in.Path},
 		{"version", in.Version},
@@ -126,7 +131,7 @@ func required(yes bool) string {
 	return "optional"
 }
 
-func (a *app) printFields(s vmm.SectionInfo, all bool) {
+func (a *app) printFields(s state.SectionInfo, all bool) {
 	width, zeros := 0, 0
 	for _, f := range s.Fields {
 		width = max(width, len(f.Name))

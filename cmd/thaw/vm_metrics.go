@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -18,11 +19,13 @@ func newVMMetricsCommand(a *app) *cobra.Command {
 		Long: `Show the counters of the machine behind SOCK: of each vCPU the exits by their reason and
 how long it stalled, which is how long it waited for pages; pauses and checkpoints, with
 what the last one cost; and the pages touched and changed since the memory was mapped
-from its checkpoint.` + exitStatus(exitcode.NotFound),
+from its checkpoint.` + exitStatus(exitcode.NotFound, exitcode.ServerGone),
 		Example: "  thaw vm metrics /tmp/vm.sock --json",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			m, err := api.NewClient(args[0]).Metrics(cmd.Context())
+			ctx, cancel := context.WithTimeout(cmd.Context(), machineAnswer)
+			defer cancel()
+			m, err := api.NewClient(args[0]).Metrics(ctx)
 			if err != nil {
 				return machineError("metrics", err)
 			}

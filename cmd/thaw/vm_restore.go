@@ -12,6 +12,8 @@ import (
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/vmm"
 	"github.com/thawfs/thaw/vmm/kvm"
+	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/state"
 	"github.com/thawfs/thaw/wss"
 )
 
@@ -77,7 +79,7 @@ differential checkpoint needs its parents too.` +
 		"do not read the guest's page tables before it starts, where a mount has them")
 	f.BoolVar(&o.around, "read-around", false,
 		"have the kernel bring up to 128 KiB with a page, as it does for VMMs that know no better")
-	f.StringVar(&o.clock, "clock", string(vmm.ClockResume),
+	f.StringVar(&o.clock, "clock", string(state.ClockResume),
 		"the guest's clock goes on where it stopped (resume), or follows the wall clock (realtime)")
 	f.BoolVar(&o.force, "force", false,
 		"restore also on a host whose CPU or KVM lacks what the machine was told of")
@@ -89,6 +91,9 @@ differential checkpoint needs its parents too.` +
 func runVMRestore(ctx context.Context, a *app, dir string, o vmRestoreOptions) error {
 	begin := time.Now()
 	cfg, err := o.config(a, "restored "+dir)
+	if err == nil {
+		err = answering(dir)
+	}
 	if err != nil {
 		return fmt.Errorf("vm restore: %w", err)
 	}
@@ -97,8 +102,8 @@ func runVMRestore(ctx context.Context, a *app, dir string, o vmRestoreOptions) e
 	}
 	cfg.Window, cfg.Requested, cfg.NoCount = o.window, begin, o.noCount
 	cfg.NoTables, cfg.ReadAround = o.noTables, o.around
-	cfg.Clock, cfg.Force = vmm.ClockMode(o.clock), o.force
-	if cfg.Clock != vmm.ClockResume && cfg.Clock != vmm.ClockRealtime {
+	cfg.Clock, cfg.Force = state.ClockMode(o.clock), o.force
+	if cfg.Clock != state.ClockResume && cfg.Clock != state.ClockRealtime {
 		return exitcode.Errorf(exitcode.Usage, "vm restore: --clock %q: give resume or realtime", o.clock)
 	}
 	if o.requested != "" {
@@ -110,7 +115,7 @@ func runVMRestore(ctx context.Context, a *app, dir string, o vmRestoreOptions) e
 		return fmt.Errorf("vm restore: %w", err)
 	}
 	run := func() (*vmm.Report, error) { return vmm.Restore(ctx, dir, cfg) }
-	if vmm.HasConsole(dir) {
+	if state.HasConsole(dir) {
 		run = withConsole(a, o.consoleOptions, &cfg, run)
 	}
 	rep, err := run()
@@ -140,12 +145,7 @@ func writeTouched(path string, rep *vmm.Report) error {
 		set.Runs = append(set.Runs, wss.Run{GFN: first, Count: n, At: window, Source: sourcePagemap,
 			VCPU: wss.NoVCPU})
 	}
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	_, err = set.WriteTo(f)
-	return errors.Join(err, f.Close())
+	return writeSet(path, &set)
 }
 
 // vmmError gives errors of the VMM that the general table does not have their exit codes.
@@ -154,7 +154,7 @@ func vmmError(err error) error {
 	case errors.Is(err, kvm.ErrUnavailable):
 		return exitcode.WithHint(exitcode.Unsupported, err,
 			"the VMM needs /dev/kvm and the right to use it")
-	case errors.Is(err, vmm.ErrStuck):
+	case errors.Is(err, ram.ErrStuck):
 		return exitcode.WithHint(exitcode.ServerGone, err, `"thaw umount MNT --abort" frees it`)
 	case errors.Is(err, os.ErrNotExist):
 		return exitcode.With(exitcode.NotFound, err)

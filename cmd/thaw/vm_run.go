@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,6 +18,8 @@ import (
 	"github.com/thawfs/thaw/index"
 	"github.com/thawfs/thaw/vmm"
 	"github.com/thawfs/thaw/vmm/guest"
+	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/state"
 )
 
 // vmOptions are the flags that run and restore share.
@@ -40,7 +44,10 @@ func (o *vmOptions) config(a *app, announce string) (vmm.Config, error) {
 		return vmm.Config{}, exitcode.Errorf(exitcode.Usage,
 			"--paused needs --api: nothing could start the machine")
 	}
+	// A machine does not end because nobody reads its log or its console any more.
+	signal.Ignore(syscall.SIGPIPE)
 	return vmm.Config{API: o.api, For: o.limit, Paused: o.paused, Log: a.log, Started: func() {
+		a.patience.Store(int64(machinePatience))
 		if o.api != "" {
 			announce += "; socket " + o.api
 		}
@@ -198,28 +205,28 @@ func parseGuestArgs(spec *guest.Spec, args []string) error {
 }
 
 // parseDisks reads what --disk says.
-func parseDisks(list []string) (disks []vmm.Disk, err error) {
+func parseDisks(list []string) (disks []state.Disk, err error) {
 	for _, s := range list {
 		path, ro := strings.CutSuffix(s, ",ro")
 		if path == "" {
 			return nil, exitcode.Errorf(exitcode.Usage, "--disk %q: give FILE or FILE,ro", s)
 		}
-		disks = append(disks, vmm.Disk{Path: path, ReadOnly: ro})
+		disks = append(disks, state.Disk{Path: path, ReadOnly: ro})
 	}
-	if len(disks) > vmm.MaxDisks {
+	if len(disks) > state.MaxDisks {
 		return nil, exitcode.Errorf(exitcode.Usage, "%d disks, a machine has at most %d", len(disks),
-			vmm.MaxDisks)
+			state.MaxDisks)
 	}
 	return disks, nil
 }
 
 // checkMemory says what is wrong with a machine's --memory.
 func checkMemory(n int64) error {
-	if n >= vmm.MinMemory && n <= vmm.MaxMemory && n%index.PageSize == 0 {
+	if n >= ram.MinMemory && n <= ram.MaxMemory && n%index.PageSize == 0 {
 		return nil
 	}
 	return exitcode.Errorf(exitcode.Usage, "--memory of %s: give whole pages of %s, from %s to %s",
-		size(n), size(index.PageSize), size(vmm.MinMemory), size(vmm.MaxMemory))
+		size(n), size(index.PageSize), size(ram.MinMemory), size(ram.MaxMemory))
 }
 
 // printReport prints what a machine did, also when it ended in an error, and passes that on.

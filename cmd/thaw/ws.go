@@ -1,12 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -35,77 +33,6 @@ func newWSCommand(a *app) *cobra.Command {
 the order in which it touched them. Opening a checkpoint's memory on a mount brings it
 into the page cache.`,
 	}, wsCommands(a)...)
-}
-
-func newWSRecordCommand(a *app) *cobra.Command {
-	var reset bool
-	var share maxShareFlag
-	cmd := &cobra.Command{
-		Use:   "record MNT/NAME",
-		Short: "Make a working set of what a lazy restore read",
-		Long: `Make the checkpoint's working set of what was read on demand since its image was last
-cold, in first-touch order, clones included, up to the record window of the mount.
-
-For any VMM: reset, restore a machine from MNT/NAME/memory (or a clone), let it run for
-some seconds, record.
-
-An image that was not cold at the start (pages had been pushed into it) has no such
-record. --reset drops its pages and begins anew; nothing is recorded yet.
-
-A set that large is of no use (a machine that reads all of its memory within the window)
-is cut to its front, with a warning: see --max-share.` +
-			exitStatus(exitcode.NotFound, exitcode.Busy, exitcode.ServerGone, exitcode.NotCold,
-				exitcode.WorkingSet),
-		Example: `  thaw ws record --reset /mnt/thaw/web-1
-  qemu-system-x86_64 ... mem-path=/mnt/thaw/web-1/clones/a/memory ... &
-  sleep 10; thaw ws record /mnt/thaw/web-1`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := runWSRecord(cmd.Context(), a, args[0], reset, share); err != nil {
-				return fmt.Errorf("ws record %s: %w", args[0], err)
-			}
-			return nil
-		},
-	}
-	cmd.Flags().BoolVar(&reset, "reset", false, "make the image cold and begin to record")
-	share.addTo(cmd.Flags(), "cut the set")
-	return cmd
-}
-
-func runWSRecord(ctx context.Context, a *app, path string, reset bool, share maxShareFlag) error {
-	policy, err := share.policy()
-	if err != nil {
-		return err
-	}
-	ref, err := resolveCheckpoint(path)
-	if err != nil {
-		return err
-	}
-	client, err := ref.server(ctx)
-	if err != nil {
-		return err
-	}
-	if reset {
-		if err := client.Call(ctx, verbDrop, dropRequest{Name: ref.Name, Record: true}, nil,
-			nil); err != nil {
-			return err
-		}
-		a.note("%s is cold; restore a machine from it, then: thaw ws record %s", ref.Name, path)
-		return nil
-	}
-	r, err := call[recordReply](ctx, client, verbRecord,
-		recordRequest{Name: ref.Name, MaxShare: policy.MaxShare}, nil)
-	if err != nil {
-		return err
-	}
-	if a.json {
-		return a.printJSON(r)
-	}
-	a.note("the working set of %s is now %s (%s pages in %s runs, read within %v)", ref.Name,
-		size(int64(r.Pages)*index.PageSize), count(r.Pages), count(r.Runs),
-		time.Duration(r.Window*float64(time.Second)).Round(time.Millisecond))
-	a.warn(r.Warning)
-	return nil
 }
 
 func newWSImportCommand(a *app) *cobra.Command {
@@ -140,6 +67,9 @@ restore slower, not faster. "thaw ws combine union FILE --max SIZE" keeps its fr
 
 func runWSImport(ctx context.Context, a *app, target []string, file string,
 	share maxShareFlag) error {
+	if err := answering(file); err != nil {
+		return err
+	}
 	text, err := os.ReadFile(file)
 	if errors.Is(err, os.ErrNotExist) {
 		return exitcode.WithHint(exitcode.NotFound, err,
@@ -152,19 +82,11 @@ func runWSImport(ctx context.Context, a *app, target []string, file string,
 	if err != nil {
 		return err
 	}
-	var cp index.Checkpoint
-	set := func(s storeAPI, name string) (err error) {
-		if err := checkSize(text, policy); err != nil {
-			return fmt.Errorf("%s: %w", file, err)
-		}
-		cp, err = s.SetWorkingSet(ctx, name, text)
+	store, v, err := wsTarget(ctx, target)
+	if err != nil {
 		return err
 	}
-	if len(target) == 2 {
-		err = a.withStore(ctx, target[0], func(s storeAPI) error { return set(s, target[1]) })
-	} else {
-		err = onMount(ctx, target[0], set)
-	}
+	cp, err := a.setWorkingSet(ctx, store, v, text, policy)
 	if err != nil {
 		return err
 	}
@@ -177,26 +99,49 @@ func runWSImport(ctx context.Context, a *app, target []string, file string,
 	return nil
 }
 
-// checkSize refuses a set that is too large for what it says its image is. What else may be wrong
-// with it is found where it is set.
-func checkSize(text []byte, policy wss.Policy) error {
-	set, err := wss.Parse(bytes.NewReader(text))
-	if err != nil {
-		return err
+// wsTarget finds the store and the checkpoint of MNT/NAME or STORE NAME.
+func wsTarget(ctx context.Context, target []string) (store string, v index.Version, err error) {
+	if len(target) == 2 {
+		return target[0], index.Version{Name: target[1]}, nil
 	}
-	return exitcode.WithHint(exitcode.WorkingSet, policy.Check(set),
-		`keep its front with "thaw ws combine union FILE --max SIZE", or allow it with --max-share`)
-}
-
-// onMount does something with a checkpoint given as MNT/NAME, through the mount's server.
-func onMount(ctx context.Context, path string, f func(s storeAPI, name string) error) error {
-	ref, err := resolveCheckpoint(path)
+	ref, err := resolveCheckpoint(target[0])
 	if err != nil {
-		return err
+		return "", v, err
 	}
 	client, err := ref.server(ctx)
 	if err != nil {
-		return err
+		return "", v, err
 	}
-	return f(&remoteStore{client}, ref.Name)
+	var st serverStatus
+	err = client.Call(ctx, verbStatus, struct{}{}, &st)
+	return st.Store, index.Version{Name: ref.Name}, err
+}
+
+// setWorkingSet makes text the working set of a checkpoint, which must be the one of v if that says
+// more than a name. A set beyond the policy is refused.
+func (a *app) setWorkingSet(ctx context.Context, store string, v index.Version, text []byte,
+	policy wss.Policy) (cp index.Checkpoint, err error) {
+	err = a.writeStore(ctx, store, index.OpenOptions{}, func(s *index.Store) error {
+		d, err := s.Inspect(ctx, v.Name)
+		if err != nil {
+			return err
+		}
+		if v.ID != "" && d.ID != v.ID {
+			return fmt.Errorf("working set for %s: %w", v.Name, index.ErrChanged)
+		}
+		set, err := parseWorkingSet(text, d.MemoryBytes)
+		if err != nil {
+			return exitcode.With(exitcode.WorkingSet, fmt.Errorf("working set for %s: %w", v.Name, err))
+		}
+		if err := policy.Check(set); err != nil {
+			return exitcode.WithHint(exitcode.WorkingSet, err, `keep its front with `+
+				`"thaw ws combine union FILE --max SIZE", or allow it with --max-share`)
+		}
+		cp, err = s.SetWorkingSet(ctx, v.Name, text, hotRunsOf(set))
+		return err
+	})
+	if err == nil {
+		a.follow(ctx, store)
+	}
+	return cp, err
 }

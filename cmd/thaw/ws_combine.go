@@ -12,6 +12,7 @@ import (
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/wss"
+	"github.com/thawfs/thaw/wss/report"
 )
 
 type wsCombineOptions struct {
@@ -83,6 +84,9 @@ func runWSCombine(ctx context.Context, a *app, name string, paths []string,
 	}
 	var sets []*wss.Set
 	for _, path := range paths {
+		if err := answering(path); err != nil {
+			return err
+		}
 		record, err := readWorkingSet(ctx, a, []string{path})
 		if err != nil {
 			return err
@@ -115,7 +119,7 @@ func runWSCombine(ctx context.Context, a *app, name string, paths []string,
 		return err
 	}
 	if a.json {
-		return a.printJSON(set.Summary())
+		return a.printJSON(report.Summarize(set))
 	}
 	a.note("%s: %s pages (%s) in %s runs", o.out, count(set.Pages()), size(set.Bytes()),
 		count(len(set.Runs)))

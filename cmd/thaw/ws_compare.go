@@ -7,17 +7,18 @@ import (
 	"strings"
 
 	"github.com/thawfs/thaw/wss"
+	"github.com/thawfs/thaw/wss/report"
 )
 
 // wsCompareJSON is what `thaw ws show --json` prints of several sets.
 type wsCompareJSON struct {
 	Sets    []wsNamedJSON `json:"sets"`
-	Overlap wss.Matrix    `json:"overlap"`
+	Overlap report.Matrix `json:"overlap"`
 }
 
 type wsNamedJSON struct {
 	Name string `json:"name"`
-	wss.Summary
+	report.Summary
 }
 
 // compareSets prints what several sets have in common.
@@ -36,17 +37,17 @@ func (a *app) compareSets(ctx context.Context, named [][]string) error {
 		}
 		names, sets = append(names, name), append(sets, set)
 	}
-	matrix := wss.NewMatrix(names, sets)
+	matrix := report.NewMatrix(names, sets)
 	if a.json {
 		j := wsCompareJSON{Overlap: matrix}
 		for i, s := range sets {
-			j.Sets = append(j.Sets, wsNamedJSON{names[i], s.Summary()})
+			j.Sets = append(j.Sets, wsNamedJSON{names[i], report.Summarize(s)})
 		}
 		return a.printJSON(j)
 	}
 	rows := make([][]string, len(sets))
 	for i, s := range sets {
-		m := s.Summary()
+		m := report.Summarize(s)
 		var sources []string
 		for _, source := range m.Sources {
 			sources = append(sources, string(source.Source))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"syscall"
 	"time"
@@ -11,8 +12,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/cmd/thaw/internal/outfile"
 	"github.com/thawfs/thaw/wss"
 	"github.com/thawfs/thaw/wss/qemu"
+	"github.com/thawfs/thaw/wss/report"
 	"github.com/thawfs/thaw/wss/scan"
 )
 
@@ -44,7 +47,7 @@ is looked at. Pages are counted in the file, whose holes below 4 GiB QEMU leaves
 bits have to come back by themselves when the guest switches between address spaces; if
 they do not, that is an error, not an empty set.` +
 			exitStatus(exitcode.NotFound, exitcode.NotImage, exitcode.Unsupported,
-				exitcode.WorkingSet, exitcode.Interrupted),
+				exitcode.ServerGone, exitcode.WorkingSet, exitcode.Interrupted),
 		Example: `  thaw ws scan --qemu /run/vm.qmp --memory /dev/shm/ram --out saved/working-set`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -72,8 +75,14 @@ func runWSScan(ctx context.Context, a *app, o wsScanOptions) error {
 		return exitcode.Errorf(exitcode.Usage,
 			"--within must be more than 0, --budget more than 0 and at most 100 percent")
 	}
-	g, err := qemu.Open(ctx, o.qmp, o.memory)
+	soon, cancel := context.WithTimeout(ctx, machineAnswer)
+	defer cancel()
+	g, err := qemu.Open(soon, o.qmp, o.memory)
 	switch {
+	case err != nil && ctx.Err() == nil && soon.Err() != nil:
+		return exitcode.WithHint(exitcode.ServerGone,
+			fmt.Errorf("QEMU has not answered at %s for %v: %w", o.qmp, machineAnswer, err),
+			"is its process stopped, or its QMP socket used by somebody else?")
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return exitcode.With(exitcode.NotFound, err)
 	case errors.Is(err, qemu.ErrOtherMemory):
@@ -90,9 +99,9 @@ func runWSScan(ctx context.Context, a *app, o wsScanOptions) error {
 	}
 	if a.json {
 		return a.printJSON(struct {
-			Summary wss.Summary `json:"summary"`
-			Scan    scan.Stats  `json:"scan"`
-		}{set.Summary(), stats})
+			Summary report.Summary `json:"summary"`
+			Scan    scan.Stats     `json:"scan"`
+		}{report.Summarize(set), stats})
 	}
 	a.note("%s: %s in %s pages, touched within %v; %d sweeps took %.2f %% of the machine's time, "+
 		"the longest %.1f ms", o.out, size(set.Bytes()), count(set.Pages()), o.within, stats.Sweeps,
@@ -116,13 +125,8 @@ func scanGuest(ctx context.Context, g *qemu.Guest, o wsScanOptions) (*wss.Set, s
 
 // writeSet writes a working set into a file, replacing it in one step.
 func writeSet(path string, set *wss.Set) error {
-	f, err := os.Create(path + ".new")
-	if err != nil {
+	return outfile.Write(path, outfile.Private, func(w io.Writer) error {
+		_, err := set.WriteTo(w)
 		return err
-	}
-	_, err = set.WriteTo(f)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
+	})
 }

@@ -13,13 +13,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/index"
 	"github.com/thawfs/thaw/wss"
+	"github.com/thawfs/thaw/wss/report"
 )
 
 // wsShowOptions are the flags of `thaw ws show`.
 type wsShowOptions struct {
 	text bool
-	svg  string
 }
 
 func newWSShowCommand(a *app) *cobra.Command {
@@ -32,9 +33,7 @@ from, when and where in guest memory its pages were touched.
 
 PATH is a working-set file, or a directory that holds one: a checkpoint on disk, or on a
 mount (MNT/NAME). In the lines "where" and "when" each character is a 64th of guest
-memory, or of the recording; the higher, the more of it was touched. The picture under
-them has both: guest memory upwards, time to the right; the darker, the more of it was
-touched first there and then. --svg draws it finer, each source in its colour.
+memory, or of the recording; the higher, the more of it was touched.
 
 Of several sets it prints how much they have in common: Jaccard's measure, the share of
 the pages of either that both have. Of one set with several sources it says so of these.
@@ -44,7 +43,6 @@ line in first-touch order (gfn, count, microseconds, source, vCPU). --json print
 summary with all runs.` + exitStatus(exitcode.NotStore, exitcode.NotFound, exitcode.WorkingSet),
 		Example: `  thaw ws show /mnt/thaw/web-1
   thaw ws show --text /srv/store web-1 > web-1.ws
-  thaw ws show --svg web-1.svg /mnt/thaw/web-1
   thaw ws show /mnt/thaw/web-1 /mnt/thaw/web-2`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -55,18 +53,17 @@ summary with all runs.` + exitStatus(exitcode.NotStore, exitcode.NotFound, exitc
 		},
 	}
 	cmd.Flags().BoolVar(&o.text, "text", false, "print the record as it is")
-	cmd.Flags().StringVar(&o.svg, "svg", "", "draw the set as an SVG picture into this `file`")
 	return cmd
 }
 
 // wsJSON is what `thaw ws show --json` prints.
 type wsJSON struct {
-	wss.Summary
-	Way     string      `json:"way,omitempty"`
-	Created *time.Time  `json:"created,omitempty"`
-	Window  float64     `json:"window_seconds"`
-	List    []wsRunJSON `json:"list"`
-	Overlap wss.Matrix  `json:"source_overlap"`
+	report.Summary
+	Way     string        `json:"way,omitempty"`
+	Created *time.Time    `json:"created,omitempty"`
+	Window  float64       `json:"window_seconds"`
+	List    []wsRunJSON   `json:"list"`
+	Overlap report.Matrix `json:"source_overlap"`
 }
 
 type wsRunJSON struct {
@@ -78,8 +75,8 @@ type wsRunJSON struct {
 }
 
 func newWSJSON(s *wss.Set) wsJSON {
-	j := wsJSON{Summary: s.Summary(), Way: s.Way, Window: s.Window.Seconds(), List: []wsRunJSON{},
-		Overlap: s.SourceMatrix()}
+	j := wsJSON{Summary: report.Summarize(s), Way: s.Way, Window: s.Window.Seconds(), List: []wsRunJSON{},
+		Overlap: report.SourceMatrix(s)}
 	if !s.Created.IsZero() {
 		j.Created = &s.Created
 	}
@@ -94,10 +91,13 @@ func newWSJSON(s *wss.Set) wsJSON {
 }
 
 func runWSShow(ctx context.Context, a *app, args []string, o wsShowOptions) error {
-	named := wsNames(args)
+	named, err := wsNames(args)
+	if err != nil {
+		return err
+	}
 	if len(named) > 1 {
-		if o.text || o.svg != "" {
-			return exitcode.Errorf(exitcode.Usage, "--text and --svg are of one set")
+		if o.text {
+			return exitcode.Errorf(exitcode.Usage, "--text prints one set")
 		}
 		return a.compareSets(ctx, named)
 	}
@@ -108,11 +108,6 @@ func runWSShow(ctx context.Context, a *app, args []string, o wsShowOptions) erro
 	set, err := wss.Parse(bytes.NewReader(record))
 	if err != nil {
 		return err
-	}
-	if o.svg != "" {
-		if err := set.HeatFigure(o.svg); err != nil {
-			return err
-		}
 	}
 	switch {
 	case o.text:
@@ -127,19 +122,24 @@ func runWSShow(ctx context.Context, a *app, args []string, o wsShowOptions) erro
 
 // wsNames takes the arguments apart: one PATH or STORE NAME each. They are paths if each is a file,
 // or a directory that has a record.
-func wsNames(args []string) (named [][]string) {
+func wsNames(args []string) (named [][]string, err error) {
+	for _, path := range args {
+		if err := answering(path); err != nil {
+			return nil, err
+		}
+	}
 	if len(args) > 1 && slices.ContainsFunc(args, func(path string) bool {
 		return !holdsRecord(path)
 	}) {
 		for _, name := range args[1:] {
 			named = append(named, []string{args[0], name})
 		}
-		return named
+		return named, nil
 	}
 	for _, path := range args {
 		named = append(named, []string{path})
 	}
-	return named
+	return named, nil
 }
 
 func holdsRecord(path string) bool {
@@ -153,7 +153,7 @@ func holdsRecord(path string) bool {
 // readWorkingSet reads the record that a PATH or STORE NAME names.
 func readWorkingSet(ctx context.Context, a *app, named []string) (record []byte, err error) {
 	if len(named) == 2 {
-		err = a.withStore(ctx, named[0], func(s storeAPI) (err error) {
+		err = a.readStore(ctx, named[0], func(s *index.Store) (err error) {
 			record, err = s.ReadFile(ctx, named[1], workingSetFile)
 			return err
 		})
@@ -181,7 +181,7 @@ func readWorkingSet(ctx context.Context, a *app, named []string) (record []byte,
 
 // showSet prints a set for people.
 func (a *app) showSet(s *wss.Set) {
-	m := s.Summary()
+	m := report.Summarize(s)
 	line := func(name, format string, args ...any) {
 		a.printf("%s%s\n", pad(name, 9), fmt.Sprintf(format, args...))
 	}
@@ -211,14 +211,7 @@ func (a *app) showSet(s *wss.Set) {
 		size(int64(m.ImagePages)*wss.PageSize))
 	window := max(s.Window.Seconds(), m.T100)
 	line("when", "|%s| 0 to %.3g s", spark(m.When), window)
-	for i, row := range s.Heat(wss.SummaryBins, 16).Rows() {
-		name := ""
-		if i == 0 {
-			name = "picture"
-		}
-		line(name, "|%s|", row)
-	}
-	overlap := s.SourceMatrix()
+	overlap := report.SourceMatrix(s)
 	for i, a := range overlap.Names {
 		for j, b := range overlap.Names[:i] {
 			o := overlap.Overlaps[j][i]

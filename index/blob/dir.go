@@ -20,6 +20,7 @@ const tempPrefix = ".tmp-"
 
 // Dir is a Store in a directory: the blob a/b is the file a/b in it.
 type Dir struct {
+	files    FileSystem
 	root     string
 	readOnly bool
 	owner    owner
@@ -27,10 +28,12 @@ type Dir struct {
 }
 
 // OpenDir gives the store in the existing directory root. It removes what an earlier process left
-// uncommitted, so no other process may write there. Should the process be root, and the directory
-// somebody else's, then what it makes belongs to that one.
+// uncommitted, and makes durable what that process did and did not live to make durable: what the
+// caller sees from now on, a power cut must not take back. So no other process may write there.
+// Should the process be root, and the directory somebody else's, then what it makes belongs to that
+// one.
 func OpenDir(root string) (*Dir, error) {
-	d, err := openDir(root)
+	d, err := openDir(hostFiles{}, root)
 	if err != nil {
 		return nil, err
 	}
@@ -40,11 +43,20 @@ func OpenDir(root string) (*Dir, error) {
 	return d, d.sweep()
 }
 
+// OpenDirOn is OpenDir on another file system than the host's.
+func OpenDirOn(files FileSystem, root string) (*Dir, error) {
+	d, err := openDir(files, root)
+	if err != nil {
+		return nil, err
+	}
+	return d, d.sweep()
+}
+
 // OpenDirReadOnly gives the store in the existing directory root for reading, beside whoever writes
 // there. It writes nothing, and works on a read-only file system. A blob that is open stays readable
 // when it is removed.
 func OpenDirReadOnly(root string) (*Dir, error) {
-	d, err := openDir(root)
+	d, err := openDir(hostFiles{}, root)
 	if err != nil {
 		return nil, err
 	}
@@ -52,15 +64,15 @@ func OpenDirReadOnly(root string) (*Dir, error) {
 	return d, nil
 }
 
-func openDir(root string) (*Dir, error) {
-	st, err := os.Stat(root)
+func openDir(files FileSystem, root string) (*Dir, error) {
+	st, err := files.Stat(root)
 	if err != nil {
 		return nil, fmt.Errorf("open blob directory: %w", err)
 	}
 	if !st.IsDir() {
 		return nil, fmt.Errorf("open blob directory %s: %w", root, unix.ENOTDIR)
 	}
-	return &Dir{root: root}, nil
+	return &Dir{files: files, root: root}, nil
 }
 
 var (
@@ -68,9 +80,12 @@ var (
 	_ Dropper = (*Dir)(nil)
 )
 
-// sweep removes the temporary files of writers that never came to Commit.
+// sweep removes the temporary files of writers that never came to Commit, and syncs directories.
 func (d *Dir) sweep() error {
-	err := filepath.WalkDir(d.root, func(path string, e fs.DirEntry, err error) error {
+	err := d.files.WalkDir(d.root, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && e.IsDir() {
+			err = d.files.SyncDir(path)
+		}
 		if errors.Is(err, fs.ErrPermission) && path != d.root {
 			return nil // nobody who may not read a directory has written there
 		}
@@ -78,7 +93,7 @@ func (d *Dir) sweep() error {
 			return err
 		}
 		if e.Type().IsRegular() && strings.HasPrefix(e.Name(), tempPrefix) {
-			return os.Remove(path)
+			return d.files.Remove(path)
 		}
 		return nil
 	})
@@ -102,7 +117,7 @@ func (d *Dir) Create(ctx context.Context, name string) (Writer, error) {
 		return nil, err
 	}
 	path := d.path(name)
-	if _, err := os.Lstat(path); err == nil {
+	if _, err := d.files.Lstat(path); err == nil {
 		return nil, fmt.Errorf("create %s: %w", name, ErrExists)
 	}
 	if err := d.makeParents(filepath.Dir(path)); err != nil {
@@ -110,33 +125,33 @@ func (d *Dir) Create(ctx context.Context, name string) (Writer, error) {
 	}
 	temp := fmt.Sprintf("%s%d-%d", tempPrefix, os.Getpid(), d.seq.Add(1))
 	temp = filepath.Join(filepath.Dir(path), temp)
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := d.files.Create(temp)
 	if err == nil {
 		if err = d.owner.give(temp); err != nil {
-			err = errors.Join(err, f.Close(), os.Remove(temp))
+			err = errors.Join(err, f.Close(), d.files.Remove(temp))
 		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("create %s: %w", name, err)
 	}
-	return &dirWriter{f: f, name: name, temp: temp, path: path}, nil
+	return &dirWriter{files: d.files, f: f, name: name, temp: temp, path: path}, nil
 }
 
 // makeParents is MkdirAll that also makes each new directory durable in its parent.
 func (d *Dir) makeParents(dir string) error {
-	if _, err := os.Stat(dir); err == nil || dir == d.root {
+	if _, err := d.files.Stat(dir); err == nil || dir == d.root {
 		return err
 	}
 	if err := d.makeParents(filepath.Dir(dir)); err != nil {
 		return err
 	}
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := d.files.Mkdir(dir); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	if err := d.owner.give(dir); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(dir))
+	return d.files.SyncDir(filepath.Dir(dir))
 }
 
 // Open implements Store.
@@ -147,7 +162,7 @@ func (d *Dir) Open(ctx context.Context, name string) (Object, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	f, err := os.Open(d.path(name))
+	f, err := d.files.Open(d.path(name))
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", name, notFound(err))
 	}
@@ -170,7 +185,7 @@ func (d *Dir) List(ctx context.Context, prefix string) ([]Info, error) {
 		start = d.path(prefix[:i])
 	}
 	var out []Info
-	err := filepath.WalkDir(start, func(path string, e fs.DirEntry, err error) error {
+	err := d.files.WalkDir(start, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
 			// A blob or directory that goes away under the walk was simply not there; and what lies in
 			// a directory beside those that were asked for may be nobody's business.
@@ -219,12 +234,12 @@ func (d *Dir) Remove(ctx context.Context, name string) error {
 		return err
 	}
 	path := d.path(name)
-	if st, err := os.Lstat(path); err == nil && !st.Mode().IsRegular() {
+	if st, err := d.files.Lstat(path); err == nil && !st.Mode().IsRegular() {
 		return fmt.Errorf("remove %s: %w: not a regular file", name, ErrNotFound)
 	}
-	err := os.Remove(path)
+	err := d.files.Remove(path)
 	if err == nil {
-		err = syncDir(filepath.Dir(path))
+		err = d.files.SyncDir(filepath.Dir(path))
 	}
 	if err != nil {
 		return fmt.Errorf("remove %s: %w", name, notFound(err))
@@ -264,17 +279,13 @@ func notFound(err error) error {
 	return err
 }
 
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
+// advise tells the host's kernel of reads to come; another file system has nobody to tell.
+func advise(f File, off, n int64, advice int) error {
+	host, ok := f.(*os.File)
+	if !ok {
+		return nil
 	}
-	defer f.Close()
-	return f.Sync()
-}
-
-func advise(f *os.File, off, n int64, advice int) error {
-	conn, err := f.SyscallConn()
+	conn, err := host.SyscallConn()
 	if err != nil {
 		return err
 	}

@@ -1,11 +1,8 @@
 package blob
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
@@ -13,7 +10,8 @@ import (
 
 // dirWriter writes a temporary file beside the blob's place.
 type dirWriter struct {
-	f          *os.File // nil once it is committed or given up
+	files      FileSystem
+	f          File // nil once it is committed or given up
 	name       string
 	temp, path string
 }
@@ -40,34 +38,19 @@ func (w *dirWriter) Commit() error {
 	}
 	w.f = nil
 	if err == nil {
-		err = moveNew(w.temp, w.path)
+		err = w.files.MoveNew(w.temp, w.path)
 	}
 	if err != nil {
 		// What is left of the temporary file, if anything, is swept by the next OpenDir.
-		_ = os.Remove(w.temp)
+		_ = w.files.Remove(w.temp)
 		return fmt.Errorf("commit %s: %w", w.name, err)
 	}
-	if err := syncDir(filepath.Dir(w.path)); err != nil {
+	if err := w.files.SyncDir(filepath.Dir(w.path)); err != nil {
 		// The name may or may not survive a crash; an error must mean that it is not there.
-		_ = os.Remove(w.path)
+		_ = w.files.Remove(w.path)
 		return fmt.Errorf("commit %s: %w", w.name, err)
 	}
 	return nil
-}
-
-// moveNew renames from to to unless to exists. Where the file system has no such rename, link(2)
-// refuses an existing name as well.
-func moveNew(from, to string) error {
-	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
-		if err = os.Link(from, to); err == nil {
-			return os.Remove(from)
-		}
-	}
-	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("%w (%w)", ErrExists, err)
-	}
-	return err
 }
 
 func (w *dirWriter) Abort() error {
@@ -76,7 +59,7 @@ func (w *dirWriter) Abort() error {
 	}
 	err := w.f.Close()
 	w.f = nil
-	if rerr := os.Remove(w.temp); err == nil {
+	if rerr := w.files.Remove(w.temp); err == nil {
 		err = rerr
 	}
 	if err != nil {
@@ -87,7 +70,7 @@ func (w *dirWriter) Abort() error {
 
 // dirObject is a committed file. Its size is taken once: the file never changes.
 type dirObject struct {
-	f    *os.File
+	f    File
 	size int64
 }
 

@@ -22,7 +22,7 @@
 // lost at random, out of the same checkpoint; the store's layout has not heard of what is lost
 // either.
 //
-// The disk native is what this host has; hdd is modelled in real time (10 ms a seek, 100 MB/s, see
+// The disk native is what this host has; hdd is simulated in real time (10 ms a seek, 100 MB/s, see
 // package index/blob/disk). The published figures are of a disk of 7,200 revolutions, an Opteron
 // 2376, VMware Workstation and Linux guests. So it is the ratios that compare, not the seconds, and
 // counts of pages only where the set has the same size.
@@ -58,7 +58,7 @@
 //
 // # What disturbs it
 //
-// Whatever else the host does: the modelled disk keeps its time, but the CPUs decode and push more
+// Whatever else the host does: the simulated disk keeps its time, but the CPUs decode and push more
 // slowly. A host that takes back memory that was not used for a while (DAMON, a balloon) takes
 // pages that were prefetched and not yet touched, which are then fetched on demand, in an eager
 // restore as well. `thaw compare` touches the memory that a restore takes before it begins, so that

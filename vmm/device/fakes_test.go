@@ -45,12 +45,6 @@ func (f *faults) arm(n int) {
 	f.calls, f.fail = 0, n
 }
 
-func (f *faults) reached() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.calls >= f.fail
-}
-
 // fakeMemory is guest memory that guest and device may use at the same time. An access outside of
 // it panics: a device has to find out before.
 type fakeMemory struct {

@@ -55,9 +55,3 @@ func result(r uintptr, errno unix.Errno) (int, error) {
 	}
 	return int(r), nil
 }
-
-// sizeOf gives the size of the Go mirror of a kernel structure, for the tests of the layout.
-func sizeOf[T any]() uintptr {
-	var v T
-	return unsafe.Sizeof(v)
-}

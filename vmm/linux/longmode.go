@@ -1,5 +1,7 @@
 package linux
 
+import "github.com/thawfs/thaw/wss/pagetable"
+
 // Segment is a segment register with the descriptor that belongs to its selector.
 type Segment struct {
 	Selector uint16
@@ -92,15 +94,7 @@ func (s Segment) descriptor() uint64 {
 		limit>>16&0xf<<48 | bit(s.Long, 53) | bit(s.Wide, 54) | bit(s.Pages, 55) | s.Base>>24&0xff<<56
 }
 
-// Bits of a page table entry.
-const (
-	ptePresent  = 1 << 0
-	pteWritable = 1 << 1
-	pteLarge    = 1 << 7 // a page of 2 MiB, in a page directory
-
-	largePage    = 2 * mib
-	tableEntries = 512
-)
+const largePage = 2 * mib
 
 // identityMap is the page tables for the first 4 GiB in pages of 2 MiB: the root, one table of
 // the next level, and a page directory for each GiB, side by side from tablesAddr on. The protocol
@@ -109,13 +103,13 @@ const (
 func identityMap() []byte {
 	const directories = mapped / gib
 	b := make([]byte, (2+directories)*pageSize)
-	const flags = ptePresent | pteWritable
+	const flags = pagetable.Present | pagetable.Writable
 	le.PutUint64(b, tablesAddr+pageSize|flags)
 	for i := range uint64(directories) {
 		le.PutUint64(b[pageSize+i*8:], tablesAddr+(2+i)*pageSize|flags)
 	}
-	for i := range uint64(directories * tableEntries) {
-		le.PutUint64(b[2*pageSize+i*8:], i*largePage|flags|pteLarge)
+	for i := range uint64(directories * pagetable.Entries) {
+		le.PutUint64(b[2*pageSize+i*8:], i*largePage|flags|pagetable.Large)
 	}
 	return b
 }

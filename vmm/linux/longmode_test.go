@@ -1,6 +1,10 @@
 package linux
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/thawfs/thaw/wss/pagetable"
+)
 
 // TestDescriptors decodes the table as the CPU does (Intel SDM volume 3, figure 3-8).
 func TestDescriptors(t *testing.T) {
@@ -68,7 +72,7 @@ func TestIdentityMap(t *testing.T) {
 				return 0, false
 			}
 			table = entry & 0x000f_ffff_ffff_f000
-			if entry&pteLarge != 0 {
+			if entry&pagetable.Large != 0 {
 				return table + addr&(1<<shift-1), shift == 21
 			}
 		}

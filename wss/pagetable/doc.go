@@ -1,7 +1,13 @@
-// Package pagetable reads the page tables of a saved machine: 64-bit x86, 4 and 5 levels, large
-// pages. It finds out which pages of the image are neighbours in an address space of the guest, for
-// those who lay out an image by it: what a program uses together lies together in its addresses,
-// and anywhere in physical memory (Zhang et al., "Halite", USENIX ATC 2013, section 3).
+// Package pagetable reads page tables of guests: 64-bit x86, 4 and 5 levels, large pages. It is the one
+// reader of them: package scan walks the tables of a machine that runs by it, the VMM those of one that
+// is being restored, and an import those in an image.
+//
+//	registers ── ModeOf ──► Mode, root ──┬── Walk ──────► each entry, depth first, in virtual order
+//	                                     └── Translate ─► the entry that maps an address
+//
+// For the layout of an image it finds out which pages are neighbours in an address space of the guest:
+// what a program uses together lies together in its addresses, and anywhere in physical memory (Zhang
+// et al., "Halite", USENIX ATC 2013, section 3).
 //
 //	image ── Space ── Find ──► roots ── Order ──► address spaces: runs of pages in virtual order
 //
@@ -11,10 +17,11 @@
 //
 // # What is believed
 //
-// Everything is read from guest memory, which may hold anything. So nothing here trusts a table: a
-// walk visits a table at most once for each level that it is used at, whatever points to it, and an
-// entry that cannot be one (reserved bits, memory that is not there) is left out. A wrong answer
-// has no consequence but a layout that is no better than another.
+// Everything is read from guest memory, which may hold anything. So nothing here trusts a table: an
+// entry that cannot be one (reserved bits, memory that is not there) is left out, a [Walk] asks before
+// each table that it reads, and [Space.Order] visits a table at most once for each level that it is used
+// at, whatever points to it. A wrong order has no consequence but a layout that is no better than
+// another.
 //
 // # Finding roots
 //

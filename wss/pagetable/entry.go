@@ -5,22 +5,29 @@ import "encoding/binary"
 // What the architecture says of entries in 64-bit mode (Intel SDM volume 3A, 4.5; AMD APM volume 2,
 // 5.3). Software and protection-key bits, PWT, PCD, G, A, D, and NX say nothing about their form.
 const (
-	present     = 1 << 0
-	large       = 1 << 7 // levels 2 and 3; reserved above; PAT in level 1
-	addressMask = 0x000f_ffff_ffff_f000
+	Present     = 1 << 0
+	Writable    = 1 << 1
+	User        = 1 << 2
+	Accessed    = 1 << 5
+	Dirty       = 1 << 6
+	Large       = 1 << 7 // levels 2 and 3; reserved above; PAT in level 1
+	NX          = 1 << 63
+	AddressMask = 0x000f_ffff_ffff_f000
+
 	// What must be 0 in the entry of a large page below its address; bit 12 is its PAT.
 	low2M = 0x001f_e000
 	low1G = 0x3fff_e000
 	// What changes in an entry without its meaning another thing: accessed, dirty, software's own.
-	volatileBits = 1<<5 | 1<<6 | 7<<9 | 0x7ff<<52
+	volatileBits = Accessed | Dirty | 7<<9 | 0x7ff<<52
 
-	pageShift = 12
-	pageSize  = 1 << pageShift
-	entries   = 512
-	upperHalf = entries / 2
+	PageShift = 12
+	PageSize  = 1 << PageShift
+	Entries   = 512 // of a table
+	UpperHalf = Entries / 2
+	MaxLevels = 5
 
-	pages2M = 1 << 9
-	pages1G = 1 << 18
+	Pages2M = 1 << 9
+	Pages1G = 1 << 18
 )
 
 // Kind is what an entry is.
@@ -34,43 +41,79 @@ const (
 	Leaf                  // a page, or a large one
 )
 
-// NX is the bit of an entry that forbids to execute. Without EFER.NXE it is reserved.
-const NX = 1 << 63
+// Mode is how a processor reads its tables.
+type Mode struct {
+	Levels   int    // 4 or 5
+	Reserved uint64 // bits that must not be set beside those that never may: 0, or NX
+}
 
-// Classify says what an entry in a table of a level (1 to 5) is, and which frames it is for. reserved
-// are bits that must not be set beside those that never may: 0, or NX.
-func Classify(entry uint64, level int, reserved uint64) (k Kind, frame, count uint64) {
+// Bits of control registers that say how.
+const (
+	cr0Paging = 1 << 31
+	cr4LA57   = 1 << 12
+	eferLMA   = 1 << 10
+	eferNXE   = 1 << 11
+)
+
+// ModeOf reads a processor's registers: the frame of its uppermost table, and how it reads that.
+// False: it is not in 64-bit mode with paging. CR3 has flags and a number of the address space
+// beside the address.
+func ModeOf(cr0, cr3, cr4, efer uint64) (m Mode, root uint64, ok bool) {
+	if cr0&cr0Paging == 0 || efer&eferLMA == 0 {
+		return Mode{}, 0, false
+	}
+	m.Levels = 4
+	if cr4&cr4LA57 != 0 {
+		m.Levels = 5
+	}
+	if efer&eferNXE == 0 {
+		m.Reserved = NX
+	}
+	return m, cr3 & AddressMask >> PageShift, true
+}
+
+// Classify says what an entry in a table of a level (1 to 5) is, and which frames it is for.
+func (m Mode) Classify(entry uint64, level int) (k Kind, frame, count uint64) {
 	switch {
-	case entry&present == 0:
+	case entry&Present == 0:
 		return Absent, 0, 0
-	case entry&reserved != 0:
+	case entry&m.Reserved != 0:
 		return Malformed, 0, 0
 	}
-	frame = entry & addressMask >> pageShift
+	frame = entry & AddressMask >> PageShift
 	switch {
 	case level == 1:
 		return Leaf, frame, 1
-	case entry&large == 0:
+	case entry&Large == 0:
 		return Directory, frame, 1
 	case level == 2 && entry&low2M == 0:
-		return Leaf, frame &^ (pages2M - 1), pages2M
+		return Leaf, frame &^ (Pages2M - 1), Pages2M
 	case level == 3 && entry&low1G == 0:
-		return Leaf, frame &^ (pages1G - 1), pages1G
+		return Leaf, frame &^ (Pages1G - 1), Pages1G
 	}
 	return Malformed, 0, 0
 }
 
-// table is the 512 entries of one.
-type table [pageSize]byte
+// Table is the 512 entries of one.
+type Table [PageSize]byte
 
-func (t *table) entry(i int) uint64 { return binary.LittleEndian.Uint64(t[i*8:]) }
+// Entry is entry i.
+func (t *Table) Entry(i int) uint64 { return binary.LittleEndian.Uint64(t[i*8:]) }
+
+// SetEntry changes entry i.
+func (t *Table) SetEntry(i int, v uint64) { binary.LittleEndian.PutUint64(t[i*8:], v) }
+
+// slot is the number of the entry for a virtual address in a table of a level.
+func slot(virtual uint64, level int) int {
+	return int(virtual >> (PageShift + 9*(level-1)) % Entries)
+}
 
 // addressOf is the virtual address of entry i in a table of a level that maps addresses from base
 // on. Addresses of the upper half are sign-extended where the root has its levels.
 func addressOf(base uint64, i, level, levels int) uint64 {
-	a := base | uint64(i)<<(pageShift+9*(level-1))
-	if level == levels && i >= upperHalf {
-		a |= ^uint64(0) << (pageShift + 9*levels)
+	a := base | uint64(i)<<(PageShift+9*(level-1))
+	if level == levels && i >= UpperHalf {
+		a |= ^uint64(0) << (PageShift + 9*levels)
 	}
 	return a
 }

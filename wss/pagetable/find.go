@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"slices"
@@ -57,13 +58,13 @@ func (f *finder) scan(ctx context.Context, x Extent) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		n := min(x.Count, scanBytes/pageSize)
-		b := buf[:n*pageSize]
-		if got, err := f.s.r.ReadAt(b, int64(x.Page*pageSize)); got < len(b) {
+		n := min(x.Count, scanBytes/PageSize)
+		b := buf[:n*PageSize]
+		if got, err := f.s.r.ReadAt(b, int64(x.Page*PageSize)); got < len(b) {
 			return fmt.Errorf("look for page tables from page %d on: %w", x.Page, err)
 		}
 		for i := range n {
-			f.page(x.Page+i, (*table)(b[i*pageSize:]))
+			f.page(x.Page+i, (*Table)(b[i*PageSize:]))
 		}
 		x.Page, x.Count = x.Page+n, x.Count-n
 	}
@@ -71,11 +72,11 @@ func (f *finder) scan(ctx context.Context, x Extent) error {
 }
 
 // page takes a page for a candidate if it looks like a root.
-func (f *finder) page(page uint64, t *table) {
+func (f *finder) page(page uint64, t *Table) {
 	// From the end: the upper half has the kernel, and most pages are no tables, which shows soon.
 	upper := 0
-	for i := entries - 1; i >= upperHalf; i-- {
-		switch e := t.entry(i); {
+	for i := Entries - 1; i >= UpperHalf; i-- {
+		switch e := t.Entry(i); {
 		case e == 0:
 		case !f.pointer(e):
 			return
@@ -86,8 +87,8 @@ func (f *finder) page(page uint64, t *table) {
 	if upper == 0 || f.count == maxCandidates {
 		return
 	}
-	for i := range upperHalf {
-		if e := t.entry(i); e != 0 && !f.pointer(e) {
+	for i := range UpperHalf {
+		if e := t.Entry(i); e != 0 && !f.pointer(e) {
 			return
 		}
 	}
@@ -106,7 +107,7 @@ func (f *finder) page(page uint64, t *table) {
 // pointer says whether an entry that is not zero can be one of a root: it points to a table in
 // memory.
 func (f *finder) pointer(e uint64) bool {
-	if k, frame, _ := Classify(e, 4, 0); k == Directory {
+	if k, frame, _ := (Mode{Levels: 4}).Classify(e, 4); k == Directory {
 		_, ok := f.s.page(frame)
 		return ok
 	}
@@ -115,12 +116,12 @@ func (f *finder) pointer(e uint64) bool {
 
 // upperHalf hashes the upper half of a table, without what the processor and software note in
 // entries.
-func (f *finder) upperHalf(t *table) uint64 {
+func (f *finder) upperHalf(t *Table) uint64 {
 	var h maphash.Hash
 	h.SetSeed(f.seed)
 	var b [8]byte
-	for i := upperHalf; i < entries; i++ {
-		binary.LittleEndian.PutUint64(b[:], t.entry(i)&^volatileBits)
+	for i := UpperHalf; i < Entries; i++ {
+		binary.LittleEndian.PutUint64(b[:], t.Entry(i)&^volatileBits)
 		h.Write(b[:])
 	}
 	return h.Sum64()
@@ -141,7 +142,7 @@ func (f *finder) roots() ([]Root, error) {
 	budget := maxAllTables
 	for _, c := range all {
 		for _, levels := range [...]int{4, 5} {
-			ok, read, err := f.s.mapsItself(Root{c.frames[0] * pageSize, levels}, min(budget, maxTables))
+			ok, read, err := f.s.mapsItself(Root{c.frames[0] * PageSize, levels}, min(budget, maxTables))
 			if err != nil {
 				return nil, err
 			}
@@ -151,7 +152,7 @@ func (f *finder) roots() ([]Root, error) {
 			}
 			roots := make([]Root, len(c.frames))
 			for i, frame := range c.frames {
-				roots[i] = Root{frame * pageSize, levels}
+				roots[i] = Root{frame * PageSize, levels}
 			}
 			return roots, nil
 		}
@@ -162,53 +163,58 @@ func (f *finder) roots() ([]Root, error) {
 // mapsItself says whether the upper half of a root maps the root, by tables that have no malformed
 // entry, and how many tables it read for that: no more than budget.
 func (s *Space) mapsItself(r Root, budget int) (ok bool, read int, err error) {
-	v := verifier{s: s, want: r.GPA / pageSize, left: budget}
-	ok, err = v.table(v.want, r.Levels, upperHalf)
-	return ok, v.read, err
+	v := verifier{s: s, root: r, left: budget}
+	w := Walk{Memory: s, Mode: Mode{Levels: r.Levels}, Enter: v.enter, Read: v.table, Entry: v.entry}
+	if err = w.Root(r.GPA / PageSize); errors.Is(err, errEnough) {
+		err = nil
+	}
+	return v.found, budget - v.left, err
 }
+
+// errEnough ends a walk whose question has its answer.
+var errEnough = errors.New("enough is known")
 
 type verifier struct {
-	s    *Space
-	want uint64 // frame
-	left int    // tables that may be read still
-	read int
+	s     *Space
+	root  Root
+	left  int // tables that may be read still
+	found bool
 }
 
-// table looks for a mapping of the wanted frame in the entries from from on of a table, and below.
-func (v *verifier) table(frame uint64, level, from int) (found bool, err error) {
-	if v.left <= 0 {
-		return false, nil
+func (v *verifier) enter(Place) (bool, error) {
+	if v.left == 0 {
+		return false, errEnough
 	}
 	v.left--
-	v.read++
-	var t table
-	if ok, err := v.s.table(frame, &t); !ok || err != nil {
-		return false, err
-	}
-	if !v.sound(&t, level) {
-		v.left = 0
-		return false, nil
-	}
-	for i := from; i < entries; i++ {
-		k, to, count := Classify(t.entry(i), level, 0)
-		if k == Leaf && v.want-to < count { // below to it wraps around
-			return true, nil
-		}
-	}
-	for i := from; i < entries && v.left > 0; i++ {
-		if k, to, _ := Classify(t.entry(i), level, 0); k == Directory {
-			if found, err := v.table(to, level-1, 0); found || err != nil {
-				return found, err
-			}
-		}
-	}
-	return false, nil
+	return true, nil
 }
 
+// table looks at all of a table before what is below it.
+func (v *verifier) table(p Place, t *Table) error {
+	if !v.sound(t, p.Level) {
+		return errEnough
+	}
+	from := 0
+	if p.Level == v.root.Levels {
+		from = UpperHalf
+	}
+	mode, want := Mode{Levels: v.root.Levels}, v.root.GPA/PageSize
+	for i := from; i < Entries; i++ {
+		k, to, count := mode.Classify(t.Entry(i), p.Level)
+		if k == Leaf && want-to < count { // below to it wraps around
+			v.found = true
+			return errEnough
+		}
+	}
+	return nil
+}
+
+func (v *verifier) entry(_ *Table, e *Entry) (into bool, err error) { return e.Upper(), nil }
+
 // sound says whether all entries of a table have the form of its level.
-func (v *verifier) sound(t *table, level int) bool {
-	for i := range entries {
-		switch k, frame, _ := Classify(t.entry(i), level, 0); k {
+func (v *verifier) sound(t *Table, level int) bool {
+	for i := range Entries {
+		switch k, frame, _ := (Mode{Levels: v.root.Levels}).Classify(t.Entry(i), level); k {
 		case Malformed:
 			return false
 		case Directory:

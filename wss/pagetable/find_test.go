@@ -25,7 +25,7 @@ func TestFind(t *testing.T) {
 		for _, processes := range []int{0, 1, 7} {
 			t.Run(fmt.Sprintf("%d/%d", levels, processes), func(t *testing.T) {
 				g := newGuest(t, uint64(processes), 4096, processes, levels)
-				want := append([]Root{{1 * pageSize, levels}}, g.roots...) // the first is the kernel's
+				want := append([]Root{{1 * PageSize, levels}}, g.roots...) // the first is the kernel's
 				g.decoys(levels)
 				got, err := g.space().Find(t.Context(), nil)
 				if err != nil {
@@ -49,20 +49,20 @@ func (g *guest) decoys(levels int) {
 	g.mapPage(other, directMap, data, 1, 0)
 	for range 12 {
 		r := g.root(levels)
-		g.set(r.GPA/pageSize, 300, g.get(other.GPA/pageSize, 273))
-		g.set(r.GPA/pageSize, 511, other.GPA|present)
+		g.set(r.GPA/PageSize, 300, g.get(other.GPA/PageSize, 273))
+		g.set(r.GPA/PageSize, 511, other.GPA|Present)
 	}
 	for _, r := range g.roots {
 		iso := g.root(levels)
-		for i := range upperHalf {
-			g.set(iso.GPA/pageSize, i, g.get(r.GPA/pageSize, i)&^(1<<63))
+		for i := range UpperHalf {
+			g.set(iso.GPA/PageSize, i, g.get(r.GPA/PageSize, i)&^(1<<63))
 		}
-		g.set(iso.GPA/pageSize, 509, g.get(other.GPA/pageSize, 273))
+		g.set(iso.GPA/PageSize, 509, g.get(other.GPA/PageSize, 273))
 	}
 	for range 5 {
 		r := g.root(levels)
-		for i := range entries {
-			g.set(r.GPA/pageSize, i, (1+rnd.Uint64N(g.pages()-1))<<pageShift|0x67)
+		for i := range Entries {
+			g.set(r.GPA/PageSize, i, (1+rnd.Uint64N(g.pages()-1))<<PageShift|0x67)
 		}
 	}
 }
@@ -71,7 +71,7 @@ func (g *guest) decoys(levels int) {
 func TestFindNothing(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(4, 4))
 	m := newRAM(t, 300)
-	for i := range m.b[:200*pageSize] {
+	for i := range m.b[:200*PageSize] {
 		m.b[i] = byte(rnd.Uint32())
 	}
 	for _, extents := range [][]Extent{nil, {}, {{10, 50}, {250, 50}}} {
@@ -84,7 +84,7 @@ func TestFindNothing(t *testing.T) {
 // TestFindIn: only what was asked for is looked at.
 func TestFindIn(t *testing.T) {
 	g := newGuest(t, 5, 1024, 3, 4)
-	page := g.roots[1].GPA / pageSize
+	page := g.roots[1].GPA / PageSize
 	got, err := g.space().Find(t.Context(), []Extent{{page, 1}, {1000, 24}})
 	if err != nil || !slices.Equal(got, g.roots[1:2]) {
 		t.Errorf("%v, %v", got, err)
@@ -101,10 +101,10 @@ func TestSelfMap(t *testing.T) {
 	m := newRAM(t, 200)
 	a, b := m.root(4), m.root(4)
 	m.mapPage(a, 0xffff_f800_0000_0000, 150, 1, 0x63)
-	m.set(b.GPA/pageSize, 496, m.get(a.GPA/pageSize, 496))
+	m.set(b.GPA/PageSize, 496, m.get(a.GPA/PageSize, 496))
 	m.mapPage(a, 0x1000, 151, 1, 0)
-	m.set(a.GPA/pageSize, 493, a.GPA|0x63)
-	m.set(b.GPA/pageSize, 493, b.GPA|0x63)
+	m.set(a.GPA/PageSize, 493, a.GPA|0x63)
+	m.set(b.GPA/PageSize, 493, b.GPA|0x63)
 	got, err := m.space().Find(t.Context(), nil)
 	// The upper halves differ in that entry, so only one sort, of one root, is taken.
 	if err != nil || len(got) != 1 || got[0] != a && got[0] != b {
@@ -148,7 +148,7 @@ func TestOrderIdentity(t *testing.T) {
 	m := newRAM(t, 1024)
 	r := m.root(4)
 	for f := range uint64(1024) {
-		m.mapPage(r, directMap+f*pageSize, f, 1, 0)
+		m.mapPage(r, directMap+f*PageSize, f, 1, 0)
 	}
 	spaces, err := m.space().Order(t.Context(), []Root{r, r})
 	if err != nil || len(spaces) != 1 || len(listed(spaces[0].Runs)) != 1024 {

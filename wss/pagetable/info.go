@@ -51,7 +51,7 @@ func ParseInfo(infoJSON []byte) (Info, error) {
 func (i Info) Known() (roots []Root) {
 	seen := map[uint64]bool{}
 	for _, gpa := range i.Roots {
-		if gpa &= addressMask; !seen[gpa] {
+		if gpa &= AddressMask; !seen[gpa] {
 			seen[gpa] = true
 			roots = append(roots, Root{gpa, i.Levels})
 		}

@@ -37,14 +37,14 @@ func (s *Space) Order(ctx context.Context, roots []Root) ([]AddressSpace, error)
 
 // halves walks the lower and the upper halves of roots.
 func (s *Space) halves(ctx context.Context, roots []Root) (lower, upper []mapped, err error) {
-	w := s.Walk()
+	w := s.newMapper()
 	for _, half := range []Half{Lower, Upper} {
 		for _, r := range roots {
 			if err := ctx.Err(); err != nil {
 				return nil, nil, err
 			}
 			h := mapped{distances: map[uint64]uint64{}}
-			if err := w.Root(r, half, h.add); err != nil {
+			if err := w.root(r, half, h.add); err != nil {
 				return nil, nil, err
 			}
 			if half == Lower {
@@ -108,15 +108,15 @@ func (o *ordering) add(kernel bool, halves ...mapped) {
 }
 
 // distance is what lies between the virtual address of a page and its place.
-func (m Mapping) distance() uint64 { return m.Virtual/pageSize - m.Page }
+func (m Mapping) distance() uint64 { return m.Virtual/PageSize - m.Page }
 
 // follows says whether next goes on where m ends.
 func (m Mapping) follows(next Mapping) bool {
-	return !m.Table && !next.Table && m.Virtual+m.Count*pageSize == next.Virtual &&
+	return !m.Table && !next.Table && m.Virtual+m.Count*PageSize == next.Virtual &&
 		m.Page+m.Count == next.Page
 }
 
-// add appends those of the pages that nobody has got yet.
+// add appends those of the pages that are in no address space yet.
 func (a *AddressSpace) add(got bits, page, count uint64) {
 	for ; count > 0; page, count = page+1, count-1 {
 		if !got.set(page) {

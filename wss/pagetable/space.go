@@ -33,13 +33,13 @@ type Space struct {
 func NewSpace(r io.ReaderAt, pages uint64, regions []Region) (*Space, error) {
 	s := &Space{r: r, regions: slices.Clone(regions), pages: pages}
 	if len(s.regions) == 0 {
-		s.regions = []Region{{0, pages * pageSize, 0}}
+		s.regions = []Region{{0, pages * PageSize, 0}}
 	}
 	slices.SortFunc(s.regions, func(a, b Region) int { return cmp.Compare(a.GPA, b.GPA) })
 	end := uint64(0)
 	for _, x := range s.regions {
-		if (x.GPA|x.Bytes|x.Offset)%pageSize != 0 || x.GPA < end || x.Bytes > 1<<52 || x.GPA > 1<<52 ||
-			x.Offset > pages*pageSize || x.Bytes > pages*pageSize-x.Offset {
+		if (x.GPA|x.Bytes|x.Offset)%PageSize != 0 || x.GPA < end || x.Bytes > 1<<52 || x.GPA > 1<<52 ||
+			x.Offset > pages*PageSize || x.Bytes > pages*PageSize-x.Offset {
 			return nil, fmt.Errorf("memory of %d bytes at %#x, at %d of an image of %d pages",
 				x.Bytes, x.GPA, x.Offset, pages)
 		}
@@ -51,8 +51,8 @@ func NewSpace(r io.ReaderAt, pages uint64, regions []Region) (*Space, error) {
 // page gives the page of the image that a guest-physical frame is.
 func (s *Space) page(frame uint64) (page uint64, ok bool) {
 	for _, x := range s.regions {
-		if first, n := x.GPA/pageSize, x.Bytes/pageSize; frame >= first && frame-first < n {
-			return x.Offset/pageSize + frame - first, true
+		if first, n := x.GPA/PageSize, x.Bytes/PageSize; frame >= first && frame-first < n {
+			return x.Offset/PageSize + frame - first, true
 		}
 	}
 	return 0, false
@@ -61,20 +61,20 @@ func (s *Space) page(frame uint64) (page uint64, ok bool) {
 // frame is the inverse of page.
 func (s *Space) frame(page uint64) (frame uint64, ok bool) {
 	for _, x := range s.regions {
-		if first, n := x.Offset/pageSize, x.Bytes/pageSize; page >= first && page-first < n {
-			return x.GPA/pageSize + page - first, true
+		if first, n := x.Offset/PageSize, x.Bytes/PageSize; page >= first && page-first < n {
+			return x.GPA/PageSize + page - first, true
 		}
 	}
 	return 0, false
 }
 
-// table reads the table in a frame; false if there is no memory.
-func (s *Space) table(frame uint64, t *table) (ok bool, err error) {
+// ReadTable implements Memory.
+func (s *Space) ReadTable(frame uint64, t *Table) (ok bool, err error) {
 	page, ok := s.page(frame)
 	if !ok {
 		return false, nil
 	}
-	if n, err := s.r.ReadAt(t[:], int64(page*pageSize)); n < len(t) {
+	if n, err := s.r.ReadAt(t[:], int64(page*PageSize)); n < len(t) {
 		return false, fmt.Errorf("read page table at page %d: %w", page, err)
 	}
 	return true, nil

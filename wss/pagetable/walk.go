@@ -1,109 +1,115 @@
 package pagetable
 
-// Mapping is Count pages of the image from Page on, which are neighbours in physical memory and in
-// an address space, from the address Virtual on.
-type Mapping struct {
-	Virtual     uint64
-	Page, Count uint64
-	// Table: a table of pages that begin at Virtual, which the processor reads to use them. It
-	// comes before them.
-	Table bool
+// Memory is guest-physical memory that has page tables.
+type Memory interface {
+	// ReadTable reads what is in a frame. False: there is no memory.
+	ReadTable(frame uint64, t *Table) (ok bool, err error)
 }
 
-// Walker walks address spaces, one after another. What they share it visits once.
-//
-// It goes no further than it would in any sane guest, however the tables of a hostile one fold
-// memory: what is beyond is left out.
-type Walker struct {
-	s      *Space
-	seen   map[visit]bool
-	tables uint64 // that may be visited still
-	mapped uint64 // pages that may be told of still
+// Entry is an entry of a table that is present.
+type Entry struct {
+	Table, Raw   uint64 // frame of the table, and what stands in it
+	Index, Level int
+	Kind         Kind
+	Frame, Count uint64 // that it is for
+	Virtual      uint64 // the first address that it maps
 }
 
-// visit is a table used at a level: in the upper or the lower half of address spaces the same.
-type visit struct {
-	frame uint64
-	level int
+// Addr is the guest-physical address of the entry itself.
+func (e Entry) Addr() uint64 { return e.Table<<PageShift + uint64(e.Index)*8 }
+
+// Upper says whether the entry is for the upper half of an address space: the kernel's, by custom.
+func (e Entry) Upper() bool { return e.Virtual>>63 != 0 }
+
+// Place is where a walk comes upon a table.
+type Place struct {
+	Frame   uint64
+	Level   int
+	Virtual uint64 // the first address that it maps
 }
 
-// Walk makes a walker that has seen nothing.
-func (s *Space) Walk() *Walker {
-	return &Walker{
-		s: s, seen: map[visit]bool{}, tables: 4096 + s.pages/8, mapped: 1<<20 + 64*s.pages,
-	}
+// Walk goes through tables depth first, in the order of their virtual addresses. It goes wherever
+// the entries lead, so whoever walks has to bound it by Enter: tables may point to one another in
+// circles, and a few of them can map any number of pages. An error of a function ends the walk.
+type Walk struct {
+	Memory Memory
+	Mode   Mode
+	// Enter is asked before a table is read. False: it is left out.
+	Enter func(p Place) (bool, error)
+	// Read is given a table that was read, before its entries. Nil: nothing is done.
+	Read func(p Place, t *Table) error
+	// Entry is given each entry that is present, with its table, and says whether a directory is gone
+	// into. Both change after the call.
+	Entry func(t *Table, e *Entry) (into bool, err error)
+	// Leave is given a table after its entries, and what is below them. Nil: nothing is done.
+	Leave func(p Place, t *Table) error
+
+	// What is being walked, by level.
+	tables  [MaxLevels + 1]Table
+	current [MaxLevels + 1]Entry
 }
 
-// Half is one half of an address space.
-type Half bool
+// Root walks the address space whose uppermost table is in a frame.
+func (w *Walk) Root(frame uint64) error { return w.Table(Place{Frame: frame, Level: w.Mode.Levels}) }
 
-const (
-	Lower Half = false // programs
-	Upper Half = true  // the kernel, by custom
-)
-
-// Root calls fn for what half of an address space maps that was not visited before, in the order of
-// its virtual addresses. An error is one of reading the image.
-func (w *Walker) Root(r Root, half Half, fn func(Mapping)) error {
-	var t table
-	ok, err := w.s.table(r.GPA/pageSize, &t)
-	if !ok || err != nil {
+// Table walks a table, and what is below it.
+func (w *Walk) Table(p Place) error {
+	if ok, err := w.Enter(p); !ok || err != nil {
 		return err
 	}
-	first := 0
-	if half == Upper {
-		first = upperHalf
+	t := &w.tables[p.Level]
+	if ok, err := w.Memory.ReadTable(p.Frame, t); !ok || err != nil {
+		return err
 	}
-	return w.entries(&t, 0, r.Levels, r.Levels, first, first+upperHalf, fn)
+	if w.Read != nil {
+		if err := w.Read(p, t); err != nil {
+			return err
+		}
+	}
+	if err := w.entries(p, t); err != nil || w.Leave == nil {
+		return err
+	}
+	return w.Leave(p, t)
 }
 
-// entries walks some entries of a table that maps addresses from base on.
-func (w *Walker) entries(t *table, base uint64, level, levels, from, to int,
-	fn func(Mapping)) error {
-	for i := from; i < to; i++ {
-		k, frame, count := Classify(t.entry(i), level, 0)
-		at := addressOf(base, i, level, levels)
-		switch k {
-		case Leaf:
-			w.leaf(at, frame, count, fn)
-		case Directory:
-			if err := w.directory(at, frame, level-1, levels, fn); err != nil {
-				return err
-			}
+func (w *Walk) entries(p Place, t *Table) error {
+	e := &w.current[p.Level]
+	e.Table, e.Level = p.Frame, p.Level
+	for i := range Entries {
+		if e.Raw = t.Entry(i); e.Raw&Present == 0 {
+			continue
+		}
+		e.Index, e.Virtual = i, addressOf(p.Virtual, i, p.Level, w.Mode.Levels)
+		e.Kind, e.Frame, e.Count = w.Mode.Classify(e.Raw, p.Level)
+		into, err := w.Entry(t, e)
+		if err == nil && into && e.Kind == Directory {
+			err = w.Table(Place{Frame: e.Frame, Level: p.Level - 1, Virtual: e.Virtual})
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// leaf tells of the pages of an entry that are in the image. The others are devices, or holes.
-func (w *Walker) leaf(at, frame, count uint64, fn func(Mapping)) {
-	for _, x := range w.s.regions {
-		first := max(frame, x.GPA/pageSize)
-		end := min(frame+count, (x.GPA+x.Bytes)/pageSize)
-		if first >= end || w.mapped < end-first {
-			continue
+// Translate gives the leaf that maps a virtual address. False: none does.
+func Translate(mem Memory, m Mode, root, virtual uint64) (leaf Entry, ok bool, err error) {
+	var t Table
+	e := Entry{Frame: root}
+	for level := m.Levels; level > 0; level-- {
+		if ok, err := mem.ReadTable(e.Frame, &t); !ok || err != nil {
+			return Entry{}, false, err
 		}
-		w.mapped -= end - first
-		fn(Mapping{
-			Virtual: at + (first-frame)*pageSize,
-			Page:    x.Offset/pageSize + first - x.GPA/pageSize, Count: end - first,
-		})
+		e = Entry{Table: e.Frame, Index: slot(virtual, level), Level: level}
+		e.Raw = t.Entry(e.Index)
+		switch e.Kind, e.Frame, e.Count = m.Classify(e.Raw, level); e.Kind {
+		case Leaf:
+			e.Virtual = virtual &^ (e.Count*PageSize - 1)
+			return e, true, nil
+		case Directory:
+		default:
+			return Entry{}, false, nil
+		}
 	}
-}
-
-func (w *Walker) directory(at, frame uint64, level, levels int, fn func(Mapping)) error {
-	v := visit{frame, level}
-	if w.seen[v] || w.tables == 0 {
-		return nil
-	}
-	w.seen[v] = true
-	w.tables--
-	var t table
-	ok, err := w.s.table(frame, &t)
-	if !ok || err != nil {
-		return err
-	}
-	page, _ := w.s.page(frame)
-	fn(Mapping{Virtual: at, Page: page, Count: 1, Table: true})
-	return w.entries(&t, at, level, levels, 0, entries, fn)
+	return Entry{}, false, nil
 }

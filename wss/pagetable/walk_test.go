@@ -1,283 +1,133 @@
 package pagetable
 
 import (
-	"cmp"
 	"errors"
-	"io"
-	"math/rand/v2"
-	"slices"
 	"testing"
 
 	gocmp "github.com/google/go-cmp/cmp"
 )
 
-// walked gives what a root maps, without the tables.
-func walked(t testing.TB, s *Space, r Root) (all []Mapping) {
-	t.Helper()
-	w := s.Walk()
-	for _, half := range []Half{Lower, Upper} {
-		err := w.Root(r, half, func(m Mapping) {
-			if !m.Table {
-				all = append(all, m)
-			}
-		})
-		if err != nil {
-			t.Fatal(err)
+// TestWalkOrder: a table is entered, read, gone through and left, and what is below it in between.
+func TestWalkOrder(t *testing.T) {
+	m := newRAM(t, 64)
+	r := m.root(4) // frame 1; its tables are 4, 7, 10
+	m.mapPage(r, 0x7000, 50, 1, 0)
+	m.mapPage(r, 0x20_0000, 0, 2, 0)
+	type step struct {
+		what         string
+		frame        uint64
+		level, index int
+	}
+	var got []step
+	place := func(what string) func(Place, *Table) error {
+		return func(p Place, t *Table) error {
+			got = append(got, step{what, p.Frame, p.Level, 0})
+			return nil
 		}
 	}
-	return all
+	w := Walk{Memory: m.space(), Mode: Mode{Levels: 4}, Read: place("read"), Leave: place("leave"),
+		Enter: func(p Place) (bool, error) { return true, place("enter")(p, nil) },
+		Entry: func(_ *Table, e *Entry) (bool, error) {
+			got = append(got, step{"entry", e.Table, e.Level, e.Index})
+			return true, nil
+		}}
+	if err := w.Root(1); err != nil {
+		t.Fatal(err)
+	}
+	want := []step{
+		{"enter", 1, 4, 0}, {"read", 1, 4, 0}, {"entry", 1, 4, 0},
+		{"enter", 4, 3, 0}, {"read", 4, 3, 0}, {"entry", 4, 3, 0},
+		{"enter", 7, 2, 0}, {"read", 7, 2, 0}, {"entry", 7, 2, 0},
+		{"enter", 10, 1, 0}, {"read", 10, 1, 0}, {"entry", 10, 1, 7}, {"leave", 10, 1, 0},
+		{"entry", 7, 2, 1}, {"leave", 7, 2, 0}, {"leave", 4, 3, 0}, {"leave", 1, 4, 0},
+	}
+	if d := gocmp.Diff(want, got, gocmp.AllowUnexported(step{})); d != "" {
+		t.Error(d)
+	}
 }
 
-// TestWalkByHand has one of everything.
-func TestWalkByHand(t *testing.T) {
+// TestWalkEnds: what each function says ends the walk, or keeps it out of a table.
+func TestWalkEnds(t *testing.T) {
+	m := newRAM(t, 64)
+	m.mapPage(m.root(5), 0x7000, 50, 1, 0)
+	end := errors.New("the end")
+	for name, change := range map[string]func(*Walk){
+		"enter": func(w *Walk) { w.Enter = func(Place) (bool, error) { return true, end } },
+		"read":  func(w *Walk) { w.Read = func(Place, *Table) error { return end } },
+		"entry": func(w *Walk) { w.Entry = func(*Table, *Entry) (bool, error) { return true, end } },
+		"leave": func(w *Walk) { w.Leave = func(Place, *Table) error { return end } },
+	} {
+		w := Walk{Memory: m.space(), Mode: Mode{Levels: 5},
+			Enter: func(Place) (bool, error) { return true, nil },
+			Entry: func(*Table, *Entry) (bool, error) { return true, nil }}
+		change(&w)
+		if err := w.Root(1); !errors.Is(err, end) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	entered := 0
+	w := Walk{Memory: m.space(), Mode: Mode{Levels: 5},
+		Enter: func(Place) (bool, error) { entered++; return entered < 3, nil },
+		Entry: func(*Table, *Entry) (bool, error) { return true, nil }}
+	if err := w.Root(1); err != nil || entered != 3 {
+		t.Errorf("%d tables entered: %v", entered, err)
+	}
+}
+
+func TestTranslate(t *testing.T) {
 	for _, levels := range []int{4, 5} {
 		m := newRAM(t, 2048)
 		r := m.root(levels)
-		high := ^uint64(0) << (pageShift + 9*levels)
-		top := high | 1<<(pageShift+9*levels-1)
-		m.mapPage(r, 0x7000, 1000, 1, 1<<63|0x67)           // no-execute, accessed, dirty
-		m.mapPage(r, 0x8000, 1001, 1, 0x7ff<<52|0xe00|0x98) // software bits, key, PAT, cache
-		m.mapPage(r, 0x20_0000, 512, 2, 1<<12|0x67)         // 2 MiB, PAT
-		m.mapPage(r, 1<<30, 0, 3, 0)                        // 1 GiB, of which there are 8 MiB
-		m.mapPage(r, top, 7, 1, 0)
-		m.mapPage(r, ^uint64(0xfff), 8, 1, 0)
-		m.mapPage(r, 0xa000, 5000, 1, 0) // not in memory
-		m.set(m.get(r.GPA/pageSize, 0)&addressMask>>pageShift, 9, 1<<pageShift|large|present|1<<20)
-		want := []Mapping{
-			{Virtual: 0x7000, Page: 1000, Count: 1}, {Virtual: 0x8000, Page: 1001, Count: 1},
-			{Virtual: 0x20_0000, Page: 512, Count: 512}, {Virtual: 1 << 30, Page: 0, Count: 2048},
-			{Virtual: top, Page: 7, Count: 1}, {Virtual: ^uint64(0xfff), Page: 8, Count: 1},
-		}
-		if d := gocmp.Diff(want, walked(t, m.space(), r)); d != "" {
-			t.Errorf("%d levels: %s", levels, d)
-		}
-	}
-}
-
-// TestWalkTables: a table comes before what it maps, and once, though it is used by two roots.
-func TestWalkTables(t *testing.T) {
-	m := newRAM(t, 100)
-	a, b := m.root(4), m.root(4)
-	m.mapPage(a, 0x1000, 90, 1, 0)
-	m.mapPage(a, 1<<39, 91, 1, 0)
-	m.mapPage(b, 0x1000, 92, 1, 0)
-	m.set(b.GPA/pageSize, 1, m.get(a.GPA/pageSize, 1)) // shared
-	w := m.space().Walk()
-	var pages []uint64
-	var tables []bool
-	for _, r := range []Root{a, b} {
-		if err := w.Root(r, Lower, func(x Mapping) {
-			pages, tables = append(pages, x.Page), append(tables, x.Table)
-		}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want := []bool{true, true, true, false, true, true, true, false, true, true, true, false}
-	if !slices.Equal(tables, want) || pages[3] != 90 || pages[7] != 91 || pages[11] != 92 {
-		t.Errorf("pages %v, tables %v", pages, tables)
-	}
-}
-
-// TestWalkRandom compares a walk with the mappings that were made.
-func TestWalkRandom(t *testing.T) {
-	for seed := range uint64(20) {
-		rnd := rand.New(rand.NewPCG(seed, 2))
-		levels := 4 + int(seed%2)
-		m := newRAM(t, 4096)
-		r := m.root(levels)
-		model := map[uint64]Mapping{}
-		for range 100 {
-			v := rnd.Uint64() % (1 << (pageShift + 9*levels)) &^ (1<<21 - 1)
-			if rnd.IntN(2) == 0 { // near another
-				for x := range model {
-					v = x &^ (1<<21 - 1)
-					break
-				}
+		top := ^uint64(0xfff)
+		m.mapPage(r, 0x7000, 1000, 1, NX|Accessed)
+		m.mapPage(r, 0x20_0000, 512, 2, 0)
+		m.mapPage(r, 1<<30, 0, 3, 0)
+		m.mapPage(r, top, 8, 1, 0)
+		m.set(r.GPA/PageSize, 1, 5000<<PageShift|Present)     // a table that is not in memory
+		m.set(r.GPA/PageSize, 2, 10<<PageShift|Present|Large) // no such thing at this level
+		mode, root := Mode{Levels: levels}, r.GPA/PageSize
+		for _, c := range []struct {
+			virtual, frame, count, start uint64
+			ok                           bool
+		}{
+			{0x7abc, 1000, 1, 0x7000, true}, {0x8000, 0, 0, 0, false},
+			{0x23_4567, 512, 512, 0x20_0000, true},
+			{1<<30 + 0x1234567, 0, 1 << 18, 1 << 30, true},
+			{top + 5, 8, 1, top, true},
+			{1 << (PageShift + 9*(levels-1)), 0, 0, 0, false},
+			{2 << (PageShift + 9*(levels-1)), 0, 0, 0, false},
+		} {
+			e, ok, err := Translate(m.space(), mode, root, c.virtual)
+			if ok != c.ok || err != nil || e.Frame != c.frame || e.Count != c.count ||
+				e.Virtual != c.start {
+				t.Errorf("%d levels, %#x: %+v %v %v", levels, c.virtual, e, ok, err)
 			}
-			at := v
-			if at>>(pageShift+9*levels-1) != 0 {
-				at |= ^uint64(0) << (pageShift + 9*levels)
-			}
-			taken := false
-			for x := range model {
-				taken = taken || x>>21 == at>>21
-			}
-			if !taken && rnd.IntN(4) == 0 {
-				f := rnd.Uint64N(8) * pages2M
-				m.mapPage(r, v, f, 2, 0)
-				model[at] = Mapping{Virtual: at, Page: f, Count: pages2M}
-			} else if !taken || model[at].Count != pages2M {
-				i := rnd.Uint64N(512) * pageSize
-				if x, ok := model[at]; ok && x.Count > 1 {
-					continue
-				}
-				f := rnd.Uint64N(4096)
-				m.mapPage(r, v+i, f, 1, 0)
-				model[at+i] = Mapping{Virtual: at + i, Page: f, Count: 1}
+			if ok && m.get(e.Table, e.Index) != e.Raw || ok && e.Addr() != e.Table*PageSize+uint64(e.Index)*8 {
+				t.Errorf("%#x: the entry is not at %#x", c.virtual, e.Addr())
 			}
 		}
-		var want []Mapping
-		for _, x := range model {
-			want = append(want, x)
-		}
-		slices.SortFunc(want, func(a, b Mapping) int { return cmp.Compare(a.Virtual, b.Virtual) })
-		if d := gocmp.Diff(want, walked(t, m.space(), r)); d != "" {
-			t.Fatalf("seed %d: %s", seed, d)
+		if _, ok, err := Translate(m.space(), Mode{levels, NX}, root, 0x7000); ok || err != nil {
+			t.Errorf("an entry with a reserved bit was used: %v", err)
 		}
 	}
 }
 
-// TestWalkEndless: tables that point to themselves and to each other, at all levels, are visited
-// once a level.
-func TestWalkEndless(t *testing.T) {
-	m := newRAM(t, 64)
-	for f := range uint64(64) {
-		for i := range entries {
-			m.set(f, i, (f+uint64(i))%64<<pageShift|present)
-		}
-	}
-	n := 0
-	w := m.space().Walk()
-	for _, half := range []Half{Lower, Upper} {
-		if err := w.Root(Root{0, 5}, half, func(Mapping) { n++ }); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if most := 64 * (4 + 512); n > most {
-		t.Errorf("%d mappings of 64 pages", n)
-	}
-	if roots, err := m.space().Find(t.Context(), nil); err != nil {
-		t.Errorf("%v, %v", roots, err)
-	}
-}
-
-// TestRegions: memory that lies in the image in pieces.
-func TestRegions(t *testing.T) {
-	m := newRAM(t, 64)
-	// Frames 0 to 31 are pages 0 to 31; frames 100 to 131 are pages 32 to 63.
-	split := []Region{{100 * pageSize, 32 * pageSize, 32 * pageSize}, {0, 32 * pageSize, 0}}
-	r := m.root(4)
-	m.mapPage(r, 0x1000, 40, 1, 0) // no memory
-	m.mapPage(r, 0x2000, 101, 1, 0)
-	m.mapPage(r, 0x3000, 31, 1, 0)
-	want := []Mapping{
-		{Virtual: 0x2000, Page: 33, Count: 1}, {Virtual: 0x3000, Page: 31, Count: 1},
-	}
-	if d := gocmp.Diff(want, walked(t, m.space(split...), r)); d != "" {
-		t.Error(d)
-	}
-	for _, bad := range [][]Region{
-		{{1, pageSize, 0}}, {{0, 1, 0}}, {{0, pageSize, 1}}, {{0, 65 * pageSize, 0}},
-		{{0, pageSize, 64 * pageSize}}, {{0, 1 << 63, 0}}, {{1 << 63, pageSize, 0}},
-		{{0, 2 * pageSize, 0}, {pageSize, pageSize, 8 * pageSize}},
-	} {
-		if _, err := NewSpace(nil, 64, bad); err == nil {
-			t.Errorf("%v is memory", bad)
-		}
-	}
-}
-
-// brokenReader cannot read one page.
-type brokenReader struct {
-	io.ReaderAt
-	page int64
-}
-
-var errBroken = errors.New("broken")
-
-func (r brokenReader) ReadAt(p []byte, off int64) (int, error) {
-	if off <= r.page*pageSize && r.page*pageSize < off+int64(len(p)) {
-		return 0, errBroken
-	}
-	return r.ReaderAt.ReadAt(p, off)
-}
-
-// TestReadErrors: an image that cannot be read is an error wherever it is noticed.
-func TestReadErrors(t *testing.T) {
-	g := newGuest(t, 1, 1024, 2, 4)
-	s := g.space()
-	inner := s.r
-	for _, frame := range []uint64{g.roots[1].GPA / pageSize,
-		g.get(g.roots[1].GPA/pageSize, 0) & addressMask >> pageShift} {
-		s.r = brokenReader{inner, int64(frame)}
-		if _, err := s.Order(t.Context(), g.roots); !errors.Is(err, errBroken) {
-			t.Errorf("order: %v", err)
-		}
-		if _, err := s.Find(t.Context(), nil); !errors.Is(err, errBroken) {
-			t.Errorf("find: %v", err)
-		}
-	}
-}
-
-// FuzzTables: whatever memory holds, walks and searches end, and name pages of the image.
-func FuzzTables(f *testing.F) {
-	g := newGuest(f, 3, 1024, 1, 4)
-	f.Add(g.b[:40*pageSize], uint16(g.roots[0].GPA/pageSize), true)
-	f.Add([]byte{1}, uint16(0), false)
-	f.Fuzz(func(t *testing.T, b []byte, root uint16, five bool) {
-		b = append(b, make([]byte, pageSize-len(b)%pageSize)...)
-		if len(b) > 64*pageSize {
-			b = b[:64*pageSize]
-		}
-		m := &ram{t: t, b: b}
-		s := m.space()
-		roots, err := s.Find(t.Context(), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r := Root{uint64(root) * pageSize, 4}
-		if five {
-			r.Levels = 5
-		}
-		spaces, err := s.Order(t.Context(), append(roots, r))
-		if err != nil {
-			t.Fatal(err)
-		}
-		seen := map[uint64]bool{}
-		for _, a := range spaces {
-			for _, p := range listed(a.Runs) {
-				if p >= m.pages() || seen[p] {
-					t.Fatalf("page %d of %d", p, m.pages())
-				}
-				seen[p] = true
-			}
-		}
-	})
-}
-
-func TestClassify(t *testing.T) {
+func TestModeOf(t *testing.T) {
+	const pg, lma, nxe, la57 = 1 << 31, 1 << 10, 1 << 11, 1 << 12
 	for _, c := range []struct {
-		entry        uint64
-		level        int
-		k            Kind
-		frame, count uint64
+		cr0, cr3, cr4, efer uint64
+		want                Mode
+		root                uint64
+		ok                  bool
 	}{
-		{0, 1, Absent, 0, 0},
-		{0x5000 | large, 3, Absent, 0, 0},
-		{0x5000 | present, 1, Leaf, 5, 1},
-		{0x5000 | present | large, 1, Leaf, 5, 1}, // PAT
-		{0x5000 | present, 2, Directory, 5, 1},
-		{0x5000 | present, 5, Directory, 5, 1},
-		{0x5000 | present | large, 4, Malformed, 0, 0},
-		{0x5000 | present | large, 5, Malformed, 0, 0},
-		{0x60_0000 | present | large, 2, Leaf, 0x600, 512},
-		{0x60_1000 | present | large, 2, Leaf, 0x600, 512}, // PAT
-		{0x60_2000 | present | large, 2, Malformed, 0, 0},
-		{0x8000_0000 | present | large, 3, Leaf, 0x80000, 1 << 18},
-		{0x8020_0000 | present | large, 3, Malformed, 0, 0},
-		{1<<63 | 0x7ff<<52 | 0x5000 | present, 1, Leaf, 5, 1},
-		{0x000f_ffff_ffff_f000 | present, 1, Leaf, 1<<40 - 1, 1},
+		{0, 0x1000, 0, lma, Mode{}, 0, false},
+		{pg, 0x1000, 0, 0, Mode{}, 0, false},
+		{pg, 0x5abc, 0, lma, Mode{4, NX}, 5, true},
+		{pg, 1<<63 | 3<<61 | 0x5000, la57, lma | nxe, Mode{5, 0}, 5, true},
 	} {
-		k, frame, count := Classify(c.entry, c.level, 0)
-		if k != c.k || k == Leaf && (frame != c.frame || count != c.count) ||
-			k == Directory && frame != c.frame {
-			t.Errorf("%#x at level %d: %d, frame %#x, %d", c.entry, c.level, k, frame, count)
-		}
-		if c.entry&(present|NX) == present|NX {
-			c.k = Malformed
-		}
-		if k, _, _ := Classify(c.entry, c.level, NX); k != c.k {
-			t.Errorf("%#x at level %d, NX reserved: %d", c.entry, c.level, k)
+		m, root, ok := ModeOf(c.cr0, c.cr3, c.cr4, c.efer)
+		if m != c.want || root != c.root || ok != c.ok {
+			t.Errorf("%+v: %v %d %v", c, m, root, ok)
 		}
 	}
 }

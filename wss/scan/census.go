@@ -2,7 +2,6 @@ package scan
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"slices"
 
@@ -98,9 +97,8 @@ func (c *census) take(cpus []CPU) error {
 	c.halves = c.halves[:0]
 	c.counts.InUse, c.counts.NoTables = 0, 0
 	for _, cpu := range cpus {
-		m, ok := cpu.mode()
-		gfn := cpu.root()
-		if _, in := c.ram.page(gfn); !ok || !in {
+		m, gfn, ok := cpu.mode()
+		if _, in := c.mem.ram.page(gfn); !ok || !in {
 			c.counts.NoTables++
 			continue
 		}
@@ -135,7 +133,7 @@ func truth(b bool) int {
 }
 
 // inUse lists the space of a vCPU.
-func (c *census) inUse(gfn uint64, m mode) error {
+func (c *census) inUse(gfn uint64, m pagetable.Mode) error {
 	if c.listed[gfn] {
 		return nil
 	}
@@ -199,13 +197,13 @@ func (c *census) list(j job, v views) {
 		j.owner &^= 1
 	}
 	for i := range entries {
-		entry := entryAt(table, i)
-		k, target, _ := j.space.mode.classify(entry, j.space.mode.levels)
-		if k != pagetable.Directory || i >= entries/2 && !c.halves.have(i, entry) {
+		entry := table.Entry(i)
+		k, target, _ := j.space.mode.Classify(entry, j.space.mode.Levels)
+		if k != pagetable.Directory || i >= upperHalf && !c.halves.have(i, entry) {
 			continue
 		}
-		j.used = j.used || entry&pteAccessed != 0
-		if i < entries/2 && (j.inUse || j.user) {
+		j.used = j.used || entry&pagetable.Accessed != 0
+		if i < upperHalf && (j.inUse || j.user) {
 			c.claim(j, target)
 		}
 	}
@@ -229,7 +227,7 @@ func (c *census) claim(j job, table uint64) {
 // views are an uppermost table and its neighbour.
 type views struct {
 	gfn          uint64
-	table, other []byte
+	table, other *pagetable.Table
 	// pair: the neighbour is the other view of the same space. Linux lays the two side by side, the
 	// kernel's at an even frame.
 	pair bool
@@ -244,22 +242,22 @@ func (v views) frames(gfn uint64) []uint64 {
 }
 
 func (t *Tables) views(gfn uint64) (views, error) {
-	v := views{gfn: gfn, table: make([]byte, tableBytes), other: make([]byte, tableBytes)}
-	if _, err := t.guest.ReadAt(v.table, int64(gfn<<frameShift)); err != nil {
-		return v, fmt.Errorf("read page table at gfn %d: %w", gfn, err)
+	v := views{gfn: gfn, table: new(pagetable.Table), other: new(pagetable.Table)}
+	if _, err := t.mem.ReadTable(gfn, v.table); err != nil {
+		return v, err
 	}
-	if _, ok := t.ram.page(gfn ^ 1); !ok {
+	if _, ok := t.mem.ram.page(gfn ^ 1); !ok {
 		return v, nil
 	}
-	if _, err := t.guest.ReadAt(v.other, int64((gfn^1)<<frameShift)); err != nil {
-		return v, fmt.Errorf("read page table at gfn %d: %w", gfn^1, err)
+	if _, err := t.mem.ReadTable(gfn^1, v.other); err != nil {
+		return v, err
 	}
 	v.pair = paired(v.table, v.other)
 	return v, nil
 }
 
 // addHalf remembers the upper half of a table, once.
-func (t *Tables) addHalf(table []byte) {
+func (t *Tables) addHalf(table *pagetable.Table) {
 	if t.halves.matching(table) == nil {
 		t.halves = append(t.halves, newKernelHalf(table))
 	}

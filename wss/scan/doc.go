@@ -4,10 +4,7 @@
 //
 //	tables, err := scan.NewTables(guest, scan.TableOptions{})
 //	s := scan.New(tables, scan.Options{Within: 10 * time.Second})
-//	go s.Run(ctx)      // as long as the machine runs
-//	…
-//	s.Sweep(ctx)       // when it is checkpointed: what happened since the last sweep
-//	set, err := s.Set()
+//	set, err := s.Estimate(ctx, 10*time.Second)   // sweeps for so long
 //
 // # Sweeps and generations
 //
@@ -18,8 +15,8 @@
 // should be the time that a restore takes: what the machine touches in that time is what it will
 // miss. The order of first touches within an interval cannot be known, so the set is ordered by
 // recency: the youngest generation first, within one the pages ascending (long runs, cheap to
-// fetch), and last, in each, those that share a bit with others. The time of a run is its age. A
-// bound on the set so keeps what is hottest.
+// fetch), and last, in each, those that share a bit with others. The time of a run is its age. So a
+// bound on the set keeps what was touched last.
 //
 // The first sweep tells nothing: bits may have been set at any time since the boot.
 //
@@ -40,9 +37,9 @@
 // page itself: a restore will fetch it too.
 //
 // A clear bit in a directory entry means that nothing below was translated through it since the
-// bit was cleared, so nobody looks there. That is right as long as vCPUs set the bits of directories
+// bit was cleared, so a sweep does not look there. That is right as long as vCPUs set the bits of directories
 // whenever they set that of a page, which holds where the flush drops cached directory entries too.
-// The scanner does not believe it: the first sweeps, and every 16th, look everywhere, and where more
+// The scanner verifies it: the first sweeps, and every 16th, look everywhere, and where more
 // than 1 % of the bits are found below clear directories, all sweeps do.
 //
 // The bit of a large page stands for 512 pages of which at least one was touched. They are all
@@ -59,10 +56,9 @@
 // use. With page table isolation a process has two uppermost tables side by side; both are walked,
 // as bits are set in whichever is in use.
 //
-// To take for a table what is none, and clear bits in it, would corrupt the guest. So a table that
-// was only found is left alone until a vCPU sets bits in it, and is checked, with the guest
-// standing still, each time before anything below it is changed; whatever shares tables with
-// another is a copy, and is left alone.
+// Clearing bits in a page that is no page table would corrupt the guest. So a table that was only found
+// is left alone until a vCPU sets bits in it, and is checked, with the guest standing still, each time
+// before anything below it is changed; what shares tables with another is a copy, and is left alone.
 //
 // # The self-test
 //
@@ -71,18 +67,11 @@
 // [Tables] takes the first that passes a test: whatever a vCPU does when it goes on, it touches the
 // page that it executes, so the bit of that page must come back. A hypervisor that interprets some
 // instructions may set that one bit by itself, so a cheap way must also bring back about as many
-// bits as the dearest does. If none passes, or none does later, that is an error ([ErrNoBits]), not
+// bits as the most thorough one does. If none passes, or none does later, that is an error ([ErrNoBits]), not
 // an empty set.
 //
 // # What it does to the guest
 //
-// The guest sees bits that it knows to be set cleared under its hands, which the architecture allows
-// it to take for pages not used: its own page replacement, if it is at work, takes pages to be colder
-// than they are.
-//
-// # The host's own bits
-//
-// [Idle] is a source that uses idle page tracking of the host's kernel instead
-// (/sys/kernel/mm/page_idle): no pause, no knowledge of the guest's tables, 4 KiB pages however the
-// guest maps them, but root, and a kernel that has it.
+// Access bits that the guest has seen set are cleared, as if the pages had not been used. So the guest's
+// own page replacement, if it is at work, takes pages to be colder than they are.
 package scan

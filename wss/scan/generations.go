@@ -9,7 +9,7 @@ import (
 // leafPages is the number of pages whose generations lie together.
 const leafPages = 1 << 14
 
-// generations knows in which sweep each page was last seen touched: CLOCK without the hand, as each
+// generations knows in which sweep each page was last seen touched: CLOCK without a hand, as each
 // sweep goes through all pages. It is sparse, 4 bytes for each page of the parts of memory in which
 // something was touched.
 type generations struct {

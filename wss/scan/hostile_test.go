@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/thawfs/thaw/wss"
+	"github.com/thawfs/thaw/wss/pagetable"
 )
 
 // Two processes have no table in common in their lower halves. A page that looks like a process's
@@ -25,9 +26,9 @@ func TestCopiesAreLeftAlone(t *testing.T) {
 			k.running[0] = idle
 		}
 		*m.frame(copied) = *m.frame(idle.root)
-		for i := range entries / 2 {
+		for i := range upperHalf {
 			if entry := entryAt(m.frame(copied)[:], i); entry != 0 {
-				setEntry(m.frame(copied)[:], i, entry|pteAccessed)
+				setEntry(m.frame(copied)[:], i, entry|pagetable.Accessed)
 			}
 		}
 		m.data[copied] = true // WriteAt sees to it
@@ -55,17 +56,17 @@ func TestTheDeadAreLeftAlone(t *testing.T) {
 		dead := k.procs[3]
 		k.procs = k.procs[:3]
 		k.schedule(0)
-		for i := range entries / 2 { // all of its tables look used
+		for i := range upperHalf { // all of its tables look used
 			entry := entryAt(m.frame(dead.root)[:], i)
 			if entry == 0 {
 				continue
 			}
-			setEntry(m.frame(dead.root)[:], i, entry|pteAccessed)
+			setEntry(m.frame(dead.root)[:], i, entry|pagetable.Accessed)
 			// What they are now passes for a table.
-			f := m.frame(entry & pteAddress >> frameShift)
+			f := m.frame(entry & pagetable.AddressMask >> frameShift)
 			*f = [tableBytes]byte{}
 			setEntry(f[:], m.rng.IntN(entries), m.rng.Uint64N(1000)<<frameShift|0x67)
-			m.data[entry&pteAddress>>frameShift] = true
+			m.data[entry&pagetable.AddressMask>>frameShift] = true
 		}
 		src := newTables(t, m, TableOptions{TestTime: shortTest})
 		for range 6 {
@@ -148,11 +149,12 @@ type knowing struct{ *machine }
 func (k *knowing) Present() (*wss.Bitmap, error) { return k.present, nil }
 
 func TestCoarsest(t *testing.T) {
-	for coarsest, want := range map[uint64]uint64{0: pages2M, 1: 0, pages2M: pages2M} {
+	const most = pagetable.Pages2M
+	for coarsest, want := range map[uint64]uint64{0: most, 1: 0, most: most} {
 		m := newMachine(t, 1, low, higher)
 		root := m.takeTable()
-		m.mapPage(root, 4, 0x5000, m.take(), levelPT, pteUser)
-		m.mapPage(root, 4, 2<<21, m.takeLarge(), levelPD, pteUser)
+		m.mapPage(root, 4, 0x5000, m.take(), levelPT, pagetable.User)
+		m.mapPage(root, 4, 2<<21, m.takeLarge(), levelPD, pagetable.User)
 		m.mapPage(root, 4, 3<<30, 0, levelPDPT, 0) // the first GiB, all of low
 		m.cpus = []*vcpu{{root: root, levels: 4, rip: 0x5000}}
 		m.cpus[0].forget()
@@ -235,7 +237,8 @@ func FuzzGarbage(f *testing.F) {
 			for i := 0; i+8 <= len(text); i += 8 { // spread over all tables
 				entry := binary.LittleEndian.Uint64(text[i:])
 				if i%16 == 0 {
-					entry = entry&^pteAddress | entry&pteAddress%(frames<<frameShift)&pteAddress
+					const mask = pagetable.AddressMask
+					entry = entry&^mask | entry&mask%(frames<<frameShift)&mask
 				}
 				slot := int(entry>>13+gfn*7+uint64(i)) % entries
 				setEntry(page[:], slot, entry)

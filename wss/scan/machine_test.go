@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/thawfs/thaw/wss"
+	"github.com/thawfs/thaw/wss/pagetable"
 )
 
 // machine is a guest of the tests: memory, page tables made by a kernel of sorts, and vCPUs that go
@@ -60,11 +61,23 @@ type dirKey struct {
 	slot  uint64 // va >> the level's shift
 }
 
-// Bits of entries that the machine makes.
 const (
-	ptePresent = 1 << 0
-	pteLarge   = 1 << 7 // levels 2 and 3
+	levelPT, levelPD, levelPDPT = 1, 2, 3
+
+	// Bits of control registers of a vCPU in 64-bit mode.
+	cr0Paging = 1 << 31
+	cr4PAE    = 1 << 5
+	cr4LA57   = 1 << 12
+	eferLMA   = 1 << 10
+	eferNXE   = 1 << 11
 )
+
+func entryAt(table []byte, i int) uint64 { return binary.LittleEndian.Uint64(table[i*8:]) }
+
+func setEntry(table []byte, i int, v uint64) { binary.LittleEndian.PutUint64(table[i*8:], v) }
+
+// slot is the number of the entry for a linear address in a table of a level.
+func slot(addr uint64, level int) int { return int(addr >> (frameShift + 9*(level-1)) % entries) }
 
 func newMachine(t *testing.T, seed uint64, regions ...Region) *machine {
 	m, err := newRAM(regions)
@@ -78,9 +91,10 @@ func newMachine(t *testing.T, seed uint64, regions ...Region) *machine {
 		now:  time.Unix(1_000_000, 0), pause: 100 * time.Microsecond}
 	for _, r := range regions {
 		for gfn := max(r.GFN, 1); gfn < r.GFN+r.Count; gfn++ { // frame 0 is no user's
-			if m.pages > 10_000 && gfn%pages2M == 0 && gfn+pages2M <= r.GFN+r.Count && len(g.runs) < 6 {
+			const large = pagetable.Pages2M
+			if m.pages > 10_000 && gfn%large == 0 && gfn+large <= r.GFN+r.Count && len(g.runs) < 6 {
 				g.runs = append(g.runs, gfn)
-				gfn += pages2M - 1
+				gfn += pagetable.Pages2M - 1
 				continue
 			}
 			g.free = append(g.free, gfn)
@@ -193,7 +207,7 @@ func (g *machine) WriteAt(p []byte, off int64) (int, error) {
 		g.t.Errorf("frame %d is no page table, and is written to", gfn)
 	}
 	for i := range entries {
-		if gone := entryAt(g.frame(gfn)[:], i) ^ entryAt(p, i); gone&^pteAccessed != 0 {
+		if gone := entryAt(g.frame(gfn)[:], i) ^ entryAt(p, i); gone&^pagetable.Accessed != 0 {
 			g.t.Errorf("frame %d, entry %d: bits %#x changed", gfn, i, gone)
 		}
 	}
@@ -281,7 +295,7 @@ func (g *machine) takeTable() uint64 {
 // junk are bits of an entry that say nothing about its form.
 func (g *machine) junk() uint64 {
 	const software = 7<<9 | 0x7ff<<52
-	return g.rng.Uint64() & (software | 1<<3 | 1<<4 | pteDirty)
+	return g.rng.Uint64() & (software | 1<<3 | 1<<4 | pagetable.Dirty)
 }
 
 // mapPage maps a page at va in a space, making tables as it goes. level 1: 4 KiB, 2: 2 MiB, …
@@ -290,15 +304,15 @@ func (g *machine) mapPage(root uint64, levels int, va, gfn uint64, level int, fl
 	for l := levels; l > level; l-- {
 		f := g.frame(table)
 		entry := entryAt(f[:], slot(va, l))
-		if entry&ptePresent == 0 {
-			entry = g.takeTable()<<frameShift | ptePresent | 1<<1 | flags&pteUser | g.junk()
+		if entry&pagetable.Present == 0 {
+			entry = g.takeTable()<<frameShift | pagetable.Present | 1<<1 | flags&pagetable.User | g.junk()
 			setEntry(f[:], slot(va, l), entry)
 		}
-		table = entry & pteAddress >> frameShift
+		table = entry & pagetable.AddressMask >> frameShift
 	}
-	entry := gfn<<frameShift | ptePresent | flags | g.junk()
+	entry := gfn<<frameShift | pagetable.Present | flags | g.junk()
 	if level > levelPT {
-		entry |= pteLarge
+		entry |= pagetable.Large
 		if g.rng.IntN(2) == 0 {
 			entry |= 1 << 12 // PAT
 		}
@@ -306,7 +320,7 @@ func (g *machine) mapPage(root uint64, levels int, va, gfn uint64, level int, fl
 		entry |= 1 << 7 // PAT
 	}
 	if g.rng.IntN(2) == 0 {
-		entry |= pteNX
+		entry |= pagetable.NX
 	}
 	setEntry(g.frame(table)[:], slot(va, level), entry)
 }
@@ -316,16 +330,16 @@ func (g *machine) unmap(root uint64, levels int, va uint64) {
 	table := root
 	for l := levels; l > levelPT; l-- {
 		entry := entryAt(g.frame(table)[:], slot(va, l))
-		if entry&ptePresent == 0 {
+		if entry&pagetable.Present == 0 {
 			return
 		}
 		g.lose(table)
-		table = entry & pteAddress >> frameShift
+		table = entry & pagetable.AddressMask >> frameShift
 	}
 	g.lose(table)
 	f := g.frame(table)
-	if entry := entryAt(f[:], slot(va, levelPT)); entry&ptePresent != 0 {
-		g.lose(entry & pteAddress >> frameShift)
+	if entry := entryAt(f[:], slot(va, levelPT)); entry&pagetable.Present != 0 {
+		g.lose(entry & pagetable.AddressMask >> frameShift)
 	}
 	setEntry(f[:], slot(va, levelPT), 0)
 	for _, c := range g.cpus { // as the kernel must
@@ -347,22 +361,22 @@ func (g *machine) touch(c *vcpu, va uint64) {
 	for level := c.levels; ; level-- {
 		f := g.frame(table)
 		entry := entryAt(f[:], slot(va, level))
-		if entry&ptePresent == 0 {
+		if entry&pagetable.Present == 0 {
 			panic(fmt.Sprintf("va %#x is not mapped at level %d", va, level))
 		}
-		isLeaf := level == levelPT || entry&pteLarge != 0
+		isLeaf := level == levelPT || entry&pagetable.Large != 0
 		key := dirKey{level, va >> (frameShift + 9*(level-1))}
 		cached = cached && !isLeaf && c.dirs[key] // walks begin below what is cached
 		if !hit && !cached {
 			g.log(c.root, table, 1)
 			if isLeaf || !g.noDirectoryBits {
-				setEntry(f[:], slot(va, level), entry|pteAccessed)
+				setEntry(f[:], slot(va, level), entry|pagetable.Accessed)
 			}
 			if !isLeaf {
 				c.dirs[key] = true
 			}
 		}
-		target := entry & pteAddress >> frameShift
+		target := entry & pagetable.AddressMask >> frameShift
 		if isLeaf {
 			count := uint64(1) << (9 * (level - 1))
 			g.log(c.root, target&^(count-1), count)

@@ -92,27 +92,6 @@ func New(source Source, o Options) *Scanner {
 		stats: Stats{Budget: o.Budget}}
 }
 
-// Run sweeps until the context ends, which is no error.
-func (s *Scanner) Run(ctx context.Context) error {
-	for ctx.Err() == nil {
-		err := s.Sweep(ctx)
-		if err == nil {
-			err = s.o.Clock.Sleep(ctx, s.wait())
-		}
-		if err != nil && ctx.Err() == nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// wait is how long to wait for the next sweep.
-func (s *Scanner) wait() time.Duration {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.next.Sub(s.o.Clock.Now())
-}
-
 // Sweep looks once, now.
 func (s *Scanner) Sweep(ctx context.Context) error {
 	s.mu.Lock()

@@ -157,18 +157,12 @@ func TestBudget(t *testing.T) {
 				}
 				return s
 			}
-			ctx, cancel := context.WithCancel(t.Context())
 			s := New(src, Options{Budget: c.budget, Clock: src})
-			src.sweep = func(f func(int) Sweep) func(int) Sweep {
-				return func(n int) Sweep {
-					if n == 400 {
-						cancel()
-					}
-					return f(n)
+			for range 400 {
+				if err := s.Sweep(t.Context()); err != nil {
+					t.Fatal(err)
 				}
-			}(src.sweep)
-			if err := s.Run(ctx); err != nil {
-				t.Fatal(err)
+				src.Sleep(t.Context(), s.next.Sub(src.Now()))
 			}
 			st := s.Stats()
 			if st.Share > c.budget*1.01 || st.Share < c.budget*0.9 {
@@ -197,7 +191,7 @@ func TestIntervalBounds(t *testing.T) {
 		if err := s.Sweep(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if got := s.wait(); got != c.want {
+		if got := s.next.Sub(src.Now()); got != c.want {
 			t.Errorf("%+v: %v, want %v", c.o, got, c.want)
 		}
 	}
@@ -249,13 +243,11 @@ func TestEstimate(t *testing.T) {
 	if _, err := New(src, Options{Clock: src}).Estimate(t.Context(), 0); !errors.Is(err, errGuest) {
 		t.Errorf("error %v", err)
 	}
-	if err := New(src, Options{Clock: src}).Run(t.Context()); !errors.Is(err, errGuest) {
-		t.Errorf("error %v", err)
-	}
+	src.err = nil
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := New(src, Options{Clock: src}).Run(ctx); err != nil {
-		t.Errorf("a scan that was to end fails: %v", err)
+	if _, err := New(src, Options{Clock: src}).Estimate(ctx, time.Second); !errors.Is(err, ctx.Err()) {
+		t.Errorf("a scan that was to end: %v", err)
 	}
 }
 

@@ -37,7 +37,7 @@ func (t *Tables) search(ctx context.Context) error {
 	}
 	f := finder{tables: t, halves: halves, old: !t.complete,
 		buf: make([]byte, searchChunk*tableBytes)}
-	total := t.ram.frames()
+	total := t.mem.ram.frames()
 	begin := t.o.Clock.Now()
 	left := min(uint64(t.o.SearchPages), total, t.allowance(begin))
 	t.complete = left == total
@@ -46,7 +46,7 @@ func (t *Tables) search(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		gfn, n := t.ram.nth(t.cursor)
+		gfn, n := t.mem.ram.nth(t.cursor)
 		n = min(n, left, searchChunk)
 		if err := f.look(gfn, n); err != nil {
 			return err
@@ -88,7 +88,7 @@ func (f *finder) look(gfn, n uint64) error {
 		if f.tables.present == nil {
 			return true
 		}
-		page, ok := f.tables.ram.page(gfn + i)
+		page, ok := f.tables.mem.ram.page(gfn + i)
 		return ok && f.tables.present.Has(page)
 	}
 	for i := uint64(0); i < n; {
@@ -101,18 +101,18 @@ func (f *finder) look(gfn, n uint64) error {
 			i++
 		}
 		b := f.buf[:(i-from)*tableBytes]
-		if _, err := f.tables.guest.ReadAt(b, int64((gfn+from)<<frameShift)); err != nil {
+		if _, err := f.tables.mem.ReadAt(b, int64((gfn+from)<<frameShift)); err != nil {
 			return fmt.Errorf("search for page tables at gfn %d: %w", gfn+from, err)
 		}
 		for k := from; k < i; k++ {
-			f.candidate(gfn+k, b[(k-from)*tableBytes:][:tableBytes])
+			f.candidate(gfn+k, (*pagetable.Table)(b[(k-from)*tableBytes:]))
 		}
 	}
 	return nil
 }
 
 // candidate keeps a page in mind that looks like an uppermost table.
-func (f *finder) candidate(gfn uint64, table []byte) {
+func (f *finder) candidate(gfn uint64, table *pagetable.Table) {
 	t := f.tables
 	if _, known := t.spaces[gfn]; known || len(t.spaces) >= maxSpaces {
 		return
@@ -126,14 +126,14 @@ func (f *finder) candidate(gfn uint64, table []byte) {
 }
 
 // plausible says whether the lower half may be one: of tables in RAM, for user space.
-func (t *Tables) plausible(table []byte) bool {
-	for i := range entries / 2 {
-		entry := entryAt(table, i)
-		k, gfn, _ := t.mode.classify(entry, t.mode.levels)
+func (t *Tables) plausible(table *pagetable.Table) bool {
+	for i := range upperHalf {
+		entry := table.Entry(i)
+		k, gfn, _ := t.mode.Classify(entry, t.mode.Levels)
 		if k == pagetable.Absent {
 			continue
 		}
-		if _, ok := t.ram.page(gfn); k != pagetable.Directory || entry&pteUser == 0 || !ok {
+		if _, ok := t.mem.ram.page(gfn); k != pagetable.Directory || entry&pagetable.User == 0 || !ok {
 			return false
 		}
 	}
@@ -161,7 +161,7 @@ func (m ram) nth(n uint64) (gfn, count uint64) {
 
 // refreshPresence asks a guest that knows it what is present; nil: everything may be.
 func (t *Tables) refreshPresence() error {
-	p, ok := t.guest.(Presence)
+	p, ok := t.mem.Guest.(Presence)
 	if !ok {
 		return nil
 	}
@@ -169,8 +169,8 @@ func (t *Tables) refreshPresence() error {
 	if err != nil {
 		return fmt.Errorf("ask which pages are present: %w", err)
 	}
-	if present != nil && present.Len() != t.ram.pages {
-		return fmt.Errorf("presence of %d pages, the image has %d", present.Len(), t.ram.pages)
+	if present != nil && present.Len() != t.mem.ram.pages {
+		return fmt.Errorf("presence of %d pages, the image has %d", present.Len(), t.mem.ram.pages)
 	}
 	t.present = present
 	return nil

@@ -2,6 +2,7 @@ package scan
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
@@ -32,47 +33,32 @@ const (
 func (t *Tables) watch(cpus []CPU) ([]watched, error) {
 	var all []watched
 	for _, c := range cpus {
-		entry, value, ok, err := t.translate(c)
+		leaf, ok, err := t.translate(c)
 		if err != nil {
 			return nil, err
 		}
-		if ok && value&pteAccessed == 0 {
-			all = append(all, watched{entry, value, c.Halted})
+		if ok && leaf.Raw&pagetable.Accessed == 0 {
+			all = append(all, watched{int64(leaf.Addr()), leaf.Raw, c.Halted})
 		}
 	}
 	return all, nil
 }
 
 // translate finds the entry of the lowest level for a vCPU's instruction pointer.
-func (t *Tables) translate(c CPU) (addr int64, entry uint64, ok bool, err error) {
-	m, ok := c.mode()
-	gfn := c.root()
-	for level := m.levels; ok && level >= levelPT; level-- {
-		if _, in := t.ram.page(gfn); !in {
-			return 0, 0, false, nil
-		}
-		addr = int64(gfn<<frameShift) + int64(slot(c.RIP, level))*8
-		if entry, err = t.entry(addr); err != nil {
-			return 0, 0, false, err
-		}
-		var k pagetable.Kind
-		switch k, gfn, _ = m.classify(entry, level); k {
-		case pagetable.Leaf:
-			return addr, entry, true, nil
-		case pagetable.Directory:
-		default:
-			return 0, 0, false, nil
-		}
+func (t *Tables) translate(c CPU) (leaf pagetable.Entry, ok bool, err error) {
+	m, root, ok := c.mode()
+	if !ok {
+		return pagetable.Entry{}, false, nil
 	}
-	return 0, 0, false, nil
+	return pagetable.Translate(t.mem, m, root, c.RIP)
 }
 
 func (t *Tables) entry(addr int64) (uint64, error) {
 	var word [8]byte
-	if _, err := t.guest.ReadAt(word[:], addr); err != nil {
+	if _, err := t.mem.ReadAt(word[:], addr); err != nil {
 		return 0, fmt.Errorf("read page table at %#x: %w", addr, err)
 	}
-	return entryAt(word[:], 0), nil
+	return binary.LittleEndian.Uint64(word[:]), nil
 }
 
 // look reads watched entries again.
@@ -84,7 +70,7 @@ func (t *Tables) look(all []watched) (verdict, error) {
 		case err != nil:
 			return unknown, err
 		case now&halfMask != w.value&halfMask: // it maps something else now
-		case now&pteAccessed != 0:
+		case now&pagetable.Accessed != 0:
 			return cameBack, nil
 		case !w.halted:
 			v = stayedAway
@@ -97,7 +83,7 @@ func (t *Tables) look(all []watched) (verdict, error) {
 func (t *Tables) choose(ctx context.Context) error {
 	t.flush = nil
 	failed := &NoBitsError{Halted: true}
-	ways := t.guest.Flushes()
+	ways := t.mem.Flushes()
 	for i, f := range ways {
 		v, err := t.test(ctx, &f)
 		if v == cameBack && i < len(ways)-1 {
@@ -175,7 +161,7 @@ func (t *Tables) compare(ctx context.Context, f, thorough *Flush) (verdict, erro
 	return cameBack, nil
 }
 
-// await waits for a watched bit while the guest runs: for TestTime, or longer if nobody ran.
+// await waits for a watched bit while the guest runs: for TestTime, or longer if no vCPU ran.
 func (t *Tables) await(ctx context.Context) (verdict, error) {
 	const patience = 4 // times TestTime, for a vCPU that waits for an interrupt
 	begin := t.o.Clock.Now()

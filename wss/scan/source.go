@@ -7,8 +7,7 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-// Source is where access bits are: the guest's own page tables ([Tables]) or what the host keeps of
-// its memory ([Idle]).
+// Source is where access bits are. [Tables] is one.
 type Source interface {
 	// Sweep finds the pages that were touched since the last sweep, and begins anew. What the first
 	// sweep finds was touched at any time before, so it says nothing.

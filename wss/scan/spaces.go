@@ -1,5 +1,7 @@
 package scan
 
+import "github.com/thawfs/thaw/wss/pagetable"
+
 // space is an address space: an uppermost table that a vCPU was seen to use, or a page of memory that
 // looks like one.
 //
@@ -9,7 +11,7 @@ package scan
 // are cleared, and nothing else. When bits come back it is alive, and from then on it is walked
 // where they are set, each time after a check that all tables there are well-formed.
 type space struct {
-	mode  mode
+	mode  pagetable.Mode
 	seen  bool // a vCPU used it at a sweep
 	armed bool
 	alive bool
@@ -22,18 +24,18 @@ type space struct {
 // themselves into all of their address spaces by the same entries (Linux copies them into every
 // table), so what has this half is one of them.
 type kernelHalf struct {
-	words  [entries / 2]uint64
+	words  [upperHalf]uint64
 	used   int
 	probes [3]int // numbers of used words, for a quick look
 }
 
-const halfMask = ^uint64(pteAccessed | pteDirty)
+const halfMask = ^uint64(pagetable.Accessed | pagetable.Dirty)
 
-func newKernelHalf(table []byte) *kernelHalf {
+func newKernelHalf(table *pagetable.Table) *kernelHalf {
 	h := new(kernelHalf)
 	var used []int
 	for i := range h.words {
-		if h.words[i] = entryAt(table, entries/2+i) & halfMask; h.words[i] != 0 {
+		if h.words[i] = table.Entry(upperHalf+i) & halfMask; h.words[i] != 0 {
 			used = append(used, i)
 		}
 	}
@@ -44,9 +46,9 @@ func newKernelHalf(table []byte) *kernelHalf {
 }
 
 // like says, at a glance, whether a table may have this upper half.
-func (h *kernelHalf) like(table []byte) bool {
+func (h *kernelHalf) like(table *pagetable.Table) bool {
 	for _, i := range h.probes {
-		if entryAt(table, entries/2+i)&halfMask == h.words[i] {
+		if table.Entry(upperHalf+i)&halfMask == h.words[i] {
 			return true
 		}
 	}
@@ -55,13 +57,13 @@ func (h *kernelHalf) like(table []byte) bool {
 
 // matches says whether a table has this upper half. A kernel with many entries may have one or two
 // that differ: what Linux has of its own in each space, or makes when it is first used.
-func (h *kernelHalf) matches(table []byte) bool {
+func (h *kernelHalf) matches(table *pagetable.Table) bool {
 	differ := 0
 	if h.used >= 16 {
 		differ = 2
 	}
 	for i, word := range h.words {
-		if entryAt(table, entries/2+i)&halfMask != word {
+		if table.Entry(upperHalf+i)&halfMask != word {
 			if differ--; differ < 0 {
 				return false
 			}
@@ -72,11 +74,11 @@ func (h *kernelHalf) matches(table []byte) bool {
 
 // paired says whether two tables are the kernel's and the user's view of one address space (page
 // table isolation): their lower halves are equal but for the no-execute bits that the kernel's has.
-func paired(a, b []byte) bool {
-	const mask = halfMask &^ pteNX
+func paired(a, b *pagetable.Table) bool {
+	const mask = halfMask &^ pagetable.NX
 	used := false
-	for i := range entries / 2 {
-		x, y := entryAt(a, i)&mask, entryAt(b, i)&mask
+	for i := range upperHalf {
+		x, y := a.Entry(i)&mask, b.Entry(i)&mask
 		if x != y {
 			return false
 		}
@@ -91,7 +93,7 @@ type kernelHalves []*kernelHalf
 // have says whether one of them has this entry.
 func (all kernelHalves) have(i int, entry uint64) bool {
 	for _, h := range all {
-		if h.words[i-entries/2] == entry&halfMask {
+		if h.words[i-upperHalf] == entry&halfMask {
 			return true
 		}
 	}
@@ -99,7 +101,7 @@ func (all kernelHalves) have(i int, entry uint64) bool {
 }
 
 // matching is one that a table has; nil: none.
-func (all kernelHalves) matching(table []byte) *kernelHalf {
+func (all kernelHalves) matching(table *pagetable.Table) *kernelHalf {
 	for _, h := range all {
 		if h.matches(table) {
 			return h

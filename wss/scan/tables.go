@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/thawfs/thaw/wss"
+	"github.com/thawfs/thaw/wss/pagetable"
 )
 
 // TableOptions are about scanning page tables. The zero value is good for any guest.
@@ -41,7 +42,7 @@ const (
 
 func (o TableOptions) withDefaults() TableOptions {
 	if o.Coarsest == 0 {
-		o.Coarsest = pages2M
+		o.Coarsest = pagetable.Pages2M
 	}
 	if o.MaxTables <= 0 {
 		o.MaxTables = defaultMaxTables
@@ -61,9 +62,8 @@ func (o TableOptions) withDefaults() TableOptions {
 // Tables is the source that reads and clears the access bits in a guest's own page tables. Not safe
 // for concurrent use.
 type Tables struct {
-	guest Guest
-	o     TableOptions
-	ram   ram
+	mem memory
+	o   TableOptions
 
 	flush    *Flush // chosen by the self-test
 	watched  []watched
@@ -74,7 +74,7 @@ type Tables struct {
 
 	spaces   map[uint64]space // by the frame of the uppermost table
 	halves   kernelHalves     // of the spaces that were in use at the last sweep
-	mode     mode             // of a vCPU at the last sweep
+	mode     pagetable.Mode   // of a vCPU at the last sweep
 	cursor   uint64           // where the search goes on
 	searched time.Time        // when the last search ended
 	perPage  float64          // ns that it took for a page
@@ -100,11 +100,11 @@ func NewTables(guest Guest, o TableOptions) (*Tables, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Tables{guest: guest, o: o.withDefaults(), ram: m, spaces: map[uint64]space{}}, nil
+	return &Tables{mem: memory{guest, m}, o: o.withDefaults(), spaces: map[uint64]space{}}, nil
 }
 
 // Pages implements Source.
-func (t *Tables) Pages() uint64 { return t.ram.pages }
+func (t *Tables) Pages() uint64 { return t.mem.ram.pages }
 
 // Counts is what the sweeps came upon so far.
 func (t *Tables) Counts() SpaceCounts { return t.counts }
@@ -167,19 +167,19 @@ func (t *Tables) Pending() (uint64, error) {
 }
 
 func (t *Tables) newWalk(full bool) *walk {
-	return &walk{guest: t.guest, ram: t.ram, limit: t.o.MaxTables, coarsest: t.o.Coarsest, full: full,
+	return &walk{mem: t.mem, limit: t.o.MaxTables, coarsest: t.o.Coarsest, full: full,
 		tables: map[uint64]int{}, later: map[uint64]rest{},
-		fine: wss.NewBitmap(t.ram.pages), coarse: wss.NewBitmap(t.ram.pages)}
+		fine: wss.NewBitmap(t.mem.ram.pages), coarse: wss.NewBitmap(t.mem.ram.pages)}
 }
 
 // paused does something while the guest stands still, and says how long that was.
 func (t *Tables) paused(ctx context.Context, f func() error) (time.Duration, error) {
 	begin := t.o.Clock.Now()
-	if err := t.guest.Pause(ctx); err != nil {
+	if err := t.mem.Pause(ctx); err != nil {
 		return 0, fmt.Errorf("pause the guest: %w", err)
 	}
 	err := f()
-	if rerr := t.guest.Resume(); rerr != nil {
+	if rerr := t.mem.Resume(); rerr != nil {
 		err = errors.Join(err, fmt.Errorf("resume the guest: %w", rerr))
 	}
 	return t.o.Clock.Now().Sub(begin), err
@@ -187,7 +187,7 @@ func (t *Tables) paused(ctx context.Context, f func() error) (time.Duration, err
 
 // clear reads and clears all access bits and makes the vCPUs set them again. The guest is paused.
 func (t *Tables) clear(w *walk, flush *Flush) error {
-	cpus, err := t.guest.CPUs()
+	cpus, err := t.mem.CPUs()
 	if err != nil {
 		return fmt.Errorf("registers of the vCPUs: %w", err)
 	}
@@ -214,7 +214,7 @@ func (t *Tables) judge(ctx context.Context, back verdict, w *walk) error {
 		w.coarse = w.coarse.And(t.present)
 	}
 	w.coarse = w.coarse.AndNot(w.fine)
-	// Bits below a clear directory that this sweep cleared come of the guest's own hand (new tables
+	// Bits below a clear directory that this sweep cleared come from the guest itself (new tables
 	// that it made with their bits set). If they are many, this host's vCPUs do not set those of
 	// directories, and what was pruned was missed.
 	if t.sweeps > 0 && w.counts.Below*100 > w.counts.Cleared {
@@ -254,7 +254,7 @@ func (c *SpaceCounts) add(o TableCounts) {
 // Way implements Source.
 func (t *Tables) Way() string {
 	c := t.counts
-	parts := []string{fmt.Sprintf("access bits of the guest's page tables, %d levels", t.mode.levels),
+	parts := []string{fmt.Sprintf("access bits of the guest's page tables, %d levels", t.mode.Levels),
 		fmt.Sprintf("%d address spaces (%d of vCPUs)", c.Spaces, c.InUse)}
 	if t.flush != nil {
 		parts = append(parts, "flush: "+t.flush.Name)

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/thawfs/thaw/wss/pagetable"
 )
 
 // os is the kernel of a machine: processes with user pages below a kernel half that they share.
@@ -88,7 +90,7 @@ func (k *testOS) newProcess() *process {
 		copy(k.frame(p.root)[tableBytes/2:], k.frame(k.half)[tableBytes/2:])
 	}
 	if k.o.isolated { // of the kernel's half, the user's table has the entry code
-		setEntry(k.frame(p.user)[:], entries/2, entryAt(k.frame(p.root)[:], entries/2))
+		setEntry(k.frame(p.user)[:], upperHalf, entryAt(k.frame(p.root)[:], upperHalf))
 	}
 	for range k.o.userPages {
 		k.addPage(p)
@@ -96,7 +98,7 @@ func (k *testOS) newProcess() *process {
 	if k.o.large {
 		va := k.userVA() &^ (1<<21 - 1)
 		k.nextVA += 2 << 21
-		k.mapPage(p.root, k.o.levels, va, k.takeLarge(), levelPD, pteUser)
+		k.mapPage(p.root, k.o.levels, va, k.takeLarge(), levelPD, pagetable.User)
 		p.large = append(p.large, va)
 	}
 	p.code = p.va[0]
@@ -115,7 +117,7 @@ func (k *testOS) userVA() uint64 {
 
 func (k *testOS) addPage(p *process) {
 	va := k.userVA()
-	k.mapPage(p.root, k.o.levels, va, k.take(), levelPT, pteUser)
+	k.mapPage(p.root, k.o.levels, va, k.take(), levelPT, pagetable.User)
 	p.va = append(p.va, va)
 	k.isolate(p)
 }
@@ -126,14 +128,14 @@ func (k *testOS) isolate(p *process) {
 	if !k.o.isolated {
 		return
 	}
-	for i := range entries / 2 {
+	for i := range upperHalf {
 		entry := entryAt(k.frame(p.root)[:], i)
 		if entry == 0 {
 			continue
 		}
 		old := entryAt(k.frame(p.user)[:], i)
-		setEntry(k.frame(p.root)[:], i, entry|pteNX)
-		setEntry(k.frame(p.user)[:], i, entry&^(pteNX|pteAccessed)|old&pteAccessed)
+		setEntry(k.frame(p.root)[:], i, entry|pagetable.NX)
+		setEntry(k.frame(p.user)[:], i, entry&^(pagetable.NX|pagetable.Accessed)|old&pagetable.Accessed)
 	}
 }
 
@@ -215,9 +217,9 @@ func (k *testOS) exit(p *process) {
 		k.lose(table)
 		for i := range end {
 			entry := entryAt(k.frame(table)[:], i)
-			target := entry & pteAddress >> frameShift
+			target := entry & pagetable.AddressMask >> frameShift
 			switch {
-			case entry&ptePresent == 0:
+			case entry&pagetable.Present == 0:
 			case level == levelPT:
 				k.lose(target)
 				k.reuse(target)
@@ -233,7 +235,7 @@ func (k *testOS) exit(p *process) {
 		delete(k.tables, p.user)
 		k.reuse(p.user)
 	}
-	free(p.root, k.o.levels, entries/2)
+	free(p.root, k.o.levels, upperHalf)
 }
 
 // reuse makes a frame data: its old content (nobody cleans memory before it is needed), with some

@@ -1,6 +1,7 @@
 package scan
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -18,7 +19,7 @@ type TableCounts struct {
 	OutOfRAM  uint64 `json:"out_of_ram"` // entries that point to where no RAM is: devices
 	Malformed uint64 `json:"malformed"`  // entries with reserved bits, which a CPU cannot use
 	Below     uint64 `json:"below"`      // bits in leaves below a directory whose bit was clear
-	Pruned    uint64 `json:"pruned"`     // directories whose bit was clear, so nobody looked below
+	Pruned    uint64 `json:"pruned"`     // directories whose bit was clear, with nothing below them read
 	Truncated uint64 `json:"truncated"`  // tables left out because there were too many
 }
 
@@ -30,8 +31,7 @@ type TableCounts struct {
 // that table itself, as Windows has it) is read at the first level at which it is met. Nothing is
 // lost: its entries have one access bit each, whatever they are used as.
 type walk struct {
-	guest Guest
-	ram   ram
+	mem   memory
 	limit int
 	// coarsest is the number of pages that the bit of a large page may stand for.
 	coarsest uint64
@@ -48,7 +48,11 @@ type walk struct {
 	blind  bool
 	counts TableCounts
 
-	buf [levelPML5 + 1][tableBytes]byte // by level: a table that is being read
+	through pagetable.Walk // of what is read and cleared
+	proof   pagetable.Walk // of what is only looked at, see check
+	of      scope
+	below   bool                          // a directory above has a clear bit
+	used    [pagetable.MaxLevels + 1]bool // by level: a bit was set in the table
 }
 
 // scope says what of an uppermost table is meant.
@@ -60,101 +64,105 @@ type scope struct {
 }
 
 // root walks an uppermost table and what is below it.
-func (w *walk) root(m mode, gfn uint64, s scope) error {
-	return w.table(m, gfn, m.levels, s, false)
+func (w *walk) root(m pagetable.Mode, gfn uint64, of scope) error {
+	w.of, w.below = of, false
+	return w.from(m, gfn, m.Levels)
 }
 
-// table walks a table and what is below it. below: a directory above it has a clear bit.
-func (w *walk) table(m mode, gfn uint64, level int, s scope, below bool) error {
-	page, ok := w.ram.page(gfn)
-	if !ok {
+// from walks a table of a level and what is below it.
+func (w *walk) from(m pagetable.Mode, gfn uint64, level int) error {
+	w.through.Memory, w.through.Mode = w.mem, m
+	w.through.Enter, w.through.Entry, w.through.Leave = w.enter, w.entry, w.leave
+	return w.through.Table(pagetable.Place{Frame: gfn, Level: level})
+}
+
+// enter says whether a table is to be read.
+func (w *walk) enter(p pagetable.Place) (bool, error) {
+	if _, ok := w.mem.ram.page(p.Frame); !ok {
 		w.counts.OutOfRAM++
-		return nil
+		return false, nil
 	}
-	if _, been := w.tables[gfn]; been {
-		return nil
+	if _, been := w.tables[p.Frame]; been {
+		return false, nil
 	}
 	if len(w.tables) >= w.limit {
 		w.counts.Truncated++
-		return nil
+		return false, nil
 	}
-	w.tables[gfn] = level
+	w.tables[p.Frame] = p.Level
 	w.counts.Tables++
-	table := w.buf[level][:]
-	if _, err := w.guest.ReadAt(table, int64(gfn<<frameShift)); err != nil {
-		return fmt.Errorf("read page table at gfn %d: %w", gfn, err)
+	w.used[p.Level] = false
+	return true, nil
+}
+
+// entry notes an entry, and clears its bit.
+func (w *walk) entry(t *pagetable.Table, e *pagetable.Entry) (into bool, err error) {
+	top := e.Level == w.through.Mode.Levels
+	if top && e.Upper() && w.of.shared != nil && !w.of.shared.have(e.Index, e.Raw) {
+		return false, nil
 	}
-	used := false
-	for i := range entries {
-		entry := entryAt(table, i)
-		if s.shared != nil && i >= entries/2 && !s.shared.have(i, entry) {
-			continue
-		}
-		k, target, count := m.classify(entry, level)
-		switch k {
-		case pagetable.Absent:
-			continue
-		case pagetable.Malformed:
-			w.counts.Malformed++
-			continue
-		case pagetable.Directory:
-			if s.shallow && i < entries/2 {
-				break
-			}
-			if err := w.directory(m, entry, target, level-1, below); err != nil {
-				return err
-			}
-		case pagetable.Leaf:
-			w.leaf(entry, target, count, below)
-		}
-		if entry&pteAccessed != 0 {
-			used = true
-			setEntry(table, i, entry&^pteAccessed)
-		}
+	switch e.Kind {
+	case pagetable.Malformed:
+		w.counts.Malformed++
+		return false, nil
+	case pagetable.Directory:
+		into = (!top || e.Upper() || !w.of.shallow) && w.directory(e)
+	case pagetable.Leaf:
+		w.leaf(e)
 	}
-	if !used || w.peek {
+	if e.Raw&pagetable.Accessed != 0 {
+		w.used[e.Level] = true
+		t.SetEntry(e.Index, e.Raw&^pagetable.Accessed)
+	}
+	return into, nil
+}
+
+// leave writes a table back whose bits were cleared.
+func (w *walk) leave(p pagetable.Place, t *pagetable.Table) error {
+	if !w.used[p.Level] || w.peek {
 		return nil
 	}
 	// The CPU went through this table, so it is a page that was touched itself.
-	if !w.blind {
+	if page, ok := w.mem.ram.page(p.Frame); ok && !w.blind {
 		w.fine.Set(page)
 	}
-	if _, err := w.guest.WriteAt(table, int64(gfn<<frameShift)); err != nil {
-		return fmt.Errorf("clear access bits in page table at gfn %d: %w", gfn, err)
+	if _, err := w.mem.WriteAt(t[:], int64(p.Frame<<pagetable.PageShift)); err != nil {
+		return fmt.Errorf("clear access bits in page table at gfn %d: %w", p.Frame, err)
 	}
 	return nil
 }
 
-// directory goes on to the table that an entry points to. A clear bit means that no address below
-// was translated through this entry since it was cleared; perhaps through another one, of a space
-// that shares the table. So what is below clear bits is looked at last.
-func (w *walk) directory(m mode, entry, gfn uint64, level int, below bool) error {
-	if entry&pteAccessed != 0 || below {
-		return w.table(m, gfn, level, scope{}, below)
+// directory says whether to go on to the table that an entry points to. A clear bit means that no
+// address below was translated through this entry since it was cleared; perhaps through another one,
+// of a space that shares the table. So what is below clear bits is looked at last.
+func (w *walk) directory(e *pagetable.Entry) bool {
+	if e.Raw&pagetable.Accessed != 0 || w.below {
+		return true
 	}
 	if !w.full {
 		w.counts.Pruned++
-		return nil
+		return false
 	}
-	if _, ok := w.later[gfn]; !ok && len(w.later) < w.limit {
-		w.later[gfn] = rest{m, level, w.blind}
+	if _, ok := w.later[e.Frame]; !ok && len(w.later) < w.limit {
+		w.later[e.Frame] = rest{w.through.Mode, e.Level - 1, w.blind}
 	}
-	return nil
+	return false
 }
 
 // rest is a table below a directory whose bit is clear.
 type rest struct {
-	mode  mode
+	mode  pagetable.Mode
 	level int
 	blind bool
 }
 
 // finish looks at what is below directories whose bits are clear.
 func (w *walk) finish() error {
+	w.of, w.below = scope{}, true
 	for _, gfn := range slices.Sorted(maps.Keys(w.later)) {
 		r := w.later[gfn]
 		w.blind = r.blind
-		if err := w.table(r.mode, gfn, r.level, scope{}, true); err != nil {
+		if err := w.from(r.mode, gfn, r.level); err != nil {
 			return err
 		}
 	}
@@ -162,25 +170,25 @@ func (w *walk) finish() error {
 }
 
 // leaf notes a page that was touched, or the pages that one bit stands for.
-func (w *walk) leaf(entry, gfn, count uint64, below bool) {
-	if entry&pteAccessed == 0 {
+func (w *walk) leaf(e *pagetable.Entry) {
+	if e.Raw&pagetable.Accessed == 0 {
 		return
 	}
 	w.counts.Cleared++
-	if below {
+	if w.below {
 		w.counts.Below++
 	}
 	to := w.fine
 	switch {
-	case count > w.coarsest:
+	case e.Count > w.coarsest:
 		w.counts.TooCoarse++
 		return
-	case count > 1:
+	case e.Count > 1:
 		w.counts.Large++
 		to = w.coarse
 	}
 	in := false
-	w.ram.pagesOf(gfn, count, func(first, n uint64) {
+	w.mem.ram.pagesOf(e.Frame, e.Count, func(first, n uint64) {
 		in = true
 		if !w.blind {
 			to.SetRange(first, n)
@@ -192,62 +200,62 @@ func (w *walk) leaf(entry, gfn, count uint64, below bool) {
 }
 
 // check is a walk that changes nothing and says whether what is below the root can only be page
-// tables: whoever clears bits in what are no tables destroys the guest. It looks wherever a walk
+// tables: clearing bits in other memory would corrupt the guest. It looks wherever a walk
 // would, and asks that every entry be well-formed, every table in RAM and of one level, and, where
 // there is a kernel half, everything in the other one meant for user space.
 type check struct {
 	*walk
+	mode pagetable.Mode
+	half bool           // only the lower half of the uppermost table
+	user bool           // it is for user space
 	seen map[uint64]int // level of each table of this root, by its frame
 }
 
-func (w *walk) proves(m mode, gfn uint64, s scope, user bool) (bool, error) {
-	c := check{w, map[uint64]int{}}
-	end := entries
-	if s.shared != nil {
-		end /= 2
-	}
-	return c.table(m, gfn, m.levels, end, user)
-}
+// errNoTables ends a check: there is something that is no page table.
+var errNoTables = errors.New("no page table")
 
-// table checks the first entries of a table, and what is below. user: they are for user space, but
-// for the upper half of the uppermost table.
-func (c check) table(m mode, gfn uint64, level, end int, user bool) (bool, error) {
-	if known, ok := c.tables[gfn]; ok {
-		return known == level, nil
-	}
-	if known, ok := c.seen[gfn]; ok {
-		return known == level, nil
-	}
-	if _, ok := c.ram.page(gfn); !ok || len(c.seen) >= c.limit {
+func (w *walk) proves(m pagetable.Mode, gfn uint64, of scope, user bool) (bool, error) {
+	c := check{w, m, of.shared != nil, user, map[uint64]int{}}
+	w.proof.Memory, w.proof.Mode, w.proof.Enter, w.proof.Entry = w.mem, m, c.enter, c.entry
+	err := w.proof.Root(gfn)
+	if errors.Is(err, errNoTables) {
 		return false, nil
 	}
-	c.seen[gfn] = level
-	var table [tableBytes]byte
-	if _, err := c.guest.ReadAt(table[:], int64(gfn<<frameShift)); err != nil {
-		return false, fmt.Errorf("read page table at gfn %d: %w", gfn, err)
+	return err == nil, err
+}
+
+// enter says whether a table is to be read, and refuses one that is used at two levels.
+func (c *check) enter(p pagetable.Place) (bool, error) {
+	known, ok := c.tables[p.Frame]
+	if !ok {
+		known, ok = c.seen[p.Frame]
 	}
-	for i := range end {
-		entry := entryAt(table[:], i)
-		k, target, _ := m.classify(entry, level)
-		user := user && (level < m.levels || i < entries/2)
-		switch {
-		case k == pagetable.Absent:
-			continue
-		case k == pagetable.Malformed, user && entry&pteUser == 0,
-			k == pagetable.Leaf && !c.plausible(target, user):
-			return false, nil
-		case k == pagetable.Directory && (c.full || entry&pteAccessed != 0):
-			if ok, err := c.table(m, target, level-1, entries, user); !ok || err != nil {
-				return false, err
-			}
-		}
+	_, in := c.mem.ram.page(p.Frame)
+	switch {
+	case ok && known == p.Level:
+		return false, nil
+	case ok, !in, len(c.seen) >= c.limit:
+		return false, errNoTables
 	}
+	c.seen[p.Frame] = p.Level
 	return true, nil
+}
+
+func (c *check) entry(_ *pagetable.Table, e *pagetable.Entry) (into bool, err error) {
+	if c.half && e.Level == c.mode.Levels && e.Upper() {
+		return false, nil
+	}
+	user := c.user && !e.Upper()
+	if e.Kind == pagetable.Malformed || user && e.Raw&pagetable.User == 0 ||
+		e.Kind == pagetable.Leaf && !c.plausible(e.Frame, user) {
+		return false, errNoTables
+	}
+	return c.full || e.Raw&pagetable.Accessed != 0, nil
 }
 
 // plausible says whether a page table may map this page: one in RAM and, in user space, not the
 // first one. Numbers that look like an entry by chance are mostly small, or point to nowhere.
-func (c check) plausible(gfn uint64, user bool) bool {
-	_, ok := c.ram.page(gfn)
+func (c *check) plausible(gfn uint64, user bool) bool {
+	_, ok := c.mem.ram.page(gfn)
 	return !user || ok && gfn != 0
 }

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Disk plays a device in real time. Its methods may be called by many goroutines at once.
+// Disk simulates a device in real time. Its methods may be called by many goroutines at once.
 type Disk struct {
 	spec  Spec
 	clock clock
@@ -22,7 +22,7 @@ type Stats struct {
 	Seeks    int64         `json:"seeks"`
 	Bytes    int64         `json:"bytes"`
 	Waited   time.Duration `json:"waited_ns"` // sum of what the requests took, queueing included
-	// Late are the requests that the host answered after the modelled device would have, by more
+	// Late are the requests that the host answered after the simulated device would have, by more
 	// than a millisecond, and LateBy is by how much, in sum.
 	Late   int64         `json:"late"`
 	LateBy time.Duration `json:"late_by_ns"`
@@ -53,8 +53,8 @@ func (d *Disk) ReadAt(r io.ReaderAt, p []byte, off, pos int64) (n int, err error
 	return n, err
 }
 
-// Serve plays a request: it has read get the bytes from where they really are, and returns when the
-// device would have delivered them.
+// Serve simulates a request: it calls read, which gets the bytes from where they really are, and
+// returns when the device would have delivered them.
 func (d *Disk) Serve(r Request, read func()) {
 	came, end := d.arrive(r)
 	read()

@@ -1,6 +1,6 @@
-// Package disk plays a storage device that this host does not have: every read takes as long as it
-// would take there. So restores can be compared on a spinning disk, over NFS or from object storage
-// with the host's own disk, and on the device of a paper with the paper's figures.
+// Package disk simulates a storage device that this host does not have: every read takes as long as
+// it would take there. So restores from a spinning disk, over NFS or from object storage can be
+// compared with those from the host's own disk, and those on the device of a paper with its figures.
 //
 // # The model
 //
@@ -32,8 +32,8 @@
 //
 // # Time
 //
-// [Disk] plays the model in real time. A read asks the model at its arrival, reads the bytes from
-// where they really are, and returns when the modelled device would have delivered them. Waiting
+// [Disk] follows the model in real time. A read asks the model at its arrival, reads the bytes from
+// where they really are, and returns when the simulated device would have delivered them. Waiting
 // for that moment is the delay of the device and no synchronisation. The moments are absolute, on
 // one clock, so that the errors of waits side by side do not add up, and they are right on average
 // (see systemClock): BenchmarkDisk shows by how much. Where the host is slower than the model, the

@@ -12,7 +12,7 @@ import (
 // blockSize is what the places of blobs are rounded to, in bytes.
 const blockSize = 4096
 
-// Store is a blob store that lies on a modelled disk. Reads of objects are charged; what is written
+// Store is a blob store that lies on a simulated disk. Reads of objects are charged; what is written
 // is not.
 type Store struct {
 	blob.Store

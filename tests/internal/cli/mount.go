@@ -202,6 +202,9 @@ func (m *Mounted) Alive() bool {
 // WaitEnd waits for the server's end.
 func (m *Mounted) WaitEnd(within time.Duration) error { return m.proc.Wait(within) }
 
+// Abort frees whatever waits for this mount.
+func (m *Mounted) Abort() { m.abort() }
+
 // abort cuts the connection of this very mount: what waits for it gets errors.
 func (m *Mounted) abort() {
 	if _, minor, ok := strings.Cut(m.dev, ":"); ok {

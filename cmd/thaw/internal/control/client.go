@@ -6,28 +6,49 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
+	"time"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 )
 
 // Client calls the server behind one control socket. It holds no connection between calls.
 type Client struct {
-	path string
-	http *http.Client
+	path  string
+	limit limits
+	http  *http.Client
 }
+
+// limits are how long a server may take. What it is asked for is small: work that takes longer is
+// done by the commands themselves.
+type limits struct {
+	begin time.Duration // an answer: that it does before it looks for one
+	end   time.Duration // an answer
+}
+
+// ErrSilent is what calls end with that a server does not answer in time: it is stopped, or hangs.
+var ErrSilent = errors.New("the server does not answer")
 
 // Connect makes sure that a server listens at path; ErrNoServer where none does.
 func Connect(ctx context.Context, path string) (*Client, error) {
+	return connect(ctx, path, limits{begin: 5 * time.Second, end: 15 * time.Second})
+}
+
+func connect(ctx context.Context, path string, l limits) (*Client, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, l.begin, ErrSilent)
+	defer cancel()
 	conn, err := Dial(ctx, path)
+	if err != nil && context.Cause(ctx) == ErrSilent {
+		return nil, ErrSilent
+	}
 	if err != nil {
 		return nil, err
 	}
 	conn.Close()
-	return &Client{path: path, http: &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
+	return &Client{path: path, limit: l, http: &http.Client{Transport: &http.Transport{
+		DisableKeepAlives:     true,
+		ResponseHeaderTimeout: l.begin,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return Dial(ctx, path)
 		},
@@ -37,11 +58,11 @@ func Connect(ctx context.Context, path string) (*Client, error) {
 // Path of the socket.
 func (c *Client) Path() string { return c.path }
 
-// Call asks the server for one verb. result (a pointer, or nil) takes what it answers, progress
-// (may be nil) what it reports meanwhile, in the caller's goroutine. When ctx ends, so does the
-// work, and Call returns ctx's error.
-func (c *Client) Call(ctx context.Context, verb string, req, result any,
-	progress func(Progress)) error {
+// Call asks the server for one verb. result (a pointer, or nil) takes what it answers. When ctx ends,
+// so does the work, and Call returns ctx's error; a server that does not answer in time is ErrSilent.
+func (c *Client) Call(ctx context.Context, verb string, req, result any) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, c.limit.end, ErrSilent)
+	defer cancel()
 	body, err := json.Marshal(req)
 	if err != nil {
 		return fmt.Errorf("%s: %w", verb, err)
@@ -61,46 +82,34 @@ func (c *Client) Call(ctx context.Context, verb string, req, result any,
 		return exitcode.Errorf(exitcode.Version,
 			"the server at %s does not know %q: it is of another version", c.path, verb)
 	}
-	return c.read(ctx, verb, resp.Body, result, progress)
-}
-
-// read follows an answer to its end.
-func (c *Client) read(ctx context.Context, verb string, body io.Reader, result any,
-	progress func(Progress)) error {
-	dec := json.NewDecoder(body)
-	for {
-		var l line
-		if err := dec.Decode(&l); err != nil {
-			return c.broken(ctx, verb, err)
-		}
-		switch {
-		case l.Progress != nil:
-			if progress != nil {
-				progress(*l.Progress)
-			}
-		case l.Error != nil:
-			return l.Error.Err()
-		default:
-			if result == nil || len(l.Result) == 0 {
-				return nil
-			}
-			if err := json.Unmarshal(l.Result, result); err != nil {
-				return fmt.Errorf("%s: answer of the server: %w", verb, err)
-			}
-			return nil
-		}
+	var a answer
+	if err := json.NewDecoder(resp.Body).Decode(&a); err != nil {
+		return c.broken(ctx, verb, err)
 	}
+	if a.Error != nil {
+		return a.Error.Err()
+	}
+	if result == nil || len(a.Result) == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(a.Result, result); err != nil {
+		return fmt.Errorf("%s: answer of the server: %w", verb, err)
+	}
+	return nil
 }
 
 // broken explains a connection that ended before the answer did.
 func (c *Client) broken(ctx context.Context, verb string, err error) error {
-	if ctx.Err() != nil {
+	var late net.Error
+	switch {
+	case ctx.Err() != nil && context.Cause(ctx) != ErrSilent:
 		return ctx.Err()
-	}
-	if errors.Is(err, ErrNoServer) {
+	case errors.Is(err, ErrNoServer):
 		return err
+	case ctx.Err() != nil, errors.As(err, &late) && late.Timeout():
+		return exitcode.WithHint(exitcode.ServerGone, fmt.Errorf("%s: %w", verb, ErrSilent),
+			`is its process stopped? "thaw umount --abort MNT" frees what waits for it`)
 	}
 	return exitcode.WithHint(exitcode.ServerGone,
-		fmt.Errorf("%s: the server died before it answered: %w", verb, err),
-		"run the command again: it then works on the store directly")
+		fmt.Errorf("%s: the server died before it answered: %w", verb, err), "mount the store again")
 }

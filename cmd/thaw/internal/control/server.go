@@ -9,28 +9,24 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"sync"
+	"runtime/debug"
 	"time"
 )
 
-// maxRequest bounds a request's body: a working set as text is the largest thing in one.
-const maxRequest = 256 << 20
-
-// progressInterval is how often progress crosses the socket at most, but for a new stage.
-const progressInterval = 100 * time.Millisecond
+// maxRequest bounds a request's body.
+const maxRequest = 1 << 20
 
 // Handler does one verb. ctx ends when the client goes away or the server closes.
-type Handler func(ctx context.Context, req json.RawMessage, progress func(Progress)) (any, error)
+type Handler func(ctx context.Context, req json.RawMessage) (any, error)
 
 // Handle makes a Handler of a function that takes its request decoded.
-func Handle[Req any](f func(ctx context.Context, req Req, progress func(Progress)) (any,
-	error)) Handler {
-	return func(ctx context.Context, raw json.RawMessage, progress func(Progress)) (any, error) {
+func Handle[Req any](f func(ctx context.Context, req Req) (any, error)) Handler {
+	return func(ctx context.Context, raw json.RawMessage) (any, error) {
 		var req Req
 		if err := json.Unmarshal(raw, &req); err != nil {
 			return nil, fmt.Errorf("request: %w", err)
 		}
-		return f(ctx, req, progress)
+		return f(ctx, req)
 	}
 }
 
@@ -87,55 +83,30 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, verb string, h H
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	w.Header().Set("Content-Type", "application/x-ndjson")
-	out := &lines{enc: json.NewEncoder(w), flush: http.NewResponseController(w).Flush}
+	// The head of the answer says at once that somebody is there.
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusOK)
+	_ = http.NewResponseController(w).Flush() // a client that is gone ends the context by itself
 	start := time.Now()
-	result, err := h(r.Context(), raw, out.progress)
+	result, err := s.do(r.Context(), h, raw)
 	s.log.Debug("control", "verb", verb, "took", time.Since(start), "err", err)
+	var a answer
+	if err == nil {
+		a.Result, err = json.Marshal(result)
+	}
 	if err != nil {
-		out.send(line{Error: ToWire(err, s.classify)})
-		return
+		a = answer{Error: ToWire(err, s.classify)}
 	}
-	text, err := json.Marshal(result)
-	if err != nil {
-		out.send(line{Error: ToWire(fmt.Errorf("%s: encode answer: %w", verb, err), s.classify)})
-		return
-	}
-	out.send(line{Result: text})
+	_ = json.NewEncoder(w).Encode(a)
 }
 
-// lines writes an answer. Progress may come from several goroutines of the work.
-type lines struct {
-	mu    sync.Mutex
-	enc   *json.Encoder
-	flush func() error
-
-	stage string
-	last  time.Time
-	ended bool
-}
-
-func (l *lines) progress(p Progress) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	complete := p.Total > 0 && p.Done >= p.Total
-	if l.ended || p.Stage == l.stage && !complete && time.Since(l.last) < progressInterval {
-		return
-	}
-	l.stage, l.last = p.Stage, time.Now()
-	l.write(line{Progress: &p})
-}
-
-func (l *lines) send(v line) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.ended = true
-	l.write(v)
-}
-
-// write ignores errors: a client that is gone ends the request's context by itself.
-func (l *lines) write(v line) {
-	if l.enc.Encode(v) == nil {
-		_ = l.flush()
-	}
+// do runs a handler. A panic in it is an error of this one request: machines run from this process.
+func (s *Server) do(ctx context.Context, h Handler, raw json.RawMessage) (result any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error("a request ended in a panic", "panic", p, "stack", string(debug.Stack()))
+			err = fmt.Errorf("the server failed: %v", p)
+		}
+	}()
+	return h(ctx, raw)
 }

@@ -7,19 +7,10 @@ import (
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 )
 
-// Progress of work that a server does for a command.
-type Progress struct {
-	Stage string `json:"stage"`
-	Unit  string `json:"unit,omitempty"` // of Done and Total: "bytes", "pages", ...
-	Done  int64  `json:"done"`
-	Total int64  `json:"total"` // 0: not known
-}
-
-// line is one line of an answer; exactly one of its fields is there.
-type line struct {
-	Progress *Progress       `json:"progress,omitempty"`
-	Result   json.RawMessage `json:"result,omitempty"`
-	Error    *WireError      `json:"error,omitempty"`
+// answer is what a server says; exactly one of its fields is there.
+type answer struct {
+	Result json.RawMessage `json:"result,omitempty"`
+	Error  *WireError      `json:"error,omitempty"`
 }
 
 // WireError is an error as it crosses a process boundary: the name of its exit code, its message,

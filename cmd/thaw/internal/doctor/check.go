@@ -45,7 +45,7 @@ func Run(ctx context.Context) Report {
 		checkFuseDevice, checkFusermount, checkMount, checkFuseProtocol, checkFuseControl,
 		checkCachestat, checkPopulate,
 		checkKVM, checkUserfaultfd, checkPagemapScan,
-		checkTracepoint, checkPageIdle, checkMaxMaps,
+		checkTracepoint, checkMaxMaps,
 	} {
 		if ctx.Err() != nil {
 			break

@@ -102,18 +102,6 @@ func checkTracepoint(context.Context) Check {
 	return c.ok("kvmmmu:kvm_mmu_spte_requested, by perf_event_open(2)")
 }
 
-func checkPageIdle(context.Context) Check {
-	c := Check{Name: "page_idle", Without: "access bits come from the guest's own page tables alone; " +
-		`"thaw vm checkpoint --scan" fails for a guest not in 64-bit mode`}
-	const path = "/sys/kernel/mm/page_idle/bitmap"
-	f, err := os.Open(path)
-	if err != nil {
-		return c.missing("%v", err)
-	}
-	f.Close()
-	return c.ok("%s", path)
-}
-
 // usualMaxMaps is the kernel's default.
 const usualMaxMaps = 65530
 

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+)
+
+// blockedWriter writes nothing until it is released, as a pipe that nobody reads.
+type blockedWriter struct {
+	release chan struct{}
+	bytes.Buffer
+}
+
+func (w *blockedWriter) Write(p []byte) (int, error) {
+	<-w.release
+	return w.Buffer.Write(p)
+}
+
+func TestPatientWriterNeverWaits(t *testing.T) {
+	w := &blockedWriter{release: make(chan struct{})}
+	p := newPatientWriter(w)
+	for range 3 * patientLines { // or the test hangs
+		if _, err := io.WriteString(p, "line\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(w.release)
+	for p.lostLines() > 0 { // until there is room again, which is said
+		if _, err := io.WriteString(p, "more\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.close()
+	got := w.String()
+	if !strings.Contains(got, "messages were left out here\n") {
+		t.Errorf("nothing says that something is missing in %d bytes", len(got))
+	}
+	if n := strings.Count(got, "line\n"); n < patientLines {
+		t.Errorf("%d lines of at least %d arrived", n, patientLines)
+	}
+	if _, err := io.WriteString(p, "late\n"); err != nil {
+		t.Errorf("a write after the end: %v", err)
+	}
+}
+
+func (p *patientWriter) lostLines() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.lost
+}
+
+type brokenWriter struct{}
+
+func (brokenWriter) Write([]byte) (int, error) { return 0, errors.New("no space left on device") }
+
+func TestPatientWriterOnAFullDisk(t *testing.T) {
+	p := newPatientWriter(brokenWriter{})
+	if n, err := io.WriteString(p, "line\n"); n != 5 || err != nil {
+		t.Errorf("%d, %v", n, err)
+	}
+	p.close()
+}
+
+func TestOutputRemembersItsError(t *testing.T) {
+	o := &output{w: brokenWriter{}}
+	_, _ = io.WriteString(o, "x") // as who prints a table does not look
+	if o.failed() == nil {
+		t.Error("the failure is forgotten")
+	}
+	o = &output{w: io.Discard}
+	if _, err := io.WriteString(o, "x"); err != nil || o.failed() != nil {
+		t.Errorf("%v, %v", err, o.failed())
+	}
+}

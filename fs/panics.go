@@ -1,0 +1,50 @@
+package fs
+
+import (
+	"fmt"
+	"runtime/debug"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// A panic in a request is an error of that request, and one in a goroutine of the server ends what
+// that goroutine was at: the process goes on serving the machines that run. Everything that a panic
+// can leave half done is undone by deferred calls, or by whoever gets the panicError.
+
+// A panicError is a panic that was caught.
+type panicError struct{ value any }
+
+func (e *panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
+
+// rescue is deferred by the handlers of requests. It turns a panic into EIO; status is nil where a
+// request has none.
+func (s *Server) rescue(what string, status *fuse.Status) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	s.panicked(what, p)
+	if status != nil {
+		*status = fuse.EIO
+	}
+}
+
+// rescueErr is rescue for functions that return an error.
+func (s *Server) rescueErr(what string, err *error) {
+	if p := recover(); p != nil {
+		s.panicked(what, p)
+		*err = &panicError{p}
+	}
+}
+
+// panicked logs and counts a panic.
+func (s *Server) panicked(what string, value any) {
+	s.metrics.panics.Add(1)
+	s.log.Error("panic in "+what, "panic", fmt.Sprint(value), "stack", string(debug.Stack()))
+}
+
+// closeMemory is Memory.Close, which is called with locks held.
+func (s *Server) closeMemory(m Memory) (err error) {
+	defer s.rescueErr("closing an image", &err)
+	return m.Close()
+}

@@ -1,0 +1,124 @@
+package fs
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A Reader is a thread that opened a memory file.
+type Reader struct {
+	PID     uint32 `json:"pid"`
+	Command string `json:"command"` // as the kernel has it, 15 bytes at most; empty: not known
+}
+
+func (r Reader) String() string {
+	if r.Command == "" {
+		return fmt.Sprintf("process %d", r.PID)
+	}
+	return fmt.Sprintf("%s (%d)", r.Command, r.PID)
+}
+
+// readers are who opened an image in an epoch and how they went through it: what tells a machine
+// from a program that copies or looks at the file.
+type readers struct {
+	// requests are READs, pages what they asked for, back those that began before the end of the
+	// one before.
+	requests, pages, back atomic.Uint64
+	// next is the page after the last READ.
+	next atomic.Uint64
+
+	mu     sync.Mutex
+	list   []Reader
+	opens  int       // by anybody, also by those who are not listed. Guarded by mu, as all here
+	closed time.Time // when the last file was closed; zero while one is open
+}
+
+// maxReaders bounds readers.list.
+const maxReaders = 16
+
+// reader says who a thread is. It reads what the kernel has in its own memory: nothing that can
+// wait for a page of the mount.
+func reader(tid uint32) Reader {
+	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", tid))
+	if err != nil {
+		return Reader{PID: tid}
+	}
+	return Reader{PID: tid, Command: strings.TrimSpace(string(comm))}
+}
+
+// opened notes an open.
+func (r *readers) opened(who Reader) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.opens++
+	r.closed = time.Time{}
+	if len(r.list) < maxReaders && !slices.Contains(r.list, who) {
+		r.list = append(r.list, who)
+	}
+}
+
+// released notes that no file is open any more.
+func (r *readers) released(now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = now
+}
+
+// read notes a READ.
+func (r *readers) read(first, count uint64) {
+	r.requests.Add(1)
+	r.pages.Add(count)
+	if r.next.Swap(first+count) > first {
+		r.back.Add(1)
+	}
+}
+
+// copied says that the image was gone through as read(2) with a buffer does it: upwards, several
+// pages at a time. Some READs may overtake others.
+func (r *readers) copied() bool {
+	requests := r.requests.Load()
+	return r.back.Load()*20 <= requests && r.pages.Load() >= 2*requests
+}
+
+const (
+	// fewPages: no machine gets by with less for long.
+	fewPages = 16
+	// briefly is less than a machine is restored for.
+	briefly = time.Second
+)
+
+// doubt says why the reads since start cannot be those of a machine; "" if they can. read is the
+// number of distinct pages that were read of an image of so many.
+func (r *readers) doubt(start time.Time, read, image uint64) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	who := fmt.Sprint(r.list)
+	if len(r.list) == 1 {
+		who = r.list[0].String()
+	}
+	switch held := r.closed.Sub(start); {
+	case r.copied() && read >= image-image/20:
+		return fmt.Sprintf("%s read it from end to end, as a copy does", who)
+	case r.closed.IsZero() || r.opens > 1 || held >= briefly:
+		return ""
+	case read < fewPages:
+		return fmt.Sprintf("%s had it open for %v and read %d pages", who,
+			held.Round(time.Millisecond), read)
+	case r.copied():
+		return fmt.Sprintf("%s had it open for %v and read %d pages in sequence", who,
+			held.Round(time.Millisecond), read)
+	}
+	return ""
+}
+
+// names are who opened it.
+func (r *readers) names() []Reader {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.list)
+}

@@ -1,0 +1,52 @@
+package fs
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/thawfs/thaw/wss"
+)
+
+// RecordOptions say what Record takes for a working set.
+type RecordOptions struct {
+	// Force takes what was read whoever read it.
+	Force bool
+}
+
+// A RecordError is a record that cannot be the working set of a machine: something copied the file
+// or looked at it. It is ErrNotMachine.
+type RecordError struct {
+	Name string
+	// Why says what was read, and by whom.
+	Why string
+	// Readers are who opened the image, the first 16 of them.
+	Readers []Reader
+}
+
+func (e *RecordError) Error() string {
+	return fmt.Sprintf("record %s: %v: %s", e.Name, ErrNotMachine, e.Why)
+}
+
+// Is makes it an ErrNotMachine.
+func (e *RecordError) Is(target error) bool { return target == ErrNotMachine }
+
+// Record is the working set that the reads since the image was last cold make, up to
+// Options.RecordWindow after its first open. ErrNotCold if other pages than those read came into
+// the page cache in that time, ErrNothing if nothing was read, a RecordError if no machine did.
+func (s *Server) Record(_ context.Context, name string, o RecordOptions) (*wss.Set, error) {
+	e := s.tree.entry(name)
+	if e == nil {
+		return nil, fmt.Errorf("record %s: %w", name, ErrNotFound)
+	}
+	ep := e.epoch.Load()
+	set, err := ep.set(time.Now())
+	if err != nil {
+		return nil, fmt.Errorf("record %s: %w", name, err)
+	}
+	start := ep.base.Add(time.Duration(ep.started.Load()))
+	if why := ep.readers.doubt(start, set.Pages(), ep.pages); why != "" && !o.Force {
+		return nil, &RecordError{Name: name, Why: why, Readers: ep.readers.names()}
+	}
+	return set, nil
+}

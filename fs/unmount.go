@@ -1,0 +1,158 @@
+package fs
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// endTime is how long the kernel may take to end a connection that nothing uses any more.
+const endTime = time.Second
+
+// Unmount takes the mount away and waits until everything that served it has ended. An InUseError
+// if somebody uses it; then the mount is where it was. That is so also for what shows only after it
+// is gone: an overlay, a bind mount, another mount namespace that this one does not reach. Without
+// root the mount cannot be put back then (InUseError.Gone). ctx bounds the wait.
+func (s *Server) Unmount(ctx context.Context) error {
+	err := s.unmount()
+	switch {
+	case s.over(): // somebody else was faster
+		return s.waitDone(ctx)
+	case errors.Is(err, unix.EBUSY):
+		return s.inUse(false)
+	case err != nil && !s.endsSoon(ctx): // it may have been somebody else just now
+		return fmt.Errorf("unmount %s: %w", s.mnt, err)
+	}
+	if !s.endsSoon(ctx) && !errors.Is(s.attachAgain(), unix.ENOTCONN) {
+		_, err := FindMount(s.mnt)
+		return s.inUse(err != nil)
+	}
+	return s.waitDone(ctx)
+}
+
+// attachAgain puts the mount back. ENOTCONN: there is nothing to put back.
+func (s *Server) attachAgain() error {
+	if s.device < 0 {
+		return unix.EPERM
+	}
+	return s.attach()
+}
+
+// Detach takes every mount of the file system in this namespace away, though it is in use. The
+// server ends when the last user is gone; an InUseError says who is left.
+func (s *Server) Detach(ctx context.Context) error {
+	table, err := readMounts(selfMounts)
+	if err != nil {
+		return fmt.Errorf("detach %s: %w", s.mnt, err)
+	}
+	mounts := table.of(s.minor)
+	for i := len(mounts) - 1; i >= 0; i-- {
+		if err := detach(mounts[i].mountPoint); err != nil {
+			return fmt.Errorf("detach %s: %w", mounts[i].mountPoint, err)
+		}
+	}
+	if !s.endsSoon(ctx) {
+		return s.inUse(true)
+	}
+	return s.waitDone(ctx)
+}
+
+// Users lists what uses the file system besides the mount itself, see the function Users.
+func (s *Server) Users() ([]User, error) { return usersOf(MountPoint{s.mnt, s.minor}) }
+
+// inUse says who uses the mount.
+func (s *Server) inUse(gone bool) error {
+	users, err := s.Users()
+	if err != nil {
+		s.warn("the users of the mount cannot be listed", "error", err)
+	}
+	return &InUseError{Path: s.mnt, Users: users, Gone: gone}
+}
+
+// over says whether the kernel has ended the connection.
+func (s *Server) over() bool {
+	select {
+	case <-s.served:
+		return true
+	default:
+		return false
+	}
+}
+
+// endsSoon waits a little for the end of the connection.
+func (s *Server) endsSoon(ctx context.Context) bool {
+	t := time.NewTimer(endTime)
+	defer t.Stop()
+	select {
+	case <-s.served:
+		return true
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	return s.over()
+}
+
+// waitDone is Wait with a bound.
+func (s *Server) waitDone(ctx context.Context) error {
+	select {
+	case <-s.done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("unmount %s: %w", s.mnt, ctx.Err())
+	}
+}
+
+func (s *Server) unmount() error {
+	if s.device >= 0 {
+		return unix.Unmount(s.mnt, unix.UMOUNT_NOFOLLOW)
+	}
+	return fusermount("-u", s.mnt)
+}
+
+// detach takes a mount away though it is in use; users keep what they have open.
+func detach(mnt string) error {
+	if os.Geteuid() == 0 {
+		return unix.Unmount(mnt, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	}
+	return fusermount("-u", "-z", mnt)
+}
+
+// fusermountTime bounds the helper. It looks at directories above the mount, which may hang.
+const fusermountTime = 10 * time.Second
+
+// fusermount runs the helper that may unmount for other users than root.
+func fusermount(args ...string) error {
+	bin, err := exec.LookPath("fusermount3")
+	if err != nil {
+		return fmt.Errorf("fusermount3 (package fuse3) is needed without root: %w", err)
+	}
+	var stderr bytes.Buffer
+	cmd := exec.Command(bin, append(args[:len(args)-1:len(args)-1], "--", args[len(args)-1])...)
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("fusermount3: %w", err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }() // left to itself if not even SIGKILL ends the helper
+	select {
+	case err = <-ended:
+	case <-time.After(fusermountTime):
+		cmd.Process.Kill()
+		return fmt.Errorf("fusermount3 %s: no end after %v", args[len(args)-1], fusermountTime)
+	}
+	if err == nil {
+		return nil
+	}
+	text := strings.TrimSpace(stderr.String())
+	if strings.Contains(text, "busy") {
+		err = unix.EBUSY
+	}
+	return fmt.Errorf("fusermount3: %s: %w", text, err)
+}

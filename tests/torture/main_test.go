@@ -1,0 +1,22 @@
+package torture
+
+import (
+	"flag"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/thawfs/thaw/tests/internal/cli"
+)
+
+var (
+	lifeFlag = flag.Duration("life", time.Minute, "how long the random lives last, all together")
+	seedFlag = flag.Uint64("seed", 0, "what the dice begin with; 0: something new")
+)
+
+func TestMain(m *testing.M) {
+	keeperMainIfChild() // first: it inherits what makes its parent a worker
+	workerMainIfChild()
+	readerMainIfChild()
+	os.Exit(cli.Main(m))
+}

@@ -1,0 +1,41 @@
+package ram
+
+import (
+	"errors"
+	"fmt"
+)
+
+// LostError says that a page of guest memory could not be had: the server of the mount is
+// gone, or what it stores of the page is damaged. The machine has ended; its memory was not
+// replaced by zeros or by anything else.
+type LostError struct {
+	GFN   uint64 // the page, if Known
+	Known bool
+	RIP   uint64 // the guest's instruction, 0 if it was not the guest that needed the page
+	CR2   uint64 // the address of the guest's last page fault
+	Sign  string // how it showed
+	Err   error  // cause, may be nil
+}
+
+func (e *LostError) Error() string {
+	s := "guest memory lost"
+	if e.Known {
+		s += fmt.Sprintf(": gfn %d (%#x)", e.GFN, e.GFN)
+	}
+	s += ": " + e.Sign
+	if e.RIP != 0 {
+		s += fmt.Sprintf(" (rip %#x, cr2 %#x)", e.RIP, e.CR2)
+	}
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	return s
+}
+
+// Unwrap returns the cause.
+func (e *LostError) Unwrap() error { return e.Err }
+
+// ErrStuck says that a vCPU waits for a page of a file system that neither answers nor fails. No
+// signal ends such a wait: its server has to answer or to die, or the mount has to be aborted.
+var ErrStuck = errors.New("a vCPU waits for a page, and the file system does not answer; " +
+	"abort the mount")

@@ -1,0 +1,108 @@
+package ram
+
+import (
+	"fmt"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// mapping is guest memory in the address space of this process: an address and a length. It is no
+// slice, so that no Go code can touch what lies there (see doc.go for why); the kernel does, on
+// behalf of system calls and of the guest.
+type mapping struct {
+	addr uintptr
+	size uint64
+}
+
+// part is a piece of the mapping.
+func (m mapping) part(off, n uint64) mapping { return mapping{m.addr + uintptr(off), n} }
+
+// How mapFile maps. NORESERVE: the guest may change all of its pages, and nearly never does.
+const (
+	mapShared  = unix.MAP_SHARED
+	mapPrivate = unix.MAP_PRIVATE | unix.MAP_NORESERVE
+)
+
+// mapFile maps a file from its beginning, wherever there is room.
+func mapFile(f *os.File, size uint64, flags int) (mapping, error) {
+	addr, err := mmap(0, size, flags, f, 0)
+	if err != nil {
+		return mapping{}, fmt.Errorf("map %s: %w", f.Name(), err)
+	}
+	return mapping{addr, size}, nil
+}
+
+// replace maps a part of a file over this part of a mapping. What was there is gone: shared pages
+// stay in their file, private copies do not. Whoever uses the addresses (KVM's memory slots) sees
+// the new pages from then on.
+func (m mapping) replace(f *os.File, off uint64, flags int) error {
+	if _, err := mmap(m.addr, m.size, flags|unix.MAP_FIXED, f, off); err != nil {
+		return fmt.Errorf("map %s: %w", f.Name(), err)
+	}
+	return nil
+}
+
+// empty puts empty memory in place of what is mapped.
+func (m mapping) empty() error {
+	const flags = mapPrivate | unix.MAP_ANONYMOUS | unix.MAP_FIXED
+	_, _, errno := unix.Syscall6(unix.SYS_MMAP, m.addr, uintptr(m.size),
+		unix.PROT_READ|unix.PROT_WRITE, flags, ^uintptr(0), 0)
+	return asError(errno)
+}
+
+// protect makes memory inaccessible.
+func (m mapping) protect() error {
+	_, _, errno := unix.Syscall(unix.SYS_MPROTECT, m.addr, uintptr(m.size), unix.PROT_NONE)
+	return asError(errno)
+}
+
+func mmap(addr uintptr, size uint64, flags int, f *os.File, off uint64) (uintptr, error) {
+	r, _, errno := unix.Syscall6(unix.SYS_MMAP, addr, uintptr(size),
+		unix.PROT_READ|unix.PROT_WRITE, uintptr(flags), f.Fd(), uintptr(off))
+	return r, asError(errno)
+}
+
+func (m mapping) unmap() error {
+	_, _, errno := unix.Syscall(unix.SYS_MUNMAP, m.addr, uintptr(m.size), 0)
+	return asError(errno)
+}
+
+func (m mapping) advise(advice int) error {
+	_, _, errno := unix.Syscall(unix.SYS_MADVISE, m.addr, uintptr(m.size), uintptr(advice))
+	return asError(errno)
+}
+
+// read copies from the mapping into local, in the kernel. It stops at the first page that cannot
+// be had: a short count, or EFAULT if it is the very first.
+func (m mapping) read(local []byte) (int, error) {
+	l, r := vectors(local, m)
+	return unix.ProcessVMReadv(os.Getpid(), l, r, 0)
+}
+
+// write is the other direction.
+func (m mapping) write(local []byte) (int, error) {
+	l, r := vectors(local, m)
+	return unix.ProcessVMWritev(os.Getpid(), l, r, 0)
+}
+
+func vectors(local []byte, m mapping) ([]unix.Iovec, []unix.RemoteIovec) {
+	l := []unix.Iovec{{Base: unsafe.SliceData(local)}}
+	l[0].SetLen(len(local))
+	return l, []unix.RemoteIovec{{Base: m.addr, Len: int(m.size)}}
+}
+
+// mincore says of each page of a mapped file whether it is in the page cache.
+func (m mapping) mincore(vec []byte) error {
+	_, _, errno := unix.Syscall(unix.SYS_MINCORE, m.addr, uintptr(m.size),
+		uintptr(unsafe.Pointer(unsafe.SliceData(vec))))
+	return asError(errno)
+}
+
+func asError(errno unix.Errno) error {
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}

@@ -1,0 +1,117 @@
+package ram
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/thawfs/thaw/wss"
+)
+
+// StartPager takes the files out of the mapping and serves their pages from then on. The guest must
+// stand still. If it fails all is as before.
+func (m *Memory) StartPager(touch func(gfn uint64, thread int), lost func(error)) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.own != nil {
+		return errors.New("the memory is in too many pieces to be mapped anew")
+	}
+	// Not for user mode only: it is KVM that touches the pages.
+	fd, err := userfaultfd(unix.O_CLOEXEC | unix.O_NONBLOCK)
+	if err != nil {
+		return fmt.Errorf("userfaultfd for faults of the kernel: %w", err)
+	}
+	if err := uffdHandshake(fd, uffdFeatureThreadID); err != nil {
+		unix.Close(fd)
+		return fmt.Errorf("userfaultfd: %w", err)
+	}
+	s := &pager{mapping: m.mapping, pieces: slices.Clone(m.pieces), touch: touch, lost: lost,
+		uffd: os.NewFile(uintptr(fd), "userfaultfd"), touched: wss.NewBitmap(m.size / pageSize),
+		done: make(chan struct{})}
+	err = m.mapping.empty()
+	if err == nil {
+		err = advise(m.mapping)
+	}
+	if err == nil {
+		err = uffdRegister(fd, m.mapping, uffdRegisterModeMissing)
+	}
+	if err != nil {
+		all := PageRun{0, m.size / pageSize}
+		r := remapping{mem: m, pieces: m.pieces, since: wss.NewBitmap(all.Count)}
+		return errors.Join(fmt.Errorf("memory for userfaultfd: %w", err), r.place(all), m.rearm(),
+			s.uffd.Close())
+	}
+	m.pager = s
+	go s.serve(fd)
+	return nil
+}
+
+// StopPager maps the files again, with what the guest has changed since. The guest must stand
+// still. After an error nobody can access the memory any more.
+func (m *Memory) StopPager() (err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.pager
+	if s == nil {
+		return nil // closed
+	}
+	m.pager = nil
+	// With the lock held and the vCPUs parked nobody faults but kernel threads that fetch pages in
+	// advance: those go on when the descriptor is closed, and find the files.
+	defer func() { err = errors.Join(err, s.uffd.Close()) }()
+	if err = errors.Join(s.stop(), s.failed); err == nil {
+		err = m.mapAgain(s)
+	}
+	if err != nil {
+		return errors.Join(err, m.mapping.protect())
+	}
+	m.served = s.touched
+	return m.rearm()
+}
+
+func (m *Memory) mapAgain(s *pager) error {
+	changed, err := m.differing(s.touched)
+	if err != nil {
+		return err
+	}
+	r := remapping{mem: m, pieces: s.pieces, since: changed}
+	for _, window := range carryWindows(changed, maxCarry) {
+		if err := r.move(window); err != nil {
+			return err
+		}
+	}
+	if m.before != nil {
+		changed = changed.Or(m.before)
+	}
+	m.before = changed
+	return nil
+}
+
+// differing gives those of the pages that are other than the files have them. A page that was written
+// and is as before is none.
+func (m *Memory) differing(pages *wss.Bitmap) (*wss.Bitmap, error) {
+	changed := wss.NewBitmap(pages.Len())
+	now, then := make([]byte, copyChunk), make([]byte, copyChunk)
+	for first, n := range pages.Runs() {
+		for _, c := range Chunks(PageRun{first, n}) {
+			a, b := now[:c.Count*pageSize], then[:c.Count*pageSize]
+			if _, err := m.transfer(a, c.First*pageSize, mapping.read); err != nil {
+				return nil, err
+			}
+			if _, err := readPages(m.pieces, b, c.First); err != nil {
+				return nil, err
+			}
+			for i := uint64(0); i < c.Count; i++ {
+				at, end := i*pageSize, (i+1)*pageSize
+				if !bytes.Equal(a[at:end], b[at:end]) {
+					changed.Set(c.First + i)
+				}
+			}
+		}
+	}
+	return changed, nil
+}

@@ -1,0 +1,186 @@
+package ram
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/thawfs/thaw/wss"
+)
+
+// tracker tells which pages of a private mapping the guest has touched, and which it has changed.
+//
+// It is one userfaultfd, registered for asynchronous write-protection (kernel 6.7), and no handler:
+// the kernel resolves a write fault by itself and only remembers it. The registration does two
+// things. Every page is marked as protected, so a missing mark means "written". And the kernel
+// stops mapping the neighbours of a page that is read (fault-around, 16 pages at once), so "present
+// in the page table" means "touched". Both are read out of the page table by PAGEMAP_SCAN, at any
+// time, without stopping the guest, exact to the page.
+//
+// Without the feature changed pages are still exact: a page of a private file mapping that is
+// present and not the file's own is a copy made on write. Touched pages are not: the neighbours
+// count too.
+type tracker struct {
+	mapping mapping
+	uffd    int    // -1: not available
+	why     string // why it is not
+	pagemap bool   // read /proc/self/pagemap: no PAGEMAP_SCAN either
+}
+
+// newTracker arms tracking for a mapping. Nothing may have touched it yet.
+func newTracker(m mapping) *tracker {
+	t := &tracker{mapping: m, uffd: -1}
+	if err := t.arm(); err != nil {
+		t.why = err.Error()
+	}
+	return t
+}
+
+// arm registers the mapping.
+func (t *tracker) arm() error {
+	// USER_MODE_ONLY needs no rights, and asynchronous protection never asks a handler.
+	fd, err := userfaultfd(unix.O_CLOEXEC | unix.O_NONBLOCK | uffdUserModeOnly)
+	if err != nil {
+		return fmt.Errorf("userfaultfd: %w", err)
+	}
+	err = uffdHandshake(fd, uffdFeatureWPAsync|uffdFeatureWPUnpopulated)
+	if err == nil {
+		err = uffdRegister(fd, t.mapping, uffdRegisterModeWP)
+	}
+	if err == nil {
+		// Also puts a mark into the entries of pages that are not there yet.
+		err = uffdProtect(fd, t.mapping)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return fmt.Errorf("asynchronous write-protection: %w", err)
+	}
+	t.uffd = fd
+	return nil
+}
+
+// protect begins anew: what was written so far does not count as written any more. (It stays
+// touched.)
+func (t *tracker) protect() error {
+	if err := uffdProtect(t.uffd, t.mapping); err != nil {
+		return fmt.Errorf("UFFDIO_WRITEPROTECT: %w", err)
+	}
+	return nil
+}
+
+// exact says whether touched pages are exact.
+func (t *tracker) exact() bool { return t.uffd >= 0 }
+
+// Close ends the tracking. The marks go with the descriptor.
+func (t *tracker) Close() error {
+	if t.uffd < 0 {
+		return nil
+	}
+	return unix.Close(t.uffd)
+}
+
+// scan reads which pages were touched and which of those were changed since the mapping was made.
+// The guest may run meanwhile.
+func (t *tracker) scan() (touched, dirty *wss.Bitmap, err error) {
+	pages := t.mapping.size / pageSize
+	touched, dirty = wss.NewBitmap(pages), wss.NewBitmap(pages)
+	if !t.pagemap {
+		err = t.scanRanges(touched, dirty)
+		if !errors.Is(err, unix.ENOTTY) && !errors.Is(err, unix.EINVAL) {
+			return touched, dirty, err
+		}
+		t.pagemap = true // a kernel before 6.7
+	}
+	return touched, dirty, t.readPagemap(touched, dirty)
+}
+
+// scanRanges is scan by PAGEMAP_SCAN.
+func (t *tracker) scanRanges(touched, dirty *wss.Bitmap) error {
+	f, err := os.Open("/proc/self/pagemap")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	base := t.mapping.addr
+	regions := make([]pageRegion, 4096)
+	mask := uint64(pageIsPresent | pageIsSwapped)
+	for at, end := base, base+uintptr(t.mapping.size); at < end; {
+		n, next, err := pagemapScan(int(f.Fd()), at, end, mask, regions)
+		if err != nil {
+			return fmt.Errorf("PAGEMAP_SCAN: %w", err)
+		}
+		for _, r := range regions[:n] {
+			first := uint64(uintptr(r.Start)-base) / pageSize
+			t.count(touched, dirty, first, (r.End-r.Start)/pageSize, r.Categories)
+		}
+		if next <= at {
+			return fmt.Errorf("PAGEMAP_SCAN: no progress at %#x", at)
+		}
+		at = next
+	}
+	return nil
+}
+
+// count sorts pages of one kind into the bitmaps. An entry that holds nothing but our mark looks
+// like a page in swap that was not written.
+func (t *tracker) count(touched, dirty *wss.Bitmap, first, n, category uint64) {
+	written := category&pageIsFile == 0
+	if t.exact() {
+		written = category&pageIsWritten != 0
+	}
+	if category&pageIsPresent != 0 || category&pageIsSwapped != 0 && written {
+		touched.SetRange(first, n)
+		if written {
+			dirty.SetRange(first, n)
+		}
+	}
+}
+
+// Bits of an entry in /proc/self/pagemap.
+const (
+	pagemapPresent  = 1 << 63
+	pagemapSwapped  = 1 << 62
+	pagemapFile     = 1 << 61
+	pagemapUffdMark = 1 << 57
+)
+
+// readPagemap is scan for kernels without PAGEMAP_SCAN: eight bytes for each page.
+func (t *tracker) readPagemap(touched, dirty *wss.Bitmap) error {
+	f, err := os.Open("/proc/self/pagemap")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	pages := t.mapping.size / pageSize
+	buf := make([]uint64, 8192)
+	for first := uint64(0); first < pages; first += uint64(len(buf)) {
+		chunk := buf[:min(uint64(len(buf)), pages-first)]
+		off := int64(uint64(t.mapping.addr)/pageSize+first) * 8
+		if err := readWords(f, chunk, off); err != nil {
+			return fmt.Errorf("/proc/self/pagemap: %w", err)
+		}
+		for i, e := range chunk {
+			t.count(touched, dirty, first+uint64(i), 1, category(e))
+		}
+	}
+	return nil
+}
+
+// category translates an entry of /proc/self/pagemap into the words of PAGEMAP_SCAN.
+func category(e uint64) (c uint64) {
+	if e&pagemapPresent != 0 {
+		c |= pageIsPresent
+	}
+	if e&pagemapSwapped != 0 {
+		c |= pageIsSwapped
+	}
+	if e&pagemapFile != 0 {
+		c |= pageIsFile
+	}
+	if e&pagemapUffdMark == 0 {
+		c |= pageIsWritten
+	}
+	return c
+}

@@ -1,0 +1,115 @@
+package state
+
+import (
+	"encoding/binary"
+	"path/filepath"
+	"strings"
+
+	"github.com/thawfs/thaw/vmm/ram"
+)
+
+// A differential checkpoint holds the pages that changed since its parent: the checkpoint that the
+// machine was mapped from. Its memory file has the size of the image, and those pages at their
+// places. The rest of the file means nothing: which pages are in it is told by the section CHANGED
+// of the state file, and not by the holes of the memory file, which a copy may fill, and which a
+// page that became zero is too.
+//
+//	CHANGED, required; integers are little-endian
+//	  0  size        u64, bytes of the image
+//	  8  parent id   32 bytes: SHA-256 over the parent's sections, without this one (id.go)
+//	 40  length      u16, of the parent's path
+//	 42  parent      its absolute path when this was written
+//	     runs        up to the end: a pair of varints each, pages since the end of the run before,
+//	                 and pages in the run
+
+// Changed is such a section.
+type Changed struct {
+	Size     uint64
+	ParentID ID
+	Parent   string
+	Runs     []ram.PageRun // ascending, apart from each other
+}
+
+const changedHead = 8 + len(ID{}) + 2
+
+// section encodes it.
+func (c *Changed) section() (section, error) {
+	if len(c.Parent) > 1<<16-1 {
+		return section{}, badState("the path of the parent has %d bytes", len(c.Parent))
+	}
+	b := binary.LittleEndian.AppendUint64(nil, c.Size)
+	b = append(b, c.ParentID[:]...)
+	b = binary.LittleEndian.AppendUint16(b, uint16(len(c.Parent)))
+	b = append(b, c.Parent...)
+	at := uint64(0)
+	for _, r := range c.Runs {
+		b = binary.AppendUvarint(b, r.First-at)
+		b = binary.AppendUvarint(b, r.Count)
+		at = r.End()
+	}
+	return section{tag: tagChanged, required: true, data: b}, nil
+}
+
+// splitChanged takes the section out of a state's. nil: there is none, the checkpoint has all of
+// its memory.
+func splitChanged(sections []section) (c *Changed, others []section, err error) {
+	for _, s := range sections {
+		switch {
+		case s.tag != tagChanged:
+			others = append(others, s)
+		case s.index != 0 || c != nil:
+			return nil, nil, badState("more than one section %s", tagChanged)
+		default:
+			if c, err = decodeChanged(s.data); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
+	return c, others, nil
+}
+
+func decodeChanged(b []byte) (*Changed, error) {
+	if len(b) < changedHead {
+		return nil, badState("section %s of %d bytes", tagChanged, len(b))
+	}
+	c := &Changed{Size: binary.LittleEndian.Uint64(b)}
+	copy(c.ParentID[:], b[8:])
+	n := int(binary.LittleEndian.Uint16(b[changedHead-2:]))
+	b = b[changedHead:]
+	if n > len(b) {
+		return nil, badState("section %s is cut off", tagChanged)
+	}
+	c.Parent, b = string(b[:n]), b[n:]
+	if !filepath.IsAbs(c.Parent) || strings.ContainsRune(c.Parent, 0) {
+		return nil, badState("section %s: %q is no path of a parent", tagChanged, c.Parent)
+	}
+	if c.Size == 0 || c.Size%pageSize != 0 || c.Size > ram.MaxImage {
+		return nil, badState("section %s: an image of %d bytes", tagChanged, c.Size)
+	}
+	return c, c.decodeRuns(b)
+}
+
+func (c *Changed) decodeRuns(b []byte) error {
+	at, pages := uint64(0), c.Size/pageSize
+	for len(b) > 0 {
+		gap, n := binary.Uvarint(b)
+		if n <= 0 {
+			return badState("section %s: a run is cut off", tagChanged)
+		}
+		count, m := binary.Uvarint(b[n:])
+		if m <= 0 {
+			return badState("section %s: a run is cut off", tagChanged)
+		}
+		b = b[n+m:]
+		if count == 0 || gap == 0 && at > 0 || gap > pages-at || count > pages-at-gap {
+			return badState("section %s: a run of %d pages, %d after page %d of %d", tagChanged, count,
+				gap, at, pages)
+		}
+		c.Runs = append(c.Runs, ram.PageRun{First: at + gap, Count: count})
+		at += gap + count
+	}
+	return nil
+}
+
+// MaxRuns is how many runs a section may have: what fits into it, whatever the numbers are.
+const MaxRuns = (maxSectionSize - 1<<17) / (2 * 6)

@@ -1,0 +1,333 @@
+package vcpu
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/thawfs/thaw/vmm/kvm"
+)
+
+// kickSignal makes a thread leave KVM_RUN. Nothing else in the process uses it, and the Go
+// runtime's handler ignores it.
+const kickSignal = unix.Signal(36)
+
+// mode is what a vCPU is to do, and what it does.
+type mode int
+
+const (
+	modeParked  mode = iota // outside of the guest, with nothing pending; does jobs
+	modeRunning             // in the guest or on its way
+	modeGone                // its goroutine is finished
+)
+
+// Thread runs one virtual CPU on a goroutine and thread of its own. Everything that concerns the
+// CPU's state happens on that thread: while it runs the guest, nothing can; while it is parked it
+// takes jobs ([Thread.Do]).
+type Thread struct {
+	KVM     *kvm.VCPU
+	hooks   Hooks
+	joined  chan struct{} // closed when the goroutine has returned
+	pending bool          // an exit is not completed; the goroutine's own
+
+	stats *kvm.Stats // KVM's counters; nil where the kernel has none
+	clock runClock
+	exits exitCounts
+
+	mu   sync.Mutex // guards what follows
+	cond *sync.Cond
+	tid  int // thread, valid from the first park on
+	want mode
+	is   mode
+	jobs []func()
+}
+
+// Hooks are what a vCPU asks and tells its machine, on its own thread.
+type Hooks struct {
+	Exit    func(c *Thread, reason kvm.ExitReason) error // serves an exit; an error ends the machine
+	Ended   func(c *Thread, err error)                   // called once, when exit or KVM_RUN failed
+	Started func(time.Time)                              // called before each entry after a park
+}
+
+func New(k *kvm.VCPU, h Hooks) *Thread {
+	c := &Thread{KVM: k, hooks: h, joined: make(chan struct{}), is: modeRunning}
+	c.cond = sync.NewCond(&c.mu)
+	return c
+}
+
+// Launch starts the goroutine and waits until it is parked. If that fails the vCPU is closed.
+func (c *Thread) Launch() (err error) {
+	// Now, while the vCPU does not run: KVM would not answer before it came back.
+	if c.stats, err = c.KVM.Stats(); err != nil && !errors.Is(err, kvm.ErrNoStats) {
+		return errors.Join(err, c.close())
+	}
+	setup := make(chan error, 1)
+	go c.loop(setup)
+	if err := <-setup; err != nil {
+		<-c.joined
+		return errors.Join(err, c.close())
+	}
+	if err := c.park(); err != nil {
+		return errors.Join(err, c.close())
+	}
+	return nil
+}
+
+// loop is the life of a vCPU.
+func (c *Thread) loop(setup chan<- error) {
+	defer close(c.joined)
+	// Not unlocked: the thread ends with the goroutine, and with it a kick that comes too late.
+	runtime.LockOSThread()
+	c.mu.Lock()
+	c.tid = unix.Gettid()
+	c.mu.Unlock()
+	err := c.KVM.SetSignalMask(kickSignal)
+	setup <- err
+	for err == nil && c.mayRun() {
+		if err := c.enter(); err != nil {
+			c.fail(err)
+		}
+	}
+	c.mu.Lock()
+	c.is = modeGone
+	c.cond.Broadcast()
+	c.mu.Unlock()
+}
+
+// fail ends the machine. The vCPU parks and stays readable: jobs look up what it died of.
+func (c *Thread) fail(err error) {
+	c.pending = false
+	c.setWant(modeParked)
+	c.hooks.Ended(c, err)
+}
+
+// mayRun parks as long as that is wanted, doing jobs, and says whether to enter the guest.
+func (c *Thread) mayRun() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	parked := false
+	for {
+		switch {
+		case len(c.jobs) > 0:
+			job := c.jobs[0]
+			c.jobs = c.jobs[1:]
+			c.mu.Unlock()
+			job()
+			c.mu.Lock()
+		case c.want == modeGone:
+			return false
+		case c.want == modeRunning && parked:
+			parked = false
+			c.mu.Unlock()
+			c.prepare()
+			c.mu.Lock()
+		case c.want == modeRunning:
+			c.is = modeRunning
+			return true
+		case c.pending:
+			c.mu.Unlock()
+			c.settle()
+			c.mu.Lock()
+		default:
+			parked = true
+			c.is = modeParked
+			c.cond.Broadcast()
+			c.cond.Wait()
+		}
+	}
+}
+
+// prepare is what comes between a park and the first entry.
+func (c *Thread) prepare() {
+	c.KVM.ClearExitRequest()
+	// The guest is told that it was stopped, or its watchdog takes the pause for a lockup. Here and
+	// not where a machine is paused or saved: the note is a bit in guest memory, which would be in
+	// the next checkpoint or not, as it happens. A guest that does not use KVM's clock has no place
+	// for it (EINVAL); the worst of any failure is a warning of the guest's.
+	_ = c.KVM.KVMClockCtrl()
+	c.hooks.Started(time.Now())
+}
+
+// enter runs the guest until its next exit, and serves that.
+func (c *Thread) enter() error {
+	c.clock.enter()
+	reason, err := c.KVM.Run()
+	c.clock.leave()
+	return c.serve(reason, err)
+}
+
+// settle completes the access that the last exit was about, so that the registers are whole and can
+// be saved. It may take several rounds.
+func (c *Thread) settle() {
+	for c.pending {
+		reason, done, err := c.KVM.CompleteExit()
+		if done {
+			c.pending = false
+			return
+		}
+		if err := c.serve(reason, err); err != nil {
+			c.fail(err)
+			return
+		}
+	}
+}
+
+// serve handles what KVM_RUN came back with.
+func (c *Thread) serve(reason kvm.ExitReason, err error) error {
+	switch {
+	case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
+		c.pending = false // completed on the way in
+		return nil
+	case errors.Is(err, unix.EFAULT) && reason == kvm.ExitMemoryFault:
+		return c.hooks.Exit(c, reason)
+	case errors.Is(err, unix.EFAULT):
+		return ErrFault
+	case err != nil:
+		return fmt.Errorf("KVM_RUN of vCPU %d: %w", c.KVM.ID(), err)
+	}
+	c.exits.count(reason)
+	c.pending = true // the next KVM_RUN completes it
+	return c.hooks.Exit(c, reason)
+}
+
+// errGone refuses what needs a vCPU that is not closed.
+var errGone = errors.New("the vCPU is closed")
+
+// ErrRunning refuses what needs a stopped vCPU.
+var ErrRunning = errors.New("the machine is running")
+
+// ErrFault is KVM_RUN failing with EFAULT: the kernel could not get a page of guest memory.
+var ErrFault = errors.New("a page of guest memory could not be had (KVM_RUN: EFAULT)")
+
+func (c *Thread) setWant(m mode) {
+	c.mu.Lock()
+	if c.want != modeGone {
+		c.want = m
+	}
+	c.cond.Broadcast()
+	c.mu.Unlock()
+}
+
+// kick makes the vCPU look at what is wanted of it. The request to exit is set before the signal is
+// sent; see package kvm.
+func (c *Thread) kick() {
+	// Under the lock, so that the thread and the shared page are there: they go after modeGone.
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.is != modeGone {
+		c.KVM.RequestExit()
+		_ = unix.Tgkill(os.Getpid(), c.tid, kickSignal) // ESRCH: it has just ended, which is as good
+	}
+}
+
+// AskToPark makes it leave the guest; awaitParked waits until it has. Two steps, so that several
+// vCPUs stop together.
+func (c *Thread) AskToPark() {
+	c.setWant(modeParked)
+	c.kick()
+}
+
+func (c *Thread) AwaitParked() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.is == modeRunning {
+		c.cond.Wait()
+	}
+	if c.is == modeGone {
+		return errGone
+	}
+	return nil
+}
+
+func (c *Thread) park() error {
+	c.AskToPark()
+	return c.AwaitParked()
+}
+
+// Run lets it enter the guest.
+func (c *Thread) Run() { c.setWant(modeRunning) }
+
+// Do runs a function on the vCPU's thread. The vCPU must be parked.
+func (c *Thread) Do(f func() error) error {
+	done := make(chan error, 1)
+	c.mu.Lock()
+	if c.is != modeParked || c.want != modeParked {
+		c.mu.Unlock()
+		return ErrRunning
+	}
+	c.jobs = append(c.jobs, func() { done <- f() })
+	c.cond.Broadcast()
+	c.mu.Unlock()
+	return <-done
+}
+
+// Interject runs a function on the vCPU's thread between two entries, without parking it, and does
+// not wait for that. A vCPU that is not to run does not get it.
+func (c *Thread) Interject(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.is == modeGone || c.want != modeRunning {
+		return
+	}
+	// Who wants it to park says so before the request to exit: clearing that hides nothing.
+	c.jobs = append(c.jobs, func() { f(); c.KVM.ClearExitRequest() })
+	c.KVM.RequestExit()
+	_ = unix.Tgkill(os.Getpid(), c.tid, kickSignal)
+}
+
+// Stop ends the goroutine and waits for it, then closes the vCPU.
+func (c *Thread) Stop() error {
+	c.setWant(modeGone)
+	c.kick()
+	<-c.joined
+	return c.close()
+}
+
+func (c *Thread) close() error {
+	err := c.KVM.Close()
+	if c.stats != nil {
+		err = errors.Join(err, c.stats.Close())
+	}
+	return err
+}
+
+// Halts says whether a vCPU waits for an interrupt, and how long it was halted so far. Without
+// KVM's counters a halted vCPU seems to wait; guests without halts lose nothing.
+func (c *Thread) Halts() (now bool, total time.Duration) {
+	if c.stats == nil {
+		return false, 0
+	}
+	all, err := c.stats.Read()
+	if err != nil {
+		return false, 0
+	}
+	return all["blocking"] != 0, time.Duration(all["halt_wait_ns"])
+}
+
+// Stalled is how long the vCPU has waited for pages, halts included.
+func (c *Thread) Stalled() time.Duration { return c.clock.stalled() }
+
+// Exits counts the exits so far.
+func (c *Thread) Exits() map[string]uint64 { return c.exits.byReason() }
+
+// TID is the vCPU's thread, for tracepoints and the kernel's times.
+func (c *Thread) TID() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.tid
+}
+
+// PageFaults counts the page faults that KVM took for the vCPU, and those that it fixed. false: KVM
+// has no counters (before Linux 5.14).
+func (c *Thread) PageFaults() (taken, fixed uint64, ok bool) {
+	if c.stats == nil {
+		return 0, 0, false
+	}
+	all, err := c.stats.Read()
+	return all["pf_taken"], all["pf_fixed"], err == nil
+}
