@@ -172,6 +172,9 @@ func (s *fakeStore) OpenFile(_ context.Context, c Checkpoint, file string) (File
 	if err != nil {
 		return nil, err
 	}
+	if file == "working-set" && x.Revision != c.Revision {
+		return nil, ErrNotFound
+	}
 	text, ok := x.Files[file]
 	if !ok {
 		return nil, io.ErrUnexpectedEOF
