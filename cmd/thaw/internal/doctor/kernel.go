@@ -78,8 +78,7 @@ func checkCachestat(context.Context) Check {
 }
 
 func checkPopulate(context.Context) Check {
-	c := Check{Name: "populate", Without: "mappings are not populated ahead, and thaw bench reads " +
-		"its mappings by process_vm_readv(2)"}
+	c := Check{Name: "populate", Without: "mappings are not populated ahead"}
 	page, err := unix.Mmap(-1, 0, os.Getpagesize(), unix.PROT_READ,
 		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
