@@ -17,7 +17,8 @@ type raw struct {
 var _ fuse.RawFileSystem = (*raw)(nil)
 
 // keep is how long the kernel may believe names and attributes: nothing changes without a
-// notification, but for whose an unowned clone is (fillAttr). A name that is not there is never kept, so that new checkpoints are seen at once.
+// notification, but for whose a clone is that is nobody's yet (fillAttr). A name that is not there
+// is never kept, so that new checkpoints are seen at once.
 const keep = time.Hour
 
 func (r *raw) String() string { return "thaw" }

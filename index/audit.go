@@ -33,7 +33,9 @@ var errRootCame = fmt.Errorf("%w, nothing was deleted: run it again", ErrChanged
 // one of them is taken for seen in another, and page maps are read by what serves images.
 //
 // A root refers to no pack that it does not list (reading its page map would fail), so the others
-// need not be looked at.
+// need not be looked at. That is what keeps the second look cheap: 3 % of a collection that wrote 16
+// packs again for 14 checkpoints, and 31 % of one that wrote 3 packs again, all of which were listed
+// by 90 checkpoints.
 func (c *collector) audit(ctx context.Context, remove []uint64, rewrite []victim) error {
 	roots, err := c.rootsToAudit(ctx)
 	if err != nil {
@@ -179,21 +181,14 @@ func (a *auditor) root(ctx context.Context, r *root) error {
 	packs.limit = max(packs.limit/runtime.GOMAXPROCS(0), 1) // one for each of us
 	defer packs.release()
 	w := &witness{nodes: packs, seen: func(ref uint64) error { return a.record(r, ref) }}
-	ld := branchLoader{nodes: w, packs: r.top.packs}
-	for i, ref := range r.top.branches {
-		if ref == 0 {
-			continue
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		b, err := ld.load(ref, r.top.pages-uint64(i)*branchPages)
-		if err != nil {
-			return err
-		}
-		if err := a.pages(r, uint64(i), b); err != nil {
-			return err
-		}
+	return eachPlaced(ctx, w, r.top, nil, func(gfn, ref uint64) error { return a.page(r, gfn, ref) })
+}
+
+// page looks up a page.
+func (a *auditor) page(r *root, gfn, ref uint64) error {
+	slot := pack.Ref(ref).Slot()
+	if kept, doomed := a.doomed[ref>>24]; doomed && !kept.hasSlot(slot) {
+		return a.found(r, ref>>24, fmt.Sprintf("slot %d (page %d)", slot, gfn))
 	}
 	return nil
 }
@@ -204,25 +199,6 @@ func (a *auditor) record(r *root, ref uint64) error {
 		return a.found(r, ref>>24, fmt.Sprintf("record %d", pack.Ref(ref).Slot()))
 	}
 	return nil
-}
-
-// pages looks up the pages of a branch.
-func (a *auditor) pages(r *root, number uint64, b *branchMap) error {
-	m := &pageMap{pages: r.top.pages, packs: r.top.packs, branches: make([]*branchMap, number+1)}
-	m.branches[number] = b
-	last, doomed := uint64(1<<63), false
-	var kept *livePack
-	var err error
-	m.each(func(gfn, place uint64) {
-		if pos := place >> 24; pos != last {
-			last = pos
-			kept, doomed = a.doomed[r.top.packs[pos]]
-		}
-		if slot := pack.Ref(place).Slot(); err == nil && doomed && !kept.hasSlot(slot) {
-			err = a.found(r, r.top.packs[last], fmt.Sprintf("slot %d (page %d)", slot, gfn))
-		}
-	})
-	return err
 }
 
 func (a *auditor) found(r *root, number uint64, what string) error {

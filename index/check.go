@@ -13,11 +13,18 @@ type CheckOptions struct {
 	// ReadData decodes every page and compares it with its hash.
 	ReadData bool
 	// Rebuild throws the Badger index away first and makes it again from packs and checkpoints.
-	Rebuild  bool
+	Rebuild bool
+	// Repair brings back what is damaged and can be had elsewhere: from another pack, from a segment,
+	// or from the memory in one of From. A page is known by its hash; nothing is guessed. It reads
+	// all data.
+	Repair bool
+	// From are directories of exports, or files that are the memory of one.
+	From     []string
 	Progress func(Progress)
 }
 
-// CheckReport is what was looked at and what is wrong with it.
+// CheckReport is what was looked at and what is wrong with it. After a repair it says what is wrong
+// still.
 type CheckReport struct {
 	Checkpoints int    `json:"checkpoints"`
 	Packs       int    `json:"packs"`
@@ -32,16 +39,44 @@ type CheckReport struct {
 	NoIndex  string    `json:"no_index,omitempty"`
 	Rebuilt  bool      `json:"rebuilt"`
 	Problems []Problem `json:"problems"`
+	// Covers says in a sentence what was looked at: what the verdict holds for.
+	Covers string `json:"covers"`
+	// Lost is what the damage costs, by checkpoint. Empty: it costs none of them anything.
+	Lost []Loss `json:"lost"`
+	// Repaired is what was brought back.
+	Repaired []Repair `json:"repaired,omitempty"`
 }
 
 // OK is whether nothing is wrong.
 func (r *CheckReport) OK() bool { return len(r.Problems) == 0 }
+
+// Harmless is whether nothing is wrong that costs a checkpoint anything.
+func (r *CheckReport) Harmless() bool {
+	for _, p := range r.Problems {
+		if !p.Harmless {
+			return false
+		}
+	}
+	return len(r.Lost) == 0
+}
 
 // Problem is one thing that is wrong.
 type Problem struct {
 	Checkpoint string `json:"checkpoint,omitempty"` // the one that suffers, where that is known
 	Pack       string `json:"pack,omitempty"`
 	What       string `json:"what"`
+	// Harmless: it costs no checkpoint anything. No checkpoint refers to it, or there is another
+	// copy, or it can be made again.
+	Harmless bool `json:"harmless,omitempty"`
+}
+
+// Loss is what damage costs one checkpoint.
+type Loss struct {
+	Checkpoint string   `json:"checkpoint"`
+	All        bool     `json:"all,omitempty"`   // its root cannot be read: nobody knows what it has
+	Pages      uint64   `json:"pages,omitempty"` // of memory, that cannot be read
+	First      []uint64 `json:"first,omitempty"` // the first of them
+	Files      []string `json:"files,omitempty"` // that cannot be read whole
 }
 
 // Check verifies the store. What is wrong with it stands in the report; an error means that the
@@ -49,10 +84,11 @@ type Problem struct {
 //
 // It verifies every root, every pack's directory and hashes, every node of every page map, and that
 // every page a checkpoint refers to is there; of a store that is open for writing also that the index
-// knows every page. With ReadData it reads all that is stored.
+// knows every page. With ReadData it reads all that is stored, and compares pages with their hashes,
+// also those in segments.
 func (s *Store) Check(ctx context.Context, o CheckOptions) (CheckReport, error) {
 	begin := s.alone
-	if o.Rebuild {
+	if o.Rebuild || o.Repair {
 		begin = s.write
 	}
 	done, err := begin(ctx)
@@ -60,33 +96,112 @@ func (s *Store) Check(ctx context.Context, o CheckOptions) (CheckReport, error) 
 		return CheckReport{}, err
 	}
 	defer done()
-	c := &checker{s: s, o: o, packs: newLazyPacks(ctx, s.packs), seen: map[uint64]error{}}
-	c.report.Problems = []Problem{}
-	defer c.packs.release()
-	if err := c.run(ctx); err != nil {
-		return c.report, fmt.Errorf("check: %w", err)
+	o.ReadData = o.ReadData || o.Repair
+	c, err := s.check(ctx, o)
+	if err != nil || !o.Repair {
+		return c.report, err
+	}
+	rebuilt, repaired := c.report.Rebuilt, []Repair(nil)
+	o.Rebuild = false // that was done
+	for more := true; more; {
+		var round []Repair
+		round, more, err = c.repair(ctx)
+		repaired = append(repaired, round...)
+		if err == nil && len(round) > 0 {
+			c, err = s.check(ctx, o)
+		}
+		c.report.Repaired, c.report.Rebuilt = repaired, rebuilt
+		if err != nil {
+			return c.report, fmt.Errorf("repair: %w", err)
+		}
 	}
 	return c.report, nil
 }
 
-// checker is one check.
-type checker struct {
-	s      *Store
-	o      CheckOptions
-	packs  *lazyPacks
-	seen   map[uint64]error // nodes that were looked at, and what is wrong with them
-	report CheckReport
+// check is one check, under the writer's lock.
+func (s *Store) check(ctx context.Context, o CheckOptions) (*checker, error) {
+	c := newChecker(ctx, s, o)
+	defer c.packs.release()
+	if err := c.run(ctx); err != nil {
+		return c, fmt.Errorf("check: %w", err)
+	}
+	return c, nil
 }
 
-func (c *checker) problem(checkpoint, pack, format string, args ...any) {
+// checker is one check.
+type checker struct {
+	s       *Store
+	o       CheckOptions
+	packs   *lazyPacks
+	nodes   nodes // of packs
+	entries []*catalogEntry
+	unread  int                    // roots that cannot be read
+	seen    map[uint64]*nodeCheck  // nodes that were looked at
+	records map[uint64]*bitmap     // that some checkpoint needs, by pack
+	damaged map[uint64]*packDamage // what is wrong with packs
+	hashes  *rawHashes
+	stale   map[string]bool // checkpoints whose segments are damaged
+	facts   []fact
+	report  CheckReport
+}
+
+// packDamage is what is wrong with one pack.
+type packDamage struct {
+	err    error  // it cannot be opened; nil: it can
+	slots  bitmap // whose pages cannot be read, or are others than their hashes say
+	needed bitmap // of these, and of dead ones: those that a checkpoint refers to
+	mend   bool   // there is damage that a copy would not have
+	hashes bool   // its hashes are damaged
+}
+
+// fact is a problem of which it is not known yet whether it is harmless.
+type fact struct {
+	problem int // in the report
+	pack    uint64
+	damage  pack.Damage
+}
+
+func newChecker(ctx context.Context, s *Store, o CheckOptions) *checker {
+	c := &checker{
+		s: s, o: o, packs: newLazyPacks(ctx, s.packs), seen: map[uint64]*nodeCheck{},
+		records: map[uint64]*bitmap{}, damaged: map[uint64]*packDamage{}, stale: map[string]bool{},
+	}
+	c.hashes = newRawHashes(c.packs)
+	c.nodes = &witness{nodes: c.packs, seen: c.needs}
+	c.report.Problems, c.report.Lost = []Problem{}, []Loss{}
+	return c
+}
+
+// needs notes that a checkpoint needs a record.
+func (c *checker) needs(ref uint64) error {
+	b := c.records[ref>>24]
+	if b == nil {
+		b = new(bitmap)
+		c.records[ref>>24] = b
+	}
+	b.add(pack.Ref(ref).Slot())
+	return nil
+}
+
+// damage gives what is noted of a pack.
+func (c *checker) damage(number uint64) *packDamage {
+	d := c.damaged[number]
+	if d == nil {
+		d = &packDamage{}
+		c.damaged[number] = d
+	}
+	return d
+}
+
+func (c *checker) problem(checkpoint, pack string, harmless bool, format string, args ...any) {
 	c.report.Problems = append(c.report.Problems, Problem{
-		Checkpoint: checkpoint, Pack: pack, What: fmt.Sprintf(format, args...),
+		Checkpoint: checkpoint, Pack: pack, What: fmt.Sprintf(format, args...), Harmless: harmless,
 	})
 }
 
 // note reports damage and swallows it; an error that is none comes back.
-func (c *checker) note(checkpoint string, err error) error {
-	if !isCorrupt(err) {
+func (c *checker) note(checkpoint string, harmless bool, err error) error {
+	if !isDamage(err) {
 		return err
 	}
 	var damage *CorruptError
@@ -94,7 +209,7 @@ func (c *checker) note(checkpoint string, err error) error {
 	if errors.As(err, &damage) {
 		name = damage.Pack
 	}
-	c.problem(checkpoint, name, "%v", err)
+	c.problem(checkpoint, name, harmless, "%v", err)
 	return nil
 }
 
@@ -108,238 +223,37 @@ func (c *checker) run(ctx context.Context) error {
 	if err := c.roots(ctx); err != nil {
 		return err
 	}
-	numbers, _ := c.s.packs.numbers()
-	var total int64
-	for _, n := range numbers {
-		info, _ := c.s.packs.info(n)
-		total += info.bytes
+	if err := c.allPacks(ctx); err != nil {
+		return err
 	}
-	stage := "check packs"
 	if c.o.ReadData {
-		stage = "read packs"
-	}
-	m := newMeter(c.o.Progress, stage, "bytes", total)
-	for _, n := range numbers {
-		if err := c.pack(ctx, n, m); err != nil {
+		if err := c.segments(ctx); err != nil {
 			return err
 		}
 	}
-	return c.indexKeys(ctx)
-}
-
-// roots checks every checkpoint.
-func (c *checker) roots(ctx context.Context) error {
-	c.s.cat.mu.Lock()
-	var entries []*catalogEntry
-	for _, name := range c.s.cat.names() {
-		entries = append(entries, c.s.cat.m[name])
-	}
-	c.s.cat.mu.Unlock()
-	m := newMeter(c.o.Progress, "check checkpoints", "checkpoints", int64(len(entries)))
-	for _, e := range entries {
-		r, err := readRoot(ctx, c.s.blobs, c.s.dec, e.Name, e.Generation)
-		if err == nil {
-			err = c.rootBlob(ctx, e)
-		}
-		if c.s.gone(e) {
-			continue // it was removed meanwhile
-		}
-		c.report.Checkpoints++
-		m.add(1)
-		if err == nil {
-			err = c.root(ctx, r)
-		}
-		if err != nil && c.s.readOnly {
-			// A writer may have removed it meanwhile, and collected what it had.
-			if err := c.s.Refresh(ctx); err != nil {
-				return err
-			}
-			if c.s.gone(e) {
-				continue
-			}
-		}
-		if err := c.note(e.Name, err); err != nil {
+	if !c.report.OK() {
+		if err := c.losses(ctx); err != nil {
 			return err
 		}
 	}
+	if err := c.indexKeys(ctx); err != nil {
+		return err
+	}
+	c.report.Covers = c.covers()
 	return nil
 }
 
-// rootBlob checks what reading a root does not need: every byte of the blob.
-func (c *checker) rootBlob(ctx context.Context, e *catalogEntry) error {
-	name := rootName(e.Name, e.Generation)
-	obj, err := c.s.blobs.Open(ctx, name)
-	if err != nil {
-		return err
-	}
-	r, err := pack.Open(obj, name, c.s.dec)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	return r.Verify(ctx, c.s.key, func(err error) { c.problem(e.Name, name, "%v", err) }, nil)
-}
-
-// root checks what a root refers to.
-func (c *checker) root(ctx context.Context, r *root) error {
-	for _, n := range r.top.packs {
-		_, err := c.packs.get(n)
-		if err := c.note(r.Name, err); err != nil {
-			return err
-		}
-	}
-	for i, ref := range r.top.branches {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if ref == 0 {
-			continue
-		}
-		err, known := c.seen[ref]
-		if !known {
-			err = c.branch(r, ref)
-			c.seen[ref] = err
-		}
-		if err != nil {
-			err = fmt.Errorf("memory from page %d on: %w", i*branchPages, err)
-		}
-		if err := c.note(r.Name, err); err != nil {
-			return err
-		}
-	}
-	for _, name := range sortedKeys(r.FileParts) {
-		parts := r.FileParts[name]
-		for i := range parts.Parts {
-			if _, err := r.part(c.packs, parts, i); err != nil {
-				if err := c.note(r.Name, fmt.Errorf("file %s: %w", name, err)); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	return nil
-}
-
-// branch checks a branch and its leaves: that they can be read, and that the pages are there. It
-// gives the first thing that is wrong.
-func (c *checker) branch(r *root, ref uint64) error {
-	var b branch
-	if err := readBranch(c.packs, ref, &b); err != nil {
-		return err
-	}
-	var first error
-	for i, ch := range &b {
-		if ch.zero() {
-			continue
-		}
-		err, known := c.seen[ch.ref]
-		if ch.ref == 0 || !known {
-			err = c.leaf(r, ch)
-			if ch.ref != 0 {
-				c.seen[ch.ref] = err
-			}
-		}
-		if err != nil && !isCorrupt(err) {
-			return err
-		}
-		if err != nil && first == nil {
-			first = fmt.Errorf("leaf %d: %w", i, err)
-		}
-	}
-	return first
-}
-
-func (c *checker) leaf(r *root, ch child) error {
-	var refs leaf
-	if _, err := readLeaf(c.packs, ch, &refs); err != nil {
-		return err
-	}
-	for i, ref := range refs {
-		if ref == 0 {
-			continue
-		}
-		if !r.top.refersTo(ref >> 24) {
-			return &CorruptError{Pack: rootName(r.Name, r.Generation),
-				What: fmt.Sprintf("list of packs: %d is missing", ref>>24)}
-		}
-		p, err := c.packs.get(ref >> 24)
-		if err != nil {
-			return err
-		}
-		if slot := pack.Ref(ref).Slot(); p.Dead(slot) {
-			return &CorruptError{Pack: p.Name(), What: fmt.Sprintf("slot %d", slot),
-				Err: fmt.Errorf("page %d of a leaf needs it, and it is not there", i)}
-		}
-	}
-	return nil
-}
-
-// pack checks one pack: its directory, hashes, and that the index knows it; with ReadData all of
-// it.
-func (c *checker) pack(ctx context.Context, number uint64, m *meter) error {
-	info, ok := c.s.packs.info(number)
-	if !ok {
-		return nil
-	}
-	c.report.Packs++
-	base := m.p.Done
-	defer func() { m.add(base + info.bytes - m.p.Done) }()
-	p, release, err := c.packs.hold(number)
-	if isGone(err) && !c.s.packs.has(number) {
-		return nil // a writer collected it meanwhile
-	}
-	if err != nil {
-		return c.note("", err)
-	}
-	defer release()
-	live := uint64(0)
-	for slot := range p.Slots() {
-		if !p.Dead(uint32(slot)) {
-			live++
-		}
-	}
-	c.report.Pages += live
+// covers says what the verdict holds for.
+func (c *checker) covers() string {
+	s := "every root, page map, file and directory was read; the content of pages was not (--read-data)"
 	if c.o.ReadData {
-		err := p.Verify(ctx, c.s.key,
-			func(err error) { c.problem("", p.Name(), "%v", err) },
-			func(done int64) { m.add(base + min(done, info.bytes) - m.p.Done) })
-		if err != nil {
-			return err
-		}
-		c.report.PagesRead += live
+		s = "every root, page map, file, directory and segment was read, and every page compared with " +
+			"its hash"
 	}
-	hashes, err := p.Hashes()
-	if err != nil {
-		if c.o.ReadData {
-			return nil // said already
-		}
-		return c.note("", err)
+	if c.s.readOnly || c.report.NoIndex != "" {
+		s += "; the index was not looked at"
 	}
-	return c.known(ctx, p, hashes)
-}
-
-// known checks that the index knows the pages of a pack. What it does not know it is told: that costs
-// space until then, and is no damage.
-func (c *checker) known(ctx context.Context, p *pack.Reader, hashes []pack.Hash) error {
-	if c.s.readOnly {
-		return nil
-	}
-	refs := make([]uint64, len(hashes))
-	if err := c.s.hints.pages(ctx, hashes, refs); err != nil {
-		return err
-	}
-	unknown := uint64(0)
-	for slot, ref := range refs {
-		// Another page with the same key is as good: then that one is found.
-		if !p.Dead(uint32(slot)) && (ref == 0 || !isThere(c.packs, rowPage, ref)) {
-			unknown++
-		}
-	}
-	if unknown == 0 {
-		return nil
-	}
-	c.report.IndexMended += unknown
-	return c.s.hints.do(ctx, func(k keyStore) error { return c.s.indexPack(ctx, k, p.Number()) })
+	return s
 }
 
 func (c *checker) indexKeys(ctx context.Context) error {

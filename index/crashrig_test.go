@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -33,7 +34,8 @@ type rig struct {
 	index rigIndex
 	s     *Store
 	have  map[string]*rigCheckpoint
-	doubt doubt
+	doubt map[string]doubt // by name
+	held  []rigImage
 	n     int // checkpoints made
 	count struct{ crashes, double, opens, steps, cuts int }
 	log   []string
@@ -49,9 +51,13 @@ type rigCheckpoint struct {
 }
 
 // doubt is a checkpoint that something is being done to: it is as before, or as after. Nil: none.
-type doubt struct {
-	name          string // "": there is no doubt
-	before, after *rigCheckpoint
+type doubt struct{ before, after *rigCheckpoint }
+
+// rigImage is an image that is open while other things happen.
+type rigImage struct {
+	name string
+	m    *Image
+	want *rigCheckpoint
 }
 
 func newRig(t *testing.T, seed uint64, badger bool) *rig {
@@ -59,6 +65,7 @@ func newRig(t *testing.T, seed uint64, badger bool) *rig {
 	dir := t.TempDir()
 	g := &rig{
 		t: t, r: r, dir: dir, files: crashfs.New(r.Uint64()), have: map[string]*rigCheckpoint{},
+		doubt: map[string]doubt{},
 	}
 	g.index = newRigKeys(r)
 	if badger {
@@ -111,6 +118,10 @@ func (g *rig) open() (ok bool) {
 // crash ends what is left of the process, and the machine too as often as not.
 func (g *rig) crash() {
 	g.count.crashes++
+	for _, i := range g.held {
+		i.m.Close()
+	}
+	g.held = nil
 	if g.s != nil {
 		_ = g.s.Close() // it is not there any more; only its goroutines and locks are
 		g.s = nil
@@ -130,7 +141,7 @@ func (g *rig) crash() {
 func (g *rig) round() {
 	// Some imports have hundreds of steps, a removal two.
 	g.crashIn([...]int{3, 15, 50, 150}[g.r.IntN(4)])
-	for !g.files.Crashed() {
+	for !g.files.Crashed() && g.s != nil {
 		g.step()
 		g.count.steps++
 		if g.r.IntN(8) == 0 {
@@ -157,61 +168,130 @@ func (g *rig) crashIn(most int) {
 	g.files.CrashIn(1+g.r.IntN(most), g.index.atCrash)
 }
 
-// step does one thing.
+// rigDeed is something to be done: what it makes of a checkpoint, if it works.
+type rigDeed struct {
+	do   func() error
+	name string // "": it changes none
+	doubt
+}
+
+// step does one thing, and sometimes a removal at the same time.
 func (g *rig) step() {
-	var err error
-	switch n := g.r.IntN(20); {
-	case n < 8 && len(g.have) < 10:
-		err = g.doImport()
-	case n < 11:
-		err = g.doRemove()
-	case n < 14:
-		err = g.doSetWorkingSet()
-	case n < 18:
-		g.note("gc")
-		_, err = g.s.GC(context.Background(), GCOptions{})
-	case n < 19:
-		g.note("rebuild")
-		_, err = g.s.Check(context.Background(), CheckOptions{Rebuild: true})
-	default:
-		g.note("close and open")
-		err = g.s.Close()
-		g.s = nil
-		if err == nil && !g.open() {
-			return
+	deeds := []rigDeed{g.deed()}
+	if g.r.IntN(6) == 0 {
+		deeds = append(deeds, g.remove())
+	}
+	if len(deeds) == 2 && deeds[0].name == deeds[1].name && deeds[0].name != "" {
+		deeds = deeds[:1]
+	}
+	failed := make([]error, len(deeds))
+	var wg sync.WaitGroup
+	for i, d := range deeds {
+		if d.do == nil {
+			continue
+		}
+		if d.name != "" {
+			g.doubt[d.name] = d.doubt
+		}
+		wg.Go(func() { failed[i] = d.do() })
+	}
+	wg.Wait()
+	for i, d := range deeds {
+		if failed[i] == nil {
+			g.settle(d.name)
+		} else if !g.files.Crashed() {
+			g.fatalf("%v", failed[i])
 		}
 	}
-	if err != nil && !g.files.Crashed() {
+	if g.s != nil {
+		g.holdAndRelease()
+	}
+}
+
+func (g *rig) deed() rigDeed {
+	ctx := context.Background()
+	switch n := g.r.IntN(20); {
+	case n < 8 && len(g.have) < 10:
+		return g.imports()
+	case n < 11:
+		return g.remove()
+	case n < 14:
+		return g.setWorkingSet()
+	case n < 18:
+		g.note("gc")
+		return rigDeed{do: func() error {
+			_, err := g.s.GC(ctx, GCOptions{})
+			return err
+		}}
+	case n < 19:
+		g.note("rebuild")
+		return rigDeed{do: func() error {
+			_, err := g.s.Check(ctx, CheckOptions{Rebuild: true})
+			return err
+		}}
+	}
+	if len(g.held) > 0 || g.r.IntN(2) == 0 {
+		return rigDeed{}
+	}
+	g.note("close and open")
+	if err := g.s.Close(); err != nil && !g.files.Crashed() {
 		g.fatalf("%v", err)
 	}
-	if err == nil {
-		g.settle()
-	}
+	g.s = nil
+	g.open()
+	return rigDeed{}
 }
 
-// settle ends the doubt: what was being done is done.
-func (g *rig) settle() {
-	d := g.doubt
-	g.doubt = doubt{}
-	if d.name == "" {
+// settle ends a doubt: what was being done is done.
+func (g *rig) settle(name string) {
+	d, ok := g.doubt[name]
+	if !ok {
 		return
 	}
-	if d.after == nil {
-		delete(g.have, d.name)
-	} else {
-		g.have[d.name] = d.after
+	delete(g.doubt, name)
+	delete(g.have, name)
+	if d.after != nil {
+		g.have[name] = d.after
 	}
 }
 
-func (g *rig) doImport() error {
+// holdAndRelease opens an image, or looks at one that is open since some steps and closes it.
+func (g *rig) holdAndRelease() {
+	name := g.name()
+	switch {
+	case g.r.IntN(4) > 0 || g.files.Crashed():
+	case len(g.held) > 2:
+		i := g.held[0]
+		g.held = g.held[1:]
+		got := make([]byte, len(i.want.bytes))
+		err := i.m.ReadRange(0, got)
+		i.m.Close()
+		if !g.files.Crashed() && (err != nil || !bytes.Equal(got, i.want.bytes)) {
+			g.fatalf("%s, open since long, differs: %v", i.name, err)
+		}
+	case g.have[name] != nil:
+		m, err := g.s.OpenImage(context.Background(), name)
+		if err != nil && !g.files.Crashed() {
+			g.fatalf("%v", err)
+		}
+		if err == nil {
+			g.held = append(g.held, rigImage{name, m, g.have[name]})
+		}
+	}
+}
+
+func (g *rig) isHeld(name string) bool {
+	return slices.ContainsFunc(g.held, func(i rigImage) bool { return i.name == name })
+}
+
+func (g *rig) imports() rigDeed {
 	g.n++
 	name := fmt.Sprintf("n%02d", g.r.IntN(30)) // in no order, and often one that was there
 	if g.have[name] != nil {
-		return nil
+		return rigDeed{}
 	}
 	c := g.newCheckpoint()
 	g.note("import %s: %d pages, %d runs in the set", name, len(c.pages), len(c.hot))
-	g.doubt = doubt{name: name, after: c}
 	src := Source{Memory: "rig", Image: rigMemory{c.bytes}, Files: map[string]string{}}
 	file := func(name string, b []byte) {
 		src.Files[name] = filepath.Join(g.dir, "source-"+name)
@@ -225,8 +305,10 @@ func (g *rig) doImport() error {
 	if c.text != "" {
 		file(fileWorkingSet, []byte(c.text))
 	}
-	_, _, err := g.s.Import(context.Background(), src, ImportOptions{Name: name, Hot: c.hot})
-	return err
+	return rigDeed{name: name, doubt: doubt{after: c}, do: func() error {
+		_, _, err := g.s.Import(context.Background(), src, ImportOptions{Name: name, Hot: c.hot})
+		return err
+	}}
 }
 
 // newCheckpoint makes a fresh image, or one like another.
@@ -286,28 +368,30 @@ func (g *rig) name() string {
 	return names[g.r.IntN(len(names))]
 }
 
-func (g *rig) doRemove() error {
+func (g *rig) remove() rigDeed {
 	name := g.name()
-	if g.have[name] == nil {
-		return nil
+	if g.have[name] == nil || g.isHeld(name) {
+		return rigDeed{}
 	}
 	g.note("remove %s", name)
-	g.doubt = doubt{name: name, before: g.have[name]}
-	return g.s.Remove(context.Background(), name)
+	return rigDeed{name: name, doubt: doubt{before: g.have[name]}, do: func() error {
+		return g.s.Remove(context.Background(), name)
+	}}
 }
 
-func (g *rig) doSetWorkingSet() error {
+func (g *rig) setWorkingSet() rigDeed {
 	name := g.name()
 	before := g.have[name]
 	if before == nil {
-		return nil
+		return rigDeed{}
 	}
 	after := *before
 	after.set(g.r)
 	g.note("set %s: %d runs", name, len(after.hot))
-	g.doubt = doubt{name: name, before: before, after: &after}
-	_, err := g.s.SetWorkingSet(context.Background(), name, []byte(after.text), after.hot)
-	return err
+	return rigDeed{name: name, doubt: doubt{before, &after}, do: func() error {
+		_, err := g.s.SetWorkingSet(context.Background(), name, []byte(after.text), after.hot)
+		return err
+	}}
 }
 
 // verify compares all that is there with the model, and takes what it finds where there was doubt.
@@ -320,26 +404,22 @@ func (g *rig) verify() {
 	for _, c := range list {
 		found[c.Name] = true
 	}
-	d := g.doubt
-	g.doubt = doubt{}
+	for name, d := range g.doubt {
+		delete(g.have, name)
+		if c := g.which(name, d, found[name]); c != nil {
+			g.have[name] = c
+		}
+		delete(g.doubt, name)
+	}
 	for name, c := range g.have {
-		if name != d.name && !found[name] {
+		if !found[name] {
 			g.fatalf("%s is lost", name)
 		}
-		if name != d.name {
-			g.same(name, c)
-		}
+		g.same(name, c)
 	}
 	for name := range found {
-		if g.have[name] == nil && name != d.name {
+		if g.have[name] == nil {
 			g.fatalf("%s came back", name)
-		}
-	}
-	if d.name != "" {
-		delete(g.have, d.name)
-		if c := g.which(d, found[d.name]); c != nil {
-			g.have[d.name] = c
-			g.same(d.name, c)
 		}
 	}
 	rep, err := g.s.Check(context.Background(), CheckOptions{ReadData: true})
@@ -349,10 +429,10 @@ func (g *rig) verify() {
 }
 
 // which says what a checkpoint is that was in doubt.
-func (g *rig) which(d doubt, found bool) *rigCheckpoint {
+func (g *rig) which(name string, d doubt, found bool) *rigCheckpoint {
 	switch {
 	case !found && d.before != nil && d.after != nil:
-		g.fatalf("%s is lost while its set was replaced", d.name)
+		g.fatalf("%s is lost while its set was replaced", name)
 	case !found:
 		return nil
 	case d.before == nil:
@@ -360,9 +440,9 @@ func (g *rig) which(d doubt, found bool) *rigCheckpoint {
 	case d.after == nil:
 		return d.before
 	}
-	text, err := g.s.ReadFile(context.Background(), d.name, fileWorkingSet)
+	text, err := g.s.ReadFile(context.Background(), name, fileWorkingSet)
 	if err != nil && !errors.Is(err, ErrNotFound) {
-		g.fatalf("%s: %v", d.name, err)
+		g.fatalf("%s: %v", name, err)
 	}
 	if string(text) == d.after.text {
 		return d.after

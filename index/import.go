@@ -247,7 +247,16 @@ func (im *importer) segment(ctx context.Context, r *root) error {
 		return nil
 	}
 	r.hot = im.hot
-	seg, err := im.s.writeSegment(ctx, im.hot, im.mem.pages, im.o.Profile, im.mem.read, im.o.Progress)
+	pages, err := im.pageMap(ctx, r.top)
+	if err != nil {
+		return err
+	}
+	read, done := im.s.proved(ctx, im.o.Name, pages, im.mem.read)
+	defer done()
+	seg, err := im.s.writeSegment(ctx, im.hot, im.mem.pages, im.o.Profile, read, im.o.Progress)
+	if errors.Is(err, pack.ErrHash) {
+		return &ImageError{Path: im.src.Memory, Why: "it changed while it was imported", Err: err}
+	}
 	if err != nil {
 		return err
 	}
@@ -256,6 +265,17 @@ func (im *importer) segment(ctx context.Context, r *root) error {
 	im.stats.SegmentBytes = seg.bytes
 	seg.into(r)
 	return nil
+}
+
+// pageMap reads the new page map back.
+func (im *importer) pageMap(ctx context.Context, top *mapTop) (*pageMap, error) {
+	packs := sortedKeys(im.tree.packs)
+	pins, err := im.s.packs.pinReadable(ctx, packs, false)
+	if err != nil {
+		return nil, err
+	}
+	defer pins.release()
+	return loadPageMap(ctx, newPinnedNodes(packs, pins), top, packs, nil)
 }
 
 // fillRoot says in the root what was imported.

@@ -48,6 +48,15 @@ func (l *lostPages) found(gfn uint64) {
 	}
 }
 
+func (l *lostPages) has(gfn uint64) bool {
+	if l == nil {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.set.has(gfn)
+}
+
 // runs gives the pages, ascending.
 func (l *lostPages) runs() (runs []Run) {
 	l.mu.Lock()

@@ -21,6 +21,7 @@ type modelCheckpoint struct {
 	img   testImage
 	files map[string][]byte
 	hot   []Run // clean
+	order []Run // in which its pages are stored; nil: that of hot
 }
 
 type model struct {
@@ -93,6 +94,13 @@ func (m *model) isOpen(name string) bool {
 
 func (m *model) hot(pages int) []Run {
 	var runs []Run
+	if m.r.IntN(3) == 0 {
+		// Scattered: pages of which none lies beside the one before it.
+		for _, gfn := range m.r.Perm(pages)[:1+m.r.IntN(pages)] {
+			runs = append(runs, Run{uint64(gfn), 1})
+		}
+		return runs
+	}
 	for range m.r.IntN(12) {
 		first := m.r.IntN(pages)
 		runs = append(runs, Run{uint64(first), uint64(1 + m.r.IntN(min(40, pages-first)))})
@@ -102,9 +110,15 @@ func (m *model) hot(pages int) []Run {
 
 func (m *model) newCheckpoint() *modelCheckpoint {
 	c := &modelCheckpoint{files: map[string][]byte{}}
-	if from := m.m[m.name()]; from != nil && m.r.IntN(3) > 0 {
+	from := m.m[m.name()]
+	switch n := m.r.IntN(6); {
+	case from != nil && n < 2:
 		c.img = from.img.change(m.r, m.r.IntN(30))
-	} else {
+	case from != nil && n < 4:
+		c.img = from.img.changed(m.r, m.r.Float64()/2)
+	case n == 4 || len(m.m) < 2:
+		c.img, c.order = scattered(m.r, 1+m.r.IntN(1200))
+	default:
 		c.img = randomImage(m.r, 1+m.r.IntN(1200))
 	}
 	if m.r.IntN(2) == 0 {
@@ -122,7 +136,8 @@ func (m *model) newCheckpoint() *modelCheckpoint {
 
 func (m *model) doImport() {
 	m.n++
-	name := fmt.Sprintf("c%d", m.n)
+	// Names sort before and after those of parents, whatever came first.
+	name := fmt.Sprintf("%c%d", 'a'+rune(m.r.IntN(26)), m.n)
 	c := m.newCheckpoint()
 	hot := m.hot(len(c.img))
 	if m.r.IntN(2) == 0 {
@@ -132,7 +147,14 @@ func (m *model) doImport() {
 	if hot != nil {
 		c.files["working-set"] = []byte("set of " + name)
 	}
-	mustImport(m.t, m.s, name, writeSource(m.t, c.img.bytes(), c.files), hot)
+	o := ImportOptions{Name: name, Hot: hot}
+	if c.order != nil {
+		o.Order = []Group{{GroupUsed, c.order}}
+	}
+	src := writeSource(m.t, c.img.bytes(), c.files)
+	if _, _, err := m.s.Import(context.Background(), src, o); err != nil {
+		m.t.Fatal(err)
+	}
 	m.m[name] = c
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"runtime"
 	"slices"
+	"sync"
 
 	"github.com/thawfs/thaw/index/pack"
 )
@@ -65,6 +66,54 @@ func frameGFNs(hot []Run, max uint64, emit func(gfns []uint64) error) (err error
 	})
 	flush()
 	return err
+}
+
+// proved gives read, but so that every page must be the one that the page map has, by its hash: a
+// segment is a copy of pages, and of no others. It may be used by many goroutines at once, until done
+// is called.
+func (s *Store) proved(ctx context.Context, name string, pages *pageMap,
+	read func(gfns []uint64, buf []byte) error) (_ func(gfns []uint64, buf []byte) error, done func()) {
+	packs := newLazyPacks(ctx, s.packs)
+	hashes := newRawHashes(packs)
+	var mu sync.Mutex // of hashes
+	want := func(gfns []uint64) ([]pack.Hash, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		out := make([]pack.Hash, len(gfns))
+		for i, gfn := range gfns {
+			ref := pages.ref(gfn)
+			if ref == 0 {
+				continue
+			}
+			var err error
+			if out[i], err = hashes.of(ref); err != nil {
+				return nil, err
+			}
+		}
+		return out, nil
+	}
+	return func(gfns []uint64, buf []byte) error {
+		if err := read(gfns, buf); err != nil {
+			return err
+		}
+		sums, err := want(gfns)
+		if err != nil {
+			return err
+		}
+		hasher := pack.NewHasher(s.key)
+		other := &PagesError{Name: name, Err: pack.ErrHash}
+		for i, gfn := range gfns {
+			page := buf[i*PageSize:][:PageSize]
+			zero := pages.ref(gfn) == 0
+			if zero && !isZero(page) || !zero && hasher.Sum(page) != sums[i] {
+				other.GFNs = append(other.GFNs, gfn)
+			}
+		}
+		if len(other.GFNs) > 0 {
+			return other
+		}
+		return nil
+	}, packs.release
 }
 
 // writeSegment makes the segment pack of a working set (clean, not empty). read gives pages of the

@@ -39,6 +39,14 @@ func (s *Store) setWorkingSet(ctx context.Context, name string, text []byte, hot
 	if hot, err = cleanRuns(hot, m.Pages()); err != nil {
 		return Checkpoint{}, err
 	}
+	return s.replaceWorkingSet(ctx, m, text, hot)
+}
+
+// replaceWorkingSet gives the checkpoint of an image another working set, whose runs are clean. The
+// writer's lock must be held.
+func (s *Store) replaceWorkingSet(ctx context.Context, m *Image, text []byte, hot []Run) (
+	_ Checkpoint, err error,
+) {
 	old := m.root
 	r := old.withoutWorkingSet()
 	if err := r.setWorkingSetText(pack.NewHasher(s.key), text); err != nil {
@@ -47,7 +55,10 @@ func (s *Store) setWorkingSet(ctx context.Context, name string, text []byte, hot
 	var seg *segment
 	if len(hot) > 0 {
 		r.hot = hot
-		if seg, err = s.writeSegment(ctx, hot, m.Pages(), s.file.Profile, m.readPages, nil); err != nil {
+		read, done := s.proved(ctx, m.entry.Name, m.pages, m.readPages)
+		seg, err = s.writeSegment(ctx, hot, m.Pages(), s.file.Profile, read, nil)
+		done()
+		if err != nil {
 			return Checkpoint{}, err
 		}
 		seg.into(r)

@@ -6,6 +6,7 @@
 //	tests/boot          Linux started by what vmm/linux and vmm/acpi write, on QEMU's software CPU
 //	tests/e2e           end to end with the built `thaw`: QEMU and KVM guests restored from mounts,
 //	                    failing closed, hostile input, read patterns with fio, many opens at once
+//	tests/torture       random lives of a store against a model; damage, kills, many processes at once
 //	tests/perf          measurements against peers, side by side in one run, with its own commands
 //	tests/paper         the evaluation of VEE 2011 run again, beside the published figures; a command
 //	tests/internal      helpers: processes that cannot outlive a test, a client process that maps

@@ -19,7 +19,7 @@ func newGCCommand(a *app) *cobra.Command {
 packs that nothing refers to are deleted, packs that are mostly dead are written again
 without what is dead. It may be interrupted at any point. The store may be mounted and
 in use meanwhile.` +
-			exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.NoSpace),
+			exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.NoSpace, exitcode.ReadOnly),
 		Example: `  thaw gc /srv/store --dry-run
   thaw gc /srv/store`,
 		GroupID: groupStore,

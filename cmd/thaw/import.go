@@ -46,13 +46,17 @@ tell them ("paging": see go doc ./wss/pagetable Info). The rest, and with
 --layout=physical all that is in no working set, lies by page number. A layout stays as
 it is imported: a set that is recorded or set later gets its segment, blocks do not move.
 
+A memory that is not as large as "state" or "info.json" beside it say, or that changes
+while it is read, is refused. PATH may lie on the mount of the same store, as the parent
+of a differential checkpoint of a machine that was restored from there does.
+
 The checkpoint is there whole or not at all, also when the import is killed or the
 disk is full. On a mounted store it shows up on the mount at once.
 
 With --json: the checkpoint's info.json and what the import took.` +
 			exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.Version, exitcode.NotFound,
 				exitcode.Exists, exitcode.BadName, exitcode.NotImage, exitcode.NoSpace,
-				exitcode.WorkingSet, exitcode.Interrupted),
+				exitcode.WorkingSet, exitcode.ReadOnly, exitcode.Interrupted),
 		Example: `  thaw import /srv/store /var/lib/vm/checkpoint --name web-1
   thaw import /srv/store /var/lib/vm/memory.raw --name raw`,
 		GroupID: groupStore,

@@ -22,7 +22,7 @@ func newInspectCommand(a *app) *cobra.Command {
 pages lie in.
 
 With --json: what "info.json" on the mount holds, and the packs.` +
-			exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.NotFound),
+			exitStatus(exitcode.NotStore, exitcode.NotFound),
 		Example: `  thaw inspect /srv/store web-1`,
 		GroupID: groupStore,
 		Args:    cobra.ExactArgs(2),

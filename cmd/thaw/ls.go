@@ -20,7 +20,7 @@ store grew by when each came, the second copy that its working set has in a segm
 and the working set's pages.
 
 With --json: an array of what "info.json" on the mount holds.` +
-			exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.Version),
+			exitStatus(exitcode.NotStore, exitcode.Version),
 		Example: `  thaw ls /srv/store
   thaw ls /srv/store --json | jq -r '.[].name'`,
 		GroupID: groupStore,

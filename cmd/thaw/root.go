@@ -59,8 +59,8 @@ memory brings its working set into the page cache before the open returns; the
 rest comes page by page when it is touched. Any VMM that can map a file as guest
 memory restores from it.
 
-Data goes to stdout, progress and messages to stderr. Commands on a store whose
-checkpoints are mounted go through the server of the mount by themselves. Sizes take
+Data goes to stdout, progress and messages to stderr. A store can be changed while it is
+mounted: the mount shows what it has then, and machines that run go on. Sizes take
 KiB, MiB, GiB (also K, M, G; KB, MB, GB count in 1000s), times ms, s, m, h.
 
 "thaw COMMAND --help" is the manual of a command, "thaw help exit-codes" explains the
@@ -95,6 +95,7 @@ exit status. Begin with "thaw doctor", which says what this host can do, and "th
 	root.SetErr(a.stderr)
 	root.AddCommand(commands(a)...)
 	root.AddCommand(newExitCodesTopic(a))
+	root.AddCommand(newTopics()...)
 	return root
 }
 

@@ -55,7 +55,7 @@ func (m *model) readAll(t *testing.T, obj blob.Object, dec *Decoder) (errs []err
 	}
 	hashes, err := r.Hashes()
 	note(err, "hashes", err != nil || hashes[0] == m.hashes[0])
-	err = r.Verify(context.Background(), testKey, func(err error) { errs = append(errs, err) }, nil)
+	err = r.Verify(context.Background(), testKey, func(d Damage) { errs = append(errs, d.Err) }, nil)
 	note(err, "verify", true)
 	return errs
 }
@@ -322,7 +322,7 @@ func TestReadFails(t *testing.T) {
 		"page":   r.ReadPage(0, make([]byte, PageSize)),
 		"slots":  slotsError(r, 0, 1),
 		"record": record, "hashes": hashes, "frame": r.ReadFrame(0, &Frame{}),
-		"verify": r.Verify(context.Background(), testKey, func(err error) { t.Error(err) }, nil),
+		"verify": r.Verify(context.Background(), testKey, func(d Damage) { t.Error(d.Err) }, nil),
 	} {
 		var damage *CorruptError
 		if !errors.Is(err, errblob.ErrInjected) || errors.As(err, &damage) {

@@ -194,7 +194,7 @@ func FuzzOpen(f *testing.F) {
 			return
 		}
 		defer r.Close()
-		if err := r.Verify(context.Background(), testKey, func(error) {}, nil); err != nil {
+		if err := r.Verify(context.Background(), testKey, func(Damage) {}, nil); err != nil {
 			t.Error(err) // all of it is in memory: nothing but damage can be wrong with it
 		}
 	})

@@ -229,7 +229,7 @@ func (m *model) check(t testing.TB, r *Reader) {
 			t.Errorf("frame %d: %v", i, err)
 		}
 	}
-	bad := func(err error) { t.Error(err) }
+	bad := func(d Damage) { t.Error(d.Err) }
 	if err := r.Verify(context.Background(), testKey, bad, nil); err != nil {
 		t.Error(err)
 	}

@@ -111,6 +111,13 @@ func (r *Reader) Dead(slot uint32) bool {
 	return int(slot) >= len(r.dir.slots) || r.dir.slots[slot].codec == codecDead
 }
 
+// Unit says where in the file the unit with the page in slot begins, and how many pages it has. The
+// slot must be there, and not be dead.
+func (r *Reader) Unit(slot uint32) (offset int64, pages int) {
+	e := r.dir.slots[slot]
+	return int64(e.off), e.pages()
+}
+
 // Blocks is the number of locality blocks.
 func (r *Reader) Blocks() int { return len(r.dir.blocks) }
 
@@ -161,6 +168,15 @@ func (r *Reader) ReadHashes(first uint32, count int) ([]Hash, error) {
 		hashes[i] = Hash(b[i*HashSize:])
 	}
 	return hashes, nil
+}
+
+// AreHashes says whether hashes are those that were written, by the checksum over all of them.
+func (r *Reader) AreHashes(hashes []Hash) bool {
+	crc := uint32(0)
+	for i := range hashes {
+		crc = crc32.Update(crc, crcTable, hashes[i][:])
+	}
+	return len(hashes) == r.Slots() && crc == r.foot.hashes.crc
 }
 
 // RecordInfo describes a record.

@@ -7,6 +7,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -22,6 +25,8 @@ type commandLife struct {
 	mount  *cli.Mounted // nil: not mounted
 	copies []string     // of the index directory
 	n      int
+
+	removed map[string]bool // what was removed while it was being read
 }
 
 func TestCommand(t *testing.T) {
@@ -132,7 +137,12 @@ func (l *commandLife) command(o *order) {
 	if o.done != nil {
 		defer o.done()
 	}
-	if l.r.IntN(4) > 0 {
+	switch l.r.IntN(8) {
+	case 0:
+		l.orphaned(o)
+		return
+	case 1, 2: // killed below
+	default:
 		cli.OK(l.t, o.args...)
 		l.settle(o)
 		return
@@ -169,6 +179,55 @@ func (l *commandLife) killed(args []string, after time.Duration) (worked bool) {
 		l.t.Fatalf("thaw %v: status %d\n%s", args, code, said.String())
 	}
 	return cmd.ProcessState.ExitCode() == 0
+}
+
+// orphaned runs a command and kills the processes that it started: it must do without them.
+func (l *commandLife) orphaned(o *order) {
+	cmd := cli.Command(o.args...)
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	p, err := proc.Start(cmd)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	after := time.NewTimer(time.Duration(l.r.IntN(100)) * time.Millisecond)
+	defer after.Stop()
+	killed := 0
+	for again := time.NewTicker(5 * time.Millisecond); ; {
+		select {
+		case <-p.Done():
+		case <-after.C:
+			killed += killChildren(p.Pid())
+		case <-again.C:
+			if killed == 0 {
+				killed += killChildren(p.Pid()) // if it had none then
+			}
+			continue
+		}
+		again.Stop()
+		break
+	}
+	if err := p.Wait(time.Minute); err != nil {
+		_ = p.Kill(10 * time.Second)
+		l.t.Fatalf("thaw %v, %d of its processes were killed: %v\n%s", o.args, killed, err, said.String())
+	}
+	l.tally["kill of a child"] += killed
+	l.also("%d of its processes killed", killed)
+	l.settle(o)
+}
+
+// killChildren kills what a process started, and says how many.
+func killChildren(pid int) (n int) {
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, list := range lists {
+		b, _ := os.ReadFile(list) // the thread may be gone
+		for _, field := range strings.Fields(string(b)) {
+			if child, err := strconv.Atoi(field); err == nil && syscall.Kill(child, syscall.SIGKILL) == nil {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 func (l *commandLife) settle(o *order) {
@@ -252,22 +311,10 @@ func (l *commandLife) index() {
 			l.t.Fatal(err)
 		}
 	default:
-		l.damageIndex(dir)
+		if err := damageIndex(l.life, dir); err != nil {
+			l.t.Fatal(err)
+		}
 	}
-}
-
-// damageIndex damages one file of the index.
-func (l *commandLife) damageIndex(dir string) {
-	entries, err := os.ReadDir(dir)
-	if err != nil || len(entries) == 0 {
-		return
-	}
-	file := filepath.Join(dir, entries[l.r.IntN(len(entries))].Name())
-	what, err := damageFile(l.r, file)
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	l.note("damage index", "%s: %s", filepath.Base(file), what)
 }
 
 // verify lists, exports and checks everything.

@@ -19,7 +19,7 @@ import (
 // TestDamage makes a store, damages what lies in it, and reads it in every way: an error or the
 // right bytes. What the damage does not touch stays whole, whatever is done to the store then.
 func TestDamage(t *testing.T) {
-	l := newLife(t, 0.3, 1500)
+	l := newLife(t, 0.2, 1500)
 	for round := 0; l.goesOn() && !t.Failed(); round++ {
 		t.Run(fmt.Sprint("round", round), func(t *testing.T) {
 			l.t = t
@@ -49,7 +49,7 @@ func (d *damageLife) must(err error) {
 }
 
 func (d *damageLife) open() *index.Store {
-	s, err := index.Open(context.Background(), d.store, index.OpenOptions{Create: true})
+	s, err := index.Open(context.Background(), d.store, index.OpenOptions{Create: true, Keeper: keeper})
 	d.must(err)
 	return s
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 )
 
 // damageFile does to a file what disks do.
@@ -39,4 +40,16 @@ func damageFile(r *rand.Rand, path string) (what string, err error) {
 		b[at] ^= bit
 	}
 	return what, os.WriteFile(path, b, 0o600)
+}
+
+// damageIndex damages one file of an index.
+func damageIndex(l *life, dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) == 0 {
+		return nil // there is none
+	}
+	file := filepath.Join(dir, entries[l.r.IntN(len(entries))].Name())
+	what, err := damageFile(l.r, file)
+	l.note("damage index", "%s: %s", filepath.Base(file), what)
+	return err
 }

@@ -43,6 +43,7 @@ type life struct {
 	steps int
 	diary []string
 	have  map[string]*checkpoint
+	avoid []string // names that are not to be taken again yet
 	tally map[string]int
 	mu    sync.Mutex // of the diary, into which the store writes too
 }
@@ -106,7 +107,7 @@ func (l *life) newName() string {
 		if l.r.IntN(2) == 0 {
 			name += fmt.Sprintf("-%d", l.r.IntN(10))
 		}
-		if l.have[name] == nil {
+		if l.have[name] == nil && !slices.Contains(l.avoid, name) {
 			return name
 		}
 	}

@@ -15,6 +15,8 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	keeperMainIfChild() // first: it inherits what makes its parent a worker
+	workerMainIfChild()
 	readerMainIfChild()
 	os.Exit(cli.Main(m))
 }

@@ -63,8 +63,8 @@ func (l *packageLife) must(err error) {
 
 func (l *packageLife) openStore() {
 	s, err := index.Open(context.Background(), l.dir, index.OpenOptions{
-		Create: true,
-		Log:    slog.New(slog.NewTextHandler(diaryWriter{l.life}, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Create: true, Keeper: keeper,
+		Log: slog.New(slog.NewTextHandler(diaryWriter{l.life}, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		Wrap: func(_ context.Context, s blob.Store) (blob.Store, error) {
 			l.blobs = errblob.New(s, nil)
 			return l.blobs, nil
@@ -290,7 +290,11 @@ func (l *packageLife) opens() {
 func (l *packageLife) losesIndex() {
 	l.closeStore()
 	dir := filepath.Join(l.dir, "index")
-	switch n := l.r.IntN(3); {
+	if _, err := os.Stat(dir); err != nil {
+		l.openStore() // there is none yet
+		return
+	}
+	switch n := l.r.IntN(4); {
 	case n == 0:
 		l.note("keep index", "")
 		to := fmt.Sprint(dir, "-copy-", l.steps)
@@ -300,9 +304,11 @@ func (l *packageLife) losesIndex() {
 		l.note("old index", "")
 		l.must(os.RemoveAll(dir))
 		l.must(os.CopyFS(dir, os.DirFS(l.copies[l.r.IntN(len(l.copies))])))
-	default:
+	case n == 2:
 		l.note("lose index", "")
 		l.must(os.RemoveAll(dir))
+	default:
+		l.must(damageIndex(l.life, dir))
 	}
 	l.openStore()
 }
@@ -349,7 +355,7 @@ func (l *packageLife) verify() {
 }
 
 func TestPackage(t *testing.T) {
-	l := newPackageLife(t, 0.3)
+	l := newPackageLife(t, 0.25)
 	for l.goesOn() {
 		for range 4 + l.r.IntN(8) {
 			l.step()

@@ -320,6 +320,7 @@ func startReader(q readRequest) (*readerProcess, error) {
 
 type readerProcess struct {
 	q         readRequest
+	name      string // of the checkpoint
 	proc      *proc.Process
 	out, diag bytes.Buffer
 }

@@ -2,11 +2,14 @@ package torture
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/thawfs/thaw/tests/internal/cli"
+	"github.com/thawfs/thaw/wss"
 )
 
 // serve mounts the store for a while: readers of all kinds, commands beside them, and now and then
@@ -65,13 +68,15 @@ func (l *commandLife) readers() (procs []*readerProcess, names []string) {
 		if err != nil {
 			l.t.Fatal(err)
 		}
+		p.name = name
 		l.t.Cleanup(func() { _ = p.proc.Kill(0) })
 		procs, names = append(procs, p), append(names, name)
 	}
 	return procs, names
 }
 
-// judge takes the readers' answers: right bytes; errors only if the server was killed.
+// judge takes the readers' answers: right bytes, and errors only if the server was killed. What was
+// removed before it was opened is not there.
 func (l *commandLife) judge(procs []*readerProcess, killed bool) {
 	for _, p := range procs {
 		a, err := p.wait(l.mount.Abort)
@@ -82,6 +87,11 @@ func (l *commandLife) judge(procs []*readerProcess, killed bool) {
 		for way, gfns := range a.Wrong {
 			slices.Sort(gfns)
 			l.t.Errorf("%s by %s: %d pages are wrong: %s", p.q.Path, way, len(gfns), some(gfns))
+		}
+		for way, why := range a.Failed {
+			if strings.HasSuffix(why, "open: no such file or directory") && l.removed[p.name] {
+				delete(a.Failed, way)
+			}
 		}
 		if !killed && len(a.Failed)+len(a.Lost) > 0 {
 			l.t.Errorf("%s: failed %v, pages lost %v\n%s", p.q.Path, a.Failed, a.Lost, l.mount.Log())
@@ -95,14 +105,75 @@ func (l *commandLife) judge(procs []*readerProcess, killed bool) {
 // readAndWork runs commands while readers read.
 func (l *commandLife) readAndWork() {
 	procs, reading := l.readers()
+	l.avoid, l.removed = reading, map[string]bool{}
+	var sources []string // of what is removed; its readers still compare with it
 	for range l.r.IntN(3) {
 		o := l.plan()
-		if o == nil || o.after == nil && slices.Contains(reading, o.name) {
-			continue // removing what is open is refused, if it is open yet
+		if o == nil || o.after != nil || !slices.Contains(reading, o.name) {
+			l.command(o)
+			continue
 		}
-		l.command(o)
+		if source := l.removeBusy(o.name); source != "" {
+			sources = append(sources, source)
+		}
 	}
 	l.judge(procs, false)
+	l.avoid = nil
+	for _, dir := range sources {
+		if err := os.RemoveAll(dir); err != nil {
+			l.t.Fatal(err)
+		}
+	}
+	if l.r.IntN(3) == 0 {
+		l.record()
+	}
+}
+
+// removeBusy removes what readers read: that is refused while any of them has it open. It gives the
+// source of what was removed.
+func (l *commandLife) removeBusy(name string) (source string) {
+	const busy = 21
+	switch r := cli.Run(l.t, "rm", l.store, name); r.Code {
+	case 0:
+		l.removed[name] = true
+		source = l.have[name].source
+		delete(l.have, name)
+	case busy:
+		l.also("busy")
+	default:
+		l.t.Fatal(r)
+	}
+	return source
+}
+
+// record makes the working set of a checkpoint of what was read of it.
+func (l *commandLife) record() {
+	name := l.anyName()
+	if name == "" {
+		return
+	}
+	l.note("record", "%s", name)
+	r := cli.Run(l.t, "ws", "record", l.mount.Path(name), "--max-share=100", "--json")
+	if r.Code != 0 {
+		l.also("%s", r.ErrorName())
+		if !slices.Contains([]string{"not-cold", "bad-working-set", "busy"}, r.ErrorName()) {
+			l.t.Fatal(r)
+		}
+		return
+	}
+	text := cli.OK(l.t, "ws", "show", l.store, name, "--text").Stdout
+	set, err := wss.Parse(strings.NewReader(text))
+	if err == nil {
+		err = set.Validate(uint64(len(l.have[name].pages)))
+	}
+	if err != nil {
+		l.t.Fatalf("the recorded set of %s: %v\n%s", name, err, text)
+	}
+	after := &checkpoint{
+		pages: l.have[name].pages, files: maps.Clone(l.have[name].files), image: l.have[name].image,
+	}
+	after.files[setFile] = []byte(text)
+	l.settle(&order{name: name, after: after})
 }
 
 // killServer kills the server while readers read: they get errors, or the right bytes.
