@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/thawfs/thaw/index/blob"
-	"github.com/thawfs/thaw/index/blob/blobtest"
+	"github.com/thawfs/thaw/tests/blobtest"
 )
 
 // bubbleClock is the clock of a synctest bubble.
@@ -119,7 +119,7 @@ func TestDiskPassesErrors(t *testing.T) {
 // lay makes a store on a disk whose blobs have the given sizes.
 func lay(t *testing.T, name string, sizes map[string]int) *Store {
 	t.Helper()
-	mem := blob.NewMem()
+	mem := blobtest.NewMem()
 	for name, n := range sizes {
 		blobtest.Put(t, mem, name, make([]byte, n))
 	}
@@ -199,7 +199,7 @@ func TestStoreSuite(t *testing.T) {
 		}
 		return s
 	}
-	blobtest.Suite{New: func(t *testing.T) blob.Store { return wrap(t, blob.NewMem()) }}.Run(t)
+	blobtest.Suite{New: func(t *testing.T) blob.Store { return wrap(t, blobtest.NewMem()) }}.Run(t)
 }
 
 func TestMedium(t *testing.T) {
@@ -212,7 +212,7 @@ func TestMedium(t *testing.T) {
 				t.Errorf("%s: %+v", name, got)
 			}
 		}
-		if got := blob.MediumOf(blob.NewMem()); got != (blob.Medium{}) {
+		if got := blob.MediumOf(blobtest.NewMem()); got != (blob.Medium{}) {
 			t.Errorf("memory: %+v", got)
 		}
 	})
