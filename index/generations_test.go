@@ -153,7 +153,7 @@ func TestDamagedNewerGeneration(t *testing.T) {
 		sameImage(t, m, want)
 		m.Close()
 		checkClean(t, s, true)
-		if s.ReadOnly() {
+		if s.readOnly {
 			continue
 		}
 		rep, err := s.GC(ctx, GCOptions{})

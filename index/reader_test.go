@@ -52,7 +52,7 @@ func tree(t testing.TB, dir string) map[string]string {
 func useReader(t *testing.T, s *Store, name string, want []byte) {
 	t.Helper()
 	ctx := context.Background()
-	if !s.ReadOnly() {
+	if !s.readOnly {
 		t.Error("it is no reader")
 	}
 	list, err := s.List(ctx)

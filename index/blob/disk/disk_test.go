@@ -136,9 +136,9 @@ func TestStorePlaces(t *testing.T) {
 		s := lay(t, "hdd", map[string]int{"packs/2": 100, "packs/1": 8192, "roots/a": 4097})
 		whole := func(name string, seeks int64) {
 			t.Helper()
-			before := s.Disk().Stats().Seeks
+			before := s.disk.Stats().Seeks
 			blobtest.Get(t, s, name)
-			if got := s.Disk().Stats().Seeks - before; got != seeks {
+			if got := s.disk.Stats().Seeks - before; got != seeks {
 				t.Errorf("reading %s made %d seeks, want %d", name, got, seeks)
 			}
 		}
@@ -176,12 +176,12 @@ func TestStoreChargesWhatIsRead(t *testing.T) {
 			off, n, got int64
 			err         error
 		}{{0, 1000, 1000, nil}, {600, 1000, 400, io.EOF}, {1000, 1, 0, io.EOF}} {
-			before := s.Disk().Stats().Bytes
+			before := s.disk.Stats().Bytes
 			n, err := o.ReadAt(make([]byte, c.n), c.off)
 			if int64(n) != c.got || !errors.Is(err, c.err) {
 				t.Errorf("%d bytes at %d: %d, %v", c.n, c.off, n, err)
 			}
-			if paid := s.Disk().Stats().Bytes - before; paid != c.got {
+			if paid := s.disk.Stats().Bytes - before; paid != c.got {
 				t.Errorf("%d bytes at %d: %d were charged", c.n, c.off, paid)
 			}
 		}
