@@ -68,7 +68,10 @@ func (r *raw) GetAttr(
 }
 
 // Readlink implements fuse.RawFileSystem.
-func (r *raw) Readlink(_ <-chan struct{}, in *fuse.InHeader) ([]byte, fuse.Status) {
+func (r *raw) Readlink(
+	_ <-chan struct{}, in *fuse.InHeader,
+) (target []byte, status fuse.Status) {
+	defer r.s.rescue("READLINK", &status)
 	n := r.s.tree.node(in.NodeId)
 	if n == nil || n.kind != kindSocket {
 		return nil, fuse.EINVAL
@@ -77,7 +80,8 @@ func (r *raw) Readlink(_ <-chan struct{}, in *fuse.InHeader) ([]byte, fuse.Statu
 }
 
 // Access implements fuse.RawFileSystem.
-func (r *raw) Access(_ <-chan struct{}, in *fuse.AccessIn) fuse.Status {
+func (r *raw) Access(_ <-chan struct{}, in *fuse.AccessIn) (status fuse.Status) {
+	defer r.s.rescue("ACCESS", &status)
 	n := r.s.tree.node(in.NodeId)
 	if n == nil {
 		return fuse.Status(syscall.ESTALE)
@@ -141,7 +145,8 @@ func (r *raw) Write(
 }
 
 // Fsync implements fuse.RawFileSystem.
-func (r *raw) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+func (r *raw) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) (status fuse.Status) {
+	defer r.s.rescue("FSYNC", &status)
 	n := r.s.tree.node(in.NodeId)
 	if n == nil {
 		return fuse.Status(syscall.ESTALE)

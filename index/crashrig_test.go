@@ -178,6 +178,9 @@ type rigDeed struct {
 // step does one thing, and sometimes a removal at the same time.
 func (g *rig) step() {
 	deeds := []rigDeed{g.deed()}
+	if g.s == nil {
+		return // it died when it was opened
+	}
 	if g.r.IntN(6) == 0 {
 		deeds = append(deeds, g.remove())
 	}
@@ -224,9 +227,10 @@ func (g *rig) deed() rigDeed {
 			return err
 		}}
 	case n < 19:
-		g.note("rebuild")
+		repair := g.r.IntN(2) == 0
+		g.note("check; repair: %v", repair)
 		return rigDeed{do: func() error {
-			_, err := g.s.Check(ctx, CheckOptions{Rebuild: true})
+			_, err := g.s.Check(ctx, CheckOptions{Rebuild: !repair, Repair: repair})
 			return err
 		}}
 	}

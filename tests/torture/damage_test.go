@@ -27,9 +27,12 @@ func TestDamage(t *testing.T) {
 			d.store = filepath.Join(d.dir, "store")
 			d.make()
 			d.damage()
-			d.read(false)
+			d.read()
+			d.work()
 			d.command()
-			d.read(true)
+			d.read()
+			d.repair()
+			d.read()
 		})
 	}
 	l.t = t
@@ -39,6 +42,8 @@ func TestDamage(t *testing.T) {
 type damageLife struct {
 	*life
 	dir, store string
+	pagesOnly  bool            // the damage is that pages are gone, and nothing else
+	whole      map[string]bool // checkpoints that the damage costs nothing
 }
 
 func (d *damageLife) must(err error) {
@@ -65,6 +70,7 @@ func (d *damageLife) make() {
 		d.note("import", "%s: %s", name, what)
 		dir := filepath.Join(d.dir, fmt.Sprint("source-", i))
 		d.must(c.writeSource(dir))
+		c.source = dir
 		src, err := index.OpenSource(dir)
 		d.must(err)
 		_, _, err = s.Import(ctx, src, index.ImportOptions{Name: name, Hot: c.hot})
@@ -84,6 +90,7 @@ func (d *damageLife) make() {
 
 // damage damages one to three blobs.
 func (d *damageLife) damage() {
+	d.pagesOnly, d.whole = true, map[string]bool{}
 	for range 1 + d.r.IntN(3) {
 		var blobs []string
 		for _, sub := range []string{"packs", "packs", "checkpoints"} {
@@ -105,6 +112,7 @@ func (d *damageLife) damage() {
 			}
 			continue
 		}
+		d.pagesOnly = false
 		what, err := damageFile(d.r, blob)
 		d.must(err)
 		d.note("damage", "%s: %s", name, what)
@@ -145,47 +153,87 @@ func (d *damageLife) loseSlots(name string) error {
 	return os.Remove(filepath.Join(d.store, name))
 }
 
-// read opens and reads everything. Afterwards means that the store was worked on since the damage.
-func (d *damageLife) read(afterwards bool) {
+// read opens and reads everything. What was whole the last time still is, and check knows what is not.
+func (d *damageLife) read() {
 	d.note("read", "")
 	ctx := context.Background()
 	s := d.open()
 	defer s.Close()
 	list, err := s.List(ctx)
 	d.must(err)
+	listed := map[string]bool{}
 	for _, c := range list {
+		listed[c.Name] = true
 		if d.have[c.Name] == nil {
 			d.t.Errorf("%s came out of the damage", c.Name)
 		}
 	}
-	for _, name := range d.names() {
-		c := d.have[name]
-		if m, err := s.OpenImage(ctx, name); err == nil {
-			if err := readWhole(d.r, m, c, damaged); err != nil {
-				d.t.Errorf("%s: %v", name, err)
-			}
-			m.Close()
-		}
-		for file, want := range c.files {
-			if got, err := s.ReadFile(ctx, name, file); err == nil && string(got) != string(want) {
-				d.t.Errorf("%s/%s is wrong", name, file)
-			}
-		}
-		d.export(s, name, c)
-		d.salvage(s, name, c)
-	}
 	rep, err := s.Check(ctx, index.CheckOptions{ReadData: true})
 	d.must(err)
-	d.also("%d problems", len(rep.Problems))
-	if !afterwards {
-		d.work(s)
+	d.also("%d problems: %s", len(rep.Problems), some(rep.Problems))
+	lost := map[string]bool{}
+	for _, l := range rep.Lost {
+		lost[l.Checkpoint] = true
+	}
+	for _, name := range d.names() {
+		c := d.have[name]
+		d.images(s, name, c)
+		whole := d.export(s, name, c)
+		d.salvage(s, name, c)
+		// The other way round there may be: an export takes pages from segments too.
+		if listed[name] && !whole && !lost[name] {
+			d.t.Errorf("%s cannot be exported, and check says that nothing of it is lost", name)
+		}
+		if d.whole[name] && !whole {
+			d.t.Errorf("%s was whole before", name)
+		}
+		d.whole[name] = whole
+	}
+}
+
+// images reads a checkpoint in every way.
+func (d *damageLife) images(s *index.Store, name string, c *checkpoint) {
+	if m, err := s.OpenImage(context.Background(), name); err == nil {
+		if err := readWhole(d.r, m, c, damaged); err != nil {
+			d.t.Errorf("%s: %v", name, err)
+		}
+		m.Close()
+	}
+	for file, want := range c.files {
+		got, err := s.ReadFile(context.Background(), name, file)
+		if err == nil && string(got) != string(want) {
+			d.t.Errorf("%s/%s is wrong", name, file)
+		}
+	}
+}
+
+// repair mends what can be mended, with what was imported to take it from, or some of that.
+func (d *damageLife) repair() {
+	s := d.open()
+	defer s.Close()
+	all := d.r.IntN(2) == 0
+	var from []string
+	for _, name := range d.names() {
+		if all || d.r.IntN(3) == 0 {
+			from = append(from, d.have[name].source)
+		}
+	}
+	d.note("repair", "from %d of %d", len(from), len(d.have))
+	rep, err := s.Check(context.Background(), index.CheckOptions{Repair: true, From: from})
+	d.must(err)
+	for _, r := range rep.Repaired {
+		d.tally["pages repaired"] += r.Pages
+	}
+	if all && d.pagesOnly && len(rep.Lost) > 0 {
+		d.t.Errorf("with all that was imported at hand, a repair leaves %+v", rep.Lost)
 	}
 }
 
 // export exports one checkpoint: all of it, or nothing that looks like it.
-func (d *damageLife) export(s *index.Store, name string, c *checkpoint) {
+func (d *damageLife) export(s *index.Store, name string, c *checkpoint) (whole bool) {
 	out := filepath.Join(d.dir, "out")
-	if err := s.Export(context.Background(), name, out, index.ExportOptions{}); err == nil {
+	err := s.Export(context.Background(), name, out, index.ExportOptions{})
+	if err == nil {
 		if err := c.sameExport(out); err != nil {
 			d.t.Errorf("export of %s says that it is good: %v", name, err)
 		}
@@ -193,6 +241,7 @@ func (d *damageLife) export(s *index.Store, name string, c *checkpoint) {
 		d.t.Errorf("the export of %s failed and left a memory", name)
 	}
 	d.must(os.RemoveAll(out))
+	return err == nil
 }
 
 // salvage exports what is good: what is no hole must be right.
@@ -231,13 +280,16 @@ func (d *damageLife) salvage(s *index.Store, name string, c *checkpoint) {
 }
 
 // work does to the damaged store what users do.
-func (d *damageLife) work(s *index.Store) {
+func (d *damageLife) work() {
 	ctx := context.Background()
+	s := d.open()
+	defer s.Close()
 	name := d.newName()
 	c, what := d.newCheckpoint()
 	d.note("import", "%s: %s", name, what)
 	dir := filepath.Join(d.dir, "source-after")
 	d.must(c.writeSource(dir))
+	c.source = dir
 	src, err := index.OpenSource(dir)
 	d.must(err)
 	if _, _, err := s.Import(ctx, src, index.ImportOptions{Name: name, Hot: c.hot}); err != nil {
