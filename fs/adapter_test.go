@@ -125,3 +125,48 @@ func importSpec(t *testing.T, store *index.Store, x spec) {
 		t.Fatal(err)
 	}
 }
+
+// A server over a store that it only reads: what a writer does beside it is seen, and nothing of one
+// checkpoint is ever served as another's.
+func TestReaderStore(t *testing.T) {
+	x := spec{Name: "vm", Pages: 256, Seed: 1}
+	y := spec{Name: "vm", Pages: 256, Seed: 2}
+	at := filepath.Join(t.TempDir(), "store")
+	writer, err := index.Open(t.Context(), at, index.OpenOptions{Create: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { writer.Close() })
+	importSpec(t, writer, x)
+	reader, err := index.Open(t.Context(), at, index.OpenOptions{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { reader.Close() })
+	b := mountedStore(t, NewStore(reader), Options{})
+	c := b.client()
+	fd := c.open(b.path("vm/memory"), unix.O_RDONLY)
+	c.do(request{Op: "pread", FD: fd, Len: PageSize})
+	if err := b.Release(t.Context(), "vm"); !errors.Is(err, ErrInUse) {
+		t.Errorf("release: %v", err)
+	}
+	// The command that removes it asks first; here it does not.
+	if err := writer.Remove(t.Context(), "vm"); err != nil {
+		t.Fatal(err)
+	}
+	importSpec(t, writer, y)
+	c.do(request{Op: "readall", FD: fd, Len: 1 << 16, Spec: &x}) // it keeps what it has
+	before := b.tree.entry("vm")
+	if _, err := NewStore(reader).OpenImage(t.Context(), *before.info.Load()); err == nil {
+		t.Error("the image of a checkpoint that was replaced opens")
+	}
+	if err := b.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	other := c.open(b.path("vm/memory"), unix.O_RDONLY)
+	c.do(request{Op: "readall", FD: other, Len: 1 << 16, Spec: &y})
+	c.do(request{Op: "readall", FD: fd, Len: 1 << 16, Spec: &x})
+	c.close(other)
+	c.close(fd)
+	eventually(t, "it is released", func() bool { return b.Release(t.Context(), "vm") == nil })
+}

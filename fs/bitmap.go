@@ -69,11 +69,6 @@ func (b *bitmap) has(page uint64) bool {
 	return w != nil && w.Load()&(1<<(page%64)) != 0
 }
 
-// add puts the page in and reports whether it is new.
-func (b *bitmap) add(page uint64) bool {
-	return b.addRange(page, 1) == 1
-}
-
 // addRange puts count pages in and returns how many of them are new.
 func (b *bitmap) addRange(first, count uint64) (added int) {
 	if first >= b.pages {

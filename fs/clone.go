@@ -77,9 +77,16 @@ func (s *Server) forgotten(n *node) {
 	sess.cold()
 	sess.restored.Store(0)
 	m.streams.reset()
-	if m.clone != "" && !m.differs() && e.clones[m.clone] == m {
-		e.retired.add(sess.load())
-		delete(e.clones, m.clone)
+	m.forgotten = true
+	m.endLocked()
+}
+
+// endLocked ends the life of a clone that the kernel has forgotten, when nobody pushes into it any
+// more: another of its name has the same inode number, and would get those pages. e.mu is held.
+func (m *memory) endLocked() {
+	if m.forgotten && m.pushing == 0 && m.clone != "" && !m.differs() && m.e.clones[m.clone] == m {
+		m.e.retired.add(m.sess.Load().load())
+		delete(m.e.clones, m.clone)
 	}
 }
 

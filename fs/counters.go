@@ -10,7 +10,7 @@ type Counters struct {
 	// Opens are opens of memory, those by the residency prober not among them.
 	Opens uint64 `json:"opens"`
 	// Prefetched pages were brought into the page cache while opens waited for them, each counted
-	// once however often it was brought.
+	// once however often it was brought (of a clone: while it is open; so are LazyPages).
 	PrefetchedPages uint64 `json:"prefetched_pages"`
 	PrefetchedBytes uint64 `json:"prefetched_bytes"`
 	// PrefetchSeconds is how long opens waited for prefetches, each prefetch counted once.

@@ -11,7 +11,10 @@ import (
 
 // OpenDir implements fuse.RawFileSystem. Directories have no handle: a listing is computed from the
 // offset, which is a function of the entry and not of its place, so that it survives changes.
-func (r *raw) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, _ *fuse.OpenOut) fuse.Status {
+func (r *raw) OpenDir(
+	_ <-chan struct{}, in *fuse.OpenIn, _ *fuse.OpenOut,
+) (status fuse.Status) {
+	defer r.s.rescue("OPENDIR", &status)
 	n := r.s.tree.node(in.NodeId)
 	switch {
 	case n == nil:

@@ -2,7 +2,7 @@
 // map a file as guest memory restores from it: opening memory brings the machine's working set into
 // the page cache, the rest comes at its first touch.
 //
-//	store, err := index.Open(ctx, dir, index.OpenOptions{})
+//	store, err := index.Open(ctx, dir, index.OpenOptions{ReadOnly: true})
 //	srv, err := fs.Mount(ctx, fs.NewStore(store), "/mnt", fs.Options{})
 //	srv.Wait()
 //
@@ -18,14 +18,21 @@
 //	.thaw/metrics, socket  the server's totals in Prometheus' format; where it takes commands
 //
 // Directories and attributes never change while they have their inode number, so the kernel may
-// keep them for an hour; Refresh tells it of names that come and go.
+// keep them for an hour (but whose a clone is, see below); Refresh tells it of names that come and
+// go. A name that is not there makes the server look at the store again, in the background.
+//
+// A name alone is never trusted: images and files are opened by what the tree showed of them, and a
+// checkpoint that has been replaced since is an error. One that was removed and is there again, with
+// the same content, has the same inode numbers, and so is the same entry.
 //
 // # Processes
 //
 // The process that serves a mount must never use that mount: a goroutine that faults on a mapping
 // cannot be stopped for a collection, the collection waits for it, and the handler that would
 // answer the fault waits for the collection. Then not even SIGKILL helps; Abort does. So the VMM is
-// always another process, and so is the Prober.
+// always another process, and so is the Prober. What looks after mounts from outside (Abort,
+// FindMount, Users, the check of a mount point) asks the table of mounts and /proc only, and works
+// while the server hangs.
 //
 // # One page fault
 //
@@ -34,14 +41,15 @@
 //  1. tree.node finds the node by its number, under a lock held for a map access.
 //  2. readMemory notes the pages as in flight, the stall as begun, first touches as such
 //     (epoch.read), and reads the page with Memory.ReadPage into go-fuse's buffer.
-//  3. The reply goes out; reply.Done runs after that. The pages are now resident and no longer in
+//  3. The reply goes out; reply.Done runs after that. The pages, resident already, are no longer in
 //     flight, the stall is over, and what lies beside the page in its locality block, or ahead of a
 //     sequential reader, becomes a job for the pushers if there is room in their queue.
 //
 // This path allocates nothing, waits for no lock that is held over I/O or over a push (where reads
 // are dear it may wait for another READ of the same block, see index), and does not let itself be
 // interrupted: a signal to a vCPU must not become a SIGBUS. Errors are EIO, for exactly the pages
-// that cannot be read.
+// that cannot be read; a READ of many of which one is bad is EIO, since a short answer would be the
+// end of the file. A READ that goes past the page cache (O_DIRECT) locks no page and touches none.
 //
 // The mount negotiates a readahead of 4096 bytes. So a fault is one READ of 4 KiB whether or not
 // the VMM gives MADV_RANDOM, which makes the record exact, while read(2) with a large buffer still
@@ -57,6 +65,12 @@
 // neighbouring pages. When all is there, or a cap is reached, the opens return; the rest of a
 // capped flight goes on as its tail and steps aside while READs are outstanding. When the last file
 // is closed, the tail ends.
+//
+// An open waits for a restore of its own working set and its own session, or for none: a flight that
+// is ended before its time (the image is made cold, everybody has closed it, a new working set is
+// there) lets go of its opens with that news, and they begin another. One that fails is counted, and
+// what it could not bring is read on demand; pages that are damaged are left out, and the others are
+// brought.
 //
 // An open that comes later asks the Prober how many pages are still in the page cache (cachestat,
 // in another process, whose own open is answered at once). If none was lost, it returns; else, or
@@ -81,12 +95,16 @@
 // An epoch is the life of an image from one cold page cache to the next: it begins with the mount,
 // with Drop, and with StartRecord. It has the stalls and the trace of first touches, over the
 // image's own file and all clones. A memory file has a session in it, with its counters and its
-// sets of pages. READs and pushers keep the session they began with, and a push into a session that
-// is over is refused (errStale), so a drop has nothing to wait for but pushes under way.
+// sets of pages. A session belongs to one epoch; who has the one has the other. READs and pushers
+// keep the session they began with, and a push into a session that is over is refused (errStale),
+// so a drop has nothing to wait for but pushes under way.
 //
-// The trace is exact as long as nothing is pushed. So for an image without a working set nothing
-// is, from its first open on until Options.RecordWindow is over; the same after StartRecord,
-// whatever the policy. Record refuses what is not exact (ErrNotCold).
+// The trace is exact as long as every page that comes into the page cache is in it. So for an image
+// without a working set nothing is pushed, from its first open on until Options.RecordWindow is
+// over; the same after StartRecord, whatever the policy. What is pushed all the same, what a machine
+// reads before that open that was running already, and a file that could not be made cold spoil it,
+// and Record refuses what is not exact (ErrNotCold). It also refuses what no machine has read: a
+// file that was copied from end to end, or looked at for a moment (RecordError has who did it).
 //
 // # Clones
 //
@@ -95,6 +113,35 @@
 // private mappings of it just work. A WRITE that reaches the server was made through a shared
 // mapping or by write(2): it is refused, the clone is poisoned (EIO from then on), and its page
 // cache dropped from another goroutine, since the WRITE has a page of it locked.
+//
+// A clone is one user's: of who opens its memory first. Until then its mode is 0666, from then on
+// 0600, and every OPEN by somebody else but root is EACCES: the kernel goes by the modes
+// (default_permissions) where others may use the mount at all, and the server asks again, because
+// two users may be the first at once. So what one user writes no other user reads. Without
+// Options.AllowOther everything is the mounting user's own, and the modes say so.
+//
+// Its owner can give pages back, as a balloon and the reporting of free pages do: FALLOCATE with
+// PUNCH_HOLE and KEEP_SIZE, whole pages (EINVAL else). They read as zeros in that clone from then
+// on; the kernel drops them from the page cache, and no push brings them back, since discards take
+// the same side of memory.gate as drops. ZERO_RANGE and the like are EOPNOTSUPP, allocating is EROFS:
+// there is nothing that it could promise.
+//
+// The kernel forgets the inode of a closed clone when it likes, and the clone is then as new, with
+// no owner. One that was poisoned or has holes stays as it is until the mount ends: for another
+// machine take another ID.
+//
+// # Panics
+//
+// A panic in a request is EIO for that request, one in a flight or a pusher ends that, with its
+// book-keeping; it is logged with its stack and counted (thaw_fs_panics_total). What serves pages to
+// machines goes on.
+//
+// # The end of a mount
+//
+// Unmount never leaves a mount half gone. Bind mounts, overlays and other mount namespaces keep the
+// file system alive when umount(2) was fine: then it is mounted again, by the same connection, and
+// an InUseError names the users as far as /proc shows them. Detach takes it out of the tree anyway;
+// the server then ends with the last user.
 //
 // # Death
 //
@@ -105,5 +152,6 @@
 // The server keeps nothing that the kernel would have to remember for it: node numbers are hashes
 // of content, memory files have file handle 0, opening twice is opening once. That is what lets
 // another process take over a connection; so far nothing does. Only the numbers of clones cannot be
-// computed by another process and would have to be handed over.
+// computed by another process and would have to be handed over, and so would whose they are and what
+// they have given back.
 package fs

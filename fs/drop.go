@@ -70,12 +70,15 @@ func (e *entry) begin(ep *epoch) []*memory {
 func (s *Server) dropMemory(m *memory, ep *epoch) error {
 	m.gate.Lock()
 	defer m.gate.Unlock()
-	m.sess.Store(m.newSession(ep))
+	sess := m.newSession(ep)
+	m.sess.Store(sess)
 	m.streams.reset()
 	// ENOENT: the kernel does not know the file, so it has none of its pages.
 	if st := s.kernel.InodeNotify(m.node, 0, 0); !st.Ok() && st != fuse.ENOENT {
 		return fmt.Errorf("drop the page cache: %w", error(&pushError{st}))
 	}
+	// What was read meanwhile may have been dropped, too.
+	sess.cold()
 	return nil
 }
 

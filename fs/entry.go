@@ -28,6 +28,8 @@ type entry struct {
 	gone bool
 	// opens counts open memory files, those of clones included.
 	opens int
+	// pushing counts who pushes pages of it, into whichever file.
+	pushing int
 	// quiet is closed when a pusher lets go of an image, for who waits for that; nil: nobody does.
 	quiet chan struct{}
 	// handles are the images that wait to be closed, the current one not among them.

@@ -70,7 +70,8 @@ type fakeStore struct {
 	onRead    func(gfn uint64) error
 	onFeed    func(piece int) error
 	onOpen    func(name string) error
-	piece     int // pages of a piece of a feed; 0: fakePiece
+	bad       map[uint64]bool // pages that cannot be read
+	piece     int             // pages of a piece of a feed; 0: fakePiece
 	fileError error
 	filePanic atomic.Bool
 }
@@ -171,6 +172,9 @@ func (s *fakeStore) OpenFile(_ context.Context, c Checkpoint, file string) (File
 	if err != nil {
 		return nil, err
 	}
+	if file == "working-set" && x.Revision != c.Revision {
+		return nil, ErrNotFound
+	}
 	text, ok := x.Files[file]
 	if !ok {
 		return nil, io.ErrUnexpectedEOF
@@ -197,6 +201,10 @@ func (m *fakeMemory) stride() uint64       { return max(m.Pages/16, 1) }
 func (m *fakeMemory) page(gfn uint64, dst []byte) error {
 	if m.closed.Load() {
 		panic("read of a closed image")
+	}
+	if m.store.bad[gfn] {
+		copy(dst, "these are bytes of another page")
+		return errFake
 	}
 	if m.ram != nil {
 		copy(dst, m.ram[gfn*PageSize:][:PageSize])
@@ -242,6 +250,21 @@ func (m *fakeMemory) ReadNeighbours(gfn uint64, p *Piece) error {
 }
 
 func (m *fakeMemory) fill(p *Piece, gfns []uint64) error {
+	lost := &PagesError{Name: m.Name, Err: errFake}
+	good := slices.DeleteFunc(slices.Clone(gfns), func(gfn uint64) bool {
+		if m.store.bad[gfn] {
+			lost.GFNs = append(lost.GFNs, gfn)
+		}
+		return m.store.bad[gfn]
+	})
+	err := m.fillGood(p, good)
+	if err == nil && len(lost.GFNs) > 0 {
+		return lost
+	}
+	return err
+}
+
+func (m *fakeMemory) fillGood(p *Piece, gfns []uint64) error {
 	p.GFNs = append(p.GFNs[:0], gfns...)
 	p.Pages = slices.Grow(p.Pages[:0], len(gfns)*PageSize)[:len(gfns)*PageSize]
 	for i := 0; i < len(gfns); {

@@ -62,28 +62,44 @@ func (s *Server) imageLocked(e *entry) (*handle, error) {
 	return h, nil
 }
 
-// hold keeps the entry's image open for a pusher; nil when no file is open any more.
-func (e *entry) hold() *handle {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	h := e.img.Load()
-	if h == nil || e.opens == 0 {
+// hold keeps the entry's image open for a pusher; nil when the file is not open any more: the kernel
+// may have forgotten it, and another clone have its number.
+func (m *memory) hold() *handle {
+	m.e.mu.Lock()
+	defer m.e.mu.Unlock()
+	h := m.e.img.Load()
+	if h == nil || m.opens == 0 {
 		return nil
 	}
-	h.users++
+	m.holdLocked(h)
 	return h
 }
 
-// unhold is the end of hold, and of what a restore holds.
-func (s *Server) unhold(e *entry, h *handle) {
+// holdLocked keeps an image open for who pushes pages of it into m.
+func (m *memory) holdLocked(h *handle) {
+	h.users++
+	m.pushing++
+	m.e.pushing++
+}
+
+// unhold is the end of hold, and of what a restore holds. What had to wait for it is done now.
+func (s *Server) unhold(m *memory, h *handle) {
+	e := m.e
 	e.mu.Lock()
 	h.users--
+	m.pushing--
+	e.pushing--
+	m.endLocked()
+	over := e.gone && e.pushing == 0
 	err := s.settleLocked(e, false)
 	if e.quiet != nil {
 		close(e.quiet)
 		e.quiet = nil
 	}
 	e.mu.Unlock()
+	if over {
+		s.tree.unpin(e)
+	}
 	if err != nil {
 		s.complain(e, "close image", err)
 	}
@@ -114,26 +130,28 @@ func (s *Server) settleLocked(e *entry, all bool) error {
 
 // opened counts an open of m and makes sure that its image is there. who is nil for the prober,
 // whose opens are nobody's.
-func (s *Server) opened(m *memory, who *fuse.Owner) (*handle, error) {
+func (s *Server) opened(m *memory, who *fuse.Owner) error {
 	e := m.e
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	h, err := s.imageLocked(e)
-	if err != nil {
-		return nil, err
+	if _, err := s.imageLocked(e); err != nil {
+		return err
 	}
 	if who != nil {
 		if err := m.admitLocked(*who); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	if m.clone != "" {
-		e.clones[m.clone] = m // it may have been forgotten since the node was looked up
+	if m.clone != "" && e.clones[m.clone] != m {
+		// It was forgotten since the node was looked up, and may have missed a drop.
+		e.clones[m.clone] = m
+		m.sess.Store(m.newSession(e.epoch.Load()))
 	}
+	m.forgotten = false
 	m.opens++
 	e.opens++
 	s.idle.remove(e)
-	return h, nil
+	return nil
 }
 
 // released is the end of opened. The last one out ends the restore that still goes on for m, before

@@ -50,11 +50,11 @@ type shuffle struct {
 	k     *modelKernel
 	raw   *raw
 	store *fakeStore
-	names sync.Mutex // who changes the store
 
 	// began and ended count what makes an image cold, or other.
 	began, ended atomic.Int64
 	read         sync.Map // what was read since ever: page numbers
+	revision     uint32   // of the checkpoint; changed by one goroutine
 }
 
 func interleave(t *testing.T, seed uint64) bool {
@@ -124,15 +124,33 @@ func (h *shuffle) run(seed uint64) {
 	}
 }
 
+// A moment is how much had changed when something began.
+type moment struct{ began, ended int64 }
+
+func (h *shuffle) moment() moment { return moment{h.began.Load(), h.ended.Load()} }
+
+// changed says whether the image was made cold, or another, since a moment, or was about to be.
+func (h *shuffle) changed(since moment) bool {
+	return since.began != since.ended || h.began.Load() != since.began
+}
+
 // client uses a memory file as a user.
 func (h *shuffle) client(uid uint32) func(*rand.Rand) {
 	return func(rnd *rand.Rand) {
 		name := []string{"", "x", "y"}[rnd.IntN(3)]
-		id, of, ok := h.lookup(name)
+		since := h.moment()
+		e := h.s.tree.entry("a")
+		if e == nil {
+			return
+		}
+		// The kernel knows the directory as long as it knows a file of it.
+		dir := h.s.tree.lookup(e.dir())
+		defer h.raw.Forget(dir.id, 1)
+		id, of, ok := h.lookup(dir.e, name)
 		if !ok {
 			return
 		}
-		if h.open(id, of, uid) {
+		if h.open(id, of, uid, since) {
 			for range rnd.IntN(12) {
 				gfn := rnd.Uint64N(of.Pages)
 				h.read.Store(gfn, true)
@@ -157,11 +175,7 @@ func (h *shuffle) client(uid uint32) func(*rand.Rand) {
 }
 
 // lookup is the way to a memory file; false when the checkpoint is gone.
-func (h *shuffle) lookup(clone string) (id uint64, of spec, ok bool) {
-	e := h.s.tree.entry("a")
-	if e == nil {
-		return 0, of, false
-	}
+func (h *shuffle) lookup(e *entry, clone string) (id uint64, of spec, ok bool) {
 	h.store.mu.Lock()
 	for _, x := range h.store.specs {
 		if x.ID == e.id {
@@ -183,8 +197,8 @@ func (h *shuffle) lookup(clone string) (id uint64, of spec, ok bool) {
 
 // open is open(2). When it returns, and nothing was dropped or replaced meanwhile, what the policy
 // names is there.
-func (h *shuffle) open(id uint64, of spec, uid uint32) bool {
-	began, ended, before := h.began.Load(), h.ended.Load(), h.k.view(id)
+func (h *shuffle) open(id uint64, of spec, uid uint32, since moment) bool {
+	before := h.k.view(id)
 	in := fuse.OpenIn{InHeader: fuse.InHeader{NodeId: id}}
 	in.Uid = uid
 	st := h.raw.Open(nil, &in, new(fuse.OpenOut))
@@ -193,7 +207,7 @@ func (h *shuffle) open(id uint64, of spec, uid uint32) bool {
 	defer h.k.mu.Unlock()
 	ino := h.k.inodes[id]
 	switch {
-	case st == fuse.EACCES && ino.clone, st == fuse.EIO && h.gone(of):
+	case st == fuse.EACCES && ino.clone, st == fuse.EIO && (h.gone(of) || h.changed(since)):
 		return false
 	case !st.Ok():
 		h.k.fault("open: %v", st)
@@ -205,13 +219,13 @@ func (h *shuffle) open(id uint64, of spec, uid uint32) bool {
 	}
 	m := h.k.memory(id)
 	sess := m.sess.Load()
-	if began != ended || h.began.Load() != began || before.drops != after.drops ||
+	if h.changed(since) || before.drops != after.drops ||
 		sess.failed.Load() > 0 || sess.epoch.armed && !sess.epoch.spoiled.Load() {
 		return true
 	}
 	for _, gfn := range h.promised(of) {
 		if !after.cached[gfn] && !m.hole(gfn, 1) {
-			h.k.fault("the open returns without page %d of %v", gfn, h.promised(of))
+			h.k.fault("the open returns without page %d", gfn)
 			break
 		}
 	}
@@ -256,7 +270,7 @@ func (h *shuffle) fault(format string, args ...any) {
 
 // record takes a record. What is in the page cache before it is in it.
 func (h *shuffle) record(*rand.Rand) {
-	began, ended := h.began.Load(), h.ended.Load()
+	since := h.moment()
 	e := h.s.tree.entry("a")
 	if e == nil {
 		return
@@ -272,7 +286,7 @@ func (h *shuffle) record(*rand.Rand) {
 		h.k.mu.Unlock()
 	}
 	set, err := h.s.Record(context.Background(), "a", RecordOptions{Force: true})
-	if err != nil || began != ended || h.began.Load() != began || h.s.tree.entry("a") != e {
+	if err != nil || h.changed(since) || h.s.tree.entry("a") != e {
 		return
 	}
 	h.exact(set, cached)
@@ -299,11 +313,13 @@ func (h *shuffle) change(rnd *rand.Rand) {
 	h.began.Add(1)
 	defer h.ended.Add(1)
 	h.store.mu.Lock()
-	x := spec{Name: "a", Pages: 64, Seed: 1, Trace: true, WS: [][2]uint64{{5, 10}}}
+	x := spec{Name: "a", Pages: 64, Seed: 1, Trace: true}
 	if len(h.store.specs) > 0 {
 		x = h.store.specs[0]
 	}
 	h.store.mu.Unlock()
+	h.revision++ // never one that was there before
+	x.Revision = h.revision
 	switch rnd.IntN(4) {
 	case 0:
 		h.store.set()
@@ -311,7 +327,6 @@ func (h *shuffle) change(rnd *rand.Rand) {
 		x.Seed, x.ID = x.Seed+1, ""
 		h.store.set(x)
 	default:
-		x.Revision++
 		x.WS = [][2]uint64{{rnd.Uint64N(40), 12}}
 		h.store.set(x)
 	}

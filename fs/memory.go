@@ -39,9 +39,12 @@ type memory struct {
 	// take it: it is held over notifications, which wait for READs.
 	gate sync.RWMutex
 
-	// flight is the newest restore that nobody has ended; opens counts open files. Guarded by e.mu.
-	flight *flight
-	opens  int
+	// flight is the newest restore that nobody has ended; opens counts open files, pushing who
+	// pushes pages into it; forgotten says that the kernel does not know it. Guarded by e.mu.
+	flight    *flight
+	opens     int
+	pushing   int
+	forgotten bool
 }
 
 // A session is the time from one cold page cache to the next. READs and pushers keep the one they

@@ -21,6 +21,7 @@ type metrics struct {
 	pushes     atomic.Uint64
 	pushBytes  atomic.Uint64
 	dropped    atomic.Uint64
+	pushErrors atomic.Uint64
 	panics     atomic.Uint64
 
 	registry *prometheus.Registry
@@ -43,6 +44,8 @@ func newMetrics(s *Server) *metrics {
 		{"push_bytes_total", "Bytes pushed into page caches.", &m.pushBytes},
 		{"pushes_dropped_total",
 			"Pushes beside or ahead of READs that found the queue full.", &m.dropped},
+		{"push_errors_total", "Pushes beside or ahead of READs that failed, in part or whole.",
+			&m.pushErrors},
 		{"panics_total", "Panics that were caught: each is a fault of the server.", &m.panics},
 	} {
 		m.registry.MustRegister(prometheus.NewCounterFunc(

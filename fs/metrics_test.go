@@ -50,6 +50,7 @@ func TestMetrics(t *testing.T) {
 		"thaw_fs_opens_total": 3, "thaw_fs_push_bytes_total": 1 << 20, "thaw_fs_pushes_total": 0,
 		"thaw_fs_pushes_dropped_total": 0, "thaw_fs_read_bytes_total": 0,
 		"thaw_fs_read_errors_total": 0, "thaw_fs_panics_total": 0,
+		"thaw_fs_push_errors_total": 0,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("counters and gauges (-want +got):\n%s", diff)

@@ -57,8 +57,7 @@ func (s *Server) openMemory(n *node, in *fuse.OpenIn, out *fuse.OpenOut) fuse.St
 	if !probe {
 		who = &in.Owner
 	}
-	h, err := s.opened(m, who)
-	switch {
+	switch err := s.opened(m, who); {
 	case errors.Is(err, errForeign):
 		return fuse.EACCES
 	case err != nil:
@@ -77,7 +76,7 @@ func (s *Server) openMemory(n *node, in *fuse.OpenIn, out *fuse.OpenOut) fuse.St
 		}
 	}()
 	s.metrics.opens.Add(1)
-	s.serveOpen(m, h, in)
+	s.serveOpen(m, in)
 	if m.poisoned.Load() {
 		return fuse.EIO
 	}
@@ -86,12 +85,12 @@ func (s *Server) openMemory(n *node, in *fuse.OpenIn, out *fuse.OpenOut) fuse.St
 }
 
 // serveOpen does what an open asks for: it returns when the pages are there, or cannot be brought. A
-// restore that is cut short because the image is made cold begins again; one more drop is needed
-// for each time.
-func (s *Server) serveOpen(m *memory, h *handle, in *fuse.OpenIn) {
+// restore that is cut short because the image is made cold, or has got a new working set, begins
+// again: once for each time that happens.
+func (s *Server) serveOpen(m *memory, in *fuse.OpenIn) {
 	o := opening{who: reader(in.Pid)}
 	m.sess.Load().opens.Add(1)
-	for f := s.restore(m, h, &o); f != nil; f = s.restore(m, h, &o) {
+	for f := s.restore(m, &o); f != nil; f = s.restore(m, &o) {
 		if in.Unique&resent != 0 {
 			return
 		}

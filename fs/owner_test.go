@@ -64,7 +64,8 @@ func TestForeignWrite(t *testing.T) {
 	evil, c := startClient(t, b.abort, as(nobody)), b.client()
 	m := c.mapFile(c.open(b.path("a/clones/vm/memory"), unix.O_RDWR), x.Pages)
 	c.do(request{Op: "touch", Map: m, GFNs: upTo(8), Spec: &x})
-	if res := evil.try(request{Op: "open", Path: b.path("a/clones/vm/memory"), Flags: unix.O_RDWR}); res.Errno != unix.EACCES {
+	res := evil.try(request{Op: "open", Path: b.path("a/clones/vm/memory"), Flags: unix.O_RDWR})
+	if res.Errno != unix.EACCES {
 		t.Errorf("open of root's clone: %q", res.Err)
 	}
 	fd := evil.open(b.path("a/clones/evil/memory"), unix.O_RDWR)

@@ -14,7 +14,7 @@ func TestPanicInStore(t *testing.T) {
 	x := wsSpec()
 	x.Trace, x.Files = true, map[string]string{"state": "cpu"}
 	store := newFakeStore(x)
-	bang := func() { var m map[int]int; m[1] = 1 }
+	bang := func() { panic("injected") }
 	store.onRead = func(gfn uint64) error {
 		if gfn == 40 || gfn == 41 {
 			bang()
@@ -47,8 +47,8 @@ func TestPanicInStore(t *testing.T) {
 	if res := c.try(request{Op: "touch", Map: m, GFNs: []uint64{40, 41}}); res.Bus != 2 {
 		t.Errorf("%d SIGBUS: %s", res.Bus, res.Err)
 	}
-	if res := c.try(request{Op: "pread", FD: fd, Off: 32 * PageSize, Len: 32 * PageSize}); res.Errno != unix.EIO &&
-		len(res.Data) > 8*PageSize {
+	res := c.try(request{Op: "pread", FD: fd, Off: 32 * PageSize, Len: 32 * PageSize})
+	if res.Errno != unix.EIO && len(res.Data) > 8*PageSize {
 		t.Errorf("read(2) over it: %d bytes", len(res.Data))
 	}
 	store.filePanic.Store(true)

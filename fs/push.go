@@ -41,12 +41,13 @@ func (s *Server) push(m *memory, sess *session, p *Piece, pushed func(first, n u
 			n++
 		}
 		err := s.storeRun(m, sess, first, p.Pages[i*PageSize:(i+n)*PageSize])
-		switch {
-		case err == nil:
-			pushed(first, uint64(n))
-		case err != errHole: // else they are read on demand
+		if err == errHole {
+			continue // look again: the page that was given back is not wanted any more
+		}
+		if err != nil {
 			return err
 		}
+		pushed(first, uint64(n))
 		i += n
 	}
 	return nil

@@ -70,13 +70,14 @@ func (p *pushers) run() {
 // do pushes for one job. Errors end the job only: a page that cannot be read gets its EIO when it
 // is asked for.
 func (p *pushers) do(j job, sc *scratch) {
-	h := j.m.e.hold()
+	h := j.m.hold()
 	if h == nil {
 		return
 	}
-	defer p.srv.unhold(j.m.e, h)
+	defer p.srv.unhold(j.m, h)
 	err := p.bring(j, h, sc)
 	if err != nil && !errors.Is(err, errStale) {
+		p.srv.metrics.pushErrors.Add(1)
 		p.srv.log.Debug("push", "checkpoint", j.m.e.name, "page", j.first, "error", err)
 	}
 }
@@ -103,10 +104,20 @@ func (p *pushers) neighbours(j job, h *handle, sc *scratch) error {
 	if !wanted {
 		return nil
 	}
-	if err := h.mem.ReadNeighbours(j.first, &sc.piece); err != nil {
+	err := h.mem.ReadNeighbours(j.first, &sc.piece)
+	if err != nil && lostPages(err) == nil {
 		return err
 	}
-	return p.push(j, &sc.piece)
+	return errors.Join(err, p.push(j, &sc.piece))
+}
+
+// lostPages says that err names pages which could not be read, and that all others were; else nil.
+func lostPages(err error) *PagesError {
+	var lost *PagesError
+	if errors.As(err, &lost) {
+		return lost
+	}
+	return nil
 }
 
 // zeroGroup is the locality block of a zero page: the zero pages of its 16 aligned neighbours.
@@ -136,7 +147,7 @@ func (p *pushers) ahead(j job, h *handle, sc *scratch) error {
 		}
 		pages := grow(&sc.piece.Pages, int(n)*PageSize)
 		if err := h.mem.ReadRange(first, pages); err != nil {
-			return err
+			return err // also if it is about some of them: whoever asks for these gets the others
 		}
 		if err := p.push(j, &Piece{GFNs: sc.gfns, Pages: pages}); err != nil {
 			return err

@@ -17,7 +17,8 @@ type raw struct {
 var _ fuse.RawFileSystem = (*raw)(nil)
 
 // keep is how long the kernel may believe names and attributes: nothing changes without a
-// notification, but for whose an unowned clone is (fillAttr). A name that is not there is never kept, so that new checkpoints are seen at once.
+// notification, but for whose a clone is that is nobody's yet (fillAttr). A name that is not there
+// is never kept, so that new checkpoints are seen at once.
 const keep = time.Hour
 
 func (r *raw) String() string { return "thaw" }
@@ -67,7 +68,10 @@ func (r *raw) GetAttr(
 }
 
 // Readlink implements fuse.RawFileSystem.
-func (r *raw) Readlink(_ <-chan struct{}, in *fuse.InHeader) ([]byte, fuse.Status) {
+func (r *raw) Readlink(
+	_ <-chan struct{}, in *fuse.InHeader,
+) (target []byte, status fuse.Status) {
+	defer r.s.rescue("READLINK", &status)
 	n := r.s.tree.node(in.NodeId)
 	if n == nil || n.kind != kindSocket {
 		return nil, fuse.EINVAL
@@ -76,7 +80,8 @@ func (r *raw) Readlink(_ <-chan struct{}, in *fuse.InHeader) ([]byte, fuse.Statu
 }
 
 // Access implements fuse.RawFileSystem.
-func (r *raw) Access(_ <-chan struct{}, in *fuse.AccessIn) fuse.Status {
+func (r *raw) Access(_ <-chan struct{}, in *fuse.AccessIn) (status fuse.Status) {
+	defer r.s.rescue("ACCESS", &status)
 	n := r.s.tree.node(in.NodeId)
 	if n == nil {
 		return fuse.Status(syscall.ESTALE)
@@ -140,7 +145,8 @@ func (r *raw) Write(
 }
 
 // Fsync implements fuse.RawFileSystem.
-func (r *raw) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+func (r *raw) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) (status fuse.Status) {
+	defer r.s.rescue("FSYNC", &status)
 	n := r.s.tree.node(in.NodeId)
 	if n == nil {
 		return fuse.Status(syscall.ESTALE)

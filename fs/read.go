@@ -39,6 +39,11 @@ func (s *Server) readMemory(m *memory, in *fuse.ReadIn, buf []byte) (fuse.ReadRe
 		return nil, fuse.EIO
 	}
 	r.data = buf[:length]
+	if r.cached {
+		// Resident before it is no longer in flight: a pusher that looks in between must see one.
+		// And before a drop that waits for the answer.
+		r.sess.resident.addRange(r.first, r.count)
+	}
 	// What a READ of many pages costs is mostly copying, and a push copies as much: going ahead of
 	// its reader pays where decoding takes the longer part.
 	if r.count >= bigRead && time.Since(r.start) < time.Duration(r.count)*copyTime {

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 )
 
@@ -141,5 +142,44 @@ func TestLiveFiles(t *testing.T) {
 		if !strings.Contains(text, want) {
 			t.Errorf("metrics have no %q:\n%s", want, text)
 		}
+	}
+}
+
+// A file that the kernel still has open is read as what it was opened as, or not at all.
+func TestReplacedFile(t *testing.T) {
+	a := spec{Name: "a", Pages: 10, Seed: 1, Files: map[string]string{"state": "one", "working-set": "ws one"}}
+	store := newFakeStore(a)
+	r := newHandRig(t, store, Options{})
+	read := func(n *node) (string, fuse.Status) {
+		in := &fuse.ReadIn{InHeader: fuse.InHeader{NodeId: n.id}, Size: PageSize}
+		res, st := r.raw.Read(nil, in, make([]byte, PageSize))
+		if !st.Ok() {
+			return "", st
+		}
+		text, _ := res.Bytes(make([]byte, PageSize))
+		return string(text), st
+	}
+	e := r.tree.entry("a")
+	state, set := r.tree.lookup(e.child("state")), r.tree.lookup(e.child("working-set"))
+	other := a
+	other.Revision, other.Files = 1, map[string]string{"state": "one", "working-set": "ws two"}
+	store.set(other)
+	for _, refreshed := range []bool{false, true} {
+		if refreshed {
+			if err := r.Refresh(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if text, st := read(set); st != fuse.EIO {
+			t.Errorf("the old working set reads %q, %v", text, st)
+		}
+		if text, st := read(state); text != "one" {
+			t.Errorf("the state reads %q, %v", text, st)
+		}
+	}
+	other.Seed, other.ID, other.Files = 2, "", map[string]string{"state": "two", "working-set": "ws two"}
+	store.set(other)
+	if text, st := read(state); st != fuse.EIO {
+		t.Errorf("the state of another checkpoint reads %q, %v", text, st)
 	}
 }

@@ -54,10 +54,6 @@ func (r *reply) Slices() ([][]byte, fuse.Status) {
 // Done ends the READ: the kernel has its answer.
 func (r *reply) Done() {
 	defer r.srv.rescue("answering a READ", nil)
-	if r.cached {
-		// First resident, then no longer in flight: a pusher that looks in between must see one.
-		r.sess.resident.addRange(r.first, r.count)
-	}
 	follow := r.follow
 	r.over()
 	if follow {

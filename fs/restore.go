@@ -30,6 +30,8 @@ type flight struct {
 	// cut: it was ended before its time, because the image was made cold or everybody closed it.
 	// Set before front is closed.
 	cut atomic.Bool
+	// lost is the first error of pages that could not be read; the others are brought.
+	lost atomic.Pointer[error]
 	// over: it has come to its end, one way or another.
 	over atomic.Bool
 
@@ -56,11 +58,13 @@ func (m *memory) abandonLocked() {
 }
 
 // restore begins what opening m asks for, or joins it. nil: there is nothing to wait for. What it
-// decides by belongs to one session: a drop in between ends that, and the flight with it.
-func (s *Server) restore(m *memory, h *handle, o *opening) *flight {
+// decides by belongs to one session: a drop in between ends that, and the flight with it. Its working
+// set is the newest: who waits for an older one waits for this instead.
+func (s *Server) restore(m *memory, o *opening) *flight {
 	m.e.mu.Lock()
 	defer m.e.mu.Unlock()
 	now := time.Now()
+	h := m.e.img.Load() // there is one while a file is open
 	sess := m.sess.Load()
 	ep := sess.epoch
 	o.meets(ep)
@@ -72,19 +76,19 @@ func (s *Server) restore(m *memory, h *handle, o *opening) *flight {
 		ep.start(now)
 		return nil
 	}
-	if f := m.flight; f != nil && f.sess == sess && !f.over.Load() {
+	if f := m.flight; f != nil && f.sess == sess && f.h == h && !f.over.Load() {
 		return f
 	}
+	m.abandonLocked()
 	ep.spoil(now)
 	ep.start(now)
 	f := &flight{m: m, h: h, sess: sess, policy: policy, start: now, front: make(chan struct{})}
 	f.ctx, f.cancel = context.WithCancel(s.ctx)
-	h.users++
 	if !s.goes("a prefetch", func() { s.fly(f) }) {
-		h.users-- // files are open: nothing is to be closed
 		f.cancel()
 		return nil
 	}
+	m.holdLocked(h)
 	m.flight = f
 	return f
 }
@@ -111,7 +115,8 @@ func (s *Server) fly(f *flight) {
 	defer f.over.Store(true)
 	defer f.land()
 	m := f.m
-	defer s.unhold(m.e, f.h)
+	defer s.unhold(m, f.h)
+	m.settled()
 	complete := f.sess.restored.Load() == int64(f.policy)+1
 	if f.sess.cached() > 0 {
 		if !s.stillResident(f) {
@@ -135,14 +140,22 @@ func (s *Server) fly(f *flight) {
 	}
 }
 
+// settled waits for pushes that have begun. Of those of an earlier restore some may have gone into an
+// inode that the kernel has evicted since; what they note as resident is then seen, and not believed.
+func (m *memory) settled() {
+	m.gate.Lock()
+	defer m.gate.Unlock()
+}
+
 // bring runs the feeds of a policy.
 func (s *Server) bring(f *flight) (err error) {
 	defer s.rescueErr("a prefetch", &err)
 	if f.policy == PolicyEager {
-		if err := s.pushFeed(f, f.h.mem.EagerFeed()); err != nil {
+		err := s.pushFeed(f, f.h.mem.EagerFeed())
+		if err != nil && lostPages(err) == nil {
 			return err
 		}
-		return s.pushZeros(f)
+		return errors.Join(err, s.pushZeros(f))
 	}
 	return s.pushFeed(f, f.h.ws)
 }
@@ -166,10 +179,15 @@ func (s *Server) pushFeed(f *flight, feed Feed) error {
 			for more := true; more; {
 				more, errs[w] = s.pushNext(f, feed, q, p)
 			}
-			q.over.Store(true)
+			if errs[w] != nil {
+				q.failed.Store(true)
+			}
 		})
 	}
 	wg.Wait()
+	if lost := f.lost.Load(); lost != nil {
+		errs = append(errs, *lost)
+	}
 	return cmp.Or(errs...)
 }
 
@@ -178,7 +196,9 @@ type fetchQueue struct {
 	mu   sync.Mutex    // held by who is the next to fetch, until he may
 	next int           // guarded by mu
 	free chan struct{} // has an element for each fetch that is under way
-	over atomic.Bool   // there are no more pieces, or one failed
+	// failed: the rest is not worth fetching. Not so the end of the feed: who finds it is not the
+	// last who has a piece.
+	failed atomic.Bool
 
 	workers chan struct{} // has an element for each goroutine that decodes or pushes
 }
@@ -206,7 +226,12 @@ func (s *Server) pushNext(f *flight, feed Feed, q *fetchQueue, p *Piece) (more b
 		err = feed.Decode(p)
 	}
 	if err != nil {
-		return false, fmt.Errorf("piece %d of %d: %w", i, feed.Len(), err)
+		err = fmt.Errorf("piece %d of %d: %w", i, feed.Len(), err)
+		if lostPages(err) == nil {
+			return false, err
+		}
+		lost := err
+		f.lost.CompareAndSwap(nil, &lost) // the others are as good as ever
 	}
 	err = s.pushPiece(f, p)
 	s.capped(f) // at once: the next piece may be long in coming
@@ -217,7 +242,7 @@ func (s *Server) pushNext(f *flight, feed Feed, q *fetchQueue, p *Piece) (more b
 func (s *Server) fetchNext(f *flight, feed Feed, q *fetchQueue, p *Piece) (i int, err error) {
 	i, done := q.take()
 	defer done()
-	if q.over.Load() || i >= feed.Len() {
+	if q.failed.Load() || i >= feed.Len() {
 		return -1, nil
 	}
 	if err := s.turn(f); err != nil {

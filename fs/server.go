@@ -144,12 +144,21 @@ func (s *Server) Refresh(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list the store's checkpoints: %w", err)
 	}
-	stale, gone := s.tree.publish(list, s.newEntry)
+	stale, gone, again := s.tree.publish(list, s.newEntry)
+	for _, e := range again {
+		e.mu.Lock()
+		e.gone = false
+		e.mu.Unlock()
+	}
 	for _, e := range gone {
 		e.mu.Lock()
 		e.gone = true
 		err := s.settleLocked(e, true)
+		quiet := e.pushing == 0
 		e.mu.Unlock()
+		if quiet {
+			s.tree.unpin(e)
+		}
 		s.idle.remove(e)
 		if err != nil {
 			s.complain(e, "close image", err)

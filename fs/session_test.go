@@ -3,6 +3,7 @@ package fs
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -193,31 +194,30 @@ func TestRecordAfterFailedDrop(t *testing.T) {
 	}
 }
 
-// A READ that goes past the page cache locks no page and ends no other's READ of it.
+// A READ that goes past the page cache locks no page, and does not end another's READ of it.
 func TestDirectReadBesideBuffered(t *testing.T) {
 	store := newFakeStore(spec{Name: "a", Pages: 100})
-	arrived, free := make(chan struct{}, 2), make(chan struct{})
-	store.onRead = func(gfn uint64) error {
-		if gfn == 5 {
-			arrived <- struct{}{}
+	arrived, free := make(chan struct{}), make(chan struct{})
+	var second atomic.Bool
+	store.onRead = func(uint64) error {
+		if !second.Swap(true) {
+			close(arrived)
 			<-free
 		}
 		return nil
 	}
 	r := newHandRig(t, store, Options{Policy: PolicyLazy})
 	r.open()
-	var wg sync.WaitGroup
-	wg.Go(func() { r.read(5, 1, 0) })
+	var buffered sync.WaitGroup
+	buffered.Go(func() { r.read(5, 1, 0) })
 	<-arrived
-	r.read(4, 1, fuse.READ_LOCKOWNER)
+	r.read(4, 3, fuse.READ_LOCKOWNER)
 	m := r.mem()
-	if !m.inflight.has(5) || m.inflight.has(4) {
-		t.Error("which pages are locked")
+	if !m.inflight.has(5) || m.inflight.len() != 1 || m.sess.Load().resident.len() != 0 {
+		t.Errorf("%d pages are locked, page 5: %v", m.inflight.len(), m.inflight.has(5))
 	}
-	wg.Go(func() { r.read(5, 1, fuse.READ_LOCKOWNER) })
-	<-arrived
 	close(free)
-	wg.Wait()
+	buffered.Wait()
 	if m.inflight.len() != 0 || m.sess.Load().resident.len() != 1 {
 		t.Errorf("%d in flight, %d resident", m.inflight.len(), m.sess.Load().resident.len())
 	}

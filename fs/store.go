@@ -58,7 +58,8 @@ type File interface {
 // locality blocks, where NewStore puts an adapter between.
 //
 // Methods are called from many goroutines at once, ReadPage once a fault. An error means that the
-// bytes cannot be had: it becomes EIO, dst is not looked at.
+// bytes cannot be had: it becomes EIO, dst is not looked at. Where many pages are read at once to be
+// pushed, a PagesError says which of them are missing, and the others are.
 type Memory interface {
 	// Size is the image's size in bytes.
 	Size() int64
@@ -89,9 +90,11 @@ type Memory interface {
 // Buffers of pages on their way into a page cache, and the sequences they come in, are index's own:
 // Piece.Pages[i*4096:] belongs to Piece.GFNs[i]; the pieces of a Feed can be read in any order and
 // by many goroutines at once, each with a Piece of its own.
+// A PagesError names pages that could not be read; a Piece is without them.
 type (
-	Piece = index.Piece
-	Feed  = index.Feed
+	Piece      = index.Piece
+	Feed       = index.Feed
+	PagesError = index.PagesError
 )
 
 // Errors that callers tell apart.

@@ -180,19 +180,24 @@ type dentry struct {
 }
 
 // publish replaces the root directory by list; make makes the entry of a checkpoint that is new.
-// It returns what the kernel must drop from its cache of names, and the checkpoints that are there
-// no more.
+// It returns what the kernel must drop from its cache of names, the checkpoints that are there no
+// more, and those that are there again.
 func (t *tree) publish(
 	list []Checkpoint, make func(Checkpoint) *entry,
-) (stale []dentry, gone []*entry) {
+) (stale []dentry, gone, again []*entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	next := map[string]*entry{}
 	for _, c := range list {
 		e := t.names[c.Name]
 		if e == nil || e.id != c.ID {
-			e = make(c)
-		} else if old := e.info.Load(); old.Revision != c.Revision {
+			if e = t.formerLocked(c); e != nil {
+				again = append(again, e)
+			} else {
+				e = make(c)
+			}
+		}
+		if old := e.info.Load(); old.Revision != c.Revision {
 			stale = append(stale, t.filesLocked(e, old, &c)...)
 			t.unpinLocked(e)
 			e.info.Store(&c)
@@ -203,14 +208,24 @@ func (t *tree) publish(
 		if next[name] != e {
 			stale = append(stale, dentry{t.root.id, name})
 			gone = append(gone, e)
-			t.unpinLocked(e)
 		}
 	}
 	for _, e := range next {
 		t.pinLocked(e)
 	}
 	t.names = next
-	return stale, gone
+	return stale, gone, again
+}
+
+// formerLocked is the entry that a checkpoint had before it was removed, if it has nodes yet; nil if
+// not. They have the same numbers, and one page cache.
+func (t *tree) formerLocked(c Checkpoint) *entry {
+	for _, n := range t.nodes {
+		if n.e != nil && n.e.id == c.ID && n.e.name == c.Name {
+			return n.e
+		}
+	}
+	return nil
 }
 
 // filesLocked names the small files of a checkpoint and its clones, before and after a change: not
@@ -240,6 +255,16 @@ func (t *tree) pinLocked(e *entry) {
 	for _, n := range e.children() {
 		n.static = true
 		t.internLocked(n)
+	}
+}
+
+// unpin lets the nodes of a checkpoint go that is not listed any more. To be called when nobody
+// pushes pages of it: if it comes back with the same numbers, it has to be the same entry till then.
+func (t *tree) unpin(e *entry) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.names[e.name] != e {
+		t.unpinLocked(e)
 	}
 }
 

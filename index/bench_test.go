@@ -227,3 +227,29 @@ func BenchmarkOpenChain(b *testing.B) {
 		openImage(b, s, "c999").Close()
 	}
 }
+
+// BenchmarkOpenManyCheckpoints opens a store of 1,000 checkpoints, for reading and for writing.
+func BenchmarkOpenManyCheckpoints(b *testing.B) {
+	dir := b.TempDir() + "/store"
+	s := openTest(b, dir, nil)
+	img := make([]byte, 64*PageSize)
+	for i := range 1000 {
+		fillPage(img[:PageSize], uint64(i+1))
+		mustImport(b, s, fmt.Sprint("c", i), writeSource(b, img, nil), nil)
+	}
+	s.Close()
+	for name, readOnly := range map[string]bool{"reader": true, "writer": false} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				s, err := Open(b.Context(), dir, OpenOptions{ReadOnly: readOnly})
+				if err != nil {
+					b.Fatal(err)
+				}
+				if list, err := s.List(b.Context()); err != nil || len(list) != 1000 {
+					b.Fatal(len(list), err)
+				}
+				s.Close()
+			}
+		})
+	}
+}

@@ -28,28 +28,43 @@ func (c *checker) roots(ctx context.Context) error {
 	return nil
 }
 
-// entry checks one checkpoint.
+// entry checks one checkpoint. Beside a reader a writer may replace or remove it meanwhile, and collect
+// what it had: then what was found of it does not count, and what took its place is checked.
 func (c *checker) entry(ctx context.Context, e *catalogEntry) error {
+	for e != nil {
+		before := len(c.report.Problems)
+		unread, err := c.entryOnce(ctx, e)
+		if c.s.readOnly && (err != nil || len(c.report.Problems) > before) {
+			if err := c.s.Refresh(ctx); err != nil {
+				return err
+			}
+		}
+		if now := c.s.entry(e.Name); now != e {
+			c.report.Problems = c.report.Problems[:before]
+			delete(c.stale, e.Name)
+			e = now
+			continue
+		}
+		return c.noteEntry(e, unread, err)
+	}
+	return nil
+}
+
+// entryOnce is one look at a checkpoint. unread says that its root cannot be read; an error is the
+// root's.
+func (c *checker) entryOnce(ctx context.Context, e *catalogEntry) (unread bool, err error) {
 	r, err := readRoot(ctx, c.s.blobs, c.s.dec, e.Name, e.Generation)
 	if err == nil {
 		err = c.rootBlob(ctx, e)
 	}
-	if c.s.gone(e) {
-		return nil // it was removed meanwhile
+	if err != nil {
+		return true, err
 	}
-	unread := err != nil
-	if err == nil {
-		err = c.root(ctx, r)
-	}
-	if err != nil && c.s.readOnly {
-		// A writer may have removed it meanwhile, and collected what it had.
-		if err := c.s.Refresh(ctx); err != nil {
-			return err
-		}
-		if c.s.gone(e) {
-			return nil
-		}
-	}
+	return false, c.root(ctx, r)
+}
+
+// noteEntry notes what came of a look at a checkpoint.
+func (c *checker) noteEntry(e *catalogEntry, unread bool, err error) error {
 	c.report.Checkpoints++
 	if err := c.note(e.Name, false, err); err != nil {
 		return err

@@ -36,7 +36,7 @@ func crashMain(dir string) int {
 	ctx := context.Background()
 	seed, _ := strconv.ParseUint(os.Getenv(crashSeedEnv), 10, 64)
 	r := rand.New(rand.NewPCG(seed, 1))
-	s, err := Open(ctx, filepath.Join(dir, "store"), OpenOptions{Create: true})
+	s, err := Open(ctx, filepath.Join(dir, "store"), OpenOptions{Create: true, Keeper: testKeeper, Wait: time.Minute})
 	if err != nil {
 		fmt.Println("error", err)
 		return 1
@@ -157,7 +157,12 @@ func replay(t *testing.T, out string, have map[string]int) (unsure string) {
 // verifyKilled looks at the store. Of the unsure one it takes what it finds.
 func verifyKilled(t *testing.T, dir string, images [][]byte, have map[string]int, unsure string) {
 	t.Helper()
-	s := openTest(t, filepath.Join(dir, "store"), nil)
+	// The keeper of the process that was killed may take a moment to end.
+	s, err := Open(context.Background(), filepath.Join(dir, "store"),
+		OpenOptions{Create: true, Keeper: testKeeper, Wait: time.Minute, Log: testLog(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer s.Close()
 	list, err := s.List(context.Background())
 	if err != nil {

@@ -8,13 +8,17 @@
 //	thaw-store.json           magic, version, default profile, the key of the page hashes
 //	packs/0000000007.0.pack   pages, nodes of page maps, parts of files, segments
 //	checkpoints/NAME.0.ckpt   one root a checkpoint
-//	index/                    Badger
-//	write.lock                held (flock) by the one process that writes to the store
+//	numbers/0000000064        pack numbers below this one may be in use
+//	index/                    Badger: hints, all of which can be made again
+//	index.damaged-TIME/       an index that failed
+//	write.lock                held (flock) by the one process that writes to the store, and its keeper
 //	lock                      held (flock) by the one process that serves it
 //
 // Packs and roots are blobs (package blob): written once, never changed, there whole or not at all.
 // Both have the format of package pack. The number after the first dot is a generation: the highest
-// one counts. Pack numbers begin with 1 and are never used again.
+// one counts, unless it is damaged and an older one is still there. Pack numbers begin with 1 and are
+// never used again: they are reserved, some at a time, by a blob in numbers/ that is durable before
+// the first of them is used.
 //
 // A page of 4096 bytes has a ref: pack number<<24 | slot, the slot being its ordinal in the pack. A
 // page of zeros has ref 0 and is stored nowhere. Any other page is stored once, however many
@@ -77,6 +81,11 @@
 // blobs and reads the roots; [Store.Refresh] does so again, for what is new. What it has open stays
 // what it was: blobs never change, and one that a writer removes can be read as long as it is open.
 // Where something is gone when it is to be opened, the reader lists anew and tries again, a few times.
+// Opening costs the listing and one small read for each checkpoint: a tenth of a second for a thousand.
+//
+// An image holds each pack that it lies in open, a descriptor a pack. Walks over the whole store (check,
+// gc) hold a bounded number. What root makes in the store of another user is given to that user, so
+// that a server which runs as the owner can read it.
 //
 // A name alone says nothing: between two looks it may get another checkpoint. A root counts as known
 // only while name, generation, size and the identity of its blob are the same (blob.Info.Tag), and
@@ -118,14 +127,24 @@
 // # The index
 //
 // Badger holds what would take long to find out from blobs: where the page with a hash is, and the
-// same of nodes. All of it can be lost. [Open] compares it with the list of packs: those that it does
-// not know are indexed, what it knows and is not there is forgotten. Rows may point to what is not
-// there any more; who follows one compares what is found with the hash. The keys are in keydb.go.
-// Which checkpoints there are is read from the roots, always.
+// same of nodes; and which packs it has that of. It is asked by imports only, a chunk of pages at a
+// time, and opened when it is first needed. It is hints, and nothing but hints: rows may point to what
+// is not there any more, and who follows one compares what is found with the hash. What is not found
+// is stored again. Which checkpoints there are is read from the roots, always. The keys are in keys.go.
 //
-// Badger writes through shared mappings, in which a full disk is a SIGBUS. Therefore it is not
-// written to, and not even opened, when less than some MiB are free; without it a store can be
-// read, and collected, and that is how one gets out of a full disk.
+// Badger writes through shared mappings, where a full disk or quota is a SIGBUS, and a byte of its
+// files that is not what it was may be a panic in a goroutine of its own. So commands do not open it:
+// a keeper does, a child process (OpenOptions.Keeper, [KeeperMain]) that does nothing but answer
+// questions over a pipe (keeperwire.go). It inherits the writers' lock, so that no other command comes
+// near the index before it has ended; it ends when its parent does; it leaves signals of the terminal
+// to that; an answer has a minute.
+//
+// Whatever goes wrong with it, at any time (it cannot be opened, dies, hangs, answers nonsense, does
+// not close well) is never an error of an import. The directory is set aside as index.damaged-TIME,
+// one at most; another index is made from the packs, which means reading their hashes and nodes, about
+// a hundredth of them; and if that fails too, because the disk is full or has no inodes or no shared
+// mappings, one in memory serves this command (about 100 MiB at most; of older packs in a store of
+// more than 16 GiB of pages it then knows nothing). All of that is said in the log. See hints.go.
 //
 // # Garbage
 //
@@ -169,6 +188,8 @@
 //     record that is referred to from a root is kept by every compaction.
 //   - Bytes are handed out only after their checksum was found right, which is salted with their
 //     place: an error, or the bytes that were imported, and never anything else.
-//   - Import, GC, Check and SetWorkingSet exclude one another (Store.writer); reading excludes
-//     nobody and waits for nobody.
+//   - Import, GC, Check and SetWorkingSet of one Store exclude one another (Store.writer), and so do
+//     Stores that are open for writing (write.lock); reading excludes nobody and waits for nobody.
+//   - Nothing depends on the index but space and speed: it is neither asked what there is, nor what may
+//     be deleted.
 package index

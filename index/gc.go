@@ -157,11 +157,14 @@ func (c *collector) mark(ctx context.Context) error {
 	return nil
 }
 
-// gone says whether a checkpoint was removed since e was looked up.
-func (s *Store) gone(e *catalogEntry) bool {
+// gone says whether a checkpoint was removed or replaced since e was looked up.
+func (s *Store) gone(e *catalogEntry) bool { return s.entry(e.Name) != e }
+
+// entry gives the present entry of a name; nil if there is none.
+func (s *Store) entry(name string) *catalogEntry {
 	s.cat.mu.Lock()
 	defer s.cat.mu.Unlock()
-	return s.cat.m[e.Name] != e
+	return s.cat.m[name]
 }
 
 // remove deletes a pack that no root lists.

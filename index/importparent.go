@@ -42,7 +42,8 @@ func (s *Store) findParent(ctx context.Context, im *importer, hashes *hashCache)
 	most := 0
 	for _, name := range candidates {
 		p, err := s.openParent(ctx, name)
-		if isCorrupt(err) || errors.Is(err, ErrNotFound) {
+		if isCorrupt(err) || errors.Is(err, ErrNotFound) || isManyFiles(err) {
+			s.log.Info("not taken for a parent", "checkpoint", name, "err", err)
 			continue
 		}
 		if err != nil {

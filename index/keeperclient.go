@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -43,6 +44,9 @@ var _ keyStore = (*keptKeys)(nil)
 func startKeeper(ctx context.Context, cmd *exec.Cmd, lock *os.File, dir string,
 	timeout time.Duration) (_ *keptKeys, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open index: %w", err)
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
 		return nil, fmt.Errorf("open index: %w", err)
 	}
 	k := &keptKeys{timeout: timeout, proc: cmd, ended: make(chan struct{})}

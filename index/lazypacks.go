@@ -95,10 +95,10 @@ func (l *lazyPacks) evict() {
 
 // hold gives a pack that stays open until done is called.
 func (l *lazyPacks) hold(number uint64) (r *pack.Reader, done func(), err error) {
-	if _, err := l.get(number); err != nil {
+	if err := l.errs[number]; err != nil {
 		return nil, nil, err
 	}
-	e, err := l.set.pin(l.ctx, number)
+	e, err := l.pin(number)
 	if err != nil {
 		return nil, nil, err
 	}

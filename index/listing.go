@@ -76,24 +76,40 @@ func (l *listing) equal(m *listing) bool {
 	return true
 }
 
+// keeps says whether every checkpoint and pack of another listing is in this one, in any generation.
+func (l *listing) keeps(m *listing) bool {
+	for name := range m.roots {
+		if l.roots[name] == nil {
+			return false
+		}
+	}
+	for n := range m.packs {
+		if l.packs[n] == nil {
+			return false
+		}
+	}
+	return true
+}
+
 // listTries bounds how often a reader lists the blobs beside a writer that is busy.
 const listTries = 4
 
-// listSettled lists until two listings are the same. A directory that is read while names come and go
-// may show neither the old generation of a root nor the new one.
-func (s *Store) listSettled(ctx context.Context) (*listing, error) {
+// listSettled lists, and where something is gone that was there before, until two listings are the
+// same: a directory that is read while names come and go may show neither the old generation of a root
+// nor the new one.
+func (s *Store) listSettled(ctx context.Context, before *listing) (*listing, error) {
 	last, err := s.list(ctx)
+	if err != nil || before == nil || last.keeps(before) {
+		return last, err
+	}
 	for range listTries - 1 {
-		if err != nil {
-			return nil, err
-		}
-		var l *listing
-		if l, err = s.list(ctx); err == nil && l.equal(last) {
-			return l, nil
+		l, err := s.list(ctx)
+		if err != nil || l.equal(last) {
+			return l, err
 		}
 		last = l
 	}
-	return last, err
+	return last, nil
 }
 
 // choosePack gives the highest generation of a pack that can be opened, and why a higher one cannot.

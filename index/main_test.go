@@ -8,11 +8,14 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if dir := os.Getenv(crashDirEnv); dir != "" {
-		os.Exit(crashMain(dir))
+	if how := os.Getenv(liarEnv); how != "" {
+		os.Exit(liarMain(how))
 	}
 	if os.Getenv(keeperEnv) != "" {
 		os.Exit(KeeperMain())
+	}
+	if dir := os.Getenv(crashDirEnv); dir != "" {
+		os.Exit(crashMain(dir))
 	}
 	goleak.VerifyTestMain(m,
 		// Badger's dependency starts it with the first cache and never ends it.

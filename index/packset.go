@@ -380,7 +380,7 @@ func (s *packSet) pinReadable(ctx context.Context, numbers []uint64, without boo
 	p := &pins{set: s}
 	for _, n := range numbers {
 		e, err := s.pin(ctx, n)
-		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
+		if isManyFiles(err) {
 			err = fmt.Errorf("%d packs are to be open at once, raise the limit (ulimit -n): %w",
 				len(numbers), err)
 		}
@@ -393,6 +393,9 @@ func (s *packSet) pinReadable(ctx context.Context, numbers []uint64, without boo
 	}
 	return p, nil
 }
+
+// isManyFiles says whether err is about too many open files.
+func isManyFiles(err error) bool { return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) }
 
 func (p *pins) release() {
 	for _, e := range p.entries {

@@ -43,7 +43,7 @@ func (s *Store) Refresh(ctx context.Context) error {
 // refresh is Refresh under its lock.
 func (s *Store) refresh(ctx context.Context) error {
 	for try := 1; ; try++ {
-		l, err := s.listSettled(ctx)
+		l, err := s.listSettled(ctx, s.listed)
 		if err != nil {
 			return err
 		}

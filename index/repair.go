@@ -172,7 +172,14 @@ func (r *repairer) pack(ctx context.Context, number uint64) error {
 	r.done = append(r.done, Repair{
 		Pack: pack.Name(number, info.generation), Pages: pages, What: "the pack was written again",
 	})
-	return r.s.hints.do(ctx, func(k keyStore) error { return r.s.indexPack(ctx, k, number) })
+	return r.s.hints.do(ctx, func(k keyStore) error {
+		// What the index knows of the pack may be gone, and what came back it does not know.
+		rows := []row{{metaKey(metaStale), []byte{1}}, packRowOf(number, info)}
+		if err := r.s.indexPack(ctx, k, number); err != nil {
+			return err
+		}
+		return updateAll(ctx, k, rows)
+	})
 }
 
 // right says whether a new generation has everything that was good in the old one, and what was

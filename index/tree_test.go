@@ -238,6 +238,14 @@ func FuzzPageMap(f *testing.F) {
 		packs := []uint64{1, 2, 3, 4, memNodesPack}
 		m, err := loadPageMap(context.Background(), n,
 			&mapTop{pages: 4096 - 3, branches: []uint64{top}}, packs, nil)
+		lost := &lostPages{}
+		if _, err := loadPageMap(context.Background(), n,
+			&mapTop{pages: 4096 - 3, branches: []uint64{top}}, packs, lost); err != nil {
+			t.Fatalf("damage is to be noted: %v", err)
+		}
+		if (err != nil) != (lost.count > 0) || lost.count != countPages(lost.runs()) {
+			t.Fatalf("%v, and %d pages are lost", err, lost.count)
+		}
 		if err != nil {
 			var c *CorruptError
 			if !errors.As(err, &c) {

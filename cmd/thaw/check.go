@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -16,23 +18,38 @@ func newCheckCommand(a *app) *cobra.Command {
 		Use:   "check STORE",
 		Short: "Verify a store",
 		Long: `Verify a store: its checkpoints, their page maps, the directories and checksums of the
-packs, and that the index agrees with them. With --read-data every stored byte is
-read, decoded and compared with its hash.
+packs. With --read-data every stored byte is read, decoded and compared with its hash.
+The last line is the verdict, and says what it covers. The index is a cache, which the
+commands that write compare and mend by themselves.
+
+Damage is told apart by what it costs: pages or files of a checkpoint, or nothing, because
+nobody refers to it, there is another copy, or it can be made again. What is undamaged
+stays readable where damage is found.
+
+With --repair what is damaged is brought back where it can be had elsewhere: from another
+pack, from the copies of a working set, or from the exports and memory files that --from
+names (it may be repeated). A page is known by its hash: nothing is guessed, and what is
+not found stays damaged.
 
 With --rebuild-index the index (STORE/index) is thrown away first and made again from
-the packs and checkpoints, which hold everything.
-
-What is undamaged stays readable where damage is found.` +
-			exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.Corrupt, exitcode.Version),
+the packs and checkpoints, which hold everything.` +
+			exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.Corrupt, exitcode.Version,
+				exitcode.ReadOnly),
 		Example: `  thaw check /srv/store --read-data
-  thaw check /srv/store --rebuild-index`,
+  thaw check /srv/store --repair --from /backup/web-1`,
 		GroupID: groupStore,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(o.From) > 0 && !o.Repair {
+				return exitcode.Errorf(exitcode.Usage, "check: --from is for --repair")
+			}
 			return runCheck(cmd.Context(), a, args[0], o)
 		},
 	}
 	cmd.Flags().BoolVar(&o.ReadData, "read-data", false, "read and verify every byte")
+	cmd.Flags().BoolVar(&o.Repair, "repair", false, "bring back what is damaged and can be had elsewhere")
+	cmd.Flags().StringArrayVar(&o.From, "from", nil,
+		"`directory` of an export, or memory file, that may have what is damaged")
 	cmd.Flags().BoolVar(&o.Rebuild, "rebuild-index", false, "make the index again from the packs")
 	return cmd
 }
@@ -46,14 +63,27 @@ func runCheck(ctx context.Context, a *app, store string, o index.CheckOptions) e
 		report, err = s.Check(ctx, o)
 		return err
 	}
+	for i, path := range o.From {
+		if err := answering(path); err != nil {
+			return fmt.Errorf("check: %w", err)
+		}
+		abs, err := filepath.Abs(path)
+		if err != nil {
+			return err
+		}
+		o.From[i] = abs
+	}
 	var err error
-	if o.Rebuild {
+	if o.Rebuild || o.Repair {
 		err = a.writeStore(ctx, store, index.OpenOptions{}, check)
 	} else {
 		err = a.readStore(ctx, store, check)
 	}
 	if err != nil {
 		return fmt.Errorf("check %s: %w", store, err)
+	}
+	if len(report.Repaired) > 0 {
+		a.follow(ctx, store)
 	}
 	if a.json {
 		if err := a.printJSON(report); err != nil {
@@ -62,34 +92,79 @@ func runCheck(ctx context.Context, a *app, store string, o index.CheckOptions) e
 	} else {
 		printCheck(a, report)
 	}
-	if n := len(report.Problems); n > 0 {
-		return exitcode.WithHint(exitcode.Corrupt, fmt.Errorf("check %s: %d problems", store, n),
-			"what is damaged answers with an I/O error; remove it, or import it again under another name")
+	switch {
+	case report.OK():
+		return nil
+	case report.Harmless():
+		return exitcode.WithHint(exitcode.Corrupt, fmt.Errorf(
+			"check %s: damage was found that costs no checkpoint anything", store),
+			`"thaw check --repair" mends it, "thaw gc" removes what nobody refers to`)
+	case !o.Repair:
+		return exitcode.WithHint(exitcode.Corrupt, fmt.Errorf("check %s: %s", store, losses(report)),
+			`"thaw check --repair [--from DIR]" brings back what can be; what stays damaged answers with an `+
+				`I/O error, "thaw export --salvage" writes the rest of it`)
 	}
-	return nil
+	return exitcode.WithHint(exitcode.Corrupt, fmt.Errorf("check %s: %s", store, losses(report)),
+		`name exports that may have it with --from; "thaw export --salvage" writes the rest of it`)
+}
+
+// losses says in a few words what the damage costs.
+func losses(r index.CheckReport) string {
+	return fmt.Sprintf("damage costs %s of %s checkpoints something", count(len(r.Lost)),
+		count(r.Checkpoints))
 }
 
 func printCheck(a *app, r index.CheckReport) {
-	for _, p := range r.Problems {
-		where := p.Checkpoint
-		if p.Pack != "" {
-			where += " " + p.Pack
+	for _, m := range r.Repaired {
+		where := strings.TrimSpace(m.Checkpoint + " " + m.Pack)
+		if m.Pages > 0 {
+			where += fmt.Sprintf(": %s pages", count(m.Pages))
 		}
-		a.printf("damaged: %s: %s\n", where, p.What)
+		a.printf("repaired: %s: %s\n", where, m.What)
+	}
+	for _, p := range r.Problems {
+		kind := "damaged"
+		if p.Harmless {
+			kind = "damaged, costs nothing"
+		}
+		a.printf("%s: %s: %s\n", kind, strings.TrimSpace(p.Checkpoint+" "+p.Pack), p.What)
+	}
+	for _, l := range r.Lost {
+		a.printf("lost: %s: %s\n", l.Checkpoint, lossWords(l))
 	}
 	if r.Rebuilt {
 		a.printf("the index was made again\n")
 	}
 	if r.NoIndex != "" {
-		a.printf("the index was not checked, and imports wait until there is room: %s\n", r.NoIndex)
+		a.printf("there is no index on disk: %s\n", r.NoIndex)
 	}
 	a.printf("%s checkpoints, %s packs, %s stored pages", count(r.Checkpoints), count(r.Packs),
 		count(r.Pages))
 	if r.PagesRead > 0 {
 		a.printf(", %s read", count(r.PagesRead))
 	}
-	if r.OK() {
+	switch {
+	case r.OK():
 		a.printf(": no damage")
+	case r.Harmless():
+		a.printf(": damage that costs no checkpoint anything")
+	default:
+		a.printf(": %s", losses(r))
 	}
-	a.printf("\n")
+	a.printf(" (%s)\n", r.Covers)
+}
+
+// lossWords says what one checkpoint has lost.
+func lossWords(l index.Loss) string {
+	if l.All {
+		return "it cannot be read at all"
+	}
+	var words []string
+	if l.Pages > 0 {
+		words = append(words, fmt.Sprintf("%s pages, from page %d on", count(l.Pages), l.First[0]))
+	}
+	if len(l.Files) > 0 {
+		words = append(words, "of "+strings.Join(l.Files, ", "))
+	}
+	return strings.Join(words, ", and parts ")
 }

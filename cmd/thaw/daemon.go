@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -59,16 +60,33 @@ func tellReady(pipe *os.File, err error) {
 func startDaemon(ctx context.Context, args []string, log *os.File) (int, error) {
 	cmd := selfCommand(args...)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.Dir = "/" // it outlives this command, and must not keep its directory busy
+	before, _ := log.Seek(0, io.SeekEnd) // what it says comes after that
+	cmd.Dir = "/"                        // it outlives this command, and must not keep its directory busy
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := startUntilReady(ctx, cmd); err != nil {
 		if code, _, ok := exitcode.Of(err); ok && code == exitcode.Mount {
-			return 0, exitcode.WithHint(code, err, "its log: "+log.Name())
+			return 0, exitcode.WithHint(code, fmt.Errorf("%w%s", err, lastLine(log.Name(), before)),
+				"its log: "+log.Name())
 		}
 		return 0, err
 	}
 	pid := cmd.Process.Pid
 	return pid, cmd.Process.Release()
+}
+
+// lastLine is the last line of a log after an offset: ": line", or nothing.
+func lastLine(name string, offset int64) string {
+	f, err := os.Open(name)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.NewSectionReader(f, offset, 64<<10))
+	if err != nil || len(bytes.TrimSpace(text)) == 0 {
+		return ""
+	}
+	lines := bytes.Split(bytes.TrimSpace(text), []byte("\n"))
+	return ": " + string(lines[len(lines)-1])
 }
 
 // selfCommand is this program again, with other arguments.

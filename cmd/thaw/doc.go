@@ -48,19 +48,34 @@
 //
 // # A store and its server
 //
-// Verbs on a store go through storeAPI (store_api.go): openStore (store_open.go) takes the server
-// of a mounted store where there is one (remoteStore, over the socket of internal/control), and
-// opens the store itself otherwise (localStore). The server (serve.go) answers with the handlers of
-// storeVerbs over a localStore of its own, and with what only a mount can do (serve_verbs.go). So
-// there is one implementation of each verb, and errors, exit codes, progress and cancellation are
-// the same on both ways.
+// A verb that only reads a store opens it by readStore: without a lock, whether it is mounted or
+// not, writable or not. A verb that changes it opens it by writeStore (one at a time; another one is
+// waited for), with the index in a keeper process (keeper.go); afterwards follow asks the server of
+// the mount, where there is one, to show the change. The server (serve.go) itself only reads the
+// store. Its control socket (serve_verbs.go) has what needs the mount: who uses what, the record of
+// what was read, unmounting. So nothing that a command does can end the server.
+//
+// # Who waits for whom
+//
+// Nothing waits for a server without a bound: resolveMount finds a mount by the table of mounts and
+// asks the server for one link, within answerPatience; answering does that for every path that a
+// verb is given before it uses it; package control bounds what is asked over the socket. A command
+// that SIGINT or SIGTERM finds in a system call is ended by endAnyway (main.go).
 //
 // # Processes
 //
 // A server never shares its process with anything that uses its mount. Servers in the background,
-// the processes of a lab (internal/lab: demo and compare) and the residency prober of a server are this
-// program again (selfCommand); a server tells whoever started it through a pipe that it is ready,
-// or the error that it ended with (daemon.go).
+// the processes of a lab (package internal/lab: demo and compare), the residency prober of a server
+// and the keeper of an index are this program again (selfCommand); a server tells whoever started it
+// through a pipe that it is ready, or the error that it ended with (daemon.go). A server ends of
+// nothing but a request to: lasting (lasting.go) ignores signals that are not for it, writes its log
+// such that nobody waits for it, and asks the kernel to spare it when memory runs out.
+//
+// # Output
+//
+// What is printed goes through one output (output.go), whose first error makes the command fail,
+// whoever looked at it. Files are written by package outfile: whole, or as they were before; those
+// that tell of a guest's memory are readable by their owner alone.
 //
 // # Tests
 //

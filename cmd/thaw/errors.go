@@ -60,6 +60,8 @@ func classes() []class {
 			"choose 1 to 128 letters, digits, '.', '_' or '-', not beginning with '.' or '-' (--name)"},
 		{as[*index.ImageError], exitcode.NotImage,
 			"give a checkpoint directory, or a file that is the whole memory of a stopped machine"},
+		{as[*index.ExportError], exitcode.Damaged,
+			`"thaw check STORE --repair" brings back what can be; "thaw export --salvage" writes what is good`},
 		{as[*index.CorruptError], exitcode.Corrupt,
 			`"thaw check STORE --read-data" says what is damaged`},
 		{is(index.ErrInUse), exitcode.Busy, "stop the machines that run from it first"},

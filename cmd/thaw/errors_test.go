@@ -11,6 +11,7 @@ import (
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/control"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/cmd/thaw/internal/outfile"
 	"github.com/thawfs/thaw/fs"
 	"github.com/thawfs/thaw/index"
 	"github.com/thawfs/thaw/wss"
@@ -31,6 +32,13 @@ func TestClassify(t *testing.T) {
 		{&index.NameError{Name: "..", Why: "begins with a dot"}, exitcode.BadName},
 		{&index.ImageError{Path: "m", Why: "empty"}, exitcode.NotImage},
 		{&index.CorruptError{}, exitcode.Corrupt},
+		{&index.ExportError{Err: &index.CorruptError{}}, exitcode.Damaged},
+		{index.ErrReadOnly, exitcode.ReadOnly},
+		{index.ErrChanged, exitcode.NotFound},
+		{fs.ErrNotMachine, exitcode.WorkingSet},
+		{fs.ErrInUse, exitcode.Busy},
+		{&outfile.Error{Path: "set", Err: syscall.ENOSPC}, exitcode.NoSpace},
+		{&outfile.Error{Path: "set", Err: syscall.EIO}, exitcode.Failure},
 		{wss.ErrBadSet, exitcode.WorkingSet},
 		{fs.ErrNotCold, exitcode.NotCold},
 		{fs.ErrNothing, exitcode.WorkingSet},

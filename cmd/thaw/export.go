@@ -12,24 +12,35 @@ import (
 )
 
 func newExportCommand(a *app) *cobra.Command {
-	return &cobra.Command{
+	var o index.ExportOptions
+	cmd := &cobra.Command{
 		Use:   "export STORE NAME DIR",
 		Short: "Write a checkpoint back as a plain directory",
 		Long: `Write a checkpoint as a plain checkpoint directory, byte for byte what was imported.
 DIR must not exist; it is there complete or not at all. "memory" is written
-sparsely: pages of zeros are holes. With --json: {"name": NAME, "dir": DIR}.` +
-			exitStatus(exitcode.NotStore, exitcode.Corrupt, exitcode.NotFound,
+sparsely: pages of zeros are holes. It is readable by its owner alone. With --json:
+{"name": NAME, "dir": DIR}.
+
+Every page is compared with its hash. Of a checkpoint that is damaged nothing is written,
+and it is said what is lost; "thaw check --repair" may bring it back. With --salvage what
+is good is written all the same, under names that do not look whole: "memory.salvaged",
+in which lost pages read as zeros, files with holes as NAME.salvaged, and "holes.json"
+lists what is missing. The status is that of a damaged checkpoint then, too.` +
+			exitStatus(exitcode.NotStore, exitcode.Damaged, exitcode.NotFound,
 				exitcode.Exists, exitcode.NoSpace),
 		Example: `  thaw export /srv/store web-1 /var/tmp/web-1`,
 		GroupID: groupStore,
 		Args:    cobra.ExactArgs(3),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runExport(cmd.Context(), a, args[0], args[1], args[2])
+			return runExport(cmd.Context(), a, args[0], args[1], args[2], o)
 		},
 	}
+	cmd.Flags().BoolVar(&o.Salvage, "salvage", false,
+		"write what is good of a damaged checkpoint, and a list of what is not")
+	return cmd
 }
 
-func runExport(ctx context.Context, a *app, store, name, dir string) error {
+func runExport(ctx context.Context, a *app, store, name, dir string, o index.ExportOptions) error {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return err
@@ -40,7 +51,8 @@ func runExport(ctx context.Context, a *app, store, name, dir string) error {
 	err = a.readStore(ctx, store, func(s *index.Store) error {
 		p := a.progress()
 		defer p.done()
-		return s.Export(ctx, name, abs, index.ExportOptions{Progress: p.set})
+		o.Progress = p.set
+		return s.Export(ctx, name, abs, o)
 	})
 	if err != nil {
 		return fmt.Errorf("export %s: %w", name, err)

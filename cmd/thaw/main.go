@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -35,7 +35,7 @@ const (
 // patienceWith says how long a command may take.
 func patienceWith(cmd *cobra.Command) time.Duration {
 	switch cmd.Name() {
-	case "mount", "demo", "compare", lab.RawCommand, keeperName, proberName:
+	case "mount", lab.RawCommand, "demo", "compare", keeperName, proberName:
 		return forEver
 	case "import", "rm", "gc", "check", "record", "export", "checkpoint":
 		return writerPatience
@@ -58,8 +58,8 @@ func (a *app) endAnyway(ctx context.Context, done <-chan struct{}) {
 	select {
 	case <-time.After(patience):
 		os.Exit(int(a.fail(ctx, exitcode.WithHint(exitcode.Interrupted,
-			errors.New("stopped while it waited for a file that does not answer"),
-			`where the server of a mount hangs, "thaw umount --abort MNT" frees what waits for it`))))
+			fmt.Errorf("stopped, as it did not come to an end within %v", patience),
+			`does it wait for a mount whose server hangs? "thaw umount --abort MNT" frees what waits`))))
 	case <-done:
 	}
 }

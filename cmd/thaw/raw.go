@@ -22,8 +22,7 @@ func newRawCommand(a *app) *cobra.Command {
 		Hidden: true,
 		Args:   cobra.ExactArgs(5),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			err := serveRaw(cmd.Context(), a, args[0], args[1], args[2], args[3], args[4])
-			if err != nil {
+			if err := serveRaw(cmd.Context(), a, args); err != nil {
 				return fmt.Errorf("serve %s on %s as it is: %w", args[0], args[1], err)
 			}
 			return nil
@@ -31,10 +30,10 @@ func newRawCommand(a *app) *cobra.Command {
 	}
 }
 
-func serveRaw(ctx context.Context, a *app, path, mnt, name, policy, diskName string) error {
+func serveRaw(ctx context.Context, a *app, args []string) error {
 	pipe := readyPipe()
 	defer a.lasting()()
-	s, err := mountRaw(ctx, a, path, mnt, name, policy, diskName)
+	s, err := mountRaw(ctx, a, args)
 	tellReady(pipe, err)
 	if err != nil {
 		return err
@@ -42,19 +41,18 @@ func serveRaw(ctx context.Context, a *app, path, mnt, name, policy, diskName str
 	return s.Run(ctx)
 }
 
-func mountRaw(ctx context.Context, a *app, path, mnt, name, policy, diskName string) (
-	*rawfs.Server, error) {
-	o := fs.Options{Log: a.log}
-	var d *disk.Disk
-	var err, derr error
-	o.Policy, err = fs.ParsePolicy(policy)
-	spec, derr := disk.ParseSpec(diskName)
-	if err := errors.Join(err, derr); err != nil {
+func mountRaw(ctx context.Context, a *app, args []string) (*rawfs.Server, error) {
+	path, mnt, name := args[0], args[1], args[2]
+	policy, perr := fs.ParsePolicy(args[3])
+	spec, derr := disk.ParseSpec(args[4])
+	if err := errors.Join(perr, derr); err != nil {
 		return nil, exitcode.With(exitcode.Usage, err)
 	}
-	if !spec.Native() {
-		d = disk.New(spec)
-		o.Collectors = diskMetrics(d)
+	o := fs.Options{Policy: policy, Log: a.log}
+	if spec.Native() {
+		return rawfs.Mount(ctx, path, mnt, name, nil, o)
 	}
+	d := disk.New(spec)
+	o.Collectors = diskMetrics(d)
 	return rawfs.Mount(ctx, path, mnt, name, d, o)
 }

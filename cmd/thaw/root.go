@@ -95,6 +95,7 @@ exit status. Begin with "thaw doctor", which says what this host can do, and "th
 	root.SetErr(a.stderr)
 	root.AddCommand(commands(a)...)
 	root.AddCommand(newExitCodesTopic(a))
+	root.AddCommand(newTopics()...)
 	return root
 }
 

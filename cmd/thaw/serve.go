@@ -186,12 +186,12 @@ func alreadyServed(ctx context.Context, store string, locked error) error {
 			"by process %d, which does not answer: %w", store, s.Mount, s.PID, err), silentHint(s))
 	case st.Detached:
 		return exitcode.WithHint(exitcode.Locked, fmt.Errorf("store %s was mounted on %s, and "+
-			"process %d serves it to those who use it still%s", store, st.Mount, st.PID, by(st.Users)),
-			"stop what uses it; or cut it off: thaw umount --abort "+st.Mount)
+			"process %d serves it to those who use it still%s", store, s.Mount, s.PID, by(st.Users)),
+			"stop what uses it; or cut it off: thaw umount --abort "+s.Mount)
 	}
 	return exitcode.WithHint(exitcode.Locked,
-		fmt.Errorf("store %s is mounted on %s already, by process %d", store, st.Mount, st.PID),
-		"use that mount, or end it with: thaw umount "+st.Mount)
+		fmt.Errorf("store %s is mounted on %s already, by process %d", store, s.Mount, s.PID),
+		"use that mount, or end it with: thaw umount "+s.Mount)
 }
 
 // run serves until the mount ends: by umount, or because ctx ended (SIGTERM, SIGINT).
@@ -255,8 +255,8 @@ func (s *server) detach(ctx context.Context) error {
 	err := s.fs.Detach(ctx)
 	if errors.Is(err, fs.ErrBusy) {
 		s.detached.Store(true)
-		s.a.note("thaw: %s is detached. It is in use%s and is served until that is over; to end it at "+
-			"once signal process %d", s.mnt, usersOf(err), os.Getpid())
+		s.a.note("thaw: %s is detached. It is in use%s and is served until that is over; to cut it off: "+
+			"thaw umount --abort %s", s.mnt, usersOf(err), s.mnt)
 		return nil
 	}
 	if err != nil {

@@ -81,19 +81,23 @@ func runStats(ctx context.Context, a *app, path string, o statsOptions) error {
 }
 
 func printStats(a *app, ref mountRef, oneLine bool) error {
-	names, texts, err := readStats(ref)
+	all, err := bounded(func() (readCounters, error) { return readStats(ref) })
+	if errors.Is(err, errSilent) {
+		return silentServer(ref.Root)
+	}
 	if err != nil {
 		return err
 	}
+	names, texts := all.names, all.texts
 	if a.json {
-		all := make(map[string]json.RawMessage, len(names))
+		byName := make(map[string]json.RawMessage, len(names))
 		for i, name := range names {
-			all[name] = texts[i]
+			byName[name] = texts[i]
 		}
 		if oneLine {
-			return json.NewEncoder(a.stdout).Encode(all)
+			return json.NewEncoder(a.stdout).Encode(byName)
 		}
-		return a.printJSON(all)
+		return a.printJSON(byName)
 	}
 	rows := make([][]string, len(names))
 	for i, name := range names {
@@ -112,14 +116,21 @@ func printStats(a *app, ref mountRef, oneLine bool) error {
 	return nil
 }
 
+// readCounters are texts of stats.json, by the names of their checkpoints.
+type readCounters struct {
+	names []string
+	texts []json.RawMessage
+}
+
 // readStats reads the stats.json of one checkpoint, or of all.
-func readStats(ref mountRef) (names []string, texts []json.RawMessage, err error) {
+func readStats(ref mountRef) (c readCounters, err error) {
+	var names []string
 	if ref.Name != "" && ref.Name != dot {
 		names = []string{ref.Name}
 	} else {
 		entries, err := os.ReadDir(ref.Root)
 		if err != nil {
-			return nil, nil, err
+			return c, err
 		}
 		for _, e := range entries {
 			if e.Name() != dot {
@@ -127,20 +138,19 @@ func readStats(ref mountRef) (names []string, texts []json.RawMessage, err error
 			}
 		}
 	}
-	kept := names[:0]
 	for _, name := range names {
 		text, err := os.ReadFile(filepath.Join(ref.Root, name, "stats.json"))
 		if errors.Is(err, os.ErrNotExist) {
 			if ref.Name == "" {
 				continue // removed since it was listed
 			}
-			return nil, nil, exitcode.WithHint(exitcode.NotFound,
+			return c, exitcode.WithHint(exitcode.NotFound,
 				fmt.Errorf("no checkpoint %q on %s", name, ref.Root), "see: ls "+ref.Root)
 		}
 		if err != nil {
-			return nil, nil, err
+			return c, err
 		}
-		kept, texts = append(kept, name), append(texts, text)
+		c.names, c.texts = append(c.names, name), append(c.texts, text)
 	}
-	return kept, texts, nil
+	return c, nil
 }

@@ -84,7 +84,8 @@ func unwritable(dir string) string {
 	return ""
 }
 
-// storeServer connects to the server of a store; nil if it has none.
+// storeServer connects to the server of a store; nil if it has none, or one that is just starting,
+// which will read the store as it is by then, or just ending.
 func storeServer(ctx context.Context, dir string) (*control.Client, error) {
 	s, ok, err := index.ServerOf(dir)
 	if errors.Is(err, unix.ENOTDIR) {
@@ -94,6 +95,16 @@ func storeServer(ctx context.Context, dir string) (*control.Client, error) {
 		return nil, err
 	}
 	c, err := control.Connect(ctx, filepath.Join(dir, control.SocketName))
+	if errors.Is(err, control.ErrNoServer) {
+		// Where the store had no room for its socket, the mount says where that is.
+		ref, rerr := resolveMount(s.Mount)
+		if rerr != nil {
+			return nil, nil
+		}
+		if c, err = control.Connect(ctx, ref.Socket); errors.Is(err, control.ErrNoServer) {
+			return nil, nil
+		}
+	}
 	if err != nil {
 		return nil, exitcode.WithHint(exitcode.ServerGone, fmt.Errorf("server of store %s (process %d): %w",
 			dir, s.PID, err), silentHint(s))

@@ -165,6 +165,9 @@ func stillServed(ctx context.Context, store, mnt string) error {
 	if err != nil {
 		return fmt.Errorf("it is unmounted, but its server still runs: %w", err)
 	}
+	if c == nil {
+		return notOnMount(mnt) // it has just ended
+	}
 	return exitcode.WithHint(exitcode.Busy, fmt.Errorf(
 		"it is unmounted, and process %d serves it to those who use it still%s", st.PID, by(st.Users)),
 		"stop what uses it; or cut it off: thaw umount --abort "+mnt)

@@ -80,7 +80,7 @@ SOCK is what --api of its "thaw vm run" or "thaw vm restore" named.` +
 
 // machineAnswer is how long a machine may take to answer; to stop its vCPUs it may have to wait for
 // a read of a slow disk.
-const machineAnswer = 15 * time.Second
+const machineAnswer = 10 * time.Second
 
 // machineError gives what came over a machine's socket its exit code.
 func machineError(verb string, err error) error {

@@ -47,7 +47,7 @@ is looked at. Pages are counted in the file, whose holes below 4 GiB QEMU leaves
 bits have to come back by themselves when the guest switches between address spaces; if
 they do not, that is an error, not an empty set.` +
 			exitStatus(exitcode.NotFound, exitcode.NotImage, exitcode.Unsupported,
-				exitcode.WorkingSet, exitcode.Interrupted),
+				exitcode.ServerGone, exitcode.WorkingSet, exitcode.Interrupted),
 		Example: `  thaw ws scan --qemu /run/vm.qmp --memory /dev/shm/ram --out saved/working-set`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -75,8 +75,14 @@ func runWSScan(ctx context.Context, a *app, o wsScanOptions) error {
 		return exitcode.Errorf(exitcode.Usage,
 			"--within must be more than 0, --budget more than 0 and at most 100 percent")
 	}
-	g, err := qemu.Open(ctx, o.qmp, o.memory)
+	soon, cancel := context.WithTimeout(ctx, machineAnswer)
+	defer cancel()
+	g, err := qemu.Open(soon, o.qmp, o.memory)
 	switch {
+	case err != nil && ctx.Err() == nil && soon.Err() != nil:
+		return exitcode.WithHint(exitcode.ServerGone,
+			fmt.Errorf("QEMU has not answered at %s for %v: %w", o.qmp, machineAnswer, err),
+			"is its process stopped, or its QMP socket used by somebody else?")
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return exitcode.With(exitcode.NotFound, err)
 	case errors.Is(err, qemu.ErrOtherMemory):

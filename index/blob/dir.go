@@ -187,8 +187,9 @@ func (d *Dir) List(ctx context.Context, prefix string) ([]Info, error) {
 	var out []Info
 	err := d.files.WalkDir(start, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
-			// A blob or directory that goes away under the walk was simply not there.
-			if errors.Is(err, fs.ErrNotExist) {
+			// A blob or directory that goes away under the walk was simply not there; and what lies in
+			// a directory beside those that were asked for may be nobody's business.
+			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) && path != start {
 				return nil
 			}
 			return err

@@ -17,7 +17,7 @@
 //
 //   - [Dir] keeps each blob as a file of the same name under a directory. Create writes to a
 //     temporary file beside it, Commit is fsync, a rename that refuses an existing name, and fsync
-//     of the directory.
+//     of the directory. [OpenDirReadOnly] reads one beside whoever writes there.
 //   - [Mem] keeps blobs in a map. For tests, and for packs that need not outlive the process.
 //   - package errblob decorates any of them and makes chosen operations fail.
 //   - package disk decorates any of them and makes reads as slow as a modelled device has them.

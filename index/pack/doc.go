@@ -17,7 +17,8 @@
 //
 // A pack is written by one [Writer], from what any number of goroutines made with one [Encoder],
 // and read by any number of goroutines with one [Reader]. Compaction ([Rewrite]) makes the next
-// generation of a pack: the same number, the same slots, without what nothing refers to.
+// generation of a pack: the same number, the same slots, without what nothing refers to. It can also
+// put pages back that are damaged or were dropped: their hashes say which they must be.
 //
 // The path of a page fault through this package is [Reader.ReadPage]: look the slot up in RAM, one
 // ReadAt, one checksum, one decoding. It takes no lock that is held over I/O and allocates nothing.
@@ -29,6 +30,9 @@
 //     bytes in a wrong place do not pass.
 //   - Slots, record numbers and frame numbers never change, through all generations.
 //   - Nothing refers to what is dead. Reading it is an error.
+//   - A read of many pages gives each one that it can, and says of every other why not ([BadSlots]).
+//     No byte of its buffer stays what it was.
+//   - A page is copied into another pack only after it was compared with its hash.
 //   - The Writer reads its directory back before it commits it.
 //   - What a file claims is never believed about memory: the directory is in proportion to its
 //     bytes, records and frames have bounds.

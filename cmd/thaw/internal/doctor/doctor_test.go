@@ -20,7 +20,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestRun(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
 	report := Run(t.Context())
-	if len(report.Checks) != 15 {
+	if len(report.Checks) != 14 {
 		t.Errorf("%d checks", len(report.Checks))
 	}
 	usable, names := true, map[string]bool{}

@@ -38,6 +38,7 @@ const (
 	NotCold     Code = 24
 	WorkingSet  Code = 25
 	ReadOnly    Code = 26
+	Damaged     Code = 27
 	MemoryLost  Code = 30
 	GuestFailed Code = 31
 	BadState    Code = 32
@@ -75,6 +76,7 @@ func Table() []Entry {
 		{NotCold, "not-cold", "the image was not cold, so its reads are no working set"},
 		{WorkingSet, "bad-working-set", "the working set is malformed, empty, of another image, or no machine's"},
 		{ReadOnly, "read-only", "the store can only be read: its file system, or this user's rights"},
+		{Damaged, "damaged-checkpoint", "the checkpoint has lost pages or files (the message says which)"},
 		{MemoryLost, "memory-lost", "a machine lost its memory (the server died under it)"},
 		{GuestFailed, "guest-failed", "the guest found a wrong byte in its memory, or failed"},
 		{BadState, "bad-state", "the machine's state file is malformed or does not fit this host"},
