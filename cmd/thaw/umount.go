@@ -200,15 +200,15 @@ func procFD(pid int, fd string) string {
 }
 
 // process is a process of somebody else's, watched until it ends.
-type process struct{ fd int }
+type process struct{ pid, fd int }
 
 // watchProcess watches a process by its number.
 func watchProcess(pid int) process {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
-		return process{-1} // ended, or seen from another PID namespace under another number
+		return process{pid, -1} // ended, or seen from another PID namespace under another number
 	}
-	return process{fd}
+	return process{pid, fd}
 }
 
 // wait returns when the process has ended; false if it has not after so long.
