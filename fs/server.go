@@ -128,12 +128,6 @@ func (s *Server) close() {
 // Wait returns when the mount is gone, however it went, and everything that served it has ended.
 func (s *Server) Wait() { <-s.done }
 
-// Mountpoint is the absolute path of the mount.
-func (s *Server) Mountpoint() string { return s.mnt }
-
-// SetPolicy changes the restore policy for opens from now on.
-func (s *Server) SetPolicy(p Policy) { s.policy.Store(int64(p)) }
-
 // Refresh makes the tree follow the store: to be called after an import, a removal, or a new
 // working set. When it returns, the names are as the store has them; files of checkpoints that are
 // gone can still be used by those who have them open.
@@ -186,17 +180,6 @@ func (s *Server) newEntry(c Checkpoint) *entry {
 func (s *Server) newEpoch(e *entry, armed bool) *epoch {
 	bare := !e.info.Load().WorkingSet && Policy(s.policy.Load()) != PolicyEager
 	return newEpoch(e.pages(), s.opts.RecordWindow, armed, bare)
-}
-
-// InUse is the number of open memory files of a checkpoint, those of clones included.
-func (s *Server) InUse(name string) int {
-	e := s.tree.entry(name)
-	if e == nil {
-		return 0
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.opens
 }
 
 // CloseIdle closes the images that nobody has open, which otherwise wait for the next restore. To

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/thawfs/thaw/index/blob/crashfs"
+	"github.com/thawfs/thaw/tests/blobtest/crashfs"
 )
 
 var (

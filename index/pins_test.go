@@ -6,8 +6,8 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"github.com/thawfs/thaw/index/blob"
-	"github.com/thawfs/thaw/index/blob/errblob"
+	"github.com/thawfs/thaw/tests/blobtest"
+	"github.com/thawfs/thaw/tests/blobtest/errblob"
 )
 
 // An import that fails, at whatever operation, lets go of all packs that it had pinned: a collection
@@ -17,7 +17,7 @@ func TestFailedImportPinsNothing(t *testing.T) {
 	r := rand.New(rand.NewPCG(31, 1))
 	base, _ := scattered(r, 60)
 	// Several that could be the parent, none of them so good that the others are not looked at.
-	blobs := errblob.New(blob.NewMem(), nil)
+	blobs := errblob.New(blobtest.NewMem(), nil)
 	dir := t.TempDir() + "/s"
 	s := openTest(t, dir, blobs)
 	for _, name := range []string{"one", "two", "three"} {
