@@ -1,6 +1,7 @@
 package index
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
@@ -79,26 +80,77 @@ func readStoreFile(dir string) (*storeFile, error) {
 	return &f, nil
 }
 
-// createStore makes a store in a missing or empty directory. A store that is there stays as it is.
-func createStore(dir string, p Profile) error {
-	if _, err := os.Lstat(filepath.Join(dir, storeFileName)); err == nil {
+// createStore makes a store in a missing or empty directory. A store that is there stays as it is, and
+// of several processes that make one at the same time one does.
+func createStore(ctx context.Context, dir string, p Profile, wait time.Duration) error {
+	if isStore(dir) {
 		return nil
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("create store: %w", err)
+	err := makeDirectory(dir)
+	if err == nil {
+		err = mayBecomeStore(dir)
 	}
-	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return fmt.Errorf("create store: %w", err)
+	}
+	lock, err := lockWriter(ctx, dir, wait)
+	if err != nil {
+		return fmt.Errorf("create store: %w", err)
+	}
+	defer lock.Close()
+	if isStore(dir) {
+		return nil // it was made meanwhile
+	}
+	return fillStore(dir, p)
+}
+
+func isStore(dir string) bool {
+	_, err := os.Lstat(filepath.Join(dir, storeFileName))
+	return err == nil
+}
+
+// makeDirectory is MkdirAll that makes each directory durable in its parent, also one that is there:
+// who made it may have died before that.
+func makeDirectory(dir string) error {
+	dir = filepath.Clean(dir)
+	parent := filepath.Dir(dir)
+	if _, err := os.Stat(parent); errors.Is(err, fs.ErrNotExist) {
+		if err := makeDirectory(parent); err != nil {
+			return err
+		}
+	}
+	made := os.Mkdir(dir, 0o700)
+	if made != nil && !errors.Is(made, fs.ErrExist) {
+		return made
+	}
+	err := syncDir(parent)
+	if made != nil && errors.Is(err, fs.ErrPermission) {
+		return nil // a parent that may not be read, of a directory that somebody else has made
+	}
+	return err
+}
+
+// mayBecomeStore says whether there is nothing in a directory but what is of a store.
+func mayBecomeStore(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
 	}
 	for _, e := range entries {
 		switch e.Name() {
 		case packsDirName, rootsDirName, serverLockName, writeLockName, storeFileName + ".tmp":
 			// A creation that was interrupted: begun again.
 		default:
-			return fmt.Errorf("create store: %s: %w: the directory is not empty", dir, ErrNotStore)
+			if !isStore(dir) {
+				return fmt.Errorf("%s: %w: the directory is not empty", dir, ErrNotStore)
+			}
 		}
 	}
+	return nil
+}
+
+// fillStore makes a store of an empty directory.
+func fillStore(dir string, p Profile) error {
 	for _, sub := range []string{packsDirName, rootsDirName} {
 		path := filepath.Join(dir, sub)
 		if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
