@@ -51,7 +51,7 @@ func (c *collector) audit(ctx context.Context, remove []uint64, rewrite []victim
 		}
 	}
 	m := newMeter(c.o.Progress, "look again", "checkpoints", int64(len(roots)))
-	g := newGroup(ctx)
+	g := newTasks(ctx)
 	n := runtime.GOMAXPROCS(0)
 	work := newOrdered(g, n, 2*n, func() func(*catalogEntry) error {
 		return func(e *catalogEntry) error { return a.checkpoint(g.ctx, e) }

@@ -156,7 +156,7 @@ func (c *checker) segment(ctx context.Context, e *catalogEntry) error {
 		return err
 	}
 	defer m.Close()
-	f := &hotFeed{m: m}
+	f := &workingSetFeed{m: m}
 	if _, err = f.open(); err == nil {
 		err = c.frames(ctx, f)
 	}
@@ -168,7 +168,7 @@ func (c *checker) segment(ctx context.Context, e *catalogEntry) error {
 }
 
 // frames compares the frames of a segment. It gives the first thing that is wrong.
-func (c *checker) frames(ctx context.Context, f *hotFeed) error {
+func (c *checker) frames(ctx context.Context, f *workingSetFeed) error {
 	open, err := f.m.acquire(f.segment)
 	if err != nil {
 		return err

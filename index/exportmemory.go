@@ -45,7 +45,7 @@ type exportJob struct {
 // pages writes what the packs have.
 func (x *exporter) pages(ctx context.Context, f *os.File, proofs *proofs) error {
 	feed := x.m.EagerFeed().(*eagerFeed)
-	g := newGroup(ctx)
+	g := newTasks(ctx)
 	n := runtime.GOMAXPROCS(0)
 	pieces := newOrdered(g, n, 4*n, func() func(*exportJob) error {
 		var p Piece
@@ -195,7 +195,7 @@ func (x *exporter) fromSegment(ctx context.Context, f *os.File, proofs *proofs) 
 // eachInSegment gives the pages of the segment that are wanted, as far as its frames can be read.
 func (m *Image) eachInSegment(ctx context.Context, wanted func(gfn uint64) bool,
 	give func(gfn uint64, page []byte) error) error {
-	f := m.WorkingSetFeed().(*hotFeed)
+	f := m.WorkingSetFeed().(*workingSetFeed)
 	var frame pack.Frame
 	for i := range f.frames {
 		if err := ctx.Err(); err != nil {

@@ -104,7 +104,7 @@ func (m *Image) Zero(gfn uint64) bool {
 func (m *Image) Layout() Layout { return m.entry.Layout }
 
 // WorkingSet is the working set in first-touch order; nil without one. It is not to be changed.
-func (m *Image) WorkingSet() []Run { return m.root.hot }
+func (m *Image) WorkingSet() []Run { return m.root.setRuns }
 
 // ZeroRuns calls fn for each maximal run of zero pages, ascending, until fn says false.
 func (m *Image) ZeroRuns(fn func(first, count uint64) bool) { m.pages.zeroRuns(fn) }

@@ -19,11 +19,12 @@ type ImportOptions struct {
 	Name string
 	// Profile to store new pages with.
 	Profile Profile
-	// Hot is the working set in first-touch order, which is copied into a segment.
-	Hot []Run
+	// WorkingSet is the pages of the working set in first-touch order; they are copied into a
+	// segment.
+	WorkingSet []Run
 	// Order is how new pages are laid out: group after group, the pages of each in its order, and
 	// behind them by guest frame number what no group has. A page belongs to the first group that
-	// names it. Nil: Hot is the one group.
+	// names it. Nil: WorkingSet is the one group.
 	Order []Group
 	// Progress is called now and then, by one goroutine at a time. May be nil.
 	Progress func(Progress)
@@ -108,9 +109,9 @@ type importer struct {
 	s         *Store
 	o         ImportOptions
 	src       Source
-	mem       *memory
+	mem       *sourceMemory
 	extents   []Run
-	hot       []Run
+	set       []Run
 	order     []Group
 	grouped   gfnSet       // the pages of order
 	refs      refTable     // what became of them
@@ -149,12 +150,12 @@ func (im *importer) prepare(ctx context.Context) (err error) {
 	if im.extents, err = im.mem.extents(); err != nil {
 		return err
 	}
-	if im.hot, err = cleanRuns(im.o.Hot, im.mem.pages); err != nil {
+	if im.set, err = cleanRuns(im.o.WorkingSet, im.mem.pages); err != nil {
 		return err
 	}
 	order := im.o.Order
-	if order == nil && len(im.hot) > 0 {
-		order = []Group{{Kind: GroupUsed, Runs: im.hot}}
+	if order == nil && len(im.set) > 0 {
+		order = []Group{{Kind: GroupUsed, Runs: im.set}}
 	}
 	if im.order, err = cleanGroups(order, im.mem.pages, &im.grouped); err != nil {
 		return err
@@ -191,7 +192,7 @@ func (im *importer) close() {
 
 // run does it all. After an error undo removes what it left.
 func (im *importer) run(ctx context.Context) (*catalogEntry, error) {
-	g := newGroup(ctx)
+	g := newTasks(ctx)
 	defer g.wait()
 	defer g.cancel(nil) // whatever is still running has nothing left to do
 	e, err := im.steps(ctx, g)
@@ -201,8 +202,8 @@ func (im *importer) run(ctx context.Context) (*catalogEntry, error) {
 	return e, err
 }
 
-// steps is run in a group.
-func (im *importer) steps(ctx context.Context, g *group) (_ *catalogEntry, err error) {
+// steps does the import; goroutines that it starts run in g.
+func (im *importer) steps(ctx context.Context, g *tasks) (_ *catalogEntry, err error) {
 	if im.packer, err = newPacker(im.s, g, im.o.Profile); err != nil {
 		return nil, err
 	}
@@ -243,17 +244,17 @@ func (im *importer) steps(ctx context.Context, g *group) (_ *catalogEntry, err e
 
 // segment stores the working set's second copy.
 func (im *importer) segment(ctx context.Context, r *root) error {
-	if len(im.hot) == 0 {
+	if len(im.set) == 0 {
 		return nil
 	}
-	r.hot = im.hot
+	r.setRuns = im.set
 	pages, err := im.pageMap(ctx, r.top)
 	if err != nil {
 		return err
 	}
 	read, done := im.s.proved(ctx, im.o.Name, pages, im.mem.read)
 	defer done()
-	seg, err := im.s.writeSegment(ctx, im.hot, im.mem.pages, im.o.Profile, read, im.o.Progress)
+	seg, err := im.s.writeSegment(ctx, im.set, im.mem.pages, im.o.Profile, read, im.o.Progress)
 	if errors.Is(err, pack.ErrHash) {
 		return &ImageError{Path: im.src.Memory, Why: "it changed while it was imported", Err: err}
 	}

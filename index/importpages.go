@@ -7,7 +7,7 @@ import (
 )
 
 // pages reads the image and stores what is new of it.
-func (im *importer) pages(g *group) error {
+func (im *importer) pages(g *tasks) error {
 	h := newOrdered(g, runtime.GOMAXPROCS(0), 4*runtime.GOMAXPROCS(0), func() func(*chunkJob) error {
 		hasher := pack.NewHasher(im.s.key)
 		return func(j *chunkJob) error {
