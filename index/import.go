@@ -22,9 +22,8 @@ type ImportOptions struct {
 	// WorkingSet is the pages of the working set in first-touch order; they are copied into a
 	// segment.
 	WorkingSet []Run
-	// Order is how new pages are laid out: group after group, the pages of each in its order, and
-	// behind them by guest frame number what no group has. A page belongs to the first group that
-	// names it. Nil: WorkingSet is the one group.
+	// Order is how new pages are laid out: group after group, the pages of each in its order, then
+	// the pages of no group by guest frame number. A page belongs to the first group that names it. Nil: WorkingSet is the one group.
 	Order []Group
 	// Progress is called now and then, by one goroutine at a time. May be nil.
 	Progress func(Progress)
@@ -114,7 +113,7 @@ type importer struct {
 	set       []Run
 	order     []Group
 	grouped   gfnSet       // the pages of order
-	refs      refTable     // what became of them
+	refs      refTable     // where they are stored
 	pool      sync.Pool    // of *chunk
 	parent    *parentImage // nil: none
 	dedup     *dedup
@@ -190,14 +189,14 @@ func (im *importer) close() {
 	}
 }
 
-// run does it all. After an error undo removes what it left.
+// run does the whole import. After an error undo removes what it left.
 func (im *importer) run(ctx context.Context) (*catalogEntry, error) {
 	g := newTasks(ctx)
 	defer g.wait()
-	defer g.cancel(nil) // whatever is still running has nothing left to do
+	defer g.cancel(nil) // what still runs is not needed any more
 	e, err := im.steps(ctx, g)
 	if first := g.err(); err != nil && first != nil {
-		err = first // what err came of
+		err = first // the cause of err
 	}
 	return e, err
 }
@@ -279,7 +278,7 @@ func (im *importer) pageMap(ctx context.Context, top *mapTop) (*pageMap, error) 
 	return loadPageMap(ctx, newPinnedNodes(packs, pins), top, packs, nil)
 }
 
-// fillRoot says in the root what was imported.
+// fillRoot fills the root with what was imported.
 func (im *importer) fillRoot(r *root, fw *fileWriter) {
 	packs := maps.Clone(im.tree.packs)
 	for n := range fw.packs {
@@ -305,8 +304,8 @@ func (im *importer) fillRoot(r *root, fw *fileWriter) {
 }
 
 // id names the content of the checkpoint: its name, its memory as the page map has it, and its
-// files other than the working set. The time is part of it, so that an id never comes again for
-// other content, whatever happened to the store between.
+// files other than the working set. The time is part of it, so that other
+// content never gets the same id.
 func (r *root) id(h *pack.Hasher) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n%s\n%d\n%x\n", r.Name, r.Created.Format(time.RFC3339Nano), r.top.pages,
