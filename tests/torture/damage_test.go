@@ -73,7 +73,7 @@ func (d *damageLife) make() {
 		c.source = dir
 		src, err := index.OpenSource(dir)
 		d.must(err)
-		_, _, err = s.Import(ctx, src, index.ImportOptions{Name: name, Hot: c.hot})
+		_, _, err = s.Import(ctx, src, index.ImportOptions{Name: name, WorkingSet: c.set})
 		d.must(err)
 		d.have[name] = c
 	}
@@ -292,7 +292,7 @@ func (d *damageLife) work() {
 	c.source = dir
 	src, err := index.OpenSource(dir)
 	d.must(err)
-	if _, _, err := s.Import(ctx, src, index.ImportOptions{Name: name, Hot: c.hot}); err != nil {
+	if _, _, err := s.Import(ctx, src, index.ImportOptions{Name: name, WorkingSet: c.set}); err != nil {
 		d.also("%v", err)
 	} else {
 		d.have[name] = c
