@@ -43,7 +43,7 @@ func (s indexStore) List(ctx context.Context) ([]Checkpoint, error) {
 	return list, nil
 }
 
-func (s indexStore) OpenImage(ctx context.Context, c Checkpoint) (Memory, error) {
+func (s indexStore) OpenImage(ctx context.Context, c Checkpoint) (Image, error) {
 	img, err := s.store.OpenImageOf(ctx, version(c))
 	if err != nil {
 		return nil, err
@@ -63,7 +63,7 @@ func version(c Checkpoint) index.Version {
 // indexImage is an index.Image whose locality blocks are named by one of their pages.
 type indexImage struct{ *index.Image }
 
-var _ Memory = indexImage{}
+var _ Image = indexImage{}
 
 func (m indexImage) Neighbours(gfn uint64, dst []uint64) []uint64 {
 	b, ok := m.Image.Block(gfn)
@@ -82,6 +82,6 @@ func (m indexImage) ReadNeighbours(gfn uint64, p *Piece) error {
 	return m.Image.ReadBlock(b, p)
 }
 
-func (m indexImage) TraceLayout() bool {
+func (m indexImage) Local() bool {
 	return m.Image.Layout().Local()
 }

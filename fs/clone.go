@@ -15,7 +15,7 @@ const root = 0
 
 // admitLocked makes who the owner of a clone that has none, and refuses it to everybody but its
 // owner and root. e.mu is held: of two users who are the first at once, one is.
-func (m *memory) admitLocked(who fuse.Owner) error {
+func (m *memoryFile) admitLocked(who fuse.Owner) error {
 	if m.clone == "" {
 		return nil
 	}
@@ -32,7 +32,7 @@ func (m *memory) admitLocked(who fuse.Owner) error {
 }
 
 // memoryOf gives the live half of a memory node, made when it is first needed.
-func (s *Server) memoryOf(n *node) *memory {
+func (s *Server) memoryOf(n *node) *memoryFile {
 	if m := n.mem.Load(); m != nil {
 		return m
 	}
@@ -42,15 +42,15 @@ func (s *Server) memoryOf(n *node) *memory {
 	if m := n.mem.Load(); m != nil {
 		return m
 	}
-	var m *memory
+	var m *memoryFile
 	if n.kind == kindMemory {
 		if e.main == nil {
-			e.main = newMemory(e, n.id, "")
+			e.main = newMemoryFile(e, n.id, "")
 		}
 		m = e.main
 	} else {
 		if e.clones[n.detail] == nil {
-			e.clones[n.detail] = newMemory(e, n.id, n.detail)
+			e.clones[n.detail] = newMemoryFile(e, n.id, n.detail)
 		}
 		m = e.clones[n.detail]
 	}
@@ -83,7 +83,7 @@ func (s *Server) forgotten(n *node) {
 
 // endLocked ends the life of a clone that the kernel has forgotten, when nobody pushes into it any
 // more: another of its name has the same inode number, and would get those pages. e.mu is held.
-func (m *memory) endLocked() {
+func (m *memoryFile) endLocked() {
 	if m.forgotten && m.pushing == 0 && m.clone != "" && !m.differs() && m.e.clones[m.clone] == m {
 		m.e.retired.add(m.sess.Load().load())
 		delete(m.e.clones, m.clone)
@@ -91,7 +91,7 @@ func (m *memory) endLocked() {
 }
 
 // differs says that a clone is not what the image is.
-func (m *memory) differs() bool { return m.poisoned.Load() || m.holes.Load() != nil }
+func (m *memoryFile) differs() bool { return m.poisoned.Load() || m.holes.Load() != nil }
 
 // poison makes a clone unreadable after something wrote through a shared mapping of it: what the
 // page cache holds is no longer the image. The pages are dropped from another goroutine, since the
@@ -115,7 +115,7 @@ func (s *Server) poison(n *node) {
 }
 
 // purge drops the page cache of a poisoned clone.
-func (s *Server) purge(m *memory) {
+func (s *Server) purge(m *memoryFile) {
 	m.gate.Lock()
 	defer m.gate.Unlock()
 	m.sess.Load().cold()

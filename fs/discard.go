@@ -40,7 +40,7 @@ func (r *raw) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) (status fuse.St
 // discard makes pages read as zeros. With the gate held nobody pushes, and whoever pushes later
 // sees the holes. A READ that has read the old bytes has its pages locked: the kernel waits for it
 // before it drops them.
-func (m *memory) discard(first, count uint64) {
+func (m *memoryFile) discard(first, count uint64) {
 	m.gate.Lock()
 	defer m.gate.Unlock()
 	h := m.holes.Load()
@@ -52,9 +52,9 @@ func (m *memory) discard(first, count uint64) {
 	m.sess.Load().resident.removeRange(first, count)
 }
 
-// readHoles is Memory's reading for a clone that has holes in the range: they read as zeros, and the
+// readHoles reads the image for a clone that has holes in the range: they read as zeros, and the
 // store is asked for what lies between them only. READs of other clones do not come here.
-func (m *memory) readHoles(mem Memory, holes *bitmap, first uint64, dst []byte) error {
+func (m *memoryFile) readHoles(mem Image, holes *bitmap, first uint64, dst []byte) error {
 	for count := uint64(len(dst) / PageSize); count > 0; {
 		n, hole := uint64(1), holes.has(first)
 		for n < count && holes.has(first+n) == hole {

@@ -40,7 +40,7 @@
 //
 //  1. tree.node finds the node by its number, under a lock held for a map access.
 //  2. readMemory notes the pages as in flight, the stall as begun, first touches as such
-//     (epoch.read), and reads the page with Memory.ReadPage into go-fuse's buffer.
+//     (epoch.read), and reads the page with Image.ReadPage into go-fuse's buffer.
 //  3. The reply goes out; reply.Done runs after that. The pages, resident already, are no longer in
 //     flight, the stall is over, and what lies beside the page in its locality block, or ahead of a
 //     sequential reader, becomes a job for the pushers if there is room in their queue.

@@ -52,7 +52,7 @@ func (s *Server) drop(ctx context.Context, name string, armed bool) (err error) 
 
 // begin makes ep the entry's epoch, ends the restores that go on, and lists the memory files that
 // are to follow. Files that are opened for the first time after it begin in ep.
-func (e *entry) begin(ep *epoch) []*memory {
+func (e *entry) begin(ep *epoch) []*memoryFile {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.epoch.Store(ep)
@@ -67,7 +67,7 @@ func (e *entry) begin(ep *epoch) []*memory {
 // dropMemory begins a session in ep with a cold page cache. The notification waits for READs that
 // are in flight; they do not wait for the gate. A READ that began in the session before has its
 // pages locked until it is answered, and they are dropped then.
-func (s *Server) dropMemory(m *memory, ep *epoch) error {
+func (s *Server) dropMemory(m *memoryFile, ep *epoch) error {
 	m.gate.Lock()
 	defer m.gate.Unlock()
 	sess := m.newSession(ep)
@@ -83,14 +83,14 @@ func (s *Server) dropMemory(m *memory, ep *epoch) error {
 }
 
 // memories are the memory files that were opened and are not forgotten.
-func (e *entry) memories() []*memory {
+func (e *entry) memories() []*memoryFile {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.memoriesLocked()
 }
 
-func (e *entry) memoriesLocked() []*memory {
-	var all []*memory
+func (e *entry) memoriesLocked() []*memoryFile {
+	var all []*memoryFile
 	if e.main != nil {
 		all = append(all, e.main)
 	}

@@ -17,8 +17,8 @@ type entry struct {
 
 	// epoch is what happened since the image was last cold, clones included.
 	epoch atomic.Pointer[epoch]
-	// img is the open image; READs use it without a lock, see handle.
-	img atomic.Pointer[handle]
+	// img is the open image; READs use it without a lock, see openImage.
+	img atomic.Pointer[openImage]
 
 	// dropping has an element while the image is dropped.
 	dropping chan struct{}
@@ -32,11 +32,11 @@ type entry struct {
 	pushing int
 	// quiet is closed when a pusher lets go of an image, for who waits for that; nil: nobody does.
 	quiet chan struct{}
-	// handles are the images that wait to be closed, the current one not among them.
-	handles []*handle
-	// main and clones are the memories that were opened; clones by ID.
-	main   *memory
-	clones map[string]*memory
+	// replaced are the images that wait to be closed, the current one not among them.
+	replaced []*openImage
+	// main and clones are the memory files that were opened; clones by ID.
+	main   *memoryFile
+	clones map[string]*memoryFile
 	// retired sums what clones that were forgotten had counted.
 	retired Counters
 }
@@ -45,7 +45,7 @@ func newEntry(c Checkpoint) *entry {
 	e := &entry{
 		name: c.Name, id: c.ID,
 		dropping: make(chan struct{}, 1),
-		clones:   make(map[string]*memory),
+		clones:   make(map[string]*memoryFile),
 	}
 	e.info.Store(&c)
 	return e

@@ -19,7 +19,7 @@ func TestServerKilled(t *testing.T) {
 	c := startClient(t, r.abort, nil)
 	fd := c.open(r.path("a/memory"), unix.O_RDONLY)
 	m := c.mapFile(fd, x.Pages)
-	ws := (&fakeMemory{spec: x}).workingSet()
+	ws := (&fakeImage{spec: x}).workingSet()
 	r.kill()
 	c.do(request{Op: "touch", Map: m, GFNs: ws, Spec: &x})
 	res := c.try(request{Op: "touch", Map: m, GFNs: []uint64{40, 4095}})

@@ -9,14 +9,14 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// handles are the texts of live files as they were when they were opened, by file handle.
-type handles struct {
+// liveTexts are the texts of live files as they were when they were opened, by file handle.
+type liveTexts struct {
 	mu    sync.Mutex
 	last  uint64
 	texts map[uint64][]byte
 }
 
-func (h *handles) add(text []byte) uint64 {
+func (h *liveTexts) add(text []byte) uint64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.texts == nil {
@@ -27,13 +27,13 @@ func (h *handles) add(text []byte) uint64 {
 	return h.last
 }
 
-func (h *handles) get(fh uint64) []byte {
+func (h *liveTexts) get(fh uint64) []byte {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.texts[fh]
 }
 
-func (h *handles) remove(fh uint64) {
+func (h *liveTexts) remove(fh uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.texts, fh)

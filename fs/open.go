@@ -37,7 +37,7 @@ func (r *raw) Open(
 			r.s.log.Error("make a live file", "name", n.name, "error", err)
 			return fuse.EIO
 		}
-		out.Fh = r.s.handles.add(text)
+		out.Fh = r.s.liveTexts.add(text)
 		out.OpenFlags = fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH
 	default:
 		return fuse.Status(syscall.EISDIR)
@@ -87,7 +87,7 @@ func (s *Server) openMemory(n *node, in *fuse.OpenIn, out *fuse.OpenOut) fuse.St
 // serveOpen does what an open asks for: it returns when the pages are there, or cannot be brought. A
 // restore that is cut short because the image is made cold, or has got a new working set, begins
 // again: once for each time that happens.
-func (s *Server) serveOpen(m *memory, in *fuse.OpenIn) {
+func (s *Server) serveOpen(m *memoryFile, in *fuse.OpenIn) {
 	o := opening{who: reader(in.Pid)}
 	m.sess.Load().opens.Add(1)
 	for f := s.restore(m, &o); f != nil; f = s.restore(m, &o) {
@@ -120,7 +120,7 @@ func (r *raw) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	n := r.s.tree.node(in.NodeId)
 	switch {
 	case in.Fh != 0:
-		r.s.handles.remove(in.Fh)
+		r.s.liveTexts.remove(in.Fh)
 	case n != nil && (n.kind == kindMemory || n.kind == kindCloneMem):
 		r.s.released(r.s.memoryOf(n))
 	}

@@ -43,8 +43,8 @@ func (s *Server) panicked(what string, value any) {
 	s.log.Error("panic in "+what, "panic", fmt.Sprint(value), "stack", string(debug.Stack()))
 }
 
-// closeMemory is Memory.Close, which is called with locks held.
-func (s *Server) closeMemory(m Memory) (err error) {
+// closeImage is Image.Close, which is called with locks held.
+func (s *Server) closeImage(m Image) (err error) {
 	defer s.rescueErr("closing an image", &err)
 	return m.Close()
 }

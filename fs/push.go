@@ -28,7 +28,7 @@ func (e *pushError) Error() string { return fmt.Sprintf("push into the page cach
 // It waits for READs: a page whose READ comes in between the look at inflight and the notification
 // is locked until that READ is answered. Hence the rule that this is called with no lock held that
 // a READ could want, and never by a READ; of m.gate only drops take the other side.
-func (s *Server) push(m *memory, sess *session, p *Piece, pushed func(first, n uint64)) error {
+func (s *Server) push(m *memoryFile, sess *session, p *Piece, pushed func(first, n uint64)) error {
 	for i := 0; i < len(p.GFNs); {
 		first := p.GFNs[i]
 		if !m.wants(sess, first) {
@@ -54,7 +54,7 @@ func (s *Server) push(m *memory, sess *session, p *Piece, pushed func(first, n u
 }
 
 // storeRun sends one run to the kernel.
-func (s *Server) storeRun(m *memory, sess *session, first uint64, data []byte) error {
+func (s *Server) storeRun(m *memoryFile, sess *session, first uint64, data []byte) error {
 	m.gate.RLock()
 	defer m.gate.RUnlock()
 	if m.sess.Load() != sess || m.poisoned.Load() {

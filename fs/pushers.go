@@ -13,7 +13,7 @@ var errHole = errors.New("pages were given back")
 
 // A job is something to push beside or ahead of a READ that was answered.
 type job struct {
-	m    *memory
+	m    *memoryFile
 	sess *session
 	// Pages from first on, count of them; count 0: the locality block of page first.
 	first, count uint64
@@ -38,7 +38,7 @@ type scratch struct {
 
 // follow asks for what should come along with a READ.
 func (p *pushers) follow(r *reply) {
-	if r.h.trace && r.count == 1 {
+	if r.h.local && r.count == 1 {
 		p.add(job{m: r.m, sess: r.sess, first: r.first})
 	}
 	if from, n := r.m.streams.read(r.first, r.count, r.m.pages); n > 0 {
@@ -83,7 +83,7 @@ func (p *pushers) do(j job, sc *scratch) {
 }
 
 // bring reads and pushes what a job asks for.
-func (p *pushers) bring(j job, h *handle, sc *scratch) (err error) {
+func (p *pushers) bring(j job, h *openImage, sc *scratch) (err error) {
 	defer p.srv.rescueErr("pushing in the background", &err)
 	if j.count > 0 {
 		return p.ahead(j, h, sc)
@@ -92,7 +92,7 @@ func (p *pushers) bring(j job, h *handle, sc *scratch) (err error) {
 }
 
 // neighbours pushes the locality block of a page.
-func (p *pushers) neighbours(j job, h *handle, sc *scratch) error {
+func (p *pushers) neighbours(j job, h *openImage, sc *scratch) error {
 	if h.mem.Zero(j.first) {
 		return p.zeroGroup(j, h, sc)
 	}
@@ -121,7 +121,7 @@ func lostPages(err error) *PagesError {
 }
 
 // zeroGroup is the locality block of a zero page: the zero pages of its 16 aligned neighbours.
-func (p *pushers) zeroGroup(j job, h *handle, sc *scratch) error {
+func (p *pushers) zeroGroup(j job, h *openImage, sc *scratch) error {
 	const group = 16
 	first := j.first / group * group
 	sc.gfns = sc.gfns[:0]
@@ -134,7 +134,7 @@ func (p *pushers) zeroGroup(j job, h *handle, sc *scratch) error {
 }
 
 // ahead pushes a run of pages ahead of a reader, 16 at a time: the first are wanted soon.
-func (p *pushers) ahead(j job, h *handle, sc *scratch) error {
+func (p *pushers) ahead(j job, h *openImage, sc *scratch) error {
 	const step = 16
 	for first, end := j.first, j.first+j.count; first < end; first += step {
 		n := min(step, end-first)

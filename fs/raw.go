@@ -126,7 +126,7 @@ func (r *raw) Read(
 	case kindInfo:
 		return slice(n.content, in.Offset, buf), fuse.OK
 	case kindStats, kindCloneStats, kindMetrics:
-		return slice(r.s.handles.get(in.Fh), in.Offset, buf), fuse.OK
+		return slice(r.s.liveTexts.get(in.Fh), in.Offset, buf), fuse.OK
 	}
 	return nil, fuse.Status(syscall.EISDIR)
 }

@@ -37,7 +37,7 @@ func (s *Server) release(e *entry) (wait <-chan struct{}, err error) {
 	if err := s.settleLocked(e, true); err != nil {
 		return nil, fmt.Errorf("release %s: %w", e.name, err)
 	}
-	if e.img.Load() == nil && len(e.handles) == 0 {
+	if e.img.Load() == nil && len(e.replaced) == 0 {
 		s.idle.remove(e)
 		return nil, nil
 	}

@@ -14,9 +14,9 @@ import (
 // the reader goes on and the pages are unlocked.
 type reply struct {
 	srv          *Server
-	m            *memory
+	m            *memoryFile
 	sess         *session
-	h            *handle
+	h            *openImage
 	first, count uint64
 	start        time.Time
 	// cached: the pages will be in the page cache.

@@ -14,8 +14,8 @@ import (
 // A flight is one restore of one memory file: what any number of opens at once wait for together.
 // It belongs to the server, not to the open that began it.
 type flight struct {
-	m      *memory
-	h      *handle
+	m      *memoryFile
+	h      *openImage
 	sess   *session
 	policy Policy
 	start  time.Time
@@ -50,7 +50,7 @@ func (f *flight) land() {
 
 // abandonLocked ends the restore that goes on for m, if there is one: nobody joins it any more.
 // e.mu is held.
-func (m *memory) abandonLocked() {
+func (m *memoryFile) abandonLocked() {
 	if m.flight != nil {
 		m.flight.cancel()
 		m.flight = nil
@@ -60,7 +60,7 @@ func (m *memory) abandonLocked() {
 // restore begins what opening m asks for, or joins it. nil: there is nothing to wait for. What it
 // decides by belongs to one session: a drop in between ends that, and the flight with it. Its working
 // set is the newest: who waits for an older one waits for this instead.
-func (s *Server) restore(m *memory, o *opening) *flight {
+func (s *Server) restore(m *memoryFile, o *opening) *flight {
 	m.e.mu.Lock()
 	defer m.e.mu.Unlock()
 	now := time.Now()
@@ -142,7 +142,7 @@ func (s *Server) fly(f *flight) {
 
 // settled waits for pushes that have begun. Of those of an earlier restore some may have gone into an
 // inode that the kernel has evicted since; what they note as resident is then seen, and not believed.
-func (m *memory) settled() {
+func (m *memoryFile) settled() {
 	m.gate.Lock()
 	defer m.gate.Unlock()
 }
@@ -286,7 +286,7 @@ func (s *Server) stillResident(f *flight) (still bool) {
 }
 
 // path is where a memory file is on this mount.
-func (s *Server) path(m *memory) string {
+func (s *Server) path(m *memoryFile) string {
 	if m.clone == "" {
 		return filepath.Join(s.mnt, m.e.name, fileMemory)
 	}

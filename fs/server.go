@@ -23,16 +23,16 @@ type Server struct {
 	owner fuse.Owner
 	ram   uint64 // of the host, in bytes
 
-	policy  atomic.Int64
-	tree    *tree
-	handles handles
-	idle    idleList
-	demand  demand
-	replies replies
-	pieces  pieces
-	zeros   *zeros
-	pushers *pushers
-	metrics *metrics
+	policy    atomic.Int64
+	tree      *tree
+	liveTexts liveTexts
+	idle      idleList
+	demand    demand
+	replies   replies
+	pieces    pieces
+	zeros     *zeros
+	pushers   *pushers
+	metrics   *metrics
 
 	// kernel is the way back into the kernel. It is set before the first request is answered.
 	kernel notifier

@@ -20,7 +20,7 @@ type Store interface {
 	List(ctx context.Context) ([]Checkpoint, error)
 	// OpenImage opens the memory of a checkpoint as List showed it. It is an error, not other
 	// content, when the name has got a new checkpoint since.
-	OpenImage(ctx context.Context, c Checkpoint) (Memory, error)
+	OpenImage(ctx context.Context, c Checkpoint) (Image, error)
 	// OpenFile opens one of c.Files as List showed it: like OpenImage an error, not other bytes,
 	// when the name has got a new checkpoint since, or the working set was replaced.
 	OpenFile(ctx context.Context, c Checkpoint, file string) (File, error)
@@ -54,13 +54,13 @@ type File interface {
 	io.Closer
 }
 
-// A Memory is the opened image of a checkpoint: its page map is in RAM. *index.Image, but for the
+// An Image is the opened image of a checkpoint: its page map is in RAM. *index.Image, but for the
 // locality blocks, where NewStore puts an adapter between.
 //
 // Methods are called from many goroutines at once, ReadPage once a fault. An error means that the
 // bytes cannot be had: it becomes EIO, dst is not looked at. Where many pages are read at once to be
 // pushed, a PagesError says which of them are missing, and the others are.
-type Memory interface {
+type Image interface {
 	// Size is the image's size in bytes.
 	Size() int64
 	// Zero says whether a page is known to hold only zeros.
@@ -74,9 +74,9 @@ type Memory interface {
 	Neighbours(gfn uint64, dst []uint64) []uint64
 	// ReadNeighbours reads and decodes that block, in one read.
 	ReadNeighbours(gfn uint64, p *Piece) error
-	// TraceLayout says that blocks hold pages that were used together, not merely pages that
-	// lie side by side: only then is it worth pushing what lies beside a demanded page.
-	TraceLayout() bool
+	// Local says whether the pages of a block are likely to be used together. Only then is it
+	// worth pushing the rest of the block when one of its pages is demanded.
+	Local() bool
 	// WorkingSetFeed is the working set, zero pages of it included, in first-touch order.
 	WorkingSetFeed() Feed
 	// EagerFeed is every page that is not zero, in the order they lie on disk.

@@ -27,7 +27,7 @@ type node struct {
 	content []byte
 
 	// mem is the live half of memory and of clones' memory, made at the first open.
-	mem atomic.Pointer[memory]
+	mem atomic.Pointer[memoryFile]
 
 	// lookups is how often the kernel was told of the node and has not forgotten it. Guarded by
 	// tree.mu, like static: the node stays without lookups, because a checkpoint that is listed

@@ -39,11 +39,11 @@ func newFaultScript(t *testing.T) *faultScript {
 	state := bytes.Repeat([]byte("state"), 20000)
 	src1 := writeSource(t, f.images["one"], map[string][]byte{"state": state})
 	src2 := writeSource(t, f.images["two"], nil)
-	imp := func(name string, src Source, hot []Run) faultStep {
+	imp := func(name string, src Source, set []Run) faultStep {
 		return faultStep{"import " + name, func(ctx context.Context, s *Store) error {
-			_, _, err := s.Import(ctx, src, ImportOptions{Name: name, Hot: hot})
+			_, _, err := s.Import(ctx, src, ImportOptions{Name: name, WorkingSet: set})
 			return err
-		}, func(have map[string]string) { have[name] = fmt.Sprint(len(hot)) }}
+		}, func(have map[string]string) { have[name] = fmt.Sprint(len(set)) }}
 	}
 	f.steps = []faultStep{
 		imp("one", src1, []Run{{100, 50}}),

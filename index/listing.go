@@ -144,7 +144,7 @@ func (s *Store) readRoots(ctx context.Context, roots map[string][]rootInfo) (
 	entries = make(map[string]*catalogEntry, len(roots))
 	var mu sync.Mutex // guards entries
 	names := make(chan string)
-	g := newGroup(ctx)
+	g := newTasks(ctx)
 	for range min(rootReaders, len(roots)) {
 		g.run(func() error {
 			for name := range names {

@@ -133,22 +133,22 @@ func (m OpenedMemory) Close() {
 }
 
 // memory is the image of one import.
-type memory struct {
+type sourceMemory struct {
 	OpenedMemory
 	name  string
 	pages uint64
 }
 
-func (src Source) openMemory() (*memory, error) {
+func (src Source) openMemory() (*sourceMemory, error) {
 	m, err := src.Open()
 	if err != nil {
 		return nil, err
 	}
-	return &memory{OpenedMemory: m, name: src.Memory, pages: uint64(m.Size()) / PageSize}, nil
+	return &sourceMemory{OpenedMemory: m, name: src.Memory, pages: uint64(m.Size()) / PageSize}, nil
 }
 
 // extents gives the pages that may hold data. Those of a foreign Memory are looked at.
-func (m *memory) extents() ([]Run, error) {
+func (m *sourceMemory) extents() ([]Run, error) {
 	runs, err := m.Extents()
 	if err != nil {
 		return nil, err
@@ -166,7 +166,7 @@ func (m *memory) extents() ([]Run, error) {
 }
 
 // read reads the pages gfns into buf; neighbours are read together.
-func (m *memory) read(gfns []uint64, buf []byte) error {
+func (m *sourceMemory) read(gfns []uint64, buf []byte) error {
 	for i := 0; i < len(gfns); {
 		j := i + 1
 		for j < len(gfns) && gfns[j] == gfns[j-1]+1 {

@@ -18,7 +18,7 @@ const maxPackPages = 1 << 16
 // compressed in parallel behind it and appended in order.
 type packer struct {
 	s      *Store
-	g      *group
+	g      *tasks
 	enc    *pack.Encoder
 	blocks *ordered[*blockJob]
 	cur    *blockJob
@@ -56,7 +56,7 @@ type blockJob struct {
 	drained chan struct{} // not nil: no block, but the request to finish the pack
 }
 
-func newPacker(s *Store, g *group, p Profile) (*packer, error) {
+func newPacker(s *Store, g *tasks, p Profile) (*packer, error) {
 	enc, err := pack.NewEncoder(p)
 	if err != nil {
 		return nil, err

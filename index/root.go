@@ -127,7 +127,7 @@ type fileParts struct {
 type root struct {
 	manifest
 	top     *mapTop
-	hot     []Run
+	setRuns []Run          // the pages of the working set, in first-touch order
 	records map[int][]byte // parts of files that the root itself has, by record
 	bytes   int64          // size of the blob
 }
@@ -160,8 +160,8 @@ func (r *root) write(ctx context.Context, blobs blob.Store) (err error) {
 	if _, err := w.AppendRecord(kindMap, r.top.append(nil)); err != nil {
 		return err
 	}
-	if len(r.hot) > 0 {
-		if _, err := w.AppendRecord(kindHot, appendRuns(nil, r.hot)); err != nil {
+	if len(r.setRuns) > 0 {
+		if _, err := w.AppendRecord(kindWorkingSet, appendRuns(nil, r.setRuns)); err != nil {
 			return err
 		}
 	}
@@ -231,8 +231,8 @@ func (r *root) take(i int, kind uint32, b []byte) (err error) {
 		err = json.Unmarshal(b, &r.manifest)
 	case kindMap:
 		r.top, err = parseMapTop(b)
-	case kindHot:
-		r.hot, err = parseRuns(b)
+	case kindWorkingSet:
+		r.setRuns, err = parseRuns(b)
 	}
 	return err
 }
@@ -254,7 +254,7 @@ func (r *root) validate(name string, gen uint32) error {
 			return fmt.Errorf("file %q: %d bytes in %d parts", f, p.Size, len(p.Parts))
 		}
 	}
-	for _, h := range r.hot {
+	for _, h := range r.setRuns {
 		if h.GFN >= r.top.pages || h.Count > r.top.pages-h.GFN {
 			return fmt.Errorf("working set: %d pages from %d on", h.Count, h.GFN)
 		}

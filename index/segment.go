@@ -24,7 +24,7 @@ type segment struct {
 	bytes  int64
 	frames int
 	zero   uint64 // pages
-	hot    []Run
+	set    []Run
 }
 
 // into notes the segment in a root.
@@ -32,7 +32,7 @@ func (g *segment) into(r *root) {
 	r.top.segment = g.number
 	r.SegmentBytes = g.bytes
 	r.WorkingSet = &WorkingSetInfo{
-		Pages: countPages(g.hot), ZeroPages: g.zero, Runs: len(g.hot), Frames: g.frames,
+		Pages: countPages(g.set), ZeroPages: g.zero, Runs: len(g.set), Frames: g.frames,
 	}
 }
 
@@ -44,7 +44,7 @@ type frameJob struct {
 }
 
 // frameGFNs cuts a working set into frames: first-touch order between frames, ascending within one.
-func frameGFNs(hot []Run, max uint64, emit func(gfns []uint64) error) (err error) {
+func frameGFNs(set []Run, max uint64, emit func(gfns []uint64) error) (err error) {
 	var cur []uint64
 	flush := func() {
 		if len(cur) > 0 && err == nil {
@@ -54,7 +54,7 @@ func frameGFNs(hot []Run, max uint64, emit func(gfns []uint64) error) (err error
 		}
 	}
 	n := uint64(0)
-	eachPage(hot, func(gfn uint64) {
+	eachPage(set, func(gfn uint64) {
 		if n == max {
 			return
 		}
@@ -118,13 +118,13 @@ func (s *Store) proved(ctx context.Context, name string, pages *pageMap,
 
 // writeSegment makes the segment pack of a working set (clean, not empty). read gives pages of the
 // image of so many pages. The pack is a blob then, and not yet known to the store.
-func (s *Store) writeSegment(ctx context.Context, hot []Run, pages uint64, profile Profile,
+func (s *Store) writeSegment(ctx context.Context, set []Run, pages uint64, profile Profile,
 	read func(gfns []uint64, buf []byte) error, progress func(Progress)) (_ *segment, err error) {
 	enc, err := pack.NewEncoder(profile)
 	if err != nil {
 		return nil, err
 	}
-	seg := &segment{hot: hot}
+	seg := &segment{set: set}
 	if seg.number, err = s.alloc.take(ctx); err != nil {
 		return nil, err
 	}
@@ -132,16 +132,16 @@ func (s *Store) writeSegment(ctx context.Context, hot []Run, pages uint64, profi
 	if err != nil {
 		return nil, err
 	}
-	g := newGroup(ctx)
+	g := newTasks(ctx)
 	n := runtime.GOMAXPROCS(0)
 	frames := newOrdered(g, n, 2*n, func() func(*frameJob) error {
 		return frameWorker(enc, read)
 	})
-	limit := min(maxSegment(pages), countPages(hot))
+	limit := min(maxSegment(pages), countPages(set))
 	m := newMeter(progress, "segment", "pages", int64(limit))
 	g.run(func() error {
 		defer frames.end()
-		return frameGFNs(hot, limit, func(gfns []uint64) error {
+		return frameGFNs(set, limit, func(gfns []uint64) error {
 			return frames.submit(&frameJob{gfns: gfns})
 		})
 	})

@@ -161,7 +161,7 @@ func (s *Store) open(ctx context.Context,
 			return err
 		}
 	}
-	if m := blob.MediumOf(s.blobs); m.Dear() {
+	if m := blob.MediumOf(s.blobs); m.HighLatency() {
 		s.blocks, s.roots = newBlockCache(m), newRootCache()
 	}
 	if s.dec, err = pack.NewDecoder(); err != nil {

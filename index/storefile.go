@@ -86,7 +86,7 @@ func createStore(ctx context.Context, dir string, p Profile, wait time.Duration)
 	if isStore(dir) {
 		return nil
 	}
-	if err := makeDirs(dir); err != nil {
+	if err := makeDirectory(dir); err != nil {
 		return fmt.Errorf("create store: %w", err)
 	}
 	if err := creatable(dir); err != nil {
@@ -127,24 +127,25 @@ func isStore(dir string) bool {
 	return err == nil
 }
 
-// makeDirs is MkdirAll that also makes each new directory durable in its parent.
-func makeDirs(dir string) error {
-	if st, err := os.Stat(dir); err == nil {
-		if !st.IsDir() {
-			return fmt.Errorf("%s: %w", dir, errNotDirectory)
-		}
-		return nil
-	}
-	parent := filepath.Dir(filepath.Clean(dir))
-	if parent != filepath.Clean(dir) {
-		if err := makeDirs(parent); err != nil {
+// makeDirectory is MkdirAll that makes each directory durable in its parent, also one that is there:
+// who made it may have died before that.
+func makeDirectory(dir string) error {
+	dir = filepath.Clean(dir)
+	parent := filepath.Dir(dir)
+	if _, err := os.Stat(parent); errors.Is(err, fs.ErrNotExist) {
+		if err := makeDirectory(parent); err != nil {
 			return err
 		}
 	}
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
+	made := os.Mkdir(dir, 0o700)
+	if made != nil && !errors.Is(made, fs.ErrExist) {
+		return made
 	}
-	return syncDir(parent)
+	err := syncDir(parent)
+	if made != nil && errors.Is(err, fs.ErrPermission) {
+		return nil // a parent that may not be read, of a directory that somebody else has made
+	}
+	return err
 }
 
 // creatable says whether a store may be made in a directory: it is empty, but for what an interrupted

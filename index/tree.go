@@ -10,12 +10,12 @@ import (
 
 // Kinds of the records in packs and roots. The numbers are part of the format.
 const (
-	kindLeaf     = 1 // code of a leaf
-	kindBranch   = 2 // code of a branch
-	kindFile     = 3 // part of a file
-	kindManifest = 4 // JSON of a root
-	kindMap      = 5 // top of the page map, in a root
-	kindHot      = 6 // runs of the working set, in a root
+	kindLeaf       = 1 // code of a leaf
+	kindBranch     = 2 // code of a branch
+	kindFile       = 3 // part of a file
+	kindManifest   = 4 // JSON of a root
+	kindMap        = 5 // top of the page map, in a root
+	kindWorkingSet = 6 // runs of the working set, in a root
 )
 
 const (

@@ -11,19 +11,19 @@ import (
 )
 
 // SetWorkingSet gives a checkpoint a new working set: text becomes its working-set file as it is,
-// hot (first-touch order) its segment. Memory and ID stay as they are; images that are open keep
+// set (first-touch order) its segment. Memory and ID stay as they are; images that are open keep
 // the set they were opened with. Empty text and no runs take the set away.
-func (s *Store) SetWorkingSet(ctx context.Context, name string, text []byte, hot []Run) (
+func (s *Store) SetWorkingSet(ctx context.Context, name string, text []byte, set []Run) (
 	Checkpoint, error,
 ) {
-	c, err := s.setWorkingSet(ctx, name, text, hot)
+	c, err := s.setWorkingSet(ctx, name, text, set)
 	if err != nil {
 		return Checkpoint{}, fmt.Errorf("set working set of %s: %w", name, err)
 	}
 	return c, nil
 }
 
-func (s *Store) setWorkingSet(ctx context.Context, name string, text []byte, hot []Run) (
+func (s *Store) setWorkingSet(ctx context.Context, name string, text []byte, set []Run) (
 	Checkpoint, error,
 ) {
 	done, err := s.write(ctx)
@@ -36,15 +36,15 @@ func (s *Store) setWorkingSet(ctx context.Context, name string, text []byte, hot
 		return Checkpoint{}, err
 	}
 	defer m.Close()
-	if hot, err = cleanRuns(hot, m.Pages()); err != nil {
+	if set, err = cleanRuns(set, m.Pages()); err != nil {
 		return Checkpoint{}, err
 	}
-	return s.replaceWorkingSet(ctx, m, text, hot)
+	return s.replaceWorkingSet(ctx, m, text, set)
 }
 
 // replaceWorkingSet gives the checkpoint of an image another working set, whose runs are clean. The
 // writer's lock must be held.
-func (s *Store) replaceWorkingSet(ctx context.Context, m *Image, text []byte, hot []Run) (
+func (s *Store) replaceWorkingSet(ctx context.Context, m *Image, text []byte, set []Run) (
 	_ Checkpoint, err error,
 ) {
 	old := m.root
@@ -53,10 +53,10 @@ func (s *Store) replaceWorkingSet(ctx context.Context, m *Image, text []byte, ho
 		return Checkpoint{}, err
 	}
 	var seg *segment
-	if len(hot) > 0 {
-		r.hot = hot
+	if len(set) > 0 {
+		r.setRuns = set
 		read, done := s.proved(ctx, m.entry.Name, m.pages, m.readPages)
-		seg, err = s.writeSegment(ctx, hot, m.Pages(), s.file.Profile, read, nil)
+		seg, err = s.writeSegment(ctx, set, m.Pages(), s.file.Profile, read, nil)
 		done()
 		if err != nil {
 			return Checkpoint{}, err

@@ -98,8 +98,8 @@ func MediumOf(x any) Medium {
 	return Medium{}
 }
 
-// Dear says whether a read costs so much that it should bring whatever may be wanted with it.
-func (m Medium) Dear() bool { return m.Latency >= 200*time.Microsecond }
+// HighLatency says whether a read costs so much that it should bring whatever may be wanted with it.
+func (m Medium) HighLatency() bool { return m.Latency >= 200*time.Microsecond }
 
 // maxName bounds a blob's name, in bytes.
 const maxName = 512

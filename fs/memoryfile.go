@@ -10,8 +10,8 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-// A memory is one memory file, the image's own or a clone's: one inode, one page cache.
-type memory struct {
+// A memoryFile is the memory file of an image or of a clone: one inode, one page cache.
+type memoryFile struct {
 	node  uint64
 	e     *entry
 	clone string // "" for the image's own
@@ -72,9 +72,9 @@ type session struct {
 	waits []span
 }
 
-func newMemory(e *entry, nodeID uint64, clone string) *memory {
+func newMemoryFile(e *entry, nodeID uint64, clone string) *memoryFile {
 	pages := e.pages()
-	m := &memory{
+	m := &memoryFile{
 		node:     nodeID,
 		e:        e,
 		clone:    clone,
@@ -86,7 +86,7 @@ func newMemory(e *entry, nodeID uint64, clone string) *memory {
 	return m
 }
 
-func (m *memory) newSession(ep *epoch) *session {
+func (m *memoryFile) newSession(ep *epoch) *session {
 	s := &session{
 		epoch:    ep,
 		resident: newBitmap(m.pages),
@@ -135,12 +135,12 @@ func (s *session) waited(start, end time.Time) {
 }
 
 // wants says whether a page is worth pushing: not there, not on its way, and not given back.
-func (m *memory) wants(s *session, gfn uint64) bool {
+func (m *memoryFile) wants(s *session, gfn uint64) bool {
 	return gfn < m.pages && !m.inflight.has(gfn) && !s.resident.has(gfn) && !m.hole(gfn, 1)
 }
 
 // hole says whether one of count pages was given back.
-func (m *memory) hole(first, count uint64) bool {
+func (m *memoryFile) hole(first, count uint64) bool {
 	h := m.holes.Load()
 	return h != nil && h.any(first, count)
 }
