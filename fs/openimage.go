@@ -8,9 +8,9 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// An openImage is an opened image of an entry. The entry's current one stays open while files are open and, for a
-// while, after that. READs use it without a reference: they come through open files, and the kernel
-// sends the RELEASE of a file after the last of its READs was answered. Pushers, which outlive
+// An openImage is an opened image of an entry. The entry's current one stays open while files are open
+// and, for a while, after that. READs use it without a reference: they come through open files, and the
+// kernel sends the RELEASE of a file after the last of its READs was answered. Pushers, which outlive
 // files, count themselves in users.
 type openImage struct {
 	mem      Image

@@ -37,7 +37,7 @@ type storeFile struct {
 	Created time.Time `json:"created"`
 }
 
-// key gives the hash key.
+// key returns the hash key.
 func (f *storeFile) key() (pack.HashKey, error) {
 	b, err := hex.DecodeString(f.HashKey)
 	if err != nil || len(b) != len(pack.HashKey{}) {
@@ -57,14 +57,14 @@ func readStoreFile(dir string) (*storeFile, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	// The version is looked at first: another format may look different in every other way.
+	// The version is checked first: in another format all else may be different.
 	var f storeFile
 	var head struct {
 		Magic   string `json:"magic"`
 		Version int    `json:"version"`
 	}
 	if err := json.Unmarshal(b, &head); err != nil || head.Magic != storeMagic {
-		return nil, fmt.Errorf("%s: %w: %s is damaged or of something else",
+		return nil, fmt.Errorf("%s: %w: %s is damaged, or not thaw's",
 			dir, ErrNotStore, storeFileName)
 	}
 	if head.Version != storeVersion {
@@ -94,7 +94,7 @@ func createStore(dir string, p Profile) error {
 	for _, e := range entries {
 		switch e.Name() {
 		case packsDirName, rootsDirName, serverLockName, writeLockName, storeFileName + ".tmp":
-			// A creation that was interrupted: begun again.
+			// An interrupted creation: it is done again.
 		default:
 			return fmt.Errorf("create store: %s: %w: the directory is not empty", dir, ErrNotStore)
 		}
@@ -119,14 +119,14 @@ func createStore(dir string, p Profile) error {
 	if err != nil {
 		return fmt.Errorf("create store: %w", err)
 	}
-	// The key is nobody else's business: who knows it could make pages that are taken for others.
+	// The key is secret: with it one could make pages that have the hashes of others.
 	if err := writeFileDurably(filepath.Join(dir, storeFileName), append(b, '\n'), 0o600); err != nil {
 		return fmt.Errorf("create store: %w", err)
 	}
 	return nil
 }
 
-// writeFileDurably writes a file that is there whole, after a crash too, or not at all.
+// writeFileDurably writes a file, which after a crash either is complete or does not exist.
 func writeFileDurably(path string, b []byte, mode fs.FileMode) error {
 	tmp := path + ".tmp"
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
