@@ -103,9 +103,9 @@ func TestUnmountedByOthers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c := startClient(t, func() { Abort(srv.Mountpoint()) }, nil)
-			fd := c.open(filepath.Join(srv.Mountpoint(), "a/memory"), unix.O_RDONLY)
-			if err := end(srv.Mountpoint()); err != nil {
+			c := startClient(t, func() { Abort(srv.mnt) }, nil)
+			fd := c.open(filepath.Join(srv.mnt, "a/memory"), unix.O_RDONLY)
+			if err := end(srv.mnt); err != nil {
 				t.Fatal(err)
 			}
 			c.close(fd)

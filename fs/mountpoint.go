@@ -105,6 +105,39 @@ func FindMount(path string) (MountPoint, error) {
 	return MountPoint{Path: m.mountPoint, Minor: m.minor}, nil
 }
 
+// A Location is where a path lies on a thaw mount.
+type Location struct {
+	// Path is absolute and, as far as it lies on no thaw mount, without symbolic links.
+	Path string
+	// Mount is where the root of the file system is mounted; empty if only a part of it is.
+	Mount string
+	// In is the path in the file system, "." for its root.
+	In string
+}
+
+// Locate finds the thaw mount that a path lies on, itself or a bind mount of it; false if it lies on
+// none. What lies in a mount is only a name here, and need not exist.
+func Locate(path string) (l Location, on bool, err error) {
+	table, err := readMounts(selfMounts)
+	if err != nil {
+		return l, false, fmt.Errorf("table of mounts: %w", err)
+	}
+	l.Path, err = resolve(path, table)
+	if err != nil {
+		return l, false, nil // it leads nowhere
+	}
+	m := table.top(l.Path)
+	if m == nil {
+		m = table.around(l.Path)
+	}
+	if m == nil || m.fsType != fsType {
+		return l, false, nil
+	}
+	l.Mount = table.whole(m)
+	l.In, err = filepath.Rel("/", filepath.Join(m.root, strings.TrimPrefix(l.Path, m.mountPoint)))
+	return l, true, err
+}
+
 // maxLinks is how many symbolic links a path may lead through, as in the kernel.
 const maxLinks = 40
 

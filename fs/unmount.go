@@ -64,7 +64,7 @@ func (s *Server) Detach(ctx context.Context) error {
 	return s.waitDone(ctx)
 }
 
-// Users lists what uses the file system besides the mount itself, see the function Users.
+// Users lists what uses the file system besides the mount itself.
 func (s *Server) Users() ([]User, error) { return usersOf(MountPoint{s.mnt, s.minor}) }
 
 // inUse returns an InUseError with the users of the mount.

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/thawfs/thaw/index/blob"
+	"github.com/thawfs/thaw/tests/blobtest"
 )
 
 // scattered is an image of random pages, in a working set whose order has nothing to do with theirs:
@@ -238,7 +239,7 @@ func TestFewBlobsAtOnce(t *testing.T) {
 		}
 	}()
 	bound := int64(few.Cur / 4)
-	blobs := &openCounter{Store: blob.NewMem()}
+	blobs := &openCounter{Store: blobtest.NewMem()}
 	s := openTest(t, t.TempDir()+"/s", blobs)
 	defer s.Close()
 	const checkpoints = 200

@@ -13,8 +13,8 @@ import (
 
 	"github.com/thawfs/thaw/index/blob"
 	"github.com/thawfs/thaw/index/blob/disk"
-	"github.com/thawfs/thaw/index/blob/errblob"
 	"github.com/thawfs/thaw/index/pack"
+	"github.com/thawfs/thaw/tests/blobtest/errblob"
 )
 
 // onDisk opens a store again with its blobs on a modelled disk with one head, and gives the disk.

@@ -47,6 +47,9 @@ func (s *Store) findParent(ctx context.Context, im *importer, hashes *hashCache)
 			continue
 		}
 		if err != nil {
+			if best != nil {
+				best.close()
+			}
 			return nil, err
 		}
 		n := 0

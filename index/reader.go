@@ -16,9 +16,6 @@ import (
 // readTries bounds how often a reader lists anew because roots were gone when it came to read them.
 const readTries = 5
 
-// ReadOnly says whether the store was opened for reading only.
-func (s *Store) ReadOnly() bool { return s.readOnly }
-
 // Refresh makes a reader see what was written since: it lists the blobs anew and reads the roots that
 // it does not know. Images and files that are open keep what they opened. It does nothing for a
 // store that is open for writing, since nobody else writes to that.

@@ -62,17 +62,17 @@ func appendRefs(dst []byte, refs []uint64) []byte {
 		head := uint64(n-1) << 2
 		switch {
 		case first == 0:
-			dst = binary.AppendUvarint(dst, head|opZero)
+			dst = binary.AppendUvarint(dst, head+opZero)
 		case near != 0 && samePack(first, near-1):
-			dst = binary.AppendUvarint(dst, head|opNear)
+			dst = binary.AppendUvarint(dst, head+opNear)
 			dst = binary.AppendUvarint(dst, zigzag(int64(first-near)))
 			near = first + uint64(n)
 		case other != 0 && samePack(first, other-1):
-			dst = binary.AppendUvarint(dst, head|opOther)
+			dst = binary.AppendUvarint(dst, head+opOther)
 			dst = binary.AppendUvarint(dst, zigzag(int64(first-other)))
 			near, other = first+uint64(n), near
 		default:
-			dst = binary.AppendUvarint(dst, head|opFar)
+			dst = binary.AppendUvarint(dst, head+opFar)
 			dst = binary.AppendUvarint(dst, first)
 			near, other = first+uint64(n), near
 		}

@@ -115,7 +115,7 @@ func Open(ctx context.Context, dir string, o OpenOptions) (_ *Store, err error) 
 		return nil, fmt.Errorf("create store %s: %w", dir, ErrReadOnly)
 	}
 	if o.Create {
-		if err := createStore(dir, o.Profile); err != nil {
+		if err := createStore(ctx, dir, o.Profile, o.Wait); err != nil {
 			return nil, err
 		}
 	}

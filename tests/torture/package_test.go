@@ -14,7 +14,7 @@ import (
 
 	"github.com/thawfs/thaw/index"
 	"github.com/thawfs/thaw/index/blob"
-	"github.com/thawfs/thaw/index/blob/errblob"
+	"github.com/thawfs/thaw/tests/blobtest/errblob"
 )
 
 // packageLife is a life through package index.
