@@ -128,21 +128,9 @@ func (s *Server) close() {
 // Wait returns when the mount is gone, for any reason, and everything that served it has ended.
 func (s *Server) Wait() { <-s.done }
 
-<<<<<<< HEAD
-// Mountpoint is the absolute path of the mount.
-func (s *Server) Mountpoint() string { return s.mnt }
-
-// SetPolicy changes the restore policy for opens from now on.
-func (s *Server) SetPolicy(p Policy) { s.policy.Store(int64(p)) }
-
 // Refresh updates the tree from the store. Call it after an import, a removal, or a new working set.
 // When it returns, the names are those of the store. Files of removed checkpoints that are open can
 // still be used.
-=======
-// Refresh makes the tree follow the store: to be called after an import, a removal, or a new
-// working set. When it returns, the names are as the store has them; files of checkpoints that are
-// gone can still be used by those who have them open.
->>>>>>> main
 func (s *Server) Refresh(ctx context.Context) error {
 	s.refreshing.Lock()
 	defer s.refreshing.Unlock()
@@ -194,24 +182,8 @@ func (s *Server) newEpoch(e *entry, armed bool) *epoch {
 	return newEpoch(e.pages(), s.opts.RecordWindow, armed, bare)
 }
 
-<<<<<<< HEAD
-// InUse is the number of open memory files of a checkpoint, those of clones included.
-func (s *Server) InUse(name string) int {
-	e := s.tree.entry(name)
-	if e == nil {
-		return 0
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.opens
-}
-
-// CloseIdle closes the images that nobody has open, which otherwise wait for the next restore. Call
-// it before checkpoints are removed or packs rewritten.
-=======
 // CloseIdle closes the images that nobody has open, which otherwise wait for the next restore. To
 // be called before checkpoints are removed or packs rewritten.
->>>>>>> main
 func (s *Server) CloseIdle() { s.closeIdle(s.idle.drain()) }
 
 // complain logs an error that a request ended with, once a second at most: a broken pack under a

@@ -46,24 +46,9 @@ func (u User) String() string {
 	return fmt.Sprintf("%s%s: %s", u.Kind, who, u.Path)
 }
 
-<<<<<<< HEAD
-// Users lists what uses the thaw mount on a path besides the mount itself: other mounts of it, here
-// and in other namespaces, and processes. It reads /proc, and nothing of the mount. Processes that
-// the caller may not look at are not listed.
-func Users(mnt string) ([]User, error) {
-	m, err := FindMount(mnt)
-	if err != nil {
-		return nil, err
-	}
-	return usersOf(m)
-}
-
-// usersOf lists the users of a mount, which may be gone from this namespace.
-=======
 // usersOf lists what uses a mount besides the mount itself: other mounts of it, here and in other
 // namespaces, and processes. It reads /proc, and nothing of the mount, which may be gone from this
 // namespace. What this process may not look at is not listed.
->>>>>>> main
 func usersOf(m MountPoint) ([]User, error) {
 	here, err := readMounts(selfMounts)
 	if err != nil {

@@ -106,14 +106,6 @@ func createStore(ctx context.Context, dir string, p Profile, wait time.Duration)
 	if err != nil {
 		return fmt.Errorf("create store: %w", err)
 	}
-<<<<<<< HEAD
-	for _, e := range entries {
-		switch e.Name() {
-		case packsDirName, rootsDirName, serverLockName, writeLockName, storeFileName + ".tmp":
-			// An interrupted creation: it is done again.
-		default:
-			return fmt.Errorf("create store: %s: %w: the directory is not empty", dir, ErrNotStore)
-=======
 	defer lock.Close()
 	if err := fillStore(dir, p); err != nil {
 		return fmt.Errorf("create store: %w", err)
@@ -121,7 +113,7 @@ func createStore(ctx context.Context, dir string, p Profile, wait time.Duration)
 	return nil
 }
 
-// ignoreLocked is for a lock that another process may have.
+// ignoreLocked drops ErrLocked, where another process may have the lock.
 func ignoreLocked(err error) error {
 	if errors.Is(err, ErrLocked) {
 		return nil
@@ -135,15 +127,14 @@ func isStore(dir string) bool {
 	return err == nil
 }
 
-// makeDirectory is MkdirAll that makes each directory durable in its parent, also one that is there:
-// who made it may have died before that.
+// makeDirectory is MkdirAll that makes each directory durable in its parent, also one that exists
+// already: the process that made it may have died before it was durable.
 func makeDirectory(dir string) error {
 	dir = filepath.Clean(dir)
 	parent := filepath.Dir(dir)
 	if _, err := os.Stat(parent); errors.Is(err, fs.ErrNotExist) {
 		if err := makeDirectory(parent); err != nil {
 			return err
->>>>>>> main
 		}
 	}
 	made := os.Mkdir(dir, 0o700)
@@ -196,16 +187,8 @@ func fillStore(dir string, p Profile) error {
 	if err != nil {
 		return err
 	}
-<<<<<<< HEAD
 	// The key is secret: with it one could make pages that have the hashes of others.
-	if err := writeFileDurably(filepath.Join(dir, storeFileName), append(b, '\n'), 0o600); err != nil {
-		return fmt.Errorf("create store: %w", err)
-	}
-	return nil
-=======
-	// The key is nobody else's business: who knows it could make pages that are taken for others.
 	return writeFileDurably(filepath.Join(dir, storeFileName), append(b, '\n'), 0o600)
->>>>>>> main
 }
 
 // writeFileDurably writes a file, which after a crash either is complete or does not exist.

@@ -234,10 +234,5 @@ func readLeaf(n nodes, c child, refs *leaf) (base uint64, err error) {
 	return base, err
 }
 
-<<<<<<< HEAD
-// leavesOf and branchesOf return how many nodes a map of so many pages has.
-func leavesOf(pages uint64) uint64   { return (pages + LeafPages - 1) / LeafPages }
-=======
 // branchesOf is how many branches a map of so many pages has.
->>>>>>> main
 func branchesOf(pages uint64) uint64 { return (pages + branchPages - 1) / branchPages }
