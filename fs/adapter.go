@@ -8,8 +8,8 @@ import (
 	"github.com/thawfs/thaw/index"
 )
 
-// NewStore makes the tree's Store of an open index.Store, which only has to be open for reading. The
-// store stays the caller's to close, after the server's Wait has returned.
+// NewStore makes a Store for the tree from an open index.Store, which only has to be open for reading.
+// The caller closes that after the server's Wait has returned.
 func NewStore(s *index.Store) Store {
 	return indexStore{s}
 }
@@ -55,7 +55,7 @@ func (s indexStore) OpenFile(ctx context.Context, c Checkpoint, file string) (Fi
 	return s.store.OpenFileOf(ctx, version(c), file)
 }
 
-// version is what a checkpoint of the tree is in the store: its name may have got another since.
+// version names a checkpoint of the tree in the store, where the name may belong to another one now.
 func version(c Checkpoint) index.Version {
 	return index.Version{Name: c.Name, ID: c.ID, Generation: c.Revision}
 }

@@ -9,15 +9,15 @@ import (
 )
 
 // Drop makes an image cold: the pages of its memory file and of its clones leave the page cache,
-// the counters begin at zero, the record anew. Private copies that machines have made of pages stay
-// theirs; a machine that runs goes on, and reads again what it needs. Opens that are under way
-// bring their pages again.
+// the counters begin at zero, and a new record begins. Private copies of pages that machines have made
+// stay; a running machine goes on, and reads again what it needs. Opens in progress bring their pages
+// again.
 func (s *Server) Drop(ctx context.Context, name string) error {
 	return s.drop(ctx, name, false)
 }
 
 // StartRecord is Drop, and from the next open on everything is read on demand for
-// Options.RecordWindow, whatever the policy, so that Record then has all of it. What a machine that
+// Options.RecordWindow, whatever the policy, so that Record then has every page. What a machine that
 // was already running reads before that open spoils the record.
 func (s *Server) StartRecord(ctx context.Context, name string) error {
 	return s.drop(ctx, name, true)

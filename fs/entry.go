@@ -24,20 +24,20 @@ type entry struct {
 	dropping chan struct{}
 
 	mu sync.Mutex
-	// gone is set when the store lists it no more. Guarded by mu, as all below.
+	// gone is set when the store does not list it any more. Guarded by mu, as all below.
 	gone bool
 	// opens counts open memory files, those of clones included.
 	opens int
-	// pushing counts who pushes pages of it, into whichever file.
+	// pushing counts the goroutines that push pages of it, into any of its files.
 	pushing int
-	// quiet is closed when a pusher lets go of an image, for who waits for that; nil: nobody does.
+	// quiet is closed when a pusher releases an image; nil: nobody waits for that.
 	quiet chan struct{}
 	// replaced are the images that wait to be closed, the current one not among them.
 	replaced []*openImage
 	// main and clones are the memory files that were opened; clones by ID.
 	main   *memoryFile
 	clones map[string]*memoryFile
-	// retired sums what clones that were forgotten had counted.
+	// retired sums the counters of clones that were forgotten.
 	retired Counters
 }
 

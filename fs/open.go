@@ -13,7 +13,7 @@ const resent = 1 << 63
 
 // Open implements fuse.RawFileSystem. Opening memory is the request to restore: it returns when the
 // pages are in the page cache. An interrupt does not end it: a Go VMM gets signals all the time,
-// and what it would win by being answered early is a restore without its working set.
+// and an early answer would give it a restore without its working set.
 func (r *raw) Open(
 	_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut,
 ) (status fuse.Status) {
@@ -101,7 +101,7 @@ func (s *Server) serveOpen(m *memoryFile, in *fuse.OpenIn) {
 	}
 }
 
-// An opening is an open on its way; it is noted once in each epoch that it meets.
+// An opening is an open in progress. Each epoch that begins meanwhile notes it once.
 type opening struct {
 	who   Reader
 	epoch *epoch
@@ -126,7 +126,7 @@ func (r *raw) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	}
 }
 
-// live makes the text of a file that changes all the time, as it is now.
+// live makes the present text of a file that changes all the time.
 func (s *Server) live(n *node) ([]byte, error) {
 	if n.kind == kindMetrics {
 		return s.metrics.text()

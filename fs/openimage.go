@@ -8,9 +8,9 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// An openImage is an opened image of an entry. The entry's current one stays open while files are open and, for a
-// while, after that. READs use it without a reference: they come through open files, and the kernel
-// sends the RELEASE of a file after the last of its READs was answered. Pushers, which outlive
+// An openImage is an opened image of an entry. The entry's current one stays open while files are open
+// and, for a while, after that. READs use it without a reference: they come through open files, and the
+// kernel sends the RELEASE of a file after the last of its READs was answered. Pushers, which outlive
 // files, count themselves in users.
 type openImage struct {
 	mem      Image
@@ -75,14 +75,14 @@ func (m *memoryFile) hold() *openImage {
 	return h
 }
 
-// holdLocked keeps an image open for who pushes pages of it into m.
+// holdLocked keeps an image open while a goroutine pushes pages of it into m.
 func (m *memoryFile) holdLocked(h *openImage) {
 	h.users++
 	m.pushing++
 	m.e.pushing++
 }
 
-// unhold is the end of hold, and of what a restore holds. What had to wait for it is done now.
+// unhold ends a hold, also that of a restore, and does what had to wait for it.
 func (s *Server) unhold(m *memoryFile, h *openImage) {
 	e := m.e
 	e.mu.Lock()
@@ -105,8 +105,8 @@ func (s *Server) unhold(m *memoryFile, h *openImage) {
 	}
 }
 
-// settleLocked closes the images that nobody can use any more; with all, or if the checkpoint is
-// gone, also the current one. Images in use stay.
+// settleLocked closes the images that nobody can use any more; if all is set or the checkpoint is gone,
+// also the current one. Images in use stay open.
 func (s *Server) settleLocked(e *entry, all bool) error {
 	if e.opens > 0 {
 		return nil
@@ -129,7 +129,7 @@ func (s *Server) settleLocked(e *entry, all bool) error {
 }
 
 // opened counts an open of m and makes sure that its image is there. who is nil for the prober,
-// whose opens are nobody's.
+// which owns nothing.
 func (s *Server) opened(m *memoryFile, who *fuse.Owner) error {
 	e := m.e
 	e.mu.Lock()
@@ -154,8 +154,8 @@ func (s *Server) opened(m *memoryFile, who *fuse.Owner) error {
 	return nil
 }
 
-// released is the end of opened. The last one out ends the restore that still goes on for m, before
-// anybody can open it again, and leaves the image open for the next unless too many are kept so.
+// released undoes opened. With the last open it ends the restore that still goes on for m, before
+// anybody can open m again, and leaves the image open for the next open unless too many are kept open.
 func (s *Server) released(m *memoryFile) {
 	e := m.e
 	e.mu.Lock()

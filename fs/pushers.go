@@ -8,8 +8,8 @@ import (
 // errStale ends a push into a page cache that was dropped or must not be filled any more.
 var errStale = errors.New("the page cache was dropped")
 
-// errHole refuses a push of pages some of which were given back since it was decided.
-var errHole = errors.New("pages were given back")
+// errHole refuses a push if some of its pages were discarded after it was decided.
+var errHole = errors.New("some of the pages were discarded")
 
 // A job is something to push beside or ahead of a READ that was answered.
 type job struct {
@@ -26,8 +26,7 @@ type pushers struct {
 	queue chan job
 }
 
-// queueLen is enough for every fault of a burst and short enough that what is pushed is still of
-// use.
+// queueLen is enough for the faults of a burst, and short enough that a push is still useful.
 const queueLen = 512
 
 // A scratch is the memory that a pusher works in.
@@ -36,7 +35,7 @@ type scratch struct {
 	gfns  []uint64
 }
 
-// follow asks for what should come along with a READ.
+// follow queues the pages that should follow a READ.
 func (p *pushers) follow(r *reply) {
 	if r.h.local && r.count == 1 {
 		p.add(job{m: r.m, sess: r.sess, first: r.first})
@@ -54,7 +53,7 @@ func (p *pushers) add(j job) {
 	}
 }
 
-// run is the life of one pusher.
+// run is the loop of one pusher.
 func (p *pushers) run() {
 	var sc scratch
 	for {
@@ -82,7 +81,7 @@ func (p *pushers) do(j job, sc *scratch) {
 	}
 }
 
-// bring reads and pushes what a job asks for.
+// bring reads and pushes the pages of a job.
 func (p *pushers) bring(j job, h *openImage, sc *scratch) (err error) {
 	defer p.srv.rescueErr("pushing in the background", &err)
 	if j.count > 0 {
@@ -147,7 +146,7 @@ func (p *pushers) ahead(j job, h *openImage, sc *scratch) error {
 		}
 		pages := grow(&sc.piece.Pages, int(n)*PageSize)
 		if err := h.mem.ReadRange(first, pages); err != nil {
-			return err // also if it is about some of them: whoever asks for these gets the others
+			return err // also if only some of them cannot be read: a READ of the others brings them
 		}
 		if err := p.push(j, &Piece{GFNs: sc.gfns, Pages: pages}); err != nil {
 			return err

@@ -173,8 +173,9 @@ func extent(pages []slotGFN) (first uint32, span int) {
 	return first, int(pages[len(pages)-1].slot()-first) + 1
 }
 
-// spread moves the page in each slot, which lies at slot - first, to the position of each of its gfns. Pages that move down are moved first to last, those that move up last to first, so that
-// nothing is overwritten that is needed still.
+// spread moves the page in each slot, which lies at slot - first, to the position of each of its gfns.
+// Pages that move down are moved first to last, those that move up last to first, so that nothing is
+// overwritten that is needed still.
 func spread(room []byte, first uint32, pages []slotGFN) {
 	from := func(i int) int { return int(pages[i].slot() - first) }
 	move := func(i int) {

@@ -114,7 +114,8 @@ func (c *hashCache) get(number uint64) *hashEntry {
 		hashes, err := c.read(number)
 		if err != nil {
 			// Its pages are stored again, then: better twice than from a damaged pack.
-			c.log.Warn("a pack is not used for deduplication, because its hashes cannot be read", "pack", number, "err", err)
+			c.log.Warn("a pack is not used for deduplication: its hashes cannot be read",
+				"pack", number, "err", err)
 		}
 		e = &hashEntry{number: number, hashes: hashes}
 		c.m[number] = e

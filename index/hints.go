@@ -45,7 +45,7 @@ const (
 )
 
 // errNoKeeper: the keeper cannot be started. Nothing is wrong with the index.
-var errNoKeeper = errors.New("the process that keeps the index cannot be started")
+var errNoKeeper = errors.New("the keeper of the index cannot be started")
 
 func newHints(s *Store, open func(context.Context, string) (keyStore, error)) *hints {
 	return &hints{
@@ -333,7 +333,7 @@ func (h *hints) rebuild(ctx context.Context, progress func(Progress)) error {
 	return nil
 }
 
-// close closes the index. One that does not close well is not trusted again.
+// close closes the index. One that fails to close properly is not used again.
 func (h *hints) close() {
 	_ = h.lock(context.Background())
 	defer h.unlock()

@@ -23,7 +23,8 @@ type ImportOptions struct {
 	// segment.
 	WorkingSet []Run
 	// Order is how new pages are laid out: group after group, the pages of each in its order, then
-	// the pages of no group by guest frame number. A page belongs to the first group that names it. Nil: WorkingSet is the one group.
+	// the pages of no group by guest frame number. A page belongs to the first group that names it.
+	// Nil: WorkingSet is the one group.
 	Order []Group
 	// Progress is called now and then, by one goroutine at a time. May be nil.
 	Progress func(Progress)

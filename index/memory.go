@@ -10,13 +10,13 @@ import (
 )
 
 // Memory is the image of a machine's memory that an import reads: a file ([OpenMemory]), or
-// whatever else can give its pages.
+// anything else that has its pages.
 type Memory interface {
 	// ReadAt is called by many goroutines at once, for whole pages within the size.
 	io.ReaderAt
 	// Size is in bytes, a multiple of 4096.
 	Size() int64
-	// Extents gives the pages that may hold data, as ascending runs. What is outside of them is
+	// Extents returns the pages that may hold data, as ascending runs. What is outside of them is
 	// taken for zeros and never read.
 	Extents() ([]Run, error)
 }
@@ -77,7 +77,7 @@ func (m *MemoryFile) Size() int64 { return m.size }
 // Close closes the file.
 func (m *MemoryFile) Close() error { return m.f.Close() }
 
-// Extents implements Memory: what are no holes of the file.
+// Extents implements Memory: it returns what is not a hole of the file.
 func (m *MemoryFile) Extents() ([]Run, error) {
 	var out []Run
 	for off := int64(0); off < m.size; {
@@ -132,7 +132,7 @@ func (m OpenedMemory) Close() {
 	}
 }
 
-// memory is the image of one import.
+// sourceMemory is the image of one import.
 type sourceMemory struct {
 	OpenedMemory
 	name  string
@@ -147,7 +147,7 @@ func (src Source) openMemory() (*sourceMemory, error) {
 	return &sourceMemory{OpenedMemory: m, name: src.Memory, pages: uint64(m.Size()) / PageSize}, nil
 }
 
-// extents gives the pages that may hold data. Those of a foreign Memory are looked at.
+// extents returns the pages that may hold data. It checks what the Memory says.
 func (m *sourceMemory) extents() ([]Run, error) {
 	runs, err := m.Extents()
 	if err != nil {

@@ -26,16 +26,16 @@ type gather struct {
 
 var gathers = sync.Pool{New: func() any { return new(gather) }}
 
-// maxGap is how many slots between wanted ones are read along with them, rather than reading twice:
-// decoding a page costs a few microseconds, as a read does.
+// maxGap is how many unwanted slots may lie between wanted ones that are read together: decoding a page
+// costs a few microseconds, as a read does.
 const maxGap = 1
 
 // maxSpan bounds the slots that are read at once, in pages (1 MiB).
 const maxSpan = 256
 
 // ReadRange reads len(dst)/4096 pages from first on. Pages that were stored side by side are read
-// at once, and each stored unit among them is decoded once. Where some of the pages cannot be read
-// the others are: the error is a *PagesError then, and what it names is zeros in dst.
+// at once, and each stored unit among them is decoded once. If some of the pages cannot be read,
+// the others are read all the same: the error is a *PagesError, and the pages in it are zeros in dst.
 func (m *Image) ReadRange(first uint64, dst []byte) error {
 	n := uint64(len(dst)) / PageSize
 	if len(dst)%PageSize != 0 {

@@ -132,8 +132,7 @@ type root struct {
 	bytes   int64          // size of the blob
 }
 
-// write makes the root a blob. It is there whole, or not at all; blob.ErrExists if the name is
-// taken.
+// write makes the root a blob, in one atomic step; blob.ErrExists if the name is taken.
 func (r *root) write(ctx context.Context, blobs blob.Store) (err error) {
 	name := rootName(r.Name, r.Generation)
 	bw, err := blobs.Create(ctx, name)
@@ -176,8 +175,8 @@ func readRoot(ctx context.Context, blobs blob.Store, dec *pack.Decoder, name str
 	return readRootRecords(ctx, blobs, dec, name, gen, func(uint32) bool { return true })
 }
 
-// readRootBrief reads what the catalog wants to know of a root: not its files and not the working
-// set, which can be long.
+// readRootBrief reads what the catalog needs of a root: not its files and not the working set, which
+// can be long.
 func readRootBrief(ctx context.Context, blobs blob.Store, dec *pack.Decoder, name string, gen uint32) (
 	*root, error,
 ) {
@@ -222,7 +221,7 @@ func readRootRecords(ctx context.Context, blobs blob.Store, dec *pack.Decoder, n
 	return r, nil
 }
 
-// take puts the content of one record into the root. Kinds that a later program added are skipped.
+// take puts the content of one record into the root. It skips kinds that it does not know.
 func (r *root) take(i int, kind uint32, b []byte) (err error) {
 	switch kind {
 	case kindFile:

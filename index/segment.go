@@ -14,8 +14,8 @@ import (
 const framePages = pack.FrameBytes / PageSize
 
 // maxSegment bounds the pages of a segment, which are stored twice: a quarter of the image, or 64
-// MiB if that is more. What is beyond, the least urgent end of the working set, is read from where
-// the pages lie.
+// MiB if that is more. The rest, which is the end of the working set and least urgent, is read from
+// the blocks.
 func maxSegment(pages uint64) uint64 { return max(pages/4, 64<<20/PageSize) }
 
 // segment is a finished segment pack.
@@ -68,9 +68,9 @@ func frameGFNs(set []Run, max uint64, emit func(gfns []uint64) error) (err error
 	return err
 }
 
-// proved gives read, but so that every page must be the one that the page map has, by its hash: a
-// segment is a copy of pages, and of no others. It may be used by many goroutines at once, until done
-// is called.
+// proved returns a function like read, which also compares every page with the hash of the page that
+// the page map has in its place: a segment must hold copies of these pages only. It may be used by many
+// goroutines at once, until done is called.
 func (s *Store) proved(ctx context.Context, name string, pages *pageMap,
 	read func(gfns []uint64, buf []byte) error) (_ func(gfns []uint64, buf []byte) error, done func()) {
 	packs := newLazyPacks(ctx, s.packs)
@@ -116,8 +116,8 @@ func (s *Store) proved(ctx context.Context, name string, pages *pageMap,
 	}, packs.release
 }
 
-// writeSegment makes the segment pack of a working set (clean, not empty). read gives pages of the
-// image of so many pages. The pack is a blob then, and not yet known to the store.
+// writeSegment makes the segment pack of a working set (clean, not empty). read reads pages of the
+// image, which has so many pages. The pack is a blob then, and not yet known to the store.
 func (s *Store) writeSegment(ctx context.Context, set []Run, pages uint64, profile Profile,
 	read func(gfns []uint64, buf []byte) error, progress func(Progress)) (_ *segment, err error) {
 	enc, err := pack.NewEncoder(profile)

@@ -38,7 +38,7 @@ type storeFile struct {
 	Created time.Time `json:"created"`
 }
 
-// key gives the hash key.
+// key returns the hash key.
 func (f *storeFile) key() (pack.HashKey, error) {
 	b, err := hex.DecodeString(f.HashKey)
 	if err != nil || len(b) != len(pack.HashKey{}) {
@@ -58,14 +58,14 @@ func readStoreFile(dir string) (*storeFile, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	// The version is looked at first: another format may look different in every other way.
+	// The version is checked first: in another format all else may be different.
 	var f storeFile
 	var head struct {
 		Magic   string `json:"magic"`
 		Version int    `json:"version"`
 	}
 	if err := json.Unmarshal(b, &head); err != nil || head.Magic != storeMagic {
-		return nil, fmt.Errorf("%s: %w: %s is damaged or of something else",
+		return nil, fmt.Errorf("%s: %w: %s is damaged, or not thaw's",
 			dir, ErrNotStore, storeFileName)
 	}
 	if head.Version != storeVersion {
@@ -113,7 +113,7 @@ func createStore(ctx context.Context, dir string, p Profile, wait time.Duration)
 	return nil
 }
 
-// ignoreLocked is for a lock that another process may have.
+// ignoreLocked drops ErrLocked, where another process may have the lock.
 func ignoreLocked(err error) error {
 	if errors.Is(err, ErrLocked) {
 		return nil
@@ -127,8 +127,8 @@ func isStore(dir string) bool {
 	return err == nil
 }
 
-// makeDirectory is MkdirAll that makes each directory durable in its parent, also one that is there:
-// who made it may have died before that.
+// makeDirectory is MkdirAll that makes each directory durable in its parent, also one that exists
+// already: the process that made it may have died before it was durable.
 func makeDirectory(dir string) error {
 	dir = filepath.Clean(dir)
 	parent := filepath.Dir(dir)
@@ -187,11 +187,11 @@ func fillStore(dir string, p Profile) error {
 	if err != nil {
 		return err
 	}
-	// The key is nobody else's business: who knows it could make pages that are taken for others.
+	// The key is secret: with it one could make pages that have the hashes of others.
 	return writeFileDurably(filepath.Join(dir, storeFileName), append(b, '\n'), 0o600)
 }
 
-// writeFileDurably writes a file that is there whole, after a crash too, or not at all.
+// writeFileDurably writes a file, which after a crash either is complete or does not exist.
 func writeFileDurably(path string, b []byte, mode fs.FileMode) error {
 	tmp := path + ".tmp"
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)

@@ -38,8 +38,8 @@ func (g *tasks) wait() error {
 	return err
 }
 
-// ordered runs work on many jobs in parallel, and hands them on in the order they came in. One
-// goroutine submits, one receives.
+// ordered runs work on many jobs in parallel, and hands them on in the order in which they were
+// submitted. One goroutine submits, one receives.
 type ordered[T any] struct {
 	g    *tasks
 	work chan *job[T]
@@ -55,7 +55,7 @@ type job[T any] struct {
 func newOrdered[T any](g *tasks, workers, depth int, work func() func(T) error) *ordered[T] {
 	o := &ordered[T]{g: g, work: make(chan *job[T], depth), line: make(chan *job[T], depth)}
 	for range workers {
-		do := work() // what one worker keeps for itself
+		do := work() // with the state of one worker
 		g.run(func() error {
 			for {
 				select {
@@ -95,7 +95,7 @@ func (o *ordered[T]) end() {
 	close(o.line)
 }
 
-// receive gives the next job when its work is done; false after the last one.
+// receive returns the next job when its work is done; false after the last one.
 func (o *ordered[T]) receive() (v T, ok bool, err error) {
 	var j *job[T]
 	select {

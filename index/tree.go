@@ -72,7 +72,7 @@ type nodes interface {
 	node(ref uint64, kind uint32) ([]byte, error)
 }
 
-// decodeLeaf fills refs from a leaf's code and gives the base of a delta (0 for a full leaf).
+// decodeLeaf fills refs from a leaf's code and returns the base of a delta (0 for a full leaf).
 func decodeLeaf(n nodes, code []byte, refs *leaf) (base uint64, err error) {
 	if len(code) == 0 {
 		return 0, errNode
@@ -193,7 +193,7 @@ func (b *branch) parse(code []byte) error {
 	return nil
 }
 
-// code gives a child's leaf code; nil for the zero child.
+// code returns a child's leaf code; nil for the zero child.
 func (c child) code(n nodes) ([]byte, error) {
 	if c.ref == 0 {
 		return c.inline, nil

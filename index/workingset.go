@@ -12,7 +12,7 @@ import (
 
 // SetWorkingSet gives a checkpoint a new working set: text becomes its working-set file as it is,
 // set (first-touch order) its segment. Memory and ID stay as they are; images that are open keep
-// the set they were opened with. Empty text and no runs take the set away.
+// the set they were opened with. Empty text and no runs remove the set.
 func (s *Store) SetWorkingSet(ctx context.Context, name string, text []byte, set []Run) (
 	Checkpoint, error,
 ) {
@@ -69,21 +69,21 @@ func (s *Store) replaceWorkingSet(ctx context.Context, m *Image, text []byte, se
 	if err != nil {
 		if seg != nil && !errors.Is(err, errUnsure) {
 			if _, derr := s.packs.doom(context.WithoutCancel(ctx), seg.number); derr != nil {
-				s.log.Warn("a segment stays until the store is opened again", "pack", seg.number, "err", derr)
+				s.log.Warn("an unused segment cannot be removed now; thaw gc removes it", "pack", seg.number, "err", derr)
 			}
 		}
 		return Checkpoint{}, err
 	}
 	if old := old.top.segment; old != 0 {
-		// It goes at once, or when the last image that uses it is closed.
+		// It is removed at once, or when the last image that uses it is closed.
 		if _, err := s.packs.doom(ctx, old); err != nil {
-			s.log.Warn("an old segment stays until it is collected", "pack", old, "err", err)
+			s.log.Warn("an old segment cannot be removed now; thaw gc removes it", "pack", old, "err", err)
 		}
 	}
 	return e.Checkpoint, nil
 }
 
-// withoutWorkingSet gives the next generation of a root, without text, runs and segment.
+// withoutWorkingSet returns the next generation of a root, without text, runs and segment.
 func (r *root) withoutWorkingSet() *root {
 	next := &root{manifest: r.manifest, records: map[int][]byte{}}
 	next.Generation++

@@ -7,9 +7,9 @@ import (
 	"sync/atomic"
 )
 
-// WorkingSetFeed gives the working set in first-touch order, its zero pages included. Its Len is 0
-// without a working set. What the segment has no room for comes behind it, from the blocks. So does
-// what cannot be read from the segment, in its place: every page is stored there, too.
+// WorkingSetFeed returns the working set in first-touch order, its zero pages included. Its Len is 0
+// without a working set. Pages that the segment has no room for come after it, from the blocks. Pages
+// that cannot be read from the segment also come from the blocks, where every page is stored as well.
 func (m *Image) WorkingSetFeed() Feed {
 	f := &workingSetFeed{m: m}
 	if m.root.top.segment == 0 {
@@ -75,7 +75,7 @@ func (f *workingSetFeed) open() (stored uint64, err error) {
 	return stored, nil
 }
 
-// gfns gives the pages that a frame should hold, as it has them: ascending.
+// gfns returns the pages that a frame should hold, ascending as in the frame.
 func (f *workingSetFeed) gfns(i int) []uint64 {
 	at := f.frames[i]
 	gfns := make([]uint64, 0, at.pages)
@@ -136,7 +136,7 @@ func (f *workingSetFeed) Decode(p *Piece) error {
 	return nil
 }
 
-// fromBlocks gives a piece pages from where every page is stored, as many as can be read there.
+// fromBlocks fills a piece with pages from the blocks, as many as can be read there.
 func (f *workingSetFeed) fromBlocks(gfns []uint64, p *Piece) {
 	p.Pages = p.reset(len(gfns))
 	p.GFNs = append(p.GFNs, gfns...)
@@ -166,10 +166,10 @@ func (p *Piece) drop(gfns []uint64) {
 	p.GFNs, p.Pages = p.GFNs[:n], p.Pages[:n*PageSize]
 }
 
-// warn tells once of a segment that is damaged. That costs time, and no page.
+// warn logs once that a segment is damaged. That costs time, but no page.
 func (f *workingSetFeed) warn(err error) {
 	if !f.warned.Swap(true) {
-		f.m.s.log.Warn("pages of the working set are read from where each of them lies: the segment "+
+		f.m.s.log.Warn("pages of the working set are read one by one from their blocks: the segment "+
 			"is damaged; thaw check --repair makes it again", "checkpoint", f.m.entry.Name, "err", err)
 	}
 }
