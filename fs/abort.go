@@ -9,10 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Abort cuts the connection of the thaw mount on a path and takes the mount away, whatever uses it:
-// what waits for the server gets an error at once, and so does everything afterwards that is not
-// in the page cache. For mounts whose server hangs: nothing here asks the server. Where the
-// connection cannot be cut the mount stays.
+// Abort cuts the connection of the thaw mount on a path and takes the mount away, whatever uses it.
+// Requests that wait for the server fail at once, and so do later ones that the page cache cannot
+// answer. It works on mounts whose server hangs, because it does not ask the server. If the connection
+// cannot be cut, the mount stays.
 func Abort(path string) error {
 	m, err := FindMount(path)
 	if err != nil {

@@ -8,8 +8,8 @@ import (
 	"github.com/thawfs/thaw/index"
 )
 
-// NewStore makes the tree's Store of an open index.Store, which only has to be open for reading. The
-// store stays the caller's to close, after the server's Wait has returned.
+// NewStore makes a Store for the tree from an open index.Store, which only has to be open for reading.
+// The caller closes that after the server's Wait has returned.
 func NewStore(s *index.Store) Store {
 	return indexStore{s}
 }
@@ -43,7 +43,7 @@ func (s indexStore) List(ctx context.Context) ([]Checkpoint, error) {
 	return list, nil
 }
 
-func (s indexStore) OpenImage(ctx context.Context, c Checkpoint) (Memory, error) {
+func (s indexStore) OpenImage(ctx context.Context, c Checkpoint) (Image, error) {
 	img, err := s.store.OpenImageOf(ctx, version(c))
 	if err != nil {
 		return nil, err
@@ -55,7 +55,7 @@ func (s indexStore) OpenFile(ctx context.Context, c Checkpoint, file string) (Fi
 	return s.store.OpenFileOf(ctx, version(c), file)
 }
 
-// version is what a checkpoint of the tree is in the store: its name may have got another since.
+// version names a checkpoint of the tree in the store, where the name may belong to another one now.
 func version(c Checkpoint) index.Version {
 	return index.Version{Name: c.Name, ID: c.ID, Generation: c.Revision}
 }
@@ -63,7 +63,7 @@ func version(c Checkpoint) index.Version {
 // indexImage is an index.Image whose locality blocks are named by one of their pages.
 type indexImage struct{ *index.Image }
 
-var _ Memory = indexImage{}
+var _ Image = indexImage{}
 
 func (m indexImage) Neighbours(gfn uint64, dst []uint64) []uint64 {
 	b, ok := m.Image.Block(gfn)
@@ -82,6 +82,6 @@ func (m indexImage) ReadNeighbours(gfn uint64, p *Piece) error {
 	return m.Image.ReadBlock(b, p)
 }
 
-func (m indexImage) TraceLayout() bool {
+func (m indexImage) Local() bool {
 	return m.Image.Layout().Local()
 }

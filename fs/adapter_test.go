@@ -62,11 +62,11 @@ func TestIndexStore(t *testing.T) {
 	if _, err := set.WriteTo(&text); err != nil {
 		t.Fatal(err)
 	}
-	var hot []index.Run
+	var runs []index.Run
 	for _, r := range set.Runs {
-		hot = append(hot, index.Run{GFN: r.GFN, Count: r.Count})
+		runs = append(runs, index.Run{GFN: r.GFN, Count: r.Count})
 	}
-	if _, err := store.SetWorkingSet(t.Context(), "vm", text.Bytes(), hot); err != nil {
+	if _, err := store.SetWorkingSet(t.Context(), "vm", text.Bytes(), runs); err != nil {
 		t.Fatal(err)
 	}
 	if err := srv.Refresh(t.Context()); err != nil {

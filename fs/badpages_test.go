@@ -11,7 +11,7 @@ import (
 // bring what is good, and count that something was not.
 func TestBadPages(t *testing.T) {
 	x := wsSpec()
-	x.Trace = true
+	x.LocalBlocks = true
 	store := newFakeStore(x)
 	store.bad = map[uint64]bool{69: true, 300: true, 1000: true} // 69 is of the working set
 	b := mounted(t, store, Options{})
@@ -60,7 +60,7 @@ func TestBadPages(t *testing.T) {
 
 // The block of a page is pushed without the pages of it that are bad.
 func TestBadNeighbours(t *testing.T) {
-	x := spec{Name: "a", Pages: 4096, Seed: 1, Trace: true}
+	x := spec{Name: "a", Pages: 4096, Seed: 1, LocalBlocks: true}
 	store := newFakeStore(x)
 	store.bad = map[uint64]bool{5 + 256: true, 5 + 512: true}
 	b := mounted(t, store, Options{RecordWindow: time.Nanosecond})

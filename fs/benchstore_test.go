@@ -15,7 +15,7 @@ import (
 
 // benchStore mounts a real store with one image, "a", and starts a client. The image is
 // THAW_BENCH_IMAGE, a memory file; without it, pages that compress about 3:1.
-func benchStore(b *testing.B, hot []index.Run) (*bed, *proc, int64) {
+func benchStore(b *testing.B, set []index.Run) (*bed, *proc, int64) {
 	b.Helper()
 	at := filepath.Join(b.TempDir(), "store")
 	store, err := index.Open(b.Context(), at, index.OpenOptions{Create: true})
@@ -35,7 +35,7 @@ func benchStore(b *testing.B, hot []index.Run) (*bed, *proc, int64) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	c, _, err := store.Import(b.Context(), src, index.ImportOptions{Name: "a", Hot: hot})
+	c, _, err := store.Import(b.Context(), src, index.ImportOptions{Name: "a", WorkingSet: set})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -79,11 +79,11 @@ func BenchmarkSequentialReadStore(b *testing.B) {
 // The prefetch of 100 MiB of a real store's image in runs of 16 pages, in an open, the store's
 // packs in the host's page cache.
 func BenchmarkPrefetchStore(b *testing.B) {
-	var hot []index.Run
+	var set []index.Run
 	for gfn := uint64(0); gfn < 51200; gfn += 32 {
-		hot = append(hot, index.Run{GFN: gfn, Count: 16})
+		set = append(set, index.Run{GFN: gfn, Count: 16})
 	}
-	bed, c, _ := benchStore(b, hot)
+	bed, c, _ := benchStore(b, set)
 	var took fastest
 	for b.Loop() {
 		if err := bed.Drop(b.Context(), "a"); err != nil {

@@ -16,8 +16,8 @@ type bitmap struct {
 	table atomic.Pointer[chunkTable] // nil: the set is empty
 }
 
-// A chunkTable is what a set holds. A set that is cleared gets another: who is still changing the
-// old one changes nothing that anybody sees.
+// A chunkTable is what a set holds. A set that is cleared gets a new one: changes that still go on in
+// the old one have no effect.
 type chunkTable struct {
 	count  atomic.Int64
 	chunks []atomic.Pointer[chunk]
@@ -33,7 +33,7 @@ type chunk [chunkWords]atomic.Uint64
 // newBitmap makes an empty set for page numbers below pages.
 func newBitmap(pages uint64) *bitmap { return &bitmap{pages: pages} }
 
-// filled gives the table, made if there is none.
+// filled returns the table, and makes it if there is none.
 func (b *bitmap) filled() *chunkTable {
 	if t := b.table.Load(); t != nil {
 		return t
@@ -136,6 +136,6 @@ func (b *bitmap) len() uint64 {
 	return uint64(max(t.count.Load(), 0))
 }
 
-// clear takes all out and gives the memory back. What others change meanwhile may or may not be in
-// afterwards.
+// clear removes all pages and frees the memory. Pages that others add meanwhile may be in afterwards or
+// not.
 func (b *bitmap) clear() { b.table.Store(nil) }

@@ -7,21 +7,21 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// errForeign is the open of a clone that is somebody else's.
-var errForeign = errors.New("the clone is another user's")
+// errForeign refuses the open of a clone that belongs to another user.
+var errForeign = errors.New("the clone belongs to another user")
 
 // root may open everybody's clones.
 const root = 0
 
-// admitLocked makes who the owner of a clone that has none, and refuses it to everybody but its
-// owner and root. e.mu is held: of two users who are the first at once, one is.
-func (m *memory) admitLocked(who fuse.Owner) error {
+// admitLocked makes who the owner of a clone that has none, and refuses everybody but its owner and
+// root. e.mu is held, so that only one of two users who open it at the same time becomes the owner.
+func (m *memoryFile) admitLocked(who fuse.Owner) error {
 	if m.clone == "" {
 		return nil
 	}
 	owner := m.owner.Load()
 	switch {
-	case who.Uid == ^uint32(0): // nobody whom the server's user namespace knows
+	case who.Uid == ^uint32(0): // a user that the server's user namespace does not have
 		return errForeign
 	case owner == nil:
 		m.owner.Store(&who)
@@ -31,8 +31,8 @@ func (m *memory) admitLocked(who fuse.Owner) error {
 	return nil
 }
 
-// memoryOf gives the live half of a memory node, made when it is first needed.
-func (s *Server) memoryOf(n *node) *memory {
+// memoryOf returns the memoryFile of a memory node, and makes it when it is first needed.
+func (s *Server) memoryOf(n *node) *memoryFile {
 	if m := n.mem.Load(); m != nil {
 		return m
 	}
@@ -42,15 +42,15 @@ func (s *Server) memoryOf(n *node) *memory {
 	if m := n.mem.Load(); m != nil {
 		return m
 	}
-	var m *memory
+	var m *memoryFile
 	if n.kind == kindMemory {
 		if e.main == nil {
-			e.main = newMemory(e, n.id, "")
+			e.main = newMemoryFile(e, n.id, "")
 		}
 		m = e.main
 	} else {
 		if e.clones[n.detail] == nil {
-			e.clones[n.detail] = newMemory(e, n.id, n.detail)
+			e.clones[n.detail] = newMemoryFile(e, n.id, n.detail)
 		}
 		m = e.clones[n.detail]
 	}
@@ -59,8 +59,8 @@ func (s *Server) memoryOf(n *node) *memory {
 }
 
 // forgotten is called when the kernel has evicted the inode of a memory file: nothing of it is in
-// the page cache now. A clone's life ends with that, unless it differs from the image: what was
-// poisoned or given back must not be forgotten by looking the other way for a while.
+// the page cache now. A clone ends with that, unless it differs from the image: it must stay poisoned,
+// and keep its holes, also if the kernel forgets the inode for a while.
 func (s *Server) forgotten(n *node) {
 	m := n.mem.Load()
 	if m == nil {
@@ -83,7 +83,7 @@ func (s *Server) forgotten(n *node) {
 
 // endLocked ends the life of a clone that the kernel has forgotten, when nobody pushes into it any
 // more: another of its name has the same inode number, and would get those pages. e.mu is held.
-func (m *memory) endLocked() {
+func (m *memoryFile) endLocked() {
 	if m.forgotten && m.pushing == 0 && m.clone != "" && !m.differs() && m.e.clones[m.clone] == m {
 		m.e.retired.add(m.sess.Load().load())
 		delete(m.e.clones, m.clone)
@@ -91,11 +91,11 @@ func (m *memory) endLocked() {
 }
 
 // differs says that a clone is not what the image is.
-func (m *memory) differs() bool { return m.poisoned.Load() || m.holes.Load() != nil }
+func (m *memoryFile) differs() bool { return m.poisoned.Load() || m.holes.Load() != nil }
 
 // poison makes a clone unreadable after something wrote through a shared mapping of it: what the
 // page cache holds is no longer the image. The pages are dropped from another goroutine, since the
-// WRITE that brought the news has one of them locked.
+// WRITE that caused it has one of them locked.
 func (s *Server) poison(n *node) {
 	m := s.memoryOf(n)
 	if !m.poisoned.Swap(true) {
@@ -104,7 +104,7 @@ func (s *Server) poison(n *node) {
 			"checkpoint", m.e.name, "clone", m.clone)
 	}
 	if m.writes.Add(1) > 1 {
-		return // the goroutine that is at it will see this one
+		return // the goroutine that drops the pages will see this WRITE, too
 	}
 	s.goes("dropping a poisoned clone", func() {
 		for n := int64(0); !m.writes.CompareAndSwap(n, 0); {
@@ -115,7 +115,7 @@ func (s *Server) poison(n *node) {
 }
 
 // purge drops the page cache of a poisoned clone.
-func (s *Server) purge(m *memory) {
+func (s *Server) purge(m *memoryFile) {
 	m.gate.Lock()
 	defer m.gate.Unlock()
 	m.sess.Load().cold()

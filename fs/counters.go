@@ -21,7 +21,7 @@ type Counters struct {
 	// LazyPages are distinct pages that were read on demand, in LazyRequests requests.
 	LazyPages    uint64 `json:"lazy_pages"`
 	LazyRequests uint64 `json:"lazy_requests"`
-	// PushedPages were brought along outside of opens: the tail of a capped prefetch (TailPages
+	// PushedPages were pushed outside of opens: the tail of a capped prefetch (TailPages
 	// of them), neighbours of demanded pages, what lies ahead of a sequential reader.
 	PushedPages uint64 `json:"pushed_pages"`
 	TailPages   uint64 `json:"tail_pages"`

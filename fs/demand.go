@@ -16,7 +16,7 @@ type demand struct {
 	idle        chan struct{} // closed when outstanding falls to 0 with waiters there. Guarded by mu.
 }
 
-// maxYield bounds one wait: work in the background gets on under any load, slowly.
+// maxYield bounds one wait, so that work in the background makes slow progress under any load.
 const maxYield = 2 * time.Millisecond
 
 func (d *demand) begin() { d.outstanding.Add(1) }

@@ -91,7 +91,7 @@ func (s *Server) list(in *fuse.ReadIn, add func(fuse.DirEntry, *node) bool) fuse
 	return fuse.OK
 }
 
-// names are the names in a directory, clones only as far as they are in use: all others exist, too.
+// names are the names in a directory. Any name of a clone exists, but only those in use are listed.
 func (s *Server) names(dir *node) []string {
 	switch dir.kind {
 	case kindRoot:

@@ -7,13 +7,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Fallocate implements fuse.RawFileSystem: a machine with a balloon gives pages back. Of a clone,
-// whole pages can be punched out; they read as zeros from then on, and the kernel drops them from
-// the page cache when it has the answer. Whoever has the file open for writing may do it: OPEN has
-// asked whose it is.
+// Fallocate implements fuse.RawFileSystem: a machine with a balloon returns pages. Whole pages of a
+// clone can be punched out; they read as zeros from then on, and the kernel drops them from the page
+// cache when it has the answer. Anybody who has the file open for writing may do it: OPEN has checked
+// the owner.
 //
-// What would need memory that is written to is refused as by a read-only file system: EOPNOTSUPP
-// would have posix_fallocate(3) write, which poisons the clone.
+// Allocation is refused as by a read-only file system: after EOPNOTSUPP posix_fallocate(3) would write,
+// which poisons the clone.
 func (r *raw) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) (status fuse.Status) {
 	defer r.s.rescue("FALLOCATE", &status)
 	n := r.s.tree.node(in.NodeId)
@@ -37,10 +37,10 @@ func (r *raw) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) (status fuse.St
 	return fuse.OK
 }
 
-// discard makes pages read as zeros. With the gate held nobody pushes, and whoever pushes later
-// sees the holes. A READ that has read the old bytes has its pages locked: the kernel waits for it
+// discard makes pages read as zeros. While the gate is held nobody pushes, and later
+// pushes see the holes. A READ that has read the old bytes has its pages locked: the kernel waits for it
 // before it drops them.
-func (m *memory) discard(first, count uint64) {
+func (m *memoryFile) discard(first, count uint64) {
 	m.gate.Lock()
 	defer m.gate.Unlock()
 	h := m.holes.Load()
@@ -52,9 +52,9 @@ func (m *memory) discard(first, count uint64) {
 	m.sess.Load().resident.removeRange(first, count)
 }
 
-// readHoles is Memory's reading for a clone that has holes in the range: they read as zeros, and the
+// readHoles reads the image for a clone that has holes in the range: they read as zeros, and the
 // store is asked for what lies between them only. READs of other clones do not come here.
-func (m *memory) readHoles(mem Memory, holes *bitmap, first uint64, dst []byte) error {
+func (m *memoryFile) readHoles(mem Image, holes *bitmap, first uint64, dst []byte) error {
 	for count := uint64(len(dst) / PageSize); count > 0; {
 		n, hole := uint64(1), holes.has(first)
 		for n < count && holes.has(first+n) == hole {

@@ -16,7 +16,7 @@ const punch = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
 // every open, and in nothing else.
 func TestDiscard(t *testing.T) {
 	x := wsSpec()
-	x.Trace = true
+	x.LocalBlocks = true
 	b := mounted(t, newFakeStore(x), Options{})
 	c := b.client()
 	path := b.path("a/clones/x/memory")
@@ -142,7 +142,7 @@ func TestDiscardRefuses(t *testing.T) {
 // has its old bytes again, and no other page has zeros.
 func TestDiscardAtOnce(t *testing.T) {
 	x := wsSpec()
-	x.Trace, x.ZeroEvery = true, 0
+	x.LocalBlocks, x.ZeroEvery = true, 0
 	b := mounted(t, newFakeStore(x), Options{Policy: PolicyEager})
 	c := b.client()
 	path := b.path("a/clones/x/memory")

@@ -11,27 +11,27 @@
 //	NAME/memory            the image, read-only; opening it is the request to restore
 //	NAME/state, …          the files that were saved beside it, as they are
 //	NAME/working-set       (one of those files)
-//	NAME/info.json         what the store knows of the checkpoint
+//	NAME/info.json         the store's description of the checkpoint
 //	NAME/stats.json        counters since the image was last cold: see Stats
 //	NAME/clones/ID/…       the same for one machine alone, for any ID: its memory has its own inode
 //	                       and page cache and can be opened for writing
 //	.thaw/metrics, socket  the server's totals in Prometheus' format; where it takes commands
 //
 // Directories and attributes never change while they have their inode number, so the kernel may
-// keep them for an hour (but whose a clone is, see below); Refresh tells it of names that come and
-// go. A name that is not there makes the server look at the store again, in the background.
+// keep them for an hour (except the owner of a clone, see below); Refresh tells it of new and removed
+// names. A lookup of an unknown name makes the server list the store again, in the background.
 //
-// A name alone is never trusted: images and files are opened by what the tree showed of them, and a
-// checkpoint that has been replaced since is an error. One that was removed and is there again, with
-// the same content, has the same inode numbers, and so is the same entry.
+// A name alone is never trusted: images and files are opened by the ID that the tree has shown, and the
+// open fails if the checkpoint was replaced since. One that was removed and is there again, with the
+// same content, has the same inode numbers, and so is the same entry.
 //
 // # Processes
 //
 // The process that serves a mount must never use that mount: a goroutine that faults on a mapping
 // cannot be stopped for a collection, the collection waits for it, and the handler that would
 // answer the fault waits for the collection. Then not even SIGKILL helps; Abort does. So the VMM is
-// always another process, and so is the Prober. What looks after mounts from outside (Abort,
-// FindMount, Users, the check of a mount point) asks the table of mounts and /proc only, and works
+// always another process, and so is the Prober. Functions that manage mounts from outside (Abort,
+// FindMount, Users, the check of a mount point) use only the table of mounts and /proc, and so work
 // while the server hangs.
 //
 // # One page fault
@@ -39,17 +39,17 @@
 // The kernel sends READ; go-fuse calls raw.Read on one of its reader goroutines.
 //
 //  1. tree.node finds the node by its number, under a lock held for a map access.
-//  2. readMemory notes the pages as in flight, the stall as begun, first touches as such
-//     (epoch.read), and reads the page with Memory.ReadPage into go-fuse's buffer.
+//  2. readMemory notes that the pages are in flight, that a stall has begun, and which pages are
+//     touched for the first time (epoch.read), and reads the page with Image.ReadPage into go-fuse's buffer.
 //  3. The reply goes out; reply.Done runs after that. The pages, resident already, are no longer in
 //     flight, the stall is over, and what lies beside the page in its locality block, or ahead of a
 //     sequential reader, becomes a job for the pushers if there is room in their queue.
 //
-// This path allocates nothing, waits for no lock that is held over I/O or over a push (where reads
-// are dear it may wait for another READ of the same block, see index), and does not let itself be
-// interrupted: a signal to a vCPU must not become a SIGBUS. Errors are EIO, for exactly the pages
-// that cannot be read; a READ of many of which one is bad is EIO, since a short answer would be the
-// end of the file. A READ that goes past the page cache (O_DIRECT) locks no page and touches none.
+// This path allocates nothing, waits for no lock that is held over I/O or over a push (on a high-latency
+// medium it may wait for another READ of the same block, see index), and cannot be interrupted: a signal
+// to a vCPU must not become a SIGBUS. Errors are EIO, for exactly the pages
+// that cannot be read; a READ of many pages of which one is bad is EIO, since a short answer would mean the
+// end of the file. A READ that bypasses the page cache (O_DIRECT) locks no page and touches none.
 //
 // The mount negotiates a readahead of 4096 bytes. So a fault is one READ of 4 KiB whether or not
 // the VMM gives MADV_RANDOM, which makes the record exact, while read(2) with a large buffer still
@@ -60,17 +60,16 @@
 //
 // OPEN of memory calls restore, which joins the flight that is under way or starts one: a goroutine
 // of the server, on which any number of opens wait. A flight has goroutines fetch the pieces of the
-// working set's feed in their order, one at a time or as many as the medium likes; Options.Workers
+// working set's feed in their order, one at a time or as many as the medium serves well; Options.Workers
 // of them at a time decode, and push (NOTIFY_STORE) in one notification for each run of
 // neighbouring pages. When all is there, or a cap is reached, the opens return; the rest of a
 // capped flight goes on as its tail and steps aside while READs are outstanding. When the last file
 // is closed, the tail ends.
 //
-// An open waits for a restore of its own working set and its own session, or for none: a flight that
-// is ended before its time (the image is made cold, everybody has closed it, a new working set is
-// there) lets go of its opens with that news, and they begin another. One that fails is counted, and
-// what it could not bring is read on demand; pages that are damaged are left out, and the others are
-// brought.
+// An open waits for a restore of its own working set and its own session, or for none: if a flight
+// ends early (the image is made cold, all files are closed, there is a new working set), its opens begin
+// another one. A flight that fails is counted, and what it could not bring is read on demand; damaged
+// pages are left out, and the others are brought.
 //
 // An open that comes later asks the Prober how many pages are still in the page cache (cachestat,
 // in another process, whose own open is answered at once). If none was lost, it returns; else, or
@@ -78,33 +77,33 @@
 //
 // # Who may wait for whom
 //
-// A push of a page whose READ is in flight waits until that READ is answered: the page is locked.
-// Hence what all of this is built around:
+// A push of a page whose READ is in flight waits until that READ is answered, because the page is
+// locked. These rules follow:
 //
 //   - READs never push. Only flights and pushers do.
-//   - Whoever pushes holds no lock that a READ could take. memory.gate is held over pushes; drops
-//     take its other side, READs do not know it.
+//   - Code that pushes holds no lock that a READ could take. memory.gate is held over pushes; drops
+//     take its other side, READs do not take it.
 //   - Decoding is not shared by locks: a page that a READ wants and a flight is decoding at the
 //     same moment is decoded twice.
-//   - Pushers go round pages in flight, because waiting for them in turn is a convoy: slow READs
-//     just ahead of a push have made 30 ms into 4 s. The small window between looking and pushing
+//   - Pushers skip pages in flight, because waiting for each of them makes a convoy: slow READs just
+//     ahead of a push have made 4 s out of 30 ms. The small window between looking and pushing
 //     costs at most that one READ's time.
 //
 // # Cold, recorded, counted
 //
 // An epoch is the life of an image from one cold page cache to the next: it begins with the mount,
 // with Drop, and with StartRecord. It has the stalls and the trace of first touches, over the
-// image's own file and all clones. A memory file has a session in it, with its counters and its
-// sets of pages. A session belongs to one epoch; who has the one has the other. READs and pushers
+// image's own file and all clones. A memory file has a session in each epoch, with its counters and
+// its sets of pages. READs and pushers
 // keep the session they began with, and a push into a session that is over is refused (errStale),
-// so a drop has nothing to wait for but pushes under way.
+// so a drop only waits for pushes in progress.
 //
 // The trace is exact as long as every page that comes into the page cache is in it. So for an image
 // without a working set nothing is pushed, from its first open on until Options.RecordWindow is
-// over; the same after StartRecord, whatever the policy. What is pushed all the same, what a machine
-// reads before that open that was running already, and a file that could not be made cold spoil it,
-// and Record refuses what is not exact (ErrNotCold). It also refuses what no machine has read: a
-// file that was copied from end to end, or looked at for a moment (RecordError has who did it).
+// over; the same after StartRecord, whatever the policy. The trace is spoiled by a push, by reads
+// of a machine that was already running before that open, and by a file that could not be made cold;
+// Record refuses a trace that is not exact (ErrNotCold). It also refuses reads that no machine makes: a
+// file that was copied from end to end, or read for a moment (RecordError names the readers).
 //
 // # Clones
 //
@@ -112,46 +111,45 @@
 // cache is one. So memory itself cannot be opened for writing. A clone can, for VMMs that insist;
 // private mappings of it just work. A WRITE that reaches the server was made through a shared
 // mapping or by write(2): it is refused, the clone is poisoned (EIO from then on), and its page
-// cache dropped from another goroutine, since the WRITE has a page of it locked.
+// cache dropped from another goroutine, since the WRITE has one of its pages locked.
 //
-// A clone is one user's: of who opens its memory first. Until then its mode is 0666, from then on
-// 0600, and every OPEN by somebody else but root is EACCES: the kernel goes by the modes
-// (default_permissions) where others may use the mount at all, and the server asks again, because
-// two users may be the first at once. So what one user writes no other user reads. Without
-// Options.AllowOther everything is the mounting user's own, and the modes say so.
+// A clone belongs to the user who opens its memory first. Until then its mode is 0666, from then on
+// 0600, and every OPEN by another user except root is EACCES. With Options.AllowOther the kernel checks
+// the modes (default_permissions), and the server checks again, because two users may open it first at
+// the same time. So no user reads what another user writes. Without Options.AllowOther everything
+// belongs to the mounting user, and the modes say so.
 //
-// Its owner can give pages back, as a balloon and the reporting of free pages do: FALLOCATE with
+// Its owner can discard pages, as a balloon and the reporting of free pages do: FALLOCATE with
 // PUNCH_HOLE and KEEP_SIZE, whole pages (EINVAL else). They read as zeros in that clone from then
 // on; the kernel drops them from the page cache, and no push brings them back, since discards take
-// the same side of memory.gate as drops. ZERO_RANGE and the like are EOPNOTSUPP, allocating is EROFS:
-// there is nothing that it could promise.
+// the same side of memory.gate as drops. ZERO_RANGE and the like are EOPNOTSUPP. Allocating is EROFS,
+// because there is no memory to allocate.
 //
-// The kernel forgets the inode of a closed clone when it likes, and the clone is then as new, with
-// no owner. One that was poisoned or has holes stays as it is until the mount ends: for another
-// machine take another ID.
+// The kernel forgets the inode of a closed clone when it likes, and then the clone is new again,
+// without an owner. One that is poisoned or has holes stays as it is until the mount ends: use another
+// ID for another machine.
 //
 // # Panics
 //
-// A panic in a request is EIO for that request, one in a flight or a pusher ends that, with its
-// book-keeping; it is logged with its stack and counted (thaw_fs_panics_total). What serves pages to
-// machines goes on.
+// A panic in a request becomes EIO for that request. A panic in a flight or a pusher ends it, with its
+// book-keeping. Panics are logged with their stacks and counted (thaw_fs_panics_total). The server goes
+// on serving pages.
 //
 // # The end of a mount
 //
-// Unmount never leaves a mount half gone. Bind mounts, overlays and other mount namespaces keep the
-// file system alive when umount(2) was fine: then it is mounted again, by the same connection, and
-// an InUseError names the users as far as /proc shows them. Detach takes it out of the tree anyway;
-// the server then ends with the last user.
+// Unmount never leaves a mount half removed. Bind mounts, overlays and other mount namespaces keep the
+// file system alive although umount(2) has succeeded: then it is mounted again, by the same connection,
+// and an InUseError names the users that /proc shows. Detach removes it from the tree anyway; the server
+// then ends with the last user.
 //
-// # Death
+// # The end of the server process
 //
 // Nothing but the server has /dev/fuse open (it is close-on-exec, which go-fuse's own direct mount
 // is not), so a server that is killed ends the connection: waiting READs and every page not in the
-// page cache are errors at once. Abort does the same to a server that hangs.
+// page cache are errors at once. Abort has the same effect if a server hangs.
 //
 // The server keeps nothing that the kernel would have to remember for it: node numbers are hashes
 // of content, memory files have file handle 0, opening twice is opening once. That is what lets
-// another process take over a connection; so far nothing does. Only the numbers of clones cannot be
-// computed by another process and would have to be handed over, and so would whose they are and what
-// they have given back.
+// another process take over a connection; so far nothing does. Only the numbers of clones, their
+// owners and their holes cannot be computed by another process and would have to be handed over.
 package fs

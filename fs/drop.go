@@ -9,15 +9,15 @@ import (
 )
 
 // Drop makes an image cold: the pages of its memory file and of its clones leave the page cache,
-// the counters begin at zero, the record anew. Private copies that machines have made of pages stay
-// theirs; a machine that runs goes on, and reads again what it needs. Opens that are under way
-// bring their pages again.
+// the counters begin at zero, and a new record begins. Private copies of pages that machines have made
+// stay; a running machine goes on, and reads again what it needs. Opens in progress bring their pages
+// again.
 func (s *Server) Drop(ctx context.Context, name string) error {
 	return s.drop(ctx, name, false)
 }
 
 // StartRecord is Drop, and from the next open on everything is read on demand for
-// Options.RecordWindow, whatever the policy, so that Record then has all of it. What a machine that
+// Options.RecordWindow, whatever the policy, so that Record then has every page. What a machine that
 // was already running reads before that open spoils the record.
 func (s *Server) StartRecord(ctx context.Context, name string) error {
 	return s.drop(ctx, name, true)
@@ -52,7 +52,7 @@ func (s *Server) drop(ctx context.Context, name string, armed bool) (err error) 
 
 // begin makes ep the entry's epoch, ends the restores that go on, and lists the memory files that
 // are to follow. Files that are opened for the first time after it begin in ep.
-func (e *entry) begin(ep *epoch) []*memory {
+func (e *entry) begin(ep *epoch) []*memoryFile {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.epoch.Store(ep)
@@ -67,7 +67,7 @@ func (e *entry) begin(ep *epoch) []*memory {
 // dropMemory begins a session in ep with a cold page cache. The notification waits for READs that
 // are in flight; they do not wait for the gate. A READ that began in the session before has its
 // pages locked until it is answered, and they are dropped then.
-func (s *Server) dropMemory(m *memory, ep *epoch) error {
+func (s *Server) dropMemory(m *memoryFile, ep *epoch) error {
 	m.gate.Lock()
 	defer m.gate.Unlock()
 	sess := m.newSession(ep)
@@ -83,14 +83,14 @@ func (s *Server) dropMemory(m *memory, ep *epoch) error {
 }
 
 // memories are the memory files that were opened and are not forgotten.
-func (e *entry) memories() []*memory {
+func (e *entry) memories() []*memoryFile {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.memoriesLocked()
 }
 
-func (e *entry) memoriesLocked() []*memory {
-	var all []*memory
+func (e *entry) memoriesLocked() []*memoryFile {
+	var all []*memoryFile
 	if e.main != nil {
 		all = append(all, e.main)
 	}

@@ -17,27 +17,27 @@ type entry struct {
 
 	// epoch is what happened since the image was last cold, clones included.
 	epoch atomic.Pointer[epoch]
-	// img is the open image; READs use it without a lock, see handle.
-	img atomic.Pointer[handle]
+	// img is the open image; READs use it without a lock, see openImage.
+	img atomic.Pointer[openImage]
 
 	// dropping has an element while the image is dropped.
 	dropping chan struct{}
 
 	mu sync.Mutex
-	// gone is set when the store lists it no more. Guarded by mu, as all below.
+	// gone is set when the store does not list it any more. Guarded by mu, as all below.
 	gone bool
 	// opens counts open memory files, those of clones included.
 	opens int
-	// pushing counts who pushes pages of it, into whichever file.
+	// pushing counts the goroutines that push pages of it, into any of its files.
 	pushing int
-	// quiet is closed when a pusher lets go of an image, for who waits for that; nil: nobody does.
+	// quiet is closed when a pusher releases an image; nil: nobody waits for that.
 	quiet chan struct{}
-	// handles are the images that wait to be closed, the current one not among them.
-	handles []*handle
-	// main and clones are the memories that were opened; clones by ID.
-	main   *memory
-	clones map[string]*memory
-	// retired sums what clones that were forgotten had counted.
+	// replaced are the images that wait to be closed, the current one not among them.
+	replaced []*openImage
+	// main and clones are the memory files that were opened; clones by ID.
+	main   *memoryFile
+	clones map[string]*memoryFile
+	// retired sums the counters of clones that were forgotten.
 	retired Counters
 }
 
@@ -45,7 +45,7 @@ func newEntry(c Checkpoint) *entry {
 	e := &entry{
 		name: c.Name, id: c.ID,
 		dropping: make(chan struct{}, 1),
-		clones:   make(map[string]*memory),
+		clones:   make(map[string]*memoryFile),
 	}
 	e.info.Store(&c)
 	return e

@@ -9,7 +9,7 @@ import (
 
 // An epoch is the life of an image from one cold page cache to the next, over its own memory file
 // and those of its clones: the stalls, and the read trace that a working set can be made of. Each
-// session belongs to one; who has a session has its epoch, and no other.
+// session belongs to one epoch; code that has a session uses the epoch of that session.
 type epoch struct {
 	pages  uint64
 	window time.Duration
@@ -71,12 +71,12 @@ func (p *epoch) tracing(now time.Time) bool {
 	return !p.spoiled.Load() && (!begun || age < p.window)
 }
 
-// exclusive says that READs are traced and must be all there is: nobody may push.
+// exclusive says that READs are traced and only READs may fill the page cache: nobody may push.
 func (p *epoch) exclusive(now time.Time) bool {
 	return (p.armed || p.bare) && p.tracing(now)
 }
 
-// spoil notes that pages are pushed, and so can be used without a READ.
+// spoil notes that pages are pushed, so that the trace is not complete: they can be used without a READ.
 func (p *epoch) spoil(now time.Time) {
 	if p.tracing(now) {
 		p.spoiled.Store(true)
@@ -89,8 +89,8 @@ func (p *epoch) read(first, count uint64, now time.Time) {
 	switch {
 	case p.spoiled.Load() || begun && age >= p.window:
 	case !begun:
-		// By a machine that was running when the image became cold. Whoever opens it next finds
-		// these pages and does not read them.
+		// By a machine that was running when the image became cold. The next machine finds these
+		// pages in the page cache and does not read them.
 		p.spoiled.Store(true)
 	default:
 		p.trace.AddRun(first, count, age, wss.NoVCPU)

@@ -19,7 +19,7 @@ func TestServerKilled(t *testing.T) {
 	c := startClient(t, r.abort, nil)
 	fd := c.open(r.path("a/memory"), unix.O_RDONLY)
 	m := c.mapFile(fd, x.Pages)
-	ws := (&fakeMemory{spec: x}).workingSet()
+	ws := (&fakeImage{spec: x}).workingSet()
 	r.kill()
 	c.do(request{Op: "touch", Map: m, GFNs: ws, Spec: &x})
 	res := c.try(request{Op: "touch", Map: m, GFNs: []uint64{40, 4095}})
@@ -103,9 +103,9 @@ func TestUnmountedByOthers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c := startClient(t, func() { Abort(srv.Mountpoint()) }, nil)
-			fd := c.open(filepath.Join(srv.Mountpoint(), "a/memory"), unix.O_RDONLY)
-			if err := end(srv.Mountpoint()); err != nil {
+			c := startClient(t, func() { Abort(srv.mnt) }, nil)
+			fd := c.open(filepath.Join(srv.mnt, "a/memory"), unix.O_RDONLY)
+			if err := end(srv.mnt); err != nil {
 				t.Fatal(err)
 			}
 			c.close(fd)

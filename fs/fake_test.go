@@ -27,7 +27,7 @@ type spec struct {
 	// WS is the working set, runs of (gfn, count).
 	WS [][2]uint64
 	// Trace: 16 pages Pages/16 apart from each other lie in one locality block.
-	Trace bool
+	LocalBlocks bool
 	// InRAM: pages lie in RAM as they are, for measurements.
 	InRAM bool
 	Files map[string]string
@@ -63,7 +63,7 @@ var errFake = errors.New("injected failure")
 type fakeStore struct {
 	mu     sync.Mutex
 	specs  []spec
-	images map[string][]*fakeMemory // every image that was opened, by name
+	images map[string][]*fakeImage // every image that was opened, by name
 
 	// Hooks, set before the mount. onRead is called for every page that a READ asks for, before it
 	// is answered; onFeed for every piece of a feed.
@@ -82,7 +82,7 @@ func newFakeStore(specs ...spec) *fakeStore {
 			specs[i].ID = fmt.Sprintf("id-of-%s-%d", specs[i].Name, specs[i].Seed)
 		}
 	}
-	return &fakeStore{specs: specs, images: make(map[string][]*fakeMemory)}
+	return &fakeStore{specs: specs, images: make(map[string][]*fakeImage)}
 }
 
 func (s *fakeStore) List(context.Context) ([]Checkpoint, error) {
@@ -122,7 +122,7 @@ func (s *fakeStore) find(c Checkpoint) (spec, error) {
 	return spec{}, ErrNotFound
 }
 
-func (s *fakeStore) OpenImage(_ context.Context, c Checkpoint) (Memory, error) {
+func (s *fakeStore) OpenImage(_ context.Context, c Checkpoint) (Image, error) {
 	if s.onOpen != nil {
 		if err := s.onOpen(c.Name); err != nil {
 			return nil, err
@@ -132,7 +132,7 @@ func (s *fakeStore) OpenImage(_ context.Context, c Checkpoint) (Memory, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &fakeMemory{spec: x, store: s}
+	m := &fakeImage{spec: x, store: s}
 	if x.InRAM {
 		m.ram = make([]byte, x.Pages*PageSize)
 		for gfn := range x.Pages {
@@ -183,22 +183,22 @@ func (s *fakeStore) OpenFile(_ context.Context, c Checkpoint, file string) (File
 }
 
 // A fakeMemory is an image of a fakeStore.
-type fakeMemory struct {
+type fakeImage struct {
 	spec
 	store  *fakeStore
 	ram    []byte
 	closed atomic.Bool
 }
 
-func (m *fakeMemory) Size() int64          { return int64(m.Pages * PageSize) }
-func (m *fakeMemory) Zero(gfn uint64) bool { return m.zero(gfn) }
-func (m *fakeMemory) TraceLayout() bool    { return m.Trace }
-func (m *fakeMemory) WorkingSetFeed() Feed { return m.feed(m.workingSet()) }
-func (m *fakeMemory) Close() error         { m.closed.Store(true); return nil }
-func (m *fakeMemory) feed(g []uint64) Feed { return &fakeFeed{m: m, gfns: g} }
-func (m *fakeMemory) stride() uint64       { return max(m.Pages/16, 1) }
+func (m *fakeImage) Size() int64          { return int64(m.Pages * PageSize) }
+func (m *fakeImage) Zero(gfn uint64) bool { return m.zero(gfn) }
+func (m *fakeImage) Local() bool          { return m.LocalBlocks }
+func (m *fakeImage) WorkingSetFeed() Feed { return m.feed(m.workingSet()) }
+func (m *fakeImage) Close() error         { m.closed.Store(true); return nil }
+func (m *fakeImage) feed(g []uint64) Feed { return &fakeFeed{m: m, gfns: g} }
+func (m *fakeImage) stride() uint64       { return max(m.Pages/16, 1) }
 
-func (m *fakeMemory) page(gfn uint64, dst []byte) error {
+func (m *fakeImage) page(gfn uint64, dst []byte) error {
 	if m.closed.Load() {
 		panic("read of a closed image")
 	}
@@ -214,7 +214,7 @@ func (m *fakeMemory) page(gfn uint64, dst []byte) error {
 	return nil
 }
 
-func (m *fakeMemory) ReadPage(gfn uint64, dst []byte) error {
+func (m *fakeImage) ReadPage(gfn uint64, dst []byte) error {
 	if m.store.onRead != nil {
 		if err := m.store.onRead(gfn); err != nil {
 			return err
@@ -223,7 +223,7 @@ func (m *fakeMemory) ReadPage(gfn uint64, dst []byte) error {
 	return m.page(gfn, dst)
 }
 
-func (m *fakeMemory) ReadRange(first uint64, dst []byte) error {
+func (m *fakeImage) ReadRange(first uint64, dst []byte) error {
 	if m.ram != nil && m.store.onRead == nil {
 		copy(dst, m.ram[first*PageSize:])
 		return nil
@@ -236,7 +236,7 @@ func (m *fakeMemory) ReadRange(first uint64, dst []byte) error {
 	return nil
 }
 
-func (m *fakeMemory) Neighbours(gfn uint64, dst []uint64) []uint64 {
+func (m *fakeImage) Neighbours(gfn uint64, dst []uint64) []uint64 {
 	for i := gfn % m.stride(); i < m.Pages; i += m.stride() {
 		if !m.zero(i) {
 			dst = append(dst, i)
@@ -245,11 +245,11 @@ func (m *fakeMemory) Neighbours(gfn uint64, dst []uint64) []uint64 {
 	return dst
 }
 
-func (m *fakeMemory) ReadNeighbours(gfn uint64, p *Piece) error {
+func (m *fakeImage) ReadNeighbours(gfn uint64, p *Piece) error {
 	return m.fill(p, m.Neighbours(gfn, nil))
 }
 
-func (m *fakeMemory) fill(p *Piece, gfns []uint64) error {
+func (m *fakeImage) fill(p *Piece, gfns []uint64) error {
 	lost := &PagesError{Name: m.Name, Err: errFake}
 	good := slices.DeleteFunc(slices.Clone(gfns), func(gfn uint64) bool {
 		if m.store.bad[gfn] {
@@ -264,7 +264,7 @@ func (m *fakeMemory) fill(p *Piece, gfns []uint64) error {
 	return err
 }
 
-func (m *fakeMemory) fillGood(p *Piece, gfns []uint64) error {
+func (m *fakeImage) fillGood(p *Piece, gfns []uint64) error {
 	p.GFNs = append(p.GFNs[:0], gfns...)
 	p.Pages = slices.Grow(p.Pages[:0], len(gfns)*PageSize)[:len(gfns)*PageSize]
 	for i := 0; i < len(gfns); {
@@ -286,7 +286,7 @@ func (m *fakeMemory) fillGood(p *Piece, gfns []uint64) error {
 	return nil
 }
 
-func (m *fakeMemory) workingSet() (gfns []uint64) {
+func (m *fakeImage) workingSet() (gfns []uint64) {
 	for _, r := range m.WS {
 		for gfn := r[0]; gfn < r[0]+r[1]; gfn++ {
 			gfns = append(gfns, gfn)
@@ -295,7 +295,7 @@ func (m *fakeMemory) workingSet() (gfns []uint64) {
 	return gfns
 }
 
-func (m *fakeMemory) EagerFeed() Feed {
+func (m *fakeImage) EagerFeed() Feed {
 	var gfns []uint64
 	for gfn := range m.Pages {
 		if !m.zero(gfn) {
@@ -305,7 +305,7 @@ func (m *fakeMemory) EagerFeed() Feed {
 	return m.feed(gfns)
 }
 
-func (m *fakeMemory) ZeroRuns(fn func(first, count uint64) bool) {
+func (m *fakeImage) ZeroRuns(fn func(first, count uint64) bool) {
 	if m.ZeroEvery == 0 {
 		return
 	}
@@ -320,7 +320,7 @@ func (m *fakeMemory) ZeroRuns(fn func(first, count uint64) bool) {
 const fakePiece = 256
 
 type fakeFeed struct {
-	m    *fakeMemory
+	m    *fakeImage
 	gfns []uint64
 }
 

@@ -9,14 +9,14 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// handles are the texts of live files as they were when they were opened, by file handle.
-type handles struct {
+// liveTexts are the texts of live files as they were when they were opened, by file handle.
+type liveTexts struct {
 	mu    sync.Mutex
 	last  uint64
 	texts map[uint64][]byte
 }
 
-func (h *handles) add(text []byte) uint64 {
+func (h *liveTexts) add(text []byte) uint64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.texts == nil {
@@ -27,13 +27,13 @@ func (h *handles) add(text []byte) uint64 {
 	return h.last
 }
 
-func (h *handles) get(fh uint64) []byte {
+func (h *liveTexts) get(fh uint64) []byte {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.texts[fh]
 }
 
-func (h *handles) remove(fh uint64) {
+func (h *liveTexts) remove(fh uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.texts, fh)
@@ -47,8 +47,8 @@ func slice(text []byte, off uint64, buf []byte) fuse.ReadResult {
 	return fuse.ReadResultData(buf[:copy(buf, text[off:])])
 }
 
-// readStored reads a file that the store keeps as it is. It is opened for each READ: the page cache
-// is in between, and nothing has to be remembered for a server that goes on with this one's files.
+// readStored reads a file that the store keeps as it is. It is opened for each READ: most
+// reads are answered by the page cache, and a server that takes over has no open files to know of.
 func (s *Server) readStored(n *node, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
 	size := uint64(n.size)
 	if in.Offset >= size {
@@ -64,8 +64,8 @@ func (s *Server) readStored(n *node, in *fuse.ReadIn, buf []byte) (fuse.ReadResu
 
 func (s *Server) readFile(n *node, off int64, buf []byte) (err error) {
 	defer s.rescueErr("reading a file", &err)
-	// By the revision that the node has its size from: bytes of another would be mixed with what
-	// is in the page cache.
+	// It must be the revision that the node has its size from: bytes of another one would be mixed
+	// with those in the page cache.
 	f, err := s.store.OpenFile(s.ctx, *n.of, n.name)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", n.name, err)

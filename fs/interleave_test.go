@@ -59,7 +59,7 @@ type shuffle struct {
 
 func interleave(t *testing.T, seed uint64) bool {
 	rnd := rand.New(rand.NewPCG(seed, 1))
-	x := spec{Name: "a", Pages: 64, Seed: 1, Trace: true}
+	x := spec{Name: "a", Pages: 64, Seed: 1, LocalBlocks: true}
 	if rnd.IntN(4) > 0 {
 		x.WS = [][2]uint64{{40, 9}, {3, 5}, {20, 6}}
 	}
@@ -217,7 +217,7 @@ func (h *shuffle) open(id uint64, of spec, uid uint32, since moment) bool {
 	case ino.clone:
 		ino.owner = uid
 	}
-	m := h.k.memory(id)
+	m := h.k.memoryFile(id)
 	sess := m.sess.Load()
 	if h.changed(since) || before.drops != after.drops ||
 		sess.failed.Load() > 0 || sess.epoch.armed && !sess.epoch.spoiled.Load() {
@@ -236,7 +236,7 @@ func (h *shuffle) open(id uint64, of spec, uid uint32, since moment) bool {
 func (h *shuffle) promised(of spec) []uint64 {
 	switch h.s.opts.Policy {
 	case PolicyWorkingSet:
-		return (&fakeMemory{spec: of}).workingSet()
+		return (&fakeImage{spec: of}).workingSet()
 	case PolicyEager:
 		return upTo(of.Pages)
 	}
@@ -313,7 +313,7 @@ func (h *shuffle) change(rnd *rand.Rand) {
 	h.began.Add(1)
 	defer h.ended.Add(1)
 	h.store.mu.Lock()
-	x := spec{Name: "a", Pages: 64, Seed: 1, Trace: true}
+	x := spec{Name: "a", Pages: 64, Seed: 1, LocalBlocks: true}
 	if len(h.store.specs) > 0 {
 		x = h.store.specs[0]
 	}
@@ -362,7 +362,7 @@ func (h *shuffle) settle() {
 				h.fault("%d pages are left in flight", n)
 			}
 		}
-		if e.img.Load() != nil && e.img.Load().users > 0 || len(e.handles) > 0 {
+		if e.img.Load() != nil && e.img.Load().users > 0 || len(e.replaced) > 0 {
 			h.fault("an image is left in use")
 		}
 	}

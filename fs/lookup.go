@@ -53,8 +53,8 @@ func (s *Server) fillEntry(n *node, out *fuse.EntryOut) {
 	out.SetAttrTimeout(s.fillAttr(n, &out.Attr))
 }
 
-// fillAttr gives a node's attributes and how long they hold. They never change while the node has
-// its number, but for those of a clone that is nobody's yet.
+// fillAttr sets a node's attributes and how long they hold. They never change while the node has its
+// number, except those of a clone that has no owner yet.
 func (s *Server) fillAttr(n *node, a *fuse.Attr) (valid time.Duration) {
 	valid = keep
 	*a = fuse.Attr{
@@ -90,7 +90,7 @@ func (s *Server) fillAttr(n *node, a *fuse.Attr) (valid time.Duration) {
 	return valid
 }
 
-// owner is whose a clone is; nil if it is nobody's yet, and for all other nodes.
+// owner is the owner of a clone; nil if it has none yet, and for all other nodes.
 func (n *node) owner() *fuse.Owner {
 	if m := n.mem.Load(); m != nil {
 		return m.owner.Load()
@@ -107,9 +107,9 @@ func (n *node) dir() bool {
 }
 
 // mode is the type and the permissions of a node. With Options.AllowOther the kernel goes by them:
-// checkpoints are everybody's to read, the control files are the server's user's, and a clone is
-// everybody's until somebody has opened its memory, and then his alone. Without it nobody else gets
-// as far as that.
+// everybody may read checkpoints, only the server's user may use the control files, and everybody may
+// use a clone until somebody has opened its memory, and then only this user. Without it the kernel lets
+// no other user in.
 func (s *Server) mode(n *node) uint32 {
 	var mode uint32
 	switch {

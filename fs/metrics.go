@@ -10,9 +10,9 @@ import (
 	"github.com/prometheus/common/expfmt"
 )
 
-// metrics are the server's totals since the mount, whatever was dropped meanwhile. Image names are
-// not among them; stats.json has those. Handlers add to the atomics, which costs a READ nothing;
-// the registry reads them when somebody asks.
+// metrics are the server's totals since the mount, including what was counted before a drop. Image
+// names are not among them; stats.json has those. Handlers add to the atomics, which costs a READ
+// nothing; the registry reads them when somebody asks.
 type metrics struct {
 	reads      latencies
 	readBytes  atomic.Uint64
@@ -80,8 +80,8 @@ func (s *Server) openMemories() float64 {
 	return float64(open)
 }
 
-// Metrics are the server's totals since the mount, for whoever serves them over HTTP; .thaw/metrics
-// shows the same.
+// Metrics are the server's totals since the mount, for an HTTP server, say; .thaw/metrics shows the
+// same.
 func (s *Server) Metrics() prometheus.Gatherer { return s.metrics.registry }
 
 // text is the content of .thaw/metrics, in Prometheus' text format.
@@ -127,7 +127,7 @@ func (l *latencies) observe(d time.Duration) {
 func (l *latencies) Describe(ch chan<- *prometheus.Desc) { ch <- l.desc }
 
 // Collect implements prometheus.Collector. The count is that of the buckets as they were read: a
-// histogram whose count and last bucket differ is refused by who reads it.
+// histogram whose count and last bucket differ is refused by its readers.
 func (l *latencies) Collect(ch chan<- prometheus.Metric) {
 	cumulative := make(map[float64]uint64, len(latencyBounds))
 	var count uint64

@@ -60,7 +60,7 @@ func (k *modelKernel) InodeNotifyStoreCache(id uint64, off int64, data []byte) f
 		return fuse.ENOENT
 	}
 	// The pusher holds the gate: the session is its own.
-	if m := k.memory(id); m != nil && m.sess.Load().epoch.exclusive(m.sess.Load().epoch.base) {
+	if m := k.memoryFile(id); m != nil && m.sess.Load().epoch.exclusive(m.sess.Load().epoch.base) {
 		k.fault("a push into an image that is recorded")
 	}
 	ino.storing++
@@ -84,7 +84,7 @@ func (k *modelKernel) InodeNotifyStoreCache(id uint64, off int64, data []byte) f
 }
 
 // memory is the server's half of a file.
-func (k *modelKernel) memory(id uint64) *memory {
+func (k *modelKernel) memoryFile(id uint64) *memoryFile {
 	if n := k.s.tree.node(id); n != nil {
 		return n.mem.Load()
 	}

@@ -33,7 +33,7 @@ func Mount(ctx context.Context, store Store, mnt string, o Options) (*Server, er
 	for range max(o.Workers, 2) {
 		s.goes("pushing in the background", s.pushers.run)
 	}
-	// Not by goes: close waits for that, and comes after Serve.
+	// Not started by goes: close waits for its goroutines, and comes after Serve.
 	go func() {
 		s.fuse.Serve()
 		close(s.served)
@@ -52,7 +52,7 @@ func (s *Server) mount() error {
 		// would make all of them 4 KiB.
 		MaxReadAhead:  s.opts.ReadAhead,
 		MaxBackground: 64,
-		// The page cache is ours to fill and to drop.
+		// Only the server fills and drops the page cache.
 		ExplicitDataCacheControl: true,
 		DisableXAttrs:            true,
 		// Pages come out of decoders: there is no file to splice from.
@@ -86,8 +86,7 @@ func (s *Server) mount() error {
 	return err
 }
 
-// undoMount takes away what a failed mount has left: the mount that was not there before, and no
-// other.
+// undoMount removes the mount that a failed call has left, and no other.
 func (s *Server) undoMount(before mountTable) error {
 	after, err := readMounts(selfMounts)
 	if err != nil {
@@ -110,7 +109,7 @@ func (s *Server) mountDirect() (fd int, err error) {
 	if err != nil {
 		return -1, fmt.Errorf("open /dev/fuse: %w", err)
 	}
-	// go-fuse closes its own in its own time; ours is to put the mount back with.
+	// go-fuse closes its descriptor itself; this one is kept to mount again.
 	if s.device, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err == nil {
 		err = s.attach()
 	}

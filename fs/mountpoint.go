@@ -39,7 +39,7 @@ var (
 
 // checkMountPoint makes the path absolute and says whether it can be mounted on: it exists, is a
 // directory, is empty, and no thaw mount is there, alive or dead. The table of mounts is asked
-// first, because a mount whose server hangs would hang us too.
+// first, because a look into a mount whose server hangs would hang as well.
 func checkMountPoint(path string) (string, error) {
 	bad := func(why string, err error) error { return &MountPointError{path, why, err} }
 	table, err := readMounts(selfMounts)
@@ -78,7 +78,7 @@ func checkMountPoint(path string) (string, error) {
 	return abs, nil
 }
 
-// A MountPoint is a thaw mount, as the table of mounts has it.
+// A MountPoint is a thaw mount, as the table of mounts lists it.
 type MountPoint struct {
 	// Path is the mount point, absolute and without symbolic links.
 	Path string
@@ -86,9 +86,9 @@ type MountPoint struct {
 	Minor uint32
 }
 
-// FindMount is the thaw mount on a path. Like all of this package that takes a path of a mount, it
-// asks the table of mounts only: nothing that a server which hangs would have to answer. A
-// MountPointError that is ErrNotMounted if none is there.
+// FindMount returns the thaw mount on a path. Like all functions here that take the path of a mount, it
+// reads only the table of mounts, so it works while the server hangs. The error is a MountPointError;
+// it is ErrNotMounted if there is no mount.
 func FindMount(path string) (MountPoint, error) {
 	table, err := readMounts(selfMounts)
 	if err != nil {
@@ -105,12 +105,45 @@ func FindMount(path string) (MountPoint, error) {
 	return MountPoint{Path: m.mountPoint, Minor: m.minor}, nil
 }
 
+// A Location is where a path lies on a thaw mount.
+type Location struct {
+	// Path is absolute and, as far as it lies on no thaw mount, without symbolic links.
+	Path string
+	// Mount is where the root of the file system is mounted; empty if only a part of it is.
+	Mount string
+	// In is the path in the file system, "." for its root.
+	In string
+}
+
+// Locate finds the thaw mount that a path lies on, itself or a bind mount of it; false if it lies on
+// none. What lies in a mount is only a name here, and need not exist.
+func Locate(path string) (l Location, on bool, err error) {
+	table, err := readMounts(selfMounts)
+	if err != nil {
+		return l, false, fmt.Errorf("table of mounts: %w", err)
+	}
+	l.Path, err = resolve(path, table)
+	if err != nil {
+		return l, false, nil // it leads nowhere
+	}
+	m := table.top(l.Path)
+	if m == nil {
+		m = table.around(l.Path)
+	}
+	if m == nil || m.fsType != fsType {
+		return l, false, nil
+	}
+	l.Mount = table.whole(m)
+	l.In, err = filepath.Rel("/", filepath.Join(m.root, strings.TrimPrefix(l.Path, m.mountPoint)))
+	return l, true, err
+}
+
 // maxLinks is how many symbolic links a path may lead through, as in the kernel.
 const maxLinks = 40
 
 // resolve makes a path absolute and free of symbolic links, as the table of mounts calls it. It
-// looks at nothing that is a mount point, which is no link, nor at anything in a thaw mount: there
-// a server that hangs would have to answer. A path that does not exist is resolved as far as it
+// does not look at mount points, which are not links, nor at anything in a thaw mount, whose server may
+// hang. A path that does not exist is resolved as far as it
 // goes, and the error says so.
 func resolve(path string, table mountTable) (string, error) {
 	at := "/"

@@ -10,6 +10,7 @@ import (
 type mountInfo struct {
 	id         int
 	minor      uint32 // of the device: the number of a FUSE connection
+	root       string // the directory of the file system that is mounted; "/" but for bind mounts
 	mountPoint string
 	fsType     string
 	options    string // of the file system
@@ -62,6 +63,20 @@ func (t mountTable) around(path string) *mountInfo {
 	return in
 }
 
+// whole is where the root of the file system of a mount is: the mount itself or, for a bind mount of
+// a part of it, another one. Empty if it is nowhere.
+func (t mountTable) whole(m *mountInfo) string {
+	if m.root == "/" {
+		return m.mountPoint
+	}
+	for _, other := range t.of(m.minor) {
+		if other.root == "/" {
+			return other.mountPoint
+		}
+	}
+	return ""
+}
+
 // of are the mounts of one thaw file system.
 func (t mountTable) of(minor uint32) (all mountTable) {
 	for _, m := range t {
@@ -99,7 +114,8 @@ func parseMountInfo(line string) (m mountInfo, ok bool) {
 		return m, false
 	}
 	m = mountInfo{
-		id: id, minor: uint32(n), mountPoint: unescapeMount(left[4]), fsType: right[0],
+		id: id, minor: uint32(n), root: unescapeMount(left[3]), mountPoint: unescapeMount(left[4]),
+		fsType: right[0],
 	}
 	if len(right) > 2 {
 		m.options = unescapeMount(right[2])

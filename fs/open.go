@@ -13,7 +13,7 @@ const resent = 1 << 63
 
 // Open implements fuse.RawFileSystem. Opening memory is the request to restore: it returns when the
 // pages are in the page cache. An interrupt does not end it: a Go VMM gets signals all the time,
-// and what it would win by being answered early is a restore without its working set.
+// and an early answer would give it a restore without its working set.
 func (r *raw) Open(
 	_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut,
 ) (status fuse.Status) {
@@ -37,7 +37,7 @@ func (r *raw) Open(
 			r.s.log.Error("make a live file", "name", n.name, "error", err)
 			return fuse.EIO
 		}
-		out.Fh = r.s.handles.add(text)
+		out.Fh = r.s.liveTexts.add(text)
 		out.OpenFlags = fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH
 	default:
 		return fuse.Status(syscall.EISDIR)
@@ -87,7 +87,7 @@ func (s *Server) openMemory(n *node, in *fuse.OpenIn, out *fuse.OpenOut) fuse.St
 // serveOpen does what an open asks for: it returns when the pages are there, or cannot be brought. A
 // restore that is cut short because the image is made cold, or has got a new working set, begins
 // again: once for each time that happens.
-func (s *Server) serveOpen(m *memory, in *fuse.OpenIn) {
+func (s *Server) serveOpen(m *memoryFile, in *fuse.OpenIn) {
 	o := opening{who: reader(in.Pid)}
 	m.sess.Load().opens.Add(1)
 	for f := s.restore(m, &o); f != nil; f = s.restore(m, &o) {
@@ -101,7 +101,7 @@ func (s *Server) serveOpen(m *memory, in *fuse.OpenIn) {
 	}
 }
 
-// An opening is an open on its way; it is noted once in each epoch that it meets.
+// An opening is an open in progress. Each epoch that begins meanwhile notes it once.
 type opening struct {
 	who   Reader
 	epoch *epoch
@@ -120,13 +120,13 @@ func (r *raw) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	n := r.s.tree.node(in.NodeId)
 	switch {
 	case in.Fh != 0:
-		r.s.handles.remove(in.Fh)
+		r.s.liveTexts.remove(in.Fh)
 	case n != nil && (n.kind == kindMemory || n.kind == kindCloneMem):
 		r.s.released(r.s.memoryOf(n))
 	}
 }
 
-// live makes the text of a file that changes all the time, as it is now.
+// live makes the present text of a file that changes all the time.
 func (s *Server) live(n *node) ([]byte, error) {
 	if n.kind == kindMetrics {
 		return s.metrics.text()

@@ -55,13 +55,13 @@ type Options struct {
 	// RecordWindow is how long after the first open of a cold image reads are recorded for its
 	// working set. 0: 10 s.
 	RecordWindow time.Duration
-	// Log gets what goes wrong and what is missing. nil: nothing is logged.
+	// Log gets errors and warnings. nil: nothing is logged.
 	Log *slog.Logger
 	// AllowOther lets other users than the one who mounts use the mount.
 	AllowOther bool
 	// ReadAhead is how far the kernel reads ahead of and around faults, in bytes, at most 128 KiB.
-	// More than 4096, which is what 0 means, is for stores that only play a file as it is: then the
-	// server pushes nothing by itself, and a READ is not a fault.
+	// 0 means 4096. More is for stores that only show a file as it is: then the server pushes
+	// nothing by itself, and a READ is not a fault.
 	ReadAhead int
 	// Workers is the number of goroutines that decode and push for one prefetch. 0: 2, or the
 	// number of CPUs if that is more, but 4 at most.

@@ -7,9 +7,9 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// A panic in a request is an error of that request, and one in a goroutine of the server ends what
-// that goroutine was at: the process goes on serving the machines that run. Everything that a panic
-// can leave half done is undone by deferred calls, or by whoever gets the panicError.
+// A panic in a request is an error of that request, and one in a goroutine of the server ends the work
+// of that goroutine; the process goes on serving the running machines. What a panic leaves half done is
+// undone by deferred calls, or by the caller that gets the panicError.
 
 // A panicError is a panic that was caught.
 type panicError struct{ value any }
@@ -43,8 +43,8 @@ func (s *Server) panicked(what string, value any) {
 	s.log.Error("panic in "+what, "panic", fmt.Sprint(value), "stack", string(debug.Stack()))
 }
 
-// closeMemory is Memory.Close, which is called with locks held.
-func (s *Server) closeMemory(m Memory) (err error) {
+// closeImage is Image.Close, which is called with locks held.
+func (s *Server) closeImage(m Image) (err error) {
 	defer s.rescueErr("closing an image", &err)
 	return m.Close()
 }

@@ -12,7 +12,7 @@ import (
 // prefetch, of a push. The server serves on, and nothing is left in flight.
 func TestPanicInStore(t *testing.T) {
 	x := wsSpec()
-	x.Trace, x.Files = true, map[string]string{"state": "cpu"}
+	x.LocalBlocks, x.Files = true, map[string]string{"state": "cpu"}
 	store := newFakeStore(x)
 	bang := func() { panic("injected") }
 	store.onRead = func(gfn uint64) error {

@@ -23,13 +23,13 @@ import (
 type Prober interface {
 	// Cached is the number of pages of the file at path that are in the page cache.
 	Cached(ctx context.Context, path string) (pages uint64, err error)
-	// Owns says whether an open by this thread is the prober's own, which asks for no restore.
+	// Owns says whether an open by this thread comes from the prober, which needs no restore.
 	Owns(tid uint32) bool
 }
 
 // ErrNoProber: the kernel has no cachestat(2) (before 6.5), or the prober is gone. Second opens
 // then push what should be there once more.
-var ErrNoProber = errors.New("residency cannot be asked")
+var ErrNoProber = errors.New("the kernel cannot be asked what is in the page cache")
 
 // A ProcessProber is a Prober that asks a process which runs ProberMain. A process that does not
 // answer in time is ended and another started, once in restartEvery at most.
@@ -53,7 +53,7 @@ type proberProcess struct {
 }
 
 const (
-	// probeTimeout is how long an answer may take; asking again after that is of no use.
+	// probeTimeout is how long an answer may take. After that there is no point in asking again.
 	probeTimeout = 2 * time.Second
 	// restartEvery bounds how often a process is started.
 	restartEvery = 10 * time.Second
@@ -174,7 +174,7 @@ func (p *ProcessProber) Cached(ctx context.Context, path string) (uint64, error)
 			return 0, fmt.Errorf("start prober again: %w", err)
 		}
 	}
-	// The answer is waited for though the caller is gone: the next one would take it for his.
+	// Wait for the answer also if the caller is gone: otherwise the next caller would get it.
 	line, err := p.child.ask(context.WithoutCancel(ctx), path)
 	if err != nil {
 		p.endLocked()
@@ -206,8 +206,8 @@ func (p *ProcessProber) Close() error {
 	return nil
 }
 
-// ProberMain is the other half: it answers questions on stdin until that ends, and returns the exit
-// code of the process. A command that calls it does nothing else.
+// ProberMain is the main function of that process: it answers questions on stdin until that ends, and
+// returns the exit code of the process. A command that calls it does nothing else.
 func ProberMain() int {
 	runtime.LockOSThread() // the server knows it by its thread
 	if err := cachestatWorks(); err != nil {

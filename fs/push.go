@@ -23,12 +23,12 @@ type pushError struct{ status fuse.Status }
 func (e *pushError) Error() string { return fmt.Sprintf("push into the page cache: %v", e.status) }
 
 // push puts the pages of p that are wanted into the page cache, one notification for each run of
-// neighbouring pages, and tells pushed of each.
+// neighbouring pages, and calls pushed for each.
 //
 // It waits for READs: a page whose READ comes in between the look at inflight and the notification
 // is locked until that READ is answered. Hence the rule that this is called with no lock held that
 // a READ could want, and never by a READ; of m.gate only drops take the other side.
-func (s *Server) push(m *memory, sess *session, p *Piece, pushed func(first, n uint64)) error {
+func (s *Server) push(m *memoryFile, sess *session, p *Piece, pushed func(first, n uint64)) error {
 	for i := 0; i < len(p.GFNs); {
 		first := p.GFNs[i]
 		if !m.wants(sess, first) {
@@ -42,7 +42,7 @@ func (s *Server) push(m *memory, sess *session, p *Piece, pushed func(first, n u
 		}
 		err := s.storeRun(m, sess, first, p.Pages[i*PageSize:(i+n)*PageSize])
 		if err == errHole {
-			continue // look again: the page that was given back is not wanted any more
+			continue // look again: a page was discarded and is not wanted any more
 		}
 		if err != nil {
 			return err
@@ -54,7 +54,7 @@ func (s *Server) push(m *memory, sess *session, p *Piece, pushed func(first, n u
 }
 
 // storeRun sends one run to the kernel.
-func (s *Server) storeRun(m *memory, sess *session, first uint64, data []byte) error {
+func (s *Server) storeRun(m *memoryFile, sess *session, first uint64, data []byte) error {
 	m.gate.RLock()
 	defer m.gate.RUnlock()
 	if m.sess.Load() != sess || m.poisoned.Load() {
@@ -88,9 +88,9 @@ func (f *flight) count(first, n uint64) {
 	}
 }
 
-// pushZeros pushes every zero page of the image: to eager they count like any other. But for images
-// that the host could not hold anyway: sparse ones of a terabyte would only drive out everything
-// else. Their zero pages come when they are touched.
+// pushZeros pushes every zero page of the image, which an eager restore brings like any other page. It
+// leaves out the zero pages of images that the host cannot hold anyway: a sparse terabyte would only
+// evict everything else. They come when they are touched.
 func (s *Server) pushZeros(f *flight) (err error) {
 	if f.m.size > s.ram/2 {
 		s.log.Warn("eager restore without zero pages: the image is larger than half of host memory",

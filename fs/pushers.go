@@ -8,12 +8,12 @@ import (
 // errStale ends a push into a page cache that was dropped or must not be filled any more.
 var errStale = errors.New("the page cache was dropped")
 
-// errHole refuses a push of pages some of which were given back since it was decided.
-var errHole = errors.New("pages were given back")
+// errHole refuses a push if some of its pages were discarded after it was decided.
+var errHole = errors.New("some of the pages were discarded")
 
 // A job is something to push beside or ahead of a READ that was answered.
 type job struct {
-	m    *memory
+	m    *memoryFile
 	sess *session
 	// Pages from first on, count of them; count 0: the locality block of page first.
 	first, count uint64
@@ -26,8 +26,7 @@ type pushers struct {
 	queue chan job
 }
 
-// queueLen is enough for every fault of a burst and short enough that what is pushed is still of
-// use.
+// queueLen is enough for the faults of a burst, and short enough that a push is still useful.
 const queueLen = 512
 
 // A scratch is the memory that a pusher works in.
@@ -36,9 +35,9 @@ type scratch struct {
 	gfns  []uint64
 }
 
-// follow asks for what should come along with a READ.
+// follow queues the pages that should follow a READ.
 func (p *pushers) follow(r *reply) {
-	if r.h.trace && r.count == 1 {
+	if r.h.local && r.count == 1 {
 		p.add(job{m: r.m, sess: r.sess, first: r.first})
 	}
 	if from, n := r.m.streams.read(r.first, r.count, r.m.pages); n > 0 {
@@ -54,7 +53,7 @@ func (p *pushers) add(j job) {
 	}
 }
 
-// run is the life of one pusher.
+// run is the loop of one pusher.
 func (p *pushers) run() {
 	var sc scratch
 	for {
@@ -82,8 +81,8 @@ func (p *pushers) do(j job, sc *scratch) {
 	}
 }
 
-// bring reads and pushes what a job asks for.
-func (p *pushers) bring(j job, h *handle, sc *scratch) (err error) {
+// bring reads and pushes the pages of a job.
+func (p *pushers) bring(j job, h *openImage, sc *scratch) (err error) {
 	defer p.srv.rescueErr("pushing in the background", &err)
 	if j.count > 0 {
 		return p.ahead(j, h, sc)
@@ -92,7 +91,7 @@ func (p *pushers) bring(j job, h *handle, sc *scratch) (err error) {
 }
 
 // neighbours pushes the locality block of a page.
-func (p *pushers) neighbours(j job, h *handle, sc *scratch) error {
+func (p *pushers) neighbours(j job, h *openImage, sc *scratch) error {
 	if h.mem.Zero(j.first) {
 		return p.zeroGroup(j, h, sc)
 	}
@@ -121,7 +120,7 @@ func lostPages(err error) *PagesError {
 }
 
 // zeroGroup is the locality block of a zero page: the zero pages of its 16 aligned neighbours.
-func (p *pushers) zeroGroup(j job, h *handle, sc *scratch) error {
+func (p *pushers) zeroGroup(j job, h *openImage, sc *scratch) error {
 	const group = 16
 	first := j.first / group * group
 	sc.gfns = sc.gfns[:0]
@@ -134,7 +133,7 @@ func (p *pushers) zeroGroup(j job, h *handle, sc *scratch) error {
 }
 
 // ahead pushes a run of pages ahead of a reader, 16 at a time: the first are wanted soon.
-func (p *pushers) ahead(j job, h *handle, sc *scratch) error {
+func (p *pushers) ahead(j job, h *openImage, sc *scratch) error {
 	const step = 16
 	for first, end := j.first, j.first+j.count; first < end; first += step {
 		n := min(step, end-first)
@@ -147,7 +146,7 @@ func (p *pushers) ahead(j job, h *handle, sc *scratch) error {
 		}
 		pages := grow(&sc.piece.Pages, int(n)*PageSize)
 		if err := h.mem.ReadRange(first, pages); err != nil {
-			return err // also if it is about some of them: whoever asks for these gets the others
+			return err // also if only some of them cannot be read: a READ of the others brings them
 		}
 		if err := p.push(j, &Piece{GFNs: sc.gfns, Pages: pages}); err != nil {
 			return err

@@ -7,8 +7,8 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// raw is the server as go-fuse sees it. What is not here is ENOSYS, after which the kernel does not
-// ask again: extended attributes, locks, lseek for holes, copy_file_range.
+// raw is the server as go-fuse sees it. Operations that it does not have return ENOSYS, and the kernel
+// does not ask again: extended attributes, locks, lseek for holes, copy_file_range.
 type raw struct {
 	fuse.RawFileSystem
 	s *Server
@@ -17,7 +17,7 @@ type raw struct {
 var _ fuse.RawFileSystem = (*raw)(nil)
 
 // keep is how long the kernel may believe names and attributes: nothing changes without a
-// notification, but for whose a clone is that is nobody's yet (fillAttr). A name that is not there
+// notification, except the owner of a clone that has none yet (fillAttr). A name that is not there
 // is never kept, so that new checkpoints are seen at once.
 const keep = time.Hour
 
@@ -126,13 +126,13 @@ func (r *raw) Read(
 	case kindInfo:
 		return slice(n.content, in.Offset, buf), fuse.OK
 	case kindStats, kindCloneStats, kindMetrics:
-		return slice(r.s.handles.get(in.Fh), in.Offset, buf), fuse.OK
+		return slice(r.s.liveTexts.get(in.Fh), in.Offset, buf), fuse.OK
 	}
 	return nil, fuse.Status(syscall.EISDIR)
 }
 
-// Write implements fuse.RawFileSystem. Only clones can be open for writing, and until they keep
-// writes, one is refused and ends the clone.
+// Write implements fuse.RawFileSystem. Only clones can be open for writing, and they
+// cannot keep writes: a write is refused and poisons the clone.
 func (r *raw) Write(
 	_ <-chan struct{}, in *fuse.WriteIn, _ []byte,
 ) (written uint32, status fuse.Status) {
@@ -157,7 +157,7 @@ func (r *raw) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) (status fuse.Status) {
 	return fuse.OK
 }
 
-// What would change the tree is refused, in the words of a read-only file system.
+// Operations that would change the tree fail as on a read-only file system.
 
 func (r *raw) SetAttr(<-chan struct{}, *fuse.SetAttrIn, *fuse.AttrOut) fuse.Status {
 	return fuse.EROFS

@@ -9,7 +9,7 @@ import (
 // readMemory answers a READ of memory: the path of a page fault. It takes no lock that is held over
 // I/O or by a pusher, allocates nothing, and does not look at cancel: an interrupted READ would be
 // a SIGBUS in the VMM.
-func (s *Server) readMemory(m *memory, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+func (s *Server) readMemory(m *memoryFile, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
 	if m.poisoned.Load() {
 		return nil, fuse.EIO
 	}
@@ -33,19 +33,19 @@ func (s *Server) readMemory(m *memory, in *fuse.ReadIn, buf []byte) (fuse.ReadRe
 		r.fail()
 		return nil, fuse.EIO
 	}
-	// Poisoned while it was read: a re-read must not bring right bytes back in between wrong ones.
+	// It was poisoned meanwhile: right bytes must not come back between wrong ones.
 	if m.poisoned.Load() {
 		r.fail()
 		return nil, fuse.EIO
 	}
 	r.data = buf[:length]
 	if r.cached {
-		// Resident before it is no longer in flight: a pusher that looks in between must see one.
+		// Resident is set before in flight is cleared: a pusher must see one of them at any time.
 		// And before a drop that waits for the answer.
 		r.sess.resident.addRange(r.first, r.count)
 	}
-	// What a READ of many pages costs is mostly copying, and a push copies as much: going ahead of
-	// its reader pays where decoding takes the longer part.
+	// A READ of many pages mostly costs copying, and a push copies as much. Pushing ahead of its
+	// reader is worth it only where decoding takes longer than copying.
 	if r.count >= bigRead && time.Since(r.start) < time.Duration(r.count)*copyTime {
 		r.follow = false
 	}
@@ -60,7 +60,7 @@ const (
 )
 
 // begin does the book-keeping of a READ that has come in.
-func (s *Server) begin(m *memory, h *handle, in *fuse.ReadIn, length uint64) *reply {
+func (s *Server) begin(m *memoryFile, h *openImage, in *fuse.ReadIn, length uint64) *reply {
 	first := in.Offset / PageSize
 	count := (in.Offset+length+PageSize-1)/PageSize - first
 	now := time.Now()
@@ -75,8 +75,8 @@ func (s *Server) begin(m *memory, h *handle, in *fuse.ReadIn, length uint64) *re
 	sess.lazyRequests.Add(1)
 	s.metrics.readBytes.Add(length)
 	if in.ReadFlags&fuse.READ_LOCKOWNER != 0 {
-		// It goes past the page cache: no page is locked, no first touch, nothing that will be
-		// resident. O_DIRECT does not tell: a mapping of such a file is read as any other.
+		// It bypasses the page cache: no page is locked or first touched, and none will be resident.
+		// O_DIRECT does not decide this: a mapping of such a file is read like any other.
 		return r
 	}
 	r.cached = true
@@ -91,8 +91,8 @@ func (s *Server) begin(m *memory, h *handle, in *fuse.ReadIn, length uint64) *re
 }
 
 // fill reads the bytes at off; all but readers that go past the page cache ask for whole pages. A
-// panic in it is an error like another.
-func (s *Server) fill(m *memory, mem Memory, off uint64, dst []byte) (err error) {
+// panic in it becomes an error.
+func (s *Server) fill(m *memoryFile, mem Image, off uint64, dst []byte) (err error) {
 	defer s.rescueErr("READ", &err)
 	if off%PageSize == 0 && len(dst)%PageSize == 0 {
 		return m.read(mem, off/PageSize, dst)
@@ -108,7 +108,7 @@ func (s *Server) fill(m *memory, mem Memory, off uint64, dst []byte) (err error)
 }
 
 // read reads whole pages, as they are in this file.
-func (m *memory) read(mem Memory, first uint64, dst []byte) error {
+func (m *memoryFile) read(mem Image, first uint64, dst []byte) error {
 	if h := m.holes.Load(); h != nil && h.any(first, uint64(len(dst)/PageSize)) {
 		return m.readHoles(mem, h, first, dst)
 	}
@@ -116,7 +116,7 @@ func (m *memory) read(mem Memory, first uint64, dst []byte) error {
 }
 
 // readPages reads whole pages of the image.
-func readPages(mem Memory, first uint64, dst []byte) error {
+func readPages(mem Image, first uint64, dst []byte) error {
 	if len(dst) == PageSize {
 		return mem.ReadPage(first, dst)
 	}

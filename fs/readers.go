@@ -13,7 +13,7 @@ import (
 // A Reader is a thread that opened a memory file.
 type Reader struct {
 	PID     uint32 `json:"pid"`
-	Command string `json:"command"` // as the kernel has it, 15 bytes at most; empty: not known
+	Command string `json:"command"` // the kernel's name for it, at most 15 bytes; empty: not known
 }
 
 func (r Reader) String() string {
@@ -23,8 +23,8 @@ func (r Reader) String() string {
 	return fmt.Sprintf("%s (%d)", r.Command, r.PID)
 }
 
-// readers are who opened an image in an epoch and how they went through it: what tells a machine
-// from a program that copies or looks at the file.
+// readers are the threads that opened an image in an epoch, and how they read it. This distinguishes a
+// machine from a program that copies or looks at the file.
 type readers struct {
 	// requests are READs, pages what they asked for, back those that began before the end of the
 	// one before.
@@ -41,8 +41,8 @@ type readers struct {
 // maxReaders bounds readers.list.
 const maxReaders = 16
 
-// reader says who a thread is. It reads what the kernel has in its own memory: nothing that can
-// wait for a page of the mount.
+// reader describes a thread. It reads only files of /proc which the kernel answers from its own memory,
+// so it never waits for a page of the mount.
 func reader(tid uint32) Reader {
 	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", tid))
 	if err != nil {
@@ -78,17 +78,17 @@ func (r *readers) read(first, count uint64) {
 	}
 }
 
-// copied says that the image was gone through as read(2) with a buffer does it: upwards, several
-// pages at a time. Some READs may overtake others.
+// copied says that the image was read as read(2) with a buffer does it: upwards, several pages at a
+// time. Some READs may overtake others.
 func (r *readers) copied() bool {
 	requests := r.requests.Load()
 	return r.back.Load()*20 <= requests && r.pages.Load() >= 2*requests
 }
 
 const (
-	// fewPages: no machine gets by with less for long.
+	// fewPages is what every machine reads, if it runs for long enough.
 	fewPages = 16
-	// briefly is less than a machine is restored for.
+	// briefly is less time than a machine runs after a restore.
 	briefly = time.Second
 )
 
@@ -116,7 +116,7 @@ func (r *readers) doubt(start time.Time, read, image uint64) string {
 	return ""
 }
 
-// names are who opened it.
+// names are the threads that opened it.
 func (r *readers) names() []Reader {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -8,9 +8,9 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-// RecordOptions say what Record takes for a working set.
+// RecordOptions say what Record accepts as a working set.
 type RecordOptions struct {
-	// Force takes what was read whoever read it.
+	// Force records what was read, even if it seems that no machine read it.
 	Force bool
 }
 
@@ -20,7 +20,7 @@ type RecordError struct {
 	Name string
 	// Why says what was read, and by whom.
 	Why string
-	// Readers are who opened the image, the first 16 of them.
+	// Readers are the threads that opened the image, the first 16 of them.
 	Readers []Reader
 }
 
@@ -31,9 +31,9 @@ func (e *RecordError) Error() string {
 // Is makes it an ErrNotMachine.
 func (e *RecordError) Is(target error) bool { return target == ErrNotMachine }
 
-// Record is the working set that the reads since the image was last cold make, up to
-// Options.RecordWindow after its first open. ErrNotCold if other pages than those read came into
-// the page cache in that time, ErrNothing if nothing was read, a RecordError if no machine did.
+// Record returns as a working set what was read since the image was last cold, up to
+// Options.RecordWindow after its first open. ErrNotCold if pages came into the page cache in that time
+// without being read, ErrNothing if nothing was read, a RecordError if no machine read it.
 func (s *Server) Record(_ context.Context, name string, o RecordOptions) (*wss.Set, error) {
 	e := s.tree.entry(name)
 	if e == nil {

@@ -17,7 +17,7 @@ func gfnsOf(s *wss.Set) []uint64 { return slices.Collect(s.GFNs()) }
 // The reads of a lazy restore are a working set, exact to the page and in their order, clones
 // included.
 func TestRecord(t *testing.T) {
-	x := spec{Name: "a", Pages: 1000, Seed: 1, Trace: true}
+	x := spec{Name: "a", Pages: 1000, Seed: 1, LocalBlocks: true}
 	b := mounted(t, newFakeStore(x), Options{RecordWindow: time.Hour})
 	c := b.client()
 	if _, err := b.Record(t.Context(), "a", RecordOptions{}); !errors.Is(err, ErrNothing) {
@@ -58,7 +58,7 @@ func TestRecord(t *testing.T) {
 // policy.
 func TestRecordAnew(t *testing.T) {
 	x := wsSpec()
-	x.Trace = true
+	x.LocalBlocks = true
 	b := mounted(t, newFakeStore(x), Options{Policy: PolicyEager, RecordWindow: time.Hour})
 	c := b.client()
 	m := c.mapFile(c.open(b.path("a/memory"), unix.O_RDONLY), x.Pages)
@@ -120,7 +120,7 @@ func TestEpochWindow(t *testing.T) {
 
 // After the window nothing is recorded, and pushing begins.
 func TestRecordWindow(t *testing.T) {
-	x := spec{Name: "a", Pages: 4096, Seed: 1, Trace: true}
+	x := spec{Name: "a", Pages: 4096, Seed: 1, LocalBlocks: true}
 	b := mounted(t, newFakeStore(x), Options{RecordWindow: time.Nanosecond})
 	c := b.client()
 	m := c.mapFile(c.open(b.path("a/memory"), unix.O_RDONLY), x.Pages)
@@ -135,7 +135,7 @@ func TestRecordWindow(t *testing.T) {
 
 // Demanded pages bring the block they were stored in; so do zero pages their zero neighbours.
 func TestLocality(t *testing.T) {
-	x := spec{Name: "a", Pages: 4096, Seed: 1, Trace: true, ZeroEvery: 2, WS: [][2]uint64{{0, 1}}}
+	x := spec{Name: "a", Pages: 4096, Seed: 1, LocalBlocks: true, ZeroEvery: 2, WS: [][2]uint64{{0, 1}}}
 	b := mounted(t, newFakeStore(x), Options{Policy: PolicyLazy})
 	c := b.client()
 	m := c.mapFile(c.open(b.path("a/memory"), unix.O_RDONLY), x.Pages)

@@ -7,8 +7,8 @@ import (
 )
 
 // Release closes the image of a checkpoint that is about to be removed. ErrInUse if its memory is
-// open; pushes on their way are waited for, ctx bounds that. An open that comes later opens the
-// image again, as long as the store has it.
+// open; it waits for pushes in progress, at most until ctx ends. An open that comes later opens the
+// image again, while the store still has it.
 func (s *Server) Release(ctx context.Context, name string) error {
 	e := s.tree.entry(name)
 	if e == nil {
@@ -37,7 +37,7 @@ func (s *Server) release(e *entry) (wait <-chan struct{}, err error) {
 	if err := s.settleLocked(e, true); err != nil {
 		return nil, fmt.Errorf("release %s: %w", e.name, err)
 	}
-	if e.img.Load() == nil && len(e.handles) == 0 {
+	if e.img.Load() == nil && len(e.replaced) == 0 {
 		s.idle.remove(e)
 		return nil, nil
 	}
@@ -47,12 +47,12 @@ func (s *Server) release(e *entry) (wait <-chan struct{}, err error) {
 	return e.quiet, nil
 }
 
-// lookEvery bounds how often a name that is not there has the store listed.
+// lookEvery bounds how often an unknown name makes the server list the store.
 const lookEvery = 2 * time.Second
 
-// lookAgain makes the tree follow the store in the background when a name was asked for that may be
-// new: whoever committed it may have been killed before it could say so. It is never waited for,
-// because the kernel holds the lock of the directory in which Refresh has names dropped.
+// lookAgain updates the tree from the store in the background, when a name was asked for that may be
+// new: the command that imported it may have been killed before it could report it. No request waits
+// for this, because the kernel holds the lock of the directory in which Refresh drops names.
 func (s *Server) lookAgain() {
 	if s.looked.allows(time.Since(s.began), lookEvery) {
 		s.goes("a refresh", func() {

@@ -14,9 +14,9 @@ import (
 // the reader goes on and the pages are unlocked.
 type reply struct {
 	srv          *Server
-	m            *memory
+	m            *memoryFile
 	sess         *session
-	h            *handle
+	h            *openImage
 	first, count uint64
 	start        time.Time
 	// cached: the pages will be in the page cache.
@@ -68,7 +68,7 @@ func (r *reply) fail() {
 	r.release()
 }
 
-// over does the book-keeping of a READ that came to an end.
+// over does the book-keeping of a READ that has ended.
 func (r *reply) over() {
 	if r.cached {
 		r.m.inflight.removeRange(r.first, r.count)
@@ -78,7 +78,7 @@ func (r *reply) over() {
 	r.srv.metrics.reads.observe(time.Since(r.start))
 }
 
-// stall tells the logs that somebody waits, or no longer does.
+// stall notes in the logs that a reader begins or ends to wait.
 func (r *reply) stall(begin bool) {
 	for _, log := range [...]*wss.StallLog{r.sess.epoch.stalls, r.sess.stalls} {
 		switch {
@@ -91,7 +91,7 @@ func (r *reply) stall(begin bool) {
 	}
 }
 
-// release gives the reply back for the next READ.
+// release makes the reply available for the next READ.
 func (r *reply) release() {
 	pool := &r.srv.replies.pool
 	*r = reply{}

@@ -14,8 +14,8 @@ import (
 // A flight is one restore of one memory file: what any number of opens at once wait for together.
 // It belongs to the server, not to the open that began it.
 type flight struct {
-	m      *memory
-	h      *handle
+	m      *memoryFile
+	h      *openImage
 	sess   *session
 	policy Policy
 	start  time.Time
@@ -27,19 +27,19 @@ type flight struct {
 	tail atomic.Bool
 	// bytes were pushed so far.
 	bytes atomic.Int64
-	// cut: it was ended before its time, because the image was made cold or everybody closed it.
+	// cut: it was ended early, because the image was made cold or everybody closed it.
 	// Set before front is closed.
 	cut atomic.Bool
 	// lost is the first error of pages that could not be read; the others are brought.
 	lost atomic.Pointer[error]
-	// over: it has come to its end, one way or another.
+	// over: it has ended, successfully or not.
 	over atomic.Bool
 
 	ctx    context.Context
 	cancel context.CancelFunc
 }
 
-// land lets the opens go.
+// land lets the waiting opens return.
 func (f *flight) land() {
 	f.frontOnce.Do(func() {
 		f.tail.Store(true)
@@ -50,17 +50,17 @@ func (f *flight) land() {
 
 // abandonLocked ends the restore that goes on for m, if there is one: nobody joins it any more.
 // e.mu is held.
-func (m *memory) abandonLocked() {
+func (m *memoryFile) abandonLocked() {
 	if m.flight != nil {
 		m.flight.cancel()
 		m.flight = nil
 	}
 }
 
-// restore begins what opening m asks for, or joins it. nil: there is nothing to wait for. What it
-// decides by belongs to one session: a drop in between ends that, and the flight with it. Its working
-// set is the newest: who waits for an older one waits for this instead.
-func (s *Server) restore(m *memory, o *opening) *flight {
+// restore begins what opening m asks for, or joins it. nil: there is nothing to wait for. Its
+// decisions are for one session: a drop ends the session, and the flight with it. It brings the newest
+// working set: opens that wait for an older one wait for this one instead.
+func (s *Server) restore(m *memoryFile, o *opening) *flight {
 	m.e.mu.Lock()
 	defer m.e.mu.Unlock()
 	now := time.Now()
@@ -134,15 +134,15 @@ func (s *Server) fly(f *flight) {
 	case f.ctx.Err() != nil || errors.Is(err, errStale):
 		f.cut.Store(true)
 	default:
-		// Not the open's failure: what is missing is read on demand, from another place.
+		// The open does not fail: missing pages are read on demand, from another place.
 		f.sess.failed.Add(1)
 		s.complain(m.e, "prefetch", err)
 	}
 }
 
-// settled waits for pushes that have begun. Of those of an earlier restore some may have gone into an
-// inode that the kernel has evicted since; what they note as resident is then seen, and not believed.
-func (m *memory) settled() {
+// settled waits for pushes that have begun. Pushes of an earlier restore may have gone into an inode
+// that the kernel has evicted since. When they have ended, what they noted as resident can be checked.
+func (m *memoryFile) settled() {
 	m.gate.Lock()
 	defer m.gate.Unlock()
 }
@@ -160,16 +160,16 @@ func (s *Server) bring(f *flight) (err error) {
 	return s.pushFeed(f, f.h.ws)
 }
 
-// pushFeed has goroutines fetch, decode and push the pieces of a feed. They fetch in order, as many
-// at once as the medium likes: from one disk one at a time, so that what lies in sequence is read
-// in sequence, whoever decodes it. Options.Workers of them decode and push at the same time. The
-// first failure ends it.
+// pushFeed starts goroutines that fetch, decode and push the pieces of a feed. They fetch in order, as
+// many at once as the medium serves well: from one disk one at a time, so that what lies in sequence is
+// read in sequence, whichever goroutine decodes it. Options.Workers of them decode and push at the same
+// time. The first failure ends it.
 func (s *Server) pushFeed(f *flight, feed Feed) error {
 	fetches := feed.Parallel()
 	q := &fetchQueue{
 		free: make(chan struct{}, fetches), workers: make(chan struct{}, s.opts.Workers),
 	}
-	// While the CPUs decode, the medium is to be busy, too.
+	// While the CPUs decode, the medium should be busy, too.
 	errs := make([]error, s.opts.Workers+fetches)
 	var wg sync.WaitGroup
 	for w := range errs {
@@ -193,11 +193,11 @@ func (s *Server) pushFeed(f *flight, feed Feed) error {
 
 // fetchQueue hands out the pieces of a feed in order.
 type fetchQueue struct {
-	mu   sync.Mutex    // held by who is the next to fetch, until he may
+	mu   sync.Mutex    // held by the goroutine that fetches next, while it waits for its turn
 	next int           // guarded by mu
 	free chan struct{} // has an element for each fetch that is under way
-	// failed: the rest is not worth fetching. Not so the end of the feed: who finds it is not the
-	// last who has a piece.
+	// failed: the rest need not be fetched. The end of the feed does not set it, because other
+	// goroutines may still have pieces then.
 	failed atomic.Bool
 
 	workers chan struct{} // has an element for each goroutine that decodes or pushes
@@ -231,10 +231,10 @@ func (s *Server) pushNext(f *flight, feed Feed, q *fetchQueue, p *Piece) (more b
 			return false, err
 		}
 		lost := err
-		f.lost.CompareAndSwap(nil, &lost) // the others are as good as ever
+		f.lost.CompareAndSwap(nil, &lost) // the other pages are good
 	}
 	err = s.pushPiece(f, p)
-	s.capped(f) // at once: the next piece may be long in coming
+	s.capped(f) // at once: the next piece may take long
 	return err == nil, err
 }
 
@@ -268,8 +268,8 @@ func (s *Server) capped(f *flight) {
 	}
 }
 
-// stillResident asks the kernel whether all that was brought is still in the page cache. Without an
-// answer it is not.
+// stillResident asks the kernel whether everything that was brought is still in the page cache. Without
+// an answer it returns false.
 func (s *Server) stillResident(f *flight) (still bool) {
 	defer s.rescue("asking the prober", nil)
 	if s.opts.Prober == nil {
@@ -285,8 +285,8 @@ func (s *Server) stillResident(f *flight) (still bool) {
 	return got >= want
 }
 
-// path is where a memory file is on this mount.
-func (s *Server) path(m *memory) string {
+// path is the path of a memory file on this mount.
+func (s *Server) path(m *memoryFile) string {
 	if m.clone == "" {
 		return filepath.Join(s.mnt, m.e.name, fileMemory)
 	}

@@ -26,7 +26,7 @@ func TestPolicyWorkingSet(t *testing.T) {
 	b := mounted(t, newFakeStore(x), Options{})
 	c := b.client()
 	fd := c.open(b.path("a/memory"), unix.O_RDONLY)
-	ws := (&fakeMemory{spec: x}).workingSet()
+	ws := (&fakeImage{spec: x}).workingSet()
 	st := b.stats("a", "")
 	if st.PrefetchedPages != uint64(len(ws)) || st.Prefetches != 1 || st.PrefetchSeconds <= 0 {
 		t.Errorf("%+v, want %d prefetched", st.Counters, len(ws))
@@ -109,7 +109,7 @@ func TestCapBytes(t *testing.T) {
 	if st := b.stats("a", ""); st.PrefetchedPages != fakePiece || st.PushedPages != st.TailPages {
 		t.Errorf("%+v", st.Counters)
 	}
-	ws := (&fakeMemory{spec: x}).workingSet()
+	ws := (&fakeImage{spec: x}).workingSet()
 	c.do(request{Op: "touch", Map: c.mapFile(fd, x.Pages), GFNs: ws, Spec: &x})
 	if st := b.stats("a", ""); st.LazyRequests != 0 {
 		t.Errorf("%+v", st.Counters)
@@ -261,7 +261,7 @@ func TestPrefetchGoesRoundReads(t *testing.T) {
 	}
 	b := mounted(t, store, Options{Policy: PolicyLazy})
 	c := b.client()
-	ws := (&fakeMemory{spec: x}).workingSet()
+	ws := (&fakeImage{spec: x}).workingSet()
 	fd := c.open(b.path("a/memory"), unix.O_RDONLY)
 	m := c.mapFile(fd, x.Pages)
 	var touches []func() response
@@ -291,7 +291,7 @@ func TestPrefetchGoesRoundReads(t *testing.T) {
 // everything comes to its end with the right bytes.
 func TestSlowReadsAgainstPushes(t *testing.T) {
 	x := wsSpec()
-	x.Trace = true
+	x.LocalBlocks = true
 	store := newFakeStore(x)
 	store.onRead = func(uint64) error { time.Sleep(2 * time.Millisecond); return nil }
 	b := mounted(t, store, Options{})

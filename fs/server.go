@@ -23,21 +23,21 @@ type Server struct {
 	owner fuse.Owner
 	ram   uint64 // of the host, in bytes
 
-	policy  atomic.Int64
-	tree    *tree
-	handles handles
-	idle    idleList
-	demand  demand
-	replies replies
-	pieces  pieces
-	zeros   *zeros
-	pushers *pushers
-	metrics *metrics
+	policy    atomic.Int64
+	tree      *tree
+	liveTexts liveTexts
+	idle      idleList
+	demand    demand
+	replies   replies
+	pieces    pieces
+	zeros     *zeros
+	pushers   *pushers
+	metrics   *metrics
 
-	// kernel is the way back into the kernel. It is set before the first request is answered.
+	// kernel sends notifications to the kernel. It is set before the first request is answered.
 	kernel notifier
 	fuse   *fuse.Server
-	// device is /dev/fuse where it was mounted by mount(2), and not by fusermount3; else negative.
+	// device is the open /dev/fuse if mount(2) mounted it; negative if fusermount3 did.
 	device int
 	// minor is the number of the connection.
 	minor uint32
@@ -55,9 +55,9 @@ type Server struct {
 	closed bool           // guarded by mu
 	done   chan struct{}  // closed when all is over
 
-	complained rate // of errors that requests ended with
-	warned     rate // of what goes slower than it should
-	looked     rate // of refreshes that nobody asked for
+	complained rate // of logged errors of requests
+	warned     rate // of logged warnings
+	looked     rate // of refreshes because of unknown names
 	began      time.Time
 }
 
@@ -83,13 +83,13 @@ func newServer(ctx context.Context, store Store, mnt string, o Options) *Server 
 	}
 	s.pushers = &pushers{srv: s, queue: make(chan job, queueLen)}
 	s.metrics = newMetrics(s)
-	// The mount outlives the call that made it; what ctx carries besides its end is kept.
+	// The mount outlives this call, so the end of ctx does not end it; its values are kept.
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	return s
 }
 
 // goes runs fn in a goroutine that close waits for; false if it is too late for that. A panic ends
-// the goroutine only; what says what it is at.
+// the goroutine only; what names its work in the log.
 func (s *Server) goes(what string, fn func()) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -125,18 +125,12 @@ func (s *Server) close() {
 	close(s.done)
 }
 
-// Wait returns when the mount is gone, however it went, and everything that served it has ended.
+// Wait returns when the mount is gone, for any reason, and everything that served it has ended.
 func (s *Server) Wait() { <-s.done }
 
-// Mountpoint is the absolute path of the mount.
-func (s *Server) Mountpoint() string { return s.mnt }
-
-// SetPolicy changes the restore policy for opens from now on.
-func (s *Server) SetPolicy(p Policy) { s.policy.Store(int64(p)) }
-
-// Refresh makes the tree follow the store: to be called after an import, a removal, or a new
-// working set. When it returns, the names are as the store has them; files of checkpoints that are
-// gone can still be used by those who have them open.
+// Refresh updates the tree from the store. Call it after an import, a removal, or a new working set.
+// When it returns, the names are those of the store. Files of removed checkpoints that are open can
+// still be used.
 func (s *Server) Refresh(ctx context.Context) error {
 	s.refreshing.Lock()
 	defer s.refreshing.Unlock()
@@ -170,7 +164,7 @@ func (s *Server) Refresh(ctx context.Context) error {
 	for _, d := range stale {
 		// ENOENT: the kernel had not asked for the name.
 		if st := s.kernel.EntryNotify(d.parent, d.name); !st.Ok() && st != fuse.ENOENT {
-			s.log.Warn("the kernel keeps an old name", "name", d.name, "error", st)
+			s.log.Warn("the kernel did not drop an old name from its cache", "name", d.name, "error", st)
 		}
 	}
 	return nil
@@ -188,17 +182,6 @@ func (s *Server) newEpoch(e *entry, armed bool) *epoch {
 	return newEpoch(e.pages(), s.opts.RecordWindow, armed, bare)
 }
 
-// InUse is the number of open memory files of a checkpoint, those of clones included.
-func (s *Server) InUse(name string) int {
-	e := s.tree.entry(name)
-	if e == nil {
-		return 0
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.opens
-}
-
 // CloseIdle closes the images that nobody has open, which otherwise wait for the next restore. To
 // be called before checkpoints are removed or packs rewritten.
 func (s *Server) CloseIdle() { s.closeIdle(s.idle.drain()) }
@@ -211,14 +194,14 @@ func (s *Server) complain(e *entry, what string, err error) {
 	}
 }
 
-// warn logs what the mount does without, every ten seconds at most.
+// warn logs a warning, every ten seconds at most.
 func (s *Server) warn(what string, args ...any) {
 	if s.warned.allows(time.Since(s.began), 10*time.Second) {
 		s.log.Warn(what, args...)
 	}
 }
 
-// A rate bounds how often something is done: it has the time when that was last.
+// A rate bounds how often something is done. It has the time of the last time.
 type rate struct{ last atomic.Int64 }
 
 // allows says whether it may be done now, and notes that it is.

@@ -162,7 +162,7 @@ func FuzzParseMountInfo(f *testing.F) {
 
 func TestParseMountInfo(t *testing.T) {
 	m, ok := parseMountInfo("36 35 0:98 / /mnt/x\\040y rw shared:1 - fuse.thaw thaw rw\n")
-	if want := (mountInfo{36, 98, "/mnt/x y", "fuse.thaw", "rw"}); !ok || m != want {
+	if want := (mountInfo{36, 98, "/", "/mnt/x y", "fuse.thaw", "rw"}); !ok || m != want {
 		t.Errorf("%+v", m)
 	}
 }

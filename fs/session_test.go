@@ -54,7 +54,7 @@ func (r *handRig) read(gfn, count uint64, flags uint32) {
 	res.Done()
 }
 
-func (r *handRig) mem() *memory { return r.memoryOf(r.tree.node(r.id)) }
+func (r *handRig) mem() *memoryFile { return r.memoryOf(r.tree.node(r.id)) }
 
 // blocking has a store's feeds wait, each until the test lets it go.
 func blocking(store *fakeStore) (arrived chan int, free chan struct{}) {

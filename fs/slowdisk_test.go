@@ -31,16 +31,16 @@ func slowBed(t *testing.T, c *spec, o Options) (*bed, *disk.Disk) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var hot []index.Run
+	var set []index.Run
 	for _, r := range c.WS {
-		hot = append(hot, index.Run{GFN: r[0], Count: r[1]})
+		set = append(set, index.Run{GFN: r[0], Count: r[1]})
 	}
 	at := filepath.Join(t.TempDir(), "store")
 	store, err := index.Open(t.Context(), at, index.OpenOptions{Create: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, _, err = store.Import(t.Context(), src, index.ImportOptions{Name: c.Name, Hot: hot})
+	_, _, err = store.Import(t.Context(), src, index.ImportOptions{Name: c.Name, WorkingSet: set})
 	if err == nil {
 		err = store.Close()
 	}
@@ -68,9 +68,9 @@ func slowBed(t *testing.T, c *spec, o Options) (*bed, *disk.Disk) {
 func TestSlowDisk(t *testing.T) {
 	c := &spec{Name: "a", Pages: 4096}
 	rnd := rand.New(rand.NewPCG(1, 1))
-	const hot = 1500
+	const inSet = 1500
 	order := rnd.Perm(int(c.Pages))
-	for _, gfn := range order[:hot] {
+	for _, gfn := range order[:inSet] {
 		c.WS = append(c.WS, [2]uint64{uint64(gfn), 1})
 	}
 	b, d := slowBed(t, c, Options{Workers: 4})
@@ -89,25 +89,25 @@ func TestSlowDisk(t *testing.T) {
 	}
 	fd := client.open(b.path("a/memory"), unix.O_RDONLY) // reads the page map as well
 	client.close(fd)
-	frames := int64((hot + 255) / 256)
+	frames := int64((inSet + 255) / 256)
 	for range 3 {
 		if err := b.Drop(t.Context(), "a"); err != nil {
 			t.Fatal(err)
 		}
 		spent("prefetch", func() { fd = client.open(b.path("a/memory"), unix.O_RDONLY) }, frames, 1)
-		if n := b.stats("a", "").PrefetchedPages; n != hot {
+		if n := b.stats("a", "").PrefetchedPages; n != inSet {
 			t.Errorf("%d pages prefetched", n)
 		}
 	}
 	m := client.mapFile(fd, c.Pages)
 	touch := func(gfns []uint64) { client.do(request{Op: "touch", Map: m, Spec: c, GFNs: gfns}) }
-	var hots, first []uint64
-	for _, gfn := range order[:hot] {
-		hots = append(hots, uint64(gfn))
+	var wsPages, first []uint64
+	for _, gfn := range order[:inSet] {
+		wsPages = append(wsPages, uint64(gfn))
 	}
-	spent("touching the set", func() { touch(hots) }, 0, 0)
+	spent("touching the set", func() { touch(wsPages) }, 0, 0)
 	// The rest lies in blocks of 16 by number: the first page of each, far from the last one's.
-	rest := restOf(c.Pages, hots)
+	rest := restOf(c.Pages, wsPages)
 	for _, i := range rnd.Perm(len(rest) / 16) {
 		if len(first) < 40 && i%2 == 0 { // no two side by side, which would save a seek
 			first = append(first, rest[i*16])

@@ -55,7 +55,7 @@ func (s *Server) stats(e *entry, clone string) Stats {
 		Recording:         ep.exclusive(time.Now()),
 		PrefetchIntervals: []Wait{},
 	}
-	var of []*memory
+	var of []*memoryFile
 	e.mu.Lock()
 	if clone == "" {
 		st.Counters = e.retired

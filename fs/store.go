@@ -12,17 +12,17 @@ import (
 // PageSize is the unit of everything: guest frames, faults, page maps.
 const PageSize = index.PageSize
 
-// A Store is what the tree shows: checkpoints by name. NewStore makes one of an index.Store.
+// A Store holds the checkpoints that the tree shows, by name. NewStore makes one of an index.Store.
 //
 // Its methods are called from many goroutines at once.
 type Store interface {
 	// List returns every checkpoint there is.
 	List(ctx context.Context) ([]Checkpoint, error)
 	// OpenImage opens the memory of a checkpoint as List showed it. It is an error, not other
-	// content, when the name has got a new checkpoint since.
-	OpenImage(ctx context.Context, c Checkpoint) (Memory, error)
+	// content, when the name has a new checkpoint by now.
+	OpenImage(ctx context.Context, c Checkpoint) (Image, error)
 	// OpenFile opens one of c.Files as List showed it: like OpenImage an error, not other bytes,
-	// when the name has got a new checkpoint since, or the working set was replaced.
+	// when the name has a new checkpoint by now, or the working set was replaced.
 	OpenFile(ctx context.Context, c Checkpoint, file string) (File, error)
 }
 
@@ -30,15 +30,15 @@ type Store interface {
 type Checkpoint struct {
 	// Name is the directory's name.
 	Name string
-	// ID stands for name and memory content: equal IDs have equal bytes in memory, and node
-	// numbers and so the kernel's page cache hang on it.
+	// ID stands for name and memory content: equal IDs have equal bytes in memory. Node
+	// numbers, and so the kernel's page cache, depend on it.
 	ID string
 	// MemoryBytes is the size of memory, a multiple of PageSize.
 	MemoryBytes int64
-	// Created becomes the times of the files.
+	// Created is shown as the time of the files.
 	Created time.Time
-	// Revision tells apart two sets of Files, Info and WorkingSet of one ID: a working set was
-	// set, and memory is what it was.
+	// Revision distinguishes two sets of Files, Info and WorkingSet of one ID: a new working set was
+	// set, and memory is the same.
 	Revision uint32
 	// Files are the sizes in bytes of the files stored beside memory: state, working-set.
 	Files map[string]int64
@@ -48,19 +48,19 @@ type Checkpoint struct {
 	Info []byte
 }
 
-// A File is stored bytes; io.EOF at the end as io.ReaderAt has it.
+// A File is stored bytes; ReadAt returns io.EOF at the end.
 type File interface {
 	io.ReaderAt
 	io.Closer
 }
 
-// A Memory is the opened image of a checkpoint: its page map is in RAM. *index.Image, but for the
-// locality blocks, where NewStore puts an adapter between.
+// An Image is the opened image of a checkpoint: its page map is in RAM. It is an *index.Image with
+// an adapter for the locality blocks.
 //
 // Methods are called from many goroutines at once, ReadPage once a fault. An error means that the
-// bytes cannot be had: it becomes EIO, dst is not looked at. Where many pages are read at once to be
-// pushed, a PagesError says which of them are missing, and the others are.
-type Memory interface {
+// bytes cannot be read: it becomes EIO, and dst is ignored. Where many pages are read at once to be
+// pushed, a PagesError says which of them are missing; the others are used.
+type Image interface {
 	// Size is the image's size in bytes.
 	Size() int64
 	// Zero says whether a page is known to hold only zeros.
@@ -74,16 +74,16 @@ type Memory interface {
 	Neighbours(gfn uint64, dst []uint64) []uint64
 	// ReadNeighbours reads and decodes that block, in one read.
 	ReadNeighbours(gfn uint64, p *Piece) error
-	// TraceLayout says that blocks hold pages that were used together, not merely pages that
-	// lie side by side: only then is it worth pushing what lies beside a demanded page.
-	TraceLayout() bool
+	// Local says whether the pages of a block are likely to be used together. Only then is it
+	// worth pushing the rest of the block when one of its pages is demanded.
+	Local() bool
 	// WorkingSetFeed is the working set, zero pages of it included, in first-touch order.
 	WorkingSetFeed() Feed
 	// EagerFeed is every page that is not zero, in the order they lie on disk.
 	EagerFeed() Feed
 	// ZeroRuns calls fn for each run of zero pages until fn returns false.
 	ZeroRuns(fn func(first, count uint64) bool)
-	// Close lets go of it; nothing is called after it.
+	// Close releases the image. No method is called after it.
 	Close() error
 }
 
@@ -101,14 +101,14 @@ type (
 var (
 	// ErrNotFound: the mount has no checkpoint or clone of that name.
 	ErrNotFound = errors.New("no such checkpoint on the mount")
-	// ErrNotCold: a record was asked of an image that had pages pushed into it, or that a machine
-	// which was already running read before the first open, so that the reads seen are not all
-	// first touches. StartRecord makes it cold and begins anew.
+	// ErrNotCold: a record was asked of an image into which pages were pushed, or which a machine that
+	// was already running read before the first open. So the reads are not all first touches.
+	// StartRecord makes it cold and begins again.
 	ErrNotCold = errors.New("the image was not cold when it was opened")
 	// ErrNothing: a record was asked of an image of which nothing was read.
 	ErrNothing = errors.New("nothing was read of the image since it was cold")
 	// ErrNotMachine: what was read cannot be the working set of a machine, see RecordError.
-	ErrNotMachine = errors.New("no machine read it")
+	ErrNotMachine = errors.New("it was not read by a machine")
 	// ErrInUse: the checkpoint's memory is open on the mount.
 	ErrInUse = errors.New("its memory is open on the mount")
 	// ErrBusy: the mount is in use.

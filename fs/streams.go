@@ -5,8 +5,8 @@ import "sync"
 // streams finds sequential readers of one memory file, several at a time, and says what to push
 // ahead of them. Its lock is held for a few comparisons, by READs that were answered.
 //
-// A reader is believed after minStream pages. What is pushed ahead of it is at most half of what it
-// has read so far: a guess that turns out wrong costs a third of what was right. The first page of
+// A stream counts as sequential after minStream pages. At most half of what it has read so far is
+// pushed ahead of it: a wrong guess costs a third of what was right. The first page of
 // each push, the marker, is left out: everything behind it will be in the page cache, so its READ
 // is how the server sees that the reader has come so far, and pushes the next stretch while the
 // reader goes through this one.
@@ -20,7 +20,7 @@ type stream struct {
 	next  uint64 // the page after the last READ
 	mark  uint64 // the marker of the last push; 0: none yet
 	ahead uint64 // the page after the last push
-	score uint64 // pages the reader went on so far
+	score uint64 // pages that the reader has read in sequence
 	used  uint64 // clock of the last hit
 }
 

@@ -26,12 +26,12 @@ type node struct {
 	size    int64
 	content []byte
 
-	// mem is the live half of memory and of clones' memory, made at the first open.
-	mem atomic.Pointer[memory]
+	// mem is the memoryFile of memory and of clones' memory, made at the first open.
+	mem atomic.Pointer[memoryFile]
 
-	// lookups is how often the kernel was told of the node and has not forgotten it. Guarded by
-	// tree.mu, like static: the node stays without lookups, because a checkpoint that is listed
-	// has it. A server that takes over a connection is asked for such nodes at once.
+	// lookups is how often the kernel looked the node up and has not forgotten it. Guarded by tree.mu,
+	// like static: the node stays without lookups, because a listed checkpoint has it. A server that
+	// takes over a connection is asked for such nodes at once.
 	lookups uint64
 	static  bool
 }
@@ -74,7 +74,7 @@ func (t *tree) node(id uint64) *node {
 	return n
 }
 
-// checkpointID is what the numbers of the node's checkpoint hang on.
+// checkpointID is what the numbers of the nodes of a checkpoint are computed from.
 func (n *node) checkpointID() string {
 	if n.e == nil {
 		return ""
@@ -87,7 +87,7 @@ func (n *node) same(o *node) bool {
 	return n.kind == o.kind && n.detail == o.detail && n.checkpointID() == o.checkpointID()
 }
 
-// internLocked gives the table's node for what want describes, putting want in if there is none.
+// internLocked returns the table's node for what want describes, and adds want if there is none.
 // A number that is taken by something else (a collision of 64-bit hashes) leads to the next one.
 func (t *tree) internLocked(want *node) *node {
 	for try := 0; ; try++ {
@@ -114,7 +114,7 @@ func (t *tree) lookup(want *node) *node {
 	return n
 }
 
-// peek gives the number that a node has or would have, without telling anyone of it.
+// peek returns the number that a node has or would have, without adding the node.
 func (t *tree) peek(want *node) uint64 {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -126,8 +126,8 @@ func (t *tree) peek(want *node) uint64 {
 	}
 }
 
-// forget takes back count lookups. It returns the node when the kernel knows of it no more, which
-// means that its page cache is gone too.
+// forget takes back count lookups. It returns the node when the kernel does not know it any more,
+// which means that its page cache is gone too.
 func (t *tree) forget(id, count uint64) *node {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -173,15 +173,15 @@ func (t *tree) entries() []*entry {
 	return all
 }
 
-// A dentry is a name in a directory, as the kernel may have it cached.
+// A dentry is a name in a directory that the kernel may have cached.
 type dentry struct {
 	parent uint64
 	name   string
 }
 
 // publish replaces the root directory by list; make makes the entry of a checkpoint that is new.
-// It returns what the kernel must drop from its cache of names, the checkpoints that are there no
-// more, and those that are there again.
+// It returns what the kernel must drop from its cache of names, the checkpoints that are gone, and
+// those that are there again.
 func (t *tree) publish(
 	list []Checkpoint, make func(Checkpoint) *entry,
 ) (stale []dentry, gone, again []*entry) {
@@ -217,7 +217,7 @@ func (t *tree) publish(
 	return stale, gone, again
 }
 
-// formerLocked is the entry that a checkpoint had before it was removed, if it has nodes yet; nil if
+// formerLocked is the entry that a checkpoint had before it was removed, if it still has nodes; nil if
 // not. They have the same numbers, and one page cache.
 func (t *tree) formerLocked(c Checkpoint) *entry {
 	for _, n := range t.nodes {
@@ -250,7 +250,7 @@ func (t *tree) filesLocked(e *entry, before, after *Checkpoint) []dentry {
 	return stale
 }
 
-// pinLocked puts in the nodes that a listed checkpoint has without anybody looking them up.
+// pinLocked adds the nodes that a listed checkpoint has even if nobody looks them up.
 func (t *tree) pinLocked(e *entry) {
 	for _, n := range e.children() {
 		n.static = true
@@ -258,8 +258,9 @@ func (t *tree) pinLocked(e *entry) {
 	}
 }
 
-// unpin lets the nodes of a checkpoint go that is not listed any more. To be called when nobody
-// pushes pages of it: if it comes back with the same numbers, it has to be the same entry till then.
+// unpin removes the nodes of a checkpoint that is not listed any more. It is called when nobody pushes
+// pages of it: if the checkpoint comes back before that, with the same numbers, it must be the same
+// entry.
 func (t *tree) unpin(e *entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -268,7 +269,7 @@ func (t *tree) unpin(e *entry) {
 	}
 }
 
-// unpinLocked lets the nodes of a checkpoint go as soon as the kernel forgets them.
+// unpinLocked removes the nodes of a checkpoint as soon as the kernel forgets them.
 func (t *tree) unpinLocked(e *entry) {
 	for id, n := range t.nodes {
 		if n.e == e && n.static {

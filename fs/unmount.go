@@ -17,13 +17,13 @@ import (
 const endTime = time.Second
 
 // Unmount takes the mount away and waits until everything that served it has ended. An InUseError
-// if somebody uses it; then the mount is where it was. That is so also for what shows only after it
-// is gone: an overlay, a bind mount, another mount namespace that this one does not reach. Without
-// root the mount cannot be put back then (InUseError.Gone). ctx bounds the wait.
+// if somebody uses it; then the mount stays in its place. Some uses are visible only after the unmount:
+// an overlay, a bind mount, another mount namespace. Then it is mounted again, which needs root
+// (InUseError.Gone). ctx bounds the wait.
 func (s *Server) Unmount(ctx context.Context) error {
 	err := s.unmount()
 	switch {
-	case s.over(): // somebody else was faster
+	case s.over(): // somebody else has unmounted it
 		return s.waitDone(ctx)
 	case errors.Is(err, unix.EBUSY):
 		return s.inUse(false)
@@ -37,7 +37,7 @@ func (s *Server) Unmount(ctx context.Context) error {
 	return s.waitDone(ctx)
 }
 
-// attachAgain puts the mount back. ENOTCONN: there is nothing to put back.
+// attachAgain mounts the connection again. ENOTCONN: it has ended.
 func (s *Server) attachAgain() error {
 	if s.device < 0 {
 		return unix.EPERM
@@ -45,8 +45,8 @@ func (s *Server) attachAgain() error {
 	return s.attach()
 }
 
-// Detach takes every mount of the file system in this namespace away, though it is in use. The
-// server ends when the last user is gone; an InUseError says who is left.
+// Detach removes every mount of the file system in this namespace, though it is in use. The server ends
+// when the last user is gone; an InUseError names the users that are left.
 func (s *Server) Detach(ctx context.Context) error {
 	table, err := readMounts(selfMounts)
 	if err != nil {
@@ -64,10 +64,10 @@ func (s *Server) Detach(ctx context.Context) error {
 	return s.waitDone(ctx)
 }
 
-// Users lists what uses the file system besides the mount itself, see the function Users.
+// Users lists what uses the file system besides the mount itself.
 func (s *Server) Users() ([]User, error) { return usersOf(MountPoint{s.mnt, s.minor}) }
 
-// inUse says who uses the mount.
+// inUse returns an InUseError with the users of the mount.
 func (s *Server) inUse(gone bool) error {
 	users, err := s.Users()
 	if err != nil {
@@ -116,7 +116,7 @@ func (s *Server) unmount() error {
 	return fusermount("-u", s.mnt)
 }
 
-// detach takes a mount away though it is in use; users keep what they have open.
+// detach removes a mount though it is in use; users keep what they have open.
 func detach(mnt string) error {
 	if os.Geteuid() == 0 {
 		return unix.Unmount(mnt, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
@@ -140,12 +140,12 @@ func fusermount(args ...string) error {
 		return fmt.Errorf("fusermount3: %w", err)
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }() // left to itself if not even SIGKILL ends the helper
+	go func() { ended <- cmd.Wait() }() // nobody waits if not even SIGKILL ends the helper
 	select {
 	case err = <-ended:
 	case <-time.After(fusermountTime):
 		cmd.Process.Kill()
-		return fmt.Errorf("fusermount3 %s: no end after %v", args[len(args)-1], fusermountTime)
+		return fmt.Errorf("fusermount3 %s did not end within %v", args[len(args)-1], fusermountTime)
 	}
 	if err == nil {
 		return nil

@@ -46,18 +46,9 @@ func (u User) String() string {
 	return fmt.Sprintf("%s%s: %s", u.Kind, who, u.Path)
 }
 
-// Users lists what uses the thaw mount on a path besides the mount itself: other mounts of it, here
-// and in other namespaces, and processes. It reads /proc, and nothing of the mount. What the caller
-// may not look at is not listed.
-func Users(mnt string) ([]User, error) {
-	m, err := FindMount(mnt)
-	if err != nil {
-		return nil, err
-	}
-	return usersOf(m)
-}
-
-// usersOf lists the users of a mount, which may be gone from this namespace.
+// usersOf lists what uses a mount besides the mount itself: other mounts of it, here and in other
+// namespaces, and processes. It reads /proc, and nothing of the mount, which may be gone from this
+// namespace. What this process may not look at is not listed.
 func usersOf(m MountPoint) ([]User, error) {
 	here, err := readMounts(selfMounts)
 	if err != nil {
@@ -99,8 +90,8 @@ type namespace struct {
 
 func (s *userSearch) add(u User) { s.users = append(s.users, u) }
 
-// mounts notes the mounts of the file system in a namespace, and overlays over it; in is who lives
-// there.
+// mounts notes the mounts of the file system in a namespace, and overlays over it; in is a process of
+// the namespace.
 func (s *userSearch) mounts(table mountTable, in User) {
 	for _, m := range table {
 		u := in
@@ -137,8 +128,8 @@ func (s *userSearch) layers(options string) bool {
 	return false
 }
 
-// process notes how a process uses the mount. Processes that end meanwhile are passed over, and so
-// are those that we may not look at.
+// process notes how a process uses the mount. It skips processes that end meanwhile, and
+// those that it may not look at.
 func (s *userSearch) process(pid int, dir string) {
 	comm, _ := os.ReadFile(filepath.Join(dir, "comm"))
 	u := User{PID: pid, Command: strings.TrimSpace(string(comm))}
@@ -160,8 +151,8 @@ func (s *userSearch) process(pid int, dir string) {
 	s.mapped = append(s.mapped, u)
 }
 
-// directories notes where a process stands. A link says only a path, which may lie in a mount of
-// ours by its name.
+// directories notes the working and root directory of a process. A link has only the path, which must
+// be inside of the mount by its name.
 func (s *userSearch) directories(u User, dir string, mounts mountTable) {
 	for name, kind := range map[string]UserKind{"cwd": UserCwd, "root": UserRoot} {
 		at := readLink(filepath.Join(dir, name))
@@ -196,12 +187,12 @@ func (s *userSearch) files(u User, dir string, mounts mountTable) {
 	}
 }
 
-// mapsTime bounds the look at mappings.
+// mapsTime bounds the reading of mappings.
 const mapsTime = 2 * time.Second
 
-// mappings notes who has the mount mapped. Reading a process's mappings waits for the lock of its
-// address space, which a process that waits for our server may hold: so it is bounded, and a
-// reader that waits is left to itself. It ends when the server answers, or is aborted.
+// mappings notes the processes that have files of the mount mapped. Reading a process's mappings waits
+// for the lock of its address space, which a process that waits for the server may hold. So the time is
+// bounded, and nobody waits for a goroutine that hangs. It ends when the server answers, or is aborted.
 func (s *userSearch) mappings() {
 	found, quit := make(chan User), make(chan struct{})
 	defer close(quit)
@@ -252,16 +243,16 @@ func (s *userSearch) mapping(pid int) string {
 	return ""
 }
 
-// readLink is a link's text, empty if it cannot be had.
+// readLink returns a link's text, empty if it cannot be read.
 func readLink(name string) string {
 	text, _ := os.Readlink(name)
 	return text
 }
 
-// An InUseError says that a mount cannot go because something uses it. It is ErrBusy.
+// An InUseError says that a mount cannot be removed because something uses it. It is ErrBusy.
 type InUseError struct {
 	Path string
-	// Users are what was found; none if it is something that /proc does not show.
+	// Users are those that were found; none if /proc does not show the user.
 	Users []User
 	// Gone: the mount is not on Path any more, and the server goes on for the others until the
 	// last of them is gone.

@@ -9,8 +9,8 @@ import (
 	"github.com/thawfs/thaw/index/pack"
 )
 
-// LivenessError says that a collection was about to drop what a checkpoint needs, and that its second
-// look found it out. Nothing was deleted.
+// LivenessError says that a collection was about to delete something that a checkpoint needs, and that
+// the audit noticed it. Nothing was deleted.
 type LivenessError struct {
 	Checkpoint string
 	Pack       string // blob name of the pack that would have lost it
@@ -23,14 +23,14 @@ func (e *LivenessError) Error() string {
 		e.Checkpoint, e.What, e.Pack)
 }
 
-// errRootCame is why a collection ends that met a root which it did not know.
+// errRootCame ends a collection that meets a root which it did not know.
 var errRootCame = fmt.Errorf("%w, nothing was deleted: run it again", ErrChanged)
 
-// audit looks a second time at what a collection is about to drop: in every root that lists a pack
-// which is to go or to be written again, it looks up every page, node and part of a file, one after
-// another, as a reader of the image would. It has nothing in common with the walk that found out
-// what lives but the list of what is to go: roots are listed and read anew, nothing that was seen in
-// one of them is taken for seen in another, and page maps are read by what serves images.
+// audit checks a second time what a collection is about to delete. For every root that lists a pack
+// which will be deleted or rewritten, it looks up every page, node and part of a file, one after
+// another, as a reader of the image would. It shares nothing with the walk that found the live pages
+// except the list of packs: roots are listed and read again, what was seen in one root is not taken
+// as seen in another, and page maps are read by the code that serves images.
 //
 // A root refers to no pack that it does not list (reading its page map would fail), so the others
 // need not be looked at. That is what keeps the second look cheap: 3 % of a collection that wrote 16
@@ -51,7 +51,7 @@ func (c *collector) audit(ctx context.Context, remove []uint64, rewrite []victim
 		}
 	}
 	m := newMeter(c.o.Progress, "look again", "checkpoints", int64(len(roots)))
-	g := newGroup(ctx)
+	g := newTasks(ctx)
 	n := runtime.GOMAXPROCS(0)
 	work := newOrdered(g, n, 2*n, func() func(*catalogEntry) error {
 		return func(e *catalogEntry) error { return a.checkpoint(g.ctx, e) }
@@ -82,7 +82,7 @@ func (c *collector) audit(ctx context.Context, remove []uint64, rewrite []victim
 	return c.sameRoots(ctx, roots)
 }
 
-// rootsToAudit lists the roots that there are now. One that the first walk did not have ends it.
+// rootsToAudit lists the present roots. A root that the first walk did not have ends the audit.
 func (c *collector) rootsToAudit(ctx context.Context) ([]*catalogEntry, error) {
 	known := map[string]*catalogEntry{}
 	for _, e := range c.entries {
@@ -132,10 +132,11 @@ func (c *collector) sameRoots(ctx context.Context, audited []*catalogEntry) erro
 	return nil
 }
 
-// auditor is one audit. What it has does not change: many goroutines look at roots at once.
+// auditor is one audit. Its fields do not change: many goroutines look at roots at once.
 type auditor struct {
 	c *collector
-	// doomed is what is to be kept of each pack that is to be written again; nil for one that is to go.
+	// doomed holds what must be kept of each pack that will be rewritten; nil for one that will be
+	// deleted.
 	doomed map[uint64]*livePack
 }
 
@@ -178,7 +179,7 @@ func (a *auditor) root(ctx context.Context, r *root) error {
 		}
 	}
 	packs := newLazyPacks(ctx, a.c.s.packs)
-	packs.limit = max(packs.limit/runtime.GOMAXPROCS(0), 1) // one for each of us
+	packs.limit = max(packs.limit/runtime.GOMAXPROCS(0), 1) // shared by all auditing goroutines
 	defer packs.release()
 	w := &witness{nodes: packs, seen: func(ref uint64) error { return a.record(r, ref) }}
 	return eachPlaced(ctx, w, r.top, nil, func(gfn, ref uint64) error { return a.page(r, gfn, ref) })
@@ -208,7 +209,7 @@ func (a *auditor) found(r *root, number uint64, what string) error {
 	}
 }
 
-// witness gives nodes, and tells of each that it gives.
+// witness reads nodes, and reports each node that it reads.
 type witness struct {
 	nodes nodes
 	seen  func(ref uint64) error

@@ -15,8 +15,8 @@ import (
 	"github.com/thawfs/thaw/index/pack"
 )
 
-// badgerKeys is an index in Badger, in this process. Badger writes through shared mappings, and what
-// it reads it trusts: a full disk, an exhausted quota or a damaged file may end the process. Therefore
+// badgerKeys is an index in Badger, in this process. Badger writes through shared mappings, and trusts
+// what it reads: a full disk, an exhausted quota or a damaged file may end the process. Therefore
 // commands leave it to a keeper.
 type badgerKeys struct {
 	db  *badger.DB
@@ -62,7 +62,7 @@ func asError(what string, err *error) {
 func (k *badgerKeys) close() (err error) {
 	defer asError("close index", &err)
 	err = k.db.Close()
-	// What Badger notes about discarded values is of no use without any, and a MiB by its size.
+	// Badger's notes about discarded values take 1 MiB, and there are no such values.
 	_ = os.Remove(filepath.Join(k.dir, "DISCARD"))
 	if err != nil {
 		return fmt.Errorf("close index: %w", err)
@@ -70,7 +70,7 @@ func (k *badgerKeys) close() (err error) {
 	return nil
 }
 
-func (k *badgerKeys) kill() { _ = k.close() } // nobody is left who would want to know
+func (k *badgerKeys) kill() { _ = k.close() } // nobody needs the error any more
 
 func (k *badgerKeys) get(_ context.Context, key []byte) (value []byte, ok bool, err error) {
 	defer asError("read index", &err)
@@ -161,7 +161,7 @@ func (k *badgerKeys) update(_ context.Context, rows []row) (err error) {
 	return nil
 }
 
-// badgerLog gives Badger's warnings and errors to our log; the rest is for its developers.
+// badgerLog passes Badger's warnings and errors to our log; the rest is for its developers.
 type badgerLog struct{ log *slog.Logger }
 
 func (l badgerLog) Errorf(f string, a ...any)   { l.log.Error("badger: " + fmt.Sprintf(f, a...)) }

@@ -8,7 +8,7 @@ import (
 )
 
 // Block is a locality block: what is read from disk at once and used together. Blocks of one image
-// can be compared; they stay what they are when a compaction moves them.
+// can be compared; they stay the same when a compaction moves them.
 type Block struct {
 	pack  uint32 // position in the page map
 	first uint32 // slot of its first page
@@ -30,7 +30,7 @@ type Piece struct {
 	bad   pack.BadSlots
 	index int   // of the piece in its feed
 	ready bool  // all was done when it was fetched
-	err   error // what came of that
+	err   error // its result
 }
 
 // reset empties the piece and gives its page buffer with room for n pages.
@@ -44,7 +44,7 @@ func (p *Piece) reset(n int) []byte {
 	return p.buf
 }
 
-// Block gives the block that a page lies in; false for a zero page.
+// Block returns the block that a page lies in; false for a zero page.
 func (m *Image) Block(gfn uint64) (Block, bool) {
 	place, ok := m.pages.place(gfn)
 	if !ok {
@@ -88,7 +88,7 @@ func (m *Image) BlockGFNs(b Block, dst []uint64) []uint64 {
 
 // ReadBlock reads a block whole: one read, each unit decoded once. It replaces what buf holds, by
 // the pages that BlockGFNs names. Pages that cannot be read are left out, and named by a *PagesError;
-// buf has the others all the same. After any other error it has none.
+// buf still has the others. After any other error it has none.
 func (m *Image) ReadBlock(b Block, buf *Piece) error {
 	buf.reset(0)
 	if int(b.pack) >= len(m.packs) {
@@ -110,7 +110,7 @@ func (m *Image) ReadBlock(b Block, buf *Piece) error {
 	})
 }
 
-// fill gives a piece pages that lie close together in a pack, in the order of their slots. read
+// fill fills a piece with pages that lie close together in a pack, in the order of their slots. read
 // reads consecutive slots. What cannot be read is left out and named by the error.
 func (m *Image) fill(p *Piece, pages []slotGFN,
 	read func(first uint32, dst []byte, bad *pack.BadSlots)) error {
@@ -157,7 +157,7 @@ func (m *Image) sift(pages []slotGFN, bad *pack.BadSlots, good []slotGFN) ([]slo
 	return good, lost
 }
 
-// loseAll names pages none of which could be read.
+// loseAll names pages of which none could be read.
 func (m *Image) loseAll(pages []slotGFN, err error) error {
 	lost := &PagesError{Name: m.entry.Name, Err: err}
 	for _, x := range pages {
@@ -167,14 +167,15 @@ func (m *Image) loseAll(pages []slotGFN, err error) error {
 	return lost
 }
 
-// extent gives the first slot of pages, and how many slots there are from it to the last.
+// extent returns the first slot of pages, and how many slots there are from it to the last.
 func extent(pages []slotGFN) (first uint32, span int) {
 	first = pages[0].slot()
 	return first, int(pages[len(pages)-1].slot()-first) + 1
 }
 
-// spread moves the page in each slot, which lies at slot - first, to the position of each of its gfns. Pages that move down are moved first to last, those that move up last to first, so that
-// nothing is overwritten that is needed still.
+// spread moves the page in each slot, which lies at slot - first, to the position of each of its gfns.
+// Pages that move down are moved first to last, those that move up last to first, so that nothing is
+// overwritten that is needed still.
 func spread(room []byte, first uint32, pages []slotGFN) {
 	from := func(i int) int { return int(pages[i].slot() - first) }
 	move := func(i int) {

@@ -9,15 +9,15 @@ import (
 )
 
 // blockCache is for stores in which a read costs much more than its bytes: a page that is wanted
-// comes with its whole block, and the block with those beside it, in one read. They stay at hand
+// comes with its whole block, and the block with those beside it, in one read. They stay in memory
 // for their other pages, which somebody will push or touch next: blocks that lie together were used
 // one after another, or belong to one address space. They are kept as they are stored.
 //
-// Whoever wants a block that is just being read waits for that read; nobody holds anything else
-// meanwhile, so waiting is for the medium and for nothing else.
+// A reader of a block that is being read already waits for that read. It holds nothing else meanwhile,
+// so it waits for the medium only.
 type blockCache struct {
 	together int // blocks of a stretch
-	max      int // stretches at hand
+	max      int // stretches in the cache
 
 	mu        sync.Mutex
 	stretches map[stretchKey]*stretch
@@ -53,7 +53,7 @@ func newBlockCache(m blob.Medium) *blockCache {
 		stretches: map[stretchKey]*stretch{}}
 }
 
-// get gives what holds a block of an open pack, read at most once while it is at hand.
+// get returns what holds a block of an open pack. It is read at most once while it is cached.
 func (c *blockCache) get(r *pack.Reader, block int) (*pack.Span, error) {
 	key := stretchKey{r, block / c.together}
 	c.mu.Lock()
@@ -80,8 +80,8 @@ func (c *blockCache) get(r *pack.Reader, block int) (*pack.Span, error) {
 	return c.orAlone(x, r, block)
 }
 
-// orAlone gives a stretch, or the block alone where it could not be read whole: what cannot be read
-// beside a block is not its fault.
+// orAlone returns a stretch, or the block alone where the stretch could not be read whole: a block
+// must not fail because its neighbours cannot be read.
 func (c *blockCache) orAlone(x *stretch, r *pack.Reader, block int) (*pack.Span, error) {
 	if x.err == nil || c.together == 1 {
 		return &x.span, x.err
@@ -97,7 +97,7 @@ func fetchBlocks(r *pack.Reader, first, end int, s *pack.Span) error {
 	return r.Fetch(from, int(last+count-from), s)
 }
 
-// forget takes a stretch out if it is still the one that is meant.
+// forget removes a stretch unless another one has taken its place.
 func (c *blockCache) forget(key stretchKey, x *stretch) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -110,7 +110,7 @@ func (c *blockCache) forget(key stretchKey, x *stretch) {
 func (c *blockCache) readPage(r *pack.Reader, slot uint32, dst []byte) error {
 	block, ok := r.BlockOf(slot)
 	if !ok || r.Dead(slot) {
-		return r.ReadPage(slot, dst) // which has the words for it
+		return r.ReadPage(slot, dst) // it describes the error
 	}
 	s, err := c.get(r, block)
 	if err != nil {
@@ -119,7 +119,7 @@ func (c *blockCache) readPage(r *pack.Reader, slot uint32, dst []byte) error {
 	return s.ReadPage(slot, dst)
 }
 
-// whole gives the block that consecutive slots lie in, if they lie in one; false without a cache.
+// whole returns the block that consecutive slots lie in, if they lie in one; false without a cache.
 func (c *blockCache) whole(r *pack.Reader, first uint32, count int) (block int, ok bool) {
 	if c == nil {
 		return 0, false
@@ -149,7 +149,7 @@ func (c *blockCache) readSlots(r *pack.Reader, first uint32, dst []byte, bad *pa
 	}
 }
 
-// across reads slots that lie in more than one block. Where it cannot the reader has the reason.
+// across reads slots that lie in more than one block. If it cannot, the reader's error says why.
 func (c *blockCache) across(r *pack.Reader, first uint32, dst []byte, bad *pack.BadSlots) bool {
 	bad.Fail(r, first, 0, nil)
 	var part pack.BadSlots

@@ -176,7 +176,7 @@ func ruinStore(t *testing.T, dir string, r *rand.Rand) map[string]testImage {
 	s := openTest(t, dir, nil)
 	defer s.Close()
 	s.limits.packPages = 1000
-	one, hot := scattered(r, 1500)
+	one, set := scattered(r, 1500)
 	for i := range one {
 		if r.IntN(10) == 0 {
 			one[i] = one[r.IntN(len(one))] // pages that are there several times, and zeros
@@ -186,8 +186,8 @@ func ruinStore(t *testing.T, dir string, r *rand.Rand) map[string]testImage {
 		}
 	}
 	two := one.changed(r, 0.2)
-	mustImport(t, s, "one", writeSource(t, one.bytes(), nil), hot)
-	mustImport(t, s, "two", writeSource(t, two.bytes(), nil), hot[:700])
+	mustImport(t, s, "one", writeSource(t, one.bytes(), nil), set)
+	mustImport(t, s, "two", writeSource(t, two.bytes(), nil), set[:700])
 	return map[string]testImage{"one": one, "two": two}
 }
 
@@ -300,7 +300,7 @@ func blocksDespite(t *testing.T, m *Image, want []byte, good []bool) {
 // feedDespite reads a feed. Pages of the working set may be there though their packs are damaged.
 func feedDespite(t *testing.T, m *Image, f Feed, want []byte, good []bool) {
 	t.Helper()
-	_, hot := f.(*hotFeed)
+	_, isSet := f.(*workingSetFeed)
 	seen := map[uint64]int{}
 	var p Piece
 	for i := range f.Len() {
@@ -320,11 +320,11 @@ func feedDespite(t *testing.T, m *Image, f Feed, want []byte, good []bool) {
 		comparePiece(t, &p, want, seen)
 	}
 	for gfn := range m.Pages() {
-		if n := seen[gfn]; n > 1 || !hot && n == 1 == m.Zero(gfn) {
+		if n := seen[gfn]; n > 1 || !isSet && n == 1 == m.Zero(gfn) {
 			t.Fatalf("page %d is in %d pieces", gfn, n)
 		}
 	}
-	if hot && uint64(len(seen)) != countPages(m.WorkingSet()) {
+	if isSet && uint64(len(seen)) != countPages(m.WorkingSet()) {
 		t.Fatalf("%d pages of a working set of %d", len(seen), countPages(m.WorkingSet()))
 	}
 }
@@ -346,8 +346,8 @@ func TestRuinedPack(t *testing.T) {
 				how.do(t, r, dir)
 				bad := 0
 				for name, img := range images {
-					for _, dear := range []bool{false, true} {
-						bad += readRuined(t, dir, name, img.bytes(), dear)
+					for _, highLatency := range []bool{false, true} {
+						bad += readRuined(t, dir, name, img.bytes(), highLatency)
 					}
 				}
 				if bad == 0 && how.name != "records of another kind" {
@@ -358,11 +358,11 @@ func TestRuinedPack(t *testing.T) {
 	}
 }
 
-func readRuined(t *testing.T, dir, name string, want []byte, dear bool) int {
+func readRuined(t *testing.T, dir, name string, want []byte, highLatency bool) int {
 	t.Helper()
 	var s *Store
 	var err error
-	if dear {
+	if highLatency {
 		s, _ = onSlowDisk(t, dir, 4*latencyOfBlock)
 	} else if s, err = Open(t.Context(), dir, OpenOptions{}); err != nil {
 		t.Fatal(err)

@@ -20,7 +20,7 @@ type catalog struct {
 type catalogEntry struct {
 	Checkpoint
 	root    rootInfo
-	all     []rootInfo // generations that lie there, the highest first; one of them is root
+	all     []rootInfo // the generations on disk, the highest first; one of them is root
 	packs   []uint64   // that the root refers to, ascending
 	segment uint64     // one of them, or 0
 
@@ -37,7 +37,7 @@ func entryOf(r *root, all []rootInfo, info rootInfo) *catalogEntry {
 	}
 }
 
-// get gives a sound checkpoint. mu must be held.
+// get returns a sound checkpoint. mu must be held.
 func (c *catalog) get(name string) (*catalogEntry, error) {
 	if err := CheckName(name); err != nil {
 		return nil, err
@@ -52,11 +52,11 @@ func (c *catalog) get(name string) (*catalogEntry, error) {
 	return e, nil
 }
 
-// names gives all names, sorted. mu must be held.
+// names returns all names, sorted. mu must be held.
 func (c *catalog) names() []string { return sortedKeys(c.m) }
 
-// List gives all checkpoints, by name. One whose root is damaged is not among them; Check tells. On a
-// reader it is preceded by Refresh.
+// List returns all checkpoints, sorted by name. It leaves out those whose roots are damaged; Check
+// reports these. A reader calls Refresh first.
 func (s *Store) List(ctx context.Context) ([]Checkpoint, error) {
 	if err := s.Refresh(ctx); err != nil {
 		return nil, err
@@ -72,7 +72,7 @@ func (s *Store) List(ctx context.Context) ([]Checkpoint, error) {
 	return list, nil
 }
 
-// Remove forgets a checkpoint. Its space is given back by GC. ErrInUse while an image or a file of
+// Remove forgets a checkpoint. GC frees its space. ErrInUse while an image or a file of
 // it is open in this process.
 func (s *Store) Remove(ctx context.Context, name string) error {
 	if err := s.mayWrite(ctx); err != nil {
@@ -108,8 +108,8 @@ func (s *Store) Remove(ctx context.Context, name string) error {
 	return nil
 }
 
-// commit writes a root, which is the moment from which the checkpoint is there, and notes it. old
-// is the entry that it replaces; nil for a new name.
+// commit writes a root and notes it. From the moment the root is written the checkpoint exists. old is
+// the entry that it replaces; nil for a new name.
 func (s *Store) commit(ctx context.Context, r *root, old *catalogEntry) (*catalogEntry, error) {
 	s.cat.mu.Lock()
 	defer s.cat.mu.Unlock()
@@ -146,7 +146,7 @@ func (s *Store) commit(ctx context.Context, r *root, old *catalogEntry) (*catalo
 	return e, nil
 }
 
-// with gives the entry with one more generation that lies there, the highest.
+// with returns the entry with one more generation, the highest.
 func (e *catalogEntry) with(info rootInfo) *catalogEntry {
 	next := *e
 	next.all = append([]rootInfo{info}, e.all...)
@@ -162,9 +162,9 @@ func (e *catalogEntry) same(f *catalogEntry) bool {
 	return e.root == f.root && (e.err == nil) == (f.err == nil) && slices.Equal(e.all, f.all)
 }
 
-// errUnsure marks the error of a root that may have become visible all the same: what it needs must
-// stay, until the store is opened again and finds out.
-var errUnsure = errors.New("it may be there all the same")
+// errUnsure marks the error of a root that may be visible although writing it failed. What the root
+// needs must stay until the store is opened again and finds out.
+var errUnsure = errors.New("it may have been written although this failed")
 
 // writeRoot writes a root. After an error it is not there, or the error is errUnsure.
 func (s *Store) writeRoot(ctx context.Context, r *root) error {
@@ -182,8 +182,8 @@ func (s *Store) writeRoot(ctx context.Context, r *root) error {
 	return fmt.Errorf("%w; %w: %w", err, errUnsure, rerr)
 }
 
-// referenced gives the packs that any checkpoint refers to, ascending; false if there are roots
-// that cannot be read, so that nobody knows. mu must be held.
+// referenced returns the packs that any checkpoint refers to, ascending; false if some roots cannot be
+// read, so that the list may not be complete. mu must be held.
 func (c *catalog) referenced() (packs []uint64, all bool) {
 	all = true
 	for _, e := range c.m {

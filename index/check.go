@@ -14,8 +14,8 @@ type CheckOptions struct {
 	ReadData bool
 	// Rebuild throws the Badger index away first and makes it again from packs and checkpoints.
 	Rebuild bool
-	// Repair brings back what is damaged and can be had elsewhere: from another pack, from a segment,
-	// or from the memory in one of From. A page is known by its hash; nothing is guessed. It reads
+	// Repair restores what is damaged and stored elsewhere as well: in another pack, in a segment,
+	// or in the memory of one of From. A page is known by its hash; nothing is guessed. It reads
 	// all data.
 	Repair bool
 	// From are directories of exports, or files that are the memory of one.
@@ -23,19 +23,19 @@ type CheckOptions struct {
 	Progress func(Progress)
 }
 
-// CheckReport is what was looked at and what is wrong with it. After a repair it says what is wrong
-// still.
+// CheckReport is what was looked at and what is wrong with it. After a repair it says what is
+// still wrong.
 type CheckReport struct {
 	Checkpoints int    `json:"checkpoints"`
 	Packs       int    `json:"packs"`
 	Pages       uint64 `json:"pages"`      // stored pages in the directories of packs
 	PagesRead   uint64 `json:"pages_read"` // with ReadData
 	IndexKeys   uint64 `json:"index_keys"` // page hashes that Badger knows
-	// IndexMended is how many pages the index did not know, and was told. No damage: they would have
-	// been stored again when they came again.
+	// IndexMended is how many pages were added to the index, which did not know them. That is no
+	// damage: the next import with such a page would have stored it again.
 	IndexMended uint64 `json:"index_mended,omitempty"`
-	// NoIndex says why there is no Badger index to check: no room for it, for example. No damage: it
-	// comes back when there can be one. A reader has none, and does not look.
+	// NoIndex says why there is no Badger index to check, for example that the disk is full. That is no
+	// damage: it is made again when that is possible. A reader has no index and does not check it.
 	NoIndex  string    `json:"no_index,omitempty"`
 	Rebuilt  bool      `json:"rebuilt"`
 	Problems []Problem `json:"problems"`
@@ -62,7 +62,7 @@ func (r *CheckReport) Harmless() bool {
 
 // Problem is one thing that is wrong.
 type Problem struct {
-	Checkpoint string `json:"checkpoint,omitempty"` // the one that suffers, where that is known
+	Checkpoint string `json:"checkpoint,omitempty"` // the one that is affected, if known
 	Pack       string `json:"pack,omitempty"`
 	What       string `json:"what"`
 	// Harmless: it costs no checkpoint anything. No checkpoint refers to it, or there is another
@@ -73,7 +73,7 @@ type Problem struct {
 // Loss is what damage costs one checkpoint.
 type Loss struct {
 	Checkpoint string   `json:"checkpoint"`
-	All        bool     `json:"all,omitempty"`   // its root cannot be read: nobody knows what it has
+	All        bool     `json:"all,omitempty"`   // its root cannot be read: nothing is known of it
 	Pages      uint64   `json:"pages,omitempty"` // of memory, that cannot be read
 	First      []uint64 `json:"first,omitempty"` // the first of them
 	Files      []string `json:"files,omitempty"` // that cannot be read whole
@@ -150,11 +150,11 @@ type packDamage struct {
 	err    error  // it cannot be opened; nil: it can
 	slots  bitmap // whose pages cannot be read, or are others than their hashes say
 	needed bitmap // of these, and of dead ones: those that a checkpoint refers to
-	mend   bool   // there is damage that a copy would not have
+	mend   bool   // there is damage that a rewritten pack would not have
 	hashes bool   // its hashes are damaged
 }
 
-// fact is a problem of which it is not known yet whether it is harmless.
+// fact is a problem that is not yet known to be harmless or not.
 type fact struct {
 	problem int // in the report
 	pack    uint64
@@ -183,7 +183,7 @@ func (c *checker) needs(ref uint64) error {
 	return nil
 }
 
-// damage gives what is noted of a pack.
+// damage returns what is noted of a pack.
 func (c *checker) damage(number uint64) *packDamage {
 	d := c.damaged[number]
 	if d == nil {
@@ -199,7 +199,7 @@ func (c *checker) problem(checkpoint, pack string, harmless bool, format string,
 	})
 }
 
-// note reports damage and swallows it; an error that is none comes back.
+// note reports an error that is damage and returns nil; it returns any other error.
 func (c *checker) note(checkpoint string, harmless bool, err error) error {
 	if !isDamage(err) {
 		return err

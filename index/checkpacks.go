@@ -69,7 +69,7 @@ func (c *checker) pack(ctx context.Context, number uint64, m *meter) error {
 	}
 	hashes, err := p.Hashes()
 	if isDamage(err) {
-		if !c.o.ReadData { // it is said already, otherwise
+		if !c.o.ReadData { // otherwise it is reported already
 			c.found(number, p.Name(), pack.Damage{Kind: pack.DamagedHashes, Err: err})
 		}
 		return nil
@@ -156,7 +156,7 @@ func (c *checker) segment(ctx context.Context, e *catalogEntry) error {
 		return err
 	}
 	defer m.Close()
-	f := &hotFeed{m: m}
+	f := &workingSetFeed{m: m}
 	if _, err = f.open(); err == nil {
 		err = c.frames(ctx, f)
 	}
@@ -167,8 +167,8 @@ func (c *checker) segment(ctx context.Context, e *catalogEntry) error {
 	return err
 }
 
-// frames compares the frames of a segment. It gives the first thing that is wrong.
-func (c *checker) frames(ctx context.Context, f *hotFeed) error {
+// frames compares the frames of a segment. It returns the first thing that is wrong.
+func (c *checker) frames(ctx context.Context, f *workingSetFeed) error {
 	open, err := f.m.acquire(f.segment)
 	if err != nil {
 		return err
@@ -222,7 +222,7 @@ func (c *checker) hashesDamaged(number uint64) bool {
 	return d != nil && d.hashes
 }
 
-// rawHashes gives the hashes of slots as they are stored, and keeps those of some packs.
+// rawHashes returns the hashes of slots as they are stored, and keeps those of some packs.
 type rawHashes struct {
 	packs *lazyPacks
 	m     map[uint64][]pack.Hash
@@ -235,7 +235,7 @@ func newRawHashes(packs *lazyPacks) *rawHashes {
 	return &rawHashes{packs: packs, m: map[uint64][]pack.Hash{}}
 }
 
-// all gives the hashes of a pack.
+// all returns the hashes of a pack.
 func (h *rawHashes) all(number uint64) ([]pack.Hash, error) {
 	if hashes, ok := h.m[number]; ok {
 		return hashes, nil
@@ -255,7 +255,7 @@ func (h *rawHashes) all(number uint64) ([]pack.Hash, error) {
 	return hashes, nil
 }
 
-// of gives the hash of a page.
+// of returns the hash of a page.
 func (h *rawHashes) of(ref uint64) (pack.Hash, error) {
 	hashes, err := h.all(ref >> 24)
 	if err != nil {

@@ -20,7 +20,7 @@ type Checkpoint struct {
 	Format string `json:"format"`
 	Name   string `json:"name"`
 	// ID is the hex of a hash over the name, the memory and the files other than the working set:
-	// it stays when only a working set is set, and is another one for other content under the name.
+	// it stays the same when only the working set is replaced; other content under the name has another ID.
 	ID          string    `json:"id"`
 	Generation  uint32    `json:"generation"` // counts the changes since the import; 0 at first
 	Created     time.Time `json:"created"`
@@ -33,7 +33,7 @@ type Checkpoint struct {
 	Layout    Layout `json:"layout"`
 	// Files are the files beside memory and info.json, with their sizes in bytes.
 	Files map[string]int64 `json:"files"`
-	// StoredBytes is what the store grew by when this checkpoint came, without its segment.
+	// StoredBytes is by how much this checkpoint made the store grow, without its segment.
 	StoredBytes  int64           `json:"stored_bytes"`
 	SegmentBytes int64           `json:"segment_bytes"`
 	WorkingSet   *WorkingSetInfo `json:"working_set,omitempty"`

@@ -66,7 +66,7 @@ func (c *checker) entryOnce(ctx context.Context, e *catalogEntry) (unread bool, 
 	return false, c.root(ctx, r)
 }
 
-// noteEntry notes what came of a look at a checkpoint.
+// noteEntry notes the result of checking a checkpoint.
 func (c *checker) noteEntry(e *catalogEntry, unread bool, err error) error {
 	c.report.Checkpoints++
 	if err := c.note(e.Name, false, err); err != nil {
@@ -158,7 +158,7 @@ type nodeCheck struct {
 	packs []uint64 // that its pages and nodes lie in, ascending
 }
 
-// of says what is wrong with a node as one of a checkpoint's.
+// of says what is wrong with a node for one of its checkpoints.
 func (n *nodeCheck) of(r *root) error {
 	if n.err != nil {
 		return n.err
@@ -242,7 +242,7 @@ func (c *checker) there(ref uint64, i int) error {
 	}
 	if slot := pack.Ref(ref).Slot(); p.Dead(slot) {
 		return &CorruptError{Pack: p.Name(), What: fmt.Sprintf("slot %d", slot),
-			Err: fmt.Errorf("page %d of a leaf needs it, and it is not there", i)}
+			Err: fmt.Errorf("page %d of a leaf refers to it, and the pack does not have it", i)}
 	}
 	return nil
 }
@@ -297,7 +297,7 @@ func (c *checker) loss(ctx context.Context, r *root) error {
 
 var errBadPage = errors.New("damaged")
 
-// lostPage says why the page at ref cannot be had; nil if it can.
+// lostPage says why the page at ref cannot be read; nil if it can.
 func (c *checker) lostPage(ref uint64) error {
 	number, slot := ref>>24, pack.Ref(ref).Slot()
 	d := c.damaged[number]

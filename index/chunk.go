@@ -56,7 +56,7 @@ func isZero(page []byte) bool { return bytes.Equal(page, zeroPage[:]) }
 
 // fill reads the pages of the chunk and finds out what they are. Those in skip, which may be nil,
 // are not even read.
-func (c *chunk) fill(m *memory, h *pack.Hasher, skip *gfnSet) error {
+func (c *chunk) fill(m *sourceMemory, h *pack.Hasher, skip *gfnSet) error {
 	for i := 0; i < len(c.gfns); {
 		if skip != nil && skip.has(c.gfns[i]) {
 			c.kinds[i] = pageSkip

@@ -61,12 +61,12 @@ func crashStep(ctx context.Context, s *Store, r *rand.Rand, dir, name string) er
 		if err != nil {
 			return err
 		}
-		var hot []Run
+		var set []Run
 		if r.IntN(2) == 0 {
-			hot = []Run{{uint64(r.IntN(1000)), 500}}
+			set = []Run{{uint64(r.IntN(1000)), 500}}
 		}
 		fmt.Println("begin import", name, img)
-		_, _, err = s.Import(ctx, src, ImportOptions{Name: name, Hot: hot})
+		_, _, err = s.Import(ctx, src, ImportOptions{Name: name, WorkingSet: set})
 		fmt.Println("end import", name, img)
 		return err
 	case n < 7:

@@ -55,7 +55,7 @@ func (d *dedup) find(ctx context.Context, c *chunk, found []uint64) error {
 	return nil
 }
 
-// near gives the ref of a page that is found without the index; 0 if it is not.
+// near returns the ref of a page that is found without the index; 0 if it is not.
 func (d *dedup) near(gfn uint64, h pack.Hash) uint64 {
 	if d.parent != nil {
 		if ref := d.parent.ref(gfn); ref != 0 && d.hashes.is(ref, h) {
@@ -74,7 +74,7 @@ func (d *dedup) renew() {
 	d.ask = true
 }
 
-// hashCache holds the page hashes of packs that were asked for lately.
+// hashCache holds the page hashes of the packs that were used last.
 type hashCache struct {
 	ctx   context.Context
 	packs *packSet
@@ -114,7 +114,8 @@ func (c *hashCache) get(number uint64) *hashEntry {
 		hashes, err := c.read(number)
 		if err != nil {
 			// Its pages are stored again, then: better twice than from a damaged pack.
-			c.log.Warn("no page is shared with a pack", "pack", number, "err", err)
+			c.log.Warn("a pack is not used for deduplication: its hashes cannot be read",
+				"pack", number, "err", err)
 		}
 		e = &hashEntry{number: number, hashes: hashes}
 		c.m[number] = e
@@ -141,7 +142,7 @@ func (c *hashCache) evict(keep *hashEntry) {
 
 func (c *hashCache) read(number uint64) ([]pack.Hash, error) {
 	if !c.packs.has(number) {
-		return nil, nil // the index is behind: no reason for alarm
+		return nil, nil // the index is out of date, which is no error
 	}
 	e, err := c.packs.pin(c.ctx, number)
 	if err != nil {

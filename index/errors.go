@@ -14,9 +14,9 @@ var (
 	// ErrLocked: another process writes to the store, or serves it.
 	ErrLocked = errors.New("store is in use")
 	// ErrReadOnly: the store was opened for reading only, or its file system can only be read.
-	ErrReadOnly = errors.New("store can only be read")
+	ErrReadOnly = errors.New("store is open for reading only, or on a read-only file system")
 	// ErrChanged: the checkpoint of this name is another one by now.
-	ErrChanged = errors.New("it was replaced meanwhile")
+	ErrChanged = errors.New("it has been replaced by another checkpoint")
 	// ErrNotFound: no checkpoint, or no file of it, has this name.
 	ErrNotFound = errors.New("not found")
 	// ErrExists: the name is taken.
@@ -27,10 +27,10 @@ var (
 	ErrClosed = errors.New("closed")
 )
 
-// CorruptError says which stored bytes are not what was written; never are such bytes handed out.
+// CorruptError says which stored bytes are not what was written. Such bytes are never returned.
 type CorruptError = pack.CorruptError
 
-// VersionError is the answer to a store of another format than this program's.
+// VersionError says that a store has a format which this program does not know.
 type VersionError struct {
 	Path      string
 	Got, Want int

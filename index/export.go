@@ -17,7 +17,7 @@ import (
 
 // ExportOptions is how to export.
 type ExportOptions struct {
-	// Salvage writes what is good of a damaged checkpoint, under names that tell it from a whole one,
+	// Salvage writes the good part of a damaged checkpoint, under names that no complete one has,
 	// with a list of what is missing (see Holes). Without it nothing is left of such an export.
 	Salvage  bool
 	Progress func(Progress)
@@ -30,7 +30,7 @@ type ExportError struct {
 	First    []uint64 // the first of them
 	Unproved uint64   // pages whose own checksums are right, and whose hashes are damaged
 	Files    []string // that could not be read whole
-	Salvaged string   // the directory that has the rest; "": nothing was written
+	Salvaged string   // the directory with the rest; "": nothing was written
 	Err      error    // what is wrong with the first of all
 }
 
@@ -82,13 +82,13 @@ type Holes struct {
 	Why      string            `json:"why"`   // of the first of all
 }
 
-// Export writes a checkpoint back as a plain checkpoint directory, which must not exist: sparse,
-// complete, or not there at all. Every page is compared with its hash. A page that its pack does not
-// have any more is taken from the segment, if it is that page by its hash. What is damaged all the
-// same makes it an *ExportError.
+// Export writes a checkpoint as a plain checkpoint directory, which must not exist yet. The memory file
+// is sparse. After an error there is no directory. Every page is compared with its hash. A page that
+// its pack has lost is taken from the segment, if its hash is right there. If anything is damaged then,
+// the error is an *ExportError.
 //
-// It works in a directory beside dir. What a process that was killed left there goes with the next
-// export beside it.
+// It works in a directory beside dir. What a killed process left there is removed by the
+// next export beside it.
 func (s *Store) Export(ctx context.Context, name, dir string, o ExportOptions) error {
 	err := s.export(ctx, name, filepath.Clean(dir), o)
 	var known *ExportError
@@ -150,7 +150,7 @@ type exporter struct {
 	progress func(Progress)
 
 	lost     *lostPages // of memory
-	unproved *lostPages // of memory: not lost, but nobody can prove that they are right
+	unproved *lostPages // of memory: not lost, but there is no hash to compare them with
 
 	mu        sync.Mutex
 	badHashes map[uint64]bool // by pack; guarded by mu
@@ -188,8 +188,8 @@ func (x *exporter) damage() *ExportError {
 	return e
 }
 
-// markSalvaged gives what is not whole its own names, the memory in any case, so that nobody takes
-// the directory for a checkpoint, and writes the list of holes.
+// markSalvaged renames what is not whole, and the memory in any case, so that the directory cannot be
+// taken for a checkpoint, and writes the list of holes.
 func (x *exporter) markSalvaged(damage *ExportError) error {
 	for _, file := range append(sortedKeys(x.files), fileMemory) {
 		path := filepath.Join(x.dir, file)
@@ -212,7 +212,7 @@ func (x *exporter) markSalvaged(damage *ExportError) error {
 	})
 }
 
-// writeNew makes a file that is its owner's only, and durable when it answers.
+// writeNew makes a file that only its owner may read; it is durable when writeNew returns.
 func writeNew(path string, fill func(*os.File) error) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {

@@ -191,8 +191,8 @@ func TestExportFromSegment(t *testing.T) {
 	s := openTest(t, dir, nil)
 	defer s.Close()
 	m := openImage(t, s, "one")
-	hot := gfnSet{}
-	eachPage(m.WorkingSet(), func(gfn uint64) { hot.add(gfn) })
+	set := gfnSet{}
+	eachPage(m.WorkingSet(), func(gfn uint64) { set.add(gfn) })
 	m.Close()
 	rewritePack(t, dir, func(old *pack.Reader, w *pack.Writer) error {
 		enc, err := pack.NewEncoder(pack.ProfileDefault)
@@ -225,13 +225,13 @@ func TestExportFromSegment(t *testing.T) {
 func TestExportRuinedRecords(t *testing.T) {
 	sound := filepath.Join(t.TempDir(), "sound")
 	r := rand.New(rand.NewPCG(86, 1))
-	img, hot := scattered(r, 1200)
+	img, set := scattered(r, 1200)
 	files := map[string][]byte{"state": make([]byte, 3*filePartSize+100), "info.json": []byte("{}")}
 	for i := range files["state"] {
 		files["state"][i] = byte(r.Uint32() >> 7)
 	}
 	s := openTest(t, sound, nil)
-	order := []Group{{GroupUsed, hot}} // so that the leaves are long, and records
+	order := []Group{{GroupUsed, set}} // so that the leaves are long, and records
 	if _, _, err := s.Import(t.Context(), writeSource(t, img.bytes(), files),
 		ImportOptions{Name: "a", Order: order}); err != nil {
 		t.Fatal(err)

@@ -12,8 +12,7 @@ import (
 	"github.com/thawfs/thaw/index/pack"
 )
 
-// memory writes the image, every page of it that is what it was by its hash. What is zero stays a
-// hole.
+// memory writes every page of the image whose hash is right. Zero pages stay holes.
 func (x *exporter) memory(ctx context.Context) error {
 	return writeNew(filepath.Join(x.dir, fileMemory), func(f *os.File) error {
 		if err := f.Truncate(x.m.Size()); err != nil {
@@ -27,7 +26,7 @@ func (x *exporter) memory(ctx context.Context) error {
 	})
 }
 
-// proofs is the hashes of pages that were lost, for who finds them elsewhere.
+// proofs holds the hashes of lost pages, by which they can be recognised elsewhere.
 type proofs struct {
 	want map[uint64]pack.Hash
 }
@@ -45,7 +44,7 @@ type exportJob struct {
 // pages writes what the packs have.
 func (x *exporter) pages(ctx context.Context, f *os.File, proofs *proofs) error {
 	feed := x.m.EagerFeed().(*eagerFeed)
-	g := newGroup(ctx)
+	g := newTasks(ctx)
 	n := runtime.GOMAXPROCS(0)
 	pieces := newOrdered(g, n, 4*n, func() func(*exportJob) error {
 		var p Piece
@@ -87,8 +86,8 @@ func (x *exporter) pages(ctx context.Context, f *os.File, proofs *proofs) error 
 	}
 }
 
-// proved reads a piece and leaves out what is not what its hash says. j gets what is lost, and the
-// hashes of that as far as they are known. Where the hashes of the pack are damaged themselves, a page
+// proved reads a piece and leaves out pages whose hashes are wrong. j gets the lost pages, and their
+// hashes as far as they are known. Where the hashes of the pack are damaged themselves, a page
 // that does not match stays: its own checksum was right.
 func (x *exporter) proved(ctx context.Context, f *eagerFeed, j *exportJob, p *Piece,
 	h *pack.Hasher) error {
@@ -173,7 +172,7 @@ func (j *exportJob) lose(m *Image, pages []slotGFN, err error) {
 	slices.Sort(j.lost.GFNs)
 }
 
-// fromSegment takes lost pages from the segment, if they are these pages by their hashes.
+// fromSegment takes lost pages from the segment, if their hashes are right there.
 func (x *exporter) fromSegment(ctx context.Context, f *os.File, proofs *proofs) error {
 	if len(proofs.want) == 0 {
 		return nil
@@ -192,10 +191,10 @@ func (x *exporter) fromSegment(ctx context.Context, f *os.File, proofs *proofs) 
 	})
 }
 
-// eachInSegment gives the pages of the segment that are wanted, as far as its frames can be read.
+// eachInSegment passes on the wanted pages of the segment, as far as its frames can be read.
 func (m *Image) eachInSegment(ctx context.Context, wanted func(gfn uint64) bool,
 	give func(gfn uint64, page []byte) error) error {
-	f := m.WorkingSetFeed().(*hotFeed)
+	f := m.WorkingSetFeed().(*workingSetFeed)
 	var frame pack.Frame
 	for i := range f.frames {
 		if err := ctx.Err(); err != nil {

@@ -12,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/thawfs/thaw/index/blob"
-	"github.com/thawfs/thaw/index/blob/errblob"
+	"github.com/thawfs/thaw/tests/blobtest"
+	"github.com/thawfs/thaw/tests/blobtest/errblob"
 )
 
 // faultStep is one operation on a store and what it makes of the checkpoints that there are.
@@ -38,11 +39,11 @@ func newFaultScript(t *testing.T) *faultScript {
 	state := bytes.Repeat([]byte("state"), 20000)
 	src1 := writeSource(t, f.images["one"], map[string][]byte{"state": state})
 	src2 := writeSource(t, f.images["two"], nil)
-	imp := func(name string, src Source, hot []Run) faultStep {
+	imp := func(name string, src Source, set []Run) faultStep {
 		return faultStep{"import " + name, func(ctx context.Context, s *Store) error {
-			_, _, err := s.Import(ctx, src, ImportOptions{Name: name, Hot: hot})
+			_, _, err := s.Import(ctx, src, ImportOptions{Name: name, WorkingSet: set})
 			return err
-		}, func(have map[string]string) { have[name] = fmt.Sprint(len(hot)) }}
+		}, func(have map[string]string) { have[name] = fmt.Sprint(len(set)) }}
 	}
 	f.steps = []faultStep{
 		imp("one", src1, []Run{{100, 50}}),
@@ -161,7 +162,7 @@ func (f *faultScript) noLeaks(t *testing.T, s *Store) {
 
 func TestEveryBlobOperationFails(t *testing.T) {
 	f := newFaultScript(t)
-	counted := errblob.New(blob.NewMem(), nil)
+	counted := errblob.New(blobtest.NewMem(), nil)
 	if may := f.run(t, t.TempDir()+"/s", counted, nil, false); len(may) != 1 {
 		t.Fatal("the script does not work")
 	}
@@ -193,7 +194,7 @@ func TestEveryBlobOperationFails(t *testing.T) {
 				step = 7
 			}
 			for n := 1; n <= total; n += step {
-				mem := blob.NewMem()
+				mem := blobtest.NewMem()
 				dir := t.TempDir() + "/s"
 				f.verify(t, dir, mem, f.run(t, dir, errblob.New(mem, p.plan(n)), p.err, p.retry))
 				if t.Failed() {
@@ -207,7 +208,7 @@ func TestEveryBlobOperationFails(t *testing.T) {
 func TestOutOfSpace(t *testing.T) {
 	f := newFaultScript(t)
 	for capacity := 0; ; capacity += 40 << 10 {
-		mem := blob.NewMem()
+		mem := blobtest.NewMem()
 		dir := t.TempDir() + "/s"
 		may := f.run(t, dir, errblob.New(mem, errblob.Full(capacity)), unix.ENOSPC, false)
 		f.verify(t, dir, mem, may)

@@ -16,7 +16,7 @@ type Feed interface {
 	// sequential read; how many at once are of use, Parallel says. Damage is no error yet.
 	Fetch(ctx context.Context, i int, p *Piece) error
 	// Decode makes pages of what was fetched. Pages that cannot be read are left out, and named by a
-	// *PagesError; p has the others all the same. After any other error it has none.
+	// *PagesError; p still has the others. After any other error it has none.
 	Decode(p *Piece) error
 	// Parallel is how many Fetches at once the medium serves better than one.
 	Parallel() int
@@ -33,11 +33,11 @@ func ReadPiece(ctx context.Context, f Feed, i int, p *Piece) error {
 // eagerPages is about how many pages a piece of an EagerFeed has (1 MiB).
 const eagerPages = 256
 
-// eagerGap is how many slots of other images are read over inside of a piece, rather than ending
-// it.
+// eagerGap is how many slots of other images a piece may contain. They are read and ignored, which is
+// faster than another read.
 const eagerGap = 16
 
-// EagerFeed gives everything that is not zero, in the order of the packs, about 1 MiB a piece.
+// EagerFeed returns everything that is not zero, in the order of the packs, about 1 MiB a piece.
 func (m *Image) EagerFeed() Feed {
 	f := &eagerFeed{m: m}
 	for i, pages := range m.reverse.packs {
@@ -105,8 +105,8 @@ func (f *eagerFeed) Decode(p *Piece) error {
 func (m *Image) parallel() int { return max(blob.MediumOf(m.s.blobs).Parallel, 1) }
 
 // pieces cuts pages into parts that are read from the blocks. They come in the order of first
-// touch, and where a read is dear in the order in which they are stored: every block that another
-// piece has pages of would be read again, and each time from another place.
+// touch, but on a high-latency medium in the order in which they are stored: otherwise every block
+// with pages of several pieces would be read several times, each time from another place.
 func (m *Image) pieces(runs []Run) (all [][]uint64) {
 	if m.s.blocks != nil {
 		runs = m.asStored(runs)
@@ -118,7 +118,7 @@ func (m *Image) pieces(runs []Run) (all [][]uint64) {
 	return all
 }
 
-// asStored gives the pages of runs in the order of their places, those of zeros first.
+// asStored returns the pages of runs in the order of their places, those of zeros first.
 func (m *Image) asStored(runs []Run) (ordered []Run) {
 	eachPage(runs, func(gfn uint64) { ordered = append(ordered, Run{gfn, 1}) })
 	place := func(r Run) uint64 {
@@ -132,7 +132,7 @@ func (m *Image) asStored(runs []Run) (ordered []Run) {
 	return ordered
 }
 
-// tail gives runs without their first skip pages.
+// tail returns runs without their first skip pages.
 func tail(runs []Run, skip uint64) []Run {
 	for i, r := range runs {
 		if r.Count > skip {

@@ -15,7 +15,7 @@ import (
 )
 
 // maxRootFile is the size of the largest file that is stored in the root itself, in bytes. The
-// working set is stored there whatever its size: it comes and goes with generations of the root.
+// working set is stored there whatever its size: it changes with the generations of the root.
 const maxRootFile = 16 << 10
 
 // fileWriter stores the files of a checkpoint, in parts of filePartSize.
@@ -42,7 +42,7 @@ func (w *fileWriter) source(src Source) error {
 	if src.Info == nil {
 		return nil
 	}
-	// The bytes as they are, for the export; Guest has the same as JSON.
+	// The bytes as they are, for the export. Guest has the same content as JSON.
 	return w.add(fileInfo, bytes.NewReader(src.Info), true)
 }
 
@@ -131,7 +131,7 @@ func (s *Store) OpenFile(ctx context.Context, name, file string) (*File, error) 
 }
 
 // OpenFileOf is OpenFile for one version of a checkpoint: ErrChanged, and never other bytes, if the
-// name has another one by now. Of the generation only the working set depends.
+// name has another version by now. Only the working set depends on the generation.
 func (s *Store) OpenFileOf(ctx context.Context, v Version, file string) (*File, error) {
 	if v.ID == "" {
 		return nil, fmt.Errorf("open %s/%s: no ID was given", v.Name, file)
@@ -231,7 +231,7 @@ func (r *root) part(n nodes, p fileParts, i int) (b []byte, err error) {
 	return b, nil
 }
 
-// Close lets go of the file.
+// Close closes the file.
 func (f *File) Close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -245,7 +245,7 @@ func (f *File) Close() error {
 	return nil
 }
 
-// ReadFile gives a whole file of a checkpoint.
+// ReadFile returns a whole file of a checkpoint.
 func (s *Store) ReadFile(ctx context.Context, name, file string) ([]byte, error) {
 	f, err := s.OpenFile(ctx, name, file)
 	if err != nil {

@@ -16,26 +16,26 @@ type GCOptions struct {
 	Progress func(Progress)
 }
 
-// GCReport is what was given back.
+// GCReport says what a collection did.
 type GCReport struct {
 	DryRun         bool   `json:"dry_run"`
 	RemovedPacks   int    `json:"removed_packs"`
 	RewrittenPacks int    `json:"rewritten_packs"`
 	DroppedPages   uint64 `json:"dropped_pages"`
 	FreedBytes     int64  `json:"freed_bytes"`
-	// DeadBytes is what nothing refers to and stays all the same: not worth a rewrite, or held by open
-	// images.
+	// DeadBytes are not referred to by anything, but stay: a rewrite is not worth it, or an open image
+	// holds them.
 	DeadBytes int64 `json:"dead_bytes"`
 }
 
-// GC gives back the space of what was removed: it deletes packs that no checkpoint refers to and
+// GC frees the space of what was removed: it deletes packs that no checkpoint refers to and
 // rewrites those of which a fifth or more is dead, as a new generation with the same slots, so that
-// nothing which refers to them changes. Images stay open and are read meanwhile.
+// nothing which refers to them changes. Images can be open and read meanwhile.
 //
-// Before anything is deleted, what is to go is looked up a second time, in another way (see audit).
-// If the two ways do not agree, the error is a *LivenessError, and nothing was deleted.
+// Before anything is deleted, a second check makes sure in another way that nothing needs it (see
+// audit). If the two do not agree, the error is a *LivenessError, and nothing was deleted.
 //
-// It collects nothing while a checkpoint is damaged, because then nobody knows what that one needs:
+// It collects nothing while a checkpoint is damaged, because then it is not known what that one needs:
 // repair or remove it first. A pack in which something is damaged that is still needed stays as it
 // is; GC goes on, and ends with that error.
 func (s *Store) GC(ctx context.Context, o GCOptions) (GCReport, error) {
@@ -74,7 +74,7 @@ func (c *collector) run(ctx context.Context) error {
 			return err
 		}
 	}
-	// What frees space comes before what needs some.
+	// First what frees space, then what needs some.
 	for _, number := range remove {
 		if err := c.remove(ctx, number); err != nil {
 			return err
@@ -97,7 +97,7 @@ func (c *collector) run(ctx context.Context) error {
 	return errors.Join(damaged...)
 }
 
-// plan says which packs are to go, and which to be written again, those with most to gain first.
+// plan says which packs will be deleted, and which rewritten, those with the most dead bytes first.
 func (c *collector) plan(ctx context.Context) (remove []uint64, rewrite []victim, err error) {
 	numbers, doomed := c.s.packs.numbers()
 	c.report.DeadBytes = doomed
@@ -160,7 +160,7 @@ func (c *collector) mark(ctx context.Context) error {
 // gone says whether a checkpoint was removed or replaced since e was looked up.
 func (s *Store) gone(e *catalogEntry) bool { return s.entry(e.Name) != e }
 
-// entry gives the present entry of a name; nil if there is none.
+// entry returns the present entry of a name; nil if there is none.
 func (s *Store) entry(name string) *catalogEntry {
 	s.cat.mu.Lock()
 	defer s.cat.mu.Unlock()
@@ -201,7 +201,7 @@ type victim struct {
 
 func (v victim) worth() bool { return v.dead > 0 && v.dead*5 >= v.bytes }
 
-// weigh finds out how much of a pack is dead.
+// weigh computes how much of a pack is dead.
 func (c *collector) weigh(ctx context.Context, number uint64) (victim, error) {
 	e, err := c.s.packs.pin(ctx, number)
 	if err != nil {
@@ -242,7 +242,7 @@ func (c *collector) weigh(ctx context.Context, number uint64) (victim, error) {
 	return v, nil
 }
 
-// rewrite puts a generation without the dead in the place of a pack.
+// rewrite replaces a pack by a new generation without the dead pages.
 func (c *collector) rewrite(ctx context.Context, v victim) error {
 	if c.o.DryRun {
 		c.report.RewrittenPacks++
@@ -279,7 +279,7 @@ func (c *collector) rewrite(ctx context.Context, v victim) error {
 func (p *livePack) allIn(old, renewed *pack.Reader) error {
 	missing := func(what string, i int) error {
 		return &CorruptError{Pack: renewed.Name(), What: fmt.Sprintf("%s %d", what, i),
-			Err: errors.New("it was to be copied, and is not there")}
+			Err: errors.New("the rewritten pack does not have it")}
 	}
 	for slot := range uint32(old.Slots()) {
 		if p.hasSlot(slot) && !old.Dead(slot) && renewed.Dead(slot) {

@@ -13,19 +13,20 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/thawfs/thaw/index/blob"
+	"github.com/thawfs/thaw/tests/blobtest"
 )
 
 // scattered is an image of random pages, in a working set whose order has nothing to do with theirs:
 // its leaves are long, and those of a later image are differences from them.
 func scattered(r *rand.Rand, pages int) (testImage, []Run) {
 	m := make(testImage, pages)
-	hot := make([]Run, pages)
+	set := make([]Run, pages)
 	for i := range m {
 		m[i] = 1000 + r.Uint64()>>8
-		hot[i] = Run{GFN: uint64(i), Count: 1}
+		set[i] = Run{GFN: uint64(i), Count: 1}
 	}
-	r.Shuffle(pages, func(i, j int) { hot[i], hot[j] = hot[j], hot[i] })
-	return m, hot
+	r.Shuffle(pages, func(i, j int) { set[i], set[j] = set[j], set[i] })
+	return m, set
 }
 
 // changed gives an image in which a share of the pages are other ones, wherever they lie.
@@ -47,9 +48,9 @@ func TestGCKeepsWhatIsShared(t *testing.T) {
 				r := rand.New(rand.NewPCG(81, uint64(share*100)))
 				s := openTest(t, t.TempDir()+"/s", nil)
 				defer s.Close()
-				parent, hot := scattered(r, 4096)
+				parent, set := scattered(r, 4096)
 				child := parent.changed(r, share)
-				mustImport(t, s, names[0], writeSource(t, parent.bytes(), nil), hot)
+				mustImport(t, s, names[0], writeSource(t, parent.bytes(), nil), set)
 				mustImport(t, s, names[1], writeSource(t, child.bytes(), nil), nil)
 				for range 2 {
 					rep, err := s.GC(context.Background(), GCOptions{})
@@ -78,10 +79,10 @@ func sharingStore(t *testing.T) *Store {
 	r := rand.New(rand.NewPCG(82, 1))
 	s := openTest(t, t.TempDir()+"/s", nil)
 	t.Cleanup(func() { s.Close() })
-	base, hot := scattered(r, 3000)
+	base, set := scattered(r, 3000)
 	state := map[string][]byte{"state": make([]byte, 3*filePartSize/2)}
-	mustImport(t, s, "m", writeSource(t, base.bytes(), state), hot)
-	mustImport(t, s, "a", writeSource(t, base.changed(r, 0.4).bytes(), state), hot[:900])
+	mustImport(t, s, "m", writeSource(t, base.bytes(), state), set)
+	mustImport(t, s, "a", writeSource(t, base.changed(r, 0.4).bytes(), state), set[:900])
 	mustImport(t, s, "z", writeSource(t, base.changed(r, 0.1).bytes(), nil), nil)
 	// What of m's pages nobody else has is more than a fifth of its pack.
 	if err := s.Remove(context.Background(), "m"); err != nil {
@@ -238,7 +239,7 @@ func TestFewBlobsAtOnce(t *testing.T) {
 		}
 	}()
 	bound := int64(few.Cur / 4)
-	blobs := &openCounter{Store: blob.NewMem()}
+	blobs := &openCounter{Store: blobtest.NewMem()}
 	s := openTest(t, t.TempDir()+"/s", blobs)
 	defer s.Close()
 	const checkpoints = 200

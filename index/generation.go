@@ -13,7 +13,7 @@ type renewal struct {
 	number uint64
 	// write copies the pack into the next generation.
 	write func(old *pack.Reader, w *pack.Writer) error
-	// right says whether the new generation, read back, has what it must have. Nil: it has.
+	// right checks that the new generation, read back, has what it must have.
 	right func(old, renewed *pack.Reader) error
 }
 

@@ -13,8 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/thawfs/thaw/index/blob"
-	"github.com/thawfs/thaw/index/blob/errblob"
 	"github.com/thawfs/thaw/index/pack"
+	"github.com/thawfs/thaw/tests/blobtest"
+	"github.com/thawfs/thaw/tests/blobtest/errblob"
 )
 
 // sharedPack fills a store such that a gc rewrites a pack that "base" needs, and gives its image.
@@ -45,7 +46,7 @@ func TestCollectInterrupted(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		var calls int
 		armed := false
-		blobs := errblob.New(blob.NewMem(), func(errblob.Call) errblob.Fault {
+		blobs := errblob.New(blobtest.NewMem(), func(errblob.Call) errblob.Fault {
 			if armed {
 				if calls++; calls == op {
 					cancel()
@@ -93,7 +94,7 @@ func TestCollectFails(t *testing.T) {
 		for _, after := range []bool{false, true} {
 			var calls int
 			armed, failed := false, false
-			blobs := errblob.New(blob.NewMem(), func(c errblob.Call) errblob.Fault {
+			blobs := errblob.New(blobtest.NewMem(), func(c errblob.Call) errblob.Fault {
 				if !armed {
 					return errblob.Fault{}
 				}
@@ -131,7 +132,7 @@ func TestCollectFails(t *testing.T) {
 // next written.
 func TestDamagedNewerGeneration(t *testing.T) {
 	ctx := context.Background()
-	mem := blob.NewMem()
+	mem := blobtest.NewMem()
 	dir := t.TempDir() + "/s"
 	s := openTest(t, dir, mem)
 	want := sharedPack(t, s, 3)
@@ -152,7 +153,7 @@ func TestDamagedNewerGeneration(t *testing.T) {
 		sameImage(t, m, want)
 		m.Close()
 		checkClean(t, s, true)
-		if s.ReadOnly() {
+		if s.readOnly {
 			continue
 		}
 		rep, err := s.GC(ctx, GCOptions{})
@@ -187,7 +188,7 @@ func TestDamagedNewerGeneration(t *testing.T) {
 // What was removed does not come back as an older generation of itself that could not be removed.
 func TestRemovedStaysRemoved(t *testing.T) {
 	ctx := context.Background()
-	mem := blob.NewMem()
+	mem := blobtest.NewMem()
 	stuck := rootName("one", 0)
 	fail := true
 	blobs := errblob.New(mem, func(c errblob.Call) errblob.Fault {
@@ -291,7 +292,7 @@ func TestStaleIndex(t *testing.T) {
 // No pack number comes twice, whatever is removed and whatever fails.
 func TestNumbersNeverComeAgain(t *testing.T) {
 	ctx := context.Background()
-	mem := blob.NewMem()
+	mem := blobtest.NewMem()
 	seen := map[uint64]bool{}
 	n := 0
 	r := rand.New(rand.NewPCG(98, 1))

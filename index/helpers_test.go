@@ -136,9 +136,9 @@ func writeSource(t testing.TB, img []byte, files map[string][]byte) Source {
 	return src
 }
 
-func mustImport(t testing.TB, s *Store, name string, src Source, hot []Run) (Checkpoint, ImportStats) {
+func mustImport(t testing.TB, s *Store, name string, src Source, set []Run) (Checkpoint, ImportStats) {
 	t.Helper()
-	c, st, err := s.Import(context.Background(), src, ImportOptions{Name: name, Hot: hot})
+	c, st, err := s.Import(context.Background(), src, ImportOptions{Name: name, WorkingSet: set})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,10 +16,10 @@ import (
 	"github.com/thawfs/thaw/index/pack"
 )
 
-// hints is the index of a store that is open for writing, whatever becomes of it. It is opened when
-// it is first needed, and brought up to the packs that there are. When it fails, at any time and for
+// hints is the index of a store that is open for writing. It is opened when it is first needed, and
+// brought up to date with the packs. When it fails, at any time and for
 // any reason, its directory is set aside and another one is made from the packs; when that fails too,
-// one in memory takes its place until the store is closed. So nobody who uses it sees an error of it.
+// one in memory takes its place until the store is closed. So its users never see its errors.
 //
 // It comes after Store.writer, and before the locks of packs.
 type hints struct {
@@ -44,9 +44,8 @@ const (
 	hintsMemory                  // one in memory, after both
 )
 
-// errNoKeeper: the process that would have the index cannot be started. Nothing is wrong with the
-// index.
-var errNoKeeper = errors.New("the process that keeps the index cannot be started")
+// errNoKeeper: the keeper cannot be started. Nothing is wrong with the index.
+var errNoKeeper = errors.New("the keeper of the index cannot be started")
 
 func newHints(s *Store, open func(context.Context, string) (keyStore, error)) *hints {
 	return &hints{
@@ -65,8 +64,8 @@ func (h *hints) lock(ctx context.Context) error {
 
 func (h *hints) unlock() { <-h.sem }
 
-// do lets op use the index. op may be called again, with another index. An error is of ctx or of a
-// store that is closed.
+// do calls op with the index; if that fails, again with another index. It fails only if ctx ends or
+// the store is closed.
 func (h *hints) do(ctx context.Context, op func(keyStore) error) error {
 	for {
 		db, err := h.ready(ctx, nil)
@@ -82,7 +81,7 @@ func (h *hints) do(ctx context.Context, op func(keyStore) error) error {
 	}
 }
 
-// ready gives an index that knows the packs, and makes one if there is none.
+// ready returns an index that knows the packs, and makes one if there is none.
 func (h *hints) ready(ctx context.Context, progress func(Progress)) (keyStore, error) {
 	if err := h.lock(ctx); err != nil {
 		return nil, err
@@ -106,7 +105,7 @@ func (h *hints) ready(ctx context.Context, progress func(Progress)) (keyStore, e
 	return h.db, nil
 }
 
-// begin opens the index that is the next to be tried. sem must be held.
+// begin opens the next index to try. sem must be held.
 func (h *hints) begin(ctx context.Context) (keyStore, error) {
 	h.epoch++
 	if h.level == hintsMemory {
@@ -115,14 +114,14 @@ func (h *hints) begin(ctx context.Context) (keyStore, error) {
 	return h.open(ctx, h.dir)
 }
 
-// failed is told that db failed with err, and makes way for another one. An error is of ctx.
+// failed replaces db, which failed with err, by another index. It fails only if ctx ends.
 func (h *hints) failed(ctx context.Context, db keyStore, err error) error {
 	if err := h.lock(context.WithoutCancel(ctx)); err != nil {
 		return err
 	}
 	defer h.unlock()
 	if h.db != db {
-		return context.Cause(ctx) // somebody else has seen to it
+		return context.Cause(ctx) // another goroutine replaced it already
 	}
 	h.db = nil
 	return h.fail(ctx, db, err)
@@ -135,7 +134,7 @@ func (h *hints) fail(ctx context.Context, db keyStore, err error) error {
 		db.kill()
 	}
 	if ctx.Err() != nil {
-		return context.Cause(ctx) // whatever was cancelled in the middle tells nothing of the index
+		return context.Cause(ctx) // the operation was cancelled: the index may be sound
 	}
 	switch {
 	case h.level == hintsMemory:
@@ -149,9 +148,9 @@ func (h *hints) fail(ctx context.Context, db keyStore, err error) error {
 		return nil
 	default:
 		h.level, h.cause = hintsMemory, err
-		// What was begun is of no use, and may be what fills the disk.
+		// What was written so far is useless, and may fill the disk.
 		if err := errors.Join(os.RemoveAll(h.dir), h.removeDamaged()); err != nil {
-			h.s.log.Warn("what is left of the index stays", "err", err)
+			h.s.log.Warn("the rest of a failed index cannot be removed", "err", err)
 		}
 	}
 	h.s.log.Warn("there is no index on disk: one in memory is used for now", "err", err)
@@ -160,8 +159,8 @@ func (h *hints) fail(ctx context.Context, db keyStore, err error) error {
 
 const damagedSuffix = ".damaged-"
 
-// setAside renames the index directory, in the place of one that was set aside before, and gives its
-// new name. One that cannot be renamed is removed.
+// setAside renames the index directory and returns its new name. One that was set aside before is
+// removed. One that cannot be renamed is removed.
 func (h *hints) setAside() string {
 	if err := h.removeDamaged(); err != nil {
 		h.s.log.Warn("an old damaged index stays", "err", err)
@@ -189,8 +188,8 @@ func (h *hints) removeDamaged() error {
 	return err
 }
 
-// sync brings an index up to the packs that there are: it indexes those that it does not know, and
-// forgets those that are gone. An error is of the index, or of ctx. sem must be held.
+// sync brings an index up to date: it indexes the packs that it does not know, and forgets those that
+// are gone. It fails if the index does, or if ctx ends. sem must be held.
 func (h *hints) sync(ctx context.Context, db keyStore, progress func(Progress)) error {
 	v, known, err := db.get(ctx, metaKey(metaVersion))
 	if err != nil {
@@ -243,8 +242,8 @@ func (h *hints) sync(ctx context.Context, db keyStore, progress func(Progress)) 
 	return updateAll(ctx, db, rows)
 }
 
-// indexPacks puts packs into an index, the newest first: should there be no room for all, they are
-// worth most.
+// indexPacks puts packs into an index, the newest first: if there is no room for all, these are the
+// most useful.
 func (h *hints) indexPacks(ctx context.Context, db keyStore, numbers []uint64,
 	progress func(Progress)) error {
 	if len(numbers) == 0 {
@@ -260,7 +259,7 @@ func (h *hints) indexPacks(ctx context.Context, db keyStore, numbers []uint64,
 	return nil
 }
 
-// pages gives the refs that stand for hashes, as keyStore.pages.
+// pages returns the refs that stand for hashes, as keyStore.pages.
 func (h *hints) pages(ctx context.Context, hashes []pack.Hash, refs []uint64) error {
 	for len(hashes) > 0 {
 		n := min(len(hashes), maxRows)
@@ -273,7 +272,7 @@ func (h *hints) pages(ctx context.Context, hashes []pack.Hash, refs []uint64) er
 	return nil
 }
 
-// node gives the ref that stands for a node; 0 if none does.
+// node returns the ref that stands for a node; 0 if none does.
 func (h *hints) node(ctx context.Context, sum pack.Hash) (ref uint64, err error) {
 	err = h.do(ctx, func(k keyStore) error {
 		v, ok, err := k.get(ctx, nodeKey(sum))
@@ -291,8 +290,8 @@ func (h *hints) update(ctx context.Context, rows []row) error {
 	return h.do(ctx, func(k keyStore) error { return updateAll(ctx, k, rows) })
 }
 
-// begun says how many indexes were begun: what was told to an earlier one the present one may not
-// know.
+// begun returns how many indexes were begun. The present one may not know what was written to an
+// earlier one.
 func (h *hints) begun(ctx context.Context) (int, error) {
 	if err := h.lock(ctx); err != nil {
 		return 0, err
@@ -310,7 +309,7 @@ func (h *hints) missing(ctx context.Context) error {
 	return h.cause
 }
 
-// rebuild throws the index away, whatever it is like, and makes it again.
+// rebuild deletes the index in any case, and makes it again.
 func (h *hints) rebuild(ctx context.Context, progress func(Progress)) error {
 	if err := h.lock(ctx); err != nil {
 		return err
@@ -334,7 +333,7 @@ func (h *hints) rebuild(ctx context.Context, progress func(Progress)) error {
 	return nil
 }
 
-// close closes the index. One that does not close well is not trusted again.
+// close closes the index. One that fails to close properly is not used again.
 func (h *hints) close() {
 	_ = h.lock(context.Background())
 	defer h.unlock()
@@ -344,14 +343,14 @@ func (h *hints) close() {
 	}
 	if err := h.db.close(); err != nil {
 		h.db.kill()
-		h.s.log.Warn("the index did not close well, the next command makes it anew",
+		h.s.log.Warn("the index was not closed properly; the next command makes it again",
 			"err", err, "set_aside", h.setAside())
 	}
 	h.db = nil
 	h.give()
 }
 
-// give gives the files of the index to the owner of the store, see blob.GiveTo.
+// give hands the files of the index to the owner of the store, see blob.GiveTo.
 func (h *hints) give() {
 	err := filepath.WalkDir(h.dir, func(path string, _ os.DirEntry, err error) error {
 		if err != nil {
@@ -360,11 +359,11 @@ func (h *hints) give() {
 		return blob.GiveTo(h.s.dir, path)
 	})
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		h.s.log.Warn("the index stays root's", "err", err)
+		h.s.log.Warn("the index still belongs to root", "err", err)
 	}
 }
 
-// openKeys gives the function that opens Badger: in a process of its own, or, without one, in this.
+// openKeys returns the function that opens Badger: in a keeper, or, without one, in this process.
 func (s *Store) openKeys(keeper func() *exec.Cmd) func(context.Context, string) (keyStore, error) {
 	return func(ctx context.Context, dir string) (keyStore, error) {
 		if keeper != nil {

@@ -75,7 +75,7 @@ func (m *Image) open(ctx context.Context, without bool) (err error) {
 	return nil
 }
 
-// Close lets go of the packs. Nothing of the image may be used afterwards.
+// Close releases the packs. The image must not be used afterwards.
 func (m *Image) Close() error {
 	if m.closed.Swap(true) {
 		return nil
@@ -94,7 +94,7 @@ func (m *Image) Size() int64 { return int64(m.pages.pages) * PageSize }
 // Pages of the memory, zero pages included.
 func (m *Image) Pages() uint64 { return m.pages.pages }
 
-// Zero says whether a page is all zeros. It is so of every page beyond the end.
+// Zero says whether a page is all zeros. Pages beyond the end are.
 func (m *Image) Zero(gfn uint64) bool {
 	_, ok := m.pages.place(gfn)
 	return !ok
@@ -103,16 +103,16 @@ func (m *Image) Zero(gfn uint64) bool {
 // Layout says in which order the pages were stored.
 func (m *Image) Layout() Layout { return m.entry.Layout }
 
-// WorkingSet is the working set in first-touch order; nil without one. It is not to be changed.
-func (m *Image) WorkingSet() []Run { return m.root.hot }
+// WorkingSet is the working set in first-touch order; nil without one. It must not be changed.
+func (m *Image) WorkingSet() []Run { return m.root.setRuns }
 
-// ZeroRuns calls fn for each maximal run of zero pages, ascending, until fn says false.
+// ZeroRuns calls fn for each maximal run of zero pages, ascending, until fn returns false.
 func (m *Image) ZeroRuns(fn func(first, count uint64) bool) { m.pages.zeroRuns(fn) }
 
 var errBeyondEnd = errors.New("beyond the end of the image")
 
-// acquire gives the open pack at a position of the page map, for one read. Of a pack that could not
-// be opened it says why.
+// acquire returns the open pack at a position of the page map, for one read; the error says why a
+// pack could not be opened.
 func (m *Image) acquire(position uint64) (*openPack, error) {
 	if err := m.missing[position]; err != nil {
 		return nil, err
@@ -125,8 +125,8 @@ func (m *Image) acquire(position uint64) (*openPack, error) {
 }
 
 // ReadPage reads one page into dst (4096 bytes). It allocates nothing and verifies what it decodes.
-// Where a read is dear it brings the page's whole block, which stays at hand for a while.
-// A *CorruptError or the error of the blob otherwise; dst is undefined then.
+// On a high-latency medium it reads the page's whole block, which stays in memory for a while.
+// The error is a *CorruptError or that of the blob; dst is undefined then.
 func (m *Image) ReadPage(gfn uint64, dst []byte) error {
 	place, ok := m.pages.place(gfn)
 	if !ok {

@@ -19,11 +19,12 @@ type ImportOptions struct {
 	Name string
 	// Profile to store new pages with.
 	Profile Profile
-	// Hot is the working set in first-touch order, which is copied into a segment.
-	Hot []Run
-	// Order is how new pages are laid out: group after group, the pages of each in its order, and
-	// behind them by guest frame number what no group has. A page belongs to the first group that
-	// names it. Nil: Hot is the one group.
+	// WorkingSet is the pages of the working set in first-touch order; they are copied into a
+	// segment.
+	WorkingSet []Run
+	// Order is how new pages are laid out: group after group, the pages of each in its order, then
+	// the pages of no group by guest frame number. A page belongs to the first group that names it.
+	// Nil: WorkingSet is the one group.
 	Order []Group
 	// Progress is called now and then, by one goroutine at a time. May be nil.
 	Progress func(Progress)
@@ -108,12 +109,12 @@ type importer struct {
 	s         *Store
 	o         ImportOptions
 	src       Source
-	mem       *memory
+	mem       *sourceMemory
 	extents   []Run
-	hot       []Run
+	set       []Run
 	order     []Group
 	grouped   gfnSet       // the pages of order
-	refs      refTable     // what became of them
+	refs      refTable     // where they are stored
 	pool      sync.Pool    // of *chunk
 	parent    *parentImage // nil: none
 	dedup     *dedup
@@ -149,12 +150,12 @@ func (im *importer) prepare(ctx context.Context) (err error) {
 	if im.extents, err = im.mem.extents(); err != nil {
 		return err
 	}
-	if im.hot, err = cleanRuns(im.o.Hot, im.mem.pages); err != nil {
+	if im.set, err = cleanRuns(im.o.WorkingSet, im.mem.pages); err != nil {
 		return err
 	}
 	order := im.o.Order
-	if order == nil && len(im.hot) > 0 {
-		order = []Group{{Kind: GroupUsed, Runs: im.hot}}
+	if order == nil && len(im.set) > 0 {
+		order = []Group{{Kind: GroupUsed, Runs: im.set}}
 	}
 	if im.order, err = cleanGroups(order, im.mem.pages, &im.grouped); err != nil {
 		return err
@@ -189,20 +190,20 @@ func (im *importer) close() {
 	}
 }
 
-// run does it all. After an error undo removes what it left.
+// run does the whole import. After an error undo removes what it left.
 func (im *importer) run(ctx context.Context) (*catalogEntry, error) {
-	g := newGroup(ctx)
+	g := newTasks(ctx)
 	defer g.wait()
-	defer g.cancel(nil) // whatever is still running has nothing left to do
+	defer g.cancel(nil) // what still runs is not needed any more
 	e, err := im.steps(ctx, g)
 	if first := g.err(); err != nil && first != nil {
-		err = first // what err came of
+		err = first // the cause of err
 	}
 	return e, err
 }
 
-// steps is run in a group.
-func (im *importer) steps(ctx context.Context, g *group) (_ *catalogEntry, err error) {
+// steps does the import; goroutines that it starts run in g.
+func (im *importer) steps(ctx context.Context, g *tasks) (_ *catalogEntry, err error) {
 	if im.packer, err = newPacker(im.s, g, im.o.Profile); err != nil {
 		return nil, err
 	}
@@ -243,17 +244,17 @@ func (im *importer) steps(ctx context.Context, g *group) (_ *catalogEntry, err e
 
 // segment stores the working set's second copy.
 func (im *importer) segment(ctx context.Context, r *root) error {
-	if len(im.hot) == 0 {
+	if len(im.set) == 0 {
 		return nil
 	}
-	r.hot = im.hot
+	r.setRuns = im.set
 	pages, err := im.pageMap(ctx, r.top)
 	if err != nil {
 		return err
 	}
 	read, done := im.s.proved(ctx, im.o.Name, pages, im.mem.read)
 	defer done()
-	seg, err := im.s.writeSegment(ctx, im.hot, im.mem.pages, im.o.Profile, read, im.o.Progress)
+	seg, err := im.s.writeSegment(ctx, im.set, im.mem.pages, im.o.Profile, read, im.o.Progress)
 	if errors.Is(err, pack.ErrHash) {
 		return &ImageError{Path: im.src.Memory, Why: "it changed while it was imported", Err: err}
 	}
@@ -278,7 +279,7 @@ func (im *importer) pageMap(ctx context.Context, top *mapTop) (*pageMap, error) 
 	return loadPageMap(ctx, newPinnedNodes(packs, pins), top, packs, nil)
 }
 
-// fillRoot says in the root what was imported.
+// fillRoot fills the root with what was imported.
 func (im *importer) fillRoot(r *root, fw *fileWriter) {
 	packs := maps.Clone(im.tree.packs)
 	for n := range fw.packs {
@@ -304,8 +305,8 @@ func (im *importer) fillRoot(r *root, fw *fileWriter) {
 }
 
 // id names the content of the checkpoint: its name, its memory as the page map has it, and its
-// files other than the working set. The time is part of it, so that an id never comes again for
-// other content, whatever happened to the store between.
+// files other than the working set. The time is part of it, so that other
+// content never gets the same id.
 func (r *root) id(h *pack.Hasher) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n%s\n%d\n%x\n", r.Name, r.Created.Format(time.RFC3339Nano), r.top.pages,

@@ -8,7 +8,7 @@ import (
 	"github.com/thawfs/thaw/index/pack"
 )
 
-// findNode gives the function that finds a stored node by its content.
+// findNode returns the function that finds a stored node by its content.
 func (im *importer) findNode(ctx context.Context) func(pack.Hash) (uint64, error) {
 	hasher := pack.NewHasher(im.s.key)
 	return func(h pack.Hash) (uint64, error) {
@@ -23,7 +23,7 @@ func (im *importer) findNode(ctx context.Context) func(pack.Hash) (uint64, error
 		defer im.s.packs.unpin(e)
 		p := e.acquire()
 		defer p.release()
-		// The index may be behind, and the record gone: only its content tells.
+		// The index may be out of date and the record gone: only the content proves it.
 		record := int(pack.Ref(ref).Slot())
 		code, err := p.ReadRecord(record, nil)
 		if err != nil {
@@ -36,7 +36,7 @@ func (im *importer) findNode(ctx context.Context) func(pack.Hash) (uint64, error
 	}
 }
 
-// ignoreCorrupt is for what is stored again where it cannot be shared.
+// ignoreCorrupt drops damage errors: what cannot be shared is stored again.
 func ignoreCorrupt(err error) error {
 	if isCorrupt(err) {
 		return nil
@@ -53,8 +53,8 @@ func (im *importer) settle() error {
 	return nil
 }
 
-// index tells the index of the packs and nodes of a committed import. Its pages it has already, unless
-// it failed meanwhile: then it will look for itself.
+// index adds the packs and nodes of a committed import to the index. It has the pages already, unless
+// it failed meanwhile; then the next import indexes the packs.
 func (im *importer) index(stored []storedNode) {
 	// The import is done, and is not undone because of a hint.
 	ctx := context.Background()
@@ -70,7 +70,7 @@ func (im *importer) index(stored []storedNode) {
 	}
 	sortRows(rows)
 	if err := im.s.hints.update(ctx, rows); err != nil {
-		im.s.log.Warn("the index is behind until the next import", "err", err)
+		im.s.log.Warn("the index is out of date until the next import", "err", err)
 	}
 }
 
@@ -91,6 +91,6 @@ func (im *importer) undo() {
 		errs = append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {
-		im.s.log.Warn("what a failed import left stays until it is collected", "err", err)
+		im.s.log.Warn("a pack of the failed import cannot be removed now; thaw gc removes it", "err", err)
 	}
 }

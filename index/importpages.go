@@ -6,8 +6,8 @@ import (
 	"github.com/thawfs/thaw/index/pack"
 )
 
-// pages reads the image and stores what is new of it.
-func (im *importer) pages(g *group) error {
+// pages reads the image and stores its new pages.
+func (im *importer) pages(g *tasks) error {
 	h := newOrdered(g, runtime.GOMAXPROCS(0), 4*runtime.GOMAXPROCS(0), func() func(*chunkJob) error {
 		hasher := pack.NewHasher(im.s.key)
 		return func(j *chunkJob) error {
@@ -31,7 +31,7 @@ func (im *importer) pages(g *group) error {
 			return im.endLeaf()
 		}
 		if j.part != part {
-			// Blocks do not mix what belongs together with what does not.
+			// A block has no pages of two groups.
 			if err := im.packer.flush(); err != nil {
 				return err
 			}
@@ -54,7 +54,7 @@ type chunkJob struct {
 	part int
 }
 
-// cut sends the image on its way: the groups, then everything by guest frame number.
+// cut cuts the image into chunks: first the groups, then everything by guest frame number.
 func (im *importer) cut(h *ordered[*chunkJob]) error {
 	for part := range len(im.order) + 1 {
 		runs := im.extents
@@ -115,7 +115,7 @@ func (im *importer) chunk(c *chunk, grouped bool) error {
 // page finds or stores a page that is not zero.
 func (im *importer) page(c *chunk, i int) (ref uint64, err error) {
 	if ref = im.found[i]; ref == 0 {
-		ref = im.dedup.fresh[c.hashes[i]] // it may have come with this very chunk
+		ref = im.dedup.fresh[c.hashes[i]] // it may be in this same chunk
 	}
 	if ref != 0 {
 		im.stats.DupPages++

@@ -10,7 +10,7 @@ import (
 
 // parentImage is the checkpoint that a new one is likely to be like: an earlier one of the same
 // machine. Its page map says where to look for a page first, and is shared where it did not change.
-// Nothing depends on the choice but time and space.
+// The choice affects time and space only.
 type parentImage struct {
 	name  string
 	pins  *pins
@@ -26,7 +26,7 @@ const (
 )
 
 // findParent chooses a parent among the newest checkpoints with as much memory: the one that has
-// most of a sample of pages at their places. Nil if none has any.
+// the most pages of a sample at the same places. Nil if none has any.
 func (s *Store) findParent(ctx context.Context, im *importer, hashes *hashCache) (
 	*parentImage, error,
 ) {
@@ -43,10 +43,13 @@ func (s *Store) findParent(ctx context.Context, im *importer, hashes *hashCache)
 	for _, name := range candidates {
 		p, err := s.openParent(ctx, name)
 		if isCorrupt(err) || errors.Is(err, ErrNotFound) || isManyFiles(err) {
-			s.log.Info("not taken for a parent", "checkpoint", name, "err", err)
+			s.log.Info("the checkpoint cannot be the parent of the import", "checkpoint", name, "err", err)
 			continue
 		}
 		if err != nil {
+			if best != nil {
+				best.close()
+			}
 			return nil, err
 		}
 		n := 0
@@ -70,7 +73,7 @@ func (s *Store) findParent(ctx context.Context, im *importer, hashes *hashCache)
 	return best, nil
 }
 
-// candidates gives the names of the newest checkpoints with so much memory, the newest first.
+// candidates returns the names of the newest checkpoints with so much memory, the newest first.
 func (s *Store) candidates(bytes int64) (names []string) {
 	s.cat.mu.Lock()
 	defer s.cat.mu.Unlock()
@@ -87,7 +90,7 @@ func (s *Store) candidates(bytes int64) (names []string) {
 	return names
 }
 
-// sample gives some pages that are not zero, spread over the image, and their hashes.
+// sample returns some pages that are not zero, spread over the image, and their hashes.
 func (im *importer) sample() (gfns []uint64, sums []pack.Hash, err error) {
 	total := countPages(im.extents)
 	h := pack.NewHasher(im.s.key)
@@ -116,7 +119,7 @@ func (s *Store) openParent(ctx context.Context, name string) (*parentImage, erro
 	if err != nil {
 		return nil, err
 	}
-	// Pins are enough from here on: packs are removed by nobody else while we write.
+	// From here on pins are enough: nobody else removes packs while this process writes.
 	defer s.unuse(e)
 	r, err := readRoot(ctx, s.blobs, s.dec, name, e.Generation)
 	if err != nil {

@@ -50,7 +50,7 @@ func (s *Store) DropCaches(ctx context.Context, name string) error {
 		}
 	}
 	for _, n := range names {
-		// One that a compaction replaced just now is as good as dropped.
+		// It was replaced by a compaction just now: nothing of it needs dropping.
 		if err := blob.Drop(ctx, s.blobs, n); err != nil && !errors.Is(err, blob.ErrNotFound) {
 			return fmt.Errorf("drop caches of %s: %w", name, err)
 		}

@@ -19,7 +19,7 @@ import (
 func KeeperMain() int {
 	// A terminal's signals are for the command, which ends this process when it is done.
 	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
-	// When memory is short this is what can be done without. It is a wish.
+	// When memory is short the kernel should end this process first. An error does not matter.
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0)
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	if err := keep(os.Stdin, os.Stdout, log); err != nil {
@@ -43,7 +43,7 @@ func keep(in io.Reader, out io.Writer, log *slog.Logger) (err error) {
 	if err := writeFrame(out, keepHello, []byte(keeperHello)); err != nil {
 		return err
 	}
-	// The end of the questions must be seen also while Badger hangs in one.
+	// The end of the input must be noticed even while Badger hangs.
 	questions := make(chan question)
 	go func() {
 		defer close(questions)
@@ -85,7 +85,7 @@ type keeper struct {
 }
 
 func (k *keeper) answer(q question) ([]byte, error) {
-	ctx := context.Background() // who does not want to wait ends the process
+	ctx := context.Background() // the parent ends this process when it does not want to wait
 	if k.db == nil {
 		if q.kind != keepOpen {
 			return nil, fmt.Errorf("%w: no index is open", errFrame)
@@ -119,7 +119,7 @@ func (k *keeper) answer(q question) ([]byte, error) {
 		return nil, k.db.update(ctx, rows)
 	case keepScan:
 		if len(q.content) == 0 {
-			return nil, fmt.Errorf("%w: a scan of nothing", errFrame)
+			return nil, fmt.Errorf("%w: a scan without a kind", errFrame)
 		}
 		var after []byte
 		if len(q.content) > 1 {

@@ -22,7 +22,7 @@ import (
 // seconds where the disk is busy.
 const keeperTimeout = time.Minute
 
-// keptKeys is an index in another process, which may die of it.
+// keptKeys is an index in a keeper, which may die.
 type keptKeys struct {
 	timeout time.Duration
 	proc    *exec.Cmd
@@ -104,7 +104,7 @@ func (k *keptKeys) start(lock *os.File) error {
 	return nil
 }
 
-// ask asks one question. After an error that is not the keeper's own it is never asked again.
+// ask asks one question. After any error but a keeperError no more questions are asked.
 func (k *keptKeys) ask(ctx context.Context, kind byte, content []byte) ([]byte, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -114,7 +114,7 @@ func (k *keptKeys) ask(ctx context.Context, kind byte, content []byte) ([]byte, 
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	// Both directions: one that does not read hangs as well.
+	// The limit is for both directions: a keeper that does not read hangs as well.
 	err := k.in.SetWriteDeadline(time.Now().Add(k.timeout))
 	stop := context.AfterFunc(ctx, func() { _ = k.in.SetWriteDeadline(time.Unix(1, 0)) })
 	if err == nil {
@@ -129,7 +129,7 @@ func (k *keptKeys) ask(ctx context.Context, kind byte, content []byte) ([]byte, 
 	}
 	var said *keeperError
 	if err != nil && !errors.As(err, &said) {
-		k.dead = fmt.Errorf("the process that keeps the index: %w", k.mourn(err))
+		k.dead = fmt.Errorf("the keeper of the index: %w", k.mourn(err))
 		return nil, k.dead
 	}
 	return answer, err
@@ -163,7 +163,7 @@ func (k *keptKeys) receive(ctx context.Context) ([]byte, error) {
 	return content, nil
 }
 
-// mourn ends the process after an error, and adds to that how it ended and what it said.
+// mourn ends the process after an error, and adds to the error how it ended and what it printed.
 func (k *keptKeys) mourn(err error) error {
 	k.kill()
 	select {
@@ -232,7 +232,7 @@ func (k *keptKeys) scan(ctx context.Context, kind byte, after []byte) ([]row, er
 	return rows, nil
 }
 
-// close has the keeper close the index, and waits until it has ended.
+// close makes the keeper close the index, and waits until it has ended.
 func (k *keptKeys) close() error {
 	_, err := k.ask(context.Background(), keepClose, nil)
 	if err != nil {
@@ -247,10 +247,10 @@ func (k *keptKeys) close() error {
 	return k.end
 }
 
-// kill ends the process. One that the kernel cannot end now, because it hangs in a disk, is left to
-// it.
+// kill ends the process. It does not wait for one that the kernel cannot end now because it waits for
+// a disk.
 func (k *keptKeys) kill() {
-	_ = k.proc.Process.Kill() // an error is that it has ended
+	_ = k.proc.Process.Kill() // it fails only if the process has ended
 	k.reap()
 	select {
 	case <-k.ended:
@@ -264,7 +264,7 @@ func (k *keptKeys) reap() {
 	_ = k.out.Close()
 }
 
-// lastWords keeps the beginning of what a process says when it dies: that is where it says why.
+// lastWords keeps the beginning of what a process prints when it dies: that part says why.
 type lastWords struct {
 	mu sync.Mutex
 	b  []byte // guarded by mu
@@ -279,7 +279,7 @@ func (w *lastWords) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// why gives the line that says most of it.
+// why returns the line that explains most.
 func (w *lastWords) why() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -9,7 +9,7 @@ import (
 	"github.com/thawfs/thaw/index/pack"
 )
 
-// What a store and the keeper of its index say to one another. Both ways it is frames:
+// The protocol between a store and the keeper of its index. Both sides send frames:
 //
 //	frame    = length(4, little-endian), kind(1), length-1 bytes of content
 //
@@ -25,8 +25,8 @@ import (
 //
 //	row = length of the key(1), the key, 1 + length of the value(1; 0: it is deleted), the value
 //
-// An answer is of kind keepDone, or keepFailed with a text. Whatever is longer than it may be, or cut
-// short, ends the conversation.
+// An answer is of kind keepDone, or keepFailed with a text. A frame that is too long or cut
+// short ends the connection.
 const (
 	keepHello  = 'H'
 	keepOpen   = 'o'
@@ -45,7 +45,7 @@ const keeperHello = "thaw-keeper 1"
 // maxFrame bounds a frame: maxRows of the longest rows, and then some.
 const maxFrame = maxRows*(2+2*maxRowKey) + 4096
 
-var errFrame = errors.New("it does not speak the keeper's language")
+var errFrame = errors.New("the keeper's protocol was violated")
 
 // writeFrame sends one frame, in one write.
 func writeFrame(w io.Writer, kind byte, content []byte) error {

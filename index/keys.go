@@ -16,9 +16,9 @@ import (
 //	h HASH(6)          a page: its ref, big-endian without leading zero bytes
 //	n HASH(16)         a full leaf or a branch: its node ref(8)
 //
-// Six bytes of a page's hash are a hint, not an answer: who finds a ref compares the whole hash,
-// which stands in the pack. That keeps a page at about 12 bytes here; should two pages of a store
-// ever share the six bytes, one of them may be stored twice.
+// Six bytes of a page's hash are only a hint: a ref that is found is believed after the whole hash,
+// which the pack has, was compared. So a page takes about 12 bytes here. If two pages of a store have
+// the same six bytes, one of them may be stored twice.
 const (
 	rowMeta = 'm'
 	rowPack = 'p'
@@ -38,21 +38,21 @@ const (
 	metaStale   = "stale" // set while rows may point to what is not there any more
 )
 
-// keyStore is what the store wants of its index. Nothing in it is the truth: a row that is lost
-// costs space, one that is wrong is found out by whoever follows it. All methods may be called by
-// many goroutines at once.
+// keyStore is what the store needs of its index. Its rows are hints: a lost row costs space, and a wrong
+// row is noticed by its user, who compares what it points to. All methods may be called by many
+// goroutines at once.
 type keyStore interface {
 	// pages puts the refs that stand for hashes into refs; 0 for one that is not known.
 	pages(ctx context.Context, hashes []pack.Hash, refs []uint64) error
-	// get gives the value of a key.
+	// get returns the value of a key.
 	get(ctx context.Context, key []byte) (value []byte, ok bool, err error)
-	// update makes changes. Whatever part of them survives a crash is right.
+	// update makes changes. After a crash any part of them may be missing.
 	update(ctx context.Context, rows []row) error
-	// scan gives the rows of a kind that come after a key, some of them: none when there are no more.
+	// scan returns the rows of a kind that come after a key, some of them: none when there are no more.
 	scan(ctx context.Context, kind byte, after []byte) ([]row, error)
 	// close makes what was changed durable and ends it.
 	close() error
-	// kill ends it without asking.
+	// kill ends it without closing it.
 	kill()
 }
 
@@ -106,7 +106,7 @@ func packRowOf(number uint64, info packInfo) row {
 // indexed again.
 func begunRowOf(number uint64) row { return packRowOf(number, packInfo{}) }
 
-// parsePackRow gives what matches no pack for a row that is malformed.
+// parsePackRow returns values that match no pack for a malformed row.
 func parsePackRow(v []byte) packInfo {
 	g, w := binary.Uvarint(v)
 	if w <= 0 {

@@ -2,12 +2,12 @@ package index
 
 import "fmt"
 
-// Group is pages that are to lie together, in the order in which they are to lie. No locality block
-// has pages of two groups.
+// Group is pages that should be stored together, in the order in which they should be stored. No
+// locality block has pages of two groups.
 //
-// What makes good groups, the best first: the pages that each virtual CPU touched after the
-// checkpoint, in the order in which it did, a group for each; then the pages of each address space,
-// in the order of their virtual addresses.
+// Good groups are, the best first: for each virtual CPU the pages that it touched after the checkpoint,
+// in the order of first touch; then for each address space its pages, in the order of their virtual
+// addresses.
 type Group struct {
 	Kind GroupKind
 	Runs []Run
@@ -35,11 +35,11 @@ const (
 	LayoutTrace Layout = "trace"
 )
 
-// Local says whether the pages of a block are likely to be used together: whoever reads one does
-// well to bring the others.
+// Local says whether the pages of a block are likely to be used together, so that it is worth reading
+// all of them when one is needed.
 func (l Layout) Local() bool { return l != LayoutPhysical }
 
-// layoutOf sums up groups, none of them empty.
+// layoutOf returns the layout that groups make; none of them is empty.
 func layoutOf(order []Group) Layout {
 	l := LayoutPhysical
 	for _, g := range order {
@@ -51,8 +51,8 @@ func layoutOf(order []Group) Layout {
 	return l
 }
 
-// cleanGroups gives each page to the first group that has it, and leaves groups out that are empty
-// then. What is in any is added to seen.
+// cleanGroups keeps each page only in the first group that has it, and leaves out groups that are empty
+// then. The pages of all groups are added to seen.
 func cleanGroups(order []Group, pages uint64, seen *gfnSet) (out []Group, err error) {
 	for i, g := range order {
 		if g.Kind != GroupUsed && g.Kind != GroupVirtual {
@@ -80,7 +80,7 @@ func (t refTable) set(gfn, ref uint64) {
 	l[gfn%LeafPages] = ref
 }
 
-// get gives the ref of a page, 0 if none was set.
+// get returns the ref of a page, 0 if none was set.
 func (t refTable) get(gfn uint64) uint64 {
 	if l := t[gfn/LeafPages]; l != nil {
 		return l[gfn%LeafPages]

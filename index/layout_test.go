@@ -209,8 +209,8 @@ func TestImportThroughAnInterface(t *testing.T) {
 		}
 	}
 	src := Source{Memory: "a chain", Image: c, Info: []byte(`{"vmm":"x"}`)}
-	hot := []Run{{600, 30}, {0, 10}}
-	_, st, err := s.Import(t.Context(), src, ImportOptions{Name: "a", Hot: hot})
+	set := []Run{{600, 30}, {0, 10}}
+	_, st, err := s.Import(t.Context(), src, ImportOptions{Name: "a", WorkingSet: set})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,7 +44,7 @@ func fileLimit() int {
 	return int(r.Cur)
 }
 
-// get gives a pack, which is open until another one is asked for: hold keeps one for longer. The
+// get returns a pack, which is open until another one is asked for; hold keeps one for longer. The
 // caller does not close it.
 func (l *lazyPacks) get(number uint64) (*pack.Reader, error) {
 	l.clock++
@@ -69,7 +69,7 @@ func (l *lazyPacks) get(number uint64) (*pack.Reader, error) {
 	return e.cur.Load().Reader, nil
 }
 
-// pin pins a pack. One that a writer took away from a reader is looked up again.
+// pin pins a pack. If a writer removed its blob, a reader lists the packs again.
 func (l *lazyPacks) pin(number uint64) (*packEntry, error) {
 	e, err := l.set.pin(l.ctx, number)
 	if err == nil || l.set.refresh == nil || !isGone(err) {
@@ -81,7 +81,7 @@ func (l *lazyPacks) pin(number uint64) (*packEntry, error) {
 	return l.set.pin(l.ctx, number)
 }
 
-// evict lets go of the pack that was not used for longest.
+// evict releases the pack that was used least recently.
 func (l *lazyPacks) evict() {
 	var oldest *lazyPack
 	for _, e := range l.m {
@@ -93,7 +93,7 @@ func (l *lazyPacks) evict() {
 	l.set.unpin(oldest.packEntry)
 }
 
-// hold gives a pack that stays open until done is called.
+// hold returns a pack that stays open until done is called.
 func (l *lazyPacks) hold(number uint64) (r *pack.Reader, done func(), err error) {
 	if err := l.errs[number]; err != nil {
 		return nil, nil, err

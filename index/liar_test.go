@@ -116,7 +116,7 @@ func liarMain(how string) int {
 	}
 }
 
-// Whatever the process that keeps the index answers, what is stored is right.
+// Whatever the keeper of the index answers, what is stored is right.
 func TestKeeperLies(t *testing.T) {
 	r := rand.New(rand.NewPCG(101, 1))
 	base := randomImage(r, 700)

@@ -11,7 +11,7 @@ import (
 	"github.com/thawfs/thaw/index/pack"
 )
 
-// listing is the packs and roots that lie in the blob store, all generations of them.
+// listing is the packs and roots in the blob store, in all generations.
 type listing struct {
 	roots map[string][]rootInfo // the highest generation first
 	packs map[uint64][]packInfo // the same
@@ -36,7 +36,7 @@ func (s *Store) list(ctx context.Context) (*listing, error) {
 		if name, g, ok := parseRootName(b.Name); ok {
 			l.roots[name] = append(l.roots[name], rootInfo{g, b.Size, b.Tag, b.Odd})
 		} else {
-			s.log.Warn("not a checkpoint: left alone", "blob", b.Name)
+			s.log.Warn("a file in checkpoints/ is not a checkpoint and is ignored", "blob", b.Name)
 		}
 	}
 	packs, err := s.blobs.List(ctx, pack.Prefix)
@@ -47,7 +47,7 @@ func (s *Store) list(ctx context.Context) (*listing, error) {
 		if n, g, ok := pack.ParseName(b.Name); ok && !b.Odd {
 			l.packs[n] = append(l.packs[n], packInfo{generation: g, bytes: b.Size, tag: b.Tag})
 		} else {
-			s.log.Warn("not a pack: left alone", "blob", b.Name)
+			s.log.Warn("a file in packs/ is not a pack and is ignored", "blob", b.Name)
 		}
 	}
 	for _, r := range l.roots {
@@ -95,9 +95,9 @@ func (l *listing) keeps(m *listing) bool {
 // listTries bounds how often a reader lists the blobs beside a writer that is busy.
 const listTries = 4
 
-// listSettled lists, and where something is gone that was there before, until two listings are the
-// same: a directory that is read while names come and go may show neither the old generation of a root
-// nor the new one.
+// listSettled lists the blobs. If something is gone that was there before, it lists again until two
+// listings are the same: a directory that is read while names come and go may show neither the old
+// generation of a root nor the new one.
 func (s *Store) listSettled(ctx context.Context, before *listing) (*listing, error) {
 	last, err := s.list(ctx)
 	if err != nil || before == nil || last.keeps(before) {
@@ -113,7 +113,7 @@ func (s *Store) listSettled(ctx context.Context, before *listing) (*listing, err
 	return last, nil
 }
 
-// choosePack gives the highest generation of a pack that can be opened, and why a higher one cannot.
+// choosePack returns the highest generation of a pack that can be opened, and why a higher one cannot.
 func (s *Store) choosePack(ctx context.Context, n uint64, all []packInfo) (packInfo, error) {
 	for _, info := range all[:len(all)-1] {
 		r, err := s.packs.openBlob(ctx, n, info.generation)
@@ -125,7 +125,7 @@ func (s *Store) choosePack(ctx context.Context, n uint64, all []packInfo) (packI
 		}
 		s.log.Error("the newer generation of a pack is damaged: an older one stays in use", "err", err)
 	}
-	// The only one, or the last hope. If it is damaged, that is found out when it is used.
+	// It is the last one left. If it is damaged, that is noticed when it is used.
 	return all[len(all)-1], nil
 }
 
@@ -145,7 +145,7 @@ func (s *Store) readRoots(ctx context.Context, roots map[string][]rootInfo) (
 	entries = make(map[string]*catalogEntry, len(roots))
 	var mu sync.Mutex // guards entries
 	names := make(chan string)
-	g := newGroup(ctx)
+	g := newTasks(ctx)
 	for range min(rootReaders, len(roots)) {
 		g.run(func() error {
 			for name := range names {

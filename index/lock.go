@@ -15,12 +15,12 @@ import (
 	"github.com/thawfs/thaw/index/blob"
 )
 
-// A store has two locks, files that a process holds by flock for as long as it needs: the kernel
-// gives them back when it dies, so they are never stale. Their first line says who has them, for the
-// messages of others.
+// A store has two locks, files that a process holds by flock for as long as it needs. The kernel
+// releases them when the process dies, so they are never stale. The first line of the file names the
+// holder, for the messages of other processes.
 //
-//	write.lock   who writes to the store
-//	lock         who serves it; the second line is where
+//	write.lock   the process that writes to the store
+//	lock         the process that serves it; the second line is the mount point
 //
 // They do not exclude one another: what a server has open is never changed.
 const (
@@ -87,14 +87,14 @@ func flock(ctx context.Context, f *os.File, wait time.Duration) error {
 	}
 }
 
-// note writes into a lock file who has it. Only a courtesy: on a full disk the lock must work without.
+// note writes the holder into a lock file. Errors are ignored: the lock must work on a full disk, too.
 func note(f *os.File, more string) {
 	if err := f.Truncate(0); err == nil {
 		_, _ = f.WriteAt(fmt.Appendf(nil, "pid %d (%s)\n%s", os.Getpid(), filepath.Base(os.Args[0]), more), 0)
 	}
 }
 
-// holderOf says who has a lock, as far as its file tells.
+// holderOf says who holds a lock, if its file names the holder.
 func holderOf(dir, name string) string {
 	b, _ := os.ReadFile(filepath.Join(dir, name)) // it is only for a message
 	who, _, _ := strings.Cut(string(b), "\n")
@@ -111,7 +111,7 @@ type ServerLock struct{ f *os.File }
 const serverWait = 250 * time.Millisecond
 
 // LockServer takes the lock of the process that serves the store in dir at mnt: ErrLocked if another
-// one does, ErrReadOnly where the store cannot be written to. The latter may be served without.
+// one does, ErrReadOnly where the store cannot be written to. The latter may be served without the lock.
 func LockServer(dir, mnt string) (*ServerLock, error) {
 	f, err := takeLock(context.Background(), dir, serverLockName, serverWait)
 	if errors.Is(err, ErrLocked) {
@@ -124,14 +124,14 @@ func LockServer(dir, mnt string) (*ServerLock, error) {
 	return &ServerLock{f}, nil
 }
 
-// Close gives the lock back.
+// Close releases the lock.
 func (l *ServerLock) Close() error { return l.f.Close() }
 
 // Server is a process that serves a store.
 type Server struct {
 	PID   int
 	Name  string // of its program
-	Mount string // empty if it did not say
+	Mount string // empty if not known
 }
 
 // ServerOf says who serves the store in dir; false if nobody does.
@@ -147,7 +147,7 @@ func ServerOf(dir string) (Server, bool, error) {
 	defer f.Close()
 	err = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
 	if err == nil {
-		return Server{}, false, nil // closing gives it back
+		return Server{}, false, nil // closing f releases the lock
 	}
 	if !errors.Is(err, unix.EWOULDBLOCK) {
 		return Server{}, false, fmt.Errorf("find the server of store %s: %w", dir, err)
@@ -158,7 +158,7 @@ func ServerOf(dir string) (Server, bool, error) {
 	}
 	var s Server
 	first, rest, _ := strings.Cut(string(b), "\n")
-	// What it did not say stays empty.
+	// What is not known stays empty.
 	_, _ = fmt.Sscanf(first, "pid %d (%s", &s.PID, &s.Name)
 	s.Name = strings.TrimSuffix(s.Name, ")")
 	s.Mount = strings.TrimSuffix(rest, "\n")

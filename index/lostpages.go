@@ -2,7 +2,7 @@ package index
 
 import "sync"
 
-// lostPages is pages of an image that cannot be had, and why the first of them cannot. It may be
+// lostPages is pages of an image that cannot be read, and why the first of them cannot. It may be
 // used by many goroutines at once.
 type lostPages struct {
 	mu    sync.Mutex
@@ -12,8 +12,7 @@ type lostPages struct {
 	count uint64 // all four guarded by mu
 }
 
-// add notes pages that are lost by damage; false for an error that is none, and without a set to
-// note them in.
+// add notes pages that are lost by damage. It returns false if err is no damage or l is nil.
 func (l *lostPages) add(first, count uint64, err error) bool {
 	if l == nil || !isDamage(err) {
 		return false
@@ -57,7 +56,7 @@ func (l *lostPages) has(gfn uint64) bool {
 	return l.set.has(gfn)
 }
 
-// runs gives the pages, ascending.
+// runs returns the pages, ascending.
 func (l *lostPages) runs() (runs []Run) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -77,7 +76,7 @@ func (l *lostPages) runs() (runs []Run) {
 	return runs
 }
 
-// firstOf gives the first n pages of runs.
+// firstOf returns the first n pages of runs.
 func firstOf(runs []Run, n int) (gfns []uint64) {
 	for _, r := range runs {
 		for gfn := r.GFN; gfn < r.GFN+r.Count && len(gfns) < n; gfn++ {

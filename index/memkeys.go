@@ -9,8 +9,8 @@ import (
 	"github.com/thawfs/thaw/index/pack"
 )
 
-// memKeys is an index in memory, for one command, where none can be had on disk. What it has no room
-// for it does not know: such pages are stored again.
+// memKeys is an index in memory, for one command, if there can be none on disk. Its size is bounded:
+// pages that it has no room for are stored again.
 type memKeys struct {
 	mu   sync.Mutex
 	page map[[pageKeySize]byte]uint64 // guarded by mu
@@ -66,7 +66,7 @@ func putRow[K comparable, V any](m map[K]V, key K, v V, del bool, limit int) {
 	}
 }
 
-// scan gives all rows at once. Pages are not listed: nobody needs to sweep what ends with the command.
+// scan returns all rows at once, without pages: an index that ends with the command needs no sweep.
 func (k *memKeys) scan(_ context.Context, kind byte, after []byte) (rows []row, err error) {
 	if after != nil {
 		return nil, nil

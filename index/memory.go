@@ -10,13 +10,13 @@ import (
 )
 
 // Memory is the image of a machine's memory that an import reads: a file ([OpenMemory]), or
-// whatever else can give its pages.
+// anything else that has its pages.
 type Memory interface {
 	// ReadAt is called by many goroutines at once, for whole pages within the size.
 	io.ReaderAt
 	// Size is in bytes, a multiple of 4096.
 	Size() int64
-	// Extents gives the pages that may hold data, as ascending runs. What is outside of them is
+	// Extents returns the pages that may hold data, as ascending runs. What is outside of them is
 	// taken for zeros and never read.
 	Extents() ([]Run, error)
 }
@@ -77,7 +77,7 @@ func (m *MemoryFile) Size() int64 { return m.size }
 // Close closes the file.
 func (m *MemoryFile) Close() error { return m.f.Close() }
 
-// Extents implements Memory: what are no holes of the file.
+// Extents implements Memory: it returns what is not a hole of the file.
 func (m *MemoryFile) Extents() ([]Run, error) {
 	var out []Run
 	for off := int64(0); off < m.size; {
@@ -132,23 +132,23 @@ func (m OpenedMemory) Close() {
 	}
 }
 
-// memory is the image of one import.
-type memory struct {
+// sourceMemory is the image of one import.
+type sourceMemory struct {
 	OpenedMemory
 	name  string
 	pages uint64
 }
 
-func (src Source) openMemory() (*memory, error) {
+func (src Source) openMemory() (*sourceMemory, error) {
 	m, err := src.Open()
 	if err != nil {
 		return nil, err
 	}
-	return &memory{OpenedMemory: m, name: src.Memory, pages: uint64(m.Size()) / PageSize}, nil
+	return &sourceMemory{OpenedMemory: m, name: src.Memory, pages: uint64(m.Size()) / PageSize}, nil
 }
 
-// extents gives the pages that may hold data. Those of a foreign Memory are looked at.
-func (m *memory) extents() ([]Run, error) {
+// extents returns the pages that may hold data. It checks what the Memory says.
+func (m *sourceMemory) extents() ([]Run, error) {
 	runs, err := m.Extents()
 	if err != nil {
 		return nil, err
@@ -166,7 +166,7 @@ func (m *memory) extents() ([]Run, error) {
 }
 
 // read reads the pages gfns into buf; neighbours are read together.
-func (m *memory) read(gfns []uint64, buf []byte) error {
+func (m *sourceMemory) read(gfns []uint64, buf []byte) error {
 	for i := 0; i < len(gfns); {
 		j := i + 1
 		for j < len(gfns) && gfns[j] == gfns[j-1]+1 {

@@ -20,8 +20,8 @@ import (
 type modelCheckpoint struct {
 	img   testImage
 	files map[string][]byte
-	hot   []Run // clean
-	order []Run // in which its pages are stored; nil: that of hot
+	set   []Run // the working set, clean
+	order []Run // in which its pages are stored; nil: that of the set
 }
 
 type model struct {
@@ -67,7 +67,7 @@ func (m *model) reopen() {
 func (m *model) closeImages() {
 	for _, o := range m.open {
 		sameImage(m.t, o.m, o.want.img.bytes())
-		sameWorkingSet(m.t, o.m, o.want.img.bytes(), o.want.hot)
+		sameWorkingSet(m.t, o.m, o.want.img.bytes(), o.want.set)
 		if err := o.m.Close(); err != nil {
 			m.t.Fatal(err)
 		}
@@ -92,7 +92,7 @@ func (m *model) isOpen(name string) bool {
 	return false
 }
 
-func (m *model) hot(pages int) []Run {
+func (m *model) drawSet(pages int) []Run {
 	var runs []Run
 	if m.r.IntN(3) == 0 {
 		// Scattered: pages of which none lies beside the one before it.
@@ -139,15 +139,15 @@ func (m *model) doImport() {
 	// Names sort before and after those of parents, whatever came first.
 	name := fmt.Sprintf("%c%d", 'a'+rune(m.r.IntN(26)), m.n)
 	c := m.newCheckpoint()
-	hot := m.hot(len(c.img))
+	set := m.drawSet(len(c.img))
 	if m.r.IntN(2) == 0 {
-		hot = nil
+		set = nil
 	}
-	c.hot, _ = cleanRuns(hot, uint64(len(c.img)))
-	if hot != nil {
+	c.set, _ = cleanRuns(set, uint64(len(c.img)))
+	if set != nil {
 		c.files["working-set"] = []byte("set of " + name)
 	}
-	o := ImportOptions{Name: name, Hot: hot}
+	o := ImportOptions{Name: name, WorkingSet: set}
 	if c.order != nil {
 		o.Order = []Group{{GroupUsed, c.order}}
 	}
@@ -183,13 +183,13 @@ func (m *model) doSetWorkingSet() {
 	if c == nil {
 		return
 	}
-	hot := m.hot(len(c.img))
+	set := m.drawSet(len(c.img))
 	text := fmt.Appendf(nil, "another set %d", m.r.Uint64())
-	if len(hot) == 0 {
+	if len(set) == 0 {
 		text = nil
 	}
 	before := m.checkpoint(name)
-	after, err := m.s.SetWorkingSet(context.Background(), name, text, hot)
+	after, err := m.s.SetWorkingSet(context.Background(), name, text, set)
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -204,7 +204,7 @@ func (m *model) doSetWorkingSet() {
 	if text != nil {
 		next.files["working-set"] = text
 	}
-	next.hot, _ = cleanRuns(hot, uint64(len(c.img)))
+	next.set, _ = cleanRuns(set, uint64(len(c.img)))
 	m.m[name] = next
 }
 
@@ -272,7 +272,7 @@ func (m *model) verify() {
 		img := openImage(m.t, m.s, name)
 		want := c.img.bytes()
 		sameImage(m.t, img, want)
-		sameWorkingSet(m.t, img, want, c.hot)
+		sameWorkingSet(m.t, img, want, c.set)
 		img.Close()
 		for f, b := range c.files {
 			got, err := m.s.ReadFile(context.Background(), name, f)

@@ -10,8 +10,8 @@ import (
 	"github.com/thawfs/thaw/index/blob"
 )
 
-// numbers hands out the numbers of packs, none of them twice: what anybody still remembers of a pack
-// that is gone can then never be taken for another. So it cannot depend on which packs there are.
+// numbers hands out the numbers of packs, each of them once: so what is still known of a deleted pack
+// can never be taken for another pack. It does not depend on which packs exist.
 //
 // Numbers are reserved, some at a time, by a blob that is durable before the first of them is used:
 // numbers/N says that those below N may be in use. The highest one counts; the others go.
@@ -30,8 +30,8 @@ const (
 
 func numbersName(bound uint64) string { return fmt.Sprintf("%s%010d", numbersPrefix, bound) }
 
-// open finds out what is reserved. used is the highest number of a pack that there is: of older
-// stores nothing else is known.
+// open reads which numbers are reserved. used is the highest number of an existing pack, for older
+// stores, which have no reservations.
 func (n *numbers) open(ctx context.Context, blobs blob.Store, used uint64) error {
 	n.blobs, n.next = blobs, used+1
 	list, err := blobs.List(ctx, numbersPrefix)
@@ -50,7 +50,7 @@ func (n *numbers) open(ctx context.Context, blobs blob.Store, used uint64) error
 	return nil
 }
 
-// take gives a number that no pack ever had.
+// take returns a number that no pack ever had.
 func (n *numbers) take(ctx context.Context) (uint64, error) {
 	if n.next >= rootNumber {
 		return 0, errors.New("no pack numbers are left")
@@ -74,7 +74,7 @@ func (n *numbers) reserve(ctx context.Context) error {
 		if !errors.Is(err, blob.ErrExists) {
 			return err
 		}
-		// It may be there since an attempt that failed, and not be durable: another one is.
+		// A failed attempt may have left it, and then it may not be durable: reserve a higher one.
 		bound++
 	}
 	old := n.old

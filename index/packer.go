@@ -18,7 +18,7 @@ const maxPackPages = 1 << 16
 // compressed in parallel behind it and appended in order.
 type packer struct {
 	s      *Store
-	g      *group
+	g      *tasks
 	enc    *pack.Encoder
 	blocks *ordered[*blockJob]
 	cur    *blockJob
@@ -56,7 +56,7 @@ type blockJob struct {
 	drained chan struct{} // not nil: no block, but the request to finish the pack
 }
 
-func newPacker(s *Store, g *group, p Profile) (*packer, error) {
+func newPacker(s *Store, g *tasks, p Profile) (*packer, error) {
 	enc, err := pack.NewEncoder(p)
 	if err != nil {
 		return nil, err
@@ -79,7 +79,7 @@ func newPacker(s *Store, g *group, p Profile) (*packer, error) {
 	return pk, nil
 }
 
-// add stores page i of a chunk and gives its ref.
+// add stores page i of a chunk and returns its ref.
 func (k *packer) add(c *chunk, i int) (ref uint64, err error) {
 	if k.number == 0 || k.slots == k.s.limits.packPages {
 		if err := k.flush(); err != nil {
@@ -108,7 +108,7 @@ func (k *packer) add(c *chunk, i int) (ref uint64, err error) {
 	return ref, nil
 }
 
-// newBlock begins a block. What a block before it allocated is used again.
+// newBlock begins a block. It uses the memory of earlier blocks again.
 func (k *packer) newBlock() *blockJob {
 	b, ok := k.pool.Get().(*blockJob)
 	if !ok {
@@ -143,7 +143,7 @@ func (k *packer) end() error {
 	}
 }
 
-// drain finishes the present pack, and comes back when the index knows all that was added.
+// drain finishes the present pack, and returns when the index knows all pages that were added.
 func (k *packer) drain() error {
 	if err := k.flush(); err != nil {
 		return err
@@ -216,7 +216,7 @@ func (k *packer) finish() error {
 	return nil
 }
 
-// finished waits until the pack that is being finished, if any, is.
+// finished waits for the pack that is being finished, if any.
 func (k *packer) finished() error {
 	if k.finishing == nil {
 		return nil
@@ -225,8 +225,8 @@ func (k *packer) finished() error {
 	return k.finishErr
 }
 
-// commit commits a pack and tells the index of its pages, both at once: most of the first is waiting
-// for the disk. Should only the second happen, then the index has rows that lead to nothing.
+// commit commits a pack and adds its pages to the index at the same time, because a commit mostly waits
+// for the disk. If the commit fails, the index has rows that point to nothing.
 func (k *packer) commit(w *pack.Writer, hashes []pack.Hash) error {
 	number := w.Number()
 	indexed := make(chan error, 1)
@@ -239,7 +239,7 @@ func (k *packer) commit(w *pack.Writer, hashes []pack.Hash) error {
 	return errors.Join(err, <-indexed)
 }
 
-// pageRows gives the rows of a new pack's pages, behind one that says that they are not all.
+// pageRows returns the rows of a new pack's pages, after a row which says that they may not be complete.
 func pageRows(number uint64, hashes []pack.Hash) []row {
 	rows := make([]row, 1, 1+len(hashes))
 	for slot, h := range hashes {
@@ -274,7 +274,7 @@ func (k *packer) record(kind uint32, data []byte) (ref uint64, err error) {
 	return uint64(pack.MakeRef(number, uint32(n))), err
 }
 
-// abort gives up what is not being finished. All goroutines have ended.
+// abort abandons the pack that is not being finished. All goroutines have ended.
 func (k *packer) abort() {
 	if k.w != nil {
 		_ = k.w.Abort()

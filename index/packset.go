@@ -18,7 +18,7 @@ import (
 // packSet is the packs of a store: which there are, which are open, and who needs them to stay.
 //
 // A pack that is pinned is open, and this process does not remove its blob. A new generation of a
-// pack gets an entry of its own: who has the old one pinned goes on reading that.
+// pack gets an entry of its own: pins of the old one go on reading that.
 type packSet struct {
 	blobs blob.Store
 	dec   *pack.Decoder
@@ -71,7 +71,7 @@ func newOpenPack(r *pack.Reader) *openPack {
 	return p
 }
 
-// release gives back what acquire gave.
+// release ends a read that acquire began.
 func (p *openPack) release() {
 	if p.refs.Add(-1) == 0 {
 		_ = p.Reader.Close() // nothing was written: there is nothing to lose
@@ -79,7 +79,7 @@ func (p *openPack) release() {
 	}
 }
 
-// acquire gives the open pack for one read; nil if the pack is not open, which cannot be while it
+// acquire returns the open pack for one read; nil if the pack is not open, which cannot happen while it
 // is pinned. It takes no lock.
 func (e *packEntry) acquire() *openPack {
 	for {
@@ -87,7 +87,7 @@ func (e *packEntry) acquire() *openPack {
 		if p == nil {
 			return nil
 		}
-		// One that came to 0 was replaced just now: cur has the next one already.
+		// If its count is 0 it was replaced just now: cur has the next one already.
 		if n := p.refs.Load(); n > 0 && p.refs.CompareAndSwap(n, n+1) {
 			return p
 		}
@@ -128,7 +128,7 @@ func (s *packSet) follow(packs map[uint64]packInfo) {
 	s.m = m
 }
 
-// info gives what is known of a pack; false if there is no such pack.
+// info returns what is known of a pack; false if there is no such pack.
 func (s *packSet) info(number uint64) (packInfo, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -139,7 +139,7 @@ func (s *packSet) info(number uint64) (packInfo, bool) {
 	return e.info, true
 }
 
-// has says whether a pack is there to stay.
+// has says whether a pack exists and is not to be removed.
 func (s *packSet) has(number uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -147,7 +147,7 @@ func (s *packSet) has(number uint64) bool {
 	return ok && !e.doomed
 }
 
-// numbers gives all packs that are there to stay, ascending, and how many bytes the others take.
+// numbers returns all packs that are not to be removed, ascending, and how many bytes the others take.
 func (s *packSet) numbers() (numbers []uint64, doomed int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -229,7 +229,7 @@ func (s *packSet) openBlob(ctx context.Context, number uint64, generation uint32
 	return r, nil
 }
 
-// unpin gives back a pin. With the last one the pack is closed, and removed if it is doomed.
+// unpin releases a pin. With the last one the pack is closed, and removed if it is doomed.
 func (s *packSet) unpin(e *packEntry) {
 	s.mu.Lock()
 	e.pins--
@@ -240,12 +240,12 @@ func (s *packSet) unpin(e *packEntry) {
 	}
 }
 
-// closeIdle closes a pack that nobody pins. A doomed one goes; what fails of that is left to GC.
+// closeIdle closes a pack that nobody pins, and removes a doomed one. If that fails, GC removes it later.
 func (s *packSet) closeIdle(e *packEntry) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s.mu.Lock()
-	// After close the store may be another process's, which collects what is doomed itself.
+	// After close another process may own the store, and collects doomed packs itself.
 	idle, doomed := e.pins == 0, e.doomed && !s.closed
 	if idle {
 		delete(s.retired, e)
@@ -265,8 +265,8 @@ func (s *packSet) closeIdle(e *packEntry) {
 	}
 }
 
-// doom removes a pack that nothing refers to any more: now, or with its last pin. It says whether
-// it is gone.
+// doom removes a pack that nothing refers to any more: now, or with its last pin. It returns whether
+// the pack is removed already.
 func (s *packSet) doom(ctx context.Context, number uint64) (gone bool, err error) {
 	s.mu.Lock()
 	e, ok := s.m[number]
@@ -291,8 +291,8 @@ func (s *packSet) doom(ctx context.Context, number uint64) (gone bool, err error
 	return true, nil
 }
 
-// replace puts generation info of a pack, which is a blob already, in the place of the present one.
-// That is removed, at once or with its last pin. It is not given up half way: ctx is for its values.
+// replace makes generation info of a pack, which is a blob already, the present one. The old one is
+// removed at once or with its last pin. It ignores the end of ctx, so that it is never half done.
 func (s *packSet) replace(ctx context.Context, number uint64, info packInfo) error {
 	ctx = context.WithoutCancel(ctx)
 	r, err := s.openBlob(ctx, number, info.generation)
@@ -325,8 +325,8 @@ func (s *packSet) nextGeneration(number uint64) uint32 {
 	return s.m[number].info.top + 1
 }
 
-// abandon removes a generation of a pack that could not be finished, and may be there all the same.
-// Where that fails too the number is never tried again.
+// abandon removes a generation of a pack that failed, but may have been written. If that fails, too,
+// the number is never used again.
 func (s *packSet) abandon(ctx context.Context, number uint64, generation uint32) error {
 	err := s.blobs.Remove(context.WithoutCancel(ctx), pack.Name(number, generation))
 	if err == nil || errors.Is(err, blob.ErrNotFound) {
@@ -340,8 +340,7 @@ func (s *packSet) abandon(ctx context.Context, number uint64, generation uint32)
 	return err
 }
 
-// close closes every pack, and waits for the reads in progress. It is an error of the caller's if
-// any is pinned.
+// close closes every pack, and waits for the reads in progress. It fails if any pack is still pinned.
 func (s *packSet) close() error {
 	s.mu.Lock()
 	s.closed = true
@@ -367,21 +366,21 @@ func (s *packSet) close() error {
 	return nil
 }
 
-// pins is a set of pinned packs that is given back at once.
+// pins is a set of pinned packs that are released together.
 type pins struct {
 	set     *packSet
 	entries []*packEntry // as asked for; nil for one that is missing or damaged
 	errs    []error      // why an entry is nil
 }
 
-// pinReadable pins packs. One that is damaged is an error of what is read from it, and without says
-// whether one that is missing is, too; any other error is one of all of them.
+// pinReadable pins packs. A damaged pack fails when something is read from it; so does a missing one if
+// without is true. Any other error fails the whole call.
 func (s *packSet) pinReadable(ctx context.Context, numbers []uint64, without bool) (*pins, error) {
 	p := &pins{set: s}
 	for _, n := range numbers {
 		e, err := s.pin(ctx, n)
 		if isManyFiles(err) {
-			err = fmt.Errorf("%d packs are to be open at once, raise the limit (ulimit -n): %w",
+			err = fmt.Errorf("%d packs must be open at once; raise the limit of open files (ulimit -n): %w",
 				len(numbers), err)
 		}
 		if err != nil && (!isDamage(err) || isGone(err) && !without) {
@@ -461,7 +460,7 @@ func readRecord(r *pack.Reader, record int, kind uint32) ([]byte, error) {
 	return b, checkKind(r, record, kind)
 }
 
-// checkKind says whether a record, which there is, has the kind that its reader wants.
+// checkKind checks that an existing record has the kind that its reader wants.
 func checkKind(r *pack.Reader, record int, kind uint32) error {
 	if got := r.Record(record).Kind; got != kind {
 		return &CorruptError{Pack: r.Name(), What: fmt.Sprintf("record %d: of kind %d, want %d",

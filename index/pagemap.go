@@ -39,7 +39,7 @@ type leafMap struct {
 	before [8]uint32
 }
 
-// place gives where a page lies; false for a zero page and beyond the end.
+// place returns where a page lies; false for a zero page and beyond the end.
 func (m *pageMap) place(gfn uint64) (uint64, bool) {
 	if gfn >= m.pages {
 		return 0, false
@@ -61,7 +61,7 @@ func (m *pageMap) place(gfn uint64) (uint64, bool) {
 	return b.places[int(l.before[word])+n], true
 }
 
-// ref gives a page's ref as it is stored; 0 for a zero page.
+// ref returns a page's ref as it is stored; 0 for a zero page.
 func (m *pageMap) ref(gfn uint64) uint64 {
 	p, ok := m.place(gfn)
 	if !ok {
@@ -93,7 +93,7 @@ func (m *pageMap) each(fn func(gfn, place uint64)) {
 	}
 }
 
-// zeroRuns calls fn for each maximal run of zero pages until it says false.
+// zeroRuns calls fn for each maximal run of zero pages until it returns false.
 func (m *pageMap) zeroRuns(fn func(first, count uint64) bool) {
 	var start uint64 // of the run that may be going on at gfn
 	var gfn uint64

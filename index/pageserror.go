@@ -7,8 +7,8 @@ import (
 	"github.com/thawfs/thaw/index/pack"
 )
 
-// PagesError says which pages of an image could not be read. Every other page that the same call was
-// to read was read, and is right.
+// PagesError says which pages of an image could not be read. The same call has read all its other
+// pages, and these are right.
 type PagesError struct {
 	Name string   // of the checkpoint
 	GFNs []uint64 // ascending
@@ -44,6 +44,6 @@ func pageNames(first []uint64, count uint64) string {
 	return b.String() + ")"
 }
 
-// isDamage says whether an error is about what is stored, and of the pages that it is about only: it
-// is damaged, missing, of another kind, or on a bad sector.
+// isDamage says whether an error means that stored bytes are damaged, missing, of the wrong kind, or on a
+// bad sector. Such an error costs only the pages in these bytes.
 func isDamage(err error) bool { return isCorrupt(err) || pack.IsDamage(err) }

@@ -2,10 +2,10 @@ package index
 
 import "time"
 
-// progressEvery bounds how often progress is told.
+// progressEvery bounds how often progress is reported.
 const progressEvery = 100 * time.Millisecond
 
-// meter tells progress, not too often. It is used by one goroutine.
+// meter reports progress, not too often. It is used by one goroutine.
 type meter struct {
 	fn   func(Progress)
 	p    Progress

@@ -9,19 +9,16 @@ import (
 	"github.com/thawfs/thaw/index/blob"
 )
 
-// A reader is a store that was opened with OpenOptions.ReadOnly. Writers come and go beside it:
-// blobs are written once, so what it has open stays what it is, and what it finds gone it looks up
-// again.
+// A reader is a store that was opened with OpenOptions.ReadOnly. Writers may change the store
+// meanwhile: blobs are written once, so what the reader has open stays the same, and when a blob is
+// gone the reader lists the blobs again.
 
 // readTries bounds how often a reader lists anew because roots were gone when it came to read them.
 const readTries = 5
 
-// ReadOnly says whether the store was opened for reading only.
-func (s *Store) ReadOnly() bool { return s.readOnly }
-
 // Refresh makes a reader see what was written since: it lists the blobs anew and reads the roots that
-// it does not know. Images and files that are open keep what they opened. Of a store that is open for
-// writing nobody else writes, and there is nothing to do.
+// it does not know. Images and files that are open keep what they opened. It does nothing for a
+// store that is open for writing, since nobody else writes to that.
 func (s *Store) Refresh(ctx context.Context) error {
 	if err := s.enter(ctx); err != nil || !s.readOnly {
 		return err
@@ -70,7 +67,7 @@ func (s *Store) refresh(ctx context.Context) error {
 	}
 }
 
-// newEntries gives the catalog that a listing stands for. Roots that are known are not read again;
+// newEntries returns the catalog of a listing. Roots that are known are not read again;
 // missing is how many were gone when they were read.
 func (s *Store) newEntries(ctx context.Context, l *listing) (
 	entries map[string]*catalogEntry, missing int, err error,
@@ -97,7 +94,7 @@ func (s *Store) newEntries(ctx context.Context, l *listing) (
 	return entries, missing, nil
 }
 
-// choosePacks gives the generation of each pack that counts.
+// choosePacks returns the generation to use of each pack.
 func (s *Store) choosePacks(ctx context.Context, l *listing) (map[uint64]packInfo, error) {
 	packs := make(map[uint64]packInfo, len(l.packs))
 	for n, all := range l.packs {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/thawfs/thaw/index/blob"
+	"github.com/thawfs/thaw/tests/blobtest"
 )
 
 func openReader(t testing.TB, dir string, blobs blob.Store) *Store {
@@ -51,7 +52,7 @@ func tree(t testing.TB, dir string) map[string]string {
 func useReader(t *testing.T, s *Store, name string, want []byte) {
 	t.Helper()
 	ctx := context.Background()
-	if !s.ReadOnly() {
+	if !s.readOnly {
 		t.Error("it is no reader")
 	}
 	list, err := s.List(ctx)
@@ -140,7 +141,7 @@ func TestReaderOfReadOnlyFileSystem(t *testing.T) {
 // A reader sees what a writer did, and what it has open stays what it was.
 func TestReaderFollowsWriter(t *testing.T) {
 	ctx := context.Background()
-	for name, blobs := range map[string]blob.Store{"dir": nil, "mem": blob.NewMem()} {
+	for name, blobs := range map[string]blob.Store{"dir": nil, "mem": blobtest.NewMem()} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir() + "/store"
 			rnd := rand.New(rand.NewPCG(83, 1))

@@ -1,6 +1,7 @@
 package index
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"sync"
@@ -25,16 +26,16 @@ type gather struct {
 
 var gathers = sync.Pool{New: func() any { return new(gather) }}
 
-// maxGap is how many slots between wanted ones are read along with them, rather than reading twice:
-// decoding a page costs a few microseconds, as a read does.
+// maxGap is how many unwanted slots may lie between wanted ones that are read together: decoding a page
+// costs a few microseconds, as a read does.
 const maxGap = 1
 
 // maxSpan bounds the slots that are read at once, in pages (1 MiB).
 const maxSpan = 256
 
 // ReadRange reads len(dst)/4096 pages from first on. Pages that were stored side by side are read
-// at once, and each stored unit among them is decoded once. Where some of the pages cannot be read
-// the others are: the error is a *PagesError then, and what it names is zeros in dst.
+// at once, and each stored unit among them is decoded once. If some of the pages cannot be read,
+// the others are read all the same: the error is a *PagesError, and the pages in it are zeros in dst.
 func (m *Image) ReadRange(first uint64, dst []byte) error {
 	n := uint64(len(dst)) / PageSize
 	if len(dst)%PageSize != 0 {
@@ -46,34 +47,22 @@ func (m *Image) ReadRange(first uint64, dst []byte) error {
 	if n == 1 {
 		return m.ReadPage(first, dst)
 	}
-	g := gathers.Get().(*gather)
-	defer gathers.Put(g)
-	g.want = g.want[:0]
-	for i := range n {
-		if place, ok := m.pages.place(first + i); ok {
-			g.want = append(g.want, wanted{place, int(i)})
-		} else {
-			clear(dst[i*PageSize : (i+1)*PageSize])
-		}
-	}
-	if err := m.gather(g, dst); err != nil || len(g.bad) == 0 {
-		return err
-	}
-	lost := &PagesError{Name: m.entry.Name, Err: g.err}
-	for _, at := range g.bad {
-		lost.GFNs = append(lost.GFNs, first+uint64(at))
-	}
-	return lost
+	return m.read(int(n), func(i int) uint64 { return first + uint64(i) }, dst)
 }
 
 // readPages reads scattered pages; Pages[i*4096:] is gfns[i]. Zero pages are among them. It fails
 // like ReadRange.
 func (m *Image) readPages(gfns []uint64, dst []byte) error {
+	return m.read(len(gfns), func(i int) uint64 { return gfns[i] }, dst)
+}
+
+// read reads n pages: dst[i*4096:] is gfn(i).
+func (m *Image) read(n int, gfn func(int) uint64, dst []byte) error {
 	g := gathers.Get().(*gather)
 	defer gathers.Put(g)
 	g.want = g.want[:0]
-	for i, gfn := range gfns {
-		if place, ok := m.pages.place(gfn); ok {
+	for i := range n {
+		if place, ok := m.pages.place(gfn(i)); ok {
 			g.want = append(g.want, wanted{place, i})
 		} else {
 			clear(dst[i*PageSize : (i+1)*PageSize])
@@ -84,7 +73,7 @@ func (m *Image) readPages(gfns []uint64, dst []byte) error {
 	}
 	lost := &PagesError{Name: m.entry.Name, Err: g.err}
 	for _, at := range g.bad {
-		lost.GFNs = append(lost.GFNs, gfns[at])
+		lost.GFNs = append(lost.GFNs, gfn(at))
 	}
 	slices.Sort(lost.GFNs)
 	return lost
@@ -94,13 +83,7 @@ func (m *Image) readPages(gfns []uint64, dst []byte) error {
 func (m *Image) gather(g *gather, dst []byte) error {
 	g.bad, g.err = g.bad[:0], nil
 	slices.SortFunc(g.want, func(a, b wanted) int {
-		if a.place != b.place {
-			if a.place < b.place {
-				return -1
-			}
-			return 1
-		}
-		return a.at - b.at
+		return cmp.Or(cmp.Compare(a.place, b.place), a.at-b.at)
 	})
 	for i := 0; i < len(g.want); {
 		j := i + 1

@@ -9,10 +9,10 @@ import (
 	"github.com/thawfs/thaw/index/pack"
 )
 
-// recover brings catalog and packs up to what the blobs say, which are the truth.
+// recover fills catalog and packs from the blobs.
 //
-//   - A root is there: so the checkpoint is.
-//   - Of two generations of a pack or root the higher one counts, if it is sound, and the others go.
+//   - A checkpoint exists if its root does.
+//   - Of the generations of a pack or root the highest sound one counts, and the others are removed.
 //   - A pack that no root refers to stays until GC: it is garbage, of a checkpoint that was removed
 //     or of an import that was interrupted, and nothing is deleted in passing.
 func (s *Store) recover(ctx context.Context) error {
@@ -49,15 +49,15 @@ func (s *Store) recover(ctx context.Context) error {
 	return s.alloc.open(ctx, s.blobs, used)
 }
 
-// tidy removes a blob that was replaced. Should that fail, it is no harm but to space.
+// tidy removes a blob that was replaced. If that fails, it costs only space.
 func (s *Store) tidy(ctx context.Context, name string) {
 	if err := s.blobs.Remove(ctx, name); err != nil && !errors.Is(err, blob.ErrNotFound) {
 		s.log.Warn("an old generation stays until it can be removed", "blob", name, "err", err)
 	}
 }
 
-// indexPack puts the pages and nodes of a pack into an index. A pack that cannot be read is left out,
-// with a word about it: an error is of the index, or of ctx.
+// indexPack puts the pages and nodes of a pack into an index. A pack that cannot be read is
+// logged and left out. It fails if the index does, or if ctx ends.
 func (s *Store) indexPack(ctx context.Context, k keyStore, number uint64) error {
 	rows, err := s.packRows(ctx, number)
 	if err := ctx.Err(); err != nil {
@@ -70,7 +70,7 @@ func (s *Store) indexPack(ctx context.Context, k keyStore, number uint64) error 
 	return updateAll(ctx, k, rows)
 }
 
-// packRows gives the rows of a pack's pages and nodes; after an error those that could be read.
+// packRows returns the rows of a pack's pages and nodes; after an error those that could be read.
 func (s *Store) packRows(ctx context.Context, number uint64) (rows []row, err error) {
 	e, err := s.packs.pin(ctx, number)
 	if err != nil {
@@ -108,8 +108,8 @@ func (s *Store) packRows(ctx context.Context, number uint64) (rows []row, err er
 	return rows, nil
 }
 
-// nodeHash names a node by its content. Leaves that are a difference from another are found by
-// nobody, and have no name.
+// nodeHash names a node by its content. A leaf that is stored as a difference has no name: it is never
+// shared by content.
 func nodeHash(h *pack.Hasher, kind uint32, code []byte) (pack.Hash, bool) {
 	if len(code) == 0 || kind == kindLeaf && code[0] != leafFull {
 		return pack.Hash{}, false

@@ -38,7 +38,7 @@ func unzigzag(u uint64) int64 { return int64(u>>1) ^ -int64(u&1) }
 
 func samePack(a, b uint64) bool { return a>>24 == b>>24 }
 
-// refRun gives the length of the run that refs begins with: zeros, or ascending by one in one pack.
+// refRun returns the length of the run that refs begins with: zeros, or ascending by one in one pack.
 func refRun(refs []uint64) int {
 	n := 1
 	if refs[0] == 0 {
@@ -62,17 +62,17 @@ func appendRefs(dst []byte, refs []uint64) []byte {
 		head := uint64(n-1) << 2
 		switch {
 		case first == 0:
-			dst = binary.AppendUvarint(dst, head|opZero)
+			dst = binary.AppendUvarint(dst, head+opZero)
 		case near != 0 && samePack(first, near-1):
-			dst = binary.AppendUvarint(dst, head|opNear)
+			dst = binary.AppendUvarint(dst, head+opNear)
 			dst = binary.AppendUvarint(dst, zigzag(int64(first-near)))
 			near = first + uint64(n)
 		case other != 0 && samePack(first, other-1):
-			dst = binary.AppendUvarint(dst, head|opOther)
+			dst = binary.AppendUvarint(dst, head+opOther)
 			dst = binary.AppendUvarint(dst, zigzag(int64(first-other)))
 			near, other = first+uint64(n), near
 		default:
-			dst = binary.AppendUvarint(dst, head|opFar)
+			dst = binary.AppendUvarint(dst, head+opFar)
 			dst = binary.AppendUvarint(dst, first)
 			near, other = first+uint64(n), near
 		}
@@ -88,7 +88,7 @@ type refScanner struct {
 	near, other uint64
 }
 
-// next gives the next run: n refs, ascending from first, or n zeros if first is 0. It is not called
+// next returns the next run: n refs, ascending from first, or n zeros if first is 0. It is not called
 // when nothing is left.
 func (s *refScanner) next() (n int, first uint64, err error) {
 	head, w := binary.Uvarint(s.code)
@@ -123,7 +123,7 @@ func (s *refScanner) next() (n int, first uint64, err error) {
 	return int(count), first, nil
 }
 
-// decodeRefs fills refs from its code and gives what follows it.
+// decodeRefs fills refs from its code and returns what follows it.
 func decodeRefs(code []byte, refs []uint64) (rest []byte, err error) {
 	s := refScanner{code: code, left: len(refs)}
 	for s.left > 0 {

@@ -8,7 +8,7 @@ import (
 	"github.com/thawfs/thaw/index/pack"
 )
 
-// Repair is something that was brought back.
+// Repair is one thing that was repaired.
 type Repair struct {
 	Checkpoint string `json:"checkpoint,omitempty"` // whose segment was made again
 	Pack       string `json:"pack,omitempty"`       // that was written again
@@ -16,8 +16,8 @@ type Repair struct {
 	What       string `json:"what"`
 }
 
-// repairer is one round of repairs. What a page must be is known by the hash that its pack has for
-// it, which also stays where a page was lost or dropped. Any bytes with that hash are the page.
+// repairer is one round of repairs. A pack has the hash of each of its pages, also of lost and dropped
+// ones. Any bytes with that hash are the page.
 type repairer struct {
 	c      *checker
 	s      *Store
@@ -30,7 +30,7 @@ type repairer struct {
 	done   []Repair
 }
 
-// packPlan is what is to be mended of one pack.
+// packPlan is what must be repaired in one pack.
 type packPlan struct {
 	hashes []pack.Hash
 	proved bool     // these are not those that are stored, and are right
@@ -40,7 +40,7 @@ type packPlan struct {
 // maxFound bounds the pages that one round keeps (128 MiB).
 const maxFound = 1 << 15
 
-// repair mends what it can. more says that another round may find more.
+// repair repairs what it can. more says that another round may repair more.
 func (c *checker) repair(ctx context.Context) (done []Repair, more bool, err error) {
 	r := &repairer{
 		c: c, s: c.s, packs: newLazyPacks(ctx, c.s.packs), hasher: pack.NewHasher(c.s.key),
@@ -69,11 +69,11 @@ func (c *checker) repair(ctx context.Context) (done []Repair, more bool, err err
 	return r.done, r.room == 0 && len(r.done) > 0, nil
 }
 
-// plan finds out what is wanted for a pack.
+// plan finds out which pages a pack needs.
 func (r *repairer) plan(number uint64) error {
 	d := r.c.damaged[number]
 	if d.err != nil {
-		return nil // without its directory nobody knows what was in it
+		return nil // without its directory its content is unknown
 	}
 	p, err := r.packs.get(number)
 	if err != nil {
@@ -100,8 +100,8 @@ func (r *repairer) plan(number uint64) error {
 	return nil
 }
 
-// prove makes the hashes of a pack again from its pages, and says whether they are right: the
-// checksum over all of them says so.
+// prove computes the hashes of a pack again from its pages, and says whether they are right: the
+// checksum over all hashes must match.
 func (r *repairer) prove(p *pack.Reader, plan *packPlan) bool {
 	hashes := append([]pack.Hash(nil), plan.hashes...)
 	page := make([]byte, PageSize)
@@ -120,7 +120,7 @@ func (r *repairer) prove(p *pack.Reader, plan *packPlan) bool {
 // full says whether there is nothing to look for, or no room for it.
 func (r *repairer) full() bool { return r.left == 0 || r.room == 0 }
 
-// take looks whether a page is wanted, and keeps it then.
+// take keeps a page if it is wanted.
 func (r *repairer) take(page []byte) {
 	h := r.hasher.Sum(page)
 	if have, wanted := r.found[h]; !wanted || have != nil || r.full() {
@@ -160,8 +160,10 @@ func (r *repairer) pack(ctx context.Context, number uint64) error {
 					}
 					return nil
 				},
-				// What is left damaged is dead from now on, which is an error for who needs it, too.
-				Lost: func(err error) { r.s.log.Warn("it could not be brought back", "err", err) },
+				// What is still damaged is dead from now on; reading it stays an error.
+				Lost: func(err error) {
+					r.s.log.Warn("a damaged page could not be repaired: no copy of it was found", "err", err)
+				},
 			})
 		},
 		right: func(old, renewed *pack.Reader) error { return r.right(plan, d, back, old, renewed) },
@@ -173,7 +175,7 @@ func (r *repairer) pack(ctx context.Context, number uint64) error {
 		Pack: pack.Name(number, info.generation), Pages: pages, What: "the pack was written again",
 	})
 	return r.s.hints.do(ctx, func(k keyStore) error {
-		// What the index knows of the pack may be gone, and what came back it does not know.
+		// The index may know pages that are gone now, and does not know the repaired ones.
 		rows := []row{{metaKey(metaStale), []byte{1}}, packRowOf(number, info)}
 		if err := r.s.indexPack(ctx, k, number); err != nil {
 			return err
@@ -182,8 +184,8 @@ func (r *repairer) pack(ctx context.Context, number uint64) error {
 	})
 }
 
-// right says whether a new generation has everything that was good in the old one, and what was
-// brought back.
+// right checks that a new generation has everything that was good in the old one, and the repaired
+// pages.
 func (r *repairer) right(plan *packPlan, d *packDamage, back *bitmap, old, renewed *pack.Reader) error {
 	page := make([]byte, PageSize)
 	for slot := range uint32(old.Slots()) {
@@ -205,8 +207,8 @@ func (r *repairer) right(plan *packPlan, d *packDamage, back *bitmap, old, renew
 	return nil
 }
 
-// segment makes the segment of a checkpoint again. Where a page of it is lost it stays as it is:
-// what can be read of it is read.
+// segment makes the segment of a checkpoint again. If a page of it is lost, the segment stays as it
+// is, and its good frames are still used.
 func (r *repairer) segment(ctx context.Context, name string) error {
 	text, err := r.s.ReadFile(ctx, name, fileWorkingSet)
 	if err != nil && !errors.Is(err, ErrNotFound) {
@@ -217,14 +219,14 @@ func (r *repairer) segment(ctx context.Context, name string) error {
 		return ignoreDamage(err)
 	}
 	defer m.Close()
-	if _, err := r.s.replaceWorkingSet(ctx, m, text, m.root.hot); err != nil {
+	if _, err := r.s.replaceWorkingSet(ctx, m, text, m.root.setRuns); err != nil {
 		return ignoreDamage(err)
 	}
 	r.done = append(r.done, Repair{Checkpoint: name, What: "the segment was made again"})
 	return nil
 }
 
-// ignoreDamage gives errors that are no damage. Damage stays, and is found by the next check.
+// ignoreDamage returns errors that are no damage. Damage stays, and the next check reports it.
 func ignoreDamage(err error) error {
 	if isDamage(err) {
 		return nil

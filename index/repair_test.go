@@ -12,8 +12,9 @@ import (
 	"testing"
 
 	"github.com/thawfs/thaw/index/blob"
-	"github.com/thawfs/thaw/index/blob/errblob"
 	"github.com/thawfs/thaw/index/pack"
+	"github.com/thawfs/thaw/tests/blobtest"
+	"github.com/thawfs/thaw/tests/blobtest/errblob"
 )
 
 // repairStore is a ruinStore that was exported while it was sound: dir has store, one and two.
@@ -180,7 +181,7 @@ func TestRepairFromStore(t *testing.T) {
 // addCopy puts the pages of a pack into one with another number.
 func addCopy(t *testing.T, s *Store, b []byte) {
 	t.Helper()
-	mem := blob.NewMem()
+	mem := blobtest.NewMem()
 	mem.Replace("x", b)
 	obj, err := mem.Open(t.Context(), "x")
 	if err != nil {
@@ -332,7 +333,7 @@ func damageSlots(t *testing.T, dir string, which func(slot uint32) bool) {
 	t.Helper()
 	path := filepath.Join(dir, filepath.FromSlash(ruinedPack))
 	changeFile(t, path, func(b []byte) []byte {
-		mem := blob.NewMem()
+		mem := blobtest.NewMem()
 		mem.Replace("x", bytes.Clone(b))
 		obj, err := mem.Open(t.Context(), "x")
 		if err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/thawfs/thaw/index/pack"
 )
 
-// search looks for the pages that are wanted wherever they may be.
+// search looks for the wanted pages everywhere.
 func (r *repairer) search(ctx context.Context) error {
 	numbers, _ := r.s.packs.numbers()
 	m := newMeter(r.c.o.Progress, "search", "places", int64(len(numbers)+len(r.c.entries)+len(r.c.o.From)))
@@ -122,7 +122,7 @@ func (r *repairer) inExport(ctx context.Context, path string) error {
 	return nil
 }
 
-// memoryIn gives the memory of an export, which may have been salvaged.
+// memoryIn returns the memory of an export, which may have been salvaged.
 func memoryIn(path string) (string, error) {
 	st, err := os.Stat(path)
 	if err != nil {

@@ -35,7 +35,7 @@ func newReverseMap(m *pageMap) *reverseMap {
 	return r
 }
 
-// slots gives the pages in the slots first..end-1 of a pack, in the order of the slots.
+// slots returns the pages in the slots first..end-1 of a pack, in the order of the slots.
 func (r *reverseMap) slots(pack int, first, end uint32) []slotGFN {
 	p := r.packs[pack]
 	from, _ := slices.BinarySearch(p, slotGFN(first)<<32)
@@ -44,8 +44,8 @@ func (r *reverseMap) slots(pack int, first, end uint32) []slotGFN {
 }
 
 // maxCopies is how many pages of an image may have the content of one slot and still be taken for
-// neighbours of what lies beside it. Where thousands are the same, next to nothing is known of any,
-// and whoever brought all of them with a block would bring megabytes for a page.
+// neighbours of what lies beside it. If thousands of pages are the same, their neighbourhood
+// says nothing, and reading all of them with a block would copy megabytes for one page.
 const maxCopies = 4
 
 // near appends to dst the pages in the slots first..end-1 of a pack, without those that have more

@@ -127,13 +127,12 @@ type fileParts struct {
 type root struct {
 	manifest
 	top     *mapTop
-	hot     []Run
+	setRuns []Run          // the pages of the working set, in first-touch order
 	records map[int][]byte // parts of files that the root itself has, by record
 	bytes   int64          // size of the blob
 }
 
-// write makes the root a blob. It is there whole, or not at all; blob.ErrExists if the name is
-// taken.
+// write makes the root a blob, in one atomic step; blob.ErrExists if the name is taken.
 func (r *root) write(ctx context.Context, blobs blob.Store) (err error) {
 	name := rootName(r.Name, r.Generation)
 	bw, err := blobs.Create(ctx, name)
@@ -160,8 +159,8 @@ func (r *root) write(ctx context.Context, blobs blob.Store) (err error) {
 	if _, err := w.AppendRecord(kindMap, r.top.append(nil)); err != nil {
 		return err
 	}
-	if len(r.hot) > 0 {
-		if _, err := w.AppendRecord(kindHot, appendRuns(nil, r.hot)); err != nil {
+	if len(r.setRuns) > 0 {
+		if _, err := w.AppendRecord(kindWorkingSet, appendRuns(nil, r.setRuns)); err != nil {
 			return err
 		}
 	}
@@ -176,8 +175,8 @@ func readRoot(ctx context.Context, blobs blob.Store, dec *pack.Decoder, name str
 	return readRootRecords(ctx, blobs, dec, name, gen, func(uint32) bool { return true })
 }
 
-// readRootBrief reads what the catalog wants to know of a root: not its files and not the working
-// set, which can be long.
+// readRootBrief reads what the catalog needs of a root: not its files and not the working set, which
+// can be long.
 func readRootBrief(ctx context.Context, blobs blob.Store, dec *pack.Decoder, name string, gen uint32) (
 	*root, error,
 ) {
@@ -222,7 +221,7 @@ func readRootRecords(ctx context.Context, blobs blob.Store, dec *pack.Decoder, n
 	return r, nil
 }
 
-// take puts the content of one record into the root. Kinds that a later program added are skipped.
+// take puts the content of one record into the root. It skips kinds that it does not know.
 func (r *root) take(i int, kind uint32, b []byte) (err error) {
 	switch kind {
 	case kindFile:
@@ -231,8 +230,8 @@ func (r *root) take(i int, kind uint32, b []byte) (err error) {
 		err = json.Unmarshal(b, &r.manifest)
 	case kindMap:
 		r.top, err = parseMapTop(b)
-	case kindHot:
-		r.hot, err = parseRuns(b)
+	case kindWorkingSet:
+		r.setRuns, err = parseRuns(b)
 	}
 	return err
 }
@@ -254,7 +253,7 @@ func (r *root) validate(name string, gen uint32) error {
 			return fmt.Errorf("file %q: %d bytes in %d parts", f, p.Size, len(p.Parts))
 		}
 	}
-	for _, h := range r.hot {
+	for _, h := range r.setRuns {
 		if h.GFN >= r.top.pages || h.Count > r.top.pages-h.GFN {
 			return fmt.Errorf("working set: %d pages from %d on", h.Count, h.GFN)
 		}

@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// rootCache keeps the roots of checkpoints used last, where reading one is dear: a restore wants
-// the root for each file of the checkpoint.
+// rootCache keeps the roots of the checkpoints used last, on high-latency media: a restore needs the
+// root for each file of the checkpoint.
 type rootCache struct {
 	mu    sync.Mutex
 	roots [8]cachedRoot // the one used last first; guarded by mu

@@ -51,9 +51,9 @@ func parseRuns(b []byte) ([]Run, error) {
 	return runs, nil
 }
 
-// cleanRuns gives runs without the pages that an earlier run has already, so that every page is in
-// there once, at its first touch, and makes one run of those that follow one another. Runs outside
-// of an image of so many pages are an error.
+// cleanRuns removes from runs the pages that an earlier run has already, so that every page is there
+// once, at its first touch, and joins runs that follow one another. A run outside of the image is an
+// error.
 func cleanRuns(runs []Run, pages uint64) ([]Run, error) {
 	out, err := newPages(runs, pages, new(gfnSet))
 	if err != nil {
@@ -62,7 +62,7 @@ func cleanRuns(runs []Run, pages uint64) ([]Run, error) {
 	return out, nil
 }
 
-// newPages gives the pages of runs that are not in seen, in their order, and adds them to it.
+// newPages returns the pages of runs that are not in seen, in their order, and adds them to it.
 func newPages(runs []Run, pages uint64, seen *gfnSet) (out []Run, err error) {
 	for _, r := range runs {
 		if r.Count == 0 || r.GFN >= pages || r.Count > pages-r.GFN {

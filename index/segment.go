@@ -14,8 +14,8 @@ import (
 const framePages = pack.FrameBytes / PageSize
 
 // maxSegment bounds the pages of a segment, which are stored twice: a quarter of the image, or 64
-// MiB if that is more. What is beyond, the least urgent end of the working set, is read from where
-// the pages lie.
+// MiB if that is more. The rest, which is the end of the working set and least urgent, is read from
+// the blocks.
 func maxSegment(pages uint64) uint64 { return max(pages/4, 64<<20/PageSize) }
 
 // segment is a finished segment pack.
@@ -24,7 +24,7 @@ type segment struct {
 	bytes  int64
 	frames int
 	zero   uint64 // pages
-	hot    []Run
+	set    []Run
 }
 
 // into notes the segment in a root.
@@ -32,7 +32,7 @@ func (g *segment) into(r *root) {
 	r.top.segment = g.number
 	r.SegmentBytes = g.bytes
 	r.WorkingSet = &WorkingSetInfo{
-		Pages: countPages(g.hot), ZeroPages: g.zero, Runs: len(g.hot), Frames: g.frames,
+		Pages: countPages(g.set), ZeroPages: g.zero, Runs: len(g.set), Frames: g.frames,
 	}
 }
 
@@ -44,7 +44,7 @@ type frameJob struct {
 }
 
 // frameGFNs cuts a working set into frames: first-touch order between frames, ascending within one.
-func frameGFNs(hot []Run, max uint64, emit func(gfns []uint64) error) (err error) {
+func frameGFNs(set []Run, max uint64, emit func(gfns []uint64) error) (err error) {
 	var cur []uint64
 	flush := func() {
 		if len(cur) > 0 && err == nil {
@@ -54,7 +54,7 @@ func frameGFNs(hot []Run, max uint64, emit func(gfns []uint64) error) (err error
 		}
 	}
 	n := uint64(0)
-	eachPage(hot, func(gfn uint64) {
+	eachPage(set, func(gfn uint64) {
 		if n == max {
 			return
 		}
@@ -68,9 +68,9 @@ func frameGFNs(hot []Run, max uint64, emit func(gfns []uint64) error) (err error
 	return err
 }
 
-// proved gives read, but so that every page must be the one that the page map has, by its hash: a
-// segment is a copy of pages, and of no others. It may be used by many goroutines at once, until done
-// is called.
+// proved returns a function like read, which also compares every page with the hash of the page that
+// the page map has in its place: a segment must hold copies of these pages only. It may be used by many
+// goroutines at once, until done is called.
 func (s *Store) proved(ctx context.Context, name string, pages *pageMap,
 	read func(gfns []uint64, buf []byte) error) (_ func(gfns []uint64, buf []byte) error, done func()) {
 	packs := newLazyPacks(ctx, s.packs)
@@ -116,15 +116,15 @@ func (s *Store) proved(ctx context.Context, name string, pages *pageMap,
 	}, packs.release
 }
 
-// writeSegment makes the segment pack of a working set (clean, not empty). read gives pages of the
-// image of so many pages. The pack is a blob then, and not yet known to the store.
-func (s *Store) writeSegment(ctx context.Context, hot []Run, pages uint64, profile Profile,
+// writeSegment makes the segment pack of a working set (clean, not empty). read reads pages of the
+// image, which has so many pages. The pack is a blob then, and not yet known to the store.
+func (s *Store) writeSegment(ctx context.Context, set []Run, pages uint64, profile Profile,
 	read func(gfns []uint64, buf []byte) error, progress func(Progress)) (_ *segment, err error) {
 	enc, err := pack.NewEncoder(profile)
 	if err != nil {
 		return nil, err
 	}
-	seg := &segment{hot: hot}
+	seg := &segment{set: set}
 	if seg.number, err = s.alloc.take(ctx); err != nil {
 		return nil, err
 	}
@@ -132,16 +132,16 @@ func (s *Store) writeSegment(ctx context.Context, hot []Run, pages uint64, profi
 	if err != nil {
 		return nil, err
 	}
-	g := newGroup(ctx)
+	g := newTasks(ctx)
 	n := runtime.GOMAXPROCS(0)
 	frames := newOrdered(g, n, 2*n, func() func(*frameJob) error {
 		return frameWorker(enc, read)
 	})
-	limit := min(maxSegment(pages), countPages(hot))
+	limit := min(maxSegment(pages), countPages(set))
 	m := newMeter(progress, "segment", "pages", int64(limit))
 	g.run(func() error {
 		defer frames.end()
-		return frameGFNs(hot, limit, func(gfns []uint64) error {
+		return frameGFNs(set, limit, func(gfns []uint64) error {
 			return frames.submit(&frameJob{gfns: gfns})
 		})
 	})

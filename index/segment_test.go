@@ -40,7 +40,7 @@ func TestSegmentOfChangingSource(t *testing.T) {
 	img := uniqueImage(600).bytes()
 	mem := &changingMemory{pages: img, read: make([]bool, 600)}
 	_, _, err := s.Import(t.Context(), Source{Memory: "source", Image: mem},
-		ImportOptions{Name: "a", Hot: []Run{{0, 300}}})
+		ImportOptions{Name: "a", WorkingSet: []Run{{0, 300}}})
 	var bad *ImageError
 	if !errors.As(err, &bad) || !errors.Is(err, pack.ErrHash) {
 		t.Errorf("the source changed: %v", err)

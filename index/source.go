@@ -13,9 +13,8 @@ import (
 type Source struct {
 	// Memory is the path of the image: a regular file, its size a multiple of 4096.
 	Memory string
-	// Image, if not nil, is what the image is read through, in the place of the file Memory, which
-	// is then only a name for messages: a checkpoint whose pages lie in several files has one. It
-	// stays the caller's to close.
+	// Image, if not nil, is read instead of the file Memory, which is then only a name for messages.
+	// A checkpoint whose pages lie in several files needs it. The caller closes it.
 	Image Memory
 	// Files are the other files, stored as they are: name in the checkpoint -> path.
 	Files map[string]string
@@ -27,8 +26,8 @@ type Source struct {
 const maxInfo = 16 << 20
 
 // OpenSource finds out what path is: a checkpoint directory, or a bare memory file. Of a directory
-// it takes the regular files; hidden ones, directories and what a mount adds (stats.json) are no
-// part of a checkpoint.
+// it takes the regular files; it ignores hidden files, directories and what a mount adds
+// (stats.json).
 func OpenSource(path string) (Source, error) {
 	st, err := os.Stat(path)
 	if err != nil {

@@ -36,24 +36,24 @@ func ParseProfile(s string) (Profile, error) { return pack.ParseProfile(s) }
 
 // OpenOptions is how to open a store.
 type OpenOptions struct {
-	// ReadOnly opens the store beside whoever writes to it: without a lock, without the index, and
-	// without writing anything. Methods that write answer ErrReadOnly.
+	// ReadOnly opens the store for reading, while another process may write to it: without a lock,
+	// without the index, and without writing anything. Methods that write return ErrReadOnly.
 	ReadOnly bool
 	// Wait is how long to wait for another process that writes to the store, before ErrLocked.
 	Wait time.Duration
 	// Create makes a store in a missing or empty directory; a store that exists is opened.
 	Create bool
-	// Profile is written into a store that is created, for Store.Profile to give back.
+	// Profile is written into a store that is created, and returned by Store.Profile.
 	Profile Profile
-	// Keeper gives a command that does nothing but call KeeperMain: the process that has Badger open,
-	// which may die of a full disk or of a damaged file. Nil: Badger is opened in this process, which
-	// may die of them then. It is started when an index is needed, and ended by Close.
+	// Keeper returns a command that does nothing but call KeeperMain. It is started when an index is
+	// needed, and ended by Close. It has Badger open, and so may die because of a full disk or a damaged
+	// file. Nil: Badger is opened in this process, which may then die instead.
 	Keeper func() *exec.Cmd
-	// Log tells what was rolled forward or swept away. Nil is silence.
+	// Log gets what was repaired, removed, or failed. Nil: nothing is logged.
 	Log *slog.Logger
 	// Blobs holds packs and checkpoints; nil means the store's own directory.
 	Blobs blob.Store
-	// Wrap, if not nil, is put around Blobs: a modelled disk (package disk) for example.
+	// Wrap, if not nil, is put around Blobs: a simulated disk (package disk), for example.
 	Wrap func(context.Context, blob.Store) (blob.Store, error)
 }
 
@@ -84,7 +84,7 @@ type Store struct {
 
 	limits limits
 
-	// What keeps reads few where they are dear (see blob.Medium); nil elsewhere.
+	// They save reads on high-latency media (see blob.Medium); nil on others.
 	blocks *blockCache
 	roots  *rootCache
 
@@ -97,15 +97,15 @@ type Store struct {
 	closeErr  error
 }
 
-// limits are what an import keeps to; tests make them small.
+// limits of an import; tests make them small.
 type limits struct {
 	packPages  uint32 // of a pack
 	freshPages int    // that an import remembers itself
 }
 
-// Open opens the store in dir. For writing one process at a time can do that (ErrLocked otherwise);
-// what an interrupted one left is rolled forward or swept away. For reading (OpenOptions.ReadOnly)
-// any number can, beside one that writes.
+// Open opens the store in dir. One process at a time can open it for writing (ErrLocked otherwise); it
+// finishes or removes what an interrupted one left. Any number of processes can open it for reading
+// (OpenOptions.ReadOnly), also while one writes.
 func Open(ctx context.Context, dir string, o OpenOptions) (_ *Store, err error) {
 	log := o.Log
 	if log == nil {
@@ -115,7 +115,7 @@ func Open(ctx context.Context, dir string, o OpenOptions) (_ *Store, err error) 
 		return nil, fmt.Errorf("create store %s: %w", dir, ErrReadOnly)
 	}
 	if o.Create {
-		if err := createStore(dir, o.Profile); err != nil {
+		if err := createStore(ctx, dir, o.Profile, o.Wait); err != nil {
 			return nil, err
 		}
 	}
@@ -145,7 +145,7 @@ func Open(ctx context.Context, dir string, o OpenOptions) (_ *Store, err error) 
 func (s *Store) open(ctx context.Context,
 	wrap func(context.Context, blob.Store) (blob.Store, error), keeper func() *exec.Cmd) (err error) {
 	if s.blobs == nil {
-		// For writing only under the lock: it sweeps away what others have not committed.
+		// For writing only under the lock, because it removes what other writers have not committed.
 		open := blob.OpenDir
 		if s.readOnly {
 			open = blob.OpenDirReadOnly
@@ -161,7 +161,7 @@ func (s *Store) open(ctx context.Context,
 			return err
 		}
 	}
-	if m := blob.MediumOf(s.blobs); m.Dear() {
+	if m := blob.MediumOf(s.blobs); m.HighLatency() {
 		s.blocks, s.roots = newBlockCache(m), newRootCache()
 	}
 	if s.dec, err = pack.NewDecoder(); err != nil {
@@ -176,7 +176,7 @@ func (s *Store) open(ctx context.Context,
 	return s.recover(ctx)
 }
 
-// Close closes the store. Images and files must be closed before, or else fail from now on.
+// Close closes the store. Images and files that are still open fail from now on.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		s.closed.Store(true)
@@ -212,7 +212,7 @@ func (s *Store) Dir() string { return s.dir }
 // Profile is the profile that the store was created with.
 func (s *Store) Profile() Profile { return s.file.Profile }
 
-// enter begins a method: it refuses what comes after Close or cancellation.
+// enter begins a method: it fails after Close or cancellation.
 func (s *Store) enter(ctx context.Context) error {
 	if s.closed.Load() {
 		return fmt.Errorf("store %s: %w", s.dir, ErrClosed)
@@ -231,7 +231,7 @@ func (s *Store) mayWrite(ctx context.Context) error {
 	return nil
 }
 
-// write begins a method that writes what excludes other such. It gives the function that ends it.
+// write begins a method that writes and excludes others that do. It returns the function that ends it.
 func (s *Store) write(ctx context.Context) (done func(), err error) {
 	if err := s.mayWrite(ctx); err != nil {
 		return nil, err
@@ -239,7 +239,7 @@ func (s *Store) write(ctx context.Context) (done func(), err error) {
 	return s.alone(ctx)
 }
 
-// alone takes the writer's lock, and gives the function that gives it back.
+// alone takes the writer's lock, and returns the function that releases it.
 func (s *Store) alone(ctx context.Context) (done func(), err error) {
 	if err := s.enter(ctx); err != nil {
 		return nil, err
@@ -258,7 +258,8 @@ func (s *Store) alone(ctx context.Context) (done func(), err error) {
 	return func() { <-s.writer }, nil
 }
 
-// Progress says how far long work is. Stage names what is counted, in Unit: "bytes", "pages", ....
+// Progress says how far a long operation has come. Stage names what is counted, in Unit: "bytes",
+// "pages", ....
 type Progress struct {
 	Stage string `json:"stage"`
 	Unit  string `json:"unit"`

@@ -29,8 +29,8 @@ func TestImportReadExport(t *testing.T) {
 		"info.json": []byte("{\n  \"vmm\": \"test\"\n}\n"),
 	}
 	s := openTest(t, t.TempDir()+"/store", nil)
-	hot := []Run{{700, 30}, {3, 1}, {705, 60}, {1499, 1}}
-	c, st := mustImport(t, s, "one", writeSource(t, img, files), hot)
+	set := []Run{{700, 30}, {3, 1}, {705, 60}, {1499, 1}}
+	c, st := mustImport(t, s, "one", writeSource(t, img, files), set)
 	if c.Layout != LayoutTrace || c.WorkingSet == nil || c.WorkingSet.Pages != 67 {
 		t.Errorf("checkpoint %+v", c)
 	}
@@ -175,7 +175,7 @@ func TestErrors(t *testing.T) {
 	if _, _, err := s.Import(ctx, src, ImportOptions{Name: "one"}); !errors.Is(err, ErrExists) {
 		t.Errorf("import twice: %v", err)
 	}
-	if _, _, err := s.Import(ctx, src, ImportOptions{Name: "two", Hot: []Run{{3, 2}}}); err == nil {
+	if _, _, err := s.Import(ctx, src, ImportOptions{Name: "two", WorkingSet: []Run{{3, 2}}}); err == nil {
 		t.Error("a working set beyond the end was taken")
 	}
 	for _, err := range []error{

@@ -1,6 +1,7 @@
 package index
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
@@ -47,7 +48,7 @@ func sumOfKey(key pack.HashKey) string {
 	return fmt.Sprintf("%08x", crc32.Checksum(key[:], crc32.MakeTable(crc32.Castagnoli)))
 }
 
-// key gives the hash key.
+// key returns the hash key.
 func (f *storeFile) key() (pack.HashKey, error) {
 	b, err := hex.DecodeString(f.HashKey)
 	if err != nil || len(b) != len(pack.HashKey{}) {
@@ -72,14 +73,14 @@ func readStoreFile(dir string) (*storeFile, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	// The version is looked at first: another format may look different in every other way.
+	// The version is checked first: in another format all else may be different.
 	var f storeFile
 	var head struct {
 		Magic   string `json:"magic"`
 		Version int    `json:"version"`
 	}
 	if err := json.Unmarshal(b, &head); err != nil || head.Magic != storeMagic {
-		return nil, fmt.Errorf("%s: %w: %s is damaged or of something else",
+		return nil, fmt.Errorf("%s: %w: %s is damaged, or not thaw's",
 			dir, ErrNotStore, storeFileName)
 	}
 	if head.Version != storeVersion {
@@ -94,38 +95,105 @@ func readStoreFile(dir string) (*storeFile, error) {
 	return &f, nil
 }
 
-// createStore makes a store in a missing or empty directory. A store that is there stays as it is.
-func createStore(dir string, p Profile) error {
-	if _, err := os.Lstat(filepath.Join(dir, storeFileName)); err == nil {
+// createStore makes a store in a missing or empty directory. A store that is there stays as it is, and
+// so does one that another process is just making: who makes it holds the writer's lock.
+func createStore(ctx context.Context, dir string, p Profile, wait time.Duration) error {
+	if isStore(dir) {
 		return nil
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeDirectory(dir); err != nil {
 		return fmt.Errorf("create store: %w", err)
 	}
-	entries, err := os.ReadDir(dir)
+	if err := creatable(dir); err != nil {
+		if isStore(dir) {
+			return nil // it is one by now
+		}
+		return fmt.Errorf("create store: %w", err)
+	}
+	lock, err := lockWriter(ctx, dir, wait)
+	if isStore(dir) {
+		// Another process made it meanwhile, and may be at work in it.
+		if err == nil {
+			err = lock.Close()
+		}
+		return ignoreLocked(err)
+	}
 	if err != nil {
 		return fmt.Errorf("create store: %w", err)
 	}
-	for _, e := range entries {
-		switch e.Name() {
-		case packsDirName, rootsDirName, serverLockName, writeLockName, storeFileName + ".tmp":
-			// A creation that was interrupted: begun again.
-		default:
-			return fmt.Errorf("create store: %s: %w: the directory is not empty", dir, ErrNotStore)
+	defer lock.Close()
+	if err := fillStore(dir, p); err != nil {
+		return fmt.Errorf("create store: %w", err)
+	}
+	return nil
+}
+
+// ignoreLocked drops ErrLocked, where another process may have the lock.
+func ignoreLocked(err error) error {
+	if errors.Is(err, ErrLocked) {
+		return nil
+	}
+	return err
+}
+
+// isStore says whether a directory is a store already, sound or not.
+func isStore(dir string) bool {
+	_, err := os.Lstat(filepath.Join(dir, storeFileName))
+	return err == nil
+}
+
+// makeDirectory is MkdirAll that makes each directory durable in its parent, also one that exists
+// already: the process that made it may have died before it was durable.
+func makeDirectory(dir string) error {
+	dir = filepath.Clean(dir)
+	parent := filepath.Dir(dir)
+	if _, err := os.Stat(parent); errors.Is(err, fs.ErrNotExist) {
+		if err := makeDirectory(parent); err != nil {
+			return err
 		}
 	}
+	made := os.Mkdir(dir, 0o700)
+	if made != nil && !errors.Is(made, fs.ErrExist) {
+		return made
+	}
+	err := syncDir(parent)
+	if made != nil && errors.Is(err, fs.ErrPermission) {
+		return nil // a parent that may not be read, of a directory that somebody else has made
+	}
+	return err
+}
+
+// creatable says whether a store may be made in a directory: it is empty, but for what an interrupted
+// creation leaves.
+func creatable(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		switch e.Name() {
+		case packsDirName, rootsDirName, serverLockName, writeLockName, storeFileName, storeFileName + ".tmp":
+		default:
+			return fmt.Errorf("%s: %w: the directory is not empty", dir, ErrNotStore)
+		}
+	}
+	return nil
+}
+
+// fillStore makes a directory a store. The file that says so comes last.
+func fillStore(dir string, p Profile) error {
 	for _, sub := range []string{packsDirName, rootsDirName} {
 		path := filepath.Join(dir, sub)
 		if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-			return fmt.Errorf("create store: %w", err)
+			return err
 		}
 		if err := blob.GiveTo(dir, path); err != nil {
-			return fmt.Errorf("create store: %w", err)
+			return err
 		}
 	}
 	var key pack.HashKey
 	if _, err := rand.Read(key[:]); err != nil {
-		return fmt.Errorf("create store: %w", err)
+		return err
 	}
 	b, err := json.MarshalIndent(storeFile{
 		Magic: storeMagic, Version: storeVersion, Profile: p,
@@ -133,16 +201,13 @@ func createStore(dir string, p Profile) error {
 		Created: time.Now().UTC().Truncate(time.Second),
 	}, "", "  ")
 	if err != nil {
-		return fmt.Errorf("create store: %w", err)
+		return err
 	}
-	// The key is nobody else's business: who knows it could make pages that are taken for others.
-	if err := writeFileDurably(filepath.Join(dir, storeFileName), append(b, '\n'), 0o600); err != nil {
-		return fmt.Errorf("create store: %w", err)
-	}
-	return nil
+	// The key is secret: with it one could make pages that have the hashes of others.
+	return writeFileDurably(filepath.Join(dir, storeFileName), append(b, '\n'), 0o600)
 }
 
-// writeFileDurably writes a file that is there whole, after a crash too, or not at all.
+// writeFileDurably writes a file, which after a crash either is complete or does not exist.
 func writeFileDurably(path string, b []byte, mode fs.FileMode) error {
 	tmp := path + ".tmp"
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)

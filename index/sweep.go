@@ -9,9 +9,9 @@ import (
 	"github.com/thawfs/thaw/index/pack"
 )
 
-// sweep forgets the pages and nodes in the index that are not there any more, if something may have
-// left such. Nothing depends on it but space: whoever finds a row compares what it points to. So an
-// index that is not there is not made for it, and one that fails is only set aside.
+// sweep removes the rows of deleted pages and nodes from the index, if there may be any. They cost only
+// space, since users of a row compare what it points to. So sweep does not make an index if there is
+// none, and only sets aside one that fails.
 func (h *hints) sweep(ctx context.Context) error {
 	if _, err := os.Stat(h.dir); errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -77,7 +77,7 @@ func (h *hints) sweepRows(ctx context.Context, db keyStore) error {
 	return db.update(ctx, []row{{key: metaKey(metaStale)}})
 }
 
-// isThere says whether a page or record exists. Of a pack that cannot be read nobody knows: yes.
+// isThere says whether a page or record exists. If its pack cannot be read, the answer is yes.
 func isThere(packs *lazyPacks, kind byte, ref uint64) bool {
 	if !packs.set.has(ref >> 24) {
 		return false

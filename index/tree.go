@@ -10,12 +10,12 @@ import (
 
 // Kinds of the records in packs and roots. The numbers are part of the format.
 const (
-	kindLeaf     = 1 // code of a leaf
-	kindBranch   = 2 // code of a branch
-	kindFile     = 3 // part of a file
-	kindManifest = 4 // JSON of a root
-	kindMap      = 5 // top of the page map, in a root
-	kindHot      = 6 // runs of the working set, in a root
+	kindLeaf       = 1 // code of a leaf
+	kindBranch     = 2 // code of a branch
+	kindFile       = 3 // part of a file
+	kindManifest   = 4 // JSON of a root
+	kindMap        = 5 // top of the page map, in a root
+	kindWorkingSet = 6 // runs of the working set, in a root
 )
 
 const (
@@ -72,7 +72,7 @@ type nodes interface {
 	node(ref uint64, kind uint32) ([]byte, error)
 }
 
-// decodeLeaf fills refs from a leaf's code and gives the base of a delta (0 for a full leaf).
+// decodeLeaf fills refs from a leaf's code and returns the base of a delta (0 for a full leaf).
 func decodeLeaf(n nodes, code []byte, refs *leaf) (base uint64, err error) {
 	if len(code) == 0 {
 		return 0, errNode
@@ -193,7 +193,7 @@ func (b *branch) parse(code []byte) error {
 	return nil
 }
 
-// code gives a child's leaf code; nil for the zero child.
+// code returns a child's leaf code; nil for the zero child.
 func (c child) code(n nodes) ([]byte, error) {
 	if c.ref == 0 {
 		return c.inline, nil
@@ -234,6 +234,5 @@ func readLeaf(n nodes, c child, refs *leaf) (base uint64, err error) {
 	return base, err
 }
 
-// leavesOf and branchesOf give how many nodes a map of so many pages has.
-func leavesOf(pages uint64) uint64   { return (pages + LeafPages - 1) / LeafPages }
+// branchesOf is how many branches a map of so many pages has.
 func branchesOf(pages uint64) uint64 { return (pages + branchPages - 1) / branchPages }

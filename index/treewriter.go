@@ -12,7 +12,7 @@ import (
 // the difference from it.
 //
 // Nodes are kept until finish, because they are stored behind the pages that they refer to. A node
-// takes there what it takes in a pack.
+// takes as much memory there as in a pack.
 type treeWriter struct {
 	pages  uint64
 	hasher *pack.Hasher
@@ -135,7 +135,7 @@ type storedNode struct {
 	ref  uint64
 }
 
-// finish stores the new nodes by store and gives the branches of the map.
+// finish stores the new nodes by store and returns the branches of the map.
 func (t *treeWriter) finish(store func(kind uint32, code []byte) (ref uint64, err error)) (
 	branches []uint64, stored []storedNode, err error,
 ) {
@@ -172,7 +172,7 @@ func (t *treeWriter) finish(store func(kind uint32, code []byte) (ref uint64, er
 	return branches, stored, nil
 }
 
-// parentTree walks the page map of an older image beside the writing of a new one.
+// parentTree walks the page map of an older image while a new one is written.
 type parentTree struct {
 	nodes    nodes
 	branches []uint64
@@ -187,7 +187,7 @@ type baseLeaf struct {
 }
 
 // leaf compares the parent's leaf with refs. If they are the same, c is the child to share;
-// otherwise base is what to be different from, if there is such a leaf.
+// otherwise base is the leaf to store a difference from, if there is one.
 func (p *parentTree) leaf(number uint64, refs *leaf) (
 	c child, base baseLeaf, same bool, err error,
 ) {

@@ -17,8 +17,8 @@ type Version struct {
 // Version is what tells the checkpoint from others of its name.
 func (c *Checkpoint) Version() Version { return Version{c.Name, c.ID, c.Generation} }
 
-// use counts an open image or file of a checkpoint, so that Remove keeps off, and gives its entry.
-// The caller gives it back with unuse.
+// use counts an open image or file of a checkpoint, so that Remove refuses, and returns its entry.
+// The caller ends the use with unuse.
 func (s *Store) use(name string) (*catalogEntry, error) {
 	s.cat.mu.Lock()
 	defer s.cat.mu.Unlock()
@@ -39,8 +39,8 @@ func (s *Store) unuse(e *catalogEntry) {
 // useRoot counts an opening of a checkpoint, reads its root, and lets open take what it needs. After
 // an error nothing is counted. An ID in v must be the checkpoint's.
 //
-// A writer, of this process or another one, may come between the steps and take root or packs away.
-// Where something changed meanwhile the steps are done again, but not for ever.
+// A writer, in this process or another one, may remove root or packs between the steps. If something
+// changed meanwhile, the steps are repeated, a limited number of times.
 func (s *Store) useRoot(ctx context.Context, v Version, open func(*catalogEntry, *root) error) error {
 	for try := 1; ; try++ {
 		seen := s.changes.Load()
@@ -55,7 +55,7 @@ func (s *Store) useRoot(ctx context.Context, v Version, open func(*catalogEntry,
 			return err
 		}
 		if try == useTries {
-			return fmt.Errorf("it is replaced again and again, try later: %w", err)
+			return fmt.Errorf("it is being replaced again and again; try later: %w", err)
 		}
 	}
 }
@@ -63,7 +63,7 @@ func (s *Store) useRoot(ctx context.Context, v Version, open func(*catalogEntry,
 // useTries bounds how often an opening is tried.
 const useTries = 5
 
-// mayBeStale says whether err may come of a catalog that is behind.
+// mayBeStale says whether an out-of-date catalog may be the cause of err.
 func mayBeStale(err error) bool {
 	return isCorrupt(err) || errors.Is(err, ErrNotFound) || errors.Is(err, ErrChanged)
 }
@@ -84,7 +84,7 @@ func (s *Store) tryRoot(ctx context.Context, v Version, open func(*catalogEntry,
 	case v.ID != "" && r.ID != v.ID:
 		err = ErrChanged
 	case r.ID != e.ID:
-		err = fmt.Errorf("%w: its root is another one's", ErrChanged)
+		err = fmt.Errorf("%w: its root is that of another checkpoint", ErrChanged)
 	default:
 		err = open(e, r)
 	}
@@ -94,8 +94,8 @@ func (s *Store) tryRoot(ctx context.Context, v Version, open func(*catalogEntry,
 	return err
 }
 
-// useSettled is useRoot. First all packs must be there. One that is missing may be one that a writer
-// replaced; one that stays missing is lost, and then open is called once more to do without.
+// useSettled is useRoot. At first all packs must be there: a missing one may have been replaced by a
+// writer. If it stays missing it is lost, and open is called once more and does without it.
 func (s *Store) useSettled(ctx context.Context, v Version,
 	open func(e *catalogEntry, r *root, without bool) error) error {
 	var err error

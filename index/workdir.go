@@ -11,12 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// workDirPrefix begins the name of each directory that an export is written in before it has its
-// own name.
+// workDirPrefix begins the temporary name of the directory that an export is written in.
 const workDirPrefix = ".thaw-export-"
 
-// workDir is a directory to be filled and then to get its name. A lock on it says that the process
-// lives that fills it; one without is garbage.
+// workDir is a directory that is filled under a temporary name and then renamed. The process that fills
+// it holds a lock on it; one without a lock is garbage.
 type workDir struct {
 	path string // "" once it has its name, or is gone
 	lock *os.File
@@ -33,19 +32,19 @@ func newWorkDir(parent string) (*workDir, error) {
 		}
 		f, err := os.Open(path)
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // swept by another export, before it was locked
+			continue // removed by another export before it was locked
 		}
 		if err != nil {
 			return nil, errors.Join(err, os.RemoveAll(path))
 		}
 		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if !errors.Is(err, unix.EWOULDBLOCK) && isStill(path, f) {
-			// Without locks on this file system nobody sweeps it either.
+			// Without locks on this file system nobody removes it either.
 			return &workDir{path: path, lock: f}, nil
 		}
 		f.Close()
 	}
-	return nil, fmt.Errorf("make a directory in %s: others remove it again and again", parent)
+	return nil, fmt.Errorf("make a directory in %s: other processes remove it again and again", parent)
 }
 
 // isStill says whether path is what f has open.

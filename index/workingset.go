@@ -11,19 +11,19 @@ import (
 )
 
 // SetWorkingSet gives a checkpoint a new working set: text becomes its working-set file as it is,
-// hot (first-touch order) its segment. Memory and ID stay as they are; images that are open keep
-// the set they were opened with. Empty text and no runs take the set away.
-func (s *Store) SetWorkingSet(ctx context.Context, name string, text []byte, hot []Run) (
+// set (first-touch order) its segment. Memory and ID stay as they are; images that are open keep
+// the set they were opened with. Empty text and no runs remove the set.
+func (s *Store) SetWorkingSet(ctx context.Context, name string, text []byte, set []Run) (
 	Checkpoint, error,
 ) {
-	c, err := s.setWorkingSet(ctx, name, text, hot)
+	c, err := s.setWorkingSet(ctx, name, text, set)
 	if err != nil {
 		return Checkpoint{}, fmt.Errorf("set working set of %s: %w", name, err)
 	}
 	return c, nil
 }
 
-func (s *Store) setWorkingSet(ctx context.Context, name string, text []byte, hot []Run) (
+func (s *Store) setWorkingSet(ctx context.Context, name string, text []byte, set []Run) (
 	Checkpoint, error,
 ) {
 	done, err := s.write(ctx)
@@ -36,15 +36,15 @@ func (s *Store) setWorkingSet(ctx context.Context, name string, text []byte, hot
 		return Checkpoint{}, err
 	}
 	defer m.Close()
-	if hot, err = cleanRuns(hot, m.Pages()); err != nil {
+	if set, err = cleanRuns(set, m.Pages()); err != nil {
 		return Checkpoint{}, err
 	}
-	return s.replaceWorkingSet(ctx, m, text, hot)
+	return s.replaceWorkingSet(ctx, m, text, set)
 }
 
 // replaceWorkingSet gives the checkpoint of an image another working set, whose runs are clean. The
 // writer's lock must be held.
-func (s *Store) replaceWorkingSet(ctx context.Context, m *Image, text []byte, hot []Run) (
+func (s *Store) replaceWorkingSet(ctx context.Context, m *Image, text []byte, set []Run) (
 	_ Checkpoint, err error,
 ) {
 	old := m.root
@@ -53,10 +53,10 @@ func (s *Store) replaceWorkingSet(ctx context.Context, m *Image, text []byte, ho
 		return Checkpoint{}, err
 	}
 	var seg *segment
-	if len(hot) > 0 {
-		r.hot = hot
+	if len(set) > 0 {
+		r.setRuns = set
 		read, done := s.proved(ctx, m.entry.Name, m.pages, m.readPages)
-		seg, err = s.writeSegment(ctx, hot, m.Pages(), s.file.Profile, read, nil)
+		seg, err = s.writeSegment(ctx, set, m.Pages(), s.file.Profile, read, nil)
 		done()
 		if err != nil {
 			return Checkpoint{}, err
@@ -69,21 +69,21 @@ func (s *Store) replaceWorkingSet(ctx context.Context, m *Image, text []byte, ho
 	if err != nil {
 		if seg != nil && !errors.Is(err, errUnsure) {
 			if _, derr := s.packs.doom(context.WithoutCancel(ctx), seg.number); derr != nil {
-				s.log.Warn("a segment stays until the store is opened again", "pack", seg.number, "err", derr)
+				s.log.Warn("an unused segment cannot be removed now; thaw gc removes it", "pack", seg.number, "err", derr)
 			}
 		}
 		return Checkpoint{}, err
 	}
 	if old := old.top.segment; old != 0 {
-		// It goes at once, or when the last image that uses it is closed.
+		// It is removed at once, or when the last image that uses it is closed.
 		if _, err := s.packs.doom(ctx, old); err != nil {
-			s.log.Warn("an old segment stays until it is collected", "pack", old, "err", err)
+			s.log.Warn("an old segment cannot be removed now; thaw gc removes it", "pack", old, "err", err)
 		}
 	}
 	return e.Checkpoint, nil
 }
 
-// withoutWorkingSet gives the next generation of a root, without text, runs and segment.
+// withoutWorkingSet returns the next generation of a root, without text, runs and segment.
 func (r *root) withoutWorkingSet() *root {
 	next := &root{manifest: r.manifest, records: map[int][]byte{}}
 	next.Generation++

@@ -56,14 +56,6 @@ func (b *Bitmap) SetRange(first, count uint64) {
 	}
 }
 
-// Clear takes a gfn out.
-func (b *Bitmap) Clear(gfn uint64) {
-	b.bound(gfn)
-	if l := b.leaves[gfn/leafBits]; l != nil {
-		l[gfn%leafBits/64] &^= 1 << (gfn % 64)
-	}
-}
-
 // Has says whether a gfn is in the bitmap.
 func (b *Bitmap) Has(gfn uint64) bool {
 	b.bound(gfn)

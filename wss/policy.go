@@ -45,7 +45,7 @@ func (p Policy) Limit(imagePages uint64) uint64 {
 
 // Check refuses a set beyond the limit: a *TooLargeError.
 func (p Policy) Check(s *Set) error {
-	if large := p.Excess(s); large != nil {
+	if large := p.excess(s); large != nil {
 		return large
 	}
 	return nil
@@ -54,15 +54,15 @@ func (p Policy) Check(s *Set) error {
 // Apply returns the set, or its front if it is beyond the limit. The second
 // result is the warning; nil: nothing was left out.
 func (p Policy) Apply(s *Set) (*Set, *TooLargeError) {
-	large := p.Excess(s)
+	large := p.excess(s)
 	if large == nil {
 		return s, nil
 	}
 	return s.Bound(int64(large.Limit) * PageSize), large
 }
 
-// Excess says by how much a set is beyond the limit; nil: it is not.
-func (p Policy) Excess(s *Set) *TooLargeError {
+// excess says by how much a set is beyond the limit; nil: it is not.
+func (p Policy) excess(s *Set) *TooLargeError {
 	pages, limit := s.Pages(), p.Limit(s.ImagePages)
 	if pages <= limit {
 		return nil

@@ -29,6 +29,10 @@ type app struct {
 	log     *slog.Logger
 	started bool // a verb was found and its arguments were right
 
+	// silent is why the server of a mount could not be asked or told, though the work on its store was
+	// done: the command then ends with it.
+	silent error
+
 	patience atomic.Int64 // a time.Duration: what a signal leaves the command to end by itself
 }
 

@@ -84,6 +84,8 @@ func runCheck(ctx context.Context, a *app, store string, o index.CheckOptions) e
 	}
 	if len(report.Repaired) > 0 {
 		a.follow(ctx, store)
+	} else {
+		a.heed(ctx, store)
 	}
 	if a.json {
 		if err := a.printJSON(report); err != nil {

@@ -15,9 +15,9 @@ func newDoctorCommand(a *app) *cobra.Command {
 		Use:   "doctor",
 		Short: "Find out what this host can do, and what thaw does without the rest",
 		Long: `Look at what thaw can use of this host: FUSE and its features, the right to mount, KVM
-and its kind, userfaultfd, PAGEMAP_SCAN, cachestat and more. Everything is tried out, not
-guessed from the version of the kernel: an empty file system is mounted for a moment, a
-guest of three instructions is run. Nothing that is changed stays.
+and its kind, userfaultfd, cachestat and more. Everything is tried out, not guessed from the
+version of the kernel: an empty file system is mounted and a guest runs, for a moment.
+Nothing that is changed stays.
 
 Under what is missing or limited stands what thaw does without it. It is an error if
 something is missing without which no store can be mounted.` + exitStatus(exitcode.Unsupported),

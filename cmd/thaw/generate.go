@@ -16,57 +16,25 @@ import (
 	"github.com/thawfs/thaw/cmd/thaw/internal/outfile"
 )
 
-type generateOptions struct{ man, bash, zsh, fish string }
-
-// newGenerateCommand is for packagers, and hidden: it writes manual pages and shell completions.
+// newGenerateCommand is for packagers, and hidden: it writes manual pages. Completions come from
+// "thaw completion SHELL".
 func newGenerateCommand(*app) *cobra.Command {
-	var o generateOptions
-	cmd := &cobra.Command{
-		Use:    "generate",
-		Short:  "Write manual pages and shell completions",
+	return &cobra.Command{
+		Use:    "generate DIR",
+		Short:  "Write manual pages (section 1)",
 		Hidden: true,
-		Args:   cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runGenerate(cmd.Root(), o)
+		Args:   cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			err := os.MkdirAll(args[0], 0o755)
+			if err == nil {
+				err = writeMan(cmd.Root(), args[0])
+			}
+			if err != nil {
+				return fmt.Errorf("generate: %w", err)
+			}
+			return nil
 		},
 	}
-	f := cmd.Flags()
-	f.StringVar(&o.man, "man", "", "directory for manual pages (section 1)")
-	f.StringVar(&o.bash, "bash-completion", "", "file for bash")
-	f.StringVar(&o.zsh, "zsh-completion", "", "file for zsh")
-	f.StringVar(&o.fish, "fish-completion", "", "file for fish")
-	return cmd
-}
-
-func runGenerate(root *cobra.Command, o generateOptions) error {
-	if o.man != "" {
-		if err := os.MkdirAll(o.man, 0o755); err != nil {
-			return fmt.Errorf("generate: %w", err)
-		}
-		if err := writeMan(root, o.man); err != nil {
-			return fmt.Errorf("generate: %w", err)
-		}
-	}
-	for _, c := range []struct {
-		file  string
-		write func(io.Writer) error
-	}{
-		{o.bash, func(w io.Writer) error { return root.GenBashCompletionV2(w, true) }},
-		{o.zsh, root.GenZshCompletion},
-		{o.fish, func(w io.Writer) error { return root.GenFishCompletion(w, true) }},
-	} {
-		if c.file == "" {
-			continue
-		}
-		if err := writeFile(c.file, c.write); err != nil {
-			return fmt.Errorf("generate: %w", err)
-		}
-	}
-	return nil
-}
-
-func writeFile(path string, write func(io.Writer) error) error {
-	return outfile.Write(path, 0o644, write)
 }
 
 // writeMan writes thaw.1, thaw-import.1, ... for every command that is not hidden, and for the
@@ -85,7 +53,7 @@ func writeMan(root *cobra.Command, dir string) error {
 		}
 		h := header
 		write := func(w io.Writer) error { return doc.GenMan(c, &h, w) }
-		if err := writeFile(filepath.Join(dir, "thaw-"+c.Name()+".1"), write); err != nil {
+		if err := outfile.Write(filepath.Join(dir, "thaw-"+c.Name()+".1"), 0o644, write); err != nil {
 			return err
 		}
 	}

@@ -52,7 +52,7 @@ func importInto(ctx context.Context, store *index.Store, src *importSource, r im
 		if set, err = sourceWorkingSet(src, path); err != nil {
 			return importReply{}, err
 		}
-		o.Hot, warning = hotWithin(set, wss.Policy{MaxShare: r.MaxShare})
+		o.WorkingSet, warning = hotWithin(set, wss.Policy{MaxShare: r.MaxShare})
 	}
 	layout, err := parseLayout(r.Layout)
 	if err != nil {

@@ -41,6 +41,7 @@ func runInspect(ctx context.Context, a *app, store, name string) error {
 	if err != nil {
 		return fmt.Errorf("inspect %s: %w", name, err)
 	}
+	a.heed(ctx, store)
 	if a.json {
 		return a.printJSON(d)
 	}

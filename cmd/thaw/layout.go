@@ -141,21 +141,12 @@ func byRank(set *wss.Set) []wss.Run {
 	return runs
 }
 
-// hotRunsOf is the set as runs in first-touch order: each page once, as the best source has it.
-func hotRunsOf(set *wss.Set) []index.Run {
-	var hot []index.Run
-	seen := wss.NewBitmap(set.ImagePages)
-	for _, r := range byRank(set) {
-		for gfn := r.GFN; gfn < r.End(); gfn++ {
-			if !seen.Set(gfn) {
-				continue
-			}
-			if n := len(hot); n > 0 && hot[n-1].GFN+hot[n-1].Count == gfn {
-				hot[n-1].Count++
-			} else {
-				hot = append(hot, index.Run{GFN: gfn, Count: 1})
-			}
-		}
+// hotRuns is a set in the order in which it is to be brought: what the best source tells comes first.
+// A page that several sources name is in there several times; the store takes the first.
+func hotRuns(set *wss.Set) []index.Run {
+	hot := make([]index.Run, len(set.Runs))
+	for i, r := range byRank(set) {
+		hot[i] = index.Run{GFN: r.GFN, Count: r.Count}
 	}
 	return hot
 }

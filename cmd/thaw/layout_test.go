@@ -17,8 +17,8 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-// TestLayoutOfSets: a trace is believed before a read trace, and that before access bits; each page
-// is there once in the segment's order, and what two vCPUs touched are two groups.
+// TestLayoutOfSets: a trace is believed before a read trace, and that before access bits; what two
+// vCPUs touched are two groups.
 func TestLayoutOfSets(t *testing.T) {
 	set := &wss.Set{ImagePages: 100, Runs: []wss.Run{
 		{GFN: 50, Count: 10, Source: wss.SourceAccess, VCPU: wss.NoVCPU},
@@ -32,9 +32,15 @@ func TestLayoutOfSets(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []index.Run{{GFN: 7, Count: 2}, {GFN: 30, Count: 1}, {GFN: 9, Count: 1},
-		{GFN: 52, Count: 2}, {GFN: 10, Count: 1}, {GFN: 50, Count: 2}, {GFN: 54, Count: 6}}
-	if d := cmp.Diff(want, hotRunsOf(set)); d != "" {
+		{GFN: 52, Count: 2}, {GFN: 8, Count: 3}, {GFN: 50, Count: 10}}
+	if d := cmp.Diff(want, hotRuns(set)); d != "" {
 		t.Error(d)
+	}
+	// A bound of ten pages: those that are named twice count once.
+	want = append(want[:5:5], index.Run{GFN: 50, Count: 5})
+	hot, warning := hotWithin(set, wss.Policy{MaxShare: 0.1, Floor: -1})
+	if d := cmp.Diff(want, hot); d != "" || warning == "" {
+		t.Error(d, warning)
 	}
 	used := func(runs ...index.Run) index.Group {
 		return index.Group{Kind: index.GroupUsed, Runs: runs}

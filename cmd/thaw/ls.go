@@ -40,6 +40,7 @@ func runLs(ctx context.Context, a *app, store string) error {
 	if err != nil {
 		return fmt.Errorf("ls %s: %w", store, err)
 	}
+	a.heed(ctx, store)
 	if a.json {
 		if list == nil {
 			list = []index.Checkpoint{} // an empty store is [], not null

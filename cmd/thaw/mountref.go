@@ -12,6 +12,7 @@ import (
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/control"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/fs"
 )
 
 // mountRef is a place on a thaw mount: the mount's root, the checkpoint below it ("" for the root
@@ -25,19 +26,19 @@ const dot = ".thaw"
 // through a bind mount. It takes the mount from the table of mounts and asks the server for one
 // thing only, where its socket is, with a bound in time.
 func resolveMount(path string) (mountRef, error) {
-	at, err := locate(path)
+	at, on, err := fs.Locate(path)
 	if err != nil {
 		return mountRef{}, err
 	}
-	if at.mount == nil {
+	if !on {
 		return mountRef{}, notOnMount(path)
 	}
-	if at.top == "" {
+	if at.Mount == "" {
 		return mountRef{}, exitcode.WithHint(exitcode.NotFound, fmt.Errorf(
 			"%s is a bind mount of a part of a thaw mount, which is not here itself", path),
 			"use the mount itself, or umount(8)")
 	}
-	ref := mountRef{Root: at.top, Name: firstElement(at.rel)}
+	ref := mountRef{Root: at.Mount, Name: firstElement(at.In)}
 	socket, err := bounded(func() (string, error) {
 		return os.Readlink(filepath.Join(ref.Root, dot, "socket"))
 	})

@@ -27,9 +27,6 @@ func TestNotOnAMount(t *testing.T) {
 			t.Errorf("%q: %v", path, err)
 		}
 	}
-	if got := unescapeMount(`/a\040b\134c\x`); got != `/a b\c\x` {
-		t.Errorf("%q", got)
-	}
 }
 
 // What hangs in the kernel does not hold its caller, and what does not hang is passed on.

@@ -116,6 +116,9 @@ func (a *app) run(ctx context.Context, args []string) exitcode.Code {
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
+		err = a.silent
+	}
+	if err == nil {
 		err = a.out.failed()
 	}
 	if err == nil {

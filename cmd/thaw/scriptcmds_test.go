@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -166,6 +167,9 @@ func cmdKillServer(ts *testscript.TestScript, neg bool, args []string) {
 		servers[args[0]] = p
 	}
 	ts.Check(p.signal(sig))
+	if sig == unix.SIGSTOP {
+		awaitStop(ts, p.pid)
+	}
 	if sig != unix.SIGKILL {
 		return
 	}
@@ -173,6 +177,24 @@ func cmdKillServer(ts *testscript.TestScript, neg bool, args []string) {
 	if !p.wait(scriptTimeout / 4) {
 		ts.Fatalf("the server survives kill -9")
 	}
+}
+
+// awaitStop waits until every thread of a process has stopped: a signal only begins that.
+func awaitStop(ts *testscript.TestScript, pid int) {
+	for end := time.Now().Add(scriptTimeout / 4); time.Now().Before(end); {
+		threads, err := filepath.Glob("/proc/" + strconv.Itoa(pid) + "/task/*/stat")
+		ts.Check(err)
+		running := slices.ContainsFunc(threads, func(name string) bool {
+			text, err := os.ReadFile(name)
+			_, after, _ := strings.Cut(string(text), ") ")
+			return err == nil && !strings.HasPrefix(after, "T")
+		})
+		if len(threads) > 0 && !running {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	ts.Fatalf("process %d does not stop", pid)
 }
 
 // cmdServerGone waits for a server that was asked to end.

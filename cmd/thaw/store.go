@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -122,14 +123,28 @@ func silentHint(s index.Server) string {
 }
 
 // follow makes the mount of a store, where there is one, show what a command has changed. The change
-// stands whatever comes of it.
+// stands whether the server answers or not.
 func (a *app) follow(ctx context.Context, dir string) {
 	ctx = context.WithoutCancel(ctx)
+	if err := tell(ctx, dir, verbRefresh); err != nil {
+		a.silent = fmt.Errorf("it is done, but the mount may not show it yet: %w", err)
+	}
+}
+
+// heed finds out whether the server of a store that was looked at answers, where it has one. What was
+// found out of the store is right in any case.
+func (a *app) heed(ctx context.Context, dir string) {
+	err := tell(ctx, dir, verbStatus)
+	if err != nil && !errors.Is(err, fs.ErrPermission) { // another user's server
+		a.silent = fmt.Errorf("this is what the store has, but the server of its mount is in trouble: %w", err)
+	}
+}
+
+// tell asks the server of a store, where it has one, for a verb without arguments or answer.
+func tell(ctx context.Context, dir, verb string) error {
 	c, err := storeServer(ctx, dir)
 	if c != nil {
-		err = c.Call(ctx, verbRefresh, struct{}{}, nil)
+		err = c.Call(ctx, verb, struct{}{}, nil)
 	}
-	if err != nil {
-		a.warn(fmt.Sprintf("it is done, but the mount may not show it yet: %v", err))
-	}
+	return err
 }

@@ -176,7 +176,7 @@ func stillServed(ctx context.Context, store, mnt string) error {
 // detachedStore finds the store that was mounted on a path and is served still: the lock that its
 // server holds says where. It sees servers of this user's, or as root all.
 func detachedStore(mnt string) (string, bool) {
-	at, err := locate(mnt)
+	at, _, err := fs.Locate(mnt)
 	if err != nil {
 		return "", false
 	}
@@ -188,7 +188,7 @@ func detachedStore(mnt string) (string, bool) {
 		}
 		store := filepath.Dir(file)
 		s, ok, err := index.ServerOf(store)
-		if err == nil && ok && s.Mount == at.path && link == procFD(s.PID, filepath.Base(link)) {
+		if err == nil && ok && s.Mount == at.Path && link == procFD(s.PID, filepath.Base(link)) {
 			return store, true
 		}
 	}
@@ -200,15 +200,15 @@ func procFD(pid int, fd string) string {
 }
 
 // process is a process of somebody else's, watched until it ends.
-type process struct{ fd int }
+type process struct{ pid, fd int }
 
 // watchProcess watches a process by its number.
 func watchProcess(pid int) process {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
-		return process{-1} // ended, or seen from another PID namespace under another number
+		return process{pid, -1} // ended, or seen from another PID namespace under another number
 	}
-	return process{fd}
+	return process{pid, fd}
 }
 
 // wait returns when the process has ended; false if it has not after so long.

@@ -19,8 +19,6 @@ type wsCombineOptions struct {
 	out     string
 	sources []string
 	max     sizeFlag
-	drop    float64
-	seed    uint64
 }
 
 // combineOps are the operations of `thaw ws combine`.
@@ -46,15 +44,14 @@ that holds one: a checkpoint on disk, or on a mount (MNT/NAME).
   rank          what any of them has, each page once, those that more sets name first
 
 The first set leads: its pages keep their order, what another one adds follows in its
-own. Of one set, all of them are that set, which --source, --max and --drop then change:
---source takes only what these sources name (trace, access, read, ...), before anything
-else; --max keeps the front, so many bytes, traces before what was read and that before
-access bits; --drop takes a random share away, to see what a miss costs (the same --seed
-takes the same pages).` +
+own. Of one set, all of them are that set, which --source and --max then change: --source
+takes only what these sources name (trace, access, read, ...), before anything else;
+--max keeps the front, so many bytes, traces before what was read and that before access
+bits.` +
 			exitStatus(exitcode.NotFound, exitcode.WorkingSet),
 		Example: `  thaw ws combine union a.ws b.ws --out both.ws
   thaw ws combine rank run1 run2 run3 --max 64MiB > hot.ws
-  thaw ws combine union /mnt/thaw/web-1 --source trace --drop 5 > worse.ws`,
+  thaw ws combine union /mnt/thaw/web-1 --source trace > trace.ws`,
 		Args: cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := runWSCombine(cmd.Context(), a, args[0], args[1:], o); err != nil {
@@ -67,8 +64,6 @@ takes the same pages).` +
 	f.StringVar(&o.out, "out", "", "write the set into this `file` instead of printing it")
 	f.StringArrayVar(&o.sources, "source", nil, "take only this source; may be repeated")
 	f.Var(&o.max, "max", "keep so much of the front")
-	f.Float64Var(&o.drop, "drop", 0, "leave out so many percent of the pages, at random")
-	f.Uint64Var(&o.seed, "seed", 1, "of the random numbers for --drop")
 	return cmd
 }
 
@@ -78,9 +73,6 @@ func runWSCombine(ctx context.Context, a *app, name string, paths []string,
 	if !ok {
 		return exitcode.Errorf(exitcode.Usage, "there is no such operation; there are %s",
 			strings.Join(slices.Sorted(maps.Keys(combineOps())), ", "))
-	}
-	if o.drop < 0 || o.drop > 100 {
-		return exitcode.Errorf(exitcode.Usage, "--drop is a number of percent, 0 to 100")
 	}
 	var sets []*wss.Set
 	for _, path := range paths {
@@ -104,9 +96,6 @@ func runWSCombine(ctx context.Context, a *app, name string, paths []string,
 	if o.max > 0 {
 		set.Runs = byRank(set)
 		set = set.Bound(int64(o.max))
-	}
-	if o.drop > 0 {
-		set = set.Drop(o.drop, o.seed)
 	}
 	switch {
 	case o.out == "" && a.json:

@@ -32,18 +32,11 @@ func (m maxShareFlag) policy() (wss.Policy, error) {
 // hotWithin is the part of a set that a policy allows to be brought before a machine runs: the best
 // sources' first touches first. The warning says what was left out; "": nothing.
 func hotWithin(set *wss.Set, p wss.Policy) (hot []index.Run, warning string) {
-	hot = hotRunsOf(set)
-	large := p.Excess(set)
-	if large == nil {
-		return hot, ""
+	ranked := *set
+	ranked.Runs = byRank(set)
+	front, large := p.Apply(&ranked)
+	if large != nil {
+		warning = large.Error() + "; the rest of it comes on demand"
 	}
-	left := large.Limit
-	for i := range hot {
-		hot[i].Count = min(hot[i].Count, left)
-		if left -= hot[i].Count; left == 0 {
-			hot = hot[:i+1]
-			break
-		}
-	}
-	return hot, large.Error() + "; the rest of it comes on demand"
+	return hotRuns(front), warning
 }

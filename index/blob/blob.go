@@ -80,20 +80,6 @@ func Drop(ctx context.Context, s Store, name string) error {
 	return nil
 }
 
-// Readaheader is an Object that can be told what will be read soon.
-type Readaheader interface {
-	WillNeed(off, n int64) error
-}
-
-// WillNeed announces a read of n bytes at off, where the object can make use of it. It does not
-// wait for the bytes.
-func WillNeed(o Object, off, n int64) error {
-	if r, ok := o.(Readaheader); ok {
-		return r.WillNeed(off, n)
-	}
-	return nil
-}
-
 // Medium is what a reader wants to know of where blobs lie. Zero: a disk of this host, behind its
 // page cache.
 type Medium struct {
@@ -116,8 +102,8 @@ func MediumOf(x any) Medium {
 	return Medium{}
 }
 
-// Dear says whether a read costs so much that it should bring whatever may be wanted with it.
-func (m Medium) Dear() bool { return m.Latency >= 200*time.Microsecond }
+// HighLatency says whether a read costs so much that it should bring whatever may be wanted with it.
+func (m Medium) HighLatency() bool { return m.Latency >= 200*time.Microsecond }
 
 // maxName bounds a blob's name, in bytes.
 const maxName = 512

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/thawfs/thaw/index/blob"
-	"github.com/thawfs/thaw/index/blob/blobtest"
-	"github.com/thawfs/thaw/index/blob/errblob"
+	"github.com/thawfs/thaw/tests/blobtest"
+	"github.com/thawfs/thaw/tests/blobtest/errblob"
 )
 
 func newDir(t *testing.T) (*blob.Dir, string) {
@@ -26,7 +26,7 @@ func newDir(t *testing.T) (*blob.Dir, string) {
 }
 
 func TestMem(t *testing.T) {
-	blobtest.Suite{New: func(*testing.T) blob.Store { return blob.NewMem() }}.Run(t)
+	blobtest.Suite{New: func(*testing.T) blob.Store { return blobtest.NewMem() }}.Run(t)
 }
 
 func TestDir(t *testing.T) {
@@ -49,7 +49,7 @@ func TestDir(t *testing.T) {
 
 func TestErrblobWithoutPlan(t *testing.T) {
 	blobtest.Suite{
-		New: func(*testing.T) blob.Store { return errblob.New(blob.NewMem(), nil) },
+		New: func(*testing.T) blob.Store { return errblob.New(blobtest.NewMem(), nil) },
 	}.Run(t)
 }
 
@@ -139,7 +139,7 @@ func TestDirForeignFiles(t *testing.T) {
 }
 
 func TestErrblobFull(t *testing.T) {
-	s := errblob.New(blob.NewMem(), errblob.Full(1000))
+	s := errblob.New(blobtest.NewMem(), errblob.Full(1000))
 	w, err := s.Create(context.Background(), "a")
 	if err != nil {
 		t.Fatal(err)

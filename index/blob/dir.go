@@ -259,7 +259,7 @@ func (d *Dir) Drop(ctx context.Context, name string) error {
 		return err
 	}
 	defer o.Close()
-	if err := advise(o.(*dirObject).f, 0, 0, unix.FADV_DONTNEED); err != nil {
+	if err := evict(o.(*dirObject).f); err != nil {
 		return fmt.Errorf("drop %s: %w", name, err)
 	}
 	return nil
@@ -283,8 +283,8 @@ func notFound(err error) error {
 	return err
 }
 
-// advise tells the host's kernel of reads to come; another file system has nobody to tell.
-func advise(f File, off, n int64, advice int) error {
+// evict takes a file out of the host's page cache; another file system is in none.
+func evict(f File) error {
 	host, ok := f.(*os.File)
 	if !ok {
 		return nil
@@ -293,7 +293,7 @@ func advise(f File, off, n int64, advice int) error {
 	if err != nil {
 		return err
 	}
-	cerr := conn.Control(func(fd uintptr) { err = unix.Fadvise(int(fd), off, n, advice) })
+	cerr := conn.Control(func(fd uintptr) { err = unix.Fadvise(int(fd), 0, 0, unix.FADV_DONTNEED) })
 	if cerr != nil {
 		return cerr
 	}

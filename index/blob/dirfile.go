@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
-
-	"golang.org/x/sys/unix"
 )
 
 // dirWriter writes a temporary file beside the blob's place.
@@ -74,8 +72,6 @@ type dirObject struct {
 	size int64
 }
 
-var _ Readaheader = (*dirObject)(nil)
-
 func (o *dirObject) ReadAt(p []byte, off int64) (int, error) {
 	n, err := o.f.ReadAt(p, off)
 	if err == io.EOF && n == len(p) {
@@ -86,8 +82,3 @@ func (o *dirObject) ReadAt(p []byte, off int64) (int, error) {
 
 func (o *dirObject) Size() int64  { return o.size }
 func (o *dirObject) Close() error { return o.f.Close() }
-
-// WillNeed implements Readaheader: the kernel queues the reads and answers.
-func (o *dirObject) WillNeed(off, n int64) error {
-	return advise(o.f, off, n, unix.FADV_WILLNEED)
-}

@@ -18,15 +18,14 @@
 //   - [Dir] keeps each blob as a file of the same name under a directory. Create writes to a
 //     temporary file beside it, Commit is fsync, a rename that refuses an existing name, and fsync
 //     of the directory. [OpenDirReadOnly] reads one beside whoever writes there.
-//   - [Mem] keeps blobs in a map. For tests, and for packs that need not outlive the process.
-//   - package errblob decorates any of them and makes chosen operations fail.
-//   - package disk decorates any of them and makes reads as slow as a modelled device has them.
+//   - package disk decorates another one and makes reads as slow as a modelled device has them.
 //
-// All of them pass the suite in package blobtest, and so must every new one.
+// All of them pass the suite in package tests/blobtest, and so must every new one. Beside it are a
+// driver in memory, one that makes chosen operations fail, and a file system that loses power.
 //
 // # Optional abilities
 //
-// Some drivers can do more. [Drop] and [WillNeed] ask for it and do nothing where it is missing:
-// a driver over a network has no host page cache to drop. [MediumOf] asks what reads cost, so that
-// readers can choose between many small and few large ones, one at a time or many at once.
+// Some drivers can do more. [Drop] asks for it and does nothing where it is missing: a driver over a
+// network has no host page cache to drop. [MediumOf] asks what reads cost, so that readers can choose
+// between many small and few large ones, one at a time or many at once.
 package blob

@@ -12,7 +12,7 @@ import (
 )
 
 // FileSystem is what a Dir asks of the file system, one step at a time. The host's is what
-// [OpenDir] takes; another one (package crashfs) shows what becomes of the steps when the power
+// [OpenDir] takes; another one (tests/blobtest/crashfs) shows what becomes of the steps when the power
 // fails between them.
 type FileSystem interface {
 	// Create makes a new file to be written; it fails if the path exists.

@@ -9,8 +9,8 @@ import (
 	"testing"
 
 	"github.com/thawfs/thaw/index/blob"
-	"github.com/thawfs/thaw/index/blob/blobtest"
-	"github.com/thawfs/thaw/index/blob/errblob"
+	"github.com/thawfs/thaw/tests/blobtest"
+	"github.com/thawfs/thaw/tests/blobtest/errblob"
 )
 
 // readAll reads everything in a pack that should hold what m says. What it can read must be right;
@@ -61,10 +61,10 @@ func (m *model) readAll(t *testing.T, obj blob.Object, dec *Decoder) (errs []err
 }
 
 // smallPack makes a small pack with something of everything in it.
-func smallPack(t *testing.T, profile Profile) (*model, *blob.Mem) {
+func smallPack(t *testing.T, profile Profile) (*model, *blobtest.Mem) {
 	t.Helper()
 	for seed := uint64(0); ; seed++ {
-		store := blob.NewMem()
+		store := blobtest.NewMem()
 		rng := rand.New(rand.NewPCG(seed, 77))
 		m := fill(t, rng, mustWriter(t, store, 9, 2), mustEncoder(t, profile), 6)
 		if len(m.pages) > 20 && len(m.pages) < 50 && len(m.records) > 0 && len(m.frames) > 0 {
@@ -81,7 +81,7 @@ func damagedPack(t *testing.T, profile Profile) (*model, []byte) {
 
 func open(t *testing.T, data []byte) blob.Object {
 	t.Helper()
-	store := blob.NewMem()
+	store := blobtest.NewMem()
 	store.Replace("x", data)
 	obj, err := store.Open(context.Background(), "x")
 	if err != nil {
@@ -165,7 +165,7 @@ func TestCutOff(t *testing.T) {
 // as a disk or a controller may do with blocks.
 func TestMisplaced(t *testing.T) {
 	dec, enc := mustDecoder(t), mustEncoder(t, ProfileDefault)
-	store := blob.NewMem()
+	store := blobtest.NewMem()
 	w := mustWriter(t, store, 9, 0)
 	rng := rand.New(rand.NewPCG(1, 1))
 	noise := func() []byte {
@@ -290,7 +290,7 @@ func TestWriterFails(t *testing.T) {
 		_, err = w.Finish()
 		return err
 	}
-	clean := errblob.New(blob.NewMem(), nil)
+	clean := errblob.New(blobtest.NewMem(), nil)
 	if err := work(clean); err != nil {
 		t.Fatal(err)
 	}
@@ -298,7 +298,7 @@ func TestWriterFails(t *testing.T) {
 		t.Fatalf("only %d operations", clean.Operations())
 	}
 	for n := 1; n <= clean.Operations(); n++ {
-		mem := blob.NewMem()
+		mem := blobtest.NewMem()
 		err := work(errblob.New(mem, errblob.FailNth(n, errblob.ErrInjected)))
 		if !errors.Is(err, errblob.ErrInjected) {
 			t.Errorf("operation %d failed, the writer says %v", n, err)

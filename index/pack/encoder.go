@@ -81,9 +81,6 @@ type EncodedBlock struct {
 	units []encodedUnit
 }
 
-// Pages is the number of pages in the block.
-func (b *EncodedBlock) Pages() int { return b.pages }
-
 // StoredBytes is the number of bytes that the block takes in a pack, its part of the directory and
 // its hashes not counted.
 func (b *EncodedBlock) StoredBytes() int { return len(b.data) + len(b.units)*crcSize }

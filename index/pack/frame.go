@@ -22,12 +22,6 @@ type EncodedFrame struct {
 	raw   []byte
 }
 
-// Pages is the number of pages in the frame.
-func (f *EncodedFrame) Pages() int { return f.pages }
-
-// StoredBytes is the number of bytes that the frame takes in a pack.
-func (f *EncodedFrame) StoredBytes() int { return len(f.data) + crcSize }
-
 // EncodeFrame makes a frame of pages, each of 4096 bytes and pages[i] being the page with number
 // gfns[i]. The gfns must ascend.
 func (e *Encoder) EncodeFrame(dst *EncodedFrame, gfns []uint64, pages [][]byte) error {

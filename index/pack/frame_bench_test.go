@@ -11,7 +11,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
-	"github.com/thawfs/thaw/index/blob"
+	"github.com/thawfs/thaw/tests/blobtest"
 )
 
 // BenchmarkFrame is what the size and codec of a segment's frames were chosen by: stored bytes per
@@ -39,7 +39,7 @@ func BenchmarkFrame(b *testing.B) {
 
 func benchFrames(b *testing.B, t tuning, pages [][]byte, per int) {
 	ctx := context.Background()
-	store := blob.NewMem()
+	store := blobtest.NewMem()
 	bw, err := store.Create(ctx, Name(1, 0))
 	if err != nil {
 		b.Fatal(err)

@@ -9,12 +9,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/thawfs/thaw/index/blob"
-	"github.com/thawfs/thaw/index/blob/blobtest"
+	"github.com/thawfs/thaw/tests/blobtest"
 )
 
 func seedPack(f *testing.F, seed uint64) []byte {
-	store := blob.NewMem()
+	store := blobtest.NewMem()
 	rng := rand.New(rand.NewPCG(seed, 3))
 	fill(f, rng, mustWriter(f, store, 1, 0), mustEncoder(f, ProfileDefault), 5)
 	return blobtest.Get(f, store, Name(1, 0))
@@ -138,7 +137,7 @@ func FuzzUnit(f *testing.F) {
 			pages = append(pages, p)
 		}
 		for _, enc := range encs {
-			store := blob.NewMem()
+			store := blobtest.NewMem()
 			w := mustWriter(t, store, 1, 0)
 			var eb EncodedBlock
 			if err := enc.EncodeBlock(&eb, pages); err != nil {
@@ -183,7 +182,7 @@ func FuzzOpen(f *testing.F) {
 		foot.hashes = section{uint64(len(b)), foot.slots * HashSize, 0}
 		b = append(b, make([]byte, foot.hashes.len)...)
 		foot.size = uint64(len(b) + footerSize)
-		store := blob.NewMem()
+		store := blobtest.NewMem()
 		store.Replace("x", foot.append(b))
 		obj, err := store.Open(context.Background(), "x")
 		if err != nil {

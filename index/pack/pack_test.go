@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/thawfs/thaw/index/blob"
+	"github.com/thawfs/thaw/tests/blobtest"
 )
 
 // testPage makes a page as they come: text-like, sparse, nearly zero, noise.
@@ -338,7 +339,7 @@ func TestPack(t *testing.T) {
 		enc := mustEncoder(t, profile)
 		for seed := range uint64(12) {
 			rng := rand.New(rand.NewPCG(seed, uint64(profile)))
-			store := blob.NewMem()
+			store := blobtest.NewMem()
 			m := fill(t, rng, mustWriter(t, store, 1+seed, uint32(seed)), enc, rng.IntN(40))
 			m.check(t, mustOpen(t, store, Name(1+seed, uint32(seed)), dec))
 		}
@@ -352,7 +353,7 @@ func TestRewrite(t *testing.T) {
 	for _, profile := range []Profile{ProfileDefault, ProfileFast} {
 		enc := mustEncoder(t, profile)
 		rng := rand.New(rand.NewPCG(5, uint64(profile)))
-		store := blob.NewMem()
+		store := blobtest.NewMem()
 		m := fill(t, rng, mustWriter(t, store, 3, 0), enc, 40)
 		before := mustOpen(t, store, Name(3, 0), dec)
 		for generation := uint32(1); generation < 8; generation++ {
@@ -397,7 +398,7 @@ func TestRewrite(t *testing.T) {
 
 func TestRewriteKeepsAll(t *testing.T) {
 	dec, enc := mustDecoder(t), mustEncoder(t, ProfileDefault)
-	store := blob.NewMem()
+	store := blobtest.NewMem()
 	m := fill(t, rand.New(rand.NewPCG(8, 8)), mustWriter(t, store, 3, 0), enc, 30)
 	w := mustWriter(t, store, 3, 1)
 	r := mustOpen(t, store, Name(3, 0), dec)

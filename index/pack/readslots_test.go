@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/thawfs/thaw/index/blob"
+	"github.com/thawfs/thaw/tests/blobtest"
 )
 
 // badSectors is a blob of which some ranges cannot be read.
@@ -96,9 +97,9 @@ func checkBadSectors(t *testing.T, m *model, r *Reader) {
 }
 
 // rewriteWith writes the next generation of a pack in memory.
-func rewriteWith(t *testing.T, r *Reader, keep Keep) (*blob.Mem, error) {
+func rewriteWith(t *testing.T, r *Reader, keep Keep) (*blobtest.Mem, error) {
 	t.Helper()
-	store := blob.NewMem()
+	store := blobtest.NewMem()
 	w := mustWriter(t, store, r.Number(), r.Generation()+1)
 	defer w.Abort()
 	if err := Rewrite(context.Background(), r, w, mustEncoder(t, ProfileDefault), testKey, keep); err != nil {

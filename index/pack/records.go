@@ -29,7 +29,7 @@ const maxAhead = 1 << 20
 // NewRecordReader gives a reader for records of a pack, which must stay open meanwhile.
 func (r *Reader) NewRecordReader() *RecordReader {
 	rr := &RecordReader{r: r}
-	if m := blob.MediumOf(r.obj); m.Dear() {
+	if m := blob.MediumOf(r.obj); m.HighLatency() {
 		const bandwidth = 100 << 20 // of whatever has such a latency, about
 		rr.ahead = min(maxAhead, int(m.Latency.Seconds()*bandwidth))
 	}

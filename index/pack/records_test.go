@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/thawfs/thaw/index/blob"
+	"github.com/thawfs/thaw/tests/blobtest"
 )
 
 // countedObject is a blob on a medium, and counts its reads.
@@ -32,7 +33,7 @@ func (o *countedObject) ReadAt(p []byte, off int64) (int, error) {
 // TestRecordReader: records in their order are read by the megabyte where a read is dear, and one
 // by one where it is not; in any order, and by many goroutines, they are right.
 func TestRecordReader(t *testing.T) {
-	store := blob.NewMem()
+	store := blobtest.NewMem()
 	w := mustWriter(t, store, 7, 0)
 	rng := rand.New(rand.NewPCG(4, 4))
 	var want [][]byte

@@ -50,9 +50,6 @@ func NewWriter(w blob.Writer, number uint64, generation uint32) (*Writer, error)
 // Number is the number of the pack.
 func (w *Writer) Number() uint64 { return w.head.number }
 
-// Slots is the number of slots given out so far: the slot of the next page.
-func (w *Writer) Slots() int { return len(w.dir.slots) }
-
 // StoredBytes is about how large the pack would be if it were finished now.
 func (w *Writer) StoredBytes() int64 {
 	return int64(w.size) + footerSize + int64(len(w.hashes)) + 3*int64(len(w.dir.slots)) +

@@ -16,7 +16,7 @@ import (
 )
 
 // withWorkingSet makes a store whose "vm" has a working set of a quarter of its pages, scattered.
-func withWorkingSet(t *testing.T, s image.Spec) (store, source string, hot []uint64) {
+func withWorkingSet(t *testing.T, s image.Spec) (store, source string, set []uint64) {
 	t.Helper()
 	store, source = storeWith(t, s)
 	var runs [][2]uint64
@@ -24,13 +24,13 @@ func withWorkingSet(t *testing.T, s image.Spec) (store, source string, hot []uin
 		first := (gfn*37 + 5) % (s.Pages - 16) / 16 * 16
 		runs = append(runs, [2]uint64{first, 16})
 		for i := range uint64(16) {
-			hot = append(hot, first+i)
+			set = append(set, first+i)
 		}
 	}
 	ws := filepath.Join(t.TempDir(), "ws")
 	writeWorkingSet(t, ws, s.Pages, runs)
 	cli.OK(t, "ws", "import", store, "vm", ws)
-	return store, source, hot
+	return store, source, set
 }
 
 func distinct(gfns []uint64) uint64 {
@@ -44,7 +44,7 @@ func distinct(gfns []uint64) uint64 {
 // TestManyOpens: eight machines open one cold image at once and prefetch it once; a later open
 // finds it there. None of them needs one demand read for a page of the working set.
 func TestManyOpens(t *testing.T) {
-	store, source, hot := withWorkingSet(t, small)
+	store, source, set := withWorkingSet(t, small)
 	m := cli.Mount(t, store)
 	clients := make([]*client.Client, 8)
 	for i := range clients {
@@ -70,31 +70,31 @@ func TestManyOpens(t *testing.T) {
 		}
 	}
 	for _, c := range clients {
-		c.Right(t, client.Request{GFNs: hot, Source: source})
+		c.Right(t, client.Request{GFNs: set, Source: source})
 	}
 	s := m.Stats(t, "vm")
-	if s.Prefetches != 1 || s.PrefetchedPages != distinct(hot) || s.Demanded() != 0 || s.Opens != 8 {
-		t.Errorf("want 8 opens, one prefetch of %d pages, no demand reads: %+v", distinct(hot), s)
+	if s.Prefetches != 1 || s.PrefetchedPages != distinct(set) || s.Demanded() != 0 || s.Opens != 8 {
+		t.Errorf("want 8 opens, one prefetch of %d pages, no demand reads: %+v", distinct(set), s)
 	}
 	late := m.Client(t)
 	late.Must(t, open)
-	late.Right(t, client.Request{GFNs: hot, Source: source})
-	if s := m.Stats(t, "vm"); s.Demanded() != 0 || s.PrefetchedPages < distinct(hot) {
+	late.Right(t, client.Request{GFNs: set, Source: source})
+	if s := m.Stats(t, "vm"); s.Demanded() != 0 || s.PrefetchedPages < distinct(set) {
 		t.Errorf("the ninth open: %+v", s)
 	}
 	for _, c := range clients { // what each writes is its own
-		c.Must(t, client.Request{Op: "store", GFNs: hot, Byte: 0xbd})
+		c.Must(t, client.Request{Op: "store", GFNs: set, Byte: 0xbd})
 	}
 	late.Right(t, client.Request{Count: small.Pages, Source: source})
 }
 
 // TestPolicies: what each policy brings, and that a cap lets the open return while the rest comes.
 func TestPolicies(t *testing.T) {
-	store, source, hot := withWorkingSet(t, small)
+	store, source, set := withWorkingSet(t, small)
 	for _, tt := range []struct {
 		policy     string
 		prefetched uint64
-	}{{"lazy", 0}, {"working-set", distinct(hot)}, {"eager", small.Pages}} {
+	}{{"lazy", 0}, {"working-set", distinct(set)}, {"eager", small.Pages}} {
 		t.Run(tt.policy, func(t *testing.T) {
 			m := cli.Mount(t, store, "--restore="+tt.policy)
 			for _, file := range []string{"vm/memory", "vm/clones/a/memory"} {

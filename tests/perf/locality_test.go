@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/thawfs/thaw/index"
-	"github.com/thawfs/thaw/index/blob"
+	"github.com/thawfs/thaw/tests/blobtest"
 	"github.com/thawfs/thaw/tests/internal/image"
 	"github.com/thawfs/thaw/tests/internal/locality"
 )
@@ -175,7 +175,7 @@ func runsOf(gfns []uint64) (runs []index.Run) {
 func (m *machine) blocks(t *testing.T, order []index.Group) func(uint64) []uint64 {
 	t.Helper()
 	s, err := index.Open(t.Context(), filepath.Join(t.TempDir(), "store"),
-		index.OpenOptions{Create: true, Blobs: blob.NewMem()})
+		index.OpenOptions{Create: true, Blobs: blobtest.NewMem()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -171,9 +171,6 @@ func Boot(ctx context.Context, c Config) (*Guest, error) {
 // Memory is the file that is the guest's RAM.
 func (g *Guest) Memory() string { return g.memory }
 
-// Pid of the QEMU process.
-func (g *Guest) Pid() int { return g.proc.Pid() }
-
 // Exited is closed when QEMU has ended; Err says how.
 func (g *Guest) Exited() <-chan struct{} { return g.proc.Done() }
 

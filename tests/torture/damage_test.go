@@ -73,7 +73,7 @@ func (d *damageLife) make() {
 		c.source = dir
 		src, err := index.OpenSource(dir)
 		d.must(err)
-		_, _, err = s.Import(ctx, src, index.ImportOptions{Name: name, Hot: c.hot})
+		_, _, err = s.Import(ctx, src, index.ImportOptions{Name: name, WorkingSet: c.set})
 		d.must(err)
 		d.have[name] = c
 	}
@@ -292,7 +292,7 @@ func (d *damageLife) work() {
 	c.source = dir
 	src, err := index.OpenSource(dir)
 	d.must(err)
-	if _, _, err := s.Import(ctx, src, index.ImportOptions{Name: name, Hot: c.hot}); err != nil {
+	if _, _, err := s.Import(ctx, src, index.ImportOptions{Name: name, WorkingSet: c.set}); err != nil {
 		d.also("%v", err)
 	} else {
 		d.have[name] = c
@@ -309,7 +309,7 @@ func (d *damageLife) work() {
 
 // command exports and checks through the command line: what is not good has its exit status.
 func (d *damageLife) command() {
-	const corrupt = 12
+	const corrupt, damagedExport = 12, 27
 	d.note("command", "")
 	for _, name := range d.names() {
 		out := filepath.Join(d.dir, "out")
@@ -319,7 +319,7 @@ func (d *damageLife) command() {
 			if err := d.have[name].sameExport(out); err != nil {
 				d.t.Errorf("export %s ends with 0: %v", name, err)
 			}
-		case corrupt, 16: // 16: no such checkpoint, its root is gone
+		case corrupt, damagedExport, 16: // 16: no such checkpoint, its root is gone
 			if _, err := os.Stat(filepath.Join(out, "memory")); err == nil {
 				d.t.Errorf("the export of %s ends with %d and left a memory", name, r.Code)
 			}

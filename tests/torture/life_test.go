@@ -19,7 +19,7 @@ import (
 type checkpoint struct {
 	pages pages
 	files map[string][]byte
-	hot   []index.Run
+	set   []index.Run
 	image []byte // pages as bytes, once they were asked for
 
 	source string // a directory with all of it, where there is one
@@ -156,7 +156,7 @@ const setFile = "working-set"
 
 func (c *checkpoint) drawSet(r *rand.Rand) string {
 	runs, shape := drawSet(r, len(c.pages))
-	c.hot = runs
+	c.set = runs
 	delete(c.files, setFile)
 	if text := setText(runs, len(c.pages)); text != nil {
 		c.files[setFile] = text

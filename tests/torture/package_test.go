@@ -14,7 +14,7 @@ import (
 
 	"github.com/thawfs/thaw/index"
 	"github.com/thawfs/thaw/index/blob"
-	"github.com/thawfs/thaw/index/blob/errblob"
+	"github.com/thawfs/thaw/tests/blobtest/errblob"
 )
 
 // packageLife is a life through package index.
@@ -213,7 +213,7 @@ func (l *packageLife) imports() *deed {
 	l.must(c.writeSource(dir))
 	src, err := index.OpenSource(dir)
 	l.must(err)
-	o := index.ImportOptions{Name: name, Hot: c.hot, Order: drawOrder(l.r, c)}
+	o := index.ImportOptions{Name: name, WorkingSet: c.set, Order: drawOrder(l.r, c)}
 	return &deed{name: name, after: c, do: func() error {
 		_, _, err := l.s.Import(context.Background(), src, o)
 		return errors.Join(err, os.RemoveAll(dir))
@@ -259,7 +259,7 @@ func (l *packageLife) sets() *deed {
 	after, shape := l.have[name].withSet(l.r)
 	l.note("set", "%s: %s", name, shape)
 	return &deed{name: name, after: after, do: func() error {
-		_, err := l.s.SetWorkingSet(context.Background(), name, after.files[setFile], after.hot)
+		_, err := l.s.SetWorkingSet(context.Background(), name, after.files[setFile], after.set)
 		return err
 	}}
 }

@@ -70,7 +70,7 @@ func freshPage(r *rand.Rand) uint64 { return few + 1 + r.Uint64()>>8 }
 // freshImage is like nothing before: pages of its own, pages that come again, runs of zeros.
 func freshImage(r *rand.Rand, n int) pages {
 	p := make(pages, n)
-	if r.IntN(3) == 0 { // no two pages alike
+	if r.IntN(2) == 0 { // no two pages alike
 		for i := range p {
 			p[i] = freshPage(r)
 		}
@@ -91,23 +91,17 @@ func freshImage(r *rand.Rand, n int) pages {
 	return p
 }
 
-// size draws how many pages an image has: often few, sometimes several leaves of the page map.
+// size draws how many pages an image has: often few, as faults show with few as well and much faster,
+// sometimes several leaves of the page map.
 func size(r *rand.Rand, most int) int {
-	switch r.IntN(6) {
-	case 0:
-		return 1 + r.IntN(20)
-	case 1, 2:
-		return 1 + r.IntN(min(600, most))
-	default:
-		return most/3 + 1 + r.IntN(2*most/3)
-	}
+	return 1 + r.IntN([...]int{20, 150, 150, 600, most}[r.IntN(5)])
 }
 
 // derive gives what may become of an image.
 func (p pages) derive(r *rand.Rand, most int) (pages, string) {
 	out := append(pages(nil), p...)
 	n := len(out)
-	switch r.IntN(10) {
+	switch r.IntN(16) {
 	case 0:
 		r.Shuffle(n, func(i, j int) { out[i], out[j] = out[j], out[i] })
 		return out, "shuffled"
@@ -132,8 +126,8 @@ func (p pages) derive(r *rand.Rand, most int) (pages, string) {
 		}
 		return out, "with zeros"
 	}
-	share := [...]float64{0, 0.002, 0.02, 0.1, 0.3, 0.7, 1}[r.IntN(7)]
-	scattered := r.IntN(2) == 0
+	share := [...]float64{0, 0.002, 0.02, 0.1, 0.2, 0.3, 0.5, 0.7, 1}[r.IntN(9)]
+	scattered := r.IntN(3) > 0
 	for i := 0; i < n; {
 		run := 1
 		if !scattered {

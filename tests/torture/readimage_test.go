@@ -155,7 +155,7 @@ func (rd *reading) blocks(r *rand.Rand) error {
 
 // set compares the order of the working set.
 func (rd *reading) set(c *checkpoint) error {
-	got, want := gfns(rd.m.WorkingSet()), gfns(c.hot)
+	got, want := gfns(rd.m.WorkingSet()), gfns(c.set)
 	if len(got) != len(want) {
 		return fmt.Errorf("a working set of %d pages, want %d", len(got), len(want))
 	}

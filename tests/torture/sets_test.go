@@ -15,10 +15,10 @@ func drawSet(r *rand.Rand, n int) (runs []index.Run, shape string) {
 			runs = append(runs, index.Run{GFN: uint64(g), Count: 1})
 		}
 	}
-	switch r.IntN(9) {
+	switch r.IntN(11) {
 	case 0, 1:
 		return nil, "none"
-	case 2, 8:
+	case 2, 8, 9, 10:
 		order(r.Perm(n))
 		return runs, "shuffled"
 	case 3:

@@ -164,7 +164,7 @@ func (w *worker) imports(ctx context.Context, r *rand.Rand) error {
 		return err
 	}
 	fmt.Println("begin import", name)
-	if _, _, err := w.s.Import(ctx, src, index.ImportOptions{Name: name, Hot: c.hot}); err != nil {
+	if _, _, err := w.s.Import(ctx, src, index.ImportOptions{Name: name, WorkingSet: c.set}); err != nil {
 		return err
 	}
 	fmt.Println("end import", name)

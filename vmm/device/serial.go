@@ -27,26 +27,23 @@ const (
 type Serial struct {
 	line Line
 	out  *output
-	room chan struct{}
 
 	mu       sync.Mutex  // guards what follows
 	state    SerialState // all registers, as they are saved
 	asserted bool
-	refused  bool // Feed has taken less than it was given
 	drained  bool
 }
 
 // NewSerial makes a UART as after power-on, drained. What the guest sends goes to out.
 func NewSerial(line Line, out io.Writer, log *slog.Logger) *Serial {
-	s := &Serial{line: line, out: newOutput(out, log), room: make(chan struct{}, 1), drained: true}
+	s := &Serial{line: line, out: newOutput(out, log), drained: true}
 	s.state.MSR = msrCTS | msrDSR | msrDCD
 	s.state.DivisorL = 12 // 9600 baud
 	return s
 }
 
-// Feed gives the guest input, as much as fits, and says how much that was. Who has more waits for
-// Room. A reader of a terminal that must not wait, for it looks out for an escape sequence, drops
-// the rest as a real line would.
+// Feed gives the guest input, as much as fits, and says how much that was. The caller drops the rest
+// as a real line would: a reader of a terminal must not wait, for it looks out for an escape sequence.
 func (s *Serial) Feed(p []byte) (taken int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -55,19 +52,7 @@ func (s *Serial) Feed(p []byte) (taken int, err error) {
 		s.state.BacklogLen += uint16(taken)
 		s.fill()
 	}
-	s.refused = s.refused || taken < len(p)
 	return taken, s.update()
-}
-
-// Room is received from, once, after a Feed has taken less than it was given and the guest has made
-// room since.
-func (s *Serial) Room() <-chan struct{} { return s.room }
-
-// Lost is the number of bytes of output that the writer did not take.
-func (s *Serial) Lost() uint64 {
-	s.out.mu.Lock()
-	defer s.out.mu.Unlock()
-	return s.out.lost
 }
 
 // Flush waits until the writer has taken all output.
@@ -86,7 +71,6 @@ func (s *Serial) Resume() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.drained = false
-	s.offerRoom()
 	s.asserted = s.cause() != iirNone
 	return s.line.Set(s.asserted)
 }

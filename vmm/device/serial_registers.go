@@ -224,17 +224,6 @@ func (s *Serial) fill() {
 	r.RxLen += uint16(n)
 	r.BacklogLen -= uint16(n)
 	copy(r.Backlog[:r.BacklogLen], r.Backlog[n:])
-	s.offerRoom()
-}
-
-func (s *Serial) offerRoom() {
-	if s.refused && !s.drained && s.state.BacklogLen < serialBacklog {
-		s.refused = false
-		select {
-		case s.room <- struct{}{}:
-		default:
-		}
-	}
 }
 
 // cause is the enabled cause of an interrupt that comes first, as IIR has it.

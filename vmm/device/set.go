@@ -134,11 +134,6 @@ func (s *Set) Close() error {
 	return errors.Join(errs...)
 }
 
-// Has says whether there are devices of a kind, so that a section with that tag is this Set's.
-func (s *Set) Has(tag string) bool {
-	return slices.ContainsFunc(s.members, func(m member) bool { return m.tag == tag })
-}
-
 var errNotDrained = errors.New("the devices are not drained")
 
 // States gives the state of all devices, which must be drained. It does not look at guest memory,

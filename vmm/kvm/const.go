@@ -58,24 +58,16 @@ type Capability uintptr
 
 // Capabilities that the VMM asks for.
 const (
-	CapIRQChip       Capability = 0
 	CapUserMemory    Capability = 3
 	CapSetTSSAddr    Capability = 4
 	CapExtCPUID      Capability = 7
-	CapNrVCPUs       Capability = 9
 	CapMPState       Capability = 14
-	CapPIT2          Capability = 33
 	CapAdjustClock   Capability = 39 // answers with the flags that KVM_SET_CLOCK takes
 	CapVCPUEvents    Capability = 41
-	CapDebugRegs     Capability = 50
 	CapXSave         Capability = 55
-	CapXCRs          Capability = 56
-	CapTSCControl    Capability = 60
-	CapGetTSCKHz     Capability = 61
 	CapMaxVCPUs      Capability = 66
 	CapTSCDeadline   Capability = 72
 	CapImmediateExit Capability = 136
-	CapStatsFD       Capability = 203
 	CapXSave2        Capability = 208
 )
 

@@ -54,10 +54,8 @@ func layout() map[string]uintptr {
 		"KVM_SET_LAPIC": ioSetLAPIC, "KVM_KVMCLOCK_CTRL": ioKVMClockCtrl,
 		"KVM_GET_STATS_FD": ioGetStatsFD,
 
-		"KVM_CAP_IRQCHIP": uintptr(CapIRQChip), "KVM_CAP_PIT2": uintptr(CapPIT2),
 		"KVM_CAP_ADJUST_CLOCK": uintptr(CapAdjustClock), "KVM_CAP_MAX_VCPUS": uintptr(CapMaxVCPUs),
 		"KVM_CAP_TSC_DEADLINE_TIMER": uintptr(CapTSCDeadline),
-		"KVM_CAP_BINARY_STATS_FD":    uintptr(CapStatsFD),
 
 		"KVM_IRQCHIP_PIC_MASTER": PICMaster, "KVM_IRQCHIP_PIC_SLAVE": PICSlave,
 		"KVM_IRQCHIP_IOAPIC": IOAPIC, "KVM_IOAPIC_NUM_PINS": IOAPICPins,
@@ -98,11 +96,8 @@ func layout() map[string]uintptr {
 		"offsetof(struct kvm_stats_desc, offset)":        8,
 
 		"KVM_CAP_USER_MEMORY": uintptr(CapUserMemory), "KVM_CAP_EXT_CPUID": uintptr(CapExtCPUID),
-		"KVM_CAP_SET_TSS_ADDR": uintptr(CapSetTSSAddr), "KVM_CAP_NR_VCPUS": uintptr(CapNrVCPUs),
-		"KVM_CAP_MP_STATE": uintptr(CapMPState), "KVM_CAP_VCPU_EVENTS": uintptr(CapVCPUEvents),
-		"KVM_CAP_DEBUGREGS": uintptr(CapDebugRegs), "KVM_CAP_XSAVE": uintptr(CapXSave),
-		"KVM_CAP_XCRS": uintptr(CapXCRs), "KVM_CAP_TSC_CONTROL": uintptr(CapTSCControl),
-		"KVM_CAP_GET_TSC_KHZ":    uintptr(CapGetTSCKHz),
+		"KVM_CAP_SET_TSS_ADDR": uintptr(CapSetTSSAddr), "KVM_CAP_MP_STATE": uintptr(CapMPState), "KVM_CAP_VCPU_EVENTS": uintptr(CapVCPUEvents),
+		"KVM_CAP_XSAVE":          uintptr(CapXSave),
 		"KVM_CAP_IMMEDIATE_EXIT": uintptr(CapImmediateExit), "KVM_CAP_XSAVE2": uintptr(CapXSave2),
 
 		"KVM_EXIT_IO": uintptr(ExitIO), "KVM_EXIT_MMIO": uintptr(ExitMMIO),

@@ -8,7 +8,7 @@ import (
 	"os"
 )
 
-// Stats reads the counters that the kernel keeps of a vCPU or a machine: exits, halts, the time
+// Stats reads the counters that the kernel keeps of a vCPU: exits, halts, the time
 // that it waited (halt_wait_ns). They are read through a descriptor of their own, at any time and
 // by any goroutine, without stopping the vCPU.
 type Stats struct {
@@ -33,16 +33,8 @@ const (
 
 // Stats opens the counters of a vCPU. [ErrNoStats]: this kernel has none. As every ioctl it waits
 // while the vCPU is in KVM_RUN, which may be for ever; reading does not.
-func (c *VCPU) Stats() (*Stats, error) { return openStats(c.fd) }
-
-// Stats opens the counters of a machine.
-func (vm *VM) Stats() (*Stats, error) { return openStats(vm.fd) }
-
-// ErrNoStats says that the kernel (before 5.14) keeps no counters that can be read this way.
-var ErrNoStats = errors.New("KVM has no readable counters")
-
-func openStats(fd int) (*Stats, error) {
-	n, err := ioctl(fd, ioGetStatsFD, 0)
+func (c *VCPU) Stats() (*Stats, error) {
+	n, err := ioctl(c.fd, ioGetStatsFD, 0)
 	if err != nil {
 		return nil, fmt.Errorf("%w: KVM_GET_STATS_FD: %w", ErrNoStats, err)
 	}
@@ -53,6 +45,9 @@ func openStats(fd int) (*Stats, error) {
 	}
 	return s, nil
 }
+
+// ErrNoStats says that the kernel (before 5.14) keeps no counters that can be read this way.
+var ErrNoStats = errors.New("KVM has no readable counters")
 
 // describe reads the names and places of the counters, which never change.
 func (s *Stats) describe() error {

@@ -38,6 +38,27 @@ func newTracker(m mapping) *tracker {
 	return t
 }
 
+// ProbeTracker tries out whether touched pages are exact on this host. The error says why not.
+func ProbeTracker() error {
+	fd, err := unix.MemfdCreate("thaw-probe", unix.MFD_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("memfd_create: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "thaw-probe")
+	defer f.Close()
+	m, err := mapFile(f, pageSize, mapPrivate)
+	if err != nil {
+		return err
+	}
+	defer m.unmap()
+	t := newTracker(m)
+	defer t.Close()
+	if !t.exact() {
+		return errors.New(t.why)
+	}
+	return nil
+}
+
 // arm registers the mapping.
 func (t *tracker) arm() error {
 	// USER_MODE_ONLY needs no rights, and asynchronous protection never asks a handler.

@@ -123,10 +123,6 @@ func (img *Image) Map() (*ram.Memory, error) {
 	return ram.Map(&img.Image, ram.Base{Dir: img.dirs[0], ID: img.id})
 }
 
-// Dirs are the directories that the image is spread over: the checkpoint's own, its parent, and so
-// on.
-func (img *Image) Dirs() []string { return img.dirs }
-
 // Differential says whether the image is spread over several directories.
 func (img *Image) Differential() bool { return len(img.dirs) > 1 }
 

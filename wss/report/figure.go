@@ -2,13 +2,10 @@ package report
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"image/color"
 	"io"
 	"math"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -189,22 +186,6 @@ func writeSVG(w io.Writer, svg *vgsvg.Canvas) error {
 		"font-family:'Liberation Sans',Arial,Helvetica,sans-serif;")
 	_, err := io.WriteString(w, text)
 	return err
-}
-
-// writeFile writes a figure to a file, replacing it in one step.
-func writeFile(path string, write func(io.Writer) error) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".figure-*")
-	if err == nil {
-		defer os.Remove(tmp.Name()) // it is not there any more after the rename
-		err = errors.Join(write(tmp), tmp.Chmod(0o644), tmp.Close())
-	}
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("write figure %s: %w", path, err)
-	}
-	return nil
 }
 
 // inlineSVG is a figure to stand in an HTML page: without the XML prologue, and with its colours as

@@ -24,9 +24,6 @@ const (
 	labelHeight = 18  // of the time axis, under the last panel
 )
 
-// Figure writes the figure of WriteFigure to a file, replacing it in one step.
-func (r Report) Figure(path string) error { return writeFile(path, r.WriteFigure) }
-
 // WriteFigure writes the figure of the poster to VEE'11, an SVG document, to w: the share of time
 // spent fetching memory, over time, one panel for each method, all with the same scales. Time 0 is
 // the guest's first instruction; what the user waits for before it stands to the left. Of several

@@ -410,14 +410,6 @@ func (c *vcpu) switchTo(root uint64) {
 	}
 }
 
-// dump fills a frame with something that is no page table, but not random either.
-func (g *machine) dump(gfn uint64, words ...uint64) {
-	f := g.frame(gfn)
-	for i, w := range words {
-		binary.LittleEndian.PutUint64(f[8*i:], w)
-	}
-}
-
 func pagesOf(b *wss.Bitmap) map[uint64]bool {
 	m := map[uint64]bool{}
 	for first, count := range b.Runs() {

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/thawfs/thaw/index/blob"
-	"github.com/thawfs/thaw/index/blob/blobtest"
+	"github.com/thawfs/thaw/tests/blobtest"
 )
 
 // bubbleClock is the clock of a synctest bubble.
@@ -119,7 +119,7 @@ func TestDiskPassesErrors(t *testing.T) {
 // lay makes a store on a disk whose blobs have the given sizes.
 func lay(t *testing.T, name string, sizes map[string]int) *Store {
 	t.Helper()
-	mem := blob.NewMem()
+	mem := blobtest.NewMem()
 	for name, n := range sizes {
 		blobtest.Put(t, mem, name, make([]byte, n))
 	}
@@ -136,9 +136,9 @@ func TestStorePlaces(t *testing.T) {
 		s := lay(t, "hdd", map[string]int{"packs/2": 100, "packs/1": 8192, "roots/a": 4097})
 		whole := func(name string, seeks int64) {
 			t.Helper()
-			before := s.Disk().Stats().Seeks
+			before := s.disk.Stats().Seeks
 			blobtest.Get(t, s, name)
-			if got := s.Disk().Stats().Seeks - before; got != seeks {
+			if got := s.disk.Stats().Seeks - before; got != seeks {
 				t.Errorf("reading %s made %d seeks, want %d", name, got, seeks)
 			}
 		}
@@ -176,12 +176,12 @@ func TestStoreChargesWhatIsRead(t *testing.T) {
 			off, n, got int64
 			err         error
 		}{{0, 1000, 1000, nil}, {600, 1000, 400, io.EOF}, {1000, 1, 0, io.EOF}} {
-			before := s.Disk().Stats().Bytes
+			before := s.disk.Stats().Bytes
 			n, err := o.ReadAt(make([]byte, c.n), c.off)
 			if int64(n) != c.got || !errors.Is(err, c.err) {
 				t.Errorf("%d bytes at %d: %d, %v", c.n, c.off, n, err)
 			}
-			if paid := s.Disk().Stats().Bytes - before; paid != c.got {
+			if paid := s.disk.Stats().Bytes - before; paid != c.got {
 				t.Errorf("%d bytes at %d: %d were charged", c.n, c.off, paid)
 			}
 		}
@@ -199,7 +199,7 @@ func TestStoreSuite(t *testing.T) {
 		}
 		return s
 	}
-	blobtest.Suite{New: func(t *testing.T) blob.Store { return wrap(t, blob.NewMem()) }}.Run(t)
+	blobtest.Suite{New: func(t *testing.T) blob.Store { return wrap(t, blobtest.NewMem()) }}.Run(t)
 }
 
 func TestMedium(t *testing.T) {
@@ -212,7 +212,7 @@ func TestMedium(t *testing.T) {
 				t.Errorf("%s: %+v", name, got)
 			}
 		}
-		if got := blob.MediumOf(blob.NewMem()); got != (blob.Medium{}) {
+		if got := blob.MediumOf(blobtest.NewMem()); got != (blob.Medium{}) {
 			t.Errorf("memory: %+v", got)
 		}
 	})

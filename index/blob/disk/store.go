@@ -42,9 +42,6 @@ func Wrap(ctx context.Context, inner blob.Store, d *Disk) (*Store, error) {
 	return s, nil
 }
 
-// Disk is what the blobs lie on.
-func (s *Store) Disk() *Disk { return s.disk }
-
 // at gives the position of a blob; a new one goes behind all others.
 func (s *Store) at(name string, size int64) int64 {
 	s.mu.Lock()

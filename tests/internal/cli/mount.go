@@ -189,16 +189,6 @@ func (m *Mounted) Unmount() {
 	}
 }
 
-// Alive says whether the server still runs.
-func (m *Mounted) Alive() bool {
-	select {
-	case <-m.proc.Done():
-		return false
-	default:
-		return true
-	}
-}
-
 // WaitEnd waits for the server's end.
 func (m *Mounted) WaitEnd(within time.Duration) error { return m.proc.Wait(within) }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -222,7 +223,7 @@ func (c *child) touch(r Request, a *Response) error {
 }
 
 // sink keeps the compiler from dropping the loads.
-var sink byte
+var sink atomic.Uint32
 
 // readable loads one byte of the page; a SIGBUS becomes a panic (SetPanicOnFault) and false.
 func readable(page []byte) (ok bool) {
@@ -231,7 +232,7 @@ func readable(page []byte) (ok bool) {
 			ok = false
 		}
 	}()
-	sink = page[64]
+	sink.Store(uint32(page[64]))
 	return true
 }
 

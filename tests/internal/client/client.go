@@ -103,9 +103,6 @@ func executable(t testing.TB, shared bool) string {
 // Pid of the client process.
 func (c *Client) Pid() int { return c.proc.Pid() }
 
-// Kill ends the client now.
-func (c *Client) Kill() error { return c.proc.Kill(5 * time.Second) }
-
 // Call sends one request and waits for its answer, at most for Limit. An error means that the
 // client died or hangs; what the operation itself met is in the response.
 func (c *Client) Call(r Request) (Response, error) {

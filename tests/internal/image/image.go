@@ -121,14 +121,3 @@ func (s Spec) writeTo(f *os.File) error {
 	}
 	return f.Truncate(s.Bytes())
 }
-
-// NonZero counts the pages that hold something.
-func (s Spec) NonZero() uint64 {
-	var n uint64
-	for gfn := range s.Pages {
-		if s.Kind(gfn) != Zero {
-			n++
-		}
-	}
-	return n
-}

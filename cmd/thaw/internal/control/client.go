@@ -55,9 +55,6 @@ func connect(ctx context.Context, path string, l limits) (*Client, error) {
 	}}}, nil
 }
 
-// Path of the socket.
-func (c *Client) Path() string { return c.path }
-
 // Call asks the server for one verb. result (a pointer, or nil) takes what it answers. When ctx ends,
 // so does the work, and Call returns ctx's error; a server that does not answer in time is ErrSilent.
 func (c *Client) Call(ctx context.Context, verb string, req, result any) error {

@@ -43,9 +43,7 @@ func Run(ctx context.Context) Report {
 	for _, check := range []func(context.Context) Check{
 		checkKernel, checkRights,
 		checkFuseDevice, checkFusermount, checkMount, checkFuseProtocol, checkFuseControl,
-		checkCachestat, checkPopulate,
-		checkKVM, checkUserfaultfd, checkPagemapScan,
-		checkTracepoint, checkMaxMaps,
+		checkCachestat, checkKVM, checkUserfaultfd, checkTracepoint,
 	} {
 		if ctx.Err() != nil {
 			break

@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"os"
 	"strings"
@@ -20,7 +19,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestRun(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
 	report := Run(t.Context())
-	if len(report.Checks) != 14 {
+	if len(report.Checks) != 11 {
 		t.Errorf("%d checks", len(report.Checks))
 	}
 	usable, names := true, map[string]bool{}
@@ -66,33 +65,8 @@ func TestRunEndsWithItsContext(t *testing.T) {
 	}
 }
 
-func TestParseInit(t *testing.T) {
-	request := make([]byte, 40+64)
-	put := func(at int, v uint32) { binary.NativeEndian.PutUint32(request[at:], v) }
-	put(4, 26) // FUSE_INIT
-	put(40, 7)
-	put(44, 39)
-	put(48, 131072)
-	put(52, 1<<30|fuseExplicitInval)
-	put(56, fuseResend>>32)
-	got, err := parseInit(request)
-	want := fuseInit{7, 39, 131072, 1<<30 | fuseExplicitInval | fuseResend}
-	if err != nil || got != want {
-		t.Errorf("%+v %v, want %+v", got, err, want)
-	}
-	put(52, fuseExplicitInval) // a kernel of old: what follows means nothing
-	if got, err := parseInit(request); err != nil || got.flags != fuseExplicitInval {
-		t.Errorf("without flags2: %+v %v", got, err)
-	}
-	for _, bad := range [][]byte{nil, request[:40], request[:55], make([]byte, 200)} {
-		if _, err := parseInit(bad); !errors.Is(err, errNoInit) {
-			t.Errorf("%d bytes: %v", len(bad), err)
-		}
-	}
-}
-
 func TestRunGuest(t *testing.T) {
-	switch err := runGuest(); {
+	switch err := runGuest(t.Context()); {
 	case errors.Is(err, kvm.ErrUnavailable):
 		t.Skip("needs /dev/kvm: ", err)
 	case err != nil:

@@ -3,12 +3,12 @@ package doctor
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"strings"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 )
 
@@ -65,52 +65,40 @@ func userAllowOther() bool {
 	return false
 }
 
-func checkMount(ctx context.Context) Check {
+func checkMount(context.Context) Check {
 	c := Check{Name: "mount", Needed: true, Without: "nothing can be mounted; import, export, check " +
 		"and the other commands on a store work"}
-	m, err := tryMount(ctx)
+	m, err := tryMount()
 	if err != nil {
 		return c.missing("%v", err)
 	}
 	defer m.close()
-	return c.ok("an empty FUSE file system was mounted, by %s", m.how)
+	return c.ok("an empty FUSE file system was mounted")
 }
 
-// Bits of FUSE_INIT that the kernel offers, from linux/fuse.h; those from 32 on are of flags2.
-const (
-	fuseExplicitInval = 1 << 25
-	fusePassthrough   = 1 << 37
-	fuseNoExport      = 1 << 38
-	fuseResend        = 1 << 39
-	fuseIOURing       = 1 << 41
-)
-
-func checkFuseProtocol(ctx context.Context) Check {
+func checkFuseProtocol(context.Context) Check {
 	c := Check{Name: "fuse protocol"}
-	m, err := tryMount(ctx)
+	m, err := tryMount()
 	if err != nil {
 		c.Status, c.Found = Unknown, "nothing could be mounted to ask"
 		return c
 	}
 	defer m.close()
-	init, err := m.init()
-	if err != nil {
-		c.Status, c.Found = Unknown, err.Error()
-		return c
-	}
-	has := func(bit uint64) bool { return init.flags&bit != 0 }
+	init := m.KernelSettings()
+	has := func(bit uint64) bool { return init.Flags64()&bit != 0 }
 	c.Facts = map[string]any{
-		"major": init.major, "minor": init.minor, "max_readahead": init.maxReadahead,
-		"flags": fmt.Sprintf("%#x", init.flags), "explicit_inval_data": has(fuseExplicitInval),
-		"passthrough": has(fusePassthrough), "has_resend": has(fuseResend),
-		"over_io_uring": has(fuseIOURing),
+		"major": init.Major, "minor": init.Minor, "max_readahead": init.MaxReadAhead,
+		"flags":               fmt.Sprintf("%#x", init.Flags64()),
+		"explicit_inval_data": has(fuse.CAP_EXPLICIT_INVAL_DATA),
+		"passthrough":         has(fuse.CAP_PASSTHROUGH), "has_resend": has(fuse.CAP_HAS_RESEND),
+		"over_io_uring": has(fuse.CAP_OVER_IO_URING),
 	}
-	found := fmt.Sprintf("version %d.%d", init.major, init.minor)
+	found := fmt.Sprintf("version %d.%d", init.Major, init.Minor)
 	var not []string
-	if !has(fuseExplicitInval) {
+	if !has(fuse.CAP_EXPLICIT_INVAL_DATA) {
 		not = append(not, "explicit invalidation (the page cache may be dropped when times change)")
 	}
-	if !has(fuseResend) {
+	if !has(fuse.CAP_HAS_RESEND) {
 		not = append(not, "resend (requests in flight die with their server; Linux 6.9 has it)")
 	}
 	if len(not) > 0 {
@@ -134,5 +122,3 @@ func checkFuseControl(context.Context) Check {
 	}
 	return c.ok("fusectl is mounted on %s", dir)
 }
-
-var errNoInit = errors.New("the kernel sent no FUSE_INIT")

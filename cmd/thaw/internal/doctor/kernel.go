@@ -4,8 +4,6 @@ import (
 	"context"
 	"os"
 	"runtime"
-	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -77,22 +75,6 @@ func checkCachestat(context.Context) Check {
 	return c.ok("cachestat(2) works")
 }
 
-func checkPopulate(context.Context) Check {
-	c := Check{Name: "populate", Without: "mappings are not populated ahead, and thaw bench reads " +
-		"its mappings by process_vm_readv(2)"}
-	page, err := unix.Mmap(-1, 0, os.Getpagesize(), unix.PROT_READ,
-		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
-	if err != nil {
-		return c.missing("mmap: %v", err)
-	}
-	defer unix.Munmap(page)
-	const madvPopulateRead = 22 // linux/mman.h
-	if err := unix.Madvise(page, madvPopulateRead); err != nil {
-		return c.missing("madvise(MADV_POPULATE_READ): %v (Linux 5.14 has it)", err)
-	}
-	return c.ok("madvise(MADV_POPULATE_READ) works")
-}
-
 func checkTracepoint(context.Context) Check {
 	c := Check{Name: "tracepoint", Without: `"thaw vm checkpoint --trace" takes the order of first ` +
 		"touches from scans 10 ms apart, without their vCPU"}
@@ -100,27 +82,4 @@ func checkTracepoint(context.Context) Check {
 		return c.missing("%v (it takes root)", err)
 	}
 	return c.ok("kvmmmu:kvm_mmu_spte_requested, by perf_event_open(2)")
-}
-
-// usualMaxMaps is the kernel's default.
-const usualMaxMaps = 65530
-
-func checkMaxMaps(context.Context) Check {
-	c := Check{Name: "max_map_count", Without: "machines whose memory is split into many mappings " +
-		"may run out of them (sysctl vm.max_map_count)"}
-	text, err := os.ReadFile("/proc/sys/vm/max_map_count")
-	if err != nil {
-		c.Status, c.Found = Unknown, err.Error()
-		return c
-	}
-	n, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil {
-		c.Status, c.Found = Unknown, err.Error()
-		return c
-	}
-	c.Facts = map[string]any{"max_map_count": n}
-	if n < usualMaxMaps {
-		return c.limited("%d mappings a process, less than the usual %d", n, usualMaxMaps)
-	}
-	return c.ok("%d mappings a process", n)
 }

@@ -4,22 +4,23 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
+	"log/slog"
 	"os"
-	"runtime"
 	"strings"
+	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/thawfs/thaw/vmm"
+	"github.com/thawfs/thaw/vmm/guest"
 	"github.com/thawfs/thaw/vmm/kvm"
+	"github.com/thawfs/thaw/vmm/ram"
 )
 
-func checkKVM(context.Context) Check {
+func checkKVM(ctx context.Context) Check {
 	c := Check{Name: "kvm", Facts: map[string]any{}, Without: "thaw vm and thaw demo cannot run; " +
 		"mounts work, and other VMMs restore from them (QEMU also without KVM)"}
 	kind := kvmKind()
 	c.Facts["kind"] = kind
-	switch err := runGuest(); {
+	switch err := runGuest(ctx); {
 	case errors.Is(err, os.ErrPermission):
 		return c.missing("%v (the group kvm may open it); %s", err, kind)
 	case errors.Is(err, kvm.ErrUnavailable):
@@ -66,84 +67,11 @@ func kvmKind() string {
 	return "of a kind that is not known"
 }
 
-// guestCode writes a byte to a port and halts, in 16-bit real mode.
-var guestCode = []byte{
-	0xb0, 0x2a, // mov al, 42
-	0xe6, 0x17, // out 0x17, al
-	0xf4, // hlt
-}
-
-// runGuest makes a machine of one page of memory and two instructions, and runs it.
-func runGuest() (err error) {
-	system, err := kvm.Open()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, system.Close()) }()
-	vm, err := system.CreateVM()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, vm.Close()) }()
-	// Intel hosts of old run real mode in a task of their own, which needs these pages.
-	if n, err := system.Check(kvm.CapSetTSSAddr); err == nil && n > 0 {
-		if err := errors.Join(vm.SetIdentityMapAddr(0xfffbc000), vm.SetTSSAddr(0xfffbd000)); err != nil {
-			return err
-		}
-	}
-	memory, err := unix.Mmap(-1, 0, 16<<12, unix.PROT_READ|unix.PROT_WRITE,
-		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
-	if err != nil {
-		return err
-	}
-	defer unix.Munmap(memory)
-	const entry = 0x1000
-	copy(memory[entry:], guestCode)
-	if err := vm.SetMemoryRegion(kvm.MemoryRegion{
-		MemorySize: uint64(len(memory)), UserspaceAddr: addressOf(memory),
-	}); err != nil {
-		return err
-	}
-	return runVCPU(vm, entry)
-}
-
-// runVCPU runs one vCPU from an address on until it halts.
-func runVCPU(vm *kvm.VM, entry uint64) (err error) {
-	runtime.LockOSThread() // KVM wants a vCPU to stay on its thread
-	defer runtime.UnlockOSThread()
-	cpu, err := vm.CreateVCPU(0)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, cpu.Close()) }()
-	sregs, err := cpu.Sregs()
-	if err != nil {
-		return err
-	}
-	sregs.CS.Base, sregs.CS.Selector = 0, 0
-	regs := kvm.Regs{RIP: entry, RFLAGS: 2}
-	if err := errors.Join(cpu.SetSregs(sregs), cpu.SetRegs(regs)); err != nil {
-		return err
-	}
-	wrote := false
-	for range 1000 { // signals of the Go runtime end KVM_RUN too
-		reason, err := cpu.Run()
-		switch {
-		case errors.Is(err, unix.EINTR):
-			continue
-		case err != nil:
-			return fmt.Errorf("run a guest: %w", err)
-		case reason == kvm.ExitIO:
-			_, data, err := cpu.IO()
-			if err != nil {
-				return err
-			}
-			wrote = len(data) == 1 && data[0] == 42
-		case reason == kvm.ExitHLT && wrote:
-			return nil
-		default:
-			return fmt.Errorf("run a guest: it ended by %v", reason)
-		}
-	}
-	return errors.New("run a guest: it does not come to an end")
+// runGuest runs a guest program for a moment.
+func runGuest(ctx context.Context) error {
+	_, err := vmm.Run(ctx, vmm.Config{
+		Guest: guest.Spec{Program: "idle"}, MemoryBytes: ram.MinMemory, For: time.Millisecond,
+		Log: slog.New(slog.DiscardHandler),
+	})
+	return err
 }

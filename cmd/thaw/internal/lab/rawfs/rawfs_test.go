@@ -159,7 +159,7 @@ func TestMemory(t *testing.T) {
 	if len(seen) != 64 || after.Seeks-before.Seeks != 1 || after.Bytes-before.Bytes != 64*page {
 		t.Errorf("eager: %d pages, %+v after %+v", len(seen), after, before)
 	}
-	if m.WorkingSetFeed().Len() != 0 || m.TraceLayout() || len(m.Neighbours(0, nil)) > 0 {
+	if m.WorkingSetFeed().Len() != 0 || m.Local() || len(m.Neighbours(0, nil)) > 0 {
 		t.Error("a plain file has a working set or blocks")
 	}
 }

@@ -79,7 +79,7 @@ type content struct{ *bytes.Reader }
 func (content) Close() error { return nil }
 
 // OpenImage implements fs.Store.
-func (s *Store) OpenImage(context.Context, fs.Checkpoint) (fs.Memory, error) {
+func (s *Store) OpenImage(context.Context, fs.Checkpoint) (fs.Image, error) {
 	f, err := index.OpenMemory(s.src.Memory)
 	if err != nil {
 		return nil, err
@@ -89,5 +89,5 @@ func (s *Store) OpenImage(context.Context, fs.Checkpoint) (fs.Memory, error) {
 		f.Close()
 		return nil, err
 	}
-	return &memory{f: f, disk: s.disk, places: placesOf(extents)}, nil
+	return &image{f: f, disk: s.disk, places: placesOf(extents)}, nil
 }

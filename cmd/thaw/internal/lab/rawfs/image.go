@@ -11,31 +11,31 @@ import (
 )
 
 // memory is the file as a disk has it.
-type memory struct {
+type image struct {
 	f      *index.MemoryFile
 	disk   *disk.Disk // nil: the host's own
 	places places
 }
 
-var _ fs.Memory = (*memory)(nil)
+var _ fs.Image = (*image)(nil)
 
-func (m *memory) Size() int64          { return m.f.Size() }
-func (m *memory) Close() error         { return m.f.Close() }
-func (m *memory) Zero(gfn uint64) bool { return m.places.hole(gfn) }
+func (m *image) Size() int64          { return m.f.Size() }
+func (m *image) Close() error         { return m.f.Close() }
+func (m *image) Zero(gfn uint64) bool { return m.places.hole(gfn) }
 
 // A file has no working set, and no blocks: the kernel brings what it will.
 
-func (m *memory) TraceLayout() bool                          { return false }
-func (m *memory) Neighbours(_ uint64, dst []uint64) []uint64 { return dst }
-func (m *memory) ReadNeighbours(uint64, *fs.Piece) error     { return nil }
-func (m *memory) WorkingSetFeed() fs.Feed                    { return &feed{m: m} }
-func (m *memory) ReadPage(gfn uint64, dst []byte) error      { return m.ReadRange(gfn, dst) }
-func (m *memory) ZeroRuns(fn func(first, count uint64) bool) { m.places.holes(m.pages(), fn) }
+func (m *image) Local() bool                                { return false }
+func (m *image) Neighbours(_ uint64, dst []uint64) []uint64 { return dst }
+func (m *image) ReadNeighbours(uint64, *fs.Piece) error     { return nil }
+func (m *image) WorkingSetFeed() fs.Feed                    { return &feed{m: m} }
+func (m *image) ReadPage(gfn uint64, dst []byte) error      { return m.ReadRange(gfn, dst) }
+func (m *image) ZeroRuns(fn func(first, count uint64) bool) { m.places.holes(m.pages(), fn) }
 
-func (m *memory) pages() uint64 { return uint64(m.Size()) / fs.PageSize }
+func (m *image) pages() uint64 { return uint64(m.Size()) / fs.PageSize }
 
 // ReadRange is one request to the disk, for those of the pages that are data.
-func (m *memory) ReadRange(first uint64, dst []byte) (err error) {
+func (m *image) ReadRange(first uint64, dst []byte) (err error) {
 	read := func() { err = m.read(first, dst) }
 	from := m.places.before(first)
 	n := m.places.before(first+uint64(len(dst))/fs.PageSize) - from
@@ -47,7 +47,7 @@ func (m *memory) ReadRange(first uint64, dst []byte) (err error) {
 	return err
 }
 
-func (m *memory) read(first uint64, dst []byte) error {
+func (m *image) read(first uint64, dst []byte) error {
 	n, err := m.f.ReadAt(dst, int64(first*fs.PageSize))
 	if n == len(dst) {
 		return nil
@@ -62,7 +62,7 @@ func (m *memory) read(first uint64, dst []byte) error {
 const eagerPages = 256
 
 // EagerFeed is all data from the beginning of the file to its end.
-func (m *memory) EagerFeed() fs.Feed {
+func (m *image) EagerFeed() fs.Feed {
 	f := &feed{m: m}
 	for _, p := range m.places {
 		for at := uint64(0); at < p.Count; at += eagerPages {
@@ -75,7 +75,7 @@ func (m *memory) EagerFeed() fs.Feed {
 
 // feed is some parts of the file.
 type feed struct {
-	m      *memory
+	m      *image
 	pieces []index.Run
 }
 

@@ -7,11 +7,11 @@ import (
 	"sync/atomic"
 )
 
-// WorkingSetFeed gives the working set in first-touch order, its zero pages included. Its Len is 0
-// without a working set. What the segment has no room for comes behind it, from the blocks. So does
-// what cannot be read from the segment, in its place: every page is stored there, too.
+// WorkingSetFeed returns the working set in first-touch order, its zero pages included. Its Len is 0
+// without a working set. Pages that the segment has no room for come after it, from the blocks. Pages
+// that cannot be read from the segment also come from the blocks, where every page is stored as well.
 func (m *Image) WorkingSetFeed() Feed {
-	f := &hotFeed{m: m}
+	f := &workingSetFeed{m: m}
 	if m.root.top.segment == 0 {
 		return f
 	}
@@ -20,28 +20,28 @@ func (m *Image) WorkingSetFeed() Feed {
 		f.warn(err)
 		f.frames, stored = nil, 0
 	}
-	f.rest = m.pieces(tail(m.root.hot, stored))
+	f.rest = m.pieces(tail(m.root.setRuns, stored))
 	return f
 }
 
-type hotFeed struct {
+type workingSetFeed struct {
 	m       *Image
 	segment uint64 // position of the segment's pack
-	frames  []hotFrame
+	frames  []segmentFrame
 	rest    [][]uint64
 	warned  atomic.Bool
 }
 
-// hotFrame is where in the working set the pages of a frame begin, and how many there are.
-type hotFrame struct {
+// segmentFrame is where in the working set the pages of a frame begin, and how many there are.
+type segmentFrame struct {
 	run   int
 	skip  uint64 // pages of the run
 	pages int
 }
 
 // open finds out what each frame of the segment should hold, and how many pages that is together.
-func (f *hotFeed) open() (stored uint64, err error) {
-	top, hot := f.m.root.top, f.m.root.hot
+func (f *workingSetFeed) open() (stored uint64, err error) {
+	top, set := f.m.root.top, f.m.root.setRuns
 	pos, ok := searchUint64(top.packs, top.segment)
 	if !ok {
 		return 0, &CorruptError{Pack: rootName(f.m.root.Name, f.m.root.Generation),
@@ -53,19 +53,19 @@ func (f *hotFeed) open() (stored uint64, err error) {
 		return 0, err
 	}
 	defer p.release()
-	frames := make([]hotFrame, p.Frames())
-	at := hotFrame{}
+	frames := make([]segmentFrame, p.Frames())
+	at := segmentFrame{}
 	for i := range frames {
 		at.pages = p.Frame(i).Pages
 		frames[i] = at
 		for left := uint64(at.pages); left > 0; {
-			if at.run == len(hot) {
+			if at.run == len(set) {
 				return 0, &CorruptError{Pack: p.Name(), What: "frames",
 					Err: errors.New("they have more pages than the working set")}
 			}
-			n := min(left, hot[at.run].Count-at.skip)
+			n := min(left, set[at.run].Count-at.skip)
 			left -= n
-			if at.skip += n; at.skip == hot[at.run].Count {
+			if at.skip += n; at.skip == set[at.run].Count {
 				at.run, at.skip = at.run+1, 0
 			}
 		}
@@ -75,11 +75,11 @@ func (f *hotFeed) open() (stored uint64, err error) {
 	return stored, nil
 }
 
-// gfns gives the pages that a frame should hold, as it has them: ascending.
-func (f *hotFeed) gfns(i int) []uint64 {
+// gfns returns the pages that a frame should hold, ascending as in the frame.
+func (f *workingSetFeed) gfns(i int) []uint64 {
 	at := f.frames[i]
 	gfns := make([]uint64, 0, at.pages)
-	for _, r := range f.m.root.hot[at.run:] {
+	for _, r := range f.m.root.setRuns[at.run:] {
 		for gfn := r.GFN + at.skip; gfn < r.GFN+r.Count && len(gfns) < at.pages; gfn++ {
 			gfns = append(gfns, gfn)
 		}
@@ -91,11 +91,11 @@ func (f *hotFeed) gfns(i int) []uint64 {
 	return gfns
 }
 
-func (f *hotFeed) Len() int { return len(f.frames) + len(f.rest) }
+func (f *workingSetFeed) Len() int { return len(f.frames) + len(f.rest) }
 
-func (f *hotFeed) Parallel() int { return f.m.parallel() }
+func (f *workingSetFeed) Parallel() int { return f.m.parallel() }
 
-func (f *hotFeed) Fetch(ctx context.Context, i int, p *Piece) error {
+func (f *workingSetFeed) Fetch(ctx context.Context, i int, p *Piece) error {
 	p.reset(0)
 	p.index, p.ready, p.err = i, false, nil
 	if err := ctx.Err(); err != nil {
@@ -118,7 +118,7 @@ func (f *hotFeed) Fetch(ctx context.Context, i int, p *Piece) error {
 	return f.m.spanError(err)
 }
 
-func (f *hotFeed) Decode(p *Piece) error {
+func (f *workingSetFeed) Decode(p *Piece) error {
 	if p.ready {
 		return p.err
 	}
@@ -136,8 +136,8 @@ func (f *hotFeed) Decode(p *Piece) error {
 	return nil
 }
 
-// fromBlocks gives a piece pages from where every page is stored, as many as can be read there.
-func (f *hotFeed) fromBlocks(gfns []uint64, p *Piece) {
+// fromBlocks fills a piece with pages from the blocks, as many as can be read there.
+func (f *workingSetFeed) fromBlocks(gfns []uint64, p *Piece) {
 	p.Pages = p.reset(len(gfns))
 	p.GFNs = append(p.GFNs, gfns...)
 	p.ready, p.err = true, f.m.readPages(gfns, p.Pages)
@@ -166,10 +166,10 @@ func (p *Piece) drop(gfns []uint64) {
 	p.GFNs, p.Pages = p.GFNs[:n], p.Pages[:n*PageSize]
 }
 
-// warn tells once of a segment that is damaged. That costs time, and no page.
-func (f *hotFeed) warn(err error) {
+// warn logs once that a segment is damaged. That costs time, but no page.
+func (f *workingSetFeed) warn(err error) {
 	if !f.warned.Swap(true) {
-		f.m.s.log.Warn("pages of the working set are read from where each of them lies: the segment "+
+		f.m.s.log.Warn("pages of the working set are read one by one from their blocks: the segment "+
 			"is damaged; thaw check --repair makes it again", "checkpoint", f.m.entry.Name, "err", err)
 	}
 }

@@ -8,15 +8,15 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// A handle is an opened image. The entry's current one stays open while files are open and, for a
-// while, after that. READs use it without a reference: they come through open files, and the kernel
-// sends the RELEASE of a file after the last of its READs was answered. Pushers, which outlive
+// An openImage is an opened image of an entry. The entry's current one stays open while files are open
+// and, for a while, after that. READs use it without a reference: they come through open files, and the
+// kernel sends the RELEASE of a file after the last of its READs was answered. Pushers, which outlive
 // files, count themselves in users.
-type handle struct {
-	mem      Memory
+type openImage struct {
+	mem      Image
 	revision uint32
-	// trace is mem.TraceLayout.
-	trace bool
+	// local is mem.Local.
+	local bool
 	// ws is mem.WorkingSetFeed.
 	ws Feed
 	// users are pushers at work on it. Guarded by the entry's mu.
@@ -28,13 +28,13 @@ const maxIdle = 8
 
 // image opens the image of a checkpoint if it is not open, or if its working set has been replaced
 // since: bytes and node numbers are the same then, but the feed is a new one.
-func (s *Server) image(e *entry) (*handle, error) {
+func (s *Server) image(e *entry) (*openImage, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return s.imageLocked(e)
 }
 
-func (s *Server) imageLocked(e *entry) (*handle, error) {
+func (s *Server) imageLocked(e *entry) (*openImage, error) {
 	c := e.info.Load()
 	cur := e.img.Load()
 	if cur != nil && cur.revision == c.Revision {
@@ -52,19 +52,19 @@ func (s *Server) imageLocked(e *entry) (*handle, error) {
 		return nil, fmt.Errorf("open image of %s: %d bytes, the checkpoint says %d",
 			e.name, mem.Size(), c.MemoryBytes)
 	}
-	h := &handle{
-		mem: mem, revision: c.Revision, trace: mem.TraceLayout(), ws: mem.WorkingSetFeed(),
+	h := &openImage{
+		mem: mem, revision: c.Revision, local: mem.Local(), ws: mem.WorkingSetFeed(),
 	}
 	e.img.Store(h)
 	if cur != nil {
-		e.handles = append(e.handles, cur)
+		e.replaced = append(e.replaced, cur)
 	}
 	return h, nil
 }
 
 // hold keeps the entry's image open for a pusher; nil when the file is not open any more: the kernel
 // may have forgotten it, and another clone have its number.
-func (m *memory) hold() *handle {
+func (m *memoryFile) hold() *openImage {
 	m.e.mu.Lock()
 	defer m.e.mu.Unlock()
 	h := m.e.img.Load()
@@ -75,15 +75,15 @@ func (m *memory) hold() *handle {
 	return h
 }
 
-// holdLocked keeps an image open for who pushes pages of it into m.
-func (m *memory) holdLocked(h *handle) {
+// holdLocked keeps an image open while a goroutine pushes pages of it into m.
+func (m *memoryFile) holdLocked(h *openImage) {
 	h.users++
 	m.pushing++
 	m.e.pushing++
 }
 
-// unhold is the end of hold, and of what a restore holds. What had to wait for it is done now.
-func (s *Server) unhold(m *memory, h *handle) {
+// unhold ends a hold, also that of a restore, and does what had to wait for it.
+func (s *Server) unhold(m *memoryFile, h *openImage) {
 	e := m.e
 	e.mu.Lock()
 	h.users--
@@ -105,32 +105,32 @@ func (s *Server) unhold(m *memory, h *handle) {
 	}
 }
 
-// settleLocked closes the images that nobody can use any more; with all, or if the checkpoint is
-// gone, also the current one. Images in use stay.
+// settleLocked closes the images that nobody can use any more; if all is set or the checkpoint is gone,
+// also the current one. Images in use stay open.
 func (s *Server) settleLocked(e *entry, all bool) error {
 	if e.opens > 0 {
 		return nil
 	}
 	var errs []error
-	kept := e.handles[:0]
-	for _, h := range e.handles {
+	kept := e.replaced[:0]
+	for _, h := range e.replaced {
 		if h.users > 0 {
 			kept = append(kept, h)
 			continue
 		}
-		errs = append(errs, s.closeMemory(h.mem))
+		errs = append(errs, s.closeImage(h.mem))
 	}
-	e.handles = kept
+	e.replaced = kept
 	if cur := e.img.Load(); cur != nil && cur.users == 0 && (all || e.gone) {
 		e.img.Store(nil)
-		errs = append(errs, s.closeMemory(cur.mem))
+		errs = append(errs, s.closeImage(cur.mem))
 	}
 	return errors.Join(errs...)
 }
 
 // opened counts an open of m and makes sure that its image is there. who is nil for the prober,
-// whose opens are nobody's.
-func (s *Server) opened(m *memory, who *fuse.Owner) error {
+// which owns nothing.
+func (s *Server) opened(m *memoryFile, who *fuse.Owner) error {
 	e := m.e
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -154,9 +154,9 @@ func (s *Server) opened(m *memory, who *fuse.Owner) error {
 	return nil
 }
 
-// released is the end of opened. The last one out ends the restore that still goes on for m, before
-// anybody can open it again, and leaves the image open for the next unless too many are kept so.
-func (s *Server) released(m *memory) {
+// released undoes opened. With the last open it ends the restore that still goes on for m, before
+// anybody can open m again, and leaves the image open for the next open unless too many are kept open.
+func (s *Server) released(m *memoryFile) {
 	e := m.e
 	e.mu.Lock()
 	m.opens--

@@ -1,4 +1,4 @@
-package readbench
+package verify
 
 import (
 	"os"

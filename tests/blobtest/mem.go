@@ -1,4 +1,4 @@
-package blob
+package blobtest
 
 import (
 	"bytes"
@@ -7,9 +7,11 @@ import (
 	"sort"
 	"strings"
 	"sync"
+
+	"github.com/thawfs/thaw/index/blob"
 )
 
-// Mem is a Store in memory.
+// Mem is a blob.Store in memory.
 type Mem struct {
 	mu    sync.Mutex
 	blobs map[string]memBlob // guarded by mu
@@ -31,26 +33,26 @@ func (m *Mem) put(name string, b []byte) {
 	m.blobs[name] = memBlob{b, m.seq}
 }
 
-var _ Store = (*Mem)(nil)
+var _ blob.Store = (*Mem)(nil)
 
-// Create implements Store.
-func (m *Mem) Create(ctx context.Context, name string) (Writer, error) {
+// Create implements blob.Store.
+func (m *Mem) Create(ctx context.Context, name string) (blob.Writer, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if err := CheckName(name); err != nil {
+	if err := blob.CheckName(name); err != nil {
 		return nil, fmt.Errorf("create: %w", err)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if _, ok := m.blobs[name]; ok {
-		return nil, fmt.Errorf("create %s: %w", name, ErrExists)
+		return nil, fmt.Errorf("create %s: %w", name, blob.ErrExists)
 	}
 	return &memWriter{m: m, name: name}, nil
 }
 
-// Open implements Store.
-func (m *Mem) Open(ctx context.Context, name string) (Object, error) {
+// Open implements blob.Store.
+func (m *Mem) Open(ctx context.Context, name string) (blob.Object, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -58,29 +60,29 @@ func (m *Mem) Open(ctx context.Context, name string) (Object, error) {
 	defer m.mu.Unlock()
 	b, ok := m.blobs[name]
 	if !ok {
-		return nil, fmt.Errorf("open %s: %w", name, ErrNotFound)
+		return nil, fmt.Errorf("open %s: %w", name, blob.ErrNotFound)
 	}
 	return memObject{bytes.NewReader(b.b)}, nil
 }
 
-// List implements Store.
-func (m *Mem) List(ctx context.Context, prefix string) ([]Info, error) {
+// List implements blob.Store.
+func (m *Mem) List(ctx context.Context, prefix string) ([]blob.Info, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var out []Info
+	var out []blob.Info
 	for name, b := range m.blobs {
 		if strings.HasPrefix(name, prefix) {
-			out = append(out, Info{Name: name, Size: int64(len(b.b)), Tag: fmt.Sprint(b.seq)})
+			out = append(out, blob.Info{Name: name, Size: int64(len(b.b)), Tag: fmt.Sprint(b.seq)})
 		}
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
 	return out, nil
 }
 
-// Remove implements Store.
+// Remove implements blob.Store.
 func (m *Mem) Remove(ctx context.Context, name string) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -88,14 +90,14 @@ func (m *Mem) Remove(ctx context.Context, name string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if _, ok := m.blobs[name]; !ok {
-		return fmt.Errorf("remove %s: %w", name, ErrNotFound)
+		return fmt.Errorf("remove %s: %w", name, blob.ErrNotFound)
 	}
 	delete(m.blobs, name)
 	return nil
 }
 
 // Replace puts bytes under a name, whatever was there. No real store can do that, and nothing but a
-// test may: it is how damage on a disk is played.
+// test may: it is how a test damages a disk.
 func (m *Mem) Replace(name string, b []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -111,7 +113,7 @@ type memWriter struct {
 
 func (w *memWriter) Write(p []byte) (int, error) {
 	if w.closed {
-		return 0, fmt.Errorf("write %s: %w", w.name, ErrClosed)
+		return 0, fmt.Errorf("write %s: %w", w.name, blob.ErrClosed)
 	}
 	w.buf = append(w.buf, p...)
 	return len(p), nil
@@ -119,13 +121,13 @@ func (w *memWriter) Write(p []byte) (int, error) {
 
 func (w *memWriter) Commit() error {
 	if w.closed {
-		return fmt.Errorf("commit %s: %w", w.name, ErrClosed)
+		return fmt.Errorf("commit %s: %w", w.name, blob.ErrClosed)
 	}
 	w.closed = true
 	w.m.mu.Lock()
 	defer w.m.mu.Unlock()
 	if _, ok := w.m.blobs[w.name]; ok {
-		return fmt.Errorf("commit %s: %w", w.name, ErrExists)
+		return fmt.Errorf("commit %s: %w", w.name, blob.ErrExists)
 	}
 	w.m.put(w.name, w.buf)
 	return nil

@@ -7,8 +7,8 @@ import (
 	"testing"
 
 	"github.com/thawfs/thaw/index/blob"
-	"github.com/thawfs/thaw/index/blob/blobtest"
-	"github.com/thawfs/thaw/index/blob/errblob"
+	"github.com/thawfs/thaw/tests/blobtest"
+	"github.com/thawfs/thaw/tests/blobtest/errblob"
 )
 
 // work makes two blobs, reads one and removes it: seven kinds of operations.
@@ -41,7 +41,7 @@ func work(s blob.Store) error {
 }
 
 func TestFailEach(t *testing.T) {
-	clean := errblob.New(blob.NewMem(), nil)
+	clean := errblob.New(blobtest.NewMem(), nil)
 	if err := work(clean); err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ func TestFailEach(t *testing.T) {
 		t.Fatalf("%d operations", total)
 	}
 	for n := 1; n <= total; n++ {
-		s := errblob.New(blob.NewMem(), errblob.FailNth(n, errblob.ErrInjected))
+		s := errblob.New(blobtest.NewMem(), errblob.FailNth(n, errblob.ErrInjected))
 		if err := work(s); !errors.Is(err, errblob.ErrInjected) {
 			t.Errorf("operation %d: %v", n, err)
 		}
@@ -60,7 +60,7 @@ func TestFailEach(t *testing.T) {
 func TestCrash(t *testing.T) {
 	for n := 1; n <= 10; n++ {
 		for _, after := range []bool{false, true} {
-			mem := blob.NewMem()
+			mem := blobtest.NewMem()
 			s := errblob.New(mem, errblob.Crash(n, after))
 			if err := work(s); !errors.Is(err, errblob.ErrCrashed) {
 				t.Fatalf("crash at %d: %v", n, err)

@@ -5,21 +5,21 @@ import (
 	"sync"
 )
 
-// group runs goroutines that belong together: the first error cancels the context of all of them,
-// and wait gives it when all have ended.
-type group struct {
+// tasks runs goroutines that belong together: the first error cancels the context of all of them,
+// and wait returns it when all have ended.
+type tasks struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup
 }
 
-func newGroup(ctx context.Context) *group {
-	g := &group{}
+func newTasks(ctx context.Context) *tasks {
+	g := &tasks{}
 	g.ctx, g.cancel = context.WithCancelCause(ctx)
 	return g
 }
 
-func (g *group) run(fn func() error) {
+func (g *tasks) run(fn func() error) {
 	g.wg.Go(func() {
 		if err := fn(); err != nil {
 			g.cancel(err)
@@ -27,21 +27,21 @@ func (g *group) run(fn func() error) {
 	})
 }
 
-// err is why the group was cancelled; nil while it was not.
-func (g *group) err() error { return context.Cause(g.ctx) }
+// err is the error that cancelled the tasks; nil while nothing has.
+func (g *tasks) err() error { return context.Cause(g.ctx) }
 
-// wait waits for all goroutines. The group's context is over then.
-func (g *group) wait() error {
+// wait waits for all goroutines. Their context is cancelled then.
+func (g *tasks) wait() error {
 	g.wg.Wait()
 	err := g.err()
 	g.cancel(nil)
 	return err
 }
 
-// ordered runs work on many jobs in parallel, and hands them on in the order they came in. One
-// goroutine submits, one receives.
+// ordered runs work on many jobs in parallel, and hands them on in the order in which they were
+// submitted. One goroutine submits, one receives.
 type ordered[T any] struct {
-	g    *group
+	g    *tasks
 	work chan *job[T]
 	line chan *job[T] // jobs in their order, as many as may be under way
 }
@@ -52,10 +52,10 @@ type job[T any] struct {
 }
 
 // newOrdered starts workers in g. depth bounds how many jobs are between submit and receive.
-func newOrdered[T any](g *group, workers, depth int, work func() func(T) error) *ordered[T] {
+func newOrdered[T any](g *tasks, workers, depth int, work func() func(T) error) *ordered[T] {
 	o := &ordered[T]{g: g, work: make(chan *job[T], depth), line: make(chan *job[T], depth)}
 	for range workers {
-		do := work() // what one worker keeps for itself
+		do := work() // with the state of one worker
 		g.run(func() error {
 			for {
 				select {
@@ -76,7 +76,7 @@ func newOrdered[T any](g *group, workers, depth int, work func() func(T) error) 
 	return o
 }
 
-// submit adds a job; it waits while there are too many. An error is that of the group.
+// submit adds a job; it waits while there are too many. An error is that of the tasks.
 func (o *ordered[T]) submit(v T) error {
 	j := &job[T]{v: v, done: make(chan struct{})}
 	for _, c := range [...]chan *job[T]{o.line, o.work} {
@@ -89,13 +89,13 @@ func (o *ordered[T]) submit(v T) error {
 	return nil
 }
 
-// end says that no more jobs come. Without it the workers end when the group's context does.
+// end says that no more jobs come. Without it the workers end when the context of the tasks does.
 func (o *ordered[T]) end() {
 	close(o.work)
 	close(o.line)
 }
 
-// receive gives the next job when its work is done; false after the last one.
+// receive returns the next job when its work is done; false after the last one.
 func (o *ordered[T]) receive() (v T, ok bool, err error) {
 	var j *job[T]
 	select {

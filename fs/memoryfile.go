@@ -10,8 +10,8 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-// A memory is one memory file, the image's own or a clone's: one inode, one page cache.
-type memory struct {
+// A memoryFile is the memory file of an image or of a clone: one inode, one page cache.
+type memoryFile struct {
 	node  uint64
 	e     *entry
 	clone string // "" for the image's own
@@ -23,24 +23,24 @@ type memory struct {
 	inflight *bitmap
 	// sess is what happened since the image was last cold.
 	sess atomic.Pointer[session]
-	// owner is who may open a clone; nil until somebody does. Set under e.mu, and never changed.
+	// owner is the user who may open a clone; nil until the first open. Set under e.mu, and never changed.
 	owner atomic.Pointer[fuse.Owner]
-	// holes are the pages that the owner of a clone gave back, which read as zeros from then on;
+	// holes are the pages that the owner of a clone discarded, which read as zeros from then on;
 	// nil until there are any. Pages are added with gate held.
 	holes atomic.Pointer[bitmap]
-	// poisoned: something wrote through a shared mapping, what reads would get is not the image.
+	// poisoned: something wrote through a shared mapping, so reads would not return the image.
 	poisoned atomic.Bool
-	// writes were refused since the page cache was last dropped for them.
+	// writes counts refused WRITEs since the page cache was last dropped because of them.
 	writes atomic.Int64
 
 	streams streams
 
-	// gate lets a drop and a discard wait until nobody pushes, and then nobody starts. READs never
+	// gate lets a drop or a discard wait until nobody pushes, and keeps pushes from starting. READs never
 	// take it: it is held over notifications, which wait for READs.
 	gate sync.RWMutex
 
-	// flight is the newest restore that nobody has ended; opens counts open files, pushing who
-	// pushes pages into it; forgotten says that the kernel does not know it. Guarded by e.mu.
+	// flight is the newest restore that nobody has ended; opens counts open files, pushing the
+	// goroutines that push pages into it; forgotten says that the kernel does not know it. Guarded by e.mu.
 	flight    *flight
 	opens     int
 	pushing   int
@@ -48,7 +48,7 @@ type memory struct {
 }
 
 // A session is the time from one cold page cache to the next. READs and pushers keep the one they
-// began with, so that what they count late does not land in the next.
+// began with, so that what they count late is not counted in the next.
 type session struct {
 	counts
 	// epoch is what the session is a part of.
@@ -59,7 +59,7 @@ type session struct {
 	touched *bitmap
 	// brought are the pages that opens waited for: brought again, a page counts once.
 	brought *bitmap
-	// kept is how many pages of a closed clone were resident when it let go of its sets.
+	// kept is how many pages of a closed clone were resident when its sets were freed.
 	kept atomic.Uint64
 	// stalls are the times in which a READ of this file was outstanding; nil for the image's own
 	// file, whose READs are in the epoch's log like everyone's.
@@ -72,9 +72,9 @@ type session struct {
 	waits []span
 }
 
-func newMemory(e *entry, nodeID uint64, clone string) *memory {
+func newMemoryFile(e *entry, nodeID uint64, clone string) *memoryFile {
 	pages := e.pages()
-	m := &memory{
+	m := &memoryFile{
 		node:     nodeID,
 		e:        e,
 		clone:    clone,
@@ -86,7 +86,7 @@ func newMemory(e *entry, nodeID uint64, clone string) *memory {
 	return m
 }
 
-func (m *memory) newSession(ep *epoch) *session {
+func (m *memoryFile) newSession(ep *epoch) *session {
 	s := &session{
 		epoch:    ep,
 		resident: newBitmap(m.pages),
@@ -108,9 +108,9 @@ func (s *session) cold() {
 	s.kept.Store(0)
 }
 
-// settle lets go of the sets of a clone that was closed, so that thousands of closed clones cost
-// nothing to speak of. How much is in the page cache is still known, and a second open needs no
-// more; a page that is read after it counts as touched once more.
+// settle frees the sets of a clone that was closed, so that thousands of closed clones cost almost
+// nothing. The number of pages in the page cache is kept, which is all that a second open needs. A page
+// that is read after that counts as touched once more.
 func (s *session) settle() {
 	s.kept.Store(s.cached())
 	s.resident.clear()
@@ -134,13 +134,13 @@ func (s *session) waited(start, end time.Time) {
 	}
 }
 
-// wants says whether a page is worth pushing: not there, not on its way, and not given back.
-func (m *memory) wants(s *session, gfn uint64) bool {
+// wants says whether a page is worth pushing: not there, not on its way, and not discarded.
+func (m *memoryFile) wants(s *session, gfn uint64) bool {
 	return gfn < m.pages && !m.inflight.has(gfn) && !s.resident.has(gfn) && !m.hole(gfn, 1)
 }
 
-// hole says whether one of count pages was given back.
-func (m *memory) hole(first, count uint64) bool {
+// hole says whether one of count pages was discarded.
+func (m *memoryFile) hole(first, count uint64) bool {
 	h := m.holes.Load()
 	return h != nil && h.any(first, count)
 }

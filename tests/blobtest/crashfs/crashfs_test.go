@@ -9,8 +9,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/thawfs/thaw/index/blob"
-	"github.com/thawfs/thaw/index/blob/blobtest"
-	"github.com/thawfs/thaw/index/blob/crashfs"
+	"github.com/thawfs/thaw/tests/blobtest"
+	"github.com/thawfs/thaw/tests/blobtest/crashfs"
 )
 
 func open(t *testing.T, f *crashfs.FS) blob.Store {

@@ -13,8 +13,8 @@ import (
 
 	"github.com/thawfs/thaw/index/blob"
 	"github.com/thawfs/thaw/index/blob/disk"
-	"github.com/thawfs/thaw/index/blob/errblob"
 	"github.com/thawfs/thaw/index/pack"
+	"github.com/thawfs/thaw/tests/blobtest/errblob"
 )
 
 // onDisk opens a store again with its blobs on a modelled disk with one head, and gives the disk.
@@ -48,7 +48,7 @@ func spent(d *disk.Disk, fn func()) (requests, seeks int64) {
 
 // dearImage is a store of one image, most of it in packs of 256 pages, with a working set whose
 // pages come from all over it.
-func dearImage(t testing.TB) (dir string, img []byte, hot []Run) {
+func highLatencyImage(t testing.TB) (dir string, img []byte, set []Run) {
 	t.Helper()
 	r := rand.New(rand.NewPCG(3, 3))
 	dir = filepath.Join(t.TempDir(), "store")
@@ -59,21 +59,21 @@ func dearImage(t testing.TB) (dir string, img []byte, hot []Run) {
 		content[i] = uint64(i + 1)
 	}
 	for _, gfn := range r.Perm(len(content))[:600] {
-		hot = append(hot, Run{uint64(gfn), 1})
+		set = append(set, Run{uint64(gfn), 1})
 	}
 	img = content.bytes()
-	mustImport(t, s, "a", writeSource(t, img, map[string][]byte{"state": []byte("of the VMM")}), hot)
+	mustImport(t, s, "a", writeSource(t, img, map[string][]byte{"state": []byte("of the VMM")}), set)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return dir, img, hot
+	return dir, img, set
 }
 
 // TestDearOpen: opening an image takes two reads for the root, one for the end of each pack, and
 // one for the records of each that has any; its files and the image after them cost the root no
 // more.
 func TestDearOpen(t *testing.T) {
-	dir, img, _ := dearImage(t)
+	dir, img, _ := highLatencyImage(t)
 	s, d := onDisk(t, dir)
 	if n, _ := spent(d, func() {
 		if b, err := s.ReadFile(t.Context(), "a", "state"); err != nil || string(b) != "of the VMM" {
@@ -95,7 +95,7 @@ func TestDearOpen(t *testing.T) {
 // TestDearFault: a page comes with its block, in one read, and then whatever is asked of the block
 // takes none; many who want it at once share that read.
 func TestDearFault(t *testing.T) {
-	dir, img, hot := dearImage(t)
+	dir, img, set := highLatencyImage(t)
 	s, d := onDisk(t, dir)
 	m := openImage(t, s, "a")
 	defer m.Close()
@@ -105,7 +105,7 @@ func TestDearFault(t *testing.T) {
 			t.Errorf("page %d: wrong, %v", gfn, err)
 		}
 	}
-	b, ok := m.Block(hot[20].GFN)
+	b, ok := m.Block(set[20].GFN)
 	if !ok {
 		t.Fatal("no block")
 	}
@@ -132,7 +132,7 @@ func TestDearFault(t *testing.T) {
 	}); n != 0 {
 		t.Errorf("the other pages of the block took %d reads", n)
 	}
-	other, _ := m.Block(hot[300].GFN)
+	other, _ := m.Block(set[300].GFN)
 	if n, _ := spent(d, func() {
 		var wg sync.WaitGroup
 		for _, gfn := range m.BlockGFNs(other, nil) {
@@ -147,13 +147,13 @@ func TestDearFault(t *testing.T) {
 // TestDearStretch: where a seek takes as long as some blocks, a page comes with the blocks beside
 // its own.
 func TestDearStretch(t *testing.T) {
-	dir, img, hot := dearImage(t)
+	dir, img, set := highLatencyImage(t)
 	s, d := onSlowDisk(t, dir, 4*latencyOfBlock)
 	m := openImage(t, s, "a")
 	defer m.Close()
 	page := make([]byte, PageSize)
 	read := func(block int) {
-		gfn := hot[block*pack.BlockPages].GFN
+		gfn := set[block*pack.BlockPages].GFN
 		if err := m.ReadPage(gfn, page); err != nil || !bytes.Equal(page, img[gfn*PageSize:][:PageSize]) {
 			t.Errorf("block %d: wrong, %v", block, err)
 		}
@@ -168,7 +168,7 @@ func TestDearStretch(t *testing.T) {
 	}
 	// Pages of two blocks, and of two stretches: one of them is at hand.
 	var gfns []uint64
-	for _, r := range hot[20*pack.BlockPages-8 : 20*pack.BlockPages+8] {
+	for _, r := range set[20*pack.BlockPages-8 : 20*pack.BlockPages+8] {
 		gfns = append(gfns, r.GFN)
 	}
 	pages := make([]byte, len(gfns)*PageSize)
@@ -188,7 +188,7 @@ func TestDearStretch(t *testing.T) {
 
 // TestDearFeeds: what is prefetched is read without a seek but the first, of each pack.
 func TestDearFeeds(t *testing.T) {
-	dir, img, _ := dearImage(t)
+	dir, img, _ := highLatencyImage(t)
 	s, d := onDisk(t, dir)
 	m := openImage(t, s, "a")
 	defer m.Close()
@@ -215,11 +215,11 @@ func TestDearFeeds(t *testing.T) {
 // TestDearRest: what a segment has no room for is read in the order in which it is stored, whatever
 // the order of its touches.
 func TestDearRest(t *testing.T) {
-	dir, img, hot := dearImage(t)
+	dir, img, set := highLatencyImage(t)
 	s, d := onDisk(t, dir)
 	m := openImage(t, s, "a")
 	defer m.Close()
-	shuffled := slices.Clone(hot)
+	shuffled := slices.Clone(set)
 	rand.New(rand.NewPCG(4, 4)).Shuffle(len(shuffled), func(i, j int) {
 		shuffled[i], shuffled[j] = shuffled[j], shuffled[i]
 	})
@@ -239,8 +239,8 @@ func TestDearRest(t *testing.T) {
 		}
 	})
 	// The set lies together, at the beginning of the packs.
-	if len(seen) != len(hot) || seeks > 4 {
-		t.Errorf("%d pages of %d, %d seeks", len(seen), len(hot), seeks)
+	if len(seen) != len(set) || seeks > 4 {
+		t.Errorf("%d pages of %d, %d seeks", len(seen), len(set), seeks)
 	}
 }
 
@@ -286,7 +286,7 @@ func TestDearCopies(t *testing.T) {
 
 // TestBlockCacheForgets: the cache keeps the blocks read last, within its bound.
 func TestBlockCacheForgets(t *testing.T) {
-	dir, _, hot := dearImage(t)
+	dir, _, set := highLatencyImage(t)
 	s, d := onDisk(t, dir)
 	m := openImage(t, s, "a")
 	defer m.Close()
@@ -294,7 +294,7 @@ func TestBlockCacheForgets(t *testing.T) {
 	page := make([]byte, PageSize)
 	blocks := func(numbers ...int) {
 		for _, i := range numbers {
-			if err := m.ReadPage(hot[i*pack.BlockPages].GFN, page); err != nil {
+			if err := m.ReadPage(set[i*pack.BlockPages].GFN, page); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -315,7 +315,7 @@ func TestBlockCacheForgets(t *testing.T) {
 // TestBlockCacheErrors: a block that could not be read is an error for all who wait for it, and is
 // read again for the next.
 func TestBlockCacheErrors(t *testing.T) {
-	dir, img, hot := dearImage(t)
+	dir, img, set := highLatencyImage(t)
 	var broken *errblob.Store
 	d := disk.New(disk.Spec{Name: "test", Seek: 200 * time.Microsecond, Bandwidth: 1e15, Parallel: 1})
 	s, err := Open(t.Context(), dir, OpenOptions{Log: testLog(t),
@@ -329,7 +329,7 @@ func TestBlockCacheErrors(t *testing.T) {
 	defer s.Close()
 	m := openImage(t, s, "a")
 	defer m.Close()
-	gfn, page := hot[0].GFN, make([]byte, PageSize)
+	gfn, page := set[0].GFN, make([]byte, PageSize)
 	broken.SetPlan(errblob.FailNth(broken.Operations()+1, errblob.ErrInjected))
 	if err := m.ReadPage(gfn, page); !errors.Is(err, errblob.ErrInjected) {
 		t.Errorf("a block that cannot be read: %v", err)
@@ -339,7 +339,7 @@ func TestBlockCacheErrors(t *testing.T) {
 	}
 	// The block alone, where those beside it cannot be read.
 	s.blocks.together = 4
-	gfn = hot[5*pack.BlockPages].GFN
+	gfn = set[5*pack.BlockPages].GFN
 	broken.SetPlan(errblob.FailNth(broken.Operations()+1, errblob.ErrInjected))
 	if err := m.ReadPage(gfn, page); err != nil || !bytes.Equal(page, img[gfn*PageSize:][:PageSize]) {
 		t.Errorf("a block beside one that cannot be read: %v", err)
