@@ -131,7 +131,7 @@ func TestSlowDisk(t *testing.T) {
 	}
 }
 
-// restOf gives the pages below n that are not in set, ascending.
+// restOf returns the pages below n that are not in set, ascending.
 func restOf(n uint64, set []uint64) (rest []uint64) {
 	in := map[uint64]bool{}
 	for _, gfn := range set {

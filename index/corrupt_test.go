@@ -85,7 +85,7 @@ func readDamagedImage(t *testing.T, m *Image, want []byte) (bad int) {
 	return bad
 }
 
-// blobFiles gives the packs and roots of a store.
+// blobFiles returns the packs and roots of a store.
 func blobFiles(t *testing.T, dir string) (files []string) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {

@@ -51,7 +51,7 @@ func (d damage) do(t *testing.T, dir string) {
 	}
 }
 
-// damagesOf gives every damage to every file of an index: each byte flipped, the file cut before each
+// damagesOf returns every damage to every file of an index: each byte flipped, the file cut before each
 // byte, each block zeroed, and the file gone. What is zero already beyond the first 64 KiB (Badger's logs
 // are large, and empty) is left out.
 func damagesOf(t *testing.T, dir string) (all []damage) {

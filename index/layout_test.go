@@ -22,7 +22,7 @@ func uniqueImage(pages int) testImage {
 	return m
 }
 
-// stored gives the pages of an image in the order of their slots, block by block.
+// stored returns the pages of an image in the order of their slots, block by block.
 func stored(m *Image) (blocks [][]uint64) {
 	for i, pages := range m.reverse.packs {
 		for j := 0; j < len(pages); {

@@ -40,7 +40,7 @@ func (t *Touches) Add(e Touch) {
 	t.add(e)
 }
 
-// add gives the number of pages that were new.
+// add returns the number of pages that were new.
 func (t *Touches) add(e Touch) (fresh uint64) {
 	if e.GFN >= t.pages {
 		return 0

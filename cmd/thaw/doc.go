@@ -64,9 +64,9 @@
 //
 // # Processes
 //
-// A server never shares its process with anything that uses its mount. Servers in the background,
-// the processes of a lab (package internal/lab: demo and compare), the residency prober of a server
-// and the keeper of an index are this program again (selfCommand); a server tells whoever started it
+// A server never shares its process with anything that uses its mount. Servers in the background, the
+// processes of a lab (package internal/lab: demo and compare), the residency prober of a server and the
+// keeper of an index are this program again (selfCommand); a server tells the command that started it
 // through a pipe that it is ready, or the error that it ended with (daemon.go). A server ends of
 // nothing but a request to: lasting (lasting.go) ignores signals that are not for it, writes its log
 // such that nobody waits for it, and asks the kernel to spare it when memory runs out.

@@ -52,7 +52,7 @@ func importInto(ctx context.Context, store *index.Store, src *importSource, r im
 		if set, err = sourceWorkingSet(src, path); err != nil {
 			return importReply{}, err
 		}
-		o.WorkingSet, warning = hotWithin(set, wss.Policy{MaxShare: r.MaxShare})
+		o.WorkingSet, warning = workingSetWithin(set, wss.Policy{MaxShare: r.MaxShare})
 	}
 	layout, err := parseLayout(r.Layout)
 	if err != nil {
@@ -80,7 +80,7 @@ func sourceWorkingSet(src *importSource, path string) (*wss.Set, error) {
 	set, err := parseWorkingSet(text, mem.Size())
 	if err != nil {
 		return nil, exitcode.WithHint(exitcode.WorkingSet, fmt.Errorf("%s: %w", path, err),
-			"mend or remove the file, or import with --ignore-working-set")
+			"correct or remove the file, or import with --ignore-working-set")
 	}
 	return set, nil
 }

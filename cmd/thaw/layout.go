@@ -68,7 +68,7 @@ func layoutOf(ctx context.Context, src index.Source, set *wss.Set, virtual bool,
 	return order, st, nil
 }
 
-// addressSpaces gives the pages of each address space of the guest in virtual order.
+// addressSpaces returns the pages of each address space of the guest in virtual order.
 func addressSpaces(ctx context.Context, src index.Source, log *slog.Logger) (
 	groups []index.Group, roots int, err error,
 ) {
@@ -131,7 +131,7 @@ func rankOf(s wss.Source) int {
 	return 2
 }
 
-// byRank gives the runs of a set, those of better sources first, each source's in its order. A page
+// byRank returns the runs of a set, those of better sources first, each source's in its order. A page
 // may come more than once.
 func byRank(set *wss.Set) []wss.Run {
 	runs := slices.Clone(set.Runs)
@@ -141,17 +141,17 @@ func byRank(set *wss.Set) []wss.Run {
 	return runs
 }
 
-// hotRuns is a set in the order in which it is to be brought: what the best source tells comes first.
-// A page that several sources name is in there several times; the store takes the first.
-func hotRuns(set *wss.Set) []index.Run {
-	hot := make([]index.Run, len(set.Runs))
+// workingSetRuns is a set in the order in which it is to be brought: what the best source tells comes
+// first. A page that several sources name is in there several times; the store takes the first.
+func workingSetRuns(set *wss.Set) []index.Run {
+	runs := make([]index.Run, len(set.Runs))
 	for i, r := range byRank(set) {
-		hot[i] = index.Run{GFN: r.GFN, Count: r.Count}
+		runs[i] = index.Run{GFN: r.GFN, Count: r.Count}
 	}
-	return hot
+	return runs
 }
 
-// usedGroups gives the pages of a set as groups that lie together: by source, the best first, and
+// usedGroups returns the pages of a set as groups that lie together: by source, the best first, and
 // of each source by vCPU. What one processor touches one after another belongs together; what two
 // touch at the same time does not.
 func usedGroups(set *wss.Set) []index.Group {

@@ -58,8 +58,8 @@ func (a *app) endAnyway(ctx context.Context, done <-chan struct{}) {
 	select {
 	case <-time.After(patience):
 		os.Exit(int(a.fail(ctx, exitcode.WithHint(exitcode.Interrupted,
-			fmt.Errorf("stopped, as it did not come to an end within %v", patience),
-			`does it wait for a mount whose server hangs? "thaw umount --abort MNT" frees what waits`))))
+			fmt.Errorf("stopped: it did not end within %v", patience),
+			`does it wait for a mount whose server hangs? "thaw umount --abort MNT" ends the wait`))))
 	case <-done:
 	}
 }

@@ -62,7 +62,7 @@ is cut to its front, with a warning: see --max-share.` +
 	}
 	cmd.Flags().BoolVar(&o.reset, "reset", false, "make the image cold and begin to record")
 	cmd.Flags().BoolVar(&o.force, "force", false,
-		"take also what was not read by a machine")
+		"record also reads that no machine makes")
 	o.share.addTo(cmd.Flags(), "cut the set")
 	return cmd
 }

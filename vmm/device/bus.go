@@ -51,7 +51,7 @@ func (b *Bus) after(addr uint64) int {
 	return i
 }
 
-// find gives the device that an access belongs to: one whose range has all of it. An access across
+// find returns the device that an access belongs to: one whose range has all of it. An access across
 // the end of a range is nobody's.
 func (b *Bus) find(addr uint64, size int) (h Handler, off uint64) {
 	i := b.after(addr) - 1

@@ -61,7 +61,7 @@ func NewI8042() *I8042 {
 		Output: i8042OutputRunning | i8042OutputA20}}
 }
 
-// Read gives the status or the waiting byte.
+// Read returns the status or the waiting byte.
 func (k *I8042) Read(off uint64, p []byte) error {
 	for i := range p {
 		p[i] = 0xff // as where nothing is

@@ -136,7 +136,7 @@ func (s *Set) Close() error {
 
 var errNotDrained = errors.New("the devices are not drained")
 
-// States gives the state of all devices, which must be drained. It does not look at guest memory,
+// States returns the state of all devices, which must be drained. It does not look at guest memory,
 // and nothing that it calls raises an interrupt.
 func (s *Set) States() ([]Section, error) {
 	if !s.drained {

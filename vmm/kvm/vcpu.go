@@ -87,12 +87,12 @@ func (c *VCPU) MMIO() (MMIO, []byte, error) {
 	return m, b[runMMIO+8 : runMMIO+8+int(n)], nil
 }
 
-// MemoryFault gives address and size of an ExitMemoryFault, in bytes.
+// MemoryFault returns address and size of an ExitMemoryFault, in bytes.
 func (c *VCPU) MemoryFault() (addr, size uint64) {
 	return c.run.u64(runMemoryFault + 8), c.run.u64(runMemoryFault + 16)
 }
 
-// InternalError gives the suberror of an ExitInternalError and the words that come with it.
+// InternalError returns the suberror of an ExitInternalError and the words that come with it.
 func (c *VCPU) InternalError() (suberror uint32, data []uint64) {
 	n := min(c.run.u32(runInternal+4), 16)
 	for i := range n {
@@ -101,7 +101,7 @@ func (c *VCPU) InternalError() (suberror uint32, data []uint64) {
 	return c.run.u32(runInternal), data
 }
 
-// FailEntryReason gives the hardware's reason of an ExitFailEntry.
+// FailEntryReason returns the hardware's reason of an ExitFailEntry.
 func (c *VCPU) FailEntryReason() uint64 { return c.run.u64(runInternal) }
 
 // SetSignalMask blocks, for the time inside KVM_RUN, every signal but the given one.

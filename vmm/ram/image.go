@@ -100,7 +100,7 @@ func (img *Image) ReadAt(p []byte, off int64) (int, error) {
 	return done, nil
 }
 
-// Extents gives the pages that may be something else than zeros.
+// Extents returns the pages that may be something else than zeros.
 func (img *Image) Extents() ([]PageRun, error) {
 	var out []PageRun
 	for _, p := range img.pieces {

@@ -91,7 +91,7 @@ func (m *Memory) mapAgain(s *pager) error {
 	return nil
 }
 
-// differing gives those of the pages that are other than the files have them. A page that was written
+// differing returns those of the pages that are other than the files have them. A page that was written
 // and is as before is none.
 func (m *Memory) differing(pages *wss.Bitmap) (*wss.Bitmap, error) {
 	changed := wss.NewBitmap(pages.Len())

@@ -127,7 +127,7 @@ func (f *finder) upperHalf(t *Table) uint64 {
 	return h.Sum64()
 }
 
-// roots gives the sort of candidates that are roots.
+// roots returns the sort of candidates that are roots.
 func (f *finder) roots() ([]Root, error) {
 	all := make([]*lookalikes, 0, len(f.sorts))
 	for _, c := range f.sorts {

@@ -92,7 +92,7 @@ func (w *Walk) entries(p Place, t *Table) error {
 	return nil
 }
 
-// Translate gives the leaf that maps a virtual address. False: none does.
+// Translate returns the leaf that maps a virtual address. False: none does.
 func Translate(mem Memory, m Mode, root, virtual uint64) (leaf Entry, ok bool, err error) {
 	var t Table
 	e := Entry{Frame: root}

@@ -84,7 +84,7 @@ func join(places []place) ([]place, error) {
 	return out, nil
 }
 
-// find gives the offset of an address in the file, and how many bytes follow there; 0: no RAM.
+// find returns the offset of an address in the file, and how many bytes follow there; 0: no RAM.
 func find(places []place, gpa uint64) (offset, n uint64) {
 	i, found := slices.BinarySearchFunc(places, gpa, func(p place, gpa uint64) int {
 		return cmp.Compare(p.gpa, gpa)

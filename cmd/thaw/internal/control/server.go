@@ -16,7 +16,7 @@ import (
 // maxRequest bounds a request's body.
 const maxRequest = 1 << 20
 
-// Handler does one verb. ctx ends when the client goes away or the server closes.
+// Handler executes one verb. ctx ends when the client disconnects or the server closes.
 type Handler func(ctx context.Context, req json.RawMessage) (any, error)
 
 // Handle makes a Handler of a function that takes its request decoded.

@@ -102,7 +102,7 @@ func create(path string) (*os.File, error) {
 }
 
 // collect removes the files with a prefix that nobody writes any more. What cannot be removed is
-// left: it is in nobody's way.
+// left: it does no harm.
 func collect(dir, prefix string) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
