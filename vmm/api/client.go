@@ -44,11 +44,6 @@ func (c *Client) Metrics(ctx context.Context) (m Metrics, err error) {
 	return m, c.call(ctx, http.MethodGet, "metrics", nil, &m)
 }
 
-// Version asks who answers.
-func (c *Client) Version(ctx context.Context) (v Version, err error) {
-	return v, c.call(ctx, http.MethodGet, "version", nil, &v)
-}
-
 // Pause stops the vCPUs.
 func (c *Client) Pause(ctx context.Context) (s Status, err error) {
 	return s, c.call(ctx, http.MethodPost, "pause", nil, &s)
