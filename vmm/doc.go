@@ -61,7 +61,7 @@
 //	info.json    the same for human readers; restoring does not look at it
 //	working-set  what was estimated of its working set, if that was asked for (sets.go)
 //
-// The guest stands still while its memory is copied into the page cache, and goes on while that
+// The guest is paused while its memory is copied into the page cache, and goes on while that
 // gets to disk. If anything fails it goes on too, and nothing is left of the directory. A
 // differential checkpoint has in `memory` only the pages that changed since its parent
 // (state/changed.go).

@@ -124,7 +124,7 @@ func (m *Machine) pause() error {
 			return errEnded
 		}
 	}
-	// With no vCPU left that gives them more to do. An error is one for whoever wants the state.
+	// With no vCPU left that gives them more to do. The caller that needs the state gets the error.
 	m.drained = m.devices.Drain()
 	m.mu.Lock()
 	defer m.mu.Unlock()

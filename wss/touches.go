@@ -24,7 +24,7 @@ type Touches struct {
 	pages  uint64
 	seen   *Bitmap
 	latest time.Duration
-	list   []Touch // a page may stand in it several times: the earliest counts
+	list   []Touch // a page may be in it several times: the earliest counts
 	events uint64
 	silent uint64
 }

@@ -35,7 +35,7 @@ func Serve(socket string, m Machine, log *slog.Logger) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("API socket: %w", err)
 	}
-	// Whoever may write to the socket may write the machine's memory to disk.
+	// A user who may write to the socket may also write the machine's memory to disk.
 	if err := os.Chmod(socket, 0o600); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("API socket: %w", err)

@@ -168,7 +168,7 @@ func (m *blockModel) status(r blockRequest) byte {
 	return m.mem.get(uint64(drvBufs+r.slot*drvBuf)+blockHeader+uint64(r.size), 1)[0]
 }
 
-// Random requests, cut up at random, with the device saved and made anew at random moments, must
+// Random requests, cut up at random, with the device saved and made again at random moments, must
 // give what a plain model of a disk gives.
 func TestBlockAgainstAModel(t *testing.T) {
 	const size = 256 << 10

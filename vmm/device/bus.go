@@ -52,7 +52,7 @@ func (b *Bus) after(addr uint64) int {
 }
 
 // find returns the device that an access belongs to: one whose range has all of it. An access across
-// the end of a range is nobody's.
+// the end of a range belongs to no device.
 func (b *Bus) find(addr uint64, size int) (h Handler, off uint64) {
 	i := b.after(addr) - 1
 	if i < 0 || size == 0 {

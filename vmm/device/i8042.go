@@ -49,7 +49,7 @@ const (
 
 // I8042 is a keyboard controller without keyboard and mouse. PCs are reset through it, and a kernel
 // that probes for it waits half a second for every answer that does not come; so it answers what
-// the controller itself knows. It has no interrupts, for nothing ever comes of its own.
+// the controller itself knows. It has no interrupts, because it never sends anything by itself.
 type I8042 struct {
 	mu    sync.Mutex // guards state
 	state I8042State

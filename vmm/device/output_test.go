@@ -47,7 +47,7 @@ func (o *output) puts(s string) {
 	}
 }
 
-// While the writer stands still the guest goes on, and what is lost is said where it is missing.
+// While the writer is blocked the guest goes on, and what is lost is said where it is missing.
 func TestOutputOverflow(t *testing.T) {
 	g := newGate()
 	o := newOutput(g, quiet)

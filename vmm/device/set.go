@@ -91,7 +91,7 @@ func Add[S any](s *Set, d Device[S], places ...Place) error {
 	return nil
 }
 
-// Drain makes every device finish what it is at. The vCPUs must stand still. After an error Resume
+// Drain makes every device finish what it is at. The vCPUs must be paused. After an error Resume
 // lets the machine go on.
 func (s *Set) Drain() error {
 	s.drained = true

@@ -34,7 +34,7 @@ func (c *VCPU) RequestExit() { c.run.requestExit(true) }
 func (c *VCPU) ClearExitRequest() { c.run.requestExit(false) }
 
 // Run enters the guest. It returns the reason of the exit, or an error: unix.EINTR when the vCPU
-// was asked to leave, unix.EFAULT when a page of guest memory could not be had. With EFAULT the
+// was asked to leave, unix.EFAULT when a page of guest memory could not be read. With EFAULT the
 // reason is ExitMemoryFault if this kernel tells the address.
 func (c *VCPU) Run() (ExitReason, error) {
 	_, err := ioctl(c.fd, ioRun, 0)

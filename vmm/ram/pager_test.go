@@ -163,7 +163,7 @@ func awaitServed(t *testing.T, s *servedMemory, pages int) {
 	}
 }
 
-// TestPagerLost: a page that cannot be had is an error for whoever needs it, never zeros, also when
+// TestPagerLost: a page that cannot be read is an error for whoever needs it, never zeros, also when
 // the serving has ended.
 func TestPagerLost(t *testing.T) {
 	s := serveFile(t, trackedFile(t))

@@ -274,7 +274,7 @@ func (c *Thread) Interject(f func()) {
 	if c.is == modeGone || c.want != modeRunning {
 		return
 	}
-	// Who wants it to park says so before the request to exit: clearing that hides nothing.
+	// A request to park is set before the request to exit, so clearing that loses nothing.
 	c.jobs = append(c.jobs, func() { f(); c.KVM.ClearExitRequest() })
 	c.KVM.RequestExit()
 	_ = unix.Tgkill(os.Getpid(), c.tid, kickSignal)

@@ -21,7 +21,7 @@ type Root struct {
 	Levels int // 4 or 5
 }
 
-// Space is guest-physical memory as an image has it.
+// Space is guest-physical memory as an image stores it.
 type Space struct {
 	r       io.ReaderAt
 	regions []Region // ascending by GPA

@@ -57,7 +57,7 @@ func parsePlaces(text string, fileSize uint64) ([]place, error) {
 	return join(places)
 }
 
-// join sorts places, puts neighbours together and drops what is not whole pages.
+// join sorts places, puts neighbours together and drops parts that are not whole pages.
 func join(places []place) ([]place, error) {
 	slices.SortFunc(places, func(a, b place) int { return cmp.Compare(a.gpa, b.gpa) })
 	var out []place
