@@ -179,7 +179,7 @@ func (r Run) check(imagePages uint64) error {
 	case r.VCPU < NoVCPU || r.VCPU > MaxVCPU:
 		return fmt.Errorf("vCPU %d", r.VCPU)
 	case !r.Source.valid():
-		return fmt.Errorf("%.40q is no name for a source", string(r.Source))
+		return fmt.Errorf("%.40q is not a name for a source", string(r.Source))
 	}
 	return nil
 }

@@ -146,7 +146,7 @@ func mountAndServe(ctx context.Context, a *app, store, mnt string, o mountOption
 
 // mountDaemon starts the server in the background and waits until the mount answers.
 func mountDaemon(ctx context.Context, a *app, store, mnt string, o mountOptions) error {
-	// A directory that is no store must not get a log.
+	// A directory that is not a store must not get a log.
 	if _, err := os.Stat(filepath.Join(store, storeFile)); err != nil {
 		return notStore(store)
 	}

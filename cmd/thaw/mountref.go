@@ -19,7 +19,7 @@ import (
 // itself), and the control socket of the server.
 type mountRef struct{ Root, Name, Socket string }
 
-// dot is the directory of the mount that is no checkpoint; its socket is a link to the server's.
+// dot is the directory of the mount that is not a checkpoint; its socket is a link to the server's.
 const dot = ".thaw"
 
 // resolveMount finds the thaw mount that a path is on: MNT, MNT/NAME, or anything below, also

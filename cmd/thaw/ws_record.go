@@ -42,7 +42,7 @@ some seconds, record.
 An image that was not cold at the start (pages had been pushed into it) has no such
 record. --reset drops its pages and begins anew; nothing is recorded yet.
 
-What a program read that is no machine (a file manager, a backup, "file", "head") is no
+What a program read that is not a machine (a file manager, a backup, "file", "head") is no
 working set and is refused, with the name of the program; --force takes it all the same.
 
 A set that large is of no use (a machine that reads all of its memory within the window)

@@ -73,7 +73,7 @@ func removeStale(socket string) error {
 		return err
 	}
 	if st.Mode().Type() != fs.ModeSocket {
-		return fmt.Errorf("API socket: %s exists and is no socket", socket)
+		return fmt.Errorf("API socket: %s exists and is not a socket", socket)
 	}
 	c, err := net.DialTimeout("unix", socket, time.Second)
 	if err == nil {

@@ -78,7 +78,7 @@ func diskSize(f *os.File) (int64, error) {
 		return 0, err
 	}
 	if size == 0 || size%sectorSize != 0 {
-		return 0, fmt.Errorf("%d bytes long, which is no multiple of %d", size, sectorSize)
+		return 0, fmt.Errorf("%d bytes long, which is not a multiple of %d", size, sectorSize)
 	}
 	return size, nil
 }

@@ -18,7 +18,7 @@ func (m *Memory) StartPager(touch func(gfn uint64, thread int), lost func(error)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.own != nil {
-		return errors.New("the memory is in too many pieces to be mapped anew")
+		return errors.New("the memory is in too many pieces to be mapped again")
 	}
 	// Not for user mode only: it is KVM that touches the pages.
 	fd, err := userfaultfd(unix.O_CLOEXEC | unix.O_NONBLOCK)

@@ -202,7 +202,7 @@ var errGone = errors.New("the vCPU is closed")
 var ErrRunning = errors.New("the machine is running")
 
 // ErrFault is KVM_RUN failing with EFAULT: the kernel could not get a page of guest memory.
-var ErrFault = errors.New("a page of guest memory could not be had (KVM_RUN: EFAULT)")
+var ErrFault = errors.New("a page of guest memory could not be read (KVM_RUN: EFAULT)")
 
 func (c *Thread) setWant(m mode) {
 	c.mu.Lock()

@@ -33,7 +33,7 @@ func (e *Error) Error() string { return fmt.Sprintf("write %s: %v", e.Path, e.Er
 func (e *Error) Unwrap() error { return e.Err }
 
 // Write makes the file path of what write writes, with the permissions of perm and no more,
-// whatever stands there now; the one that it replaces keeps its own. What is no regular file, such
+// whatever stands there now; the one that it replaces keeps its own. What is not a regular file, such
 // as a pipe, is written to as it is.
 func Write(path string, perm os.FileMode, write func(io.Writer) error) error {
 	if err := replace(path, perm, write); err != nil {

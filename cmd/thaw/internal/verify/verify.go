@@ -128,7 +128,7 @@ func open(path string) (*os.File, int64, error) {
 	switch {
 	case err != nil:
 	case !info.Mode().IsRegular():
-		err = &ConfigError{fmt.Sprintf("%s is no regular file", path)}
+		err = &ConfigError{fmt.Sprintf("%s is not a regular file", path)}
 	case info.Size() == 0:
 		err = &ConfigError{fmt.Sprintf("%s is empty", path)}
 	default:
