@@ -29,7 +29,7 @@ func TestCloneOwner(t *testing.T) {
 	path := b.path("a/clones/x/memory")
 	for _, c := range []*proc{one, two, admin} {
 		if st := c.do(request{Op: "stat", Path: path}); st.Mode&0o777 != 0o666 {
-			t.Errorf("nobody's clone has mode %o", st.Mode)
+			t.Errorf("a clone without an owner has mode %o", st.Mode)
 		}
 	}
 	fd := one.open(path, unix.O_RDWR)

@@ -168,7 +168,7 @@ func TestRunningMachineSpoilsRecord(t *testing.T) {
 			r.open()
 			r.read(300, 1, 0)
 			if _, err := r.Record(t.Context(), "a", RecordOptions{Force: true}); err != nil {
-				t.Errorf("record, begun anew: %v", err)
+				t.Errorf("record, begun again: %v", err)
 			}
 		})
 	}

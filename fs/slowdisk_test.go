@@ -15,7 +15,7 @@ import (
 	"github.com/thawfs/thaw/index/blob/disk"
 )
 
-// slowBed mounts a real store with the image that a spec describes, its packs on a modelled disk
+// slowBed mounts a real store with the image that a spec describes, its packs on a simulated disk
 // with one head.
 func slowBed(t *testing.T, c *spec, o Options) (*bed, *disk.Disk) {
 	t.Helper()
