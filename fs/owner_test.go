@@ -56,7 +56,7 @@ func TestCloneOwner(t *testing.T) {
 	two.close(two.open(b.path("a/clones/y/memory"), unix.O_RDWR))
 }
 
-// A write poisons the clone of who wrote.
+// A write poisons only the clone of the user who wrote.
 func TestForeignWrite(t *testing.T) {
 	asRoot(t)
 	x := wsSpec()

@@ -67,7 +67,7 @@ func blocking(store *fakeStore) (arrived chan int, free chan struct{}) {
 	return arrived, free
 }
 
-// The last close ends the restore of those who have closed, never that of who opens meanwhile; and
+// The last close ends the restore of those who have closed, never the restore of those who open it meanwhile; and
 // who opens meanwhile does not join what was ended.
 func TestOpenAfterLastClose(t *testing.T) {
 	store := newFakeStore(wsSpec())

@@ -173,7 +173,7 @@ func TestDamagedPage(t *testing.T) {
 	}
 }
 
-// A lost or cut file is an error, and no more.
+// A lost or truncated file is an error, nothing worse.
 func TestMissingFiles(t *testing.T) {
 	dir := t.TempDir()
 	sound := filepath.Join(dir, "sound")

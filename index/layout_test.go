@@ -189,7 +189,7 @@ func (c *chained) ReadAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
-// TestImportThroughAnInterface: what a Memory gives is imported, its extents and no more.
+// TestImportThroughAnInterface: only the extents of a Memory are read and imported.
 func TestImportThroughAnInterface(t *testing.T) {
 	s := openTest(t, filepath.Join(t.TempDir(), "store"), nil)
 	r := rand.New(rand.NewPCG(9, 9))

@@ -123,7 +123,7 @@ func (l *life) anyName() string {
 
 func (l *life) names() []string { return slices.Sorted(maps.Keys(l.have)) }
 
-// newCheckpoint draws a fresh one, or one that became of another.
+// newCheckpoint makes a fresh one at random, or a later version of another one.
 func (l *life) newCheckpoint() (*checkpoint, string) {
 	c := &checkpoint{files: map[string][]byte{}}
 	from := l.anyName()

@@ -174,7 +174,7 @@ func (l *packageLife) settle(d *deed) {
 	}
 }
 
-// find finds out what became of a deed that failed.
+// find finds out what a failed step has done.
 func (l *packageLife) find(d *deed) {
 	if d.name == "" {
 		return

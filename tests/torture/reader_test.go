@@ -197,7 +197,7 @@ func (r *reader) read() error {
 	return nil
 }
 
-// pread reads as much as comes of a range.
+// pread reads as much of a range as it gets.
 func (r *reader) pread(f *os.File, off int, buf []byte) {
 	for len(buf) > 0 {
 		n, err := unix.Pread(int(f.Fd()), buf, int64(off))

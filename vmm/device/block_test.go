@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// blockRequest is one request on its way, and what must come of it.
+// blockRequest is one request on its way, and its expected result.
 type blockRequest struct {
 	slot   int
 	size   uint32 // bytes before the status byte

@@ -83,7 +83,7 @@ func TestOutputOverflow(t *testing.T) {
 	}
 }
 
-// A writer that fails loses what it was given, and no more.
+// A writer that fails loses only what it was given.
 func TestOutputErrors(t *testing.T) {
 	g := newGate()
 	o := newOutput(g, quiet)

@@ -22,7 +22,7 @@ type FS struct {
 	mu    sync.Mutex
 	r     *rand.Rand // random choices; guarded by mu, as all below
 	root  *node
-	life  int // of which process: what an earlier one has open answers no more
+	life  int // counts the processes: files that an earlier one has open fail
 	steps int // that this process made
 	last  int // the step at which it dies; 0: it does not
 	then  func()
@@ -95,7 +95,7 @@ const (
 	unheard             // it happens, and the process dies before it hears of that
 )
 
-// step says what becomes of the next step. mu must be held.
+// step decides the result of the next step. mu must be held.
 func (f *FS) step() fate {
 	if f.dead {
 		return never
