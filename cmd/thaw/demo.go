@@ -14,7 +14,7 @@ import (
 )
 
 // demoSet is the working set of the demo's heap: what a guest can touch within the window, so that
-// it is known whole.
+// all of it is known.
 const demoSet = "set=64MiB"
 
 func newDemoCommand(a *app) *cobra.Command {

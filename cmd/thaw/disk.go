@@ -8,7 +8,7 @@ import (
 	"github.com/thawfs/thaw/index/blob/disk"
 )
 
-// diskFlag is the flag --disk of whatever serves memory.
+// diskFlag is the flag --disk of commands that serve memory.
 type diskFlag struct{ name string }
 
 // diskHelp explains it in manuals.

@@ -1,8 +1,8 @@
 // Command thaw saves the memory of virtual machines in a store and serves it as files, so that a
 // machine can be used again after the time that it takes to load its working set.
 //
-// This is the only package that knows all the parts (index, fs, vmm, wss). It holds no mechanism of
-// its own: a verb parses its arguments, calls a part and shows what came of it.
+// This is the only package that knows all the parts (index, fs, vmm, wss). It has no mechanisms
+// itself: a verb parses its arguments, calls a package and shows the result.
 //
 // # How a verb is written
 //

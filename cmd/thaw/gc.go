@@ -64,7 +64,7 @@ func runGC(ctx context.Context, a *app, store string, dryRun bool) error {
 }
 
 // closeIdle asks the server of a store to close images that nobody has open, which would hold the
-// space of what is removed. What is open stays readable whatever gc does.
+// space of removed packs. Open images stay readable during a gc.
 func (a *app) closeIdle(ctx context.Context, dir string) {
 	c, err := storeServer(ctx, dir)
 	if c != nil {

@@ -90,7 +90,7 @@ func runImport(ctx context.Context, a *app, store, path string, o importOptions)
 		return err
 	}
 	r.MaxShare = policy.MaxShare
-	// What is wrong with the names shows before a store is made for them.
+	// Errors in the names are found before a store is made.
 	if r.Name != "" {
 		if err := index.CheckName(r.Name); err != nil {
 			return err

@@ -20,9 +20,9 @@ const workingSetFile = "working-set"
 type importRequest struct {
 	Name             string
 	Profile          string  // "" takes the store's
-	IgnoreWorkingSet bool    // import the memory, leave a working-set file aside
-	Layout           string  // of what no working set names; "" takes layoutVirtual
-	MaxShare         float64 // of a wss.Policy for what is brought before the machine runs
+	IgnoreWorkingSet bool    // import the memory, ignore a working-set file
+	Layout           string  // of the pages in no working set; "" takes layoutVirtual
+	MaxShare         float64 // of a wss.Policy for what is prefetched
 }
 
 // importReply is what `thaw import --json` prints.
@@ -33,7 +33,7 @@ type importReply struct {
 	Warning    string            `json:"warning,omitempty"` // of a working set that is too large
 }
 
-// importInto puts what src is into a store that is open for writing.
+// importInto imports src into a store that is open for writing.
 func importInto(ctx context.Context, store *index.Store, src *importSource, r importRequest,
 	log *slog.Logger, p progressFunc) (importReply, error) {
 	o := index.ImportOptions{Name: r.Name, Profile: store.Profile(), Progress: p}

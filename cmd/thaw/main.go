@@ -27,9 +27,9 @@ func main() {
 // How long a command may take to end by itself after a signal.
 const (
 	readerPatience  = time.Second
-	writerPatience  = 5 * time.Second  // what it had not committed is swept away, now or later
+	writerPatience  = 5 * time.Second  // what it had not committed is removed, now or later
 	machinePatience = 10 * time.Second // once the machine runs
-	forEver         = -time.Second     // what others depend on ends in its own time
+	forEver         = -time.Second     // others depend on it: it takes the time that it needs
 )
 
 // patienceWith says how long a command may take.

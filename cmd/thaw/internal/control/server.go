@@ -83,7 +83,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, verb string, h H
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	// The head of the answer says at once that somebody is there.
+	// The head of the answer shows at once that the server is alive.
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusOK)
 	_ = http.NewResponseController(w).Flush() // a client that is gone ends the context by itself

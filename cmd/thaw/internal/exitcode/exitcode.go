@@ -1,9 +1,9 @@
-// Package exitcode is the one table of what thaw's exit status means.
+// Package exitcode has the table of thaw's exit statuses.
 //
-// Scripts depend on these numbers: a number is never given another meaning, and a failure that gets
-// a number of its own never goes back to the general one. An error carries its code through any
-// wrapping ([With], [Of]); whoever returns an error that a script would want to tell apart gives it
-// a code, everything else ends as [Failure].
+// Scripts depend on these numbers: the meaning of a number never changes, and a failure that has
+// its own number never goes back to the general one. An error carries its code through any
+// wrapping ([With], [Of]); code that returns an error which a script may distinguish gives it a
+// code, all other errors end as [Failure].
 package exitcode
 
 import (
@@ -74,8 +74,8 @@ func Table() []Entry {
 		{Unsupported, "unsupported", "this host lacks something that the command needs"},
 		{ServerGone, "server-gone", "the server of the mount, or the machine, died or does not answer"},
 		{NotCold, "not-cold", "the image was not cold, so its reads are not a working set"},
-		{WorkingSet, "bad-working-set", "the working set is malformed, empty, of another image, or no machine read it"},
-		{ReadOnly, "read-only", "the store cannot be written: its file system is read-only, or this user may not"},
+		{WorkingSet, "bad-working-set", "the working set is malformed, empty, or not one of this image"},
+		{ReadOnly, "read-only", "the store cannot be written: read-only file system, or no permission"},
 		{Damaged, "damaged-checkpoint", "the checkpoint has lost pages or files (the message says which)"},
 		{MemoryLost, "memory-lost", "a machine lost its memory (its mount's server died)"},
 		{GuestFailed, "guest-failed", "the guest found a wrong byte in its memory, or failed"},
