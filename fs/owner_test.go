@@ -30,7 +30,7 @@ func TestCloneOwner(t *testing.T) {
 	path := b.path("a/clones/x/memory")
 	for _, c := range []*proc{one, two, admin} {
 		if st := c.do(request{Op: "stat", Path: path}); st.Mode&0o777 != 0o666 {
-			t.Errorf("nobody's clone has mode %o", st.Mode)
+			t.Errorf("a clone without an owner has mode %o", st.Mode)
 		}
 	}
 	fd := one.open(path, unix.O_RDWR)
@@ -57,7 +57,7 @@ func TestCloneOwner(t *testing.T) {
 	two.close(two.open(b.path("a/clones/y/memory"), unix.O_RDWR))
 }
 
-// A write poisons the clone of who wrote.
+// A write poisons only the clone of the user who wrote.
 func TestForeignWrite(t *testing.T) {
 	asRoot(t)
 	x := wsSpec()

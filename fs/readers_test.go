@@ -13,7 +13,7 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-// What copies an image or looks at it is no machine: its reads are refused as a working set, with its
+// What copies an image or looks at it is not a machine: its reads are refused as a working set, with its
 // name, unless they are wanted all the same.
 func TestRecordOfNoMachine(t *testing.T) {
 	x := spec{Name: "a", Pages: 2048, Seed: 1}

@@ -87,7 +87,7 @@ func readDamagedImage(t *testing.T, m *Image, want []byte) (bad int) {
 	return bad
 }
 
-// blobFiles gives the packs and roots of a store.
+// blobFiles returns the packs and roots of a store.
 func blobFiles(t *testing.T, dir string) (files []string) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
@@ -175,7 +175,7 @@ func TestDamagedPage(t *testing.T) {
 	}
 }
 
-// A lost or cut file is an error, and no more.
+// A lost or truncated file is an error, nothing worse.
 func TestMissingFiles(t *testing.T) {
 	dir := t.TempDir()
 	sound := filepath.Join(dir, "sound")

@@ -44,7 +44,7 @@ func OpenMemory(path string) (*MemoryFile, error) {
 	case st.IsDir():
 		why = "it is a directory"
 	case !st.Mode().IsRegular():
-		why = "it is no regular file"
+		why = "it is not a regular file"
 	default:
 		why = badSize(st.Size())
 	}
@@ -61,7 +61,7 @@ func badSize(size int64) string {
 	case size <= 0:
 		return "it is empty"
 	case size%PageSize != 0:
-		return fmt.Sprintf("its size, %d bytes, is no multiple of %d", size, PageSize)
+		return fmt.Sprintf("its size, %d bytes, is not a multiple of %d", size, PageSize)
 	case size/PageSize > maxPages:
 		return fmt.Sprintf("its size, %d bytes, is more than 16 TiB", size)
 	}

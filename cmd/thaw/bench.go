@@ -65,7 +65,7 @@ type benchJSON struct {
 	At      []int64 `json:"different_at,omitempty"`
 }
 
-// quietTooLong is when the user is told that no read comes back.
+// quietTooLong is after how long without a finished read the user is told.
 const quietTooLong = 10 * time.Second
 
 func runBench(ctx context.Context, a *app, c verify.Config) error {

@@ -19,7 +19,7 @@ import (
 // itself), and the control socket of the server.
 type mountRef struct{ Root, Name, Socket string }
 
-// dot is the directory of the mount that is no checkpoint; its socket is a link to the server's.
+// dot is the directory of the mount that is not a checkpoint; its socket is a link to the server's.
 const dot = ".thaw"
 
 // resolveMount finds the thaw mount that a path is on: MNT, MNT/NAME, or anything below, also
@@ -35,7 +35,7 @@ func resolveMount(ctx context.Context, path string) (mountRef, error) {
 	}
 	if at.Mount == "" {
 		return mountRef{}, exitcode.WithHint(exitcode.NotFound, fmt.Errorf(
-			"%s is a bind mount of a part of a thaw mount, which is not here itself", path),
+			"%s is a bind mount of a part of a thaw mount; the mount itself is not in this namespace", path),
 			"use the mount itself, or umount(8)")
 	}
 	ref := mountRef{Root: at.Mount, Name: firstElement(at.In)}
@@ -51,7 +51,7 @@ func resolveMount(ctx context.Context, path string) (mountRef, error) {
 		return mountRef{}, deadServer(path, ref.Root)
 	case errors.Is(err, os.ErrPermission):
 		return mountRef{}, exitcode.WithHint(exitcode.Failure, err,
-			"a mount without --allow-other is its user's alone; root can end it with --abort")
+			"only its user can use a mount without --allow-other; root can end it with --abort")
 	case err != nil: // that of a lab's raw server has no socket
 		return mountRef{}, notOnMount(path)
 	}

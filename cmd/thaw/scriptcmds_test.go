@@ -211,7 +211,7 @@ func cmdServerGone(ts *testscript.TestScript, neg bool, args []string) {
 	delete(servers, args[0])
 }
 
-// cmdUmount takes a mount away, whoever serves it.
+// cmdUmount removes a mount, whichever process serves it.
 func cmdUmount(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, neg || len(args) != 1, "umount MNT")
 	if os.Geteuid() == 0 {

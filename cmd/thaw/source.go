@@ -31,7 +31,7 @@ func openSource(path string) (*importSource, error) {
 	switch {
 	case as[*index.NameError](err):
 		err = exitcode.WithHint(exitcode.BadName, err,
-			"rename or remove that file, or begin its name with a dot to leave it aside")
+			"rename or remove that file, or begin its name with a dot, and it is ignored")
 	case as[*os.PathError](err) && !as[*index.ImageError](err):
 		err = exitcode.WithHint(exitcode.NotImage, err,
 			"give a checkpoint directory, or a file that is the whole memory of a machine")

@@ -24,10 +24,10 @@ func newStatsCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "stats MNT [NAME]",
 		Short: "Show the live counters of a mount",
-		Long: `Show what the mount did for each checkpoint since it was last cold, clones included:
-opens; pages prefetched, and how long the opens waited for them; pages and requests
-that were read on demand; pages pushed ahead of demand; seconds in which a reader
-waited; errors.
+		Long: `Show counters of each checkpoint since it was last cold, including its clones: opens;
+pages prefetched, and how long the opens waited for them; pages and requests that were
+read on demand; pages pushed ahead of demand; seconds in which a reader waited;
+errors.
 
 With NAME (or MNT/NAME) one checkpoint. --watch prints again and again. With --json:
 what "stats.json" holds, by name; with --watch one object a line. Totals of the server

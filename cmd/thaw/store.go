@@ -99,7 +99,7 @@ func storeServer(ctx context.Context, dir string) (*control.Client, error) {
 	}
 	s, ok, err := index.ServerOf(dir)
 	if errors.Is(err, unix.ENOTDIR) {
-		return nil, nil // it is no store, which is said when it is opened
+		return nil, nil // it is not a store, which is said when it is opened
 	}
 	if err != nil || !ok {
 		return nil, err

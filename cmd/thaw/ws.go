@@ -137,7 +137,7 @@ func (a *app) setWorkingSet(ctx context.Context, store string, v index.Version, 
 			return exitcode.WithHint(exitcode.WorkingSet, err, `keep its front with `+
 				`"thaw ws combine union FILE --max SIZE", or allow it with --max-share`)
 		}
-		cp, err = s.SetWorkingSet(ctx, v.Name, text, hotRuns(set))
+		cp, err = s.SetWorkingSet(ctx, v.Name, text, workingSetRuns(set))
 		return err
 	})
 	if err == nil {

@@ -25,10 +25,10 @@ type Store interface {
 	// Create begins a blob. Nothing is visible under name before Commit. It may answer ErrExists
 	// at once when the name is taken, but Commit has the last word.
 	Create(ctx context.Context, name string) (Writer, error)
-	// Open gives access to a committed blob; ErrNotFound if there is none. After its blob was
+	// Open returns access to a committed blob; ErrNotFound if there is none. After its blob was
 	// removed an Object stays readable until it is closed, or fails: it never gives other bytes.
 	Open(ctx context.Context, name string) (Object, error)
-	// List gives the committed blobs whose names begin with prefix, sorted by name. If prefix ends with
+	// List returns the committed blobs whose names begin with prefix, sorted by name. If prefix ends with
 	// a slash, what is odd directly below it is among them.
 	List(ctx context.Context, prefix string) ([]Info, error)
 	// Remove deletes a blob, durably; ErrNotFound if there is none.

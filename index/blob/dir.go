@@ -27,7 +27,7 @@ type Dir struct {
 	seq      atomic.Uint64 // makes temporary names unique within the process
 }
 
-// OpenDir gives the store in the existing directory root. It removes what an earlier process left
+// OpenDir returns the store in the existing directory root. It removes what an earlier process left
 // uncommitted, and makes durable what that process did and did not live to make durable: what the
 // caller sees from now on, a power cut must not take back. So no other process may write there.
 // Should the process be root, and the directory somebody else's, then what it makes belongs to that
@@ -52,9 +52,9 @@ func OpenDirOn(files FileSystem, root string) (*Dir, error) {
 	return d, d.sweep()
 }
 
-// OpenDirReadOnly gives the store in the existing directory root for reading, beside whoever writes
-// there. It writes nothing, and works on a read-only file system. A blob that is open stays readable
-// when it is removed.
+// OpenDirReadOnly opens the store in the existing directory root for reading, also while another
+// process writes there. It writes nothing, and works on a read-only file system. A blob that is open
+// stays readable when it is removed.
 func OpenDirReadOnly(root string) (*Dir, error) {
 	d, err := openDir(hostFiles{}, root)
 	if err != nil {
@@ -187,8 +187,8 @@ func (d *Dir) List(ctx context.Context, prefix string) ([]Info, error) {
 	var out []Info
 	err := d.files.WalkDir(start, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
-			// A blob or directory that goes away under the walk was simply not there; and what lies in
-			// a directory beside those that were asked for may be nobody's business.
+			// A blob or directory that is removed during the walk counts as not there. Directories
+			// that were not asked for may be unreadable.
 			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) && path != start {
 				return nil
 			}

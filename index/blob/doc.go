@@ -17,8 +17,8 @@
 //
 //   - [Dir] keeps each blob as a file of the same name under a directory. Create writes to a
 //     temporary file beside it, Commit is fsync, a rename that refuses an existing name, and fsync
-//     of the directory. [OpenDirReadOnly] reads one beside whoever writes there.
-//   - package disk decorates another one and makes reads as slow as a modelled device has them.
+//     of the directory. [OpenDirReadOnly] reads one while another process may write.
+//   - package disk decorates another one and makes reads as slow as on a simulated disk.
 //
 // All of them pass the suite in package tests/blobtest, and so must every new one. Beside it are a
 // driver in memory, one that makes chosen operations fail, and a file system that loses power.

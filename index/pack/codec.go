@@ -65,8 +65,8 @@ func putZstdPrefix(b []byte, size, length int) {
 	b[7], b[8], b[9] = byte(h), byte(h>>8), byte(h>>16)
 }
 
-// stripZstd gives the part of a zstd frame that codecZstd stores; ok is false for a frame that
-// putZstdPrefix would not give back: of several blocks, or of one that is not compressed.
+// stripZstd returns the part of a zstd frame that codecZstd stores; ok is false for a frame that
+// putZstdPrefix would not restore: of several blocks, or of one that is not compressed.
 func stripZstd(frame []byte, size int) (body []byte, ok bool) {
 	if len(frame) <= zstdPrefix {
 		return nil, false

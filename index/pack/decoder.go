@@ -57,7 +57,7 @@ func (d *Decoder) get() *decoderScratch {
 	}
 }
 
-// grown gives b with room for n bytes, its content lost.
+// grown returns b with room for n bytes, its content lost.
 func grown(b []byte, n int) []byte {
 	if cap(b) < n {
 		return make([]byte, n)

@@ -40,7 +40,7 @@ type encoderScratch struct {
 	out   []byte
 }
 
-// get gives scratch memory that nobody else uses, until put.
+// get returns scratch memory that nobody else uses, until put.
 func (e *Encoder) get() (*encoderScratch, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -139,7 +139,7 @@ func (e *Encoder) encodeUnit(
 	return n, len(data)
 }
 
-// compress gives raw as the encoder would store it: compressed if that saves enough to be worth a
+// compress returns raw as the encoder would store it: compressed if that saves enough to be worth a
 // decoding. The bytes are valid until s is used again.
 func (e *Encoder) compress(s *encoderScratch, raw []byte) (codec, []byte) {
 	worth := len(raw) - len(raw)/16

@@ -33,7 +33,7 @@ func NewHasher(key HashKey) *Hasher {
 	return h
 }
 
-// Sum gives the hash of b. It does not allocate.
+// Sum returns the hash of b. It does not allocate.
 func (h *Hasher) Sum(b []byte) Hash {
 	h.h.Reset()
 	_, _ = h.h.Write(h.key[:]) // hash.Hash never fails

@@ -28,7 +28,7 @@ func (b *BadSlots) add(first, end uint32, cause error) {
 	}
 }
 
-// Slots gives them, ascending, until the next read.
+// Slots returns them, ascending, until the next read.
 func (b *BadSlots) Slots() []uint32 { return b.slots }
 
 // Err says why a slot could not be read; nil for one that could.

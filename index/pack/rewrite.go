@@ -150,7 +150,7 @@ func (rw *rewriter) unit(e slotEntry, slot uint32, pages []byte) error {
 	return nil
 }
 
-// page gives what becomes of a page, which was read unless it is bad; as says that it is what is
+// page returns what becomes of a page, which was read unless it is bad; as says that it is what is
 // stored. A page that does not match its hash stays as it is if that is not to be an error: nobody
 // knows which of the two is damaged.
 func (rw *rewriter) page(slot uint32, read []byte) (page []byte, as bool, err error) {

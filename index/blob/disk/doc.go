@@ -27,7 +27,7 @@
 // with one or two requests outstanding, which is what faulting processors and an orderly prefetch
 // have, there is nothing to sort. Whoever reads from several places at once pays for it here as he
 // does on a real disk with a short queue. A seek is a seek however near. The drive reads on for 5
-// ms, half a megabyte, as drives do: so one who reads in sequence gets the whole bandwidth, though
+// ms, half a megabyte, as drives do: so a sequential reader gets the whole bandwidth, though
 // on a busy host he may be late with his next request. It remembers nothing else.
 //
 // # Time

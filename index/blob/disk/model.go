@@ -29,7 +29,7 @@ var specs = [...]Spec{
 	{Name: "s3", Latency: 20 * time.Millisecond, Bandwidth: 100e6, Parallel: 16},
 }
 
-// ParseSpec gives the device of a name: native, hdd, nfs or s3.
+// ParseSpec returns the device of a name: native, hdd, nfs or s3.
 func ParseSpec(name string) (Spec, error) {
 	if name == Native {
 		return Spec{}, nil
@@ -81,7 +81,7 @@ type Model struct {
 	head  int64           // the position behind the last request; -1: nowhere yet
 }
 
-// NewModel gives a device that has done nothing yet. The spec must have a bandwidth.
+// NewModel returns a device that has done nothing yet. The spec must have a bandwidth.
 func NewModel(s Spec) *Model {
 	if s.Bandwidth <= 0 {
 		panic("disk: a device without bandwidth: " + s.String())
