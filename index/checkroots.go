@@ -29,9 +29,11 @@ func (c *checker) roots(ctx context.Context) error {
 }
 
 // entry checks one checkpoint. Beside a reader a writer may replace or remove it meanwhile, and collect
-// what it had: then what was found of it does not count, and what took its place is checked.
+// what it had: then what was found of it does not count, and what took its place is checked. A reader
+// has another entry after each Refresh of what is damaged, or where blobs have no tags; so there is a
+// last look.
 func (c *checker) entry(ctx context.Context, e *catalogEntry) error {
-	for e != nil {
+	for try := 1; e != nil; try++ {
 		before := len(c.report.Problems)
 		unread, err := c.entryOnce(ctx, e)
 		if c.s.readOnly && (err != nil || len(c.report.Problems) > before) {
@@ -39,7 +41,7 @@ func (c *checker) entry(ctx context.Context, e *catalogEntry) error {
 				return err
 			}
 		}
-		if now := c.s.entry(e.Name); !now.same(e) {
+		if now := c.s.entry(e.Name); !now.same(e) && (now == nil || try < readTries) {
 			c.report.Problems = c.report.Problems[:before]
 			delete(c.stale, e.Name)
 			e = now
@@ -53,9 +55,6 @@ func (c *checker) entry(ctx context.Context, e *catalogEntry) error {
 // entryOnce is one look at a checkpoint. unread says that its root cannot be read; an error is the
 // root's.
 func (c *checker) entryOnce(ctx context.Context, e *catalogEntry) (unread bool, err error) {
-	if e.root.odd {
-		return true, e.err
-	}
 	r, err := readRoot(ctx, c.s.blobs, c.s.dec, e.Name, e.Generation)
 	if err == nil {
 		err = c.rootBlob(ctx, e)

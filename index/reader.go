@@ -88,6 +88,13 @@ func (s *Store) newEntries(ctx context.Context, l *listing) (
 		return nil, 0, err
 	}
 	missing = len(unknown) - len(entries)
+	s.cat.mu.Lock()
+	for name, e := range entries {
+		if was := s.cat.m[name]; was != nil && was.err != nil && e.err != nil && slices.Equal(was.all, e.all) {
+			entries[name] = was // as damaged as it was: nobody is to take it for another one
+		}
+	}
+	s.cat.mu.Unlock()
 	for name, e := range known {
 		entries[name] = e
 	}
