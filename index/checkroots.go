@@ -39,7 +39,7 @@ func (c *checker) entry(ctx context.Context, e *catalogEntry) error {
 				return err
 			}
 		}
-		if now := c.s.entry(e.Name); now != e {
+		if now := c.s.entry(e.Name); !now.same(e) {
 			c.report.Problems = c.report.Problems[:before]
 			delete(c.stale, e.Name)
 			e = now
@@ -53,6 +53,9 @@ func (c *checker) entry(ctx context.Context, e *catalogEntry) error {
 // entryOnce is one look at a checkpoint. unread says that its root cannot be read; an error is the
 // root's.
 func (c *checker) entryOnce(ctx context.Context, e *catalogEntry) (unread bool, err error) {
+	if e.root.odd {
+		return true, e.err
+	}
 	r, err := readRoot(ctx, c.s.blobs, c.s.dec, e.Name, e.Generation)
 	if err == nil {
 		err = c.rootBlob(ctx, e)

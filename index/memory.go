@@ -173,7 +173,9 @@ func (m *sourceMemory) read(gfns []uint64, buf []byte) error {
 			j++
 		}
 		n, err := m.ReadAt(buf[i*PageSize:j*PageSize], int64(gfns[i])*PageSize)
-		if n < (j-i)*PageSize {
+		// At its end a Memory may give all the bytes and io.EOF. Any other error says that they are not to
+		// be believed: the file changed, for example.
+		if whole := n == (j-i)*PageSize; !whole || err != nil && err != io.EOF {
 			if err == nil {
 				err = io.ErrUnexpectedEOF
 			}

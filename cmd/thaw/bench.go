@@ -70,7 +70,7 @@ const quietTooLong = 10 * time.Second
 
 func runBench(ctx context.Context, a *app, c verify.Config) error {
 	for _, file := range []string{c.File, c.Against} {
-		if err := answering(file); err != nil {
+		if err := answering(ctx, file); err != nil {
 			return err
 		}
 	}

@@ -64,7 +64,7 @@ func runCheck(ctx context.Context, a *app, store string, o index.CheckOptions) e
 		return err
 	}
 	for i, path := range o.From {
-		if err := answering(path); err != nil {
+		if err := answering(ctx, path); err != nil {
 			return fmt.Errorf("check: %w", err)
 		}
 		abs, err := filepath.Abs(path)

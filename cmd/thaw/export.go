@@ -46,7 +46,7 @@ func runExport(ctx context.Context, a *app, store, name, dir string, o index.Exp
 	if err != nil {
 		return err
 	}
-	if err := answering(filepath.Dir(abs)); err != nil {
+	if err := answering(ctx, filepath.Dir(abs)); err != nil {
 		return fmt.Errorf("export: %w", err)
 	}
 	err = a.readStore(ctx, store, func(s *index.Store) error {

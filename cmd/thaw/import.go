@@ -103,7 +103,7 @@ func runImport(ctx context.Context, a *app, store, path string, o importOptions)
 	if _, err := parseLayout(o.layout); err != nil {
 		return err
 	}
-	if err := answering(path); err != nil {
+	if err := answering(ctx, path); err != nil {
 		return fmt.Errorf("import: %w", err)
 	}
 	if r.Name == "" {

@@ -116,6 +116,9 @@ func mountAndServe(ctx context.Context, a *app, store, mnt string, o mountOption
 	if mnt, err = filepath.Abs(mnt); err != nil {
 		return err
 	}
+	if err := answering(ctx, store); err != nil {
+		return err
+	}
 	if o.daemon {
 		return mountDaemon(ctx, a, store, mnt, o)
 	}
@@ -147,7 +150,9 @@ func mountAndServe(ctx context.Context, a *app, store, mnt string, o mountOption
 // mountDaemon starts the server in the background and waits until the mount answers.
 func mountDaemon(ctx context.Context, a *app, store, mnt string, o mountOptions) error {
 	// A directory that is not a store must not get a log.
-	if _, err := os.Stat(filepath.Join(store, storeFile)); err != nil {
+	if _, err := os.Stat(filepath.Join(store, storeFile)); errors.Is(err, os.ErrPermission) {
+		return fmt.Errorf("open store: %w", err)
+	} else if err != nil {
 		return notStore(store)
 	}
 	log, err := openLog(o.logFile, store, mnt)
@@ -170,7 +175,7 @@ func mountDaemon(ctx context.Context, a *app, store, mnt string, o mountOptions)
 		return err
 	}
 	// The server says that it is ready; whether the kernel agrees, another process must ask.
-	if _, err := bounded(func() (os.FileInfo, error) {
+	if _, err := bounded(ctx, func() (os.FileInfo, error) {
 		return os.Stat(filepath.Join(mnt, dot))
 	}); err != nil {
 		return exitcode.WithHint(exitcode.Mount, fmt.Errorf("the mount does not answer: %w", err),

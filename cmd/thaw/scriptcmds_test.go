@@ -223,7 +223,7 @@ func cmdUmount(ts *testscript.TestScript, neg bool, args []string) {
 
 // serverOf asks a mount for the process number of its server.
 func serverOf(mnt string) (int, error) {
-	ref, err := resolveMount(mnt)
+	ref, err := resolveMount(context.Background(), mnt)
 	if err != nil {
 		return 0, err
 	}

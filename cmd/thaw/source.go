@@ -184,10 +184,10 @@ func (f steadyFile) ReadAt(p []byte, off int64) (int, error) {
 	switch {
 	case serr != nil || !os.SameFile(f.before, now): // removed or replaced: what is open is as it was
 	case now.Size() != f.before.Size():
-		return n, &index.ImageError{Path: f.path, Why: fmt.Sprintf(
+		return 0, &index.ImageError{Path: f.path, Why: fmt.Sprintf(
 			"its size changed while it was read, from %d to %d bytes", f.before.Size(), now.Size())}
 	case now.ModTime() != f.before.ModTime():
-		return n, &index.ImageError{Path: f.path, Why: "it was written to while it was read"}
+		return 0, &index.ImageError{Path: f.path, Why: "it was written to while it was read"}
 	}
 	return n, err
 }

@@ -58,7 +58,7 @@ type counters struct {
 }
 
 func runStats(ctx context.Context, a *app, path string, o statsOptions) error {
-	ref, err := resolveMount(path)
+	ref, err := resolveMount(ctx, path)
 	if err != nil {
 		return fmt.Errorf("stats: %w", err)
 	}
@@ -66,7 +66,7 @@ func runStats(ctx context.Context, a *app, path string, o statsOptions) error {
 		return exitcode.Errorf(exitcode.Usage, "stats: --interval must be more than 0")
 	}
 	for {
-		if err := printStats(a, ref, o.watch); err != nil {
+		if err := printStats(ctx, a, ref, o.watch); err != nil {
 			return fmt.Errorf("stats: %w", err)
 		}
 		if !o.watch || a.out.failed() != nil {
@@ -80,8 +80,8 @@ func runStats(ctx context.Context, a *app, path string, o statsOptions) error {
 	}
 }
 
-func printStats(a *app, ref mountRef, oneLine bool) error {
-	all, err := bounded(func() (readCounters, error) { return readStats(ref) })
+func printStats(ctx context.Context, a *app, ref mountRef, oneLine bool) error {
+	all, err := bounded(ctx, func() (readCounters, error) { return readStats(ref) })
 	if errors.Is(err, errSilent) {
 		return silentServer(ref.Root)
 	}

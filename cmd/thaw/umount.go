@@ -67,7 +67,7 @@ func runUmount(ctx context.Context, a *app, mnt string, o umountOptions) error {
 	if o.abort {
 		return a.abortMount(mnt)
 	}
-	ref, err := resolveMount(mnt)
+	ref, err := resolveMount(ctx, mnt)
 	code, _, _ := exitcode.Of(err)
 	switch {
 	case code == exitcode.ServerGone && !errors.Is(err, errSilent):

@@ -53,7 +53,7 @@ in the record. DIR is complete before the trace begins.` +
 			if err := e.into(&r); err != nil {
 				return err
 			}
-			if err := answering(r.Dir); err != nil {
+			if err := answering(cmd.Context(), r.Dir); err != nil {
 				return fmt.Errorf("vm checkpoint: %w", err)
 			}
 			if _, err := os.Lstat(r.Dir); err == nil {

@@ -30,9 +30,9 @@ With OTHER: only the fields in which the two states differ.` +
 		Example: `  thaw vm inspect /tmp/saved
   thaw vm inspect /tmp/saved /mnt/thaw/web-1 --json`,
 		Args: cobra.RangeArgs(1, 2),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, dir := range args {
-				if err := answering(dir); err != nil {
+				if err := answering(cmd.Context(), dir); err != nil {
 					return fmt.Errorf("vm inspect: %w", err)
 				}
 			}

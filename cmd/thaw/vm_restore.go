@@ -93,7 +93,7 @@ func runVMRestore(ctx context.Context, a *app, dir string, o vmRestoreOptions) e
 	begin := time.Now()
 	cfg, err := o.config(a, "restored "+dir)
 	if err == nil {
-		err = answering(dir)
+		err = answering(ctx, dir)
 	}
 	if err != nil {
 		return fmt.Errorf("vm restore: %w", err)

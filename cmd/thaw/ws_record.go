@@ -72,7 +72,7 @@ func runWSRecord(ctx context.Context, a *app, path string, o wsRecordOptions) er
 	if err != nil {
 		return err
 	}
-	ref, err := resolveCheckpoint(path)
+	ref, err := resolveCheckpoint(ctx, path)
 	if err != nil {
 		return err
 	}

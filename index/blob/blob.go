@@ -28,7 +28,8 @@ type Store interface {
 	// Open returns access to a committed blob; ErrNotFound if there is none. After its blob was
 	// removed an Object stays readable until it is closed, or fails. It never returns other bytes.
 	Open(ctx context.Context, name string) (Object, error)
-	// List returns the committed blobs whose names begin with prefix, sorted by name.
+	// List returns the committed blobs whose names begin with prefix, sorted by name. If prefix ends with
+	// a slash, what is odd directly below it is among them.
 	List(ctx context.Context, prefix string) ([]Info, error)
 	// Remove deletes a blob, durably; ErrNotFound if there is none.
 	Remove(ctx context.Context, name string) error
@@ -41,6 +42,9 @@ type Info struct {
 	// Tag distinguishes the blob from every other one that had or will have its name: the same name
 	// and tag in two listings mean the same bytes. Empty if the driver does not know.
 	Tag string
+	// Odd is something that has the name of a blob and is none, as a directory or a link where the
+	// driver stores files. It cannot be opened, removed or replaced.
+	Odd bool
 }
 
 // Writer takes the bytes of one new blob, in order. It is used by one goroutine. After an error of

@@ -201,7 +201,11 @@ func (d *Dir) List(ctx context.Context, prefix string) ([]Info, error) {
 			return err
 		}
 		name := filepath.ToSlash(rel)
-		if !e.Type().IsRegular() || !strings.HasPrefix(name, prefix) || CheckName(name) != nil {
+		if !strings.HasPrefix(name, prefix) || CheckName(name) != nil {
+			return nil
+		}
+		odd := !e.Type().IsRegular()
+		if odd && (start == d.root || filepath.Dir(path) != start) {
 			return nil
 		}
 		st, err := e.Info()
@@ -211,7 +215,7 @@ func (d *Dir) List(ctx context.Context, prefix string) ([]Info, error) {
 		if err != nil {
 			return err
 		}
-		out = append(out, Info{Name: name, Size: st.Size(), Tag: tagOf(st)})
+		out = append(out, Info{Name: name, Size: st.Size(), Tag: tagOf(st), Odd: odd})
 		return nil
 	})
 	if err != nil {
