@@ -28,10 +28,9 @@ type Dir struct {
 }
 
 // OpenDir returns the store in the existing directory root. It removes what an earlier process left
-// uncommitted, and makes durable what that process did and did not live to make durable: what the
-// caller sees from now on, a power cut must not take back. So no other process may write there.
-// Should the process be root, and the directory somebody else's, then what it makes belongs to that
-// one.
+// uncommitted, and makes durable what that process did not: a power cut must not undo what the
+// caller sees from now on. So no other process may write there. If the process is root, and the
+// directory belongs to another user, then its files get that owner.
 func OpenDir(root string) (*Dir, error) {
 	d, err := openDir(hostFiles{}, root)
 	if err != nil {
@@ -80,7 +79,7 @@ var (
 	_ Dropper = (*Dir)(nil)
 )
 
-// sweep removes the temporary files of writers that never came to Commit, and syncs directories.
+// sweep removes the temporary files of writers that never committed, and syncs directories.
 func (d *Dir) sweep() error {
 	err := d.files.WalkDir(d.root, func(path string, e fs.DirEntry, err error) error {
 		if err == nil && e.IsDir() {
@@ -265,8 +264,8 @@ func (d *Dir) Drop(ctx context.Context, name string) error {
 	return nil
 }
 
-// tagOf makes a tag of a file's inode and times. An inode number comes again, but not at the same
-// instant.
+// tagOf makes a tag of a file's inode and times. An inode number may be used again, but not with
+// the same times.
 func tagOf(st fs.FileInfo) string {
 	s, ok := st.Sys().(*syscall.Stat_t)
 	if !ok {
@@ -275,7 +274,7 @@ func tagOf(st fs.FileInfo) string {
 	return fmt.Sprintf("%x.%x.%x.%x", s.Dev, s.Ino, s.Ctim.Nano(), s.Mtim.Nano())
 }
 
-// notFound turns the file system's word into ours, keeping both for errors.Is.
+// notFound wraps the file system's error in ErrNotFound, keeping both for errors.Is.
 func notFound(err error) error {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return fmt.Errorf("%w (%w)", ErrNotFound, err)
@@ -283,7 +282,7 @@ func notFound(err error) error {
 	return err
 }
 
-// evict takes a file out of the host's page cache; another file system is in none.
+// evict removes a file from the host's page cache, which other file systems do not use.
 func evict(f File) error {
 	host, ok := f.(*os.File)
 	if !ok {

@@ -35,7 +35,7 @@ func NewDecoder() (*Decoder, error) {
 	return d, nil
 }
 
-// Close gives up the decompressors.
+// Close frees the decompressors.
 func (d *Decoder) Close() {
 	d.units.Close()
 	d.frames.Close()

@@ -9,7 +9,7 @@ import (
 const HashSize = 16
 
 // Hash names the content of a page, or of any other bytes: the same bytes have the same hash, and
-// with 128 bits under a secret key nobody finds two others that do.
+// with 128 bits under a secret key nobody can find other bytes that do.
 type Hash [HashSize]byte
 
 // HashKey is the key of a store's hashes, chosen at random when the store is made.

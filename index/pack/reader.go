@@ -22,8 +22,8 @@ type Reader struct {
 }
 
 // Open reads the footer and the directory of a pack. The Reader owns obj from then on; after an
-// error it is closed. name is for error messages. A pack that is damaged or no pack gives a
-// *CorruptError, one of another format a *VersionError.
+// error it is closed. name is for error messages. The error of a file that is damaged or not a
+// pack is a *CorruptError, that of another format a *VersionError.
 func Open(obj blob.Object, name string, dec *Decoder) (*Reader, error) {
 	r := &Reader{obj: obj, name: name, dec: dec}
 	if err := r.open(); err != nil {
@@ -94,7 +94,7 @@ func (r *Reader) Close() error { return r.obj.Close() }
 // Name is the name given to Open.
 func (r *Reader) Name() string { return r.name }
 
-// Number and Generation say which pack this is, as the pack itself says it.
+// Number and Generation say which pack this is, according to its footer.
 func (r *Reader) Number() uint64 { return r.foot.number }
 
 // Generation counts the compactions of the pack.
@@ -153,8 +153,8 @@ func (r *Reader) Hashes() ([]Hash, error) {
 	return hashes, nil
 }
 
-// ReadHashes returns the hashes of count slots from first on. They are not verified as those that
-// Hashes returns are: they are to be compared with, and one that is damaged is like no page's.
+// ReadHashes returns the hashes of count slots from first on. Unlike those of Hashes they are not
+// verified: they are only compared with, and a damaged one matches no page.
 func (r *Reader) ReadHashes(first uint32, count int) ([]Hash, error) {
 	if uint64(first)+uint64(count) > uint64(len(r.dir.slots)) {
 		return nil, r.corrupt("hashes", fmt.Errorf("there are %d", len(r.dir.slots)))

@@ -28,7 +28,7 @@ type Stats struct {
 	LateBy time.Duration `json:"late_by_ns"`
 }
 
-// late is where the host is to blame, and not the wake-up of a sleeper.
+// late is a delay that the host causes, not the wake-up of a sleeper.
 const late = time.Millisecond
 
 // New returns an idle device. The Spec must not be the native one.
