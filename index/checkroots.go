@@ -55,6 +55,9 @@ func (c *checker) entry(ctx context.Context, e *catalogEntry) error {
 // entryOnce is one look at a checkpoint. unread says that its root cannot be read; an error is the
 // root's.
 func (c *checker) entryOnce(ctx context.Context, e *catalogEntry) (unread bool, err error) {
+	if e.root.odd {
+		return true, e.err
+	}
 	r, err := readRoot(ctx, c.s.blobs, c.s.dec, e.Name, e.Generation)
 	if err == nil {
 		err = c.rootBlob(ctx, e)
