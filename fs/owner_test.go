@@ -20,8 +20,8 @@ func as(uid uint32) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
 }
 
-// Who opens a clone first has it for himself, to read and to write; others may not, root neither: its machine would read what the owner gives
-// back as zeros, and end when he writes.
+// A clone belongs to the user who opens it first, to read and to write. Others may not open it, not even
+// root: root's machine would read pages that the owner discards as zeros, and end when the owner writes.
 func TestCloneOwner(t *testing.T) {
 	asRoot(t)
 	x := wsSpec()

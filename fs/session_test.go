@@ -67,8 +67,8 @@ func blocking(store *fakeStore) (arrived chan int, free chan struct{}) {
 	return arrived, free
 }
 
-// The last close ends the restore of those who have closed, never the restore of those who open it meanwhile; and
-// who opens meanwhile does not join what was ended.
+// The last close ends the restore of those who have closed, never the restore of those who open it
+// meanwhile; and an open in between does not join the ended restore.
 func TestOpenAfterLastClose(t *testing.T) {
 	store := newFakeStore(wsSpec())
 	arrived, free := blocking(store)

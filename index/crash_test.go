@@ -36,7 +36,8 @@ func crashMain(dir string) int {
 	ctx := context.Background()
 	seed, _ := strconv.ParseUint(os.Getenv(crashSeedEnv), 10, 64)
 	r := rand.New(rand.NewPCG(seed, 1))
-	s, err := Open(ctx, filepath.Join(dir, "store"), OpenOptions{Create: true, Keeper: testKeeper, Wait: time.Minute})
+	s, err := Open(ctx, filepath.Join(dir, "store"),
+		OpenOptions{Create: true, Keeper: testKeeper, Wait: time.Minute})
 	if err != nil {
 		fmt.Println("error", err)
 		return 1

@@ -245,7 +245,8 @@ func copySparseFile(from, to string) error {
 		if err != nil {
 			return err
 		}
-		if _, err := io.Copy(io.NewOffsetWriter(out, start), io.NewSectionReader(in, start, end-start)); err != nil {
+		section := io.NewSectionReader(in, start, end-start)
+		if _, err := io.Copy(io.NewOffsetWriter(out, start), section); err != nil {
 			return err
 		}
 		at = end

@@ -153,7 +153,9 @@ func testKeyStore(t *testing.T, k keyStore, inMemory bool) {
 
 // Whatever is said to a keeper or a store is answered or refused.
 func FuzzKeeperRows(f *testing.F) {
-	good, err := appendRows(nil, []row{{[]byte("m1"), []byte("v")}, {key: []byte("p2")}, {[]byte("n"), []byte{}}})
+	good, err := appendRows(nil, []row{
+		{[]byte("m1"), []byte("v")}, {key: []byte("p2")}, {[]byte("n"), []byte{}},
+	})
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -1,7 +1,8 @@
 // Package tests has the tests of several parts of thaw together. The parts import nothing of it.
 //
 //	tests/run           every check and every test, one command; .ci/run calls it
-//	tests               the architecture test: which package may import which, where unsafe is, which files exist
+//	tests               the architecture test: which package may import which, where
+//	                    unsafe is, which files exist
 //	tests/qemu          a real Linux under QEMU that checks its own data: boot, save, restore
 //	tests/boot          Linux started by what vmm/linux and vmm/acpi write, on QEMU's software CPU
 //	tests/e2e           end to end with the built `thaw`: QEMU and KVM guests restored from mounts,

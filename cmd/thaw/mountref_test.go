@@ -33,14 +33,15 @@ func TestNotOnAMount(t *testing.T) {
 // What hangs in the kernel does not hold its caller, and what does not hang is passed on.
 func TestBounded(t *testing.T) {
 	broken := errors.New("broken")
-	if n, err := bounded(t.Context(), func() (int, error) { return 7, broken }); n != 7 || !errors.Is(err, broken) {
+	n, err := bounded(t.Context(), func() (int, error) { return 7, broken })
+	if n != 7 || !errors.Is(err, broken) {
 		t.Errorf("%d, %v", n, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	hangs := make(chan struct{})
 	defer close(hangs)
-	_, err := bounded(ctx, func() (int, error) { <-hangs; return 0, nil })
+	_, err = bounded(ctx, func() (int, error) { <-hangs; return 0, nil })
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}

@@ -152,7 +152,8 @@ func FuzzUnit(f *testing.F) {
 			r := mustOpen(t, store, Name(1, 0), dec)
 			got := make([]byte, len(pages)*PageSize)
 			var bad BadSlots
-			if err := r.ReadBlock(0, got, &bad); err != nil || len(bad.Slots()) > 0 || !bytes.Equal(got, bytes.Join(pages, nil)) {
+			err := r.ReadBlock(0, got, &bad)
+			if err != nil || len(bad.Slots()) > 0 || !bytes.Equal(got, bytes.Join(pages, nil)) {
 				t.Fatal("changed", err)
 			}
 		}

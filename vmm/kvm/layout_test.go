@@ -96,7 +96,8 @@ func layout() map[string]uintptr {
 		"offsetof(struct kvm_stats_desc, offset)":        8,
 
 		"KVM_CAP_USER_MEMORY": uintptr(CapUserMemory), "KVM_CAP_EXT_CPUID": uintptr(CapExtCPUID),
-		"KVM_CAP_SET_TSS_ADDR": uintptr(CapSetTSSAddr), "KVM_CAP_MP_STATE": uintptr(CapMPState), "KVM_CAP_VCPU_EVENTS": uintptr(CapVCPUEvents),
+		"KVM_CAP_SET_TSS_ADDR": uintptr(CapSetTSSAddr), "KVM_CAP_MP_STATE": uintptr(CapMPState),
+		"KVM_CAP_VCPU_EVENTS":    uintptr(CapVCPUEvents),
 		"KVM_CAP_XSAVE":          uintptr(CapXSave),
 		"KVM_CAP_IMMEDIATE_EXIT": uintptr(CapImmediateExit), "KVM_CAP_XSAVE2": uintptr(CapXSave2),
 
