@@ -12,7 +12,7 @@ import (
 
 const punch = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
 
-// Pages that a clone gives back read as zeros in it from then on, in every way of reading, after
+// Pages that a clone discards read as zeros in it from then on, in every way of reading, after
 // every open, and in nothing else.
 func TestDiscard(t *testing.T) {
 	x := wsSpec()
@@ -130,7 +130,7 @@ func TestDiscardRefuses(t *testing.T) {
 		}
 	}
 	c.do(request{Op: "readall", FD: fd, Len: 1 << 16, Spec: &x})
-	// Beyond the end there is nothing to give back.
+	// Beyond the end there is nothing to discard.
 	c.do(request{Op: "fallocate", FD: fd, Flags: punch, Off: 15 * PageSize, Len: 1 << 20})
 	c.do(request{Op: "fallocate", FD: fd, Flags: punch, Off: 1 << 40, Len: 1 << 20})
 	m := c.mapFile(fd, x.Pages)
@@ -138,7 +138,7 @@ func TestDiscardRefuses(t *testing.T) {
 	c.do(request{Op: "touch", Map: m, GFNs: []uint64{15}, Zero: true})
 }
 
-// Discards while the clone is read, pushed into, dropped and opened: a page that was given back never
+// Discards while the clone is read, pushed into, dropped and opened: a discarded page never
 // has its old bytes again, and no other page has zeros.
 func TestDiscardAtOnce(t *testing.T) {
 	x := wsSpec()

@@ -114,10 +114,10 @@
 // cache dropped from another goroutine, since the WRITE has one of its pages locked.
 //
 // A clone belongs to the user who opens its memory first. Until then its mode is 0666, from then on
-// 0600, and every OPEN by another user except root is EACCES. With Options.AllowOther the kernel checks
+// 0600, and every OPEN by another user, root too, is EACCES. With Options.AllowOther the kernel checks
 // the modes (default_permissions), and the server checks again, because two users may open it first at
-// the same time. So no user reads what another user writes. Without Options.AllowOther everything
-// belongs to the mounting user, and the modes say so.
+// the same time, and because modes do not stop root. So no user reads what another user writes or
+// discards. Without Options.AllowOther everything belongs to the mounting user, and the modes say so.
 //
 // Its owner can discard pages, as a balloon and the reporting of free pages do: FALLOCATE with
 // PUNCH_HOLE and KEEP_SIZE, whole pages (EINVAL else). They read as zeros in that clone from then

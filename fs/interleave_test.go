@@ -28,7 +28,7 @@ var (
 //
 //   - no open has returned before its prefetch landed, or its failure was counted;
 //   - nothing was pushed into a session that is over, into an image that is being recorded, or into
-//     a page that was given back;
+//     a discarded page;
 //   - no record lacks a page that is in the page cache, or has one that was not read;
 //   - nothing is left in flight, no image is left open, and no goroutine.
 func TestInterleavings(t *testing.T) {
@@ -243,7 +243,7 @@ func (h *shuffle) promised(of spec) []uint64 {
 	return nil
 }
 
-// gone says whether the store has the checkpoint no more.
+// gone says whether the store does not have the checkpoint any more.
 func (h *shuffle) gone(of spec) bool {
 	h.store.mu.Lock()
 	defer h.store.mu.Unlock()

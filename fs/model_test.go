@@ -28,7 +28,7 @@ type modelInode struct {
 	cached, locked map[uint64]bool
 	holes          map[uint64]bool
 	lookups, opens int
-	owner          uint32 // 0: nobody's yet
+	owner          uint32 // 0: none yet
 	drops          int
 	storing        int
 }
@@ -73,7 +73,7 @@ func (k *modelKernel) InodeNotifyStoreCache(id uint64, off int64, data []byte) f
 			k.fault("page %d is pushed into a cache that was dropped meanwhile", gfn)
 		}
 		if ino.holes[gfn] {
-			k.fault("page %d is pushed though it was given back", gfn)
+			k.fault("page %d is pushed though it was discarded", gfn)
 		}
 		if err := ino.of.check(gfn, data[i:i+PageSize]); err != nil {
 			k.fault("pushed: %v", err)

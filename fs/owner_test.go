@@ -20,7 +20,8 @@ func as(uid uint32) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
 }
 
-// Who opens a clone first has it for himself, to read and to write; root may, others may not.
+// Who opens a clone first has it for himself, to read and to write; others may not, root neither: its machine would read what the owner gives
+// back as zeros, and end when he writes.
 func TestCloneOwner(t *testing.T) {
 	asRoot(t)
 	x := wsSpec()
@@ -29,7 +30,7 @@ func TestCloneOwner(t *testing.T) {
 	path := b.path("a/clones/x/memory")
 	for _, c := range []*proc{one, two, admin} {
 		if st := c.do(request{Op: "stat", Path: path}); st.Mode&0o777 != 0o666 {
-			t.Errorf("nobody's clone has mode %o", st.Mode)
+			t.Errorf("a clone without an owner has mode %o", st.Mode)
 		}
 	}
 	fd := one.open(path, unix.O_RDWR)
@@ -39,15 +40,15 @@ func TestCloneOwner(t *testing.T) {
 			t.Errorf("%s sees mode %o of %d", name, st.Mode, st.UID)
 		}
 	}
-	for _, flags := range []int{unix.O_RDONLY, unix.O_RDWR, unix.O_WRONLY} {
-		if res := two.try(request{Op: "open", Path: path, Flags: flags}); res.Errno != unix.EACCES {
-			t.Errorf("another user opens it with %#x: %q", flags, res.Err)
+	for name, c := range map[string]*proc{"another user": two, "root": admin} {
+		for _, flags := range []int{unix.O_RDONLY, unix.O_RDWR, unix.O_WRONLY} {
+			if res := c.try(request{Op: "open", Path: path, Flags: flags}); res.Errno != unix.EACCES {
+				t.Errorf("%s opens it with %#x: %q", name, flags, res.Err)
+			}
 		}
 	}
 	one.do(request{Op: "touch", Map: one.mapFile(fd, x.Pages), GFNs: upTo(64), Spec: &x})
-	for _, c := range []*proc{one, admin} {
-		c.close(c.open(path, unix.O_RDWR))
-	}
+	one.close(one.open(path, unix.O_RDWR))
 	// Closed, it is still his, until the kernel has forgotten it.
 	one.close(fd)
 	if res := two.try(request{Op: "open", Path: path}); res.Errno != unix.EACCES {
@@ -56,7 +57,7 @@ func TestCloneOwner(t *testing.T) {
 	two.close(two.open(b.path("a/clones/y/memory"), unix.O_RDWR))
 }
 
-// A write poisons the clone of who wrote.
+// A write poisons only the clone of the user who wrote.
 func TestForeignWrite(t *testing.T) {
 	asRoot(t)
 	x := wsSpec()

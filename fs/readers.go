@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/thawfs/thaw/wss"
 )
 
 // A Reader is a thread that opened a memory file.
@@ -92,9 +94,10 @@ const (
 	briefly = time.Second
 )
 
-// doubt says why the reads since start cannot be those of a machine; "" if they can. read is the
-// number of distinct pages that were read of an image of so many.
-func (r *readers) doubt(start time.Time, read, image uint64) string {
+// doubt says why the reads since start cannot be those of a machine; "" if they can. set is
+// what was read of an image of so many pages.
+func (r *readers) doubt(start time.Time, set *wss.Set, image uint64) string {
+	read := set.Pages()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	who := fmt.Sprint(r.list)
@@ -109,11 +112,22 @@ func (r *readers) doubt(start time.Time, read, image uint64) string {
 	case read < fewPages:
 		return fmt.Sprintf("%s had it open for %v and read %d pages", who,
 			held.Round(time.Millisecond), read)
-	case r.copied():
+	case r.copied() || together(set):
 		return fmt.Sprintf("%s had it open for %v and read %d pages in sequence", who,
 			held.Round(time.Millisecond), read)
 	}
 	return ""
+}
+
+// together says that the pages of a set lie together in the image, as those that one read(2) after
+// the other gets. The few READs of a short look say less: each may overtake another.
+func together(set *wss.Set) bool {
+	pages := set.Pages()
+	first, end := ^uint64(0), uint64(0)
+	for _, r := range set.Runs {
+		first, end = min(first, r.GFN), max(end, r.GFN+r.Count)
+	}
+	return end-first <= pages+pages/20
 }
 
 // names are the threads that opened it.

@@ -9,9 +9,11 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/thawfs/thaw/wss"
 )
 
-// What copies an image or looks at it is no machine: its reads are refused as a working set, with its
+// What copies an image or looks at it is not a machine: its reads are refused as a working set, with its
 // name, unless they are wanted all the same.
 func TestRecordOfNoMachine(t *testing.T) {
 	x := spec{Name: "a", Pages: 2048, Seed: 1}
@@ -94,25 +96,42 @@ func TestRecordOfMachine(t *testing.T) {
 // One reader in two is a machine: its reads count.
 func TestDoubt(t *testing.T) {
 	start := time.Now()
+	page := &wss.Set{Runs: []wss.Run{{GFN: 0, Count: 1}}}
 	var r readers
 	r.opened(Reader{PID: 1, Command: "one"})
 	r.read(0, 1)
-	if why := r.doubt(start, 1, 100); why != "" {
+	if why := r.doubt(start, page, 100); why != "" {
 		t.Errorf("while it is open: %s", why)
 	}
 	r.released(start.Add(time.Millisecond))
-	if why := r.doubt(start, 1, 100); !strings.Contains(why, "one (1)") {
+	if why := r.doubt(start, page, 100); !strings.Contains(why, "one (1)") {
 		t.Errorf("one page, closed: %q", why)
 	}
 	r.opened(Reader{PID: 2, Command: "two"})
 	r.released(start.Add(2 * time.Millisecond))
-	if why := r.doubt(start, 1, 100); why != "" {
+	if why := r.doubt(start, page, 100); why != "" {
 		t.Errorf("two of them: %s", why)
+	}
+	// What a short look reads ahead is answered out of order.
+	var look readers
+	look.opened(Reader{PID: 3, Command: "dd"})
+	part := &wss.Set{}
+	for _, first := range []uint64{8, 0, 24, 16, 40, 32} {
+		look.read(first, 8)
+		part.Runs = append(part.Runs, wss.Run{GFN: first, Count: 8})
+	}
+	look.released(start.Add(time.Millisecond))
+	if why := look.doubt(start, part, 1000); !strings.Contains(why, "48 pages in sequence") {
+		t.Errorf("a part, read out of order: %q", why)
+	}
+	part.Runs[0].GFN = 500
+	if why := look.doubt(start, part, 1000); why != "" {
+		t.Errorf("pages here and there: %s", why)
 	}
 	var long readers
 	long.opened(Reader{PID: 3})
 	long.released(start.Add(briefly))
-	if why := long.doubt(start, 1, 100); why != "" {
+	if why := long.doubt(start, page, 100); why != "" {
 		t.Errorf("for a second: %s", why)
 	}
 	for i := range uint32(2 * maxReaders) {

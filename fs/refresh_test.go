@@ -56,7 +56,7 @@ func TestRefresh(t *testing.T) {
 	})
 }
 
-// New content under an old name is another file; who has the old one open keeps it.
+// New content under an old name is another file; those who have the old one open keep it.
 func TestRefreshReplaced(t *testing.T) {
 	old, young := spec{Name: "a", Pages: 100, Seed: 1}, spec{Name: "a", Pages: 60, Seed: 2}
 	b := mounted(t, newFakeStore(old), Options{Policy: PolicyLazy})

@@ -67,7 +67,7 @@ func blocking(store *fakeStore) (arrived chan int, free chan struct{}) {
 	return arrived, free
 }
 
-// The last close ends the restore of those who have closed, never that of who opens meanwhile; and
+// The last close ends the restore of those who have closed, never the restore of those who open it meanwhile; and
 // who opens meanwhile does not join what was ended.
 func TestOpenAfterLastClose(t *testing.T) {
 	store := newFakeStore(wsSpec())
@@ -168,7 +168,7 @@ func TestRunningMachineSpoilsRecord(t *testing.T) {
 			r.open()
 			r.read(300, 1, 0)
 			if _, err := r.Record(t.Context(), "a", RecordOptions{Force: true}); err != nil {
-				t.Errorf("record, begun anew: %v", err)
+				t.Errorf("record, begun again: %v", err)
 			}
 		})
 	}

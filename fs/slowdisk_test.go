@@ -15,7 +15,7 @@ import (
 	"github.com/thawfs/thaw/index/blob/disk"
 )
 
-// slowBed mounts a real store with the image that a spec describes, its packs on a modelled disk
+// slowBed mounts a real store with the image that a spec describes, its packs on a simulated disk
 // with one head.
 func slowBed(t *testing.T, c *spec, o Options) (*bed, *disk.Disk) {
 	t.Helper()
@@ -131,7 +131,7 @@ func TestSlowDisk(t *testing.T) {
 	}
 }
 
-// restOf gives the pages below n that are not in set, ascending.
+// restOf returns the pages below n that are not in set, ascending.
 func restOf(n uint64, set []uint64) (rest []uint64) {
 	in := map[uint64]bool{}
 	for _, gfn := range set {

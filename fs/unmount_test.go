@@ -128,7 +128,7 @@ func TestUnmountUsedElsewhere(t *testing.T) {
 	}
 }
 
-// Detached, the server goes on for who is left, and ends with the last of them.
+// A detached server goes on for its users, and ends with the last of them.
 func TestDetach(t *testing.T) {
 	asRoot(t)
 	x := spec{Name: "a", Pages: 16, Seed: 1}

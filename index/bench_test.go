@@ -21,7 +21,7 @@ var (
 	image2Flag = flag.String("image2", "", "a later image of the same machine")
 )
 
-// benchSource gives an image to import: the one given, or 256 MiB of which half is zero.
+// benchSource returns an image to import: the one given, or 256 MiB of which half is zero.
 func benchSource(b *testing.B) Source {
 	b.Helper()
 	path := *imageFlag

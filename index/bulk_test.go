@@ -329,7 +329,7 @@ func feedDespite(t *testing.T, m *Image, f Feed, want []byte, good []bool) {
 	}
 }
 
-// Whatever becomes of a pack, in every way of reading: right bytes or an error for that page.
+// Whatever happens to a pack, every way of reading returns right bytes or an error for that page.
 func TestRuinedPack(t *testing.T) {
 	top := t.TempDir()
 	sound := filepath.Join(top, "sound")

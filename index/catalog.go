@@ -90,6 +90,11 @@ func (s *Store) Remove(ctx context.Context, name string) error {
 	if *e.open > 0 {
 		return fmt.Errorf("remove %s: %w", name, ErrInUse)
 	}
+	for _, info := range e.all {
+		if info.odd {
+			return fmt.Errorf("remove %s: %w", name, oddRoot(name, info))
+		}
+	}
 	// The one that counts goes last: until then the checkpoint is there, and it never comes back as
 	// one of its older generations.
 	for _, info := range slices.Backward(e.all) {
@@ -146,6 +151,15 @@ func (e *catalogEntry) with(info rootInfo) *catalogEntry {
 	next := *e
 	next.all = append([]rootInfo{info}, e.all...)
 	return &next
+}
+
+// same says whether two entries stand for the same blobs. Either may be nil. One whose root cannot be
+// read is made anew by each Refresh.
+func (e *catalogEntry) same(f *catalogEntry) bool {
+	if e == nil || f == nil {
+		return e == f
+	}
+	return e.root == f.root && (e.err == nil) == (f.err == nil) && slices.Equal(e.all, f.all)
 }
 
 // errUnsure marks the error of a root that may be visible although writing it failed. What the root

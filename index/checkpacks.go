@@ -110,7 +110,7 @@ func (c *checker) found(number uint64, name string, damage pack.Damage) {
 }
 
 // known checks that the index knows the pages of a pack. What it does not know it is told: that costs
-// space until then, and is no damage.
+// space until then, and is not damage.
 func (c *checker) known(ctx context.Context, p *pack.Reader, hashes []pack.Hash) error {
 	if c.s.readOnly {
 		return nil

@@ -41,7 +41,7 @@ func (c *checker) entry(ctx context.Context, e *catalogEntry) error {
 				return err
 			}
 		}
-		if now := c.s.entry(e.Name); now != e && (now == nil || try < readTries) {
+		if now := c.s.entry(e.Name); !now.same(e) && (now == nil || try < readTries) {
 			c.report.Problems = c.report.Problems[:before]
 			delete(c.stale, e.Name)
 			e = now

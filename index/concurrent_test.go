@@ -155,7 +155,7 @@ func TestCloseUnderReads(t *testing.T) {
 	}
 	started.Wait()
 	if err := s.Close(); err == nil {
-		t.Error("closing a store with open images is no error")
+		t.Error("closing a store with open images is not an error")
 	}
 	readers.Wait()
 	if _, err := s.OpenImage(context.Background(), "one"); !errors.Is(err, ErrClosed) {

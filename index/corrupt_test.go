@@ -3,12 +3,14 @@ package index
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // damageStore makes a store to be damaged, and gives the images in it.
@@ -85,7 +87,7 @@ func readDamagedImage(t *testing.T, m *Image, want []byte) (bad int) {
 	return bad
 }
 
-// blobFiles gives the packs and roots of a store.
+// blobFiles returns the packs and roots of a store.
 func blobFiles(t *testing.T, dir string) (files []string) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
@@ -173,7 +175,7 @@ func TestDamagedPage(t *testing.T) {
 	}
 }
 
-// A lost or cut file is an error, and no more.
+// A lost or truncated file is an error, nothing worse.
 func TestMissingFiles(t *testing.T) {
 	dir := t.TempDir()
 	sound := filepath.Join(dir, "sound")
@@ -236,4 +238,56 @@ func TestDamagedRootKeepsPacks(t *testing.T) {
 	}
 	s = openTest(t, dir, nil)
 	checkClean(t, s, true)
+}
+
+// Beside a reader a check lists anew what it finds damaged. That ends, whatever is wrong with a root.
+func TestReaderChecksDamagedRoot(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	damageStore(t, dir)
+	if err := os.Truncate(filepath.Join(dir, rootsDirName, "one.0"+rootSuffix), 100); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	rep, err := openReader(t, dir, nil).Check(ctx, CheckOptions{ReadData: true})
+	if err != nil || len(rep.Lost) != 1 || rep.Lost[0].Checkpoint != "one" || !rep.Lost[0].All {
+		t.Errorf("lost %+v, %v", rep.Lost, err)
+	}
+}
+
+// What has the name of a root and is no file is a checkpoint that cannot be read, not one that there
+// never was: a check tells, and nothing is collected.
+func TestRootIsNoFile(t *testing.T) {
+	for kind, place := range map[string]func(root, aside string) error{
+		"directory": func(root, _ string) error { return os.Mkdir(root, 0o700) },
+		"link":      func(root, aside string) error { return os.Symlink(aside, root) },
+		"dangling":  func(root, _ string) error { return os.Symlink("nowhere", root) },
+	} {
+		t.Run(kind, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "store")
+			damageStore(t, dir)
+			root := filepath.Join(dir, rootsDirName, "one.0"+rootSuffix)
+			aside := filepath.Join(t.TempDir(), "aside")
+			if err := errors.Join(os.Rename(root, aside), place(root, aside)); err != nil {
+				t.Fatal(err)
+			}
+			rep, err := openReader(t, dir, nil).Check(t.Context(), CheckOptions{})
+			if err != nil || len(rep.Lost) != 1 || !rep.Lost[0].All {
+				t.Errorf("lost %+v, %v", rep.Lost, err)
+			}
+			s := openTest(t, dir, nil)
+			if _, err := s.GC(t.Context(), GCOptions{}); err == nil {
+				t.Error("a collection went through")
+			}
+			if err := s.Remove(t.Context(), "one"); err == nil {
+				t.Error("it is said to be removed, and is there")
+			}
+			s.Close()
+			if err := errors.Join(os.Remove(root), os.Rename(aside, root)); err != nil {
+				t.Fatal(err)
+			}
+			s = openTest(t, dir, nil)
+			checkClean(t, s, true)
+		})
+	}
 }

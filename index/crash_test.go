@@ -104,7 +104,7 @@ func TestKilled(t *testing.T) {
 	}
 }
 
-// runAndKill gives what the process said until it was killed.
+// runAndKill returns what the process said until it was killed.
 func runAndKill(t *testing.T, dir string, seed int, after time.Duration) string {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])

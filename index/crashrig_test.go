@@ -18,8 +18,8 @@ import (
 )
 
 var (
-	rigCrashes = flag.Int("crashes", 250, "how often the crash rig pulls the plug")
-	rigSeed    = flag.Uint64("seed", 0, "what the crash rig's dice begin with; 0: something new")
+	rigCrashes = flag.Int("crashes", 250, "how many crashes the crash rig makes")
+	rigSeed    = flag.Uint64("seed", 0, "seed of the crash rig's random choices; 0: a new one")
 )
 
 // The crash rig is a store on a file system that loses power (package crashfs) and with an index
@@ -367,7 +367,7 @@ func (c *rigCheckpoint) set(r *rand.Rand) {
 	c.text = fmt.Sprint("set ", r.Uint64())
 }
 
-// name gives one of the checkpoints; "none" if there is none.
+// name returns one of the checkpoints; "none" if there is none.
 func (g *rig) name() string {
 	names := sortedKeys(g.have)
 	if len(names) == 0 {
@@ -499,7 +499,7 @@ func (g *rig) same(name string, want *rigCheckpoint) {
 	}
 }
 
-// differing gives the pages that differ.
+// differing returns the pages that differ.
 func differing(got, want []byte) (gfns []int) {
 	for i := 0; i < len(want); i += PageSize {
 		if !bytes.Equal(got[i:i+PageSize], want[i:i+PageSize]) {

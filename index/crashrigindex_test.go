@@ -126,7 +126,7 @@ func (k *rigKeys) scan(_ context.Context, kind byte, after []byte) (rows []row, 
 
 func (k *rigKeys) close() error { return nil }
 
-// kill is what becomes of an index that failed; this one is only killed to be made anew.
+// kill ends an index that failed; this one is only killed to be made again.
 func (k *rigKeys) kill() {
 	k.mu.Lock()
 	defer k.mu.Unlock()

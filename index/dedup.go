@@ -142,7 +142,7 @@ func (c *hashCache) evict(keep *hashEntry) {
 
 func (c *hashCache) read(number uint64) ([]pack.Hash, error) {
 	if !c.packs.has(number) {
-		return nil, nil // the index is out of date, which is no error
+		return nil, nil // the index is out of date, which is not an error
 	}
 	e, err := c.packs.pin(c.ctx, number)
 	if err != nil {

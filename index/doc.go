@@ -5,7 +5,7 @@
 //
 // A store is a directory:
 //
-//	thaw-store.json           magic, version, default profile, the key of the page hashes
+//	thaw-store.json           magic, version, default profile, the key of the page hashes and its checksum
 //	packs/0000000007.0.pack   pages, nodes of page maps, parts of files, segments
 //	checkpoints/NAME.0.ckpt   one root a checkpoint
 //	numbers/0000000064        pack numbers below this one may be in use

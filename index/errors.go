@@ -54,7 +54,7 @@ type ImageError struct {
 }
 
 func (e *ImageError) Error() string {
-	s := fmt.Sprintf("%s is no memory image: %s", e.Path, e.Why)
+	s := fmt.Sprintf("%s is not a memory image: %s", e.Path, e.Why)
 	if e.Err != nil {
 		s += ": " + e.Err.Error()
 	}

@@ -13,7 +13,7 @@ import (
 type Feed interface {
 	Len() int
 	// Fetch reads piece i as it is stored. Fetches one after another, in ascending order, are one
-	// sequential read; how many at once are of use, Parallel says. Damage is no error yet.
+	// sequential read; how many at once are of use, Parallel says. Damage is not an error yet.
 	Fetch(ctx context.Context, i int, p *Piece) error
 	// Decode makes pages of what was fetched. Pages that cannot be read are left out, and named by a
 	// *PagesError; p still has the others. After any other error it has none.

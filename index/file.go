@@ -57,7 +57,7 @@ func (w *fileWriter) path(name, path string) error {
 		return err
 	}
 	if !st.Mode().IsRegular() {
-		return fmt.Errorf("%s is no regular file", path)
+		return fmt.Errorf("%s is not a regular file", path)
 	}
 	return w.add(name, f, name == fileWorkingSet || st.Size() <= maxRootFile)
 }

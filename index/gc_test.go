@@ -29,7 +29,7 @@ func scattered(r *rand.Rand, pages int) (testImage, []Run) {
 	return m, set
 }
 
-// changed gives an image in which a share of the pages are other ones, wherever they lie.
+// changed returns an image in which a share of the pages are other ones, wherever they lie.
 func (m testImage) changed(r *rand.Rand, share float64) testImage {
 	out := append(testImage(nil), m...)
 	for i := range out {

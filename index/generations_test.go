@@ -128,7 +128,7 @@ func TestCollectFails(t *testing.T) {
 	}
 }
 
-// A newer generation that is damaged stands in nobody's way: the older one is used, and the one after
+// A newer generation that is damaged does no harm: the older one is used, and the one after
 // next written.
 func TestDamagedNewerGeneration(t *testing.T) {
 	ctx := context.Background()

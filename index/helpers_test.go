@@ -84,7 +84,7 @@ func randomImage(r *rand.Rand, pages int) testImage {
 	return m
 }
 
-// change gives a later image of the same machine: n runs of pages are other ones.
+// change returns a later image of the same machine: n runs of pages are other ones.
 func (m testImage) change(r *rand.Rand, n int) testImage {
 	out := append(testImage(nil), m...)
 	for range n {

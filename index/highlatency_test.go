@@ -17,7 +17,7 @@ import (
 	"github.com/thawfs/thaw/tests/blobtest/errblob"
 )
 
-// onDisk opens a store again with its blobs on a modelled disk with one head, and gives the disk.
+// onDisk opens a store again with its blobs on a simulated disk with one head, and returns the disk.
 func onDisk(t testing.TB, dir string) (*Store, *disk.Disk) {
 	t.Helper()
 	return onSlowDisk(t, dir, 200*time.Microsecond)
@@ -69,10 +69,10 @@ func highLatencyImage(t testing.TB) (dir string, img []byte, set []Run) {
 	return dir, img, set
 }
 
-// TestDearOpen: opening an image takes two reads for the root, one for the end of each pack, and
+// TestHighLatencyOpen: opening an image takes two reads for the root, one for the end of each pack, and
 // one for the records of each that has any; its files and the image after them cost the root no
 // more.
-func TestDearOpen(t *testing.T) {
+func TestHighLatencyOpen(t *testing.T) {
 	dir, img, _ := highLatencyImage(t)
 	s, d := onDisk(t, dir)
 	if n, _ := spent(d, func() {
@@ -92,9 +92,9 @@ func TestDearOpen(t *testing.T) {
 	sameImage(t, m, img)
 }
 
-// TestDearFault: a page comes with its block, in one read, and then whatever is asked of the block
+// TestHighLatencyFault: a page comes with its block, in one read, and then whatever is asked of the block
 // takes none; many who want it at once share that read.
-func TestDearFault(t *testing.T) {
+func TestHighLatencyFault(t *testing.T) {
 	dir, img, set := highLatencyImage(t)
 	s, d := onDisk(t, dir)
 	m := openImage(t, s, "a")
@@ -144,9 +144,9 @@ func TestDearFault(t *testing.T) {
 	}
 }
 
-// TestDearStretch: where a seek takes as long as some blocks, a page comes with the blocks beside
+// TestHighLatencyStretch: where a seek takes as long as some blocks, a page comes with the blocks beside
 // its own.
-func TestDearStretch(t *testing.T) {
+func TestHighLatencyStretch(t *testing.T) {
 	dir, img, set := highLatencyImage(t)
 	s, d := onSlowDisk(t, dir, 4*latencyOfBlock)
 	m := openImage(t, s, "a")
@@ -186,8 +186,8 @@ func TestDearStretch(t *testing.T) {
 	}
 }
 
-// TestDearFeeds: what is prefetched is read without a seek but the first, of each pack.
-func TestDearFeeds(t *testing.T) {
+// TestHighLatencyFeeds: what is prefetched is read without a seek but the first, of each pack.
+func TestHighLatencyFeeds(t *testing.T) {
 	dir, img, _ := highLatencyImage(t)
 	s, d := onDisk(t, dir)
 	m := openImage(t, s, "a")
@@ -212,9 +212,9 @@ func TestDearFeeds(t *testing.T) {
 	}
 }
 
-// TestDearRest: what a segment has no room for is read in the order in which it is stored, whatever
+// TestHighLatencyRest: what a segment has no room for is read in the order in which it is stored, whatever
 // the order of its touches.
-func TestDearRest(t *testing.T) {
+func TestHighLatencyRest(t *testing.T) {
 	dir, img, set := highLatencyImage(t)
 	s, d := onDisk(t, dir)
 	m := openImage(t, s, "a")
@@ -244,9 +244,9 @@ func TestDearRest(t *testing.T) {
 	}
 }
 
-// TestDearCopies: an image of which most is one page again and again. Its eager feed cuts the
+// TestHighLatencyCopies: an image of which most is one page again and again. Its eager feed cuts the
 // copies into many pieces and reads the page once; a block does not bring them along.
-func TestDearCopies(t *testing.T) {
+func TestHighLatencyCopies(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "store")
 	s := openTest(t, dir, nil)
 	content := uniqueImage(3000)

@@ -51,7 +51,7 @@ func (d damage) do(t *testing.T, dir string) {
 	}
 }
 
-// damagesOf gives every damage to every file of an index: each byte flipped, the file cut before each
+// damagesOf returns every damage to every file of an index: each byte flipped, the file cut before each
 // byte, each block zeroed, and the file gone. What is zero already beyond the first 64 KiB (Badger's logs
 // are large, and empty) is left out.
 func damagesOf(t *testing.T, dir string) (all []damage) {
@@ -79,7 +79,7 @@ func damagesOf(t *testing.T, dir string) (all []damage) {
 	return all
 }
 
-// Whatever becomes of a byte of the index, nothing becomes of the store: the next import works, what is
+// Damage to any byte of the index does not harm the store: the next import works, what is
 // there is right, and no panic reaches anybody.
 func TestDamagedIndex(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -98,7 +98,7 @@ func TestDamagedIndex(t *testing.T) {
 			s = openKept(t, good)
 			mustImport(t, s, "two", writeSource(t, later.bytes(), nil), []Run{{4, 9}})
 			if c.crashed {
-				keeperOf(t, s).kill() // as a power cut has it: with logs that were not flushed
+				keeperOf(t, s).kill() // as after a power cut, with logs that were not flushed
 				s.hints.db = nil
 			}
 			s.Close()

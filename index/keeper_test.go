@@ -39,7 +39,7 @@ func openKept(t testing.TB, dir string) *Store {
 	return s
 }
 
-// keeperOf gives the keeper of a store that has used its index.
+// keeperOf returns the keeper of a store that has used its index.
 func keeperOf(t testing.TB, s *Store) *keptKeys {
 	t.Helper()
 	if _, err := s.hints.ready(context.Background(), nil); err != nil {

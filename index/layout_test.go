@@ -22,7 +22,7 @@ func uniqueImage(pages int) testImage {
 	return m
 }
 
-// stored gives the pages of an image in the order of their slots, block by block.
+// stored returns the pages of an image in the order of their slots, block by block.
 func stored(m *Image) (blocks [][]uint64) {
 	for i, pages := range m.reverse.packs {
 		for j := 0; j < len(pages); {
@@ -189,7 +189,7 @@ func (c *chained) ReadAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
-// TestImportThroughAnInterface: what a Memory gives is imported, its extents and no more.
+// TestImportThroughAnInterface: only the extents of a Memory are read and imported.
 func TestImportThroughAnInterface(t *testing.T) {
 	s := openTest(t, filepath.Join(t.TempDir(), "store"), nil)
 	r := rand.New(rand.NewPCG(9, 9))

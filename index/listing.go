@@ -22,6 +22,7 @@ type rootInfo struct {
 	generation uint32
 	bytes      int64
 	tag        string
+	odd        bool // no blob has this name, but something else
 }
 
 // list finds packs and roots. Roots come first: what a root needs was there before it.
@@ -33,7 +34,7 @@ func (s *Store) list(ctx context.Context) (*listing, error) {
 	}
 	for _, b := range roots {
 		if name, g, ok := parseRootName(b.Name); ok {
-			l.roots[name] = append(l.roots[name], rootInfo{g, b.Size, b.Tag})
+			l.roots[name] = append(l.roots[name], rootInfo{g, b.Size, b.Tag, b.Odd})
 		} else {
 			s.log.Warn("a file in checkpoints/ is not a checkpoint and is ignored", "blob", b.Name)
 		}
@@ -43,7 +44,7 @@ func (s *Store) list(ctx context.Context) (*listing, error) {
 		return nil, err
 	}
 	for _, b := range packs {
-		if n, g, ok := pack.ParseName(b.Name); ok {
+		if n, g, ok := pack.ParseName(b.Name); ok && !b.Odd {
 			l.packs[n] = append(l.packs[n], packInfo{generation: g, bytes: b.Size, tag: b.Tag})
 		} else {
 			s.log.Warn("a file in packs/ is not a pack and is ignored", "blob", b.Name)
@@ -182,6 +183,12 @@ func (s *Store) readRoots(ctx context.Context, roots map[string][]rootInfo) (
 func (s *Store) readEntry(ctx context.Context, name string, all []rootInfo) (*catalogEntry, error) {
 	var damage error
 	for _, info := range all {
+		if info.odd {
+			// It is not as if there had been no checkpoint: what it had must stay.
+			damage = oddRoot(name, info)
+			s.log.Error("a root is no file", "checkpoint", name, "err", damage)
+			break
+		}
 		r, err := readRootBrief(ctx, s.blobs, s.dec, name, info.generation)
 		if err == nil {
 			return entryOf(r, all, info), nil
@@ -204,4 +211,12 @@ func (s *Store) readEntry(ctx context.Context, name string, all []rootInfo) (*ca
 		Checkpoint: Checkpoint{Name: name, Generation: all[0].generation},
 		all:        all, root: all[0], err: damage, open: new(int),
 	}, nil
+}
+
+// errNoFile is the cause of a CorruptError for what is no regular file.
+var errNoFile = errors.New("it is no regular file: what has its name must be removed by hand, or be put back")
+
+// oddRoot says that something else has the place of a root.
+func oddRoot(name string, info rootInfo) error {
+	return &CorruptError{Pack: rootName(name, info.generation), What: "file", Err: errNoFile}
 }

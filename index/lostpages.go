@@ -12,7 +12,7 @@ type lostPages struct {
 	count uint64 // all four guarded by mu
 }
 
-// add notes pages that are lost by damage. It returns false if err is no damage or l is nil.
+// add notes pages that are lost by damage. It returns false if err is not damage or l is nil.
 func (l *lostPages) add(first, count uint64, err error) bool {
 	if l == nil || !isDamage(err) {
 		return false

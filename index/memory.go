@@ -44,7 +44,7 @@ func OpenMemory(path string) (*MemoryFile, error) {
 	case st.IsDir():
 		why = "it is a directory"
 	case !st.Mode().IsRegular():
-		why = "it is no regular file"
+		why = "it is not a regular file"
 	default:
 		why = badSize(st.Size())
 	}
@@ -61,7 +61,7 @@ func badSize(size int64) string {
 	case size <= 0:
 		return "it is empty"
 	case size%PageSize != 0:
-		return fmt.Sprintf("its size, %d bytes, is no multiple of %d", size, PageSize)
+		return fmt.Sprintf("its size, %d bytes, is not a multiple of %d", size, PageSize)
 	case size/PageSize > maxPages:
 		return fmt.Sprintf("its size, %d bytes, is more than 16 TiB", size)
 	}
@@ -173,7 +173,9 @@ func (m *sourceMemory) read(gfns []uint64, buf []byte) error {
 			j++
 		}
 		n, err := m.ReadAt(buf[i*PageSize:j*PageSize], int64(gfns[i])*PageSize)
-		if n < (j-i)*PageSize {
+		// At its end a Memory may give all the bytes and io.EOF. Any other error says that they are not to
+		// be believed: the file changed, for example.
+		if whole := n == (j-i)*PageSize; !whole || err != nil && err != io.EOF {
 			if err == nil {
 				err = io.ErrUnexpectedEOF
 			}

@@ -10,7 +10,7 @@ import (
 	"github.com/thawfs/thaw/tests/blobtest/errblob"
 )
 
-// An import that fails, at whatever operation, lets go of all packs that it had pinned: a collection
+// An import that fails, at whatever operation, releases all packs that it had pinned: a collection
 // could never remove them, and Close says so.
 func TestFailedImportPinsNothing(t *testing.T) {
 	ctx := context.Background()

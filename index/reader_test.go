@@ -27,7 +27,7 @@ func openReader(t testing.TB, dir string, blobs blob.Store) *Store {
 	return s
 }
 
-// tree gives what lies in a directory, with what would change if somebody wrote there.
+// tree returns what lies in a directory, with what would change if somebody wrote there.
 func tree(t testing.TB, dir string) map[string]string {
 	t.Helper()
 	out := map[string]string{}

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// randomRefs gives lists as they come about: zeros, runs in a few packs, single strays.
+// randomRefs returns lists as they come about: zeros, runs in a few packs, single strays.
 func randomRefs(r *rand.Rand, n int) []uint64 {
 	refs := make([]uint64, 0, n)
 	next := []uint64{1 << 24, 2<<24 + 77, 9<<24 + 1<<23}

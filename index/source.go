@@ -83,7 +83,7 @@ func readInfo(path string, size int64) (json.RawMessage, error) {
 		return nil, err
 	}
 	if !json.Valid(b) {
-		return nil, fmt.Errorf("%s is no JSON", path)
+		return nil, fmt.Errorf("%s is not JSON", path)
 	}
 	var own Checkpoint
 	if json.Unmarshal(b, &own) == nil && own.Format == Format && own.ID != "" {

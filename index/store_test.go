@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -283,5 +284,60 @@ func TestImportOfExportedManifest(t *testing.T) {
 	d, err := s.Inspect(ctx, "two")
 	if err != nil || d.Leaves != 0 || d.Name != "two" {
 		t.Errorf("%+v, %v", d, err)
+	}
+}
+
+// A hash key that is not what was written is damage of the store's file, not of every page.
+func TestDamagedHashKey(t *testing.T) {
+	dir := t.TempDir() + "/store"
+	s := openTest(t, dir, nil)
+	mustImport(t, s, "one", writeSource(t, bytes.Repeat([]byte{7}, 3*PageSize), nil), nil)
+	s.Close()
+	path := filepath.Join(dir, storeFileName)
+	sound, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	damaged := bytes.Clone(sound)
+	at := bytes.Index(damaged, []byte(`"hash_key": "`)) + len(`"hash_key": "`)
+	damaged[at] = "10"[damaged[at]&1] // another digit
+	if err := os.WriteFile(path, damaged, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, readOnly := range []bool{false, true} {
+		var ce *CorruptError
+		if _, err := Open(t.Context(), dir, OpenOptions{ReadOnly: readOnly}); !errors.As(err, &ce) {
+			t.Errorf("a damaged key: %v", err)
+		}
+	}
+	// A store that was made before there was a checksum.
+	older := regexp.MustCompile(`\s*"hash_key_sum": "[0-9a-f]*",`).ReplaceAll(sound, nil)
+	if err := os.WriteFile(path, older, 0o600); err != nil || bytes.Equal(older, sound) {
+		t.Fatal(err)
+	}
+	checkClean(t, openTest(t, dir, nil), true)
+}
+
+// changedMemory gives all bytes, and an error that says that they are not to be believed.
+type changedMemory struct{ *MemoryFile }
+
+var errChangedMemory = errors.New("the file changed")
+
+func (m changedMemory) ReadAt(p []byte, off int64) (int, error) {
+	n, _ := m.MemoryFile.ReadAt(p, off)
+	return n, errChangedMemory
+}
+
+func TestImportOfMemoryThatChanges(t *testing.T) {
+	s := openTest(t, t.TempDir()+"/store", nil)
+	src := writeSource(t, bytes.Repeat([]byte{7}, 3*PageSize), nil)
+	f, err := OpenMemory(src.Memory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	src.Image = changedMemory{f}
+	if _, _, err := s.Import(t.Context(), src, ImportOptions{Name: "one"}); !errors.Is(err, errChangedMemory) {
+		t.Errorf("an image that changed was imported: %v", err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -31,11 +32,20 @@ const (
 
 // storeFile is the content of thaw-store.json: what makes a directory a store. It is written once.
 type storeFile struct {
-	Magic   string    `json:"magic"`
-	Version int       `json:"version"`
-	Profile Profile   `json:"profile"`
-	HashKey string    `json:"hash_key"` // hex; page hashes of this store are keyed with it
-	Created time.Time `json:"created"`
+	Magic   string  `json:"magic"`
+	Version int     `json:"version"`
+	Profile Profile `json:"profile"`
+	HashKey string  `json:"hash_key"` // hex; page hashes of this store are keyed with it
+	// HashKeySum tells that the key is what was written; older stores have none. A page would not be
+	// known by any other key: all of them would be taken for damaged, and what is imported then, too,
+	// once the right key is back.
+	HashKeySum string    `json:"hash_key_sum,omitempty"`
+	Created    time.Time `json:"created"`
+}
+
+// sumOfKey is the CRC-32C of a hash key.
+func sumOfKey(key pack.HashKey) string {
+	return fmt.Sprintf("%08x", crc32.Checksum(key[:], crc32.MakeTable(crc32.Castagnoli)))
 }
 
 // key returns the hash key.
@@ -44,7 +54,12 @@ func (f *storeFile) key() (pack.HashKey, error) {
 	if err != nil || len(b) != len(pack.HashKey{}) {
 		return pack.HashKey{}, errors.New("hash key is damaged")
 	}
-	return pack.HashKey(b), nil
+	key := pack.HashKey(b)
+	if f.HashKeySum != "" && f.HashKeySum != sumOfKey(key) {
+		return pack.HashKey{}, errors.New("hash key does not match its checksum: " +
+			"put the file back from a copy, the packs are of no harm")
+	}
+	return key, nil
 }
 
 // readStoreFile says what store dir holds: ErrNotStore if none, *VersionError if one of another
@@ -182,7 +197,8 @@ func fillStore(dir string, p Profile) error {
 	}
 	b, err := json.MarshalIndent(storeFile{
 		Magic: storeMagic, Version: storeVersion, Profile: p,
-		HashKey: hex.EncodeToString(key[:]), Created: time.Now().UTC().Truncate(time.Second),
+		HashKey: hex.EncodeToString(key[:]), HashKeySum: sumOfKey(key),
+		Created: time.Now().UTC().Truncate(time.Second),
 	}, "", "  ")
 	if err != nil {
 		return err

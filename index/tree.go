@@ -115,7 +115,7 @@ func applyDelta(n nodes, base uint64, refs *leaf) error {
 	}
 	// A base is always full: so a leaf is never more than two reads away.
 	if len(code) == 0 || code[0] != leafFull {
-		return fmt.Errorf("%w: base %v is no full leaf", errNode, pack.Ref(base))
+		return fmt.Errorf("%w: base %v is not a full leaf", errNode, pack.Ref(base))
 	}
 	var from leaf
 	if _, err := decodeLeaf(n, code, &from); err != nil {

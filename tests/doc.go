@@ -1,7 +1,7 @@
-// Package tests holds what crosses the parts of thaw: nothing here is imported by them.
+// Package tests has the tests of several parts of thaw together. The parts import nothing of it.
 //
 //	tests/run           every check and every test, one command; .ci/run calls it
-//	tests               the architecture test: who may import whom, where unsafe is, what is there
+//	tests               the architecture test: which package may import which, where unsafe is, which files exist
 //	tests/qemu          a real Linux under QEMU that checks its own data: boot, save, restore
 //	tests/boot          Linux started by what vmm/linux and vmm/acpi write, on QEMU's software CPU
 //	tests/e2e           end to end with the built `thaw`: QEMU and KVM guests restored from mounts,
@@ -20,5 +20,5 @@
 // mounted is gone when it ends, also when it fails: processes by pid, mounts by umount, and where
 // a client hangs in the kernel, by aborting the FUSE connection of that very mount.
 //
-// A test skips only for what the host lacks, and says what.
+// A test skips only if the host lacks something, and says what.
 package tests

@@ -38,7 +38,7 @@ func round(t *testing.T, m *Machine) {
 	runUntil(t, m, m.ports.snapshot().Done+m.mem.Size()/pageSize)
 }
 
-// readImage gives all bytes of a checkpoint.
+// readImage returns all bytes of a checkpoint.
 func readImage(t *testing.T, dir string) []byte {
 	t.Helper()
 	img, err := state.OpenImage(dir)
@@ -53,7 +53,7 @@ func readImage(t *testing.T, dir string) []byte {
 	return b
 }
 
-// readMemory gives all bytes of a paused machine.
+// readMemory returns all bytes of a paused machine.
 func readMemory(t *testing.T, m *Machine) []byte {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "copy")

@@ -31,7 +31,7 @@ func rewrite(t *testing.T, dir string, change func(*state.Machine)) state.Machin
 	return s
 }
 
-// The guest's clock stands still between checkpoint and restore, or does not, as one wishes.
+// The guest's clock stops between checkpoint and restore, or follows the wall clock, by option.
 func TestClockModes(t *testing.T) {
 	dir := checkpointed(t, spec("registers"), ram.MinMemory, 10)
 	const away = 3 * time.Hour

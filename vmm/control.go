@@ -98,7 +98,7 @@ func (d apiMachine) Metrics() (api.Metrics, error) {
 	return m, nil
 }
 
-// metrics gives the counters.
+// metrics returns the counters.
 func (c *counters) metrics() api.Metrics {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -14,7 +14,7 @@ import (
 	"github.com/thawfs/thaw/wss/pagetable"
 )
 
-// fault is an end of the guest that is or may be a page that could not be had. The signs differ
+// fault is an end of the guest whose cause is, or may be, a page that could not be read. The signs differ
 // with the host's KVM: with hardware paging KVM_RUN fails with EFAULT; where KVM emulates, it takes
 // the access for a device; and a page table that cannot be read becomes a page fault in the guest,
 // for which this guest has no handler.
@@ -37,7 +37,7 @@ func (m *Machine) vcpuEnded(c *vcpu.Thread, err error) {
 	m.end(err)
 }
 
-// suspect says whether an end may come from a page that could not be had. Nearly any may: a guest
+// suspect says whether an end may come from a page that could not be read. Nearly any may: a guest
 // without its memory does what it likes. Only what it says of itself is believed, and what is known
 // already.
 func suspect(err error) *fault {

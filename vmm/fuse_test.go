@@ -319,7 +319,7 @@ func TestServerHangs(t *testing.T) {
 	limit := time.Now().Add(time.Minute)
 	for w.silent() < watchTime/4 {
 		if time.Now().After(limit) {
-			s.kill() // whoever waits for it can end then, and the mount goes with the test
+			s.kill() // threads that wait for it can end then, and the mount is removed with the test
 			t.Fatal("the watcher does not ask, or has its answer")
 		}
 		time.Sleep(time.Millisecond) // between two questions

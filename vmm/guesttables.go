@@ -11,12 +11,12 @@ import (
 )
 
 // The guest's page tables are read before it starts, if its memory lies on a mount. A page of data
-// that cannot be had stops KVM with an error that says so. A page table that cannot be had may look
+// that cannot be read stops KVM with an error that says so. A page table that cannot be read may look
 // to KVM like an entry that is not present, which is the guest's own business: it gets a page fault
 // that it cannot explain, and dies of that, or lives on in a wrong way. In the page cache they are
 // safe from a server that dies; from eviction nothing is safe, but then the watcher is quicker.
 //
-// It is for whoever restores to decide ([Config.NoTables]): a server that records what the guest
+// The caller of a restore decides ([Config.NoTables]): a server that records what the guest
 // reads, to make a working set of it, records the tables too, those that the guest needs and
 // others.
 //

@@ -362,7 +362,7 @@ func TestKernelRefusals(t *testing.T) {
 	}
 }
 
-// A page that cannot be had ends a guest that takes interrupts too. KVM gets pages for it in the
+// A page that cannot be read ends a guest that takes interrupts too. KVM gets pages for it in the
 // background and lets it go on meanwhile; a page that never comes must not make that an endless
 // loop.
 func TestLostPageWithInterrupts(t *testing.T) {

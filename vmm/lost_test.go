@@ -153,8 +153,8 @@ func TestGuestFindsOldTables(t *testing.T) {
 	}
 }
 
-// A file that is cut off under a mapping is the simplest way to lose memory: what is beyond its end
-// cannot be had, as what a dead server had cannot.
+// Truncating a mapped file is the simplest way to lose memory: what is beyond its end
+// cannot be read, as what a dead server had cannot.
 func TestMemoryLost(t *testing.T) {
 	for _, c := range []struct {
 		name  string

@@ -80,7 +80,7 @@ type Machine struct {
 // Start lets a paused machine run.
 func (m *Machine) Start() error { return m.Resume() }
 
-// Resume lets a paused machine run. It is no error if it runs already.
+// Resume lets a paused machine run. It is not an error if it runs already.
 func (m *Machine) Resume() error {
 	m.control.Lock()
 	defer m.control.Unlock()
@@ -107,7 +107,7 @@ func (m *Machine) resume() error {
 	return nil
 }
 
-// Pause stops the vCPUs, with nothing pending. It is no error if the machine is paused already.
+// Pause stops the vCPUs, with nothing pending. It is not an error if the machine is paused already.
 func (m *Machine) Pause() error {
 	m.control.Lock()
 	defer m.control.Unlock()
@@ -124,7 +124,7 @@ func (m *Machine) pause() error {
 			return errEnded
 		}
 	}
-	// With no vCPU left that gives them more to do. An error is one for whoever wants the state.
+	// With no vCPU left that gives them more to do. The caller that needs the state gets the error.
 	m.drained = m.devices.Drain()
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -153,7 +153,7 @@ func (m *Machine) resumeDevices() error {
 	return m.devices.Resume()
 }
 
-// Stop ends the machine. It is no error if it has ended already.
+// Stop ends the machine. It is not an error if it has ended already.
 func (m *Machine) Stop() { m.end(errStopped) }
 
 // Wait returns when the machine has ended, or the context: nil when the guest program was finished,

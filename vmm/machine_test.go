@@ -190,7 +190,7 @@ func TestRegistersSurvive(t *testing.T) {
 }
 
 // Pausing at any moment loses nothing: the guest would notice a port access that was done twice or
-// not at all, and memory stands still while it is paused.
+// not at all, and its memory does not change while it is paused.
 func TestPauseResume(t *testing.T) {
 	m := newTestMachine(t, spec("stream", "set", "2MiB", "period", "1ms"), testMemory)
 	runUntil(t, m, 1)

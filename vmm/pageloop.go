@@ -10,12 +10,12 @@ import (
 
 // A guest that takes interrupts gets its pages in the background: KVM has a kernel thread fetch the
 // page, halts the vCPU or lets it do something else meanwhile, and then lets it try again. Before
-// Linux 6.13 KVM does not look whether the page came. One that cannot be had is asked for again and
+// Linux 6.13 KVM does not look whether the page came. One that cannot be read is asked for again and
 // again, for ever, and KVM_RUN never fails.
 //
 // A vCPU that has page faults and gets no page is suspected of that. An instruction during which
 // interrupts are held off is served at once, in the foreground, where failure is EFAULT: so the
-// next one is made to run in that way, as the one after STI does. If its page can be had after all,
+// next one is made to run in that way, as the one after STI does. If its page can be read after all,
 // nothing has happened. Where that does not help (a host whose processor is emulated may not have
 // it), the page is looked for among those that the CPU's registers point to.
 

@@ -31,7 +31,7 @@ const (
 const scanEvery = 10 * time.Millisecond
 
 // recording is a trace of a machine's first touches. It begins while the machine is paused and no
-// page is mapped: just after its memory was mapped anew from a checkpoint. Then each first touch is
+// page is mapped: just after its memory was mapped again from a checkpoint. Then each first touch is
 // a fault that KVM resolves, which its tracepoint tells of, and leaves an entry in the VMM's own
 // page table, which the tracker sees.
 type recording struct {

@@ -30,7 +30,7 @@ type Restored struct {
 	// OpenSeconds is when the memory file was open: prefetched.
 	OpenSeconds             float64 `json:"open_seconds"`
 	FirstInstructionSeconds float64 `json:"first_instruction_seconds"` // 0: it never ran
-	// CountSeconds is the part of that which was spent to find out what was prefetched.
+	// CountSeconds is the part of that time in which the prefetched pages were counted.
 	CountSeconds float64 `json:"count_seconds"`
 
 	// PageTablePages of the guest were read before it ran, if its memory lies on a mount.

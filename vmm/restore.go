@@ -19,7 +19,7 @@ type loaded struct {
 	prefetched *wss.Bitmap   // pages in the page cache now; nil if the kernel does not tell
 	counting   time.Duration // what it took to find that out
 	tables     uint64        // page tables of the guest, read before it started
-	walking    time.Duration // what that took
+	walking    time.Duration // the time for that
 	exact      bool          // the tracker counts touched pages exactly
 	notes      []string      // what this host could not do
 }
@@ -109,7 +109,7 @@ func (l *loaded) note(log *slog.Logger, s string) {
 }
 
 // loadState sets the state of a new machine: vCPUs, then what they share, then the devices. Those
-// assert their interrupt lines anew when the machine is resumed: KVM saves what the controllers have
+// assert their interrupt lines again when the machine is resumed: KVM saves what the controllers have
 // seen of a line, but not that a device holds it.
 //
 // forgive is asked about every [*state.HostError]; what it makes nil is left as it is on this host.

@@ -86,7 +86,7 @@ func (s *scanned) CPUs() ([]scan.CPU, error) {
 }
 
 // What a touch costs after each way to flush: a TLB miss, or a shadow entry (or second-level entry)
-// that has to be made anew.
+// that has to be made again.
 const (
 	refaultTLB  = 100 * time.Nanosecond
 	refaultSlot = 2400 * time.Nanosecond

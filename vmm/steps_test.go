@@ -180,7 +180,7 @@ func step(t *testing.T, j stepJob) (res stepResult) {
 	return res
 }
 
-// runsOn says whether a field is a clock, which goes on in a machine that stands still: up to a
+// runsOn says whether a field is a clock, which goes on in a machine that is paused: up to a
 // minute, and never back.
 func runsOn(c state.Change, khz uint64) bool {
 	perSecond := map[string]uint64{"MSRS 0 TSC": khz * 1000, "CLOCK 0 clock": 1e9,

@@ -13,7 +13,7 @@ import (
 )
 
 // What a killed checkpoint left is removed by the next one; what another process writes just now,
-// and what is no checkpoint, stays.
+// and what is not a checkpoint, stays.
 func TestUnfinishedCheckpoints(t *testing.T) {
 	parent := t.TempDir()
 	newSave := func() *save {

@@ -20,7 +20,7 @@ const (
 // A server that is there and does not answer is another matter. It may be busy, or stopped, or
 // about to be replaced by another process that answers the same requests; and nothing is lost, for
 // every page comes in the end or fails. So the machine waits. After [silentTime] the log says so,
-// and the status from then on; who does not want to wait ends the machine, or the mount.
+// and the status from then on; a user who does not want to wait ends the machine, or the mount.
 type watcher struct {
 	quit, done chan struct{}
 	answers    chan error
@@ -68,7 +68,7 @@ func (w *watcher) loop(m *Machine) {
 	}
 }
 
-// ask puts the question, in a goroutine of its own: a server that hangs has it wait for as long.
+// ask puts the question, in a goroutine of its own: if the server hangs, it waits for as long.
 func (w *watcher) ask(m *Machine) {
 	w.asked.Store(time.Now().UnixNano())
 	// The server itself is asked, every time; nothing of this is cached.

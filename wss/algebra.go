@@ -17,7 +17,7 @@ import (
 const maxCombined = 1 << 30
 
 // Union is what any of the sets has. Sources stay side by side: a page that two sources name is in the
-// result twice; a page that one source names in two sets is in it once, as the first set has it.
+// result twice; a page that one source names in two sets is in it once, as in the first set.
 func Union(sets ...*Set) (*Set, error) {
 	u, err := combined("union", sets)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// page is one page of a set, as the record has it.
+// page is one page of a set, as in the record.
 type page struct {
 	gfn    uint64
 	us     int64

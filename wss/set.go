@@ -54,7 +54,7 @@ type Run struct {
 // End is the first gfn after the run.
 func (r Run) End() uint64 { return r.GFN + r.Count }
 
-// recordTime is a time as the record has it: whole microseconds, 0 to MaxTime.
+// recordTime rounds a time as the record stores it: to whole microseconds, 0 to MaxTime.
 func recordTime(at time.Duration) time.Duration {
 	return min(max(at, 0), MaxTime).Truncate(time.Microsecond)
 }
@@ -179,7 +179,7 @@ func (r Run) check(imagePages uint64) error {
 	case r.VCPU < NoVCPU || r.VCPU > MaxVCPU:
 		return fmt.Errorf("vCPU %d", r.VCPU)
 	case !r.Source.valid():
-		return fmt.Errorf("%.40q is no name for a source", string(r.Source))
+		return fmt.Errorf("%.40q is not a name for a source", string(r.Source))
 	}
 	return nil
 }

@@ -204,7 +204,7 @@ func (p *parser) run(text []byte) (Run, error) {
 	if word, _ = cutWord(rest); len(word) > 0 && string(word) != "-" {
 		n, ok := number(word)
 		if !ok || n > MaxVCPU {
-			return r, p.errorf("vCPU: %.40q is no number up to %d", word, MaxVCPU)
+			return r, p.errorf("vCPU: %.40q is not a number up to %d", word, MaxVCPU)
 		}
 		r.VCPU = int(n)
 	}
@@ -216,7 +216,7 @@ func (p *parser) number(name string, text []byte) (n uint64, rest []byte, err er
 	word, rest := cutWord(text)
 	n, ok := number(word)
 	if !ok {
-		return 0, nil, p.errorf("%s: %.40q is no number", name, word)
+		return 0, nil, p.errorf("%s: %.40q is not a number", name, word)
 	}
 	return n, rest, nil
 }

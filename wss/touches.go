@@ -24,7 +24,7 @@ type Touches struct {
 	pages  uint64
 	seen   *Bitmap
 	latest time.Duration
-	list   []Touch // a page may stand in it several times: the earliest counts
+	list   []Touch // a page may be in it several times: the earliest counts
 	events uint64
 	silent uint64
 }
@@ -40,7 +40,7 @@ func (t *Touches) Add(e Touch) {
 	t.add(e)
 }
 
-// add gives the number of pages that were new.
+// add returns the number of pages that were new.
 func (t *Touches) add(e Touch) (fresh uint64) {
 	if e.GFN >= t.pages {
 		return 0

@@ -22,18 +22,18 @@ import (
 type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
-	out            *output // what stdout is once run has begun
+	out            *output // stdout, once run has begun
 
 	json, quiet, verbose bool
 
 	log     *slog.Logger
 	started bool // a verb was found and its arguments were right
 
-	// silent is why the server of a mount could not be asked or told, though the work on its store was
-	// done: the command then ends with it.
+	// silent is why the server of a mount did not answer, although the work on its store was done. The
+	// command then ends with it.
 	silent error
 
-	patience atomic.Int64 // a time.Duration: what a signal leaves the command to end by itself
+	patience atomic.Int64 // a time.Duration: how long the command may take to end after a signal
 }
 
 // setup runs after the flags are parsed, before the verb.
@@ -48,14 +48,14 @@ func (a *app) setup() {
 	a.log = slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: level}))
 }
 
-// note says something to the user on stderr, one line; nothing with --quiet.
+// note prints one line for the user on stderr; nothing with --quiet.
 func (a *app) note(format string, args ...any) {
 	if !a.quiet {
 		fmt.Fprintf(a.stderr, format+"\n", args...)
 	}
 }
 
-// warn is note for what a part has to warn of; "" is nothing.
+// warn is note for the warning of a package; "" is none.
 func (a *app) warn(warning string) {
 	if warning != "" {
 		a.note("warning: %s", warning)
@@ -74,7 +74,7 @@ func (a *app) printJSON(v any) error {
 }
 
 // table prints rows to stdout under a header, columns aligned. A header that begins with '>' is
-// of a column of numbers, aligned to the right.
+// for a column of numbers, aligned to the right.
 func (a *app) table(header []string, rows [][]string) {
 	right := make([]bool, len(header))
 	width := make([]int, len(header))
@@ -103,7 +103,7 @@ func (a *app) table(header []string, rows [][]string) {
 	w.Flush()
 }
 
-// stderrIsTerminal says whether somebody is watching.
+// stderrIsTerminal says whether stderr is a terminal.
 func (a *app) stderrIsTerminal() bool {
 	f, ok := a.stderr.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))

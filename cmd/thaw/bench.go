@@ -65,12 +65,12 @@ type benchJSON struct {
 	At      []int64 `json:"different_at,omitempty"`
 }
 
-// quietTooLong is when the user is told that no read comes back.
+// quietTooLong is after how long without a finished read the user is told.
 const quietTooLong = 10 * time.Second
 
 func runBench(ctx context.Context, a *app, c verify.Config) error {
 	for _, file := range []string{c.File, c.Against} {
-		if err := answering(file); err != nil {
+		if err := answering(ctx, file); err != nil {
 			return err
 		}
 	}

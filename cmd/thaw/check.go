@@ -19,20 +19,20 @@ func newCheckCommand(a *app) *cobra.Command {
 		Short: "Verify a store",
 		Long: `Verify a store: its checkpoints, their page maps, the directories and checksums of the
 packs. With --read-data every stored byte is read, decoded and compared with its hash.
-The last line is the verdict, and says what it covers. The index is a cache, which the
-commands that write compare and mend by themselves.
+The last line is the verdict, and says what was checked. The index holds only hints;
+the commands that write compare and correct them.
 
-Damage is told apart by what it costs: pages or files of a checkpoint, or nothing, because
-nobody refers to it, there is another copy, or it can be made again. What is undamaged
-stays readable where damage is found.
+The report says what damage costs: pages or files of a checkpoint, or nothing, because
+no checkpoint refers to it, there is another copy, or it can be made again. Everything
+that is not damaged stays readable.
 
-With --repair what is damaged is brought back where it can be had elsewhere: from another
-pack, from the copies of a working set, or from the exports and memory files that --from
-names (it may be repeated). A page is known by its hash: nothing is guessed, and what is
-not found stays damaged.
+With --repair damaged pages are restored from another pack, from a segment, or from
+the exports and memory files that --from names (it may be repeated). Pages are
+identified by their hashes, nothing is guessed. A page that is not found stays
+damaged.
 
-With --rebuild-index the index (STORE/index) is thrown away first and made again from
-the packs and checkpoints, which hold everything.` +
+With --rebuild-index the index (STORE/index) is deleted first and made again from the
+packs and roots, which hold everything.` +
 			exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.Corrupt, exitcode.Version,
 				exitcode.ReadOnly),
 		Example: `  thaw check /srv/store --read-data
@@ -47,9 +47,9 @@ the packs and checkpoints, which hold everything.` +
 		},
 	}
 	cmd.Flags().BoolVar(&o.ReadData, "read-data", false, "read and verify every byte")
-	cmd.Flags().BoolVar(&o.Repair, "repair", false, "bring back what is damaged and can be had elsewhere")
+	cmd.Flags().BoolVar(&o.Repair, "repair", false, "restore damaged pages from other copies")
 	cmd.Flags().StringArrayVar(&o.From, "from", nil,
-		"`directory` of an export, or memory file, that may have what is damaged")
+		"`directory` of an export, or memory file, to restore damaged pages from")
 	cmd.Flags().BoolVar(&o.Rebuild, "rebuild-index", false, "make the index again from the packs")
 	return cmd
 }
@@ -64,7 +64,7 @@ func runCheck(ctx context.Context, a *app, store string, o index.CheckOptions) e
 		return err
 	}
 	for i, path := range o.From {
-		if err := answering(path); err != nil {
+		if err := answering(ctx, path); err != nil {
 			return fmt.Errorf("check: %w", err)
 		}
 		abs, err := filepath.Abs(path)
@@ -100,11 +100,11 @@ func runCheck(ctx context.Context, a *app, store string, o index.CheckOptions) e
 	case report.Harmless():
 		return exitcode.WithHint(exitcode.Corrupt, fmt.Errorf(
 			"check %s: damage was found that costs no checkpoint anything", store),
-			`"thaw check --repair" mends it, "thaw gc" removes what nobody refers to`)
+			`"thaw check --repair" repairs it, "thaw gc" removes what no checkpoint refers to`)
 	case !o.Repair:
 		return exitcode.WithHint(exitcode.Corrupt, fmt.Errorf("check %s: %s", store, losses(report)),
-			`"thaw check --repair [--from DIR]" brings back what can be; what stays damaged answers with an `+
-				`I/O error, "thaw export --salvage" writes the rest of it`)
+			`"thaw check --repair [--from DIR]" restores pages that have another copy; `+
+				`reading the others is an I/O error, and "thaw export --salvage" writes the good ones`)
 	}
 	return exitcode.WithHint(exitcode.Corrupt, fmt.Errorf("check %s: %s", store, losses(report)),
 		`name exports that may have it with --from; "thaw export --salvage" writes the rest of it`)

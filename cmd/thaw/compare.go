@@ -17,11 +17,11 @@ func newCompareCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "compare [CHECKPOINT]",
 		Short: "Restore one checkpoint by every method and compare",
-		Long: `Restore one checkpoint by every method, each time from cold, and print the table of the
-paper: what was prefetched, how much of that the machine used (skipped: a fetch it was
-spared), what it had to wait for (lazy), recall and precision, when it ran (restore),
-when it was responsive (TTR at 70 and 80 %), and when it did its work at its old pace
-again (recovery).
+		Long: `Restore one checkpoint by every method, each time from a cold page cache, and print
+the table of the paper: the pages that were prefetched, those of them that the machine
+used (skipped: it did not wait for them), those that it waited for (lazy), recall and
+precision, when the machine ran (restore), when it was responsive (TTR at 70 %
+and 80 %), and when it worked at its old speed again (recovery).
 
 CHECKPOINT is a checkpoint directory of "thaw vm checkpoint", for access and trace with
 a working set of that source (--scan, --trace). Without it a guest is booted and saved.
@@ -73,7 +73,7 @@ The figure shows the fraction of time spent fetching memory over time, a panel a
 	device.add(f)
 	f.DurationVar(&o.Window, "window", 10*time.Second,
 		"how long each restored machine works; the counts are over this window")
-	f.Uint64Var(&o.Seed, "seed", 1, "decides the order of the restores")
+	f.Uint64Var(&o.Seed, "seed", 1, "seed of the random order of the restores")
 	f.Float64Var(&o.Drop, "drop", 0, "percent of the working set's pages to leave out, at random")
 	f.StringVar(&o.Keep, "keep", "", "keep checkpoint and store in this new directory")
 	f.StringVar(&o.Figure, "figure", "", "write the figure to this file, SVG")

@@ -28,7 +28,7 @@ type console struct {
 }
 
 // open connects a machine's console: to a file, or to the terminal that the command runs on, which
-// is then in raw mode until close: every key goes to the guest, but ctrl-a x ends the machine.
+// is then in raw mode until close: every key goes to the guest, except ctrl-a x, which ends the machine.
 func (o *consoleOptions) open(a *app) (c console, err error) {
 	if o.file != "" {
 		f, err := os.OpenFile(o.file, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
@@ -45,7 +45,7 @@ func (o *consoleOptions) open(a *app) (c console, err error) {
 	if !ok || !term.IsTerminal(int(stdin.Fd())) {
 		return c, nil
 	}
-	// Opened anew, so that a read of it can be ended by closing it; and without making the
+	// Opened again, so that a read of it can be ended by closing it; and without making the
 	// descriptor non-blocking that the shell has too.
 	tty, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", stdin.Fd()), os.O_RDONLY, 0)
 	if err != nil {
@@ -64,7 +64,7 @@ func (o *consoleOptions) open(a *app) (c console, err error) {
 	c.in = &escape{tty: tty}
 	c.close = func() error {
 		err := term.Restore(int(stdin.Fd()), state)
-		a.note("") // what comes next begins a line
+		a.note("") // the next output begins a line
 		return err
 	}
 	return c, nil

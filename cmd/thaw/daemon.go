@@ -42,7 +42,8 @@ func readyPipe() *os.File {
 	return os.NewFile(uintptr(fd), "ready pipe")
 }
 
-// tellReady says on the pipe how it went; err nil means ready. Nothing where pipe is nil.
+// tellReady reports on the pipe that the server is ready (err is nil), or its error. Nothing where pipe
+// is nil.
 func tellReady(pipe *os.File, err error) {
 	if pipe == nil {
 		return
@@ -60,7 +61,7 @@ func tellReady(pipe *os.File, err error) {
 func startDaemon(ctx context.Context, args []string, log *os.File) (int, error) {
 	cmd := selfCommand(args...)
 	cmd.Stdout, cmd.Stderr = log, log
-	before, _ := log.Seek(0, io.SeekEnd) // what it says comes after that
+	before, _ := log.Seek(0, io.SeekEnd) // its messages come after that
 	cmd.Dir = "/"                        // it outlives this command, and must not keep its directory busy
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := startUntilReady(ctx, cmd); err != nil {
@@ -141,8 +142,8 @@ func awaitReady(ctx context.Context, r *os.File, m *readyMessage) error {
 	return err
 }
 
-// shutdownSignals delivers what asks a server to stop, for the second request and later ones: the
-// first has ended the context of the command. The returned function ends the delivery.
+// shutdownSignals delivers the second and later signals that ask a server to stop: the first one has
+// ended the context of the command. The returned function ends the delivery.
 func shutdownSignals() (<-chan os.Signal, func()) {
 	ch := make(chan os.Signal, 4)
 	signal.Notify(ch, os.Interrupt, syscall.SIGTERM)

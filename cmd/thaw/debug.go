@@ -20,8 +20,8 @@ type debugServer struct {
 	done chan struct{}
 }
 
-// startDebug listens on addr; nil where it is empty. metrics are those of the mount; to them come
-// the process's own.
+// startDebug listens on addr; nil where it is empty. metrics are those of the mount; those of
+// the process are added.
 func startDebug(a *app, addr string, metrics prometheus.Gatherer) (*debugServer, error) {
 	if addr == "" {
 		return nil, nil

@@ -14,7 +14,7 @@ import (
 )
 
 // demoSet is the working set of the demo's heap: what a guest can touch within the window, so that
-// it is known whole.
+// all of it is known.
 const demoSet = "set=64MiB"
 
 func newDemoCommand(a *app) *cobra.Command {
@@ -26,7 +26,7 @@ func newDemoCommand(a *app) *cobra.Command {
 	}
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "Show the whole story on this machine, in under a minute",
+		Short: "Save and restore a machine by four methods, in under a minute",
 		Long: `Boot a machine with 1 GiB of memory that does transactions over a skewed heap of 64 MiB,
 save it, put it into a store, mount the store, and restore the machine by four methods,
 each time from a cold page cache:
@@ -36,13 +36,13 @@ each time from a cold page cache:
   access  its working set is, by the access bits that were scanned before it was saved
   trace   its working set is, by the accesses that were traced just after
 
-Then print what was prefetched, how much of that the machine used (skipped: a fetch it
-was spared) and what it had to wait for (lazy), how long the restore took, when it was
-responsive (TTR), how it went on with its work, and where the figure is. "thaw compare"
-does the same with other guests, disks and checkpoints.
+Then print the pages that were prefetched, those of them that the machine used
+(skipped: it did not wait for them) and those that it waited for (lazy), how long the
+restore took, when the machine was responsive (TTR), how fast it worked, and where the
+figure is. "thaw compare" does the same with other guests, disks and checkpoints.
 
-Every page that the machine reads is compared with what it must be. Everything that
-the demo makes is removed again, but for the figure; with --keep DIR it stays.
+The machine verifies every page that it reads. The demo removes everything that it
+made except the figure; with --keep DIR it keeps all of it.
 
 It needs /dev/kvm and /dev/fuse, and 2 GiB of disk in $TMPDIR. With --json: the table, the
 stalls and the work done as data.` +

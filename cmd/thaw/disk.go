@@ -8,14 +8,14 @@ import (
 	"github.com/thawfs/thaw/index/blob/disk"
 )
 
-// diskFlag is the flag --disk of whatever serves memory.
+// diskFlag is the flag --disk of commands that serve memory.
 type diskFlag struct{ name string }
 
 // diskHelp explains it in manuals.
 const diskHelp = `--disk simulates a storage device that this host does not have: each read takes as
-long as it would take there, whatever the host has in its page cache. "hdd" is one head,
-10 ms a seek, 100 MB/s; "nfs" a round trip of 0.5 ms and a link of 110 MB/s; "s3" 20 ms
-a request, 16 at once, 100 MB/s; "native" is the host's own disk. (go doc
+long as on that device, also if the data is in the host's page cache. "hdd" is one
+head, 10 ms a seek, 100 MB/s; "nfs" a round trip of 0.5 ms and a link of 110 MB/s;
+"s3" 20 ms a request, 16 at once, 100 MB/s; "native" is the host's own disk. (go doc
 ./index/blob/disk has the model.)`
 
 func (f *diskFlag) add(flags *pflag.FlagSet) {

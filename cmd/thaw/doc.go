@@ -1,8 +1,8 @@
 // Command thaw saves the memory of virtual machines in a store and serves it as files, so that a
 // machine can be used again after the time that it takes to load its working set.
 //
-// This is the only package that knows all the parts (index, fs, vmm, wss). It holds no mechanism of
-// its own: a verb parses its arguments, calls a part and shows what came of it.
+// This is the only package that knows all the parts (index, fs, vmm, wss). It has no mechanisms
+// itself: a verb parses its arguments, calls a package and shows the result.
 //
 // # How a verb is written
 //
@@ -30,17 +30,17 @@
 //
 // and one line in commands() of root.go. version.go is the smallest example.
 //
-// # What every verb keeps to
+// # Rules for every verb
 //
 //   - Data goes to a.stdout, everything else to a.stderr: a.note for words to the user (silent with
-//     --quiet), a.log for what the machinery reports (more with --verbose), a.progress for long
+//     --quiet), a.log for messages of the packages (more with --verbose), a.progress for long
 //     work (a bar only where stderr is a terminal).
-//   - Whatever shows something takes --json: `if a.json { return a.printJSON(v) }`. Fields of the
+//   - A verb that shows something takes --json: `if a.json { return a.printJSON(v) }`. Fields of the
 //     JSON are only ever added. Tables are printed by a.table.
 //   - Sizes are printed by size (IEC: 1.5 GiB) and parsed by sizeFlag (KiB/MiB/GiB, KB/MB/GB; bare
 //     K/M/G/T count in 1024s).
 //   - ctx ends on SIGINT and SIGTERM; a verb stops its work, cleans up and returns ctx's error.
-//   - An error says what was being done to what. Errors that a script would tell apart get a code
+//   - An error says what was being done to what. Errors that a script may distinguish get a code
 //     from internal/exitcode and a hint that says what to do; errors.go gives the codes of the
 //     parts' own errors in one table, so that a verb just returns them.
 //   - `thaw ws` and `thaw vm` are parents: their verbs are listed in ws.go and vm.go.
@@ -52,10 +52,10 @@
 // not, writable or not. A verb that changes it opens it by writeStore (one at a time; another one is
 // waited for), with the index in a keeper process (keeper.go); afterwards follow asks the server of
 // the mount, where there is one, to show the change. The server (serve.go) itself only reads the
-// store. Its control socket (serve_verbs.go) has what needs the mount: who uses what, the record of
-// what was read, unmounting. So nothing that a command does can end the server.
+// store. Its control socket (serve_verbs.go) has the verbs that need the mount: its users, the record
+// of its reads, unmounting. So no command can end the server by an error.
 //
-// # Who waits for whom
+// # Bounded waiting
 //
 // Nothing waits for a server without a bound: resolveMount finds a mount by the table of mounts and
 // asks the server for one link, within answerPatience; answering does that for every path that a
@@ -64,22 +64,22 @@
 //
 // # Processes
 //
-// A server never shares its process with anything that uses its mount. Servers in the background,
-// the processes of a lab (package internal/lab: demo and compare), the residency prober of a server
-// and the keeper of an index are this program again (selfCommand); a server tells whoever started it
-// through a pipe that it is ready, or the error that it ended with (daemon.go). A server ends of
-// nothing but a request to: lasting (lasting.go) ignores signals that are not for it, writes its log
-// such that nobody waits for it, and asks the kernel to spare it when memory runs out.
+// A server never shares its process with anything that uses its mount. Servers in the background, the
+// processes of a lab (package internal/lab: demo and compare), the residency prober of a server and the
+// keeper of an index are this program again (selfCommand); a server tells the command that started it
+// through a pipe that it is ready, or the error that it ended with (daemon.go). A server ends only
+// when it is asked to: lasting (lasting.go) ignores other signals, writes its log in a goroutine so that
+// nothing waits for it, and asks the kernel to spare it when memory runs out.
 //
 // # Output
 //
-// What is printed goes through one output (output.go), whose first error makes the command fail,
-// whoever looked at it. Files are written by package outfile: whole, or as they were before; those
-// that tell of a guest's memory are readable by their owner alone.
+// Everything is printed through one output (output.go), whose first error makes the command fail.
+// Package outfile writes files: after an error they are as they were before. Only their owner can read
+// files that contain guest memory.
 //
 // # Tests
 //
-// testdata/script holds command lines and what must come of them, in testscript's language with a
-// few commands of ours (script_test.go lists them). They run thaw as a process of its own, as a
+// testdata/script has command lines and their expected results, in testscript's language with a few
+// additional commands (script_test.go lists them). They run thaw as a process of its own, as a
 // user does.
 package main

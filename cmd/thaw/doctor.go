@@ -14,13 +14,13 @@ func newDoctorCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
 		Short: "Find out what this host can do, and what thaw does without the rest",
-		Long: `Look at what thaw can use of this host: FUSE and its features, the right to mount, KVM
-and its kind, userfaultfd, cachestat and more. Everything is tried out, not guessed from the
-version of the kernel: an empty file system is mounted and a guest runs, for a moment.
-Nothing that is changed stays.
+		Long: `Check what thaw can use on this host: FUSE and its features, the right to mount, KVM
+and its kind, userfaultfd, cachestat and more. Everything is tried, not guessed from
+the version of the kernel: an empty file system is mounted and a guest runs, for a
+moment. Nothing stays changed.
 
-Under what is missing or limited stands what thaw does without it. It is an error if
-something is missing without which no store can be mounted.` + exitStatus(exitcode.Unsupported),
+For each missing or limited feature it says what thaw does without it. It is an error
+if a feature is missing that every mount needs.` + exitStatus(exitcode.Unsupported),
 		Example: `  thaw doctor
   thaw doctor --json | jq '.checks[] | select(.status != "ok")'`,
 		GroupID: groupStart,

@@ -15,17 +15,18 @@ func newExportCommand(a *app) *cobra.Command {
 	var o index.ExportOptions
 	cmd := &cobra.Command{
 		Use:   "export STORE NAME DIR",
-		Short: "Write a checkpoint back as a plain directory",
+		Short: "Write a checkpoint as a plain directory",
 		Long: `Write a checkpoint as a plain checkpoint directory, byte for byte what was imported.
-DIR must not exist; it is there complete or not at all. "memory" is written
-sparsely: pages of zeros are holes. It is readable by its owner alone. With --json:
-{"name": NAME, "dir": DIR}.
+DIR must not exist; after an error there is no DIR. "memory" is written sparsely:
+pages of zeros are holes. Only its owner can read it. With --json: {"name": NAME,
+"dir": DIR}.
 
-Every page is compared with its hash. Of a checkpoint that is damaged nothing is written,
-and it is said what is lost; "thaw check --repair" may bring it back. With --salvage what
-is good is written all the same, under names that do not look whole: "memory.salvaged",
-in which lost pages read as zeros, files with holes as NAME.salvaged, and "holes.json"
-lists what is missing. The status is that of a damaged checkpoint then, too.` +
+Every page is compared with its hash. If the checkpoint is damaged, nothing is
+written, and the error says what is lost; "thaw check --repair" may restore it. With
+--salvage the good part is written, under names that show that it is not complete:
+"memory.salvaged", in which lost pages read as zeros, files with holes as
+NAME.salvaged, and "holes.json" lists what is missing. The exit status is still that
+of a damaged checkpoint.` +
 			exitStatus(exitcode.NotStore, exitcode.Damaged, exitcode.NotFound,
 				exitcode.Exists, exitcode.NoSpace),
 		Example: `  thaw export /srv/store web-1 /var/tmp/web-1`,
@@ -36,7 +37,7 @@ lists what is missing. The status is that of a damaged checkpoint then, too.` +
 		},
 	}
 	cmd.Flags().BoolVar(&o.Salvage, "salvage", false,
-		"write what is good of a damaged checkpoint, and a list of what is not")
+		"write the good part of a damaged checkpoint, and a list of the holes")
 	return cmd
 }
 
@@ -45,7 +46,7 @@ func runExport(ctx context.Context, a *app, store, name, dir string, o index.Exp
 	if err != nil {
 		return err
 	}
-	if err := answering(filepath.Dir(abs)); err != nil {
+	if err := answering(ctx, filepath.Dir(abs)); err != nil {
 		return fmt.Errorf("export: %w", err)
 	}
 	err = a.readStore(ctx, store, func(s *index.Store) error {

@@ -14,11 +14,11 @@ func newGCCommand(a *app) *cobra.Command {
 	var dryRun bool
 	cmd := &cobra.Command{
 		Use:   "gc STORE",
-		Short: "Give back the space of what was removed",
-		Long: `Give back the space of checkpoints that were removed and of imports that were killed:
-packs that nothing refers to are deleted, packs that are mostly dead are written again
-without what is dead. It may be interrupted at any point. The store may be mounted and
-in use meanwhile.` +
+		Short: "Free the space of removed checkpoints",
+		Long: `Free the space of removed checkpoints and of imports that were killed: packs that no
+checkpoint refers to are deleted, and packs with many dead pages are rewritten without
+them. It may be interrupted at any time. The store may be mounted and in use
+meanwhile.` +
 			exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.NoSpace, exitcode.ReadOnly),
 		Example: `  thaw gc /srv/store --dry-run
   thaw gc /srv/store`,
@@ -29,7 +29,7 @@ in use meanwhile.` +
 		},
 	}
 	cmd.Flags().BoolVarP(&dryRun, "dry-run", "n", false,
-		"say what would be given back, change nothing")
+		"say what would be freed, change nothing")
 	return cmd
 }
 
@@ -64,13 +64,13 @@ func runGC(ctx context.Context, a *app, store string, dryRun bool) error {
 }
 
 // closeIdle asks the server of a store to close images that nobody has open, which would hold the
-// space of what is removed. What is open stays readable whatever gc does.
+// space of removed packs. Open images stay readable during a gc.
 func (a *app) closeIdle(ctx context.Context, dir string) {
 	c, err := storeServer(ctx, dir)
 	if c != nil {
 		err = c.Call(ctx, verbCloseIdle, struct{}{}, nil)
 	}
 	if err != nil {
-		a.warn(fmt.Sprintf("images that nobody uses may hold some space: %v", err))
+		a.warn(fmt.Sprintf("images that nobody uses may still hold some space: %v", err))
 	}
 }

@@ -89,7 +89,7 @@ func forMarkdown(cmd *cobra.Command) {
 	}
 }
 
-// markdown quotes a text such that it comes out as it is written.
+// markdown quotes a text so that it is printed as it is written.
 func markdown(text string) string {
 	var b strings.Builder
 	verbatim := false
@@ -111,6 +111,6 @@ func markdown(text string) string {
 	return b.String()
 }
 
-// markdownChars quotes what means something within a line of markdown.
+// markdownChars quotes the characters that have a meaning within a line of markdown.
 var markdownChars = strings.NewReplacer(`\`, `\\`, "*", `\*`, "_", `\_`, "`", "\\`", "<", `\<`,
 	"[", `\[`)

@@ -27,31 +27,33 @@ func newImportCommand(a *app) *cobra.Command {
 		Short: "Put a saved machine's memory into a store",
 		Long: `Put a checkpoint into a store, which is made if STORE is missing or empty.
 
-PATH is a checkpoint directory (its "memory" and whatever lies beside it: "state",
+PATH is a checkpoint directory (its "memory" and the files beside it: "state",
 "working-set", "info.json") or a bare memory file, whose size must be a multiple of
 4096. Of a differential checkpoint ("thaw vm checkpoint --diff") the whole memory is
-imported, with what its parents have of it. Sparse files are read by their extents.
+imported, including the pages of its parents. Holes of sparse files are not read.
 Pages that the store has already, from this or any other checkpoint, are not stored
 again, nor are pages of zeros.
 
 A "working-set" file must fit the image: its pages are copied into a segment for one
-sequential prefetch, in the order in which they were first touched (as traces tell it;
-what only reads and access bits name comes behind). Of a set beyond --max-share only the
-front is, with a warning: to bring so much before the machine runs makes a restore slower.
+sequential prefetch, in the order in which they were first touched (traced pages
+first, then pages that are known only from reads and access bits). Of a set that is
+larger than --max-share only the first part is copied, with a warning: prefetching
+more would make the restore slower.
 
-Pages lie in blocks of 16 that one fault brings. Those of the working set come first, by
-the vCPU that touched them; then what lies together in the guest's address spaces, by its
-page tables (64-bit x86), which are looked for in the image where "info.json" does not
-tell them ("paging": see go doc ./wss/pagetable Info). The rest, and with
---layout=physical all that is in no working set, lies by page number. A layout stays as
-it is imported: a set that is recorded or set later gets its segment, blocks do not move.
+Pages are stored in blocks of 16, and one fault reads a whole block. The pages of the
+working set come first, by the vCPU that touched them; then pages that are neighbours
+in the guest's address spaces, by its page tables (64-bit x86). If "info.json" does
+not say where these are ("paging": see go doc ./wss/pagetable Info), they are searched
+for in the image. The other pages, and with --layout=physical all pages that are in no
+working set, are stored by page number. The layout never changes after the import: a
+set that is recorded or set later gets a segment, but blocks do not move.
 
-A memory that is not as large as "state" or "info.json" beside it say, or that changes
-while it is read, is refused. PATH may lie on the mount of the same store, as the parent
-of a differential checkpoint of a machine that was restored from there does.
+A memory is refused if its size is not the one in "state" or "info.json", or if it
+changes while it is read. PATH may be on the mount of the same store, and so may the
+parents of a differential checkpoint.
 
-The checkpoint is there whole or not at all, also when the import is killed or the
-disk is full. On a mounted store it shows up on the mount at once.
+If the import is killed or the disk is full, there is no checkpoint. If the store is
+mounted, the mount shows the new checkpoint at once.
 
 With --json: the checkpoint's info.json and what the import took.` +
 			exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.Version, exitcode.NotFound,
@@ -68,10 +70,10 @@ With --json: the checkpoint's info.json and what the import took.` +
 	f := cmd.Flags()
 	f.StringVar(&o.name, "name", "", "name of the checkpoint (default: the last element of PATH)")
 	f.StringVar(&o.profile, "profile", "",
-		`"default" stores small, "fast" makes faults faster and takes up to 1.4 times the space`)
+		`"default" takes little space, "fast" makes faults faster and takes up to 1.4 times the space`)
 	f.StringVar(&o.layout, "layout", layoutVirtual,
-		`order of what is in no working set: "virtual", by the guest's page tables, or "physical"`)
-	f.BoolVar(&o.ignoreWorkingSet, "ignore-working-set", false, "leave a working-set file aside")
+		`order of pages in no working set: "virtual", by the guest's page tables, or "physical"`)
+	f.BoolVar(&o.ignoreWorkingSet, "ignore-working-set", false, "ignore a working-set file")
 	o.maxShare.addTo(f, "cut a working set")
 	return cmd
 }
@@ -88,7 +90,7 @@ func runImport(ctx context.Context, a *app, store, path string, o importOptions)
 		return err
 	}
 	r.MaxShare = policy.MaxShare
-	// What is wrong with the names shows before a store is made for them.
+	// Errors in the names are found before a store is made.
 	if r.Name != "" {
 		if err := index.CheckName(r.Name); err != nil {
 			return err
@@ -101,7 +103,7 @@ func runImport(ctx context.Context, a *app, store, path string, o importOptions)
 	if _, err := parseLayout(o.layout); err != nil {
 		return err
 	}
-	if err := answering(path); err != nil {
+	if err := answering(ctx, path); err != nil {
 		return fmt.Errorf("import: %w", err)
 	}
 	if r.Name == "" {
@@ -138,7 +140,7 @@ func runImport(ctx context.Context, a *app, store, path string, o importOptions)
 		size(int64(float64(st.MemoryBytes)/max(st.Seconds, 1e-9))))
 	a.warn(reply.Warning)
 	if l := reply.Layout; l.AddressSpaces > 0 {
-		a.note("%s pages lie by the page tables of %d address spaces (looked at in %.2f s)",
+		a.note("%s pages are stored by the page tables of %d address spaces (read in %.2f s)",
 			count(l.VirtualPages), l.AddressSpaces, l.Seconds)
 	}
 	return nil

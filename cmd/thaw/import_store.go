@@ -20,9 +20,9 @@ const workingSetFile = "working-set"
 type importRequest struct {
 	Name             string
 	Profile          string  // "" takes the store's
-	IgnoreWorkingSet bool    // import the memory, leave a working-set file aside
-	Layout           string  // of what no working set names; "" takes layoutVirtual
-	MaxShare         float64 // of a wss.Policy for what is brought before the machine runs
+	IgnoreWorkingSet bool    // import the memory, ignore a working-set file
+	Layout           string  // of the pages in no working set; "" takes layoutVirtual
+	MaxShare         float64 // of a wss.Policy for what is prefetched
 }
 
 // importReply is what `thaw import --json` prints.
@@ -33,7 +33,7 @@ type importReply struct {
 	Warning    string            `json:"warning,omitempty"` // of a working set that is too large
 }
 
-// importInto puts what src is into a store that is open for writing.
+// importInto imports src into a store that is open for writing.
 func importInto(ctx context.Context, store *index.Store, src *importSource, r importRequest,
 	log *slog.Logger, p progressFunc) (importReply, error) {
 	o := index.ImportOptions{Name: r.Name, Profile: store.Profile(), Progress: p}
@@ -52,7 +52,7 @@ func importInto(ctx context.Context, store *index.Store, src *importSource, r im
 		if set, err = sourceWorkingSet(src, path); err != nil {
 			return importReply{}, err
 		}
-		o.WorkingSet, warning = hotWithin(set, wss.Policy{MaxShare: r.MaxShare})
+		o.WorkingSet, warning = workingSetWithin(set, wss.Policy{MaxShare: r.MaxShare})
 	}
 	layout, err := parseLayout(r.Layout)
 	if err != nil {
@@ -80,7 +80,7 @@ func sourceWorkingSet(src *importSource, path string) (*wss.Set, error) {
 	set, err := parseWorkingSet(text, mem.Size())
 	if err != nil {
 		return nil, exitcode.WithHint(exitcode.WorkingSet, fmt.Errorf("%s: %w", path, err),
-			"mend or remove the file, or import with --ignore-working-set")
+			"correct or remove the file, or import with --ignore-working-set")
 	}
 	return set, nil
 }

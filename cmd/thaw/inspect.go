@@ -18,8 +18,8 @@ func newInspectCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "inspect STORE NAME",
 		Short: "Show all that is known of a checkpoint",
-		Long: `Show a checkpoint closely: its memory, files, working set, and the packs that its
-pages lie in.
+		Long: `Show the details of a checkpoint: its memory, files, working set, and the packs that
+its pages lie in.
 
 With --json: what "info.json" on the mount holds, and the packs.` +
 			exitStatus(exitcode.NotStore, exitcode.NotFound),

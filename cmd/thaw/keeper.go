@@ -14,8 +14,8 @@ import (
 // its index.
 const keeperName = "keeper-of-an-index"
 
-// newKeeperCommand keeps the index of a store for another command: the database in it may end its
-// process, and then ends nothing else.
+// newKeeperCommand keeps the index of a store for another command: if the database
+// crashes, only this process ends.
 func newKeeperCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:    keeperName,

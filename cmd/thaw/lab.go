@@ -15,6 +15,8 @@ func runLab(ctx context.Context, a *app, o lab.Options) error {
 		if err := checkGuest(o.Guest); err != nil {
 			return err
 		}
+	} else if err := answering(ctx, o.Checkpoint); err != nil {
+		return err
 	}
 	c, err := lab.New(a.labProgram(), o)
 	if err != nil {
@@ -70,7 +72,7 @@ func (a *app) labImport(ctx context.Context, store, dir, name string) (st index.
 }
 
 func labDrop(ctx context.Context, mnt, name string) error {
-	ref, err := resolveMount(mnt)
+	ref, err := resolveMount(ctx, mnt)
 	if err != nil {
 		return err
 	}

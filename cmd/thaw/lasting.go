@@ -14,9 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A server and a machine live long: others depend on them, and nothing but a request to end may end
-// them. lasting makes this process such a one. The returned function gives the log back as it was,
-// with all that was written to it.
+// Others depend on servers and machines, so these must end only when they are asked to. lasting
+// prepares this process for that. The returned function restores the log after everything that was
+// logged has been written.
 func (a *app) lasting() (end func()) {
 	ignoreSignals()
 	before := a.stderr
@@ -36,8 +36,8 @@ func (a *app) lasting() (end func()) {
 	}
 }
 
-// ignoreSignals ignores what would end or stop the process and has nothing to tell it: SIGPIPE when
-// the reader of its log goes away, SIGHUP when its terminal does, SIGXFSZ when its log has reached
+// ignoreSignals ignores signals that would end or stop the process without need: SIGPIPE when the
+// reader of its log has gone, SIGHUP when its terminal has, SIGXFSZ when its log has reached
 // the limit of a file, job control, and those that are for others.
 func ignoreSignals() {
 	signal.Ignore(syscall.SIGPIPE, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGXFSZ, syscall.SIGTTIN,
@@ -45,8 +45,8 @@ func ignoreSignals() {
 		syscall.SIGVTALRM, syscall.SIGIO, syscall.SIGPWR)
 }
 
-// spareScore is what a process is given that the OOM killer should choose last; -1000, never, is
-// for those without which the host does not run.
+// spareScore makes the OOM killer choose this process late. -1000 would mean never, which only
+// processes should have that the host cannot run without.
 const spareScore = -900
 
 // spareFromOOM asks the kernel to choose others first when memory runs out. It takes a privilege

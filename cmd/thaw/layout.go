@@ -14,7 +14,7 @@ import (
 	"github.com/thawfs/thaw/wss/pagetable"
 )
 
-// What the flag --layout of an import can say of pages that no working set names.
+// Values of the flag --layout of an import, for the pages in no working set.
 const (
 	layoutVirtual  = "virtual"  // by the guest's page tables, where there are any
 	layoutPhysical = "physical" // by guest frame number
@@ -32,7 +32,7 @@ func parseLayout(s string) (string, error) {
 		layoutPhysical)
 }
 
-// layoutStats says what was found out about the order of an image's pages.
+// layoutStats says how the order of an image's pages was determined.
 type layoutStats struct {
 	UsedGroups    int     `json:"used_groups"`      // of pages seen to be used: by source and vCPU
 	Roots         int     `json:"page_table_roots"` // of them, found in the image
@@ -42,7 +42,7 @@ type layoutStats struct {
 }
 
 // layoutOf is the order in which an image is stored, the pages seen to be used first. set may be
-// nil. Page tables that cannot be made sense of are no error: the pages lie by number then.
+// nil. Page tables that cannot be understood are not an error: the pages are stored by number then.
 func layoutOf(ctx context.Context, src index.Source, set *wss.Set, virtual bool, log *slog.Logger) (
 	order []index.Group, st layoutStats, err error,
 ) {
@@ -68,7 +68,7 @@ func layoutOf(ctx context.Context, src index.Source, set *wss.Set, virtual bool,
 	return order, st, nil
 }
 
-// addressSpaces gives the pages of each address space of the guest in virtual order.
+// addressSpaces returns the pages of each address space of the guest in virtual order.
 func addressSpaces(ctx context.Context, src index.Source, log *slog.Logger) (
 	groups []index.Group, roots int, err error,
 ) {
@@ -116,9 +116,9 @@ func addressSpaces(ctx context.Context, src index.Source, log *slog.Logger) (
 	return groups, len(known), nil
 }
 
-// rankOf orders the sources of a set by how well they tell the first touches after a restore: what
-// was traced from the checkpoint on, what a restore read, others, and last the access bits, which
-// tell what was used before, and nearly in no order.
+// rankOf orders the sources of a set by how well they tell the first touches after a restore: traced
+// touches, reads of a restore, others, and last the access bits, which show the use before the
+// checkpoint and almost no order.
 func rankOf(s wss.Source) int {
 	switch s {
 	case wss.SourceTrace:
@@ -131,7 +131,7 @@ func rankOf(s wss.Source) int {
 	return 2
 }
 
-// byRank gives the runs of a set, those of better sources first, each source's in its order. A page
+// byRank returns the runs of a set, those of better sources first, each source's in its order. A page
 // may come more than once.
 func byRank(set *wss.Set) []wss.Run {
 	runs := slices.Clone(set.Runs)
@@ -141,17 +141,17 @@ func byRank(set *wss.Set) []wss.Run {
 	return runs
 }
 
-// hotRuns is a set in the order in which it is to be brought: what the best source tells comes first.
-// A page that several sources name is in there several times; the store takes the first.
-func hotRuns(set *wss.Set) []index.Run {
-	hot := make([]index.Run, len(set.Runs))
+// workingSetRuns returns a set in the order in which it is prefetched: the pages of the best source come
+// first. A page that several sources name is in there several times; the store takes the first.
+func workingSetRuns(set *wss.Set) []index.Run {
+	runs := make([]index.Run, len(set.Runs))
 	for i, r := range byRank(set) {
-		hot[i] = index.Run{GFN: r.GFN, Count: r.Count}
+		runs[i] = index.Run{GFN: r.GFN, Count: r.Count}
 	}
-	return hot
+	return runs
 }
 
-// usedGroups gives the pages of a set as groups that lie together: by source, the best first, and
+// usedGroups returns the pages of a set as groups that lie together: by source, the best first, and
 // of each source by vCPU. What one processor touches one after another belongs together; what two
 // touch at the same time does not.
 func usedGroups(set *wss.Set) []index.Group {

@@ -33,12 +33,12 @@ func TestLayoutOfSets(t *testing.T) {
 	}
 	want := []index.Run{{GFN: 7, Count: 2}, {GFN: 30, Count: 1}, {GFN: 9, Count: 1},
 		{GFN: 52, Count: 2}, {GFN: 8, Count: 3}, {GFN: 50, Count: 10}}
-	if d := cmp.Diff(want, hotRuns(set)); d != "" {
+	if d := cmp.Diff(want, workingSetRuns(set)); d != "" {
 		t.Error(d)
 	}
 	// A bound of ten pages: those that are named twice count once.
 	want = append(want[:5:5], index.Run{GFN: 50, Count: 5})
-	hot, warning := hotWithin(set, wss.Policy{MaxShare: 0.1, Floor: -1})
+	hot, warning := workingSetWithin(set, wss.Policy{MaxShare: 0.1, Floor: -1})
 	if d := cmp.Diff(want, hot); d != "" || warning == "" {
 		t.Error(d, warning)
 	}

@@ -15,9 +15,9 @@ func newLsCommand(a *app) *cobra.Command {
 		Use:     "ls STORE",
 		Aliases: []string{"list"},
 		Short:   "List the checkpoints of a store",
-		Long: `List the checkpoints of a store: their memory, the pages that are not zero, what the
-store grew by when each came, the second copy that its working set has in a segment,
-and the working set's pages.
+		Long: `List the checkpoints of a store. For each: its memory, the pages that are not zero, by
+how much its import made the store grow, the size of its segment, and the pages of its
+working set.
 
 With --json: an array of what "info.json" on the mount holds.` +
 			exitStatus(exitcode.NotStore, exitcode.Version),

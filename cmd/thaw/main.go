@@ -27,9 +27,9 @@ func main() {
 // How long a command may take to end by itself after a signal.
 const (
 	readerPatience  = time.Second
-	writerPatience  = 5 * time.Second  // what it had not committed is swept away, now or later
+	writerPatience  = 5 * time.Second  // what it had not committed is removed, now or later
 	machinePatience = 10 * time.Second // once the machine runs
-	forEver         = -time.Second     // what others depend on ends in its own time
+	forEver         = -time.Second     // others depend on it: it takes the time that it needs
 )
 
 // patienceWith says how long a command may take.
@@ -58,8 +58,8 @@ func (a *app) endAnyway(ctx context.Context, done <-chan struct{}) {
 	select {
 	case <-time.After(patience):
 		os.Exit(int(a.fail(ctx, exitcode.WithHint(exitcode.Interrupted,
-			fmt.Errorf("stopped, as it did not come to an end within %v", patience),
-			`does it wait for a mount whose server hangs? "thaw umount --abort MNT" frees what waits`))))
+			fmt.Errorf("stopped: it did not end within %v", patience),
+			`does it wait for a mount whose server hangs? "thaw umount --abort MNT" ends the wait`))))
 	case <-done:
 	}
 }

@@ -40,7 +40,7 @@ func newMountCommand(a *app) *cobra.Command {
 
   MNT/NAME/memory           the image; opening it is the request to restore
   MNT/NAME/state, working-set, info.json, stats.json
-  MNT/NAME/clones/ID/memory the same for one machine of its own, opens read-write
+  MNT/NAME/clones/ID/memory the same for one machine, can be opened read-write
   MNT/.thaw/                control socket, metrics
 
 What opening "memory" does is the policy: "working-set" brings the pages of the
@@ -48,23 +48,23 @@ working set into the page cache before the open returns, "eager" all pages, "laz
 none. --prefetch-cap-time and --prefetch-cap-bytes let the open return earlier; the
 rest follows while the machine runs.
 
-` + diskHelp + ` The index is taken to lie on the host's own disk; packs and
-what opening an image reads of them are charged. What is written is not.
+` + diskHelp + ` Reads of packs are simulated, also those that opening
+an image needs. Reads of the index and all writes are not.
 
 The server stays in the foreground and says on stderr when it is ready (and tells
 systemd, Type=notify). With --daemon the command returns when the mount answers, and
 the server goes on in the background, its messages in a log file.
 
-The server only reads the store: commands that change it work beside it, and the tree
-follows. A store that can only be read (a read-only file system, another user's) is
-served as well; the control socket and the log are then in a directory of the server's
-own below $XDG_RUNTIME_DIR or $TMPDIR.
+The server only reads the store. Commands may change the store meanwhile, and the
+mount shows the changes. A store that cannot be written (a read-only file system,
+another user's store) is served as well; the control socket and the log are then in a
+private directory below $XDG_RUNTIME_DIR or $TMPDIR.
 
-SIGTERM or SIGINT unmounts and ends it. While something still uses the mount it waits
-a little, then detaches the mount and serves what is open until it is closed; a second
-signal ends it at once, and what runs from the mount gets I/O errors. Other signals that
-would end a program (SIGHUP, SIGPIPE, SIGQUIT, ...) are ignored, and so is a log that
-cannot be written: machines run from the mount.
+SIGTERM or SIGINT unmounts and ends it. If something still uses the mount, it waits a
+little, then detaches the mount and goes on until all open files are closed. A second
+signal ends it at once, and processes that use the mount get I/O errors. Because
+machines run from the mount, other signals that would end a program (SIGHUP, SIGPIPE,
+SIGQUIT, ...) are ignored, and so are errors when the log is written.
 
 As root it uses mount(2), otherwise fusermount3.` +
 			exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.Version, exitcode.Mount,
@@ -116,6 +116,9 @@ func mountAndServe(ctx context.Context, a *app, store, mnt string, o mountOption
 	if mnt, err = filepath.Abs(mnt); err != nil {
 		return err
 	}
+	if err := answering(ctx, store); err != nil {
+		return err
+	}
 	if o.daemon {
 		return mountDaemon(ctx, a, store, mnt, o)
 	}
@@ -146,8 +149,10 @@ func mountAndServe(ctx context.Context, a *app, store, mnt string, o mountOption
 
 // mountDaemon starts the server in the background and waits until the mount answers.
 func mountDaemon(ctx context.Context, a *app, store, mnt string, o mountOptions) error {
-	// A directory that is no store must not get a log.
-	if _, err := os.Stat(filepath.Join(store, storeFile)); err != nil {
+	// A directory that is not a store must not get a log.
+	if _, err := os.Stat(filepath.Join(store, storeFile)); errors.Is(err, os.ErrPermission) {
+		return fmt.Errorf("open store: %w", err)
+	} else if err != nil {
 		return notStore(store)
 	}
 	log, err := openLog(o.logFile, store, mnt)
@@ -170,7 +175,7 @@ func mountDaemon(ctx context.Context, a *app, store, mnt string, o mountOptions)
 		return err
 	}
 	// The server says that it is ready; whether the kernel agrees, another process must ask.
-	if _, err := bounded(func() (os.FileInfo, error) {
+	if _, err := bounded(ctx, func() (os.FileInfo, error) {
 		return os.Stat(filepath.Join(mnt, dot))
 	}); err != nil {
 		return exitcode.WithHint(exitcode.Mount, fmt.Errorf("the mount does not answer: %w", err),

@@ -19,13 +19,13 @@ import (
 // itself), and the control socket of the server.
 type mountRef struct{ Root, Name, Socket string }
 
-// dot is the directory of the mount that is no checkpoint; its socket is a link to the server's.
+// dot is the directory of the mount that is not a checkpoint; its socket is a link to the server's.
 const dot = ".thaw"
 
 // resolveMount finds the thaw mount that a path is on: MNT, MNT/NAME, or anything below, also
 // through a bind mount. It takes the mount from the table of mounts and asks the server for one
 // thing only, where its socket is, with a bound in time.
-func resolveMount(path string) (mountRef, error) {
+func resolveMount(ctx context.Context, path string) (mountRef, error) {
 	at, on, err := fs.Locate(path)
 	if err != nil {
 		return mountRef{}, err
@@ -35,21 +35,23 @@ func resolveMount(path string) (mountRef, error) {
 	}
 	if at.Mount == "" {
 		return mountRef{}, exitcode.WithHint(exitcode.NotFound, fmt.Errorf(
-			"%s is a bind mount of a part of a thaw mount, which is not here itself", path),
+			"%s is a bind mount of a part of a thaw mount; the mount itself is not in this namespace", path),
 			"use the mount itself, or umount(8)")
 	}
 	ref := mountRef{Root: at.Mount, Name: firstElement(at.In)}
-	socket, err := bounded(func() (string, error) {
+	socket, err := bounded(ctx, func() (string, error) {
 		return os.Readlink(filepath.Join(ref.Root, dot, "socket"))
 	})
 	switch {
 	case errors.Is(err, errSilent):
 		return mountRef{}, silentServer(ref.Root)
+	case ctx.Err() != nil:
+		return mountRef{}, err
 	case isDead(err):
 		return mountRef{}, deadServer(path, ref.Root)
 	case errors.Is(err, os.ErrPermission):
 		return mountRef{}, exitcode.WithHint(exitcode.Failure, err,
-			"a mount without --allow-other is its user's alone; root can end it with --abort")
+			"only its user can use a mount without --allow-other; root can end it with --abort")
 	case err != nil: // that of a lab's raw server has no socket
 		return mountRef{}, notOnMount(path)
 	}
@@ -59,8 +61,8 @@ func resolveMount(path string) (mountRef, error) {
 
 // answering makes sure that a path which lies on a thaw mount can be used: its server answers.
 // Whatever else may be wrong with it shows when it is used.
-func answering(path string) error {
-	if _, err := resolveMount(path); errors.Is(err, errSilent) {
+func answering(ctx context.Context, path string) error {
+	if _, err := resolveMount(ctx, path); errors.Is(err, errSilent) || ctx.Err() != nil {
 		return err
 	}
 	return nil
@@ -81,7 +83,7 @@ func silentServer(mnt string) error {
 
 // bounded does something that may hang in the kernel. What hangs is left behind: it ends when the
 // server answers, or with this process.
-func bounded[T any](f func() (T, error)) (T, error) {
+func bounded[T any](ctx context.Context, f func() (T, error)) (T, error) {
 	type result struct {
 		v   T
 		err error
@@ -93,12 +95,14 @@ func bounded[T any](f func() (T, error)) (T, error) {
 	}()
 	timer := time.NewTimer(answerPatience)
 	defer timer.Stop()
+	var none T
 	select {
 	case r := <-done:
 		return r.v, r.err
 	case <-timer.C:
-		var none T
 		return none, errSilent
+	case <-ctx.Done():
+		return none, ctx.Err()
 	}
 }
 
@@ -121,17 +125,22 @@ func notOnMount(path string) error {
 }
 
 // resolveCheckpoint is resolveMount for a path that must name a checkpoint.
-func resolveCheckpoint(path string) (mountRef, error) {
-	ref, err := resolveMount(path)
+func resolveCheckpoint(ctx context.Context, path string) (mountRef, error) {
+	ref, err := resolveMount(ctx, path)
 	if err != nil {
 		return ref, err
 	}
 	if ref.Name == "" || ref.Name == dot {
 		return ref, exitcode.Errorf(exitcode.Usage, "%s: give a checkpoint on the mount: MNT/NAME", path)
 	}
-	_, err = bounded(func() (os.FileInfo, error) { return os.Stat(filepath.Join(ref.Root, ref.Name)) })
+	_, err = bounded(ctx, func() (os.FileInfo, error) {
+		return os.Stat(filepath.Join(ref.Root, ref.Name))
+	})
 	if errors.Is(err, errSilent) {
 		return ref, silentServer(ref.Root)
+	}
+	if ctx.Err() != nil {
+		return ref, err
 	}
 	if err != nil {
 		return ref, exitcode.WithHint(exitcode.NotFound,
@@ -152,7 +161,9 @@ func firstElement(rel string) string {
 func (r mountRef) server(ctx context.Context) (*control.Client, error) {
 	c, err := control.Connect(ctx, r.Socket)
 	if errors.Is(err, control.ErrNoServer) {
-		return nil, exitcode.With(exitcode.ServerGone, fmt.Errorf("server of %s: %w", r.Root, err))
+		return nil, exitcode.WithHint(exitcode.ServerGone, fmt.Errorf("server of %s: %w", r.Root, err),
+			"was the store moved or removed? umount(8) ends the mount while nothing uses it; "+
+				"to cut it off: thaw umount --abort "+r.Root)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("server of %s: %w", r.Root, err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -19,11 +20,11 @@ func TestNotOnAMount(t *testing.T) {
 	}
 	for _, path := range []string{dir, "/", ".", "", dir + "/loop/x", dir + "/up/x", dir + "/root",
 		dir + "/nowhere/x", dir + "/missing/x"} {
-		_, err := resolveMount(path)
+		_, err := resolveMount(t.Context(), path)
 		if code, hint, _ := exitcode.Of(err); code != exitcode.NotFound || hint == "" {
 			t.Errorf("%q: %v (%v)", path, err, code)
 		}
-		if err := answering(path); err != nil {
+		if err := answering(t.Context(), path); err != nil {
 			t.Errorf("%q: %v", path, err)
 		}
 	}
@@ -32,8 +33,16 @@ func TestNotOnAMount(t *testing.T) {
 // What hangs in the kernel does not hold its caller, and what does not hang is passed on.
 func TestBounded(t *testing.T) {
 	broken := errors.New("broken")
-	if n, err := bounded(func() (int, error) { return 7, broken }); n != 7 || !errors.Is(err, broken) {
+	if n, err := bounded(t.Context(), func() (int, error) { return 7, broken }); n != 7 || !errors.Is(err, broken) {
 		t.Errorf("%d, %v", n, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	hangs := make(chan struct{})
+	defer close(hangs)
+	_, err := bounded(ctx, func() (int, error) { <-hangs; return 0, nil })
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
 	}
 }
 

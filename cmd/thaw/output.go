@@ -11,7 +11,7 @@ import (
 )
 
 // output is the stdout of a command. It remembers the first error of a write, so that a command
-// which printed nothing, or not all, does not end with success whoever looked at the error.
+// which printed nothing, or not all, must not end with success, whether or not its code checked the error.
 type output struct {
 	w io.Writer
 

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// patientWriter writes in a goroutine of its own, so that whoever logs never waits: not for a pipe
+// patientWriter writes in a goroutine of its own, so that logging never waits: not for a pipe
 // that nobody reads, a stopped terminal or a slow disk. What does not fit is left out, which is said
 // once there is room again. Errors are dropped: there is nowhere to tell them.
 type patientWriter struct {

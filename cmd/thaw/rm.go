@@ -17,9 +17,9 @@ func newRmCommand(a *app) *cobra.Command {
 		Use:     "rm STORE NAME...",
 		Aliases: []string{"remove"},
 		Short:   "Remove checkpoints",
-		Long: `Remove checkpoints from a store. "thaw gc" gives their space back. A checkpoint whose
-memory is open on the mount is not removed, nor is any while the mount's server does not
-answer. With --json: {"removed": [NAME, ...]}.` +
+		Long: `Remove checkpoints from a store. "thaw gc" frees their space. A checkpoint whose
+memory is open on the mount is not removed, and none is removed while the mount's
+server does not answer. With --json: {"removed": [NAME, ...]}.` +
 			exitStatus(exitcode.Partial, exitcode.NotStore, exitcode.Locked, exitcode.NotFound,
 				exitcode.Busy, exitcode.ServerGone, exitcode.ReadOnly),
 		Example: `  thaw rm /srv/store web-1 web-2 && thaw gc /srv/store`,

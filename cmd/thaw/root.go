@@ -134,7 +134,7 @@ func (a *app) run(ctx context.Context, args []string) exitcode.Code {
 // usageHint says how the command is called that a command line was for.
 func usageHint(cmd *cobra.Command) string {
 	if cmd.HasSubCommands() {
-		return fmt.Sprintf(`see "%s --help" for what there is`, cmd.CommandPath())
+		return fmt.Sprintf(`see "%s --help"`, cmd.CommandPath())
 	}
 	return fmt.Sprintf(`usage: %s; see "%s --help"`, cmd.UseLine(), cmd.CommandPath())
 }

@@ -19,7 +19,7 @@ import (
 // scriptTimeout bounds a script, and whatever waits within one.
 const scriptTimeout = 2 * time.Minute
 
-// Scripts under testdata/script are command lines and what must come of them, in the language of
+// Scripts under testdata/script are command lines and their expected results, in the language of
 // testscript (go doc github.com/rogpeppe/go-internal/testscript). "exec thaw" runs the code under
 // test in a process of its own, as a user does. What is ours beside it:
 //

@@ -211,7 +211,7 @@ func cmdServerGone(ts *testscript.TestScript, neg bool, args []string) {
 	delete(servers, args[0])
 }
 
-// cmdUmount takes a mount away, whoever serves it.
+// cmdUmount removes a mount, whichever process serves it.
 func cmdUmount(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, neg || len(args) != 1, "umount MNT")
 	if os.Geteuid() == 0 {
@@ -223,7 +223,7 @@ func cmdUmount(ts *testscript.TestScript, neg bool, args []string) {
 
 // serverOf asks a mount for the process number of its server.
 func serverOf(mnt string) (int, error) {
-	ref, err := resolveMount(mnt)
+	ref, err := resolveMount(context.Background(), mnt)
 	if err != nil {
 		return 0, err
 	}

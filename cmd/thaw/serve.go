@@ -44,7 +44,7 @@ type server struct {
 	debug    *debugServer
 	prober   *fs.ProcessProber // nil: the kernel cannot tell residency
 
-	gone      chan struct{} // closed when the mount has ended, whoever ended it
+	gone      chan struct{} // closed when the mount has ended for any reason
 	detached  atomic.Bool   // the mount is out of the tree, and served to those who still use it
 	abandoned bool          // the process ends under a mount that is still in use
 }
@@ -162,7 +162,7 @@ func privateDir(mnt string) (string, error) {
 		}
 		if st.Mode&unix.S_IFMT != unix.S_IFDIR || int(st.Uid) != os.Geteuid() || st.Mode&0o077 != 0 {
 			return "", exitcode.WithHint(exitcode.Failure,
-				fmt.Errorf("%s is no directory of this user's alone", d),
+				fmt.Errorf("%s is not a private directory of this user", d),
 				"remove it, or set XDG_RUNTIME_DIR to a directory that is private")
 		}
 	}
@@ -186,7 +186,7 @@ func alreadyServed(ctx context.Context, store string, locked error) error {
 			"by process %d, which does not answer: %w", store, s.Mount, s.PID, err), silentHint(s))
 	case st.Detached:
 		return exitcode.WithHint(exitcode.Locked, fmt.Errorf("store %s was mounted on %s, and "+
-			"process %d serves it to those who use it still%s", store, s.Mount, s.PID, by(st.Users)),
+			"process %d still serves what is in use%s", store, s.Mount, s.PID, by(st.Users)),
 			"stop what uses it; or cut it off: thaw umount --abort "+s.Mount)
 	}
 	return exitcode.WithHint(exitcode.Locked,
@@ -255,7 +255,8 @@ func (s *server) detach(ctx context.Context) error {
 	err := s.fs.Detach(ctx)
 	if errors.Is(err, fs.ErrBusy) {
 		s.detached.Store(true)
-		s.a.note("thaw: %s is detached. It is in use%s and is served until that is over; to cut it off: "+
+		s.a.note("thaw: %s is detached. It is in use%s and is served until all files are closed; "+
+			"to end it at once: "+
 			"thaw umount --abort %s", s.mnt, usersOf(err), s.mnt)
 		return nil
 	}

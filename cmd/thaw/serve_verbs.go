@@ -142,7 +142,7 @@ func (s *server) drop(ctx context.Context, r dropRequest) error {
 	return s.reader.DropCaches(ctx, r.Name)
 }
 
-// record gives the read trace of an image, for a command to make it the working set.
+// record returns the read trace of an image, for a command to make it the working set.
 func (s *server) record(ctx context.Context, r recordRequest) (recorded, error) {
 	d, err := s.reader.Inspect(ctx, r.Name)
 	if err != nil {

@@ -31,7 +31,7 @@ func openSource(path string) (*importSource, error) {
 	switch {
 	case as[*index.NameError](err):
 		err = exitcode.WithHint(exitcode.BadName, err,
-			"rename or remove that file, or begin its name with a dot to leave it aside")
+			"rename or remove that file, or begin its name with a dot, and it is ignored")
 	case as[*os.PathError](err) && !as[*index.ImageError](err):
 		err = exitcode.WithHint(exitcode.NotImage, err,
 			"give a checkpoint directory, or a file that is the whole memory of a machine")
@@ -184,10 +184,10 @@ func (f steadyFile) ReadAt(p []byte, off int64) (int, error) {
 	switch {
 	case serr != nil || !os.SameFile(f.before, now): // removed or replaced: what is open is as it was
 	case now.Size() != f.before.Size():
-		return n, &index.ImageError{Path: f.path, Why: fmt.Sprintf(
+		return 0, &index.ImageError{Path: f.path, Why: fmt.Sprintf(
 			"its size changed while it was read, from %d to %d bytes", f.before.Size(), now.Size())}
 	case now.ModTime() != f.before.ModTime():
-		return n, &index.ImageError{Path: f.path, Why: "it was written to while it was read"}
+		return 0, &index.ImageError{Path: f.path, Why: "it was written to while it was read"}
 	}
 	return n, err
 }

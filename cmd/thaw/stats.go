@@ -24,10 +24,10 @@ func newStatsCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "stats MNT [NAME]",
 		Short: "Show the live counters of a mount",
-		Long: `Show what the mount did for each checkpoint since it was last cold, clones included:
-opens; pages prefetched, and how long the opens waited for them; pages and requests
-that were read on demand; pages pushed ahead of demand; seconds in which a reader
-waited; errors.
+		Long: `Show counters of each checkpoint since it was last cold, including its clones: opens;
+pages prefetched, and how long the opens waited for them; pages and requests that were
+read on demand; pages pushed ahead of demand; seconds in which a reader waited;
+errors.
 
 With NAME (or MNT/NAME) one checkpoint. --watch prints again and again. With --json:
 what "stats.json" holds, by name; with --watch one object a line. Totals of the server
@@ -58,7 +58,7 @@ type counters struct {
 }
 
 func runStats(ctx context.Context, a *app, path string, o statsOptions) error {
-	ref, err := resolveMount(path)
+	ref, err := resolveMount(ctx, path)
 	if err != nil {
 		return fmt.Errorf("stats: %w", err)
 	}
@@ -66,7 +66,7 @@ func runStats(ctx context.Context, a *app, path string, o statsOptions) error {
 		return exitcode.Errorf(exitcode.Usage, "stats: --interval must be more than 0")
 	}
 	for {
-		if err := printStats(a, ref, o.watch); err != nil {
+		if err := printStats(ctx, a, ref, o.watch); err != nil {
 			return fmt.Errorf("stats: %w", err)
 		}
 		if !o.watch || a.out.failed() != nil {
@@ -80,8 +80,8 @@ func runStats(ctx context.Context, a *app, path string, o statsOptions) error {
 	}
 }
 
-func printStats(a *app, ref mountRef, oneLine bool) error {
-	all, err := bounded(func() (readCounters, error) { return readStats(ref) })
+func printStats(ctx context.Context, a *app, ref mountRef, oneLine bool) error {
+	all, err := bounded(ctx, func() (readCounters, error) { return readStats(ref) })
 	if errors.Is(err, errSilent) {
 		return silentServer(ref.Root)
 	}

@@ -24,6 +24,9 @@ const writerWait = 30 * time.Second
 
 // readStore opens a store for reading, does something with it and closes it. It waits for nobody.
 func (a *app) readStore(ctx context.Context, dir string, f func(*index.Store) error) error {
+	if err := answering(ctx, dir); err != nil {
+		return err
+	}
 	s, err := index.Open(ctx, dir, index.OpenOptions{ReadOnly: true, Log: a.log})
 	if err != nil {
 		return err
@@ -38,6 +41,9 @@ func (a *app) readStore(ctx context.Context, dir string, f func(*index.Store) er
 // writes is waited for.
 func (a *app) writeStore(ctx context.Context, dir string, o index.OpenOptions,
 	f func(*index.Store) error) error {
+	if err := answering(ctx, dir); err != nil {
+		return err
+	}
 	o.Log, o.Keeper = a.log, keeperCommand
 	s, err := openOrCreate(ctx, dir, o)
 	if errors.Is(err, index.ErrLocked) {
@@ -88,9 +94,12 @@ func unwritable(dir string) string {
 // storeServer connects to the server of a store; nil if it has none, or one that is just starting,
 // which will read the store as it is by then, or just ending.
 func storeServer(ctx context.Context, dir string) (*control.Client, error) {
+	if err := answering(ctx, dir); err != nil {
+		return nil, err
+	}
 	s, ok, err := index.ServerOf(dir)
 	if errors.Is(err, unix.ENOTDIR) {
-		return nil, nil // it is no store, which is said when it is opened
+		return nil, nil // it is not a store, which is said when it is opened
 	}
 	if err != nil || !ok {
 		return nil, err
@@ -98,7 +107,7 @@ func storeServer(ctx context.Context, dir string) (*control.Client, error) {
 	c, err := control.Connect(ctx, filepath.Join(dir, control.SocketName))
 	if errors.Is(err, control.ErrNoServer) {
 		// Where the store had no room for its socket, the mount says where that is.
-		ref, rerr := resolveMount(s.Mount)
+		ref, rerr := resolveMount(ctx, s.Mount)
 		if rerr != nil {
 			return nil, nil
 		}

@@ -32,17 +32,18 @@ func newUmountCommand(a *app) *cobra.Command {
 		Short:   "End a mount",
 		Long: `Unmount a store and wait until its server has ended.
 
-A mount in use is left alone, and it is said who uses it: processes with files of it open
+A mount in use stays, and the error says who uses it: processes with files of it open
 or mapped, bind mounts, overlays, other mount namespaces (containers).
 
-With --detach the mount goes from the tree all the same. Its server serves what is in use
-until that is over, then it ends; meanwhile the store cannot be mounted again.
+With --detach the mount is removed from the directory tree anyway. Its server goes on
+until all open files are closed; meanwhile the store cannot be mounted again.
 
-With --abort the connection to the kernel is cut first: what still uses the mount gets
-I/O errors at once, nothing waits any more, also where the server is dead or hangs, or the
-mount was detached. Machines that run from the mount lose the memory that they have not
-touched yet. Nothing is asked of the mount itself.` + exitStatus(exitcode.NotFound, exitcode.Busy,
-			exitcode.ServerGone),
+With --abort the connection to the kernel is ended first: processes that use the mount
+get I/O errors at once and wait no longer, also if the server is dead or hangs, or if
+the mount was detached. Machines that run from the mount lose the memory that they
+have not touched yet. It does not access the mount itself, so it never hangs.` +
+			exitStatus(exitcode.NotFound, exitcode.Busy,
+				exitcode.ServerGone),
 		Example: `  thaw umount /mnt/thaw
   thaw umount /mnt/thaw --detach`,
 		GroupID: groupMount,
@@ -57,7 +58,7 @@ touched yet. Nothing is asked of the mount itself.` + exitStatus(exitcode.NotFou
 	cmd.Flags().BoolVar(&o.abort, "abort", false,
 		"cut the connection first; users of the mount get I/O errors")
 	cmd.Flags().BoolVar(&o.detach, "detach", false,
-		"take the mount away though it is in use; its server ends when its last user does")
+		"remove the mount though it is in use; its server ends with its last user")
 	cmd.MarkFlagsMutuallyExclusive("abort", "detach")
 	return cmd
 }
@@ -66,7 +67,7 @@ func runUmount(ctx context.Context, a *app, mnt string, o umountOptions) error {
 	if o.abort {
 		return a.abortMount(mnt)
 	}
-	ref, err := resolveMount(mnt)
+	ref, err := resolveMount(ctx, mnt)
 	code, _, _ := exitcode.Of(err)
 	switch {
 	case code == exitcode.ServerGone && !errors.Is(err, errSilent):
@@ -169,7 +170,7 @@ func stillServed(ctx context.Context, store, mnt string) error {
 		return notOnMount(mnt) // it has just ended
 	}
 	return exitcode.WithHint(exitcode.Busy, fmt.Errorf(
-		"it is unmounted, and process %d serves it to those who use it still%s", st.PID, by(st.Users)),
+		"it is unmounted, but process %d still serves what is in use%s", st.PID, by(st.Users)),
 		"stop what uses it; or cut it off: thaw umount --abort "+mnt)
 }
 

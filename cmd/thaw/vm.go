@@ -18,8 +18,8 @@ func newVMCommand(a *app) *cobra.Command {
 		Use:   "vm",
 		Short: "Run, save and restore virtual machines with thaw's own VMM",
 		Long: `Run virtual machines on KVM, save them, and restore them from a checkpoint directory,
-on disk or on a mount alike. "thaw vm run" and "thaw vm restore" stay in the foreground
-for the life of the machine; with --api SOCK the other commands drive it from outside.
+on disk or on a mount alike. "thaw vm run" and "thaw vm restore" stay in the
+foreground until the machine ends; with --api SOCK the other commands control it.
 
   thaw vm run heap --memory 1GiB --api /tmp/vm.sock
   thaw vm checkpoint /tmp/vm.sock /tmp/saved --stop
@@ -99,7 +99,7 @@ func machineError(verb string, err error) error {
 	case refused.Code == http.StatusConflict:
 		return exitcode.With(exitcode.Busy, err)
 	case refused.Code == http.StatusInsufficientStorage:
-		return exitcode.WithHint(exitcode.NoSpace, err, "nothing is left of it; the machine goes on")
+		return exitcode.WithHint(exitcode.NoSpace, err, "nothing was saved; the machine goes on")
 	}
 	return err
 }

@@ -18,19 +18,19 @@ func newVMCheckpointCommand(a *app) *cobra.Command {
 		Use:   "checkpoint SOCK DIR",
 		Short: "Save a machine into a checkpoint directory",
 		Long: `Save the machine behind SOCK into the new directory DIR: "memory", "state" and
-"info.json". DIR appears complete or not at all. The machine stands still while its memory
-is copied, and goes on while that gets to disk, also when saving fails; with --stop it
-ends once it is saved.
+"info.json". After an error there is no DIR. The machine is paused while its memory is
+copied, and goes on while the copy is written to disk, also if saving fails; with
+--stop it ends when it is saved.
 
-Afterwards the memory of a machine that goes on is mapped from DIR: what it does not
-change is page cache, and it is known to the page what it touches and changes. So DIR has
-to stay as it is: to remove or rename it harms nothing but the differential checkpoints
-that come after it, to write into its files destroys the machine. --no-remap leaves the
-machine's memory where it is, for a DIR that is going to be changed.
+Afterwards the memory of a machine that goes on is mapped from DIR: unchanged pages
+are in the page cache, and thaw knows which pages the machine touches and changes. So
+DIR must stay as it is: removing or renaming it harms only later differential
+checkpoints, but writing into its files destroys the machine. --no-remap leaves the
+machine's memory where it is; use it if DIR will be changed.
 
-With --diff only the pages are written that changed since the checkpoint that the memory
-is mapped from. Such a directory needs its parent: "thaw vm restore" and "thaw import" find
-it where it was then, or beside DIR, and refuse another one in its place.
+With --diff only the pages are written that changed since the checkpoint that the
+memory is mapped from. Such a directory needs its parent: "thaw vm restore" and "thaw
+import" find it where it was then, or beside DIR, and refuse a different one.
 
 --scan and --trace estimate the working set of a running machine and put it into DIR as
 "working-set", by which "thaw import" lays the memory out. --scan T looks at the access
@@ -53,7 +53,7 @@ in the record. DIR is complete before the trace begins.` +
 			if err := e.into(&r); err != nil {
 				return err
 			}
-			if err := answering(r.Dir); err != nil {
+			if err := answering(cmd.Context(), r.Dir); err != nil {
 				return fmt.Errorf("vm checkpoint: %w", err)
 			}
 			if _, err := os.Lstat(r.Dir); err == nil {

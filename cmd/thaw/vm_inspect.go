@@ -17,22 +17,22 @@ func newVMInspectCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "inspect DIR [OTHER]",
 		Short: "Show a saved machine's state, or what differs between two",
-		Long: `Show all that the state file of the checkpoint directory DIR holds, on disk or on a
-mount: its sections with sizes and checksums, what the machine is, and of each vCPU the
-registers, segments, control and debug registers, CPUID, model specific registers and
-local APIC, then the interrupt controllers, timers and devices. Fields that are 0 are
-only shown with --all or --json. Needs no KVM.
+		Long: `Show the content of the state file of the checkpoint directory DIR, on disk or on a
+mount: its sections with sizes and checksums, what the machine is, and of each vCPU
+the registers, segments, control and debug registers, CPUID, model specific registers
+and local APIC, then the interrupt controllers, timers and devices. Fields that are 0
+are only shown with --all or --json. Needs no KVM.
 
-Of a damaged file it shows as much as can be told, and says what is wrong with it.
+Of a damaged file it shows as much as possible, and says what is wrong with it.
 
 With OTHER: only the fields in which the two states differ.` +
 			exitStatus(exitcode.NotFound, exitcode.BadState),
 		Example: `  thaw vm inspect /tmp/saved
   thaw vm inspect /tmp/saved /mnt/thaw/web-1 --json`,
 		Args: cobra.RangeArgs(1, 2),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, dir := range args {
-				if err := answering(dir); err != nil {
+				if err := answering(cmd.Context(), dir); err != nil {
 					return fmt.Errorf("vm inspect: %w", err)
 				}
 			}

@@ -37,21 +37,22 @@ func newVMRestoreCommand(a *app) *cobra.Command {
 		Use:   "restore DIR",
 		Short: "Let a saved machine go on",
 		Long: `Make a machine from the checkpoint directory DIR, on disk or on a mount, and let it go
-on, in the foreground. Its memory is mapped privately: what it changes is its own, the
-checkpoint stays as it is. It can be saved again.
+on, in the foreground. Its memory is mapped privately: its changes are private, and
+the checkpoint stays as it is. It can be saved again.
 
 The report says when the first instruction ran, counted from the start of the command,
 and of the pages of memory: prefetched (in the page cache before that), skipped
 (prefetched, then touched) and lazy (touched, not prefetched) within the window. With
 asynchronous userfaultfd write-protection (Linux 6.7) that is exact to the page.
 
-A machine that was saved on a CPU with features that this host does not have is refused,
-with their names. With --force it is restored all the same; it may fail at any time.
+A machine that was saved on a CPU with features that this host does not have is
+refused, and the error names them. With --force it is restored anyway; it may fail at
+any time.
 
-A machine whose memory cannot be read (its mount's server is gone, a page is damaged)
-ends with an error of its own. To that end its page tables are read first if its memory
-lies on a mount; --no-page-tables is for restores whose reads are recorded, to make a
-working set of what the guest itself needs.
+A machine whose memory cannot be read (the server of its mount is gone, a page is
+damaged) ends with exit status and error of its own. For this its page tables are read
+first if its memory is on a mount. Use --no-page-tables for restores whose reads are
+recorded: then the working set has only pages that the guest itself needs.
 
 DIR has to stay as it is while the machine runs (thaw vm checkpoint --help). A
 differential checkpoint needs its parents too.` +
@@ -78,11 +79,11 @@ differential checkpoint needs its parents too.` +
 	f.BoolVar(&o.noTables, "no-page-tables", false,
 		"do not read the guest's page tables before it starts, where a mount has them")
 	f.BoolVar(&o.around, "read-around", false,
-		"have the kernel bring up to 128 KiB with a page, as it does for VMMs that know no better")
+		"let the kernel read up to 128 KiB around a page, as it does for VMMs that do not prevent it")
 	f.StringVar(&o.clock, "clock", string(state.ClockResume),
 		"the guest's clock goes on where it stopped (resume), or follows the wall clock (realtime)")
 	f.BoolVar(&o.force, "force", false,
-		"restore also on a host whose CPU or KVM lacks what the machine was told of")
+		"restore also on a host whose CPU or KVM lacks features that the machine uses")
 	f.StringVar(&o.touched, "touched", "",
 		"write the pages touched within the window to this file, as a working set")
 	return cmd
@@ -92,7 +93,7 @@ func runVMRestore(ctx context.Context, a *app, dir string, o vmRestoreOptions) e
 	begin := time.Now()
 	cfg, err := o.config(a, "restored "+dir)
 	if err == nil {
-		err = answering(dir)
+		err = answering(ctx, dir)
 	}
 	if err != nil {
 		return fmt.Errorf("vm restore: %w", err)

@@ -30,7 +30,7 @@ type vmOptions struct {
 }
 
 func (o *vmOptions) addFlags(f *pflag.FlagSet) {
-	f.StringVar(&o.api, "api", "", "unix socket to drive the machine by")
+	f.StringVar(&o.api, "api", "", "unix socket to control the machine")
 	f.DurationVar(&o.limit, "for", 0, "end the machine so long after its first instruction")
 	f.BoolVar(&o.paused, "paused", false, "do not start before a resume on the socket")
 }
@@ -75,20 +75,21 @@ func newVMRunCommand(a *app) *cobra.Command {
 		Short: "Run a Linux kernel or a guest program in a new machine",
 		Long: `Run a Linux kernel (--kernel) or a guest program in a new machine, in the foreground.
 
-A kernel is a bzImage or an ELF vmlinux, with an initial RAM disk and disks as one likes. Its
-serial console is the terminal, where ctrl-a x ends the machine, or --console FILE. It finds
-its CPUs and devices by ACPI: serial port, virtio disks in the order of --disk, random
-numbers, generation ID. The run ends when it switches the machine off or resets it.
+A kernel is a bzImage or an ELF vmlinux, with an optional initial RAM disk and disks.
+Its serial console is the terminal, where ctrl-a x ends the machine, or --console
+FILE. It finds its CPUs and devices by ACPI: serial port, virtio disks in the order of
+--disk, random numbers, generation ID. The run ends when it switches the machine off
+or resets it.
 
-A disk is a file or a block device, opened for writing; with ",ro" behind its name only for
-reading. What is on a disk is no part of a checkpoint, and its path is in there: keep the
-disk as it was, or a copy.
+A disk is a file or a block device, opened for writing; with ",ro" behind its name
+only for reading. A checkpoint has the path of a disk, but not its content: keep the
+disk as it was, or a copy of it.
 
 GUEST (or --guest) is one of
 
   heap        transactions over a skewed heap, as many as it can (default)
   stream      a player: 30 frames a second out of a small part of a big cached file
-  idle        nearly nothing, ten times a second
+  idle        almost nothing, ten times a second
   random:PCT  PCT % of memory, each page once a round, in random order
   pair        two vCPUs that check each other's memory
 

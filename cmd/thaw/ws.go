@@ -67,7 +67,7 @@ restore slower, not faster. "thaw ws combine union FILE --max SIZE" keeps its fr
 
 func runWSImport(ctx context.Context, a *app, target []string, file string,
 	share maxShareFlag) error {
-	if err := answering(file); err != nil {
+	if err := answering(ctx, file); err != nil {
 		return err
 	}
 	text, err := os.ReadFile(file)
@@ -104,7 +104,7 @@ func wsTarget(ctx context.Context, target []string) (store string, v index.Versi
 	if len(target) == 2 {
 		return target[0], index.Version{Name: target[1]}, nil
 	}
-	ref, err := resolveCheckpoint(target[0])
+	ref, err := resolveCheckpoint(ctx, target[0])
 	if err != nil {
 		return "", v, err
 	}
@@ -137,7 +137,7 @@ func (a *app) setWorkingSet(ctx context.Context, store string, v index.Version, 
 			return exitcode.WithHint(exitcode.WorkingSet, err, `keep its front with `+
 				`"thaw ws combine union FILE --max SIZE", or allow it with --max-share`)
 		}
-		cp, err = s.SetWorkingSet(ctx, v.Name, text, hotRuns(set))
+		cp, err = s.SetWorkingSet(ctx, v.Name, text, workingSetRuns(set))
 		return err
 	})
 	if err == nil {

@@ -76,7 +76,7 @@ func runWSCombine(ctx context.Context, a *app, name string, paths []string,
 	}
 	var sets []*wss.Set
 	for _, path := range paths {
-		if err := answering(path); err != nil {
+		if err := answering(ctx, path); err != nil {
 			return err
 		}
 		record, err := readWorkingSet(ctx, a, []string{path})

@@ -29,14 +29,14 @@ func (m maxShareFlag) policy() (wss.Policy, error) {
 	return wss.Policy{MaxShare: float64(m) / 100}, nil
 }
 
-// hotWithin is the part of a set that a policy allows to be brought before a machine runs: the best
+// workingSetWithin is the part of a set that a policy allows to be brought before a machine runs: the best
 // sources' first touches first. The warning says what was left out; "": nothing.
-func hotWithin(set *wss.Set, p wss.Policy) (hot []index.Run, warning string) {
+func workingSetWithin(set *wss.Set, p wss.Policy) (runs []index.Run, warning string) {
 	ranked := *set
 	ranked.Runs = byRank(set)
 	front, large := p.Apply(&ranked)
 	if large != nil {
 		warning = large.Error() + "; the rest of it comes on demand"
 	}
-	return hotRuns(front), warning
+	return workingSetRuns(front), warning
 }

@@ -42,7 +42,7 @@ some seconds, record.
 An image that was not cold at the start (pages had been pushed into it) has no such
 record. --reset drops its pages and begins anew; nothing is recorded yet.
 
-What a program read that is no machine (a file manager, a backup, "file", "head") is no
+What a program read that is not a machine (a file manager, a backup, "file", "head") is no
 working set and is refused, with the name of the program; --force takes it all the same.
 
 A set that large is of no use (a machine that reads all of its memory within the window)
@@ -62,7 +62,7 @@ is cut to its front, with a warning: see --max-share.` +
 	}
 	cmd.Flags().BoolVar(&o.reset, "reset", false, "make the image cold and begin to record")
 	cmd.Flags().BoolVar(&o.force, "force", false,
-		"take also what was not read by a machine")
+		"record also reads that no machine makes")
 	o.share.addTo(cmd.Flags(), "cut the set")
 	return cmd
 }
@@ -72,7 +72,7 @@ func runWSRecord(ctx context.Context, a *app, path string, o wsRecordOptions) er
 	if err != nil {
 		return err
 	}
-	ref, err := resolveCheckpoint(path)
+	ref, err := resolveCheckpoint(ctx, path)
 	if err != nil {
 		return err
 	}

@@ -36,16 +36,16 @@ the machine just afterwards; the file goes into the checkpoint directory as
 "working-set", before "thaw import", or is set by "thaw ws import" later.
 
 Neither QEMU nor the guest is changed. The guest's RAM has to be a file that is mapped
-shared, and a QMP socket is needed that nobody else uses meanwhile:
+shared, and no other program may use the QMP socket meanwhile:
 
   qemu-system-x86_64 … -m 4G \
     -object memory-backend-file,id=ram,size=4G,mem-path=/dev/shm/ram,share=on \
     -machine q35,memory-backend=ram -qmp unix:/run/vm.qmp,server=on,wait=off
 
-The machine is stopped for moments, within --budget of its time; that sets how often it
-is looked at. Pages are counted in the file, whose holes below 4 GiB QEMU leaves out. The
-bits have to come back by themselves when the guest switches between address spaces; if
-they do not, that is an error, not an empty set.` +
+The machine is stopped for moments, within --budget of its time; that sets how often
+it is looked at. Pages are counted in the file, whose holes below 4 GiB QEMU leaves
+out. The CPU must set the bits again when the guest switches between address spaces;
+if it does not, that is an error, not an empty set.` +
 			exitStatus(exitcode.NotFound, exitcode.NotImage, exitcode.Unsupported,
 				exitcode.ServerGone, exitcode.WorkingSet, exitcode.Interrupted),
 		Example: `  thaw ws scan --qemu /run/vm.qmp --memory /dev/shm/ram --out saved/working-set`,
@@ -82,7 +82,7 @@ func runWSScan(ctx context.Context, a *app, o wsScanOptions) error {
 	case err != nil && ctx.Err() == nil && soon.Err() != nil:
 		return exitcode.WithHint(exitcode.ServerGone,
 			fmt.Errorf("QEMU has not answered at %s for %v: %w", o.qmp, machineAnswer, err),
-			"is its process stopped, or its QMP socket used by somebody else?")
+			"is its process stopped, or does another program use its QMP socket?")
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return exitcode.With(exitcode.NotFound, err)
 	case errors.Is(err, qemu.ErrOtherMemory):

@@ -91,7 +91,7 @@ func newWSJSON(s *wss.Set) wsJSON {
 }
 
 func runWSShow(ctx context.Context, a *app, args []string, o wsShowOptions) error {
-	named, err := wsNames(args)
+	named, err := wsNames(ctx, args)
 	if err != nil {
 		return err
 	}
@@ -122,9 +122,9 @@ func runWSShow(ctx context.Context, a *app, args []string, o wsShowOptions) erro
 
 // wsNames takes the arguments apart: one PATH or STORE NAME each. They are paths if each is a file,
 // or a directory that has a record.
-func wsNames(args []string) (named [][]string, err error) {
+func wsNames(ctx context.Context, args []string) (named [][]string, err error) {
 	for _, path := range args {
-		if err := answering(path); err != nil {
+		if err := answering(ctx, path); err != nil {
 			return nil, err
 		}
 	}

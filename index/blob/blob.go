@@ -14,21 +14,22 @@ var (
 	ErrExists   = errors.New("blob exists already")
 	ErrNotFound = errors.New("no such blob")
 	ErrName     = errors.New("invalid blob name")
-	// ErrReadOnly is the answer of Create and Remove where blobs can only be read.
-	ErrReadOnly = errors.New("blobs can only be read here")
-	// ErrClosed is the answer of a Writer after its Commit or Abort.
+	// ErrReadOnly is returned by Create and Remove if the store is open for reading only.
+	ErrReadOnly = errors.New("the blob store is open for reading only")
+	// ErrClosed is returned by a Writer after its Commit or Abort.
 	ErrClosed = errors.New("blob writer is closed")
 )
 
 // Store keeps blobs. All methods may be called by many goroutines at once.
 type Store interface {
-	// Create begins a blob. Nothing is visible under name before Commit. It may answer ErrExists
-	// at once when the name is taken, but Commit has the last word.
+	// Create begins a blob. Nothing is visible under name before Commit. It may return ErrExists
+	// at once if the name is taken; Commit always does.
 	Create(ctx context.Context, name string) (Writer, error)
-	// Open gives access to a committed blob; ErrNotFound if there is none. After its blob was
-	// removed an Object stays readable until it is closed, or fails: it never gives other bytes.
+	// Open returns access to a committed blob; ErrNotFound if there is none. After its blob was
+	// removed an Object stays readable until it is closed, or fails. It never returns other bytes.
 	Open(ctx context.Context, name string) (Object, error)
-	// List gives the committed blobs whose names begin with prefix, sorted by name.
+	// List returns the committed blobs whose names begin with prefix, sorted by name. If prefix ends with
+	// a slash, what is odd directly below it is among them.
 	List(ctx context.Context, prefix string) ([]Info, error)
 	// Remove deletes a blob, durably; ErrNotFound if there is none.
 	Remove(ctx context.Context, name string) error
@@ -38,9 +39,12 @@ type Store interface {
 type Info struct {
 	Name string
 	Size int64 // in bytes
-	// Tag tells the blob from every other one that had or will have its name: two listings with the
-	// same name and tag mean the same bytes. Empty where the driver does not know.
+	// Tag distinguishes the blob from every other one that had or will have its name: the same name
+	// and tag in two listings mean the same bytes. Empty if the driver does not know.
 	Tag string
+	// Odd is something that has the name of a blob and is none, as a directory or a link where the
+	// driver stores files. It cannot be opened, removed or replaced.
+	Odd bool
 }
 
 // Writer takes the bytes of one new blob, in order. It is used by one goroutine. After an error of
@@ -50,12 +54,12 @@ type Writer interface {
 	// Commit makes the blob durable and visible. After an error nothing is visible, and Abort is
 	// still allowed (and does nothing if Commit cleaned up).
 	Commit() error
-	// Abort gives the blob up. It is allowed, and does nothing, after Commit: it can be deferred.
+	// Abort abandons the blob. It is allowed, and does nothing, after Commit: it can be deferred.
 	Abort() error
 }
 
-// Object is an open blob. ReadAt may be called by many goroutines at once and gives all bytes
-// asked for or an error (io.EOF when the range goes beyond the end).
+// Object is an open blob. ReadAt may be called by many goroutines at once and returns all
+// bytes asked for or an error (io.EOF when the range goes beyond the end).
 type Object interface {
 	io.ReaderAt
 	Size() int64
@@ -76,10 +80,10 @@ func Drop(ctx context.Context, s Store, name string) error {
 	return nil
 }
 
-// Medium is what a reader wants to know of where blobs lie. Zero: a disk of this host, behind its
+// Medium describes the device of a blob store to its readers. Zero: a disk of this host, behind its
 // page cache.
 type Medium struct {
-	// Latency is what a read costs beside its bytes, if it does not follow the read before it.
+	// Latency is what a read costs besides its bytes, if it does not follow the read before it.
 	Latency time.Duration
 	// Parallel is how many reads at once are served better than one after another.
 	Parallel int
@@ -90,7 +94,7 @@ type Describer interface {
 	Medium() Medium
 }
 
-// MediumOf describes what a Store or Object lies on, as far as it knows.
+// MediumOf returns the medium of a Store or Object, if that knows it.
 func MediumOf(x any) Medium {
 	if d, ok := x.(Describer); ok {
 		return d.Medium()
@@ -98,7 +102,7 @@ func MediumOf(x any) Medium {
 	return Medium{}
 }
 
-// HighLatency says whether a read costs so much that it should bring whatever may be wanted with it.
+// HighLatency says whether a read costs so much that it should also bring what may be needed next.
 func (m Medium) HighLatency() bool { return m.Latency >= 200*time.Microsecond }
 
 // maxName bounds a blob's name, in bytes.

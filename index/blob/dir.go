@@ -27,11 +27,10 @@ type Dir struct {
 	seq      atomic.Uint64 // makes temporary names unique within the process
 }
 
-// OpenDir gives the store in the existing directory root. It removes what an earlier process left
-// uncommitted, and makes durable what that process did and did not live to make durable: what the
-// caller sees from now on, a power cut must not take back. So no other process may write there.
-// Should the process be root, and the directory somebody else's, then what it makes belongs to that
-// one.
+// OpenDir returns the store in the existing directory root. It removes what an earlier process left
+// uncommitted, and makes durable what that process did not: a power cut must not undo what the
+// caller sees from now on. So no other process may write there. If the process is root, and the
+// directory belongs to another user, then its files get that owner.
 func OpenDir(root string) (*Dir, error) {
 	d, err := openDir(hostFiles{}, root)
 	if err != nil {
@@ -52,9 +51,9 @@ func OpenDirOn(files FileSystem, root string) (*Dir, error) {
 	return d, d.sweep()
 }
 
-// OpenDirReadOnly gives the store in the existing directory root for reading, beside whoever writes
-// there. It writes nothing, and works on a read-only file system. A blob that is open stays readable
-// when it is removed.
+// OpenDirReadOnly opens the store in the existing directory root for reading, also while another
+// process writes there. It writes nothing, and works on a read-only file system. A blob that is open
+// stays readable when it is removed.
 func OpenDirReadOnly(root string) (*Dir, error) {
 	d, err := openDir(hostFiles{}, root)
 	if err != nil {
@@ -80,7 +79,7 @@ var (
 	_ Dropper = (*Dir)(nil)
 )
 
-// sweep removes the temporary files of writers that never came to Commit, and syncs directories.
+// sweep removes the temporary files of writers that never committed, and syncs directories.
 func (d *Dir) sweep() error {
 	err := d.files.WalkDir(d.root, func(path string, e fs.DirEntry, err error) error {
 		if err == nil && e.IsDir() {
@@ -187,8 +186,8 @@ func (d *Dir) List(ctx context.Context, prefix string) ([]Info, error) {
 	var out []Info
 	err := d.files.WalkDir(start, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
-			// A blob or directory that goes away under the walk was simply not there; and what lies in
-			// a directory beside those that were asked for may be nobody's business.
+			// A blob or directory that is removed during the walk counts as not there. Directories
+			// that were not asked for may be unreadable.
 			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) && path != start {
 				return nil
 			}
@@ -202,7 +201,11 @@ func (d *Dir) List(ctx context.Context, prefix string) ([]Info, error) {
 			return err
 		}
 		name := filepath.ToSlash(rel)
-		if !e.Type().IsRegular() || !strings.HasPrefix(name, prefix) || CheckName(name) != nil {
+		if !strings.HasPrefix(name, prefix) || CheckName(name) != nil {
+			return nil
+		}
+		odd := !e.Type().IsRegular()
+		if odd && (start == d.root || filepath.Dir(path) != start) {
 			return nil
 		}
 		st, err := e.Info()
@@ -212,7 +215,7 @@ func (d *Dir) List(ctx context.Context, prefix string) ([]Info, error) {
 		if err != nil {
 			return err
 		}
-		out = append(out, Info{Name: name, Size: st.Size(), Tag: tagOf(st)})
+		out = append(out, Info{Name: name, Size: st.Size(), Tag: tagOf(st), Odd: odd})
 		return nil
 	})
 	if err != nil {
@@ -261,8 +264,8 @@ func (d *Dir) Drop(ctx context.Context, name string) error {
 	return nil
 }
 
-// tagOf makes a tag of a file's inode and times. An inode number comes again, but not at the same
-// instant.
+// tagOf makes a tag of a file's inode and times. An inode number may be used again, but not with
+// the same times.
 func tagOf(st fs.FileInfo) string {
 	s, ok := st.Sys().(*syscall.Stat_t)
 	if !ok {
@@ -271,7 +274,7 @@ func tagOf(st fs.FileInfo) string {
 	return fmt.Sprintf("%x.%x.%x.%x", s.Dev, s.Ino, s.Ctim.Nano(), s.Mtim.Nano())
 }
 
-// notFound turns the file system's word into ours, keeping both for errors.Is.
+// notFound wraps the file system's error in ErrNotFound, keeping both for errors.Is.
 func notFound(err error) error {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return fmt.Errorf("%w (%w)", ErrNotFound, err)
@@ -279,7 +282,7 @@ func notFound(err error) error {
 	return err
 }
 
-// evict takes a file out of the host's page cache; another file system is in none.
+// evict removes a file from the host's page cache, which other file systems do not use.
 func evict(f File) error {
 	host, ok := f.(*os.File)
 	if !ok {

@@ -25,7 +25,7 @@ func (w *dirWriter) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// Commit makes the bytes durable before the name, and the name before it answers.
+// Commit makes the bytes durable before the name, and the name before it returns.
 func (w *dirWriter) Commit() error {
 	if w.f == nil {
 		return fmt.Errorf("commit %s: %w", w.name, ErrClosed)
@@ -39,12 +39,12 @@ func (w *dirWriter) Commit() error {
 		err = w.files.MoveNew(w.temp, w.path)
 	}
 	if err != nil {
-		// What is left of the temporary file, if anything, is swept by the next OpenDir.
+		// The next OpenDir removes the temporary file, if it is left.
 		_ = w.files.Remove(w.temp)
 		return fmt.Errorf("commit %s: %w", w.name, err)
 	}
 	if err := w.files.SyncDir(filepath.Dir(w.path)); err != nil {
-		// The name may or may not survive a crash; an error must mean that it is not there.
+		// The name may or may not survive a crash; an error must mean that there is no such blob.
 		_ = w.files.Remove(w.path)
 		return fmt.Errorf("commit %s: %w", w.name, err)
 	}

@@ -2,23 +2,22 @@
 //
 // # The contract
 //
-// A blob comes into being whole or not at all. [Store.Create] hands out a [Writer] that nobody
-// else sees; [Writer.Commit] makes its bytes durable and visible under the name in one step, and
-// [Writer.Abort] forgets them. A name that exists is never overwritten (Commit answers
-// [ErrExists]), and the bytes under a name never change, so that an [Object] may be read by many
-// goroutines without a lock and its content cached for as long as one likes. What is left by a
-// process that died between Create and Commit is not listed, cannot be opened, and is swept away by
-// the next one.
+// A blob is created in one step. [Store.Create] returns a [Writer] that nobody else sees;
+// [Writer.Commit] makes its bytes durable and visible under the name in one step, and [Writer.Abort]
+// forgets them. A name that exists is never overwritten (Commit returns [ErrExists]), and the bytes
+// under a name never change, so that an [Object] may be read by many goroutines without a lock and its
+// content cached for ever. What a process leaves that dies between Create and Commit is not listed and
+// cannot be opened, and the next process removes it.
 //
-// That is the part of an object store that every object store has: PUT if absent, ranged GET, LIST,
+// Every object store has these operations: PUT if absent, ranged GET, LIST,
 // DELETE. Nothing here needs a rename, a lock, an append or a partial update from the caller.
 //
 // # Drivers
 //
 //   - [Dir] keeps each blob as a file of the same name under a directory. Create writes to a
 //     temporary file beside it, Commit is fsync, a rename that refuses an existing name, and fsync
-//     of the directory. [OpenDirReadOnly] reads one beside whoever writes there.
-//   - package disk decorates another one and makes reads as slow as a modelled device has them.
+//     of the directory. [OpenDirReadOnly] reads one while another process may write.
+//   - package disk decorates another one and makes reads as slow as on a simulated disk.
 //
 // All of them pass the suite in package tests/blobtest, and so must every new one. Beside it are a
 // driver in memory, one that makes chosen operations fail, and a file system that loses power.

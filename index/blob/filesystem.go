@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// FileSystem is what a Dir asks of the file system, one step at a time. The host's is what
-// [OpenDir] takes; another one (tests/blobtest/crashfs) shows what becomes of the steps when the power
+// FileSystem has the operations that a Dir uses, one step at a time. The host's is what
+// [OpenDir] takes; another one (tests/blobtest/crashfs) shows the effect of the steps when the power
 // fails between them.
 type FileSystem interface {
 	// Create makes a new file to be written; it fails if the path exists.
@@ -23,7 +23,7 @@ type FileSystem interface {
 	MoveNew(from, to string) error
 	Remove(path string) error
 	Mkdir(path string) error
-	// SyncDir makes durable what was done to the names in a directory.
+	// SyncDir makes changes of the names in a directory durable.
 	SyncDir(path string) error
 	Stat(path string) (fs.FileInfo, error)
 	Lstat(path string) (fs.FileInfo, error)

@@ -6,13 +6,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// owner is who gets what this process makes. Zero: whoever the kernel gives it to.
+// owner is the user who gets the files that this process makes. Zero: the user of the process.
 type owner struct {
 	uid, gid int
 	set      bool
 }
 
-// ownerOf gives the owner of a directory for what is made in it, where this process is root and the
+// ownerOf returns the owner of a directory for what is made in it, where this process is root and the
 // directory is not root's: otherwise a server that runs as its owner could not read what root
 // imported.
 func ownerOf(dir string) (owner, error) {

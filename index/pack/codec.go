@@ -43,8 +43,8 @@ func (c codec) valid(pages int, length uint64) bool {
 	}
 }
 
-// A unit stored with codecZstd is the body of the only block of a zstd frame. What comes before it
-// says nothing that is not known already, and is put back before decoding: magic, frame header
+// A unit stored with codecZstd is the body of the only block of a zstd frame. The bytes before
+// it are known already, and are restored before decoding: magic, frame header
 // (descriptor 0x60: single segment, two bytes of content size, no checksum, no dictionary; content
 // size - 256), and the header of a last block.
 const zstdPrefix = 4 + 1 + 2 + 3
@@ -65,8 +65,8 @@ func putZstdPrefix(b []byte, size, length int) {
 	b[7], b[8], b[9] = byte(h), byte(h>>8), byte(h>>16)
 }
 
-// stripZstd gives the part of a zstd frame that codecZstd stores; ok is false for a frame that
-// putZstdPrefix would not give back: of several blocks, or of one that is not compressed.
+// stripZstd returns the part of a zstd frame that codecZstd stores; ok is false for a frame that
+// putZstdPrefix would not restore: of several blocks, or of one that is not compressed.
 func stripZstd(frame []byte, size int) (body []byte, ok bool) {
 	if len(frame) <= zstdPrefix {
 		return nil, false
@@ -80,10 +80,10 @@ func stripZstd(frame []byte, size int) (body []byte, ok bool) {
 // slack is how far zstd may write behind the end, in bytes.
 const slack = 16
 
-var errDecodedSize = errors.New("decodes to another size")
+var errDecodedSize = errors.New("decodes to a wrong size")
 
-// decode gives dst its content from what is stored, which is frame without its first zstdPrefix
-// bytes: they are room, and overwritten for codecZstd. dst is filled whole or an error is given. Up
+// decode fills dst from what is stored, which is frame without its first zstdPrefix
+// bytes: they are room, and overwritten for codecZstd. dst is filled completely or an error is returned. Up
 // to slack bytes behind dst may be overwritten, if it has the capacity: zstd decodes a fifth faster
 // when it may.
 func (d *Decoder) decode(c codec, dst, frame []byte) error {

@@ -19,7 +19,7 @@ import (
 
 var imageFlag = flag.String("image", "", "guest memory image for benchmarks (default: synthetic)")
 
-// benchPages gives what a store would keep of the image: its pages in physical order, without zero
+// benchPages returns what a store would keep of the image: its pages in physical order, without zero
 // pages and without duplicates.
 func benchPages(b *testing.B) [][]byte {
 	b.Helper()

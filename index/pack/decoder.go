@@ -35,7 +35,7 @@ func NewDecoder() (*Decoder, error) {
 	return d, nil
 }
 
-// Close gives up the decompressors.
+// Close frees the decompressors.
 func (d *Decoder) Close() {
 	d.units.Close()
 	d.frames.Close()
@@ -57,7 +57,7 @@ func (d *Decoder) get() *decoderScratch {
 	}
 }
 
-// grown gives b with room for n bytes, its content lost.
+// grown returns b with room for n bytes, its content lost.
 func grown(b []byte, n int) []byte {
 	if cap(b) < n {
 		return make([]byte, n)

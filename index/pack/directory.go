@@ -42,7 +42,7 @@ type directory struct {
 	frames  []itemEntry
 }
 
-// blockOf gives the number of the block that holds slot, which must be below len(d.slots).
+// blockOf returns the number of the block that holds slot, which must be below len(d.slots).
 func (d *directory) blockOf(slot uint32) int {
 	return sort.Search(len(d.blocks), func(i int) bool { return d.blocks[i].first > slot }) - 1
 }

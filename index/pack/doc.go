@@ -12,29 +12,29 @@
 //   - frames: the pages of a working set, with their gfns, about a megabyte at a time, for one
 //     sequential read that is decoded in parallel;
 //
-// and at its end a directory of all that, the hashes of the pages, and a footer. So a pack explains
-// itself: any index over packs can be made again from them.
+// and at its end a directory of all that, the hashes of the pages, and a footer. So a pack is
+// complete: any index over packs can be made again from them.
 //
 // A pack is written by one [Writer], from what any number of goroutines made with one [Encoder],
 // and read by any number of goroutines with one [Reader]. Compaction ([Rewrite]) makes the next
-// generation of a pack: the same number, the same slots, without what nothing refers to. It can also
-// put pages back that are damaged or were dropped: their hashes say which they must be.
+// generation of a pack: the same number, the same slots, without the dead. It can also
+// restore pages that are damaged or were dropped: their hashes identify them.
 //
 // The path of a page fault through this package is [Reader.ReadPage]: look the slot up in RAM, one
 // ReadAt, one checksum, one decoding. It takes no lock that is held over I/O and allocates nothing.
 //
 // # Invariants
 //
-//   - Bytes come back as they were written or with an error, a [CorruptError] if the medium is to
-//     blame. Everything stored is under a CRC-32C, mixed with what and where it is, so that right
+//   - Bytes are returned as they were written, or there is an error, a [CorruptError] if the stored
+//     bytes are wrong. Everything stored is under a CRC-32C, mixed with what and where it is, so that right
 //     bytes in a wrong place do not pass.
 //   - Slots, record numbers and frame numbers never change, through all generations.
-//   - Nothing refers to what is dead. Reading it is an error.
-//   - A read of many pages gives each one that it can, and says of every other why not ([BadSlots]).
-//     No byte of its buffer stays what it was.
+//   - Nothing refers to dead slots and records. Reading them is an error.
+//   - A read of many pages returns each page that it can read, and an error for each other one
+//     ([BadSlots]). It overwrites its whole buffer.
 //   - A page is copied into another pack only after it was compared with its hash.
 //   - The Writer reads its directory back before it commits it.
-//   - What a file claims is never believed about memory: the directory is in proportion to its
+//   - Numbers in a file never make it allocate too much: a directory takes memory in proportion to its
 //     bytes, records and frames have bounds.
 //
 // # The format, version 1
@@ -77,12 +77,11 @@
 //	84  4  CRC of bytes 0 to 83
 //	88  8  "thawfoot"
 //
-// Whatever is stored in the body, be it a unit, a record or a frame, is its data and then four
-// bytes of checksum; lengths in the directory include these four. The checksum is the sum, modulo
-// 2^32, of the CRC of the data and of bits 32 to 63 of the product (number<<24 | ordinal) * salt.
-// Here number is the pack's, ordinal is the slot of the unit's first page or the number of the
-// record or frame, and salt is 0x9E3779B97F4A7C15 for a unit, 0xC2B2AE3D27D4EB4F for a record,
-// 0x165667B19E3779F9 for a frame.
+// Each unit, record and frame in the body is its data and then four bytes of checksum; lengths in the
+// directory include these four. The checksum is the sum, modulo 2^32, of the CRC of the data and of
+// bits 32 to 63 of the product (number<<24 | ordinal) * salt. Here number is the pack's, ordinal is the
+// slot of the unit's first page or the number of the record or frame, and salt is 0x9E3779B97F4A7C15
+// for a unit, 0xC2B2AE3D27D4EB4F for a record, 0x165667B19E3779F9 for a frame.
 //
 // Directory. First the blocks, in the order of their slots, then the records, then the frames; it
 // ends where they end. A block is
@@ -162,13 +161,13 @@
 // say nothing new are not stored; literals are entropy-coded where there are no matches, too, which
 // is worth 3 %; room for 16 bytes behind the output makes decoding a fifth faster.
 //
-// What was tried and is not here: a zstd dictionary of entropy tables, or of content (0.6 to 2.6 %,
+// These were tried and not chosen: a zstd dictionary of entropy tables, or of content (0.6 to 2.6 %,
 // a third slower: the assembly in the decoder is for frames without one); S2 for those pages where
 // it takes little more (it does for a tenth of them); an LZ77 + Huffman format of our own with
 // built-in tables (4 % smaller, no faster than zstd's assembly, and half as fast to encode).
 //
-// With 25 bytes a page for an index, image A takes 0.99 of zstd -3: what is lost by small units is
-// won by storing a page once. Where few pages are there twice that does not hold. Image B, a Debian
+// With 25 bytes a page for an index, image A takes 0.99 of zstd -3: small units cost as much as
+// deduplication saves. With few duplicate pages that does not hold. Image B, a Debian
 // initramfs just booted (37,149 not zero, 30,695 different, 43.7 MB by zstd -3), takes 1.16 with 4K
 // units, and would take 1.10 with 16K: zstd over the whole image finds its matches in other pages.
 //
@@ -187,8 +186,8 @@
 //	        1M      1626      264        1712    3380      <- default
 //	        2M      1608      270        1773    3482
 //
-// zstd, because two cores decode it more than twice as fast as the disk gives raw pages, and the
-// disk has less to give. A frame of 1 MiB is as much as is worth pushing at once. The figures are
+// zstd, because two cores decode it more than twice as fast as the disk reads raw pages, and the
+// disk has fewer bytes to read. A frame of 1 MiB is as much as is worth pushing at once. The figures are
 // from before literals without matches were entropy-coded in frames, too, which saves 2 % (1591 B a
 // page at 1 MiB) and costs 10 % of the speed.
 //

@@ -14,8 +14,8 @@ const BlockPages = 16
 // maxBlockPages is the largest block that EncodeBlock takes.
 const maxBlockPages = 1024
 
-// Encoder turns pages into units and frames. It may be used by many goroutines at once, and what it
-// gives depends on nothing but its arguments and profile.
+// Encoder turns pages into units and frames. It may be used by many goroutines at once, and its
+// results depend only on its arguments and profile.
 type Encoder struct {
 	tuning tuning
 
@@ -40,7 +40,7 @@ type encoderScratch struct {
 	out   []byte
 }
 
-// get gives scratch memory that nobody else uses, until put.
+// get returns scratch memory that nobody else uses, until put.
 func (e *Encoder) get() (*encoderScratch, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -111,8 +111,8 @@ func (e *Encoder) EncodeBlock(dst *EncodedBlock, pages [][]byte) error {
 	return nil
 }
 
-// encodeUnit appends one unit to dst, of all the pages or, where they do not compress well enough
-// to stand the larger unit, of some of the first. It gives how many, and the bytes of the unit.
+// encodeUnit appends one unit to dst, of all the pages or, if they do not compress well enough for
+// the larger unit, of some of the first. It returns how many, and the bytes of the unit.
 func (e *Encoder) encodeUnit(
 	s *encoderScratch, dst *EncodedBlock, pages [][]byte,
 ) (used, size int) {
@@ -139,7 +139,7 @@ func (e *Encoder) encodeUnit(
 	return n, len(data)
 }
 
-// compress gives raw as the encoder would store it: compressed if that saves enough to be worth a
+// compress returns raw as the encoder would store it: compressed if that saves enough to be worth a
 // decoding. The bytes are valid until s is used again.
 func (e *Encoder) compress(s *encoderScratch, raw []byte) (codec, []byte) {
 	worth := len(raw) - len(raw)/16

@@ -6,17 +6,17 @@ import (
 )
 
 var (
-	// ErrFull is the answer of a Writer that can take no more: finish it and begin another pack.
+	// ErrFull is returned by a Writer that can take no more: finish it and begin another pack.
 	ErrFull = errors.New("pack is full")
 	// ErrDead is the cause of a CorruptError for a page or record that a compaction dropped:
 	// nothing refers to it, unless something is wrong.
 	ErrDead = errors.New("dropped by a compaction")
-	// ErrHash is the cause of a CorruptError for a page that has another content than its hash says.
+	// ErrHash is the cause of a CorruptError for a page whose content does not match its hash.
 	ErrHash = errors.New("content does not match its hash")
 )
 
-// CorruptError says that stored bytes are not what was written. What could not be read at all is
-// the error of the blob instead.
+// CorruptError says that stored bytes are not what was written. If they could not be read at all,
+// the error is that of the blob instead.
 type CorruptError struct {
 	Pack string // name of the pack's blob, or what stands for it
 	What string // what is damaged: "footer", "slot 17", "frame 3", ...

@@ -21,8 +21,8 @@ var errChecksum = errors.New("checksum does not match")
 // crcTable is made once; crc32.MakeTable hands out the same table each time for this polynomial.
 var crcTable = crc32.MakeTable(crc32.Castagnoli)
 
-// Salts keep the checksums of unlike things apart, so that bytes which are right, but belong to
-// another place, do not pass.
+// Salts make the checksums of different kinds differ, so that right bytes in a wrong place do not
+// pass.
 const (
 	saltUnit   = 0x9E3779B97F4A7C15
 	saltRecord = 0xC2B2AE3D27D4EB4F
@@ -35,7 +35,7 @@ func checksum(b []byte, salt uint64, number uint64, ordinal uint32) uint32 {
 }
 
 // header is the first 32 bytes of a pack. It serves a reader that has lost the end of the file,
-// and the eye of a human with a hex dump; everything needed for reading is in the footer.
+// and a person with a hex dump; everything needed for reading is in the footer.
 type header struct {
 	version    uint32
 	generation uint32
@@ -111,7 +111,7 @@ func (f footer) append(b []byte) []byte {
 func parseFooter(b []byte, size int64) (footer, error) {
 	le := binary.LittleEndian
 	if len(b) != footerSize || string(b[88:]) != footerMagic {
-		return footer{}, errors.New("no pack footer: the file is cut off or no pack")
+		return footer{}, errors.New("no pack footer: the file is truncated, or not a pack")
 	}
 	if crc32.Checksum(b[:84], crcTable) != le.Uint32(b[84:]) {
 		return footer{}, errChecksum

@@ -113,7 +113,7 @@ func parseGFNs(dst []uint64, b []byte, n int) ([]uint64, error) {
 	return dst, nil
 }
 
-// AppendFrame adds a frame and gives its number in the pack.
+// AppendFrame adds a frame and returns its number in the pack.
 func (w *Writer) AppendFrame(f *EncodedFrame) (frame int, err error) {
 	it := itemEntry{codec: f.codec, raw: uint32(f.pages)}
 	return w.appendItem(&w.dir.frames, saltFrame, it, f.data)
@@ -176,7 +176,7 @@ func (r *Reader) FetchFrame(i int, f *Frame) error {
 
 func frameName(i int) string { return fmt.Sprintf("frame %d", i) }
 
-// Decode gives a frame that was fetched its content, once. The pack need not be open any more.
+// Decode decodes a frame that was fetched, once. The pack need not be open any more.
 func (f *Frame) Decode() error {
 	r := f.r
 	if r == nil {

@@ -9,7 +9,7 @@ import (
 const HashSize = 16
 
 // Hash names the content of a page, or of any other bytes: the same bytes have the same hash, and
-// with 128 bits under a secret key nobody finds two others that do.
+// with 128 bits under a secret key nobody can find other bytes that do.
 type Hash [HashSize]byte
 
 // HashKey is the key of a store's hashes, chosen at random when the store is made.
@@ -33,7 +33,7 @@ func NewHasher(key HashKey) *Hasher {
 	return h
 }
 
-// Sum gives the hash of b. It does not allocate.
+// Sum returns the hash of b. It does not allocate.
 func (h *Hasher) Sum(b []byte) Hash {
 	h.h.Reset()
 	_, _ = h.h.Write(h.key[:]) // hash.Hash never fails

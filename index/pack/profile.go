@@ -7,7 +7,7 @@ import "fmt"
 type Profile uint8
 
 const (
-	// ProfileDefault stores small: a page costs about what zstd -3 makes of it.
+	// ProfileDefault takes little space: a page costs about what zstd -3 makes of it.
 	ProfileDefault Profile = iota
 	// ProfileFast decodes in the least time, and takes up to 1.4 times the space.
 	ProfileFast

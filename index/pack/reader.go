@@ -22,8 +22,8 @@ type Reader struct {
 }
 
 // Open reads the footer and the directory of a pack. The Reader owns obj from then on; after an
-// error it is closed. name is for error messages. A pack that is damaged or no pack gives a
-// *CorruptError, one of another format a *VersionError.
+// error it is closed. name is for error messages. The error of a file that is damaged or not a
+// pack is a *CorruptError, that of another format a *VersionError.
 func Open(obj blob.Object, name string, dec *Decoder) (*Reader, error) {
 	r := &Reader{obj: obj, name: name, dec: dec}
 	if err := r.open(); err != nil {
@@ -60,7 +60,7 @@ func (r *Reader) open() error {
 	return nil
 }
 
-// section gives the bytes of a section, from tail if they are in there.
+// section returns the bytes of a section, from tail if they are in there.
 func (r *Reader) section(s section, tail []byte, what string) ([]byte, error) {
 	var b []byte
 	if start := r.obj.Size() - int64(len(tail)); int64(s.off) >= start {
@@ -94,7 +94,7 @@ func (r *Reader) Close() error { return r.obj.Close() }
 // Name is the name given to Open.
 func (r *Reader) Name() string { return r.name }
 
-// Number and Generation say which pack this is, as the pack itself says it.
+// Number and Generation say which pack this is, according to its footer.
 func (r *Reader) Number() uint64 { return r.foot.number }
 
 // Generation counts the compactions of the pack.
@@ -121,7 +121,7 @@ func (r *Reader) Unit(slot uint32) (offset int64, pages int) {
 // Blocks is the number of locality blocks.
 func (r *Reader) Blocks() int { return len(r.dir.blocks) }
 
-// BlockOf gives the block of a slot; ok is false if there is no such slot.
+// BlockOf returns the block of a slot; ok is false if there is no such slot.
 func (r *Reader) BlockOf(slot uint32) (block int, ok bool) {
 	if int(slot) >= len(r.dir.slots) {
 		return 0, false
@@ -129,7 +129,7 @@ func (r *Reader) BlockOf(slot uint32) (block int, ok bool) {
 	return r.dir.blockOf(slot), true
 }
 
-// BlockSlots gives the slots of a block: first, first+1, ... first+count-1.
+// BlockSlots returns the slots of a block: first, first+1, ... first+count-1.
 func (r *Reader) BlockSlots(block int) (first, count uint32) {
 	first = r.dir.blocks[block].first
 	return first, r.dir.blockEnd(block) - first
@@ -140,7 +140,7 @@ func (r *Reader) BlockBytes(block int) int {
 	return int(r.dir.blocks[block].end - r.dir.blocks[block].off)
 }
 
-// Hashes gives the hash of every slot, the dead ones' too.
+// Hashes returns the hash of every slot, the dead ones' too.
 func (r *Reader) Hashes() ([]Hash, error) {
 	b, err := r.section(r.foot.hashes, nil, "hashes")
 	if err != nil {
@@ -153,8 +153,8 @@ func (r *Reader) Hashes() ([]Hash, error) {
 	return hashes, nil
 }
 
-// ReadHashes gives the hashes of count slots from first on. They are not verified as those that
-// Hashes gives are: they are to be compared with, and one that is damaged is like no page's.
+// ReadHashes returns the hashes of count slots from first on. Unlike those of Hashes they are not
+// verified: they are only compared with, and a damaged one matches no page.
 func (r *Reader) ReadHashes(first uint32, count int) ([]Hash, error) {
 	if uint64(first)+uint64(count) > uint64(len(r.dir.slots)) {
 		return nil, r.corrupt("hashes", fmt.Errorf("there are %d", len(r.dir.slots)))
@@ -195,7 +195,7 @@ func (r *Reader) Record(i int) RecordInfo {
 	return RecordInfo{Kind: it.kind, Size: int(it.raw), Stored: int64(it.stored)}
 }
 
-// ReadRecord gives the content of record i, in dst if that has the capacity for it.
+// ReadRecord returns the content of record i, in dst if that has the capacity for it.
 func (r *Reader) ReadRecord(i int, dst []byte) ([]byte, error) { return r.readRecord(r, i, dst) }
 
 // readRecord is ReadRecord out of what src has.
@@ -232,7 +232,7 @@ func (r *Reader) item(src stored, it itemEntry, salt uint64, ordinal uint32) ([]
 	return r.verified(buf, salt, ordinal)
 }
 
-// verified gives an item, behind zstdPrefix bytes of room, without its checksum if that is right.
+// verified returns an item, behind zstdPrefix bytes of room, without its checksum if that is right.
 func (r *Reader) verified(buf []byte, salt uint64, ordinal uint32) ([]byte, error) {
 	end := len(buf) - crcSize
 	want := binary.LittleEndian.Uint32(buf[end:])

@@ -28,7 +28,7 @@ func (r *Reader) readPage(src stored, slot uint32, dst []byte) error {
 }
 
 // unit checks and decodes one unit that was read into in (behind zstdPrefix bytes of room), and
-// gives dst its pages from page on. slot is the slot of any of its pages, e its entry.
+// copies its pages from page on into dst. slot is the slot of any of its pages, e its entry.
 func (r *Reader) unit(
 	s *decoderScratch, e slotEntry, slot uint32, in []byte, page int, dst []byte,
 ) error {

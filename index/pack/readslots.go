@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// BadSlots says which slots a read of many could not give: dead ones, those that there are not,
-// damaged ones, those on a bad sector. The bytes of their pages are zero. It may be used again and
+// BadSlots says which slots could not be read: dead ones, those that do not exist, damaged ones, those
+// on a bad sector. The bytes of their pages are zero. It may be used again and
 // again, and keeps its memory.
 type BadSlots struct {
 	r      *Reader
@@ -28,7 +28,7 @@ func (b *BadSlots) add(first, end uint32, cause error) {
 	}
 }
 
-// Slots gives them, ascending, until the next read.
+// Slots returns them, ascending, until the next read.
 func (b *BadSlots) Slots() []uint32 { return b.slots }
 
 // Err says why a slot could not be read; nil for one that could.
@@ -56,8 +56,8 @@ func (b *BadSlots) Append(other *BadSlots) {
 	b.causes = append(b.causes, other.causes...)
 }
 
-// local says whether a failed read is about the place that was read, so that what lies beside it
-// may well be readable: a bad sector, or the end of a file that was cut.
+// local says whether a read failed because of its place, so that bytes beside it may be readable: a bad
+// sector, or the end of a truncated file.
 func local(err error) bool {
 	return errors.Is(err, syscall.EIO) || errors.Is(err, io.EOF) ||
 		errors.Is(err, io.ErrUnexpectedEOF)
@@ -66,8 +66,8 @@ func local(err error) bool {
 // maxReadBytes bounds one read of the blob by ReadSlots.
 const maxReadBytes = 1 << 20
 
-// IsDamage says whether an error is about stored bytes, which will be no other the next time: they
-// are not what was written, or lie on a bad sector.
+// IsDamage says whether an error is about stored bytes, so that the next read fails as well: they are
+// not what was written, or lie on a bad sector.
 func IsDamage(err error) bool {
 	var c *CorruptError
 	return errors.As(err, &c) || local(err)
@@ -75,7 +75,7 @@ func IsDamage(err error) bool {
 
 // ReadBlock reads all pages of a block into dst, which has room for them (BlockSlots says how many
 // there are): slot first+i goes to dst[i*4096:]. An error says that there is no such block, or no
-// room; which pages could not be read stands in bad.
+// room; bad has the pages that could not be read.
 func (r *Reader) ReadBlock(block int, dst []byte, bad *BadSlots) error {
 	if block < 0 || block >= len(r.dir.blocks) {
 		err := fmt.Errorf("there are %d", len(r.dir.blocks))
@@ -92,13 +92,13 @@ func (r *Reader) ReadBlock(block int, dst []byte, bad *BadSlots) error {
 
 // ReadSlots reads consecutive slots from first on into dst, as many as it has whole pages for: slot
 // first+i goes to dst[i*4096:]. Slots that lie together are read together, up to 1 MiB at a time,
-// and every unit is decoded once. What cannot be read stands in bad and becomes zeros; the rest is
-// read all the same.
+// and every unit is decoded once. Slots that cannot be read are noted in bad and become zeros; the
+// others are still read.
 func (r *Reader) ReadSlots(first uint32, dst []byte, bad *BadSlots) {
 	r.readSlots(r, first, dst, bad)
 }
 
-// stored gives bytes of the file: from the blob, or from what was fetched of it.
+// stored returns bytes of the file, from the blob or from what was fetched of it.
 type stored interface {
 	read(b []byte, off int64) error
 }
@@ -128,8 +128,8 @@ func (r *Reader) readSlots(src stored, first uint32, dst []byte, bad *BadSlots) 
 	}
 }
 
-// stretch reads the slots from slot on, below end, whose units follow one another, and gives the
-// slot behind them. Where they cannot be read at once they are read one after another.
+// stretch reads the slots from slot on, below end, whose units follow one another, and returns
+// the slot behind them. If they cannot be read at once they are read one after another.
 func (r *Reader) stretch(src stored, s *decoderScratch, slot, end uint32, dst []byte,
 	bad *BadSlots) (stop uint32) {
 	stop, last := r.together(slot, end)

@@ -7,7 +7,7 @@ import (
 )
 
 // RecordReader reads records of one pack that are wanted one after another, as the page map of an
-// image is. Where a read is dear it reads ahead: records lie side by side, at the end of a pack,
+// image is. On a high-latency medium it reads ahead: records lie side by side, at the end of a pack,
 // and the next ones come with the first. Its methods may be called by many goroutines at once.
 type RecordReader struct {
 	r      *Reader
@@ -26,7 +26,7 @@ type aheadRange struct {
 // long again as getting there.
 const maxAhead = 1 << 20
 
-// NewRecordReader gives a reader for records of a pack, which must stay open meanwhile.
+// NewRecordReader returns a reader for records of a pack, which must stay open meanwhile.
 func (r *Reader) NewRecordReader() *RecordReader {
 	rr := &RecordReader{r: r}
 	if m := blob.MediumOf(r.obj); m.HighLatency() {

@@ -30,7 +30,7 @@ func (o *countedObject) ReadAt(p []byte, off int64) (int, error) {
 	return o.Object.ReadAt(p, off)
 }
 
-// TestRecordReader: records in their order are read by the megabyte where a read is dear, and one
+// TestRecordReader: records in their order are read by the megabyte on a high-latency medium, and one
 // by one where it is not; in any order, and by many goroutines, they are right.
 func TestRecordReader(t *testing.T) {
 	store := blobtest.NewMem()

@@ -12,13 +12,13 @@ type Keep struct {
 	Slot   func(slot uint32) bool
 	Record func(record int) bool
 	Frame  func(frame int) bool
-	// Page gives the page of a slot that is kept and cannot be copied, or that is dead: nil if it
+	// Page returns the page of a slot that is kept and cannot be copied, or that is dead; nil if it
 	// has none. It must have the slot's hash.
 	Page func(slot uint32) []byte
 	// Hashes are those of the new generation; nil: those of the pack, which must be sound then.
 	Hashes []Hash
-	// Lost is told of what is kept, cannot be copied, and so becomes dead. Without it that is the
-	// error of the Rewrite.
+	// Lost is called for what should be kept, cannot be copied, and so becomes dead. Without it the
+	// Rewrite fails then.
 	Lost func(err error)
 }
 
@@ -28,10 +28,10 @@ func (k Keep) frame(i int) bool   { return k.Frame == nil || k.Frame(i) }
 
 // Rewrite copies what keep says of pack r into w, which must be an empty Writer of the same pack
 // number (and, to be of use, of a higher generation). Slots, blocks, records and frames keep their
-// numbers, so that nothing which refers to the pack has to change; what is dropped takes no room
-// but in the directory. Units kept whole are copied as they are; units kept in part are decoded and
-// encoded again. Everything copied is verified on the way, every page by its hash under key: what is
-// wrong must not get a right checksum. The caller finishes or aborts w.
+// numbers, so that nothing which refers to the pack has to change; what is dropped takes room
+// only in the directory. Units kept whole are copied as they are; units kept in part are decoded and
+// encoded again. Everything that is copied is verified, every page by its hash under key: wrong
+// bytes must not get a right checksum. The caller finishes or aborts w.
 func Rewrite(ctx context.Context, r *Reader, w *Writer, enc *Encoder, key HashKey, keep Keep) error {
 	if r.Number() != w.Number() || w.size != headerSize {
 		return fmt.Errorf("rewrite pack %d into pack %d: want an empty pack of the same number",
@@ -89,7 +89,7 @@ type rewriter struct {
 	hashes  []Hash
 	hasher  *Hasher
 
-	// The present block: what is stored, and what that decodes to.
+	// The present block: its stored bytes, and its decoded pages.
 	span  Span
 	pages []byte
 	bad   BadSlots
@@ -150,7 +150,7 @@ func (rw *rewriter) unit(e slotEntry, slot uint32, pages []byte) error {
 	return nil
 }
 
-// page gives what becomes of a page, which was read unless it is bad; as says that it is what is
+// page returns what becomes of a page, which was read unless it is bad; as says that it is what is
 // stored. A page that does not match its hash stays as it is if that is not to be an error: nobody
 // knows which of the two is damaged.
 func (rw *rewriter) page(slot uint32, read []byte) (page []byte, as bool, err error) {

@@ -103,7 +103,7 @@ func TestCorruptPack(t *testing.T) {
 }
 
 // TestCorruptAnywhere damages one byte of any file of the store, at random places, one at a time.
-// Whatever comes of it — the mount is refused, pages are lost, nothing at all — no page is wrong.
+// Whatever happens then (the mount is refused, pages are lost, or nothing), no page is wrong.
 func TestCorruptAnywhere(t *testing.T) {
 	cli.NeedFUSE(t)
 	spec := image.Spec{Pages: 1024, Seed: 31}

@@ -224,7 +224,7 @@ func TestRemoveAndGC(t *testing.T) {
 	c.Open(t, m.Path("copy/memory"), client.Map{Private: true})
 	cli.OK(t, "rm", store, "other")
 	cli.OK(t, "rm", store, "vm")
-	cli.OK(t, "gc", store) // under the eyes of a machine that runs
+	cli.OK(t, "gc", store) // while a machine runs
 	c.Right(t, client.Request{Count: small.Pages, Order: "random", Source: source})
 	if a := c.Do(t, client.Request{Op: "open", Path: m.Path("vm/memory")}); a.Errno != "ENOENT" {
 		t.Errorf("a removed checkpoint is still there: %q", a.Errno)

@@ -181,7 +181,7 @@ func TestLinuxTwoMachines(t *testing.T) {
 	checkB()
 }
 
-// TestLinuxExport: import and export give back memory and state byte for byte, of both
+// TestLinuxExport: import and export preserve memory and state byte for byte, of both
 // checkpoints, and the second one of the same machine costs little.
 func TestLinuxExport(t *testing.T) {
 	l := linux(t)

@@ -187,7 +187,7 @@ func TestDaemon(t *testing.T) {
 	cli.Fails(t, "busy", "umount", mnt)
 	c.Close(t)
 	cli.OK(t, "umount", mnt)
-	// The server has let go of the store.
+	// The server has released the store.
 	m := cli.MountAs(t, nil, store, mnt)
 	m.Unmount()
 }

@@ -26,7 +26,7 @@ type suite struct {
 	pkg       string            // below the module
 	run, skip string            // as for go test; empty = all, none
 	memory    int64             // of the host; 0 = its default
-	files     map[string]string // more files, as qemu.Host has them
+	files     map[string]string // more files, as in qemu.Host
 	needsThaw bool
 }
 

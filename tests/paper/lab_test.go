@@ -107,7 +107,7 @@ func TestLabFails(t *testing.T) {
 	for _, tc := range []struct{ script, want string }{
 		{"case $* in *=heap*) exit 1;; esac; cat $sample", "heap on native: thaw compare"},
 		{"echo no memory >&2; exit 20", "stream on native: thaw compare --json"},
-		{"echo '{}'", "is no comparison"},
+		{"echo '{}'", "is not a comparison"},
 		{"echo '['", "what thaw compare printed"},
 	} {
 		thaw, _ := fakeThaw(t, tc.script)

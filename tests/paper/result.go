@@ -86,7 +86,7 @@ func parseComparison(text []byte) (c comparison, err error) {
 		return c, fmt.Errorf("what thaw compare printed: %w", err)
 	}
 	if len(c.Methods) == 0 || c.GuestPages == 0 {
-		return c, fmt.Errorf("what thaw compare printed is no comparison: no methods or no pages")
+		return c, fmt.Errorf("what thaw compare printed is not a comparison: no methods or no pages")
 	}
 	if c.Window != 1 {
 		return c, fmt.Errorf("thaw compare used a TTR window of %g s, the paper one of 1 s", c.Window)

@@ -113,7 +113,7 @@ func costs(outcomes []outcome, fault time.Duration) [][]string {
 	return rows
 }
 
-// goals are the targets and what became of them.
+// goals are the targets and whether they were met.
 func goals(outcomes []outcome, fault time.Duration) [][]string {
 	rows := [][]string{{"target", "asked", "found", ""}}
 	for _, o := range outcomes {

@@ -107,7 +107,7 @@ func (b *bench) scan() {
 	}
 }
 
-// sample gives n pages that are not zero, in random order.
+// sample returns n pages that are not zero, in random order.
 func (b *bench) sample(n int, seed uint64) []uint64 {
 	pages := slices.Clone(b.data)
 	rnd := rand.New(rand.NewPCG(seed, 2))

@@ -159,7 +159,7 @@ func TestLocality(t *testing.T) {
 	}
 }
 
-// runsOf gives pages as runs, in their order.
+// runsOf returns pages as runs, in their order.
 func runsOf(gfns []uint64) (runs []index.Run) {
 	for _, gfn := range gfns {
 		if n := len(runs); n > 0 && runs[n-1].GFN+runs[n-1].Count == gfn {

@@ -92,7 +92,7 @@ func storeBytes(b *bench, store string) int64 {
 	return sum
 }
 
-// zstd gives the size that the zstd program compresses a file to; 0 where there is no zstd.
+// zstd returns the size that the zstd program compresses a file to; 0 where there is no zstd.
 func (b *bench) zstd(path string) int64 {
 	out, err := cli.Tool(b.t, 5*time.Minute, "sh", "-c", `zstd -3 -q -c "$0" | wc -c`, path)
 	if err != nil {

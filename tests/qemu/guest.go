@@ -131,7 +131,7 @@ func start(ctx context.Context, c Config, backend, memory string, extra ...strin
 	return g, nil
 }
 
-// socketPair gives a connected pair: one end as net.Conn, the other as a file to inherit.
+// socketPair returns a connected pair: one end as net.Conn, the other as a file to inherit.
 func socketPair() (net.Conn, *os.File, error) {
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {

@@ -63,7 +63,7 @@ func FindHost() (Tools, error) {
 	return tools, nil
 }
 
-// Run boots the machine and runs the script. A script that fails is no error; a machine that ends
+// Run boots the machine and runs the script. A script that fails is not an error; a machine that ends
 // without its status is. When ctx is done the machine is killed, and the result is what was there.
 func (h Host) Run(ctx context.Context) (HostResult, error) {
 	if h.Log == nil {

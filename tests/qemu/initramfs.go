@@ -71,7 +71,7 @@ func choosePayload(total int64) ([]payloadFile, error) {
 	return chosen, nil
 }
 
-// listFiles gives readable regular files between 4 KiB and 8 MiB under root, limit bytes at most.
+// listFiles returns readable regular files between 4 KiB and 8 MiB under root, limit bytes at most.
 func listFiles(root string, limit int64) []payloadFile {
 	var list []payloadFile
 	var sum int64

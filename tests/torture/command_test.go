@@ -253,7 +253,7 @@ func (l *commandLife) forget(c *checkpoint) {
 	}
 }
 
-// find finds out what became of a command that was killed.
+// find finds out what a killed command has done.
 func (l *commandLife) find(o *order) {
 	if o.name == "" {
 		return

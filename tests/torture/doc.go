@@ -8,7 +8,7 @@
 // A life is drawn from its seed alone. What depends on time (the instant at which a process is
 // killed) is drawn from it too, but hits where it hits.
 //
-// TestPackage lives through package index: imports of fresh images and of what becomes of them,
+// TestPackage lives through package index: imports of fresh images and of later versions of them,
 // under names in no order, working sets of every shape, removals, collections, indexes lost, old
 // and made again, blob operations that fail, images that stay open meanwhile. TestCommand does it
 // through the command line, with processes that are killed, mounts that are read in every way by

@@ -9,7 +9,7 @@ import (
 
 const keeperEnv = "THAW_TEST_TORTURE_KEEPER"
 
-// keeper gives the process that keeps the index of a store: the test binary once more.
+// keeper returns the process that keeps the index of a store: the test binary once more.
 func keeper() *exec.Cmd {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), keeperEnv+"=1")

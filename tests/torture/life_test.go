@@ -32,7 +32,7 @@ func (c *checkpoint) bytes() []byte {
 	return c.image
 }
 
-// life is what every life has: dice, model, and a diary for the day on which it ends.
+// life is what every life has: random choices, a model, and a log of its steps, to explain a failure.
 type life struct {
 	t     *testing.T
 	r     *rand.Rand
@@ -41,11 +41,11 @@ type life struct {
 	until time.Time
 	most  int // pages of an image
 	steps int
-	diary []string
+	log   []string
 	have  map[string]*checkpoint
 	avoid []string // names that are not to be taken again yet
 	tally map[string]int
-	mu    sync.Mutex // of the diary, into which the store writes too
+	mu    sync.Mutex // of the log, into which the store writes too
 }
 
 // newLife begins a life that lasts a share of what -life says.
@@ -71,17 +71,17 @@ func newLife(t *testing.T, share float64, most int) *life {
 
 func (l *life) goesOn() bool { return time.Now().Before(l.until) && !l.t.Failed() }
 
-// note writes a step into the diary.
+// note writes a step into the log.
 func (l *life) note(what, format string, args ...any) {
 	l.steps++
 	l.tally[what]++
-	l.diary = append(l.diary, fmt.Sprintf("%4d %s %s", l.steps, what, fmt.Sprintf(format, args...)))
+	l.log = append(l.log, fmt.Sprintf("%4d %s %s", l.steps, what, fmt.Sprintf(format, args...)))
 }
 
-// also adds to the last line of the diary.
+// also adds to the last line of the log.
 func (l *life) also(format string, args ...any) {
-	if n := len(l.diary); n > 0 {
-		l.diary[n-1] += ": " + fmt.Sprintf(format, args...)
+	if n := len(l.log); n > 0 {
+		l.log[n-1] += ": " + fmt.Sprintf(format, args...)
 	}
 }
 
@@ -93,7 +93,7 @@ func (l *life) epitaph() {
 	}
 	l.t.Logf("%d steps in %.1f s: %s", l.steps, time.Since(l.begun).Seconds(), strings.Join(tally, ", "))
 	if l.t.Failed() {
-		l.t.Logf("the steps:\n%s", strings.Join(l.diary, "\n"))
+		l.t.Logf("the steps:\n%s", strings.Join(l.log, "\n"))
 		l.t.Logf("once more: go test ./tests/torture -count=1 -run '^%s$' -seed %d -life %v", l.t.Name(),
 			l.seed, *lifeFlag)
 	}
@@ -123,7 +123,7 @@ func (l *life) anyName() string {
 
 func (l *life) names() []string { return slices.Sorted(maps.Keys(l.have)) }
 
-// newCheckpoint draws a fresh one, or one that became of another.
+// newCheckpoint makes a fresh one at random, or a later version of another one.
 func (l *life) newCheckpoint() (*checkpoint, string) {
 	c := &checkpoint{files: map[string][]byte{}}
 	from := l.anyName()
@@ -171,7 +171,7 @@ func (c *checkpoint) withSet(r *rand.Rand) (*checkpoint, string) {
 	return next, shape
 }
 
-// wrong gives the pages of got that are not want's.
+// wrong returns the pages of got that are not want's.
 func wrong(got, want []byte) (gfns []int) {
 	for i := 0; i < len(want); i += pageSize {
 		if !bytes.Equal(got[i:i+pageSize], want[i:i+pageSize]) {

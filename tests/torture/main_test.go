@@ -11,7 +11,7 @@ import (
 
 var (
 	lifeFlag = flag.Duration("life", time.Minute, "how long the random lives last, all together")
-	seedFlag = flag.Uint64("seed", 0, "what the dice begin with; 0: something new")
+	seedFlag = flag.Uint64("seed", 0, "seed of the random choices; 0: a new one")
 )
 
 func TestMain(m *testing.M) {

@@ -64,7 +64,7 @@ func (l *packageLife) must(err error) {
 func (l *packageLife) openStore() {
 	s, err := index.Open(context.Background(), l.dir, index.OpenOptions{
 		Create: true, Keeper: keeper,
-		Log: slog.New(slog.NewTextHandler(diaryWriter{l.life}, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Log: slog.New(slog.NewTextHandler(logWriter{l.life}, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		Wrap: func(_ context.Context, s blob.Store) (blob.Store, error) {
 			l.blobs = errblob.New(s, nil)
 			return l.blobs, nil
@@ -74,13 +74,13 @@ func (l *packageLife) openStore() {
 	l.s = s
 }
 
-// diaryWriter puts what the store says into the diary.
-type diaryWriter struct{ l *life }
+// logWriter writes the store's messages into the log.
+type logWriter struct{ l *life }
 
-func (w diaryWriter) Write(b []byte) (int, error) {
+func (w logWriter) Write(b []byte) (int, error) {
 	w.l.mu.Lock()
 	defer w.l.mu.Unlock()
-	w.l.diary = append(w.l.diary, "     | "+string(bytes.TrimSpace(b)))
+	w.l.log = append(w.l.log, "     | "+string(bytes.TrimSpace(b)))
 	return len(b), nil
 }
 
@@ -174,7 +174,7 @@ func (l *packageLife) settle(d *deed) {
 	}
 }
 
-// find finds out what became of a deed that failed.
+// find finds out what a failed step has done.
 func (l *packageLife) find(d *deed) {
 	if d.name == "" {
 		return

@@ -97,7 +97,7 @@ func size(r *rand.Rand, most int) int {
 	return 1 + r.IntN([...]int{20, 150, 150, 600, most}[r.IntN(5)])
 }
 
-// derive gives what may become of an image.
+// derive returns a later version of an image.
 func (p pages) derive(r *rand.Rand, most int) (pages, string) {
 	out := append(pages(nil), p...)
 	n := len(out)

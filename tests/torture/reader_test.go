@@ -81,7 +81,7 @@ func readAll(q readRequest, want []byte) readAnswer {
 	for i, way := range q.Ways {
 		wg.Go(func() {
 			r := &reader{
-				q: q, want: want, dice: rand.New(rand.NewPCG(q.Seed, uint64(i))), bad: map[int]bool{},
+				q: q, want: want, rnd: rand.New(rand.NewPCG(q.Seed, uint64(i))), bad: map[int]bool{},
 			}
 			err := ways[way](r)
 			mu.Lock()
@@ -105,7 +105,7 @@ func readAll(q readRequest, want []byte) readAnswer {
 type reader struct {
 	q    readRequest
 	want []byte
-	dice *rand.Rand
+	rnd  *rand.Rand
 	bad  map[int]bool
 	lost int
 }
@@ -146,7 +146,7 @@ func (r *reader) mmap() error {
 	}
 	defer f.Close()
 	how := unix.MAP_SHARED
-	if r.dice.IntN(2) == 0 {
+	if r.rnd.IntN(2) == 0 {
 		how = unix.MAP_PRIVATE
 	}
 	b, err := unix.Mmap(int(f.Fd()), 0, len(r.want), unix.PROT_READ, how)
@@ -154,13 +154,13 @@ func (r *reader) mmap() error {
 		return fmt.Errorf("mmap: %w", err)
 	}
 	defer func() { _ = unix.Munmap(b) }()
-	if r.dice.IntN(2) == 0 {
+	if r.rnd.IntN(2) == 0 {
 		if err := unix.Madvise(b, unix.MADV_RANDOM); err != nil {
 			return fmt.Errorf("madvise: %w", err)
 		}
 	}
 	debug.SetPanicOnFault(true)
-	for _, gfn := range r.dice.Perm(len(b) / pageSize) {
+	for _, gfn := range r.rnd.Perm(len(b) / pageSize) {
 		if !r.touch(gfn, b[gfn*pageSize:][:pageSize]) {
 			r.lost++
 		}
@@ -187,17 +187,17 @@ func (r *reader) read() error {
 	}
 	defer f.Close()
 	for range 60 {
-		off := r.dice.IntN(len(r.want))
-		r.pread(f, off, make([]byte, 1+r.dice.IntN(min(len(r.want)-off, 300_000))))
+		off := r.rnd.IntN(len(r.want))
+		r.pread(f, off, make([]byte, 1+r.rnd.IntN(min(len(r.want)-off, 300_000))))
 	}
-	buf := make([]byte, [...]int{4096, 10_000, 1 << 20}[r.dice.IntN(3)])
+	buf := make([]byte, [...]int{4096, 10_000, 1 << 20}[r.rnd.IntN(3)])
 	for off := 0; off < len(r.want); off += len(buf) {
 		r.pread(f, off, buf[:min(len(buf), len(r.want)-off)])
 	}
 	return nil
 }
 
-// pread reads as much as comes of a range.
+// pread reads as much of a range as it gets.
 func (r *reader) pread(f *os.File, off int, buf []byte) {
 	for len(buf) > 0 {
 		n, err := unix.Pread(int(f.Fd()), buf, int64(off))
@@ -225,8 +225,8 @@ func (r *reader) direct() error {
 	defer func() { _ = unix.Munmap(buf) }()
 	n := len(r.want) / pageSize
 	for range 60 {
-		gfn := r.dice.IntN(n)
-		count := 1 + r.dice.IntN(min(n-gfn, 256))
+		gfn := r.rnd.IntN(n)
+		count := 1 + r.rnd.IntN(min(n-gfn, 256))
 		r.pread(f, gfn*pageSize, buf[:count*pageSize])
 	}
 	return nil
@@ -325,7 +325,7 @@ type readerProcess struct {
 	out, diag bytes.Buffer
 }
 
-// wait gives the answer. unhang frees a reader that hangs.
+// wait returns the answer. unhang frees a reader that hangs.
 func (p *readerProcess) wait(unhang func()) (a readAnswer, err error) {
 	err = p.proc.Wait(readerLimit)
 	var hang *proc.HangError

@@ -19,7 +19,7 @@ const (
 	damaged                  // a page may fail; the bytes that come are right all the same
 )
 
-// reading compares what comes of an image with what must.
+// reading compares the bytes read of an image with the right ones.
 type reading struct {
 	m     *index.Image
 	want  []byte

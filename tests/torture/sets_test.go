@@ -55,7 +55,7 @@ func setText(runs []index.Run, n int) []byte {
 	return b.Bytes()
 }
 
-// gfns gives the pages of a set one by one.
+// gfns returns the pages of a set one by one.
 func gfns(runs []index.Run) (out []uint64) {
 	for _, r := range runs {
 		for i := range r.Count {

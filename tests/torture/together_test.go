@@ -105,9 +105,9 @@ func (j job) write(ctx context.Context) error {
 		for i := range failed {
 			seed := r.Uint64()
 			wg.Go(func() {
-				dice := rand.New(rand.NewPCG(seed, 4))
-				for range 1 + dice.IntN(3) {
-					failed[i] = errors.Join(failed[i], w.step(dice))
+				rnd := rand.New(rand.NewPCG(seed, 4))
+				for range 1 + rnd.IntN(3) {
+					failed[i] = errors.Join(failed[i], w.step(rnd))
 				}
 			})
 		}
@@ -174,7 +174,7 @@ func (w *worker) imports(ctx context.Context, r *rand.Rand) error {
 	return nil
 }
 
-// take gives a name of the worker's own, for one goroutine; "" if there is none.
+// take returns a name of the worker's own, for one goroutine; "" if there is none.
 func (w *worker) take(r *rand.Rand) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -269,7 +269,7 @@ func readOne(ctx context.Context, s *index.Store, r *rand.Rand) error {
 		return fmt.Errorf("%s: recipe %q: %w", v.Name, text, err)
 	}
 	c := &checkpoint{pages: q.pages()}
-	for range 3 { // what is open stays, whatever becomes of its name
+	for range 3 { // what is open stays readable, whatever happens to its name
 		if err := readOpen(r, m, c); err != nil {
 			return fmt.Errorf("%s: %w", v.Name, err)
 		}

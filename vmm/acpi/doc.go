@@ -39,7 +39,7 @@
 //	  Device (GED)  {ACPI0013}                   interrupt, which means: the generation id is another
 //	}
 //
-// # Who needs what
+// # What needs which table
 //
 // Linux starts its other CPUs from the MADT. virtio-mmio devices are found in the DSDT alone, no
 // option on the command line; so is the interrupt of COM1, without which the console prints but

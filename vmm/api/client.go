@@ -88,7 +88,7 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 	d := json.NewDecoder(resp.Body)
 	if resp.StatusCode != http.StatusOK {
 		f := failure{Message: resp.Status}
-		_ = d.Decode(&f) // what is no JSON keeps the status line
+		_ = d.Decode(&f) // without JSON the message is the status line
 		return fmt.Errorf("machine at %s: %w", c.socket, &RefusedError{resp.StatusCode, f.Message})
 	}
 	if err := d.Decode(out); err != nil {

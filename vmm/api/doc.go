@@ -12,7 +12,7 @@
 //	GET      /version     -> Version   who answers; "api" is the number of this interface
 //	GET      /status      -> Status    what the machine is doing
 //	GET      /metrics     -> Metrics   exits, pauses, checkpoints, stalls, pages
-//	PUT|POST /pause       -> Status    the vCPUs stand still; no error if they do already
+//	PUT|POST /pause       -> Status    the vCPUs are paused; no error if they do already
 //	PUT|POST /resume      -> Status    they go on; also the start of a machine that began paused
 //	PUT|POST /checkpoint  CheckpointRequest -> CheckpointReply   a running machine goes on afterwards
 //	PUT|POST /stop        -> Status    ends the machine
@@ -20,7 +20,7 @@
 // With scan_seconds or trace_seconds a checkpoint takes as long as these say: it estimates the
 // machine's working set before or after, and answers when that is written.
 //
-// A checkpoint is finished also if the client goes away. Requests that change something follow one
+// A checkpoint is finished also if the client disconnects. Requests that change something follow one
 // after the other; /status and /metrics are answered at any time.
 //
 // # Failures

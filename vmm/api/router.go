@@ -121,7 +121,7 @@ func (rt *router) checkpoint(r *http.Request) (any, error) {
 	if !filepath.IsAbs(req.Dir) {
 		return nil, &badRequest{fmt.Sprintf("dir %q: an absolute path is needed", req.Dir)}
 	}
-	// Not the request's context: a client that goes away does not undo a checkpoint.
+	// Not the request's context: a client that disconnects does not undo a checkpoint.
 	return rt.m.Checkpoint(context.WithoutCancel(r.Context()), req)
 }
 

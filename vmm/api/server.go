@@ -35,7 +35,7 @@ func Serve(socket string, m Machine, log *slog.Logger) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("API socket: %w", err)
 	}
-	// Whoever may write to the socket may write the machine's memory to disk.
+	// A user who may write to the socket may also write the machine's memory to disk.
 	if err := os.Chmod(socket, 0o600); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("API socket: %w", err)
@@ -73,7 +73,7 @@ func removeStale(socket string) error {
 		return err
 	}
 	if st.Mode().Type() != fs.ModeSocket {
-		return fmt.Errorf("API socket: %s exists and is no socket", socket)
+		return fmt.Errorf("API socket: %s exists and is not a socket", socket)
 	}
 	c, err := net.DialTimeout("unix", socket, time.Second)
 	if err == nil {

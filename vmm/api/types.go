@@ -95,7 +95,7 @@ type TraceStats struct {
 }
 
 // Metrics are counters of a machine since its process began. They only grow, but for the pages,
-// which begin anew whenever the memory is mapped from another checkpoint.
+// which begin again whenever the memory is mapped from another checkpoint.
 type Metrics struct {
 	Seconds           float64          `json:"seconds"` // since the first instruction
 	VCPUs             []VCPUMetrics    `json:"vcpus"`

@@ -57,7 +57,7 @@ func openSection(path string) (s fileSection, err error) {
 	}
 	st, err := s.file.Stat()
 	if err == nil && !st.Mode().IsRegular() {
-		err = fmt.Errorf("%s is no file", path)
+		err = fmt.Errorf("%s is not a file", path)
 	}
 	if err != nil {
 		return s, errors.Join(err, s.file.Close())

@@ -32,7 +32,7 @@ func taskState() []byte {
 	return b
 }
 
-// EnterProgram sets a vCPU up as a kernel would have it before its first user program: 64-bit mode,
+// EnterProgram sets up a vCPU as a kernel does before its first user program: 64-bit mode,
 // paging, and privilege level 3, so that the guest also runs at native speed where KVM has no help
 // from hardware and interprets the privileged level. There is no IDT: an exception is a triple
 // fault, and the VMM reports where. All vCPUs begin at the same place, each with its number as the

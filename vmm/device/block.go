@@ -231,7 +231,7 @@ func (b *Block) flush() byte {
 }
 
 // sync syncs the storage, if it was written to. The kernel tells of a failed write-back once only;
-// so an error is kept, whoever came across it, until the guest has been told by one of its flushes.
+// so every error is kept until a flush has reported it to the guest.
 func (b *Block) sync() error {
 	if b.dirty {
 		if err := b.disk.storage.Sync(); err != nil {

@@ -1,6 +1,6 @@
 package device
 
-// BlockState is the state of a Block. The contents of the disk are no part of it: whoever restores
+// BlockState is the state of a Block. It does not contain the disk: whoever restores
 // it brings a disk with the contents of the time of the checkpoint.
 type BlockState struct {
 	Transport TransportState

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// blockRequest is one request on its way, and what must come of it.
+// blockRequest is one request on its way, and its expected result.
 type blockRequest struct {
 	slot   int
 	size   uint32 // bytes before the status byte
@@ -168,7 +168,7 @@ func (m *blockModel) status(r blockRequest) byte {
 	return m.mem.get(uint64(drvBufs+r.slot*drvBuf)+blockHeader+uint64(r.size), 1)[0]
 }
 
-// Random requests, cut up at random, with the device saved and made anew at random moments, must
+// Random requests, cut up at random, with the device saved and made again at random moments, must
 // give what a plain model of a disk gives.
 func TestBlockAgainstAModel(t *testing.T) {
 	const size = 256 << 10

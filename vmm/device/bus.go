@@ -51,8 +51,8 @@ func (b *Bus) after(addr uint64) int {
 	return i
 }
 
-// find gives the device that an access belongs to: one whose range has all of it. An access across
-// the end of a range is nobody's.
+// find returns the device that an access belongs to: one whose range has all of it. An access across
+// the end of a range belongs to no device.
 func (b *Bus) find(addr uint64, size int) (h Handler, off uint64) {
 	i := b.after(addr) - 1
 	if i < 0 || size == 0 {

@@ -13,22 +13,22 @@ import (
 
 const sectorSize = 512
 
-// storage is what a disk lies on; tests have others than files.
+// storage holds the bytes of a disk: a file, or something else in tests.
 type storage interface {
 	io.ReaderAt
 	io.WriterAt
 	// Sync returns when everything written is on the medium.
 	Sync() error
-	// Discard gives up a range: what it reads as afterwards is not said.
+	// Discard gives up a range. What it reads as afterwards is undefined.
 	Discard(off, size int64) error
 	// Zero makes a range read as zeros, by a hole if unmap says that it may.
 	Zero(off, size int64, unmap bool) error
-	// Changed is when it was last written to.
+	// Changed returns when it was last written to.
 	Changed() (time.Time, error)
 	Close() error
 }
 
-// Disk is a file or a block device that a Block is over.
+// Disk is a file or a block device, the storage of a Block.
 type Disk struct {
 	storage  storage
 	name     string
@@ -78,7 +78,7 @@ func diskSize(f *os.File) (int64, error) {
 		return 0, err
 	}
 	if size == 0 || size%sectorSize != 0 {
-		return 0, fmt.Errorf("%d bytes long, which is no multiple of %d", size, sectorSize)
+		return 0, fmt.Errorf("%d bytes long, which is not a multiple of %d", size, sectorSize)
 	}
 	return size, nil
 }

@@ -15,7 +15,7 @@ const (
 
 // GenID is a VM generation ID, as Microsoft has specified it and Linux knows it since 5.18: 128
 // random bits in guest memory that a guest finds changed, and is told of, when it has been
-// restored. It then seeds its random number generator anew. Two machines from one checkpoint differ
+// restored. It then seeds its random number generator again. Two machines from one checkpoint differ
 // by that.
 //
 // The ID is at the start of a page that the memory map reserves. The guest learns of it from ACPI,

@@ -49,7 +49,7 @@ const (
 
 // I8042 is a keyboard controller without keyboard and mouse. PCs are reset through it, and a kernel
 // that probes for it waits half a second for every answer that does not come; so it answers what
-// the controller itself knows. It has no interrupts, for nothing ever comes of its own.
+// the controller itself knows. It has no interrupts, because it never sends anything by itself.
 type I8042 struct {
 	mu    sync.Mutex // guards state
 	state I8042State
@@ -61,7 +61,7 @@ func NewI8042() *I8042 {
 		Output: i8042OutputRunning | i8042OutputA20}}
 }
 
-// Read gives the status or the waiting byte.
+// Read returns the status or the waiting byte.
 func (k *I8042) Read(off uint64, p []byte) error {
 	for i := range p {
 		p[i] = 0xff // as where nothing is

@@ -75,7 +75,7 @@ func (v *virtio) running() bool {
 	return v.state.Status&(statusDriverOK|statusNeedsReset|statusFailed) == statusDriverOK
 }
 
-// Read gives a register, or bytes of the configuration space.
+// Read returns a register, or bytes of the configuration space.
 func (v *virtio) Read(off uint64, p []byte) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()

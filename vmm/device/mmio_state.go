@@ -12,7 +12,7 @@ type TransportState struct {
 	Generation        uint32 // of the configuration
 }
 
-// save gives the state of the transport and of its queues. The device should be drained.
+// save returns the state of the transport and of its queues. The device should be drained.
 func (v *virtio) save(queues []QueueState) TransportState {
 	v.mu.Lock()
 	defer v.mu.Unlock()

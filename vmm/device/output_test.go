@@ -47,7 +47,7 @@ func (o *output) puts(s string) {
 	}
 }
 
-// While the writer stands still the guest goes on, and what is lost is said where it is missing.
+// While the writer is blocked the guest goes on, and what is lost is said where it is missing.
 func TestOutputOverflow(t *testing.T) {
 	g := newGate()
 	o := newOutput(g, quiet)
@@ -83,7 +83,7 @@ func TestOutputOverflow(t *testing.T) {
 	}
 }
 
-// A writer that fails loses what it was given, and no more.
+// A writer that fails loses only what it was given.
 func TestOutputErrors(t *testing.T) {
 	g := newGate()
 	o := newOutput(g, quiet)

@@ -27,7 +27,7 @@ type Power struct {
 // NewPower makes the registers.
 func NewPower() *Power { return &Power{} }
 
-// Read gives the sleep type last written; there is nothing else to read. A machine that has slept
+// Read returns the sleep type last written; there is nothing else to read. A machine that has slept
 // is gone, so the wake status is always clear.
 func (w *Power) Read(off uint64, p []byte) error {
 	clear(p)

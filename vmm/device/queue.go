@@ -105,7 +105,7 @@ func (q *queue) push(head uint16, written uint32) error {
 	if err := q.ram.write(at, slot[:]); err != nil {
 		return err
 	}
-	// x86 keeps the order of stores, so whoever sees the index sees the entry.
+	// x86 keeps the order of stores, so a reader that sees the index also sees the entry.
 	s.LastUsed++
 	return q.writeUsedIndex()
 }

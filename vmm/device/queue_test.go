@@ -169,7 +169,7 @@ func TestTornAvailIndex(t *testing.T) {
 	}
 }
 
-// An index that never stands still must not hold the device for ever.
+// An index that never stops changing must not hold the device for ever.
 func TestRestlessAvailIndex(t *testing.T) {
 	q, mem := bareQueue(8)
 	mem.onRead = func(p []byte, addr int64) bool {

@@ -82,7 +82,7 @@ func (s *Serial) Close() error {
 	return nil
 }
 
-// Read gives the registers. An access of several bytes is one to several registers, as on a PC.
+// Read returns the registers. An access of several bytes is one to several registers, as on a PC.
 func (s *Serial) Read(off uint64, p []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -226,7 +226,7 @@ func (s *Serial) fill() {
 	copy(r.Backlog[:r.BacklogLen], r.Backlog[n:])
 }
 
-// cause is the enabled cause of an interrupt that comes first, as IIR has it.
+// cause is the enabled cause of an interrupt with the highest priority, as in IIR.
 func (s *Serial) cause() uint8 {
 	r := &s.state
 	switch {

@@ -91,7 +91,7 @@ func Add[S any](s *Set, d Device[S], places ...Place) error {
 	return nil
 }
 
-// Drain makes every device finish what it is at. The vCPUs must stand still. After an error Resume
+// Drain makes every device finish what it is at. The vCPUs must be paused. After an error Resume
 // lets the machine go on.
 func (s *Set) Drain() error {
 	s.drained = true
@@ -136,7 +136,7 @@ func (s *Set) Close() error {
 
 var errNotDrained = errors.New("the devices are not drained")
 
-// States gives the state of all devices, which must be drained. It does not look at guest memory,
+// States returns the state of all devices, which must be drained. It does not look at guest memory,
 // and nothing that it calls raises an interrupt.
 func (s *Set) States() ([]Section, error) {
 	if !s.drained {

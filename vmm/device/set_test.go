@@ -166,7 +166,7 @@ func TestSetRefusesDevices(t *testing.T) {
 	}
 }
 
-// A machine with all devices is saved and made anew; the sections have the sizes that the format
+// A machine with all devices is saved and made again; the sections have the sizes that the format
 // of the state file promises, and no two tags are the same.
 func TestSetOfAMachine(t *testing.T) {
 	mem := newFakeMemory(drvMemory)

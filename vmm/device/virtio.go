@@ -35,7 +35,7 @@ type backend interface {
 //
 // A vCPU that writes a register takes mu for a moment. The worker, the device's one goroutine,
 // takes it between requests. While it is busy with one it holds no lock, and the state of the
-// queues is its own; whoever wants to change that stops it first.
+// queues is its own; code that changes them stops the worker first.
 type virtio struct {
 	machine VirtioConfig
 	backend backend

@@ -44,7 +44,7 @@ type Boot struct {
 	Cluster      uint64 // pages that stay together when the set is spread over memory
 }
 
-// Encode gives the bytes for [BootAddr].
+// Encode returns the bytes for [BootAddr].
 func (b Boot) Encode() []byte {
 	out, err := binary.Append(nil, binary.LittleEndian, b)
 	if err != nil {

@@ -165,7 +165,7 @@ func (vm *VM) PIT2() (p PIT, err error) {
 	return p, nil
 }
 
-// SetPIT2 is KVM_SET_PIT2. It starts the first counter anew.
+// SetPIT2 is KVM_SET_PIT2. It starts the first counter again.
 func (vm *VM) SetPIT2(p PIT) error {
 	if _, err := ioctlStruct(vm.fd, ioSetPIT2, &p); err != nil {
 		return fmt.Errorf("KVM_SET_PIT2: %w", err)

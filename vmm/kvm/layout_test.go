@@ -197,7 +197,7 @@ func TestLayout(t *testing.T) {
 	}
 }
 
-// sizeOf gives the size of the Go mirror of a kernel structure.
+// sizeOf returns the size of the Go mirror of a kernel structure.
 func sizeOf[T any]() uintptr {
 	var v T
 	return unsafe.Sizeof(v)

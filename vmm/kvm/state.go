@@ -132,7 +132,7 @@ func (c *VCPU) SetMSRs(list []MSREntry) error { return msrs(c.fd, ioSetMSRs, "se
 // LAPIC is KVM_GET_LAPIC. It fails in a machine without interrupt controllers.
 func (c *VCPU) LAPIC() (LAPIC, error) { return get[LAPIC](c, ioGetLAPIC, "KVM_GET_LAPIC") }
 
-// SetLAPIC is KVM_SET_LAPIC. It starts the timer anew from the counts in it.
+// SetLAPIC is KVM_SET_LAPIC. It starts the timer again from the counts in it.
 func (c *VCPU) SetLAPIC(l LAPIC) error { return set(c, ioSetLAPIC, "KVM_SET_LAPIC", &l) }
 
 // KVMClockCtrl is KVM_KVMCLOCK_CTRL: it tells the guest, in the page of its paravirtual clock, that

@@ -34,7 +34,7 @@ func (c *VCPU) RequestExit() { c.run.requestExit(true) }
 func (c *VCPU) ClearExitRequest() { c.run.requestExit(false) }
 
 // Run enters the guest. It returns the reason of the exit, or an error: unix.EINTR when the vCPU
-// was asked to leave, unix.EFAULT when a page of guest memory could not be had. With EFAULT the
+// was asked to leave, unix.EFAULT when a page of guest memory could not be read. With EFAULT the
 // reason is ExitMemoryFault if this kernel tells the address.
 func (c *VCPU) Run() (ExitReason, error) {
 	_, err := ioctl(c.fd, ioRun, 0)
@@ -87,12 +87,12 @@ func (c *VCPU) MMIO() (MMIO, []byte, error) {
 	return m, b[runMMIO+8 : runMMIO+8+int(n)], nil
 }
 
-// MemoryFault gives address and size of an ExitMemoryFault, in bytes.
+// MemoryFault returns address and size of an ExitMemoryFault, in bytes.
 func (c *VCPU) MemoryFault() (addr, size uint64) {
 	return c.run.u64(runMemoryFault + 8), c.run.u64(runMemoryFault + 16)
 }
 
-// InternalError gives the suberror of an ExitInternalError and the words that come with it.
+// InternalError returns the suberror of an ExitInternalError and the words that come with it.
 func (c *VCPU) InternalError() (suberror uint32, data []uint64) {
 	n := min(c.run.u32(runInternal+4), 16)
 	for i := range n {
@@ -101,7 +101,7 @@ func (c *VCPU) InternalError() (suberror uint32, data []uint64) {
 	return c.run.u32(runInternal), data
 }
 
-// FailEntryReason gives the hardware's reason of an ExitFailEntry.
+// FailEntryReason returns the hardware's reason of an ExitFailEntry.
 func (c *VCPU) FailEntryReason() uint64 { return c.run.u64(runInternal) }
 
 // SetSignalMask blocks, for the time inside KVM_RUN, every signal but the given one.

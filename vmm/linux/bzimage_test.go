@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// testImage is a bzImage made here: a setup header as Linux has it, and random bytes as kernel.
+// testImage is a bzImage made here: a setup header as in Linux, and random bytes as kernel.
 type testImage struct {
 	version       uint16
 	setupSects    byte

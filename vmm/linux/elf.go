@@ -73,7 +73,7 @@ func checkELFHeader(head []byte) error {
 // elfSegment is a program header of type PT_LOAD.
 type elfSegment struct{ offset, file, paddr, memory uint64 }
 
-// readSegments gives the PT_LOAD segments in the order of their addresses: there is one at least,
+// readSegments returns the PT_LOAD segments in the order of their addresses: there is one at least,
 // none overlaps another, and all lie in the file and between 1 MiB and maxAddress.
 func readSegments(file *io.SectionReader, head []byte) ([]elfSegment, error) {
 	off, size := le.Uint64(head[32:]), le.Uint16(head[54:])

@@ -44,7 +44,7 @@ func (m *guestMemory) WriteAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
-// read gives bytes of guest memory; what was never written is 0.
+// read returns bytes of guest memory; what was never written is 0.
 func (m *guestMemory) read(addr, size uint64) []byte {
 	var b []byte
 	for uint64(len(b)) < size {

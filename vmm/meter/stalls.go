@@ -70,7 +70,7 @@ func (l *stallLog) enter(from, stalled time.Duration) {
 	}
 }
 
-// intervals gives the series. A slice tells how much of it was stalled, and not which part.
+// intervals returns the series. A slice tells how much of it was stalled, and not which part.
 func (l *stallLog) intervals(vcpu int) VCPUStalls {
 	l.settle(1<<63 - 1)
 	p := l.series.Progress("")

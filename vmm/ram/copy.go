@@ -20,7 +20,7 @@ type Target interface {
 }
 
 // CopyTo writes the guest's memory, as the guest sees it, into a file. Pages of zeros become holes.
-// The guest must stand still.
+// The guest must be paused.
 //
 // Of a private mapping only the pages that the guest has changed are read through the mapping; all
 // others are read from the files behind it, so that a checkpoint neither touches pages that the

@@ -24,9 +24,9 @@
 // # Invariants
 //
 //   - The guest sees the same bytes before and after each operation of this package. Where an
-//     operation fails in the middle, the parts that are mapped anew have the same bytes as those
+//     operation fails in the middle, the parts that are mapped again have the same bytes as those
 //     that are not.
-//   - A page that cannot be had is an error ([LostError]) for whoever needs it: never zeros, never
+//   - A page that cannot be read is an error ([LostError]) for the code that needs it: never zeros, never
 //     old bytes.
 //   - To copy memory for a checkpoint, to count its pages and to ask what is resident touches no
 //     page that the guest has not touched.
@@ -40,12 +40,12 @@
 //
 // No Go code touches the mapping. A page that is not there yet may take a while to come, or may
 // never come. A goroutine that waits for a page in user mode holds up the garbage collector of the
-// whole process, and a page that cannot be had kills the process by SIGBUS. So every access goes
+// whole process, and a page that cannot be read kills the process by SIGBUS. So every access goes
 // through the kernel (pread, process_vm_readv, KVM_RUN), where waiting is a system call and failure
 // is EFAULT. In a process that serves a mount itself not even this is allowed: see package fs.
 //
 // A read of memory holds the lock of the [Memory] for reading while it waits for a page; Remap,
-// Mark and StopPager take it for writing, so they wait for such reads; the guest has to stand still
+// Mark and StopPager take it for writing, so they wait for such reads; the guest has to be paused
 // meanwhile. Close does not wait for ever: it gives up with [ErrStuck]. Everybody may wait for the
 // pager's goroutine. So it takes no lock of the memory, reads from the files alone, and ends last.
 package ram

@@ -63,14 +63,14 @@ func (img *Image) open(path string, size uint64) (*source, error) {
 	}
 	switch want := max(size, img.size); {
 	case !st.Mode().IsRegular():
-		return nil, fmt.Errorf("%s is no regular file", path)
+		return nil, fmt.Errorf("%s is not a regular file", path)
 	case st.Size() == 0:
 		return nil, fmt.Errorf("%s is empty", path)
 	case uint64(st.Size()) != want || img.size != want:
 		return nil, fmt.Errorf("%s has %d bytes, the state describes %d bytes of memory", path, st.Size(),
 			want)
 	case want%pageSize != 0:
-		return nil, fmt.Errorf("%s has %d bytes, which is no multiple of %d", path, want, pageSize)
+		return nil, fmt.Errorf("%s has %d bytes, which is not a multiple of %d", path, want, pageSize)
 	}
 	return img.files[len(img.files)-1], nil
 }
@@ -100,7 +100,7 @@ func (img *Image) ReadAt(p []byte, off int64) (int, error) {
 	return done, nil
 }
 
-// Extents gives the pages that may be something else than zeros.
+// Extents returns the pages that may be something else than zeros.
 func (img *Image) Extents() ([]PageRun, error) {
 	var out []PageRun
 	for _, p := range img.pieces {

@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// LostError says that a page of guest memory could not be had: the server of the mount is
+// LostError says that a page of guest memory could not be read: the server of the mount is
 // gone, or what it stores of the page is damaged. The machine has ended; its memory was not
 // replaced by zeros or by anything else.
 type LostError struct {

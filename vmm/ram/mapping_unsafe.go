@@ -35,7 +35,7 @@ func mapFile(f *os.File, size uint64, flags int) (mapping, error) {
 }
 
 // replace maps a part of a file over this part of a mapping. What was there is gone: shared pages
-// stay in their file, private copies do not. Whoever uses the addresses (KVM's memory slots) sees
+// stay in their file, private copies do not. Users of the addresses (KVM's memory slots) see
 // the new pages from then on.
 func (m mapping) replace(f *os.File, off uint64, flags int) error {
 	if _, err := mmap(m.addr, m.size, flags|unix.MAP_FIXED, f, off); err != nil {

@@ -149,7 +149,7 @@ func (m *Memory) WriteAt(p []byte, gpa int64) (int, error) {
 	return m.transfer(p, uint64(gpa), mapping.write)
 }
 
-// ReadAt reads RAM at a guest physical address, as the guest sees it. A page that cannot be had is
+// ReadAt reads RAM at a guest physical address, as the guest sees it. A page that cannot be read is
 // a *LostError.
 func (m *Memory) ReadAt(p []byte, gpa int64) (int, error) {
 	m.mu.RLock()

@@ -22,11 +22,11 @@ type pager struct {
 	pieces  []piece // what the pages are
 	uffd    *os.File
 	touched *wss.Bitmap // pages that were copied in
-	// touch is told of each fault before it is answered, and lost of a page that cannot be had.
+	// touch is told of each fault before it is answered, and lost of a page that cannot be read.
 	touch func(gfn uint64, thread int)
 	lost  func(error)
 
-	failed error // a page could not be had
+	failed error // a page could not be read
 	done   chan struct{}
 }
 
@@ -40,7 +40,7 @@ func (s *pager) serve(fd int) {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return
 		}
-		if err != nil { // not to be expected; whoever waits must not do so for ever
+		if err != nil { // this should not happen; no thread must wait for ever
 			s.fail(fd, s.mapping, fmt.Errorf("serve pages: %w", err))
 			return
 		}
@@ -73,7 +73,7 @@ func (s *pager) answer(fd int, gfn uint64, thread int, page []byte) {
 	s.touched.Set(gfn)
 }
 
-// fail makes memory that cannot be had inaccessible, so that whoever waits for it gets an error and
+// fail makes memory that cannot be read inaccessible, so that waiting threads get an error and
 // never zeros.
 func (s *pager) fail(fd int, m mapping, err error) {
 	s.failed = errors.Join(s.failed, err)
@@ -84,7 +84,7 @@ func (s *pager) fail(fd int, m mapping, err error) {
 	_ = uffdWake(fd, m)
 }
 
-// stop ends the goroutine. Who waits still does so until the descriptor is closed.
+// stop ends the goroutine. Threads that wait go on waiting until the descriptor is closed.
 func (s *pager) stop() error {
 	err := s.uffd.SetReadDeadline(time.Unix(1, 0))
 	<-s.done

@@ -102,7 +102,7 @@ func TestPager(t *testing.T) {
 }
 
 // TestPagerByMany: the VMM itself touches pages from many goroutines, as its devices may, while
-// the collector stops the world; and the memory goes away under them. Nobody hangs, no page is told
+// the collector stops the world; and the memory is unmapped meanwhile. Nobody hangs, no page is told
 // of twice, none is wrong.
 func TestPagerByMany(t *testing.T) {
 	s := serveFile(t, trackedFile(t))
@@ -163,7 +163,7 @@ func awaitServed(t *testing.T, s *servedMemory, pages int) {
 	}
 }
 
-// TestPagerLost: a page that cannot be had is an error for whoever needs it, never zeros, also when
+// TestPagerLost: a page that cannot be read is an error for the code that needs it, never zeros, also when
 // the serving has ended.
 func TestPagerLost(t *testing.T) {
 	s := serveFile(t, trackedFile(t))

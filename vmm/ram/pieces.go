@@ -48,7 +48,7 @@ type piece struct {
 	src *source
 }
 
-// overlay gives the pieces of an image in which src has those runs. Both must ascend.
+// overlay returns the pieces of an image in which src has those runs. Both must ascend.
 func overlay(under []piece, runs []PageRun, src *source) []piece {
 	var out []piece
 	add := func(r PageRun, s *source) {
@@ -77,7 +77,7 @@ func overlay(under []piece, runs []PageRun, src *source) []piece {
 	return out
 }
 
-// within gives the parts of the pieces that lie in a run.
+// within returns the parts of the pieces that lie in a run.
 func within(pieces []piece, r PageRun) []piece {
 	first, _ := slices.BinarySearchFunc(pieces, r.First, func(p piece, gfn uint64) int {
 		if p.End() <= gfn {
@@ -173,7 +173,7 @@ func (s *source) isHole(off, n int64) (bool, error) {
 	return data >= off+n, nil
 }
 
-// data gives the parts of a run of pages that are no holes.
+// data returns the parts of a run of pages that are no holes.
 func (s *source) data(r PageRun) (runs []PageRun, err error) {
 	for at, end := r.First, r.End(); at < end; {
 		from, err := unix.Seek(int(s.file.Fd()), int64(at*pageSize), unix.SEEK_DATA)

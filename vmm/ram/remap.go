@@ -25,7 +25,7 @@ import (
 //
 // A host without asynchronous write-protection cannot count from a mark. There the guest waits.
 
-// Mark begins to count changes anew. The guest must stand still.
+// Mark begins to count changes from zero. The guest must be paused.
 func (m *Memory) Mark() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -36,7 +36,7 @@ func (m *Memory) Mark() error {
 		if err != nil {
 			return err
 		}
-		m.before = dirty // first: half protected, some of it is in the tracker no more
+		m.before = dirty // first: when only a part is protected, the tracker has lost some of it
 		if err := m.tracker.protect(); err != nil {
 			return err
 		}
@@ -68,17 +68,17 @@ func (m *Memory) Forget() error {
 // maxCarry is how many pages are taken out of the old mapping at once: 64 MiB.
 const maxCarry = 1 << 14
 
-// MaxRemap is how many runs of a differential checkpoint are mapped while the guest stands still:
+// MaxRemap is how many runs of a differential checkpoint are mapped while the guest is paused:
 // the longest. Each takes some microseconds, and breaks up the mapping. The other pages stay the
 // copies that they are; of those it is known when they change, but not when they are touched.
 const MaxRemap = 1024
 
 // Remap puts a checkpoint behind the mapping. Its file has the bytes that the memory had at the
-// mark; or has, if there was no mark and the guest has stood still ever since. Runs are the pages
-// that the file has; the others stay where they are. The guest must stand still.
+// mark, or has now, if there was no mark and the guest was paused all the time. Runs are the pages
+// that the file has; the others stay where they are. The guest must be paused.
 //
 // It takes the file over, and gives the files that are not needed any more; they are to be closed. A
-// failure may come when parts are mapped anew already. They have the same bytes, so the guest can go
+// failure may come when parts are mapped again already. They have the same bytes, so the guest can go
 // on in either case, unless it is a *LostError.
 func (m *Memory) Remap(file *os.File, runs []PageRun, b Base, limit int) (carried uint64,
 	unused Files, err error) {
@@ -131,7 +131,7 @@ func tryMap(file *os.File, size uint64) error {
 	return trial.unmap()
 }
 
-// rearm makes a new tracker for a mapping that was made anew.
+// rearm makes a new tracker for a mapping that was made again.
 func (m *Memory) rearm() (err error) {
 	if m.tracker != nil {
 		err = m.tracker.Close()
@@ -166,7 +166,7 @@ func carryWindows(since *wss.Bitmap, limit uint64) (list []PageRun) {
 // remapping is the work of one remap.
 type remapping struct {
 	mem    *Memory
-	pieces []piece     // what is to be mapped
+	pieces []piece     // the pieces to map
 	done   []PageRun   // what is
 	own    *wss.Bitmap // unchanged pages that stay the mapping's own; nil: none
 	since  *wss.Bitmap // pages changed since the mark
@@ -224,7 +224,7 @@ func (r *remapping) move(window PageRun) error {
 	return err
 }
 
-// place maps what is to be mapped of a window, then lets the others begin anew: they are unchanged,
+// place maps what is to be mapped of a window, then lets the others begin again: they are unchanged,
 // and are read from their files when they are touched next.
 func (r *remapping) place(window PageRun) error {
 	for _, p := range within(r.pieces, window) {

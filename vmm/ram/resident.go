@@ -14,7 +14,7 @@ import (
 )
 
 // Resident asks the kernel which pages of the memory are in the page cache. Just before the first
-// instruction of a restored machine these are the prefetched pages, whoever fetched them, on any
+// instruction of a restored machine these are the prefetched pages, whichever process fetched them, on any
 // file system. It touches no page.
 func (m *Memory) Resident() (*wss.Bitmap, error) {
 	m.mu.RLock()

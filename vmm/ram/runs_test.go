@@ -29,7 +29,7 @@ func TestRunsOf(t *testing.T) {
 	}
 }
 
-// randomRuns gives ascending runs, apart from each other, within so many pages.
+// randomRuns returns ascending runs, apart from each other, within so many pages.
 func randomRuns(r *rand.Rand, pages uint64) (runs []PageRun) {
 	for at := r.Uint64N(4); at < pages; {
 		n := min(1+r.Uint64N(5), pages-at)

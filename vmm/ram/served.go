@@ -18,7 +18,7 @@ func (m *Memory) StartPager(touch func(gfn uint64, thread int), lost func(error)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.own != nil {
-		return errors.New("the memory is in too many pieces to be mapped anew")
+		return errors.New("the memory is in too many pieces to be mapped again")
 	}
 	// Not for user mode only: it is KVM that touches the pages.
 	fd, err := userfaultfd(unix.O_CLOEXEC | unix.O_NONBLOCK)
@@ -91,7 +91,7 @@ func (m *Memory) mapAgain(s *pager) error {
 	return nil
 }
 
-// differing gives those of the pages that are other than the files have them. A page that was written
+// differing returns those of the pages that are other than the files have them. A page that was written
 // and is as before is none.
 func (m *Memory) differing(pages *wss.Bitmap) (*wss.Bitmap, error) {
 	changed := wss.NewBitmap(pages.Len())

@@ -82,7 +82,7 @@ func (t *tracker) arm() error {
 	return nil
 }
 
-// protect begins anew: what was written so far does not count as written any more. (It stays
+// protect begins again: what was written so far does not count as written any more. (It stays
 // touched.)
 func (t *tracker) protect() error {
 	if err := uffdProtect(t.uffd, t.mapping); err != nil {

@@ -98,7 +98,7 @@ func uffdProtect(fd int, m mapping) error {
 	}
 }
 
-// uffdFault gives the address of a page fault and the thread that has it; false: a message of another
+// uffdFault returns the address of a page fault and the thread that has it; false: a message of another
 // kind.
 func uffdFault(message []byte) (addr uintptr, thread int, ok bool) {
 	if message[0] != uffdEventPagefault {

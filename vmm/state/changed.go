@@ -81,7 +81,7 @@ func decodeChanged(b []byte) (*Changed, error) {
 	}
 	c.Parent, b = string(b[:n]), b[n:]
 	if !filepath.IsAbs(c.Parent) || strings.ContainsRune(c.Parent, 0) {
-		return nil, badState("section %s: %q is no path of a parent", tagChanged, c.Parent)
+		return nil, badState("section %s: %q is not a path of a parent", tagChanged, c.Parent)
 	}
 	if c.Size == 0 || c.Size%pageSize != 0 || c.Size > ram.MaxImage {
 		return nil, badState("section %s: an image of %d bytes", tagChanged, c.Size)

@@ -5,7 +5,7 @@
 //
 // A [Machine] has [Facts] (what the machine is: RAM, number of vCPUs, guest, disks) and what
 // changes as it runs: each [VCPU], the [Chips] that they share, the port device of a guest program
-// ([Ports]), and the devices of a kernel. To read it all vCPUs have to stand still, with no access
+// ([Ports]), and the devices of a kernel. To read it all vCPUs have to be paused, with no access
 // half done.
 //
 // The order of the steps is part of the state: each may change what an earlier one has read or

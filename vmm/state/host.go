@@ -102,7 +102,7 @@ func compareCPU(saved, host []kvm.CPUIDEntry) error {
 			"it was saved on a CPU of %q, this one is of %q", a, b)})
 	}
 	if names := missingFeatures(saved, host); len(names) > 0 {
-		errs = append(errs, &HostError{What: "it was told of features that this host lacks",
+		errs = append(errs, &HostError{What: "it uses CPU features that this host does not have",
 			Features: names})
 	}
 	return errors.Join(errs...)

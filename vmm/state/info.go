@@ -26,8 +26,8 @@ type Info struct {
 	Differential bool      `json:"differential,omitempty"`
 	ChangedPages uint64    `json:"changed_pages,omitempty"`
 	Guest        GuestInfo `json:"guest"`
-	// Paging says where the guest's page tables are, for whoever lays out the image by them; nil: the
-	// guest is not in 64-bit mode.
+	// Paging says where the guest's page tables are, so that an import can lay out the image by them;
+	// nil: the guest is not in 64-bit mode.
 	Paging *pagetable.Info `json:"paging,omitempty"`
 }
 

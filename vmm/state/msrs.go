@@ -150,7 +150,7 @@ func isMSR(index uint32) func(kvm.MSREntry) bool {
 }
 
 // keepDeadline looks for a timer interrupt that would be lost. A deadline timer that expires while
-// its vCPU stands still has its register cleared, and the interrupt waits in a counter of the
+// its vCPU is paused has its register cleared, and the interrupt waits in a counter of the
 // kernel's that no ioctl shows until the vCPU enters the guest: a state that is read in between has
 // neither timer nor interrupt, and a guest that sleeps until its next tick never wakes up. So a
 // deadline of 0 with the timer in deadline mode is saved as "now". If none was armed, the guest gets

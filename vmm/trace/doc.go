@@ -7,7 +7,7 @@
 // touch of each page is such a fault, so the tracepoint sees every first touch, exactly once and in
 // order. That is the condition: KVM maps neighbours that the host has at hand without a word, so a
 // machine whose memory is mapped already shows a part only. [vmm.Machine] sees to it by mapping
-// guest memory anew onto the image that it has just saved.
+// guest memory again onto the image that it has just saved.
 //
 // # How the events come here
 //

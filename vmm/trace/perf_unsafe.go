@@ -58,7 +58,7 @@ func (r *ring) drain(f func(Event)) (lost uint64, err error) {
 	return lost, err
 }
 
-// stop makes the kernel write no more.
+// stop makes the kernel stop writing.
 func (r *ring) stop() error {
 	if err := unix.IoctlSetInt(r.fd, unix.PERF_EVENT_IOC_DISABLE, 0); err != nil {
 		return fmt.Errorf("stop tracing vCPU %d: %w", r.vcpu, err)

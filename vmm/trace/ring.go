@@ -75,7 +75,7 @@ func (r *ring) sample(b []byte, f func(Event)) error {
 	return nil
 }
 
-// copyOut gives n bytes from a place in the ring on; they are good until the next call.
+// copyOut returns n bytes from a place in the ring on; they are good until the next call.
 func (r *ring) copyOut(data []byte, at, n uint64) []byte {
 	at %= uint64(len(data))
 	if at+n <= uint64(len(data)) {

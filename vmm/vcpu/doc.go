@@ -11,7 +11,7 @@
 // which never enters the guest, and parks.
 //
 // A vCPU that waits for a page of guest memory is in the kernel and parks when the page comes or
-// fails. Whoever waits for it ([Thread.AwaitParked]) waits as long. Jobs and hooks run on the
+// fails. A caller of [Thread.AwaitParked] waits as long. Jobs and hooks run on the
 // vCPU's thread; a hook must not wait for the vCPU to park.
 //
 // The clock of a Thread says how long it has waited for pages (clock.go).

@@ -202,7 +202,7 @@ var errGone = errors.New("the vCPU is closed")
 var ErrRunning = errors.New("the machine is running")
 
 // ErrFault is KVM_RUN failing with EFAULT: the kernel could not get a page of guest memory.
-var ErrFault = errors.New("a page of guest memory could not be had (KVM_RUN: EFAULT)")
+var ErrFault = errors.New("a page of guest memory could not be read (KVM_RUN: EFAULT)")
 
 func (c *Thread) setWant(m mode) {
 	c.mu.Lock()
@@ -274,7 +274,7 @@ func (c *Thread) Interject(f func()) {
 	if c.is == modeGone || c.want != modeRunning {
 		return
 	}
-	// Who wants it to park says so before the request to exit: clearing that hides nothing.
+	// A request to park is set before the request to exit, so clearing that loses nothing.
 	c.jobs = append(c.jobs, func() { f(); c.KVM.ClearExitRequest() })
 	c.KVM.RequestExit()
 	_ = unix.Tgkill(os.Getpid(), c.tid, kickSignal)

@@ -24,7 +24,7 @@ const (
 const scanBytes = 1 << 20
 
 // Find looks for roots of address spaces in extents of the image, where data may be; all of it if
-// there are none. Nothing found is no error.
+// there are none. Nothing found is not an error.
 func (s *Space) Find(ctx context.Context, extents []Extent) ([]Root, error) {
 	if extents == nil {
 		extents = []Extent{{0, s.pages}}
@@ -127,7 +127,7 @@ func (f *finder) upperHalf(t *Table) uint64 {
 	return h.Sum64()
 }
 
-// roots gives the sort of candidates that are roots.
+// roots returns the sort of candidates that are roots.
 func (f *finder) roots() ([]Root, error) {
 	all := make([]*lookalikes, 0, len(f.sorts))
 	for _, c := range f.sorts {

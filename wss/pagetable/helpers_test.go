@@ -142,7 +142,7 @@ func newGuest(t testing.TB, seed uint64, pages, processes, levels int) *guest {
 	return g
 }
 
-// listed gives the pages of runs.
+// listed returns the pages of runs.
 func listed(runs []Extent) (pages []uint64) {
 	for _, r := range runs {
 		for p := r.Page; p < r.Page+r.Count; p++ {

@@ -27,7 +27,7 @@ type Info struct {
 	Regions  []Region `json:"regions,omitempty"`
 }
 
-// ParseInfo gives the member "paging" of an info.json; empty where there is none.
+// ParseInfo returns the member "paging" of an info.json; empty where there is none.
 func ParseInfo(infoJSON []byte) (Info, error) {
 	if len(infoJSON) == 0 {
 		return Info{}, nil
@@ -47,7 +47,7 @@ func ParseInfo(infoJSON []byte) (Info, error) {
 	return *doc.Paging, nil
 }
 
-// Known gives the roots that the VMM knew, each once.
+// Known returns the roots that the VMM knew, each once.
 func (i Info) Known() (roots []Root) {
 	seen := map[uint64]bool{}
 	for _, gpa := range i.Roots {

@@ -73,7 +73,7 @@ func (m *mapper) enter(p Place, fn func(Mapping)) bool {
 	return ok
 }
 
-// leaf tells of the pages of an entry that are in the image. The others are devices, or holes.
+// leaf notes the pages of an entry that are in the image. The others are devices, or holes.
 func (m *mapper) leaf(e *Entry, fn func(Mapping)) {
 	for _, x := range m.s.regions {
 		first := max(e.Frame, x.GPA/PageSize)

@@ -11,7 +11,7 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 )
 
-// walked gives what a root maps, without the tables.
+// walked returns what a root maps, without the tables.
 func walked(t testing.TB, s *Space, r Root) (all []Mapping) {
 	t.Helper()
 	w := s.newMapper()

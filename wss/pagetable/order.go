@@ -11,7 +11,7 @@ type AddressSpace struct {
 	Runs   []Extent
 }
 
-// Order gives the address spaces of roots as lists of pages: of each program, the tables among
+// Order returns the address spaces of roots as lists of pages: of each program, the tables among
 // them, before what they map; then of the kernel that all have. A page that several map is the
 // first one's.
 //

@@ -21,14 +21,14 @@ type Root struct {
 	Levels int // 4 or 5
 }
 
-// Space is guest-physical memory as an image has it.
+// Space is guest-physical memory as an image stores it.
 type Space struct {
 	r       io.ReaderAt
 	regions []Region // ascending by GPA
 	pages   uint64   // of the image
 }
 
-// NewSpace gives the memory in an image of so many pages. Without regions the image is
+// NewSpace returns the memory in an image of so many pages. Without regions the image is
 // guest-physical memory byte for byte.
 func NewSpace(r io.ReaderAt, pages uint64, regions []Region) (*Space, error) {
 	s := &Space{r: r, regions: slices.Clone(regions), pages: pages}
@@ -48,7 +48,7 @@ func NewSpace(r io.ReaderAt, pages uint64, regions []Region) (*Space, error) {
 	return s, nil
 }
 
-// page gives the page of the image that a guest-physical frame is.
+// page returns the page of the image that a guest-physical frame is.
 func (s *Space) page(frame uint64) (page uint64, ok bool) {
 	for _, x := range s.regions {
 		if first, n := x.GPA/PageSize, x.Bytes/PageSize; frame >= first && frame-first < n {

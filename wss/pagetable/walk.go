@@ -8,7 +8,7 @@ type Memory interface {
 
 // Entry is an entry of a table that is present.
 type Entry struct {
-	Table, Raw   uint64 // frame of the table, and what stands in it
+	Table, Raw   uint64 // frame of the table, and the entry in it
 	Index, Level int
 	Kind         Kind
 	Frame, Count uint64 // that it is for
@@ -29,7 +29,7 @@ type Place struct {
 }
 
 // Walk goes through tables depth first, in the order of their virtual addresses. It goes wherever
-// the entries lead, so whoever walks has to bound it by Enter: tables may point to one another in
+// the entries lead, so the caller must bound the walk by Enter: tables may point to one another in
 // circles, and a few of them can map any number of pages. An error of a function ends the walk.
 type Walk struct {
 	Memory Memory
@@ -92,7 +92,7 @@ func (w *Walk) entries(p Place, t *Table) error {
 	return nil
 }
 
-// Translate gives the leaf that maps a virtual address. False: none does.
+// Translate returns the leaf that maps a virtual address. False: none does.
 func Translate(mem Memory, m Mode, root, virtual uint64) (leaf Entry, ok bool, err error) {
 	var t Table
 	e := Entry{Frame: root}

@@ -141,7 +141,7 @@ func (g *Guest) monitor(ctx context.Context, line string) (text string, err erro
 	return text, err
 }
 
-// uncut is the context of what is done while the machine stands still. It does not end with the
+// uncut is the context of what is done while the machine is paused. It does not end with the
 // scan: a connection that is cut within an answer is of no use, and without it the machine could not
 // be told to go on.
 func uncut() (context.Context, context.CancelFunc) {

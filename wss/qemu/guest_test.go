@@ -208,7 +208,7 @@ func newMachine(t *testing.T, pages int, registers func() string, page string) *
 	return m
 }
 
-// TestCutShort: a scan that is ended while the machine stands still lets it go on.
+// TestCutShort: a scan that is ended while the machine is paused lets it go on.
 func TestCutShort(t *testing.T) {
 	ram := filepath.Join(t.TempDir(), "ram")
 	if err := os.WriteFile(ram, make([]byte, 5*pageSize), 0o600); err != nil {

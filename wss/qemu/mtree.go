@@ -57,7 +57,7 @@ func parsePlaces(text string, fileSize uint64) ([]place, error) {
 	return join(places)
 }
 
-// join sorts places, puts neighbours together and drops what is not whole pages.
+// join sorts places, puts neighbours together and drops parts that are not whole pages.
 func join(places []place) ([]place, error) {
 	slices.SortFunc(places, func(a, b place) int { return cmp.Compare(a.gpa, b.gpa) })
 	var out []place
@@ -84,7 +84,7 @@ func join(places []place) ([]place, error) {
 	return out, nil
 }
 
-// find gives the offset of an address in the file, and how many bytes follow there; 0: no RAM.
+// find returns the offset of an address in the file, and how many bytes follow there; 0: no RAM.
 func find(places []place, gpa uint64) (offset, n uint64) {
 	i, found := slices.BinarySearchFunc(places, gpa, func(p place, gpa uint64) int {
 		return cmp.Compare(p.gpa, gpa)

@@ -55,7 +55,7 @@ func (t *Timeline) TTRCurve(ready, end, w time.Duration) Curve {
 	return c
 }
 
-// At is the TTR for one u. ok is as Timeline.TTR has it.
+// At is the TTR for one u. ok is that of Timeline.TTR.
 func (c Curve) At(u float64) (x time.Duration, ok bool) {
 	switch {
 	case u <= 0:

@@ -116,7 +116,7 @@ func after(m Method) *Timeline {
 	return NewTimeline(in)
 }
 
-// maxBars keeps the bars of a histogram wide enough to be seen.
+// maxBars keeps the bars of a histogram wide enough to see.
 const maxBars = 400
 
 // bars is the histogram that all panels share: time from min to max, both multiples of step, on a

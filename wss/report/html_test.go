@@ -129,7 +129,7 @@ func TestHTMLOfLittle(t *testing.T) {
 		checkData(t, page, r)
 		for _, svg := range regexp.MustCompile(`(?s)<svg.*?</svg>`).FindAllString(page, -1) {
 			if checkSVG(t, []byte(svg)); strings.Contains(svg, "NaN") {
-				t.Error("a figure draws what is no number")
+				t.Error("a figure draws what is not a number")
 			}
 		}
 	}

@@ -28,7 +28,7 @@ func poster() Report {
 		1900*ms, 1900*ms+end, crawl(1900*ms, 4*sec, 0.3))
 	trace := NewMethod("trace", wss.Counts{Prefetched: 11_295, Skipped: 11_293, Lazy: 11, Window: window},
 		1920*ms, 1920*ms+end, crawl(1920*ms, 2*sec, 0.05))
-	// Lazy was run first: the trace came of it.
+	// Lazy was run first: it made the trace.
 	return Report{GuestPages: pages, Methods: []Method{lazy, eager, access, trace}}
 }
 

@@ -17,7 +17,7 @@ type job struct {
 	owner uint64 // of the tables below: gfn, or the first of the pair that it belongs to
 	space space
 	// inUse: a vCPU uses it. sure: it, or its other view, is in use. Everything else is in doubt
-	// anew at each sweep.
+	// again at each sweep.
 	inUse, sure bool
 	user        bool // the lower half is for user space
 	used        bool // bits are set in it, in the lower half or where it is shared

@@ -22,7 +22,7 @@
 //
 // # What it costs
 //
-// The guest stands still for the sweep, and pays for the next touch of each page whose translation
+// The guest is paused for the sweep, and pays for the next touch of each page whose translation
 // is gone. Both are added up, and the next sweep waits until they are within the budget, 1 % of the
 // guest's time if nothing is said. So the interval between sweeps follows from the budget; where it
 // is longer than T the last interval counts whole, and the record says so.
@@ -36,11 +36,11 @@
 // Page tables are memory that the CPU reads, so a table in which a bit was set counts as a touched
 // page itself: a restore will fetch it too.
 //
-// A clear bit in a directory entry means that nothing below was translated through it since the
-// bit was cleared, so a sweep does not look there. That is right as long as vCPUs set the bits of directories
-// whenever they set that of a page, which holds where the flush drops cached directory entries too.
-// The scanner verifies it: the first sweeps, and every 16th, look everywhere, and where more
-// than 1 % of the bits are found below clear directories, all sweeps do.
+// A clear bit in a directory entry means that nothing below was translated through it since the bit was
+// cleared, so a sweep does not look there. That is right as long as vCPUs set the bits of directories
+// whenever they set that of a page, which holds where the flush drops cached directory entries too. The
+// scanner verifies it: the first sweeps, and every 16th, look everywhere, and where more than 1 % of
+// the bits are found below clear directories, all sweeps do.
 //
 // The bit of a large page stands for 512 pages of which at least one was touched. They are all
 // counted, after those that have a bit of their own, but for pages that the host says were never
@@ -66,9 +66,9 @@
 // flush is enough, with shadow page tables these have to be dropped. A guest lists its ways, and
 // [Tables] takes the first that passes a test: whatever a vCPU does when it goes on, it touches the
 // page that it executes, so the bit of that page must come back. A hypervisor that interprets some
-// instructions may set that one bit by itself, so a cheap way must also bring back about as many
-// bits as the most thorough one does. If none passes, or none does later, that is an error ([ErrNoBits]), not
-// an empty set.
+// instructions may set that one bit by itself, so a cheap way must also bring back about as many bits
+// as the most thorough one does. If none passes, or none does later, that is an error ([ErrNoBits]),
+// not an empty set.
 //
 // # What it does to the guest
 //

@@ -12,7 +12,7 @@ import (
 )
 
 // Two processes have no table in common in their lower halves. A page that looks like a process's
-// uppermost table is one, or a copy of it that lies about in memory, and is nobody's to change.
+// uppermost table is one, or a copy of it elsewhere in memory, which must not be changed.
 func TestCopiesAreLeftAlone(t *testing.T) {
 	for _, seen := range []bool{false, true} {
 		m := newMachine(t, 1, low, high)

@@ -13,7 +13,7 @@ import (
 // Options are about when a Scanner sweeps and what it takes for the working set.
 type Options struct {
 	// Within is how far back a touch counts: the working set is what was touched in so long a time,
-	// best that which a restore takes. 0: 10 s.
+	// best as long as a restore takes. 0: 10 s.
 	Within time.Duration
 	// Budget is the share of the guest's time that scanning may take. 0: 0.01.
 	Budget float64
@@ -58,7 +58,7 @@ type Stats struct {
 	Sweeps   int     `json:"sweeps"` // the first one included
 	Seconds  float64 `json:"seconds"`
 	Interval float64 `json:"interval_seconds"` // mean time between sweeps
-	// Paused, LongestPause and Refault are the cost to the guest: that it stood still for, and, by
+	// Paused, LongestPause and Refault are the cost to the guest: how long it was paused, and, by
 	// the cost of one and their number, what it paid to touch pages again.
 	Paused       float64 `json:"paused_seconds"`
 	LongestPause float64 `json:"longest_pause_seconds"`

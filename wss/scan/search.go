@@ -20,7 +20,7 @@ const (
 // search looks for address spaces in the guest's memory while it runs: pages whose upper half is
 // that of a space in use. It goes on where it stopped the last time, for so many pages, and after
 // the first time for no more than searchShare of the time. What it finds may be torn, stale or a
-// copy: sweeps, when the guest stands still, prove it first.
+// copy: sweeps, when the guest is paused, prove it first.
 func (t *Tables) search(ctx context.Context) error {
 	if err := t.refreshPresence(); err != nil {
 		return err

@@ -19,7 +19,7 @@ type watched struct {
 	halted bool
 }
 
-// verdict is what became of watched entries.
+// verdict is what happened to the watched entries.
 type verdict int
 
 const (

@@ -88,7 +88,7 @@ func TestHaltedShowsNothing(t *testing.T) {
 	}
 }
 
-// A way that works at first, and then no more, is found out; another one takes over if there is.
+// A way that stops working after a while is noticed; another one takes over if there is one.
 func TestBitsStayAwayLater(t *testing.T) {
 	for _, other := range []bool{false, true} {
 		m, _ := oneProcess(t, 1)

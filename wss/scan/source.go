@@ -9,7 +9,7 @@ import (
 
 // Source is where access bits are. [Tables] is one.
 type Source interface {
-	// Sweep finds the pages that were touched since the last sweep, and begins anew. What the first
+	// Sweep finds the pages that were touched since the last sweep, and begins again. What the first
 	// sweep finds was touched at any time before, so it says nothing.
 	Sweep(ctx context.Context) (Sweep, error)
 	// Pages is the number of pages of the image.
@@ -24,7 +24,7 @@ type Sweep struct {
 	Fine *wss.Bitmap
 	// Coarse pages share the bit of a large page: at least one of those was touched.
 	Coarse *wss.Bitmap
-	// Paused is how long the guest stood still for it, Tested the part of that which the next sweep
+	// Paused is how long the guest was paused for it, Tested the part of that which the next sweep
 	// will not take.
 	Paused, Tested time.Duration
 	// Refaults is the number of bits that had been set again since the last sweep, and Refault what

@@ -18,7 +18,7 @@ type TableOptions struct {
 	// Coarsest is the number of pages that the access bit of a large page may stand for; bits of
 	// larger ones say nothing. 0: 512, pages of 2 MiB; 1: only pages of 4 KiB count.
 	Coarsest uint64
-	// MaxTables bounds the table pages that one sweep reads while the guest stands still. 0: 262,144.
+	// MaxTables bounds the table pages that one sweep reads while the guest is paused. 0: 262,144.
 	MaxTables int
 	// SearchPages is how much memory is searched for address spaces before each sweep. 0: 262,144
 	// pages; below 0: none.
@@ -67,7 +67,7 @@ type Tables struct {
 
 	flush    *Flush // chosen by the self-test
 	watched  []watched
-	tested   time.Duration // the guest stood still so long for tests since the last sweep
+	tested   time.Duration // the guest was paused so long for tests since the last sweep
 	misses   int           // sweeps in a row in which no watched bit came back
 	sweeps   int
 	distrust bool // bits were found below clear directories: look everywhere
@@ -172,7 +172,7 @@ func (t *Tables) newWalk(full bool) *walk {
 		fine: wss.NewBitmap(t.mem.ram.pages), coarse: wss.NewBitmap(t.mem.ram.pages)}
 }
 
-// paused does something while the guest stands still, and says how long that was.
+// paused does something while the guest is paused, and says how long that was.
 func (t *Tables) paused(ctx context.Context, f func() error) (time.Duration, error) {
 	begin := t.o.Clock.Now()
 	if err := t.mem.Pause(ctx); err != nil {

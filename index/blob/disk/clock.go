@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A clock is the time that a Disk lives in. Tests have one of their own.
+// A clock is the time of a Disk. Tests have their own.
 type clock interface {
 	Now() time.Duration
 	// Until returns at a time, or at once where that has passed.
@@ -19,8 +19,8 @@ type clock interface {
 // rounds to milliseconds, but sleeps in the kernel; a thread waits with each request then, as it
 // does in a read from a real disk.
 //
-// A sleeper is woken some 60 us late, more on a busy host. The clock sees how late it was lately
-// and aims as much earlier, so that waits are right on average.
+// A sleeper is woken some 60 us late, more on a busy host. The clock measures how late it was lately
+// and wakes as much earlier, so that waits are right on average.
 type systemClock struct {
 	late atomic.Int64 // ns, a moving average
 }

@@ -28,10 +28,10 @@ type Stats struct {
 	LateBy time.Duration `json:"late_by_ns"`
 }
 
-// late is where the host is to blame, and not the wake-up of a sleeper.
+// late is a delay that the host causes, not the wake-up of a sleeper.
 const late = time.Millisecond
 
-// New gives an idle device. The Spec must not be the native one.
+// New returns an idle device. The Spec must not be the native one.
 func New(s Spec) *Disk { return newDisk(s, new(systemClock)) }
 
 func newDisk(s Spec, c clock) *Disk { return &Disk{spec: s, clock: c, model: NewModel(s)} }

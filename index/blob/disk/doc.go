@@ -1,12 +1,12 @@
 // Package disk simulates a storage device that this host does not have: every read takes as long as
 // it would take there. So restores from a spinning disk, over NFS or from object storage can be
-// compared with those from the host's own disk, and those on the device of a paper with its figures.
+// compared with those from the host's own disk, and measurements on a paper's device with its figures.
 //
 // # The model
 //
 // A device is a [Spec] of five numbers, and one rule for all kinds of device:
 //
-//   - Parallel requests are served at once; what comes on top waits, in the order of arrival.
+//   - Parallel requests are served at once; further ones wait, in the order of arrival.
 //   - A request first takes Latency, which requests at the same time have side by side, and Seek
 //     more if it does not begin at the byte behind the request before it.
 //   - Then its bytes are transferred, at Bandwidth bytes a second. All requests share the one link,
@@ -25,10 +25,10 @@
 //
 // The head of hdd serves requests in the order of arrival and does not sort them (no elevator):
 // with one or two requests outstanding, which is what faulting processors and an orderly prefetch
-// have, there is nothing to sort. Whoever reads from several places at once pays for it here as he
-// does on a real disk with a short queue. A seek is a seek however near. The drive reads on for 5
-// ms, half a megabyte, as drives do: so one who reads in sequence gets the whole bandwidth, though
-// on a busy host he may be late with his next request. It remembers nothing else.
+// have, there is nothing to sort. Reading from several places at once is as slow as on a
+// real disk with a short queue. A short seek costs as much as a long one. The drive reads on for 5
+// ms, half a megabyte, as drives do: so a sequential reader gets the whole bandwidth, though
+// on a busy host its next request may be late. It has no other cache.
 //
 // # Time
 //
@@ -36,15 +36,15 @@
 // where they really are, and returns when the simulated device would have delivered them. Waiting
 // for that moment is the delay of the device and no synchronisation. The moments are absolute, on
 // one clock, so that the errors of waits side by side do not add up, and they are right on average
-// (see systemClock): BenchmarkDisk shows by how much. Where the host is slower than the model, the
-// read ends when the host has it, and Stats.Late says how often that was so.
+// (see systemClock): BenchmarkDisk shows by how much. If the host is slower than the model, the
+// read ends when the host has read it, and Stats.Late says how often that was so.
 //
 // # What is charged
 //
 // [Store] puts a Disk under the packs and roots of a store: every read of a blob is charged,
-// whatever the host has of it in its page cache, and so every restore is a cold one. That includes
+// even if it is in the host's page cache, and so every restore is a cold one. That includes
 // what opening an image reads (directories of packs, page map, root). The index in Badger, which a
-// mount reads when it starts, is taken to lie on the host's own disk, and so is what is written.
+// mount reads when it starts, is not charged, and neither are writes.
 //
 // Blobs lie on the device one after another: those that are there when the Store is made in the
 // order of their names, which for packs is the order in which they were made, and new ones behind

@@ -29,7 +29,7 @@ var specs = [...]Spec{
 	{Name: "s3", Latency: 20 * time.Millisecond, Bandwidth: 100e6, Parallel: 16},
 }
 
-// ParseSpec gives the device of a name: native, hdd, nfs or s3.
+// ParseSpec returns the device of a name: native, hdd, nfs or s3.
 func ParseSpec(name string) (Spec, error) {
 	if name == Native {
 		return Spec{}, nil
@@ -44,7 +44,7 @@ func ParseSpec(name string) (Spec, error) {
 	return Spec{}, fmt.Errorf("unknown disk %q: want %s", name, strings.Join(names, ", "))
 }
 
-// Native says whether the Spec models nothing.
+// Native says whether the Spec is the host's own disk.
 func (s Spec) Native() bool { return s == Spec{} }
 
 func (s Spec) String() string {
@@ -66,7 +66,7 @@ func (s Spec) transfer(n int64) time.Duration {
 // Request is Size bytes from position Pos of the device on.
 type Request struct{ Pos, Size int64 }
 
-// Service is what becomes of a request: when the device takes it up, and when its last byte is
+// Service is how a request is served: when the device begins it, and when its last byte is
 // there.
 type Service struct {
 	Start, End time.Duration
@@ -81,7 +81,7 @@ type Model struct {
 	head  int64           // the position behind the last request; -1: nowhere yet
 }
 
-// NewModel gives a device that has done nothing yet. The spec must have a bandwidth.
+// NewModel returns a device that has done nothing yet. The spec must have a bandwidth.
 func NewModel(s Spec) *Model {
 	if s.Bandwidth <= 0 {
 		panic("disk: a device without bandwidth: " + s.String())
@@ -90,7 +90,7 @@ func NewModel(s Spec) *Model {
 }
 
 // Schedule takes a request that arrives now, on any clock that all requests are on. Requests come
-// in the order of their arrival: now never goes back.
+// in the order of their arrival: now never decreases.
 func (m *Model) Schedule(now time.Duration, r Request) Service {
 	slot := slices.Index(m.slots, slices.Min(m.slots))
 	v := Service{Start: max(now, m.slots[slot])}

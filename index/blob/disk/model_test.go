@@ -11,7 +11,7 @@ import (
 
 const ms = time.Millisecond
 
-// arrival is a request at its time, and what must become of it.
+// arrival is a request at its time, and its expected result.
 type arrival struct {
 	at         time.Duration
 	pos, size  int64
@@ -105,7 +105,7 @@ func TestTransferRoundsUp(t *testing.T) {
 	}
 }
 
-// TestModelProperties runs random requests past every device and holds what comes of them against
+// TestModelProperties runs random requests past every device and compares the results with
 // what a device is, in another way than the model computes it.
 func TestModelProperties(t *testing.T) {
 	for _, spec := range append(specs[:], Spec{"odd", 3 * ms, 2 * ms, 12345, 3, ms}) {

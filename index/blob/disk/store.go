@@ -42,7 +42,7 @@ func Wrap(ctx context.Context, inner blob.Store, d *Disk) (*Store, error) {
 	return s, nil
 }
 
-// at gives the position of a blob; a new one goes behind all others.
+// at returns the position of a blob; a new one goes behind all others.
 func (s *Store) at(name string, size int64) int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()

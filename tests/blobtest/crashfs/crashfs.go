@@ -20,9 +20,9 @@ var ErrCrashed = errors.New("the machine is off")
 // FS is the file system. All methods may be called by many goroutines at once.
 type FS struct {
 	mu    sync.Mutex
-	r     *rand.Rand // the dice; guarded by mu as all that follows
+	r     *rand.Rand // random choices; guarded by mu, as all below
 	root  *node
-	life  int // of which process: what an earlier one has open answers no more
+	life  int // counts the processes: files that an earlier one has open fail
 	steps int // that this process made
 	last  int // the step at which it dies; 0: it does not
 	then  func()
@@ -31,7 +31,7 @@ type FS struct {
 
 var _ blob.FileSystem = (*FS)(nil)
 
-// New gives an empty file system whose dice have a seed.
+// New makes an empty file system, whose random choices begin with a seed.
 func New(seed uint64) *FS {
 	return &FS{r: rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15)), root: newDirectory()}
 }
@@ -95,7 +95,7 @@ const (
 	unheard             // it happens, and the process dies before it hears of that
 )
 
-// step says what becomes of the next step. mu must be held.
+// step decides the result of the next step. mu must be held.
 func (f *FS) step() fate {
 	if f.dead {
 		return never
@@ -157,7 +157,7 @@ func (f *FS) change(t fate, name string, fn func(dir *node, base string) error) 
 	return fn(dir, path.Base(name))
 }
 
-// find gives what name names. mu must be held.
+// find returns what name names. mu must be held.
 func (f *FS) find(name string) (*node, error) {
 	n := f.root
 	for part := range strings.SplitSeq(strings.Trim(name, "/"), "/") {
@@ -302,7 +302,7 @@ func (f *FS) WalkDir(root string, fn fs.WalkDirFunc) error {
 	return nil
 }
 
-// list gives the names in a directory, sorted.
+// list returns the names in a directory, sorted.
 func (f *FS) list(name string) []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -1,7 +1,7 @@
 // Package crashfs is a file system in memory that remembers what was made durable, for the driver
 // package blob to run on. A process on it can be made to die at any step, and then either be killed
 // (the next one finds what it had done) or lose its power: then the next one finds what was
-// synced, and of the rest what the dice say.
+// synced, and of the rest a random part.
 //
 // What is not durable:
 //

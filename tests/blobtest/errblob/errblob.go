@@ -1,5 +1,5 @@
 // Package errblob makes a blob store fail on purpose. It decorates any blob.Store, numbers the
-// operations that pass through it, and asks a Plan what is to happen to each. A test that runs its
+// operations that pass through it, and asks a Plan what should happen to each. A test that runs its
 // work once to count the operations, and then once for each of them with that one failing, has seen
 // every way in which the disk can let it down.
 package errblob

@@ -168,7 +168,7 @@ func (c *child) close() error {
 	return err
 }
 
-// pages gives the page numbers that a request names.
+// pages returns the page numbers that a request names.
 func (r Request) pages() []uint64 {
 	gfns := r.GFNs
 	if gfns == nil {

@@ -172,5 +172,5 @@ func (c *Client) Right(t testing.TB, r Request) Response {
 	return a
 }
 
-// First gives at most ten elements, for messages.
+// First returns at most ten elements, for messages.
 func First(list []uint64) []uint64 { return list[:min(len(list), 10)] }

@@ -7,7 +7,7 @@
 // holds what it opened and mapped until it is told otherwise: a test can map a file, kill the
 // server, and then let the client touch the mapping.
 //
-// A page that cannot be had is reported, not fatal: SIGBUS becomes an entry of Response.Lost.
+// A page that cannot be read is reported, not fatal: SIGBUS becomes an entry of Response.Lost.
 //
 //	func TestMain(m *testing.M) { client.MainIfChild(); os.Exit(m.Run()) }
 //

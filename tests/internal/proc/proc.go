@@ -75,7 +75,7 @@ func (p *Process) Err() error {
 	}
 }
 
-// Signal sends a signal; a child that has ended is no error.
+// Signal sends a signal; a child that has ended is not an error.
 func (p *Process) Signal(s os.Signal) error {
 	if err := p.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// feed gives lines to a new summary and returns what it printed and its exit status.
+// feed returns lines to a new summary and returns what it printed and its exit status.
 func feed(lines ...string) (string, int) {
 	var out strings.Builder
 	s := newSummary(&out)

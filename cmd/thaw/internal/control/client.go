@@ -20,14 +20,13 @@ type Client struct {
 	http  *http.Client
 }
 
-// limits are how long a server may take. What it is asked for is small: work that takes longer is
-// done by the commands themselves.
+// limits are how long a server may take. Its verbs are short: the commands do longer work themselves.
 type limits struct {
-	begin time.Duration // an answer: that it does before it looks for one
+	begin time.Duration // an answer: the server begins it before it does the work
 	end   time.Duration // an answer
 }
 
-// ErrSilent is what calls end with that a server does not answer in time: it is stopped, or hangs.
+// ErrSilent: the server does not answer in time, because it is stopped or hangs.
 var ErrSilent = errors.New("the server does not answer")
 
 // Connect makes sure that a server listens at path; ErrNoServer where none does.
@@ -55,7 +54,7 @@ func connect(ctx context.Context, path string, l limits) (*Client, error) {
 	}}}, nil
 }
 
-// Call asks the server for one verb. result (a pointer, or nil) takes what it answers. When ctx ends,
+// Call asks the server for one verb. result (a pointer, or nil) takes the answer. When ctx ends,
 // so does the work, and Call returns ctx's error; a server that does not answer in time is ErrSilent.
 func (c *Client) Call(ctx context.Context, verb string, req, result any) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.limit.end, ErrSilent)

@@ -5,16 +5,16 @@
 // kill -9 leaves the file behind: connecting to it is refused at once, and the next server replaces
 // it, which holds the store's lock and so knows that its owner is dead.
 //
-// # What goes over it
+// # Protocol
 //
-// What only the server can do, and nothing that takes long: commands work on the store themselves.
+// Its verbs are short and need the server; commands work on the store themselves.
 // HTTP/1.1, one request a connection. POST /v1/VERB with a JSON body; the head of the answer comes
 // at once, its body is
 //
 //	{"result":...}   or   {"error":{"name":"not-found","message":"...","hint":"..."}}
 //
 // An answer without an end means that the server died. The error's name is that of an exit code
-// (package exitcode), so that a command ends with the status and the advice that the server means.
+// (package exitcode), so that a command ends with the status and the hint of the server.
 // Closing the connection cancels the work: the handler's context ends. A server that does not begin
 // or end its answer in time is [ErrSilent].
 //

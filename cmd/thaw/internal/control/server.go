@@ -16,7 +16,7 @@ import (
 // maxRequest bounds a request's body.
 const maxRequest = 1 << 20
 
-// Handler does one verb. ctx ends when the client goes away or the server closes.
+// Handler executes one verb. ctx ends when the client disconnects or the server closes.
 type Handler func(ctx context.Context, req json.RawMessage) (any, error)
 
 // Handle makes a Handler of a function that takes its request decoded.
@@ -83,7 +83,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, verb string, h H
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	// The head of the answer says at once that somebody is there.
+	// The head of the answer shows at once that the server is alive.
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusOK)
 	_ = http.NewResponseController(w).Flush() // a client that is gone ends the context by itself

@@ -7,7 +7,7 @@ import (
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 )
 
-// answer is what a server says; exactly one of its fields is there.
+// answer is the answer of a server; exactly one of its fields is set.
 type answer struct {
 	Result json.RawMessage `json:"result,omitempty"`
 	Error  *WireError      `json:"error,omitempty"`

@@ -11,7 +11,7 @@ type Status string
 // The outcomes.
 const (
 	OK      Status = "ok"
-	Limited Status = "limited" // it is there, but not all of it
+	Limited Status = "limited" // a part of it is missing
 	Missing Status = "missing"
 	Unknown Status = "unknown" // could not be found out
 )
@@ -22,7 +22,7 @@ type Check struct {
 	Status Status `json:"status"`
 	// Needed: no store can be mounted without it.
 	Needed bool `json:"needed"`
-	// Found says what there is, or why it is not.
+	// Found says what was found, or why it is missing.
 	Found string `json:"found"`
 	// Without says what thaw does without, where Status is not OK.
 	Without string `json:"without,omitempty"`
@@ -30,7 +30,7 @@ type Check struct {
 	Facts map[string]any `json:"facts,omitempty"`
 }
 
-// Report is all that was found.
+// Report is the result of all checks.
 type Report struct {
 	// Usable: everything that is needed is there.
 	Usable bool    `json:"usable"`

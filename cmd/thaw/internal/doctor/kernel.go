@@ -61,7 +61,7 @@ func hasCapability(number int) bool {
 func checkCachestat(context.Context) Check {
 	c := Check{Name: "cachestat", Without: "whether an image is still in the page cache cannot be " +
 		"asked: a second open brings its pages again (milliseconds, not microseconds)"}
-	// Of one's own file: of a file that one could not write it is not allowed.
+	// It is allowed only for files that this process may write.
 	f, err := os.CreateTemp("", "thaw-doctor-")
 	if err != nil {
 		return c.missing("%v", err)

@@ -31,7 +31,7 @@ func checkKVM(ctx context.Context) Check {
 	return c.ok("a guest runs; %s", kind)
 }
 
-// kvmKind says by what guests are run.
+// kvmKind says how this KVM runs guests.
 func kvmKind() string {
 	has := func(module string) bool {
 		_, err := os.Stat("/sys/module/" + module)

@@ -1,9 +1,9 @@
-// Package exitcode is the one table of what thaw's exit status means.
+// Package exitcode has the table of thaw's exit statuses.
 //
-// Scripts depend on these numbers: a number is never given another meaning, and a failure that gets
-// a number of its own never goes back to the general one. An error carries its code through any
-// wrapping ([With], [Of]); whoever returns an error that a script would want to tell apart gives it
-// a code, everything else ends as [Failure].
+// Scripts depend on these numbers: the meaning of a number never changes, and a failure that has
+// its own number never goes back to the general one. An error carries its code through any
+// wrapping ([With], [Of]); code that returns an error which a script may distinguish gives it a
+// code, all other errors end as [Failure].
 package exitcode
 
 import (
@@ -56,7 +56,7 @@ type Entry struct {
 func Table() []Entry {
 	return []Entry{
 		{OK, "ok", "success"},
-		{Failure, "failure", "a failure that has no number of its own"},
+		{Failure, "failure", "any other failure"},
 		{Partial, "partial", "part of the work was done, part failed (the messages say which)"},
 		{Usage, "usage", "the command line is wrong"},
 		{NotStore, "not-a-store", "the directory is missing or is not a store"},
@@ -64,20 +64,20 @@ func Table() []Entry {
 		{Corrupt, "corrupt", "damage was found in the store, or bytes did not verify"},
 		{Version, "version", "written by another version of thaw in a format unknown to this one"},
 		{Mount, "mount", "mounting or unmounting failed"},
-		{MountPoint, "mount-point", "the mount point is missing, no directory, or not empty"},
+		{MountPoint, "mount-point", "the mount point is missing, not a directory, or not empty"},
 		{NotFound, "not-found", "no such checkpoint, file or machine, or no thaw mount at this path"},
 		{Exists, "exists", "the name or the target exists already"},
 		{BadName, "bad-name", "not a usable checkpoint name"},
-		{NotImage, "not-an-image", "the file is no memory image"},
+		{NotImage, "not-an-image", "the file is not a memory image"},
 		{NoSpace, "no-space", "the disk is full"},
 		{Busy, "busy", "in use: an image, a mount; or the machine's state does not allow it"},
 		{Unsupported, "unsupported", "this host lacks something that the command needs"},
 		{ServerGone, "server-gone", "the server of the mount, or the machine, died or does not answer"},
-		{NotCold, "not-cold", "the image was not cold, so its reads are no working set"},
-		{WorkingSet, "bad-working-set", "the working set is malformed, empty, of another image, or no machine's"},
-		{ReadOnly, "read-only", "the store can only be read: its file system, or this user's rights"},
+		{NotCold, "not-cold", "the image was not cold, so its reads are not a working set"},
+		{WorkingSet, "bad-working-set", "the working set is malformed, empty, or not one of this image"},
+		{ReadOnly, "read-only", "the store cannot be written: read-only file system, or no permission"},
 		{Damaged, "damaged-checkpoint", "the checkpoint has lost pages or files (the message says which)"},
-		{MemoryLost, "memory-lost", "a machine lost its memory (the server died under it)"},
+		{MemoryLost, "memory-lost", "a machine lost its memory (its mount's server died)"},
 		{GuestFailed, "guest-failed", "the guest found a wrong byte in its memory, or failed"},
 		{BadState, "bad-state", "the machine's state file is malformed or does not fit this host"},
 		{Interrupted, "interrupted", "stopped by SIGINT or SIGTERM before the work was done"},

@@ -92,7 +92,7 @@ func onlyFor(record *wss.Set, ms []method) *wss.Set {
 	return record.Only(sources...)
 }
 
-// setOf gives the working set that a method restores by, out of a checkpoint's record.
+// setOf returns the working set that a method restores by, out of a checkpoint's record.
 func (m method) setOf(record *wss.Set) (*wss.Set, error) {
 	if m.set == setUnion {
 		return record, nil

@@ -72,7 +72,7 @@ func (p *process) failure() error {
 }
 
 // stop asks the process to end, waits for stopPatience, then kills it. It returns when the process
-// has ended; one that has ended before is no error.
+// has ended; one that has ended before is not an error.
 func (p *process) stop() error {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
 	select {

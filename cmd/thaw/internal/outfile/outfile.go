@@ -1,4 +1,4 @@
-// Package outfile writes the files that a command is asked for: each is there whole, or as it was
+// Package outfile writes the files that a command is asked for. After an error a file is as it was
 // before.
 //
 // A file is written beside its place under a hidden name and then renamed. The writer holds a lock
@@ -17,13 +17,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Private is the mode of a file that tells of a guest's memory.
+// Private is the mode of a file that contains guest memory.
 const Private os.FileMode = 0o600
 
 // infix is in the names of files that are not complete: .NAME.thaw-part-123.
 const infix = ".thaw-part-"
 
-// An Error says which file could not be written. What was there before is unchanged.
+// An Error says which file could not be written. An existing file is unchanged.
 type Error struct {
 	Path string
 	Err  error
@@ -32,9 +32,8 @@ type Error struct {
 func (e *Error) Error() string { return fmt.Sprintf("write %s: %v", e.Path, e.Err) }
 func (e *Error) Unwrap() error { return e.Err }
 
-// Write makes the file path of what write writes, with the permissions of perm and no more,
-// whatever stands there now; the one that it replaces keeps its own. What is no regular file, such
-// as a pipe, is written to as it is.
+// Write makes the file path with what write writes. A new file has the permissions perm, a replaced
+// one keeps its own. If path is not a regular file, such as a pipe, it is written to.
 func Write(path string, perm os.FileMode, write func(io.Writer) error) error {
 	if err := replace(path, perm, write); err != nil {
 		return &Error{path, err}
@@ -73,7 +72,7 @@ func replace(path string, perm os.FileMode, write func(io.Writer) error) error {
 	return errors.Join(err, f.Close())
 }
 
-// writeTo writes to what is there already.
+// writeTo writes to an existing file.
 func writeTo(path string, write func(io.Writer) error) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
@@ -93,8 +92,7 @@ func create(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A command that collects just now may have been faster: then the file is gone, and the rename
-	// will say so.
+	// Another command may have collected it already: then the file is gone, and the rename fails.
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), os.Remove(f.Name()), f.Close())
 	}
@@ -102,7 +100,7 @@ func create(path string) (*os.File, error) {
 }
 
 // collect removes the files with a prefix that nobody writes any more. What cannot be removed is
-// left: it is in nobody's way.
+// left: it does no harm.
 func collect(dir, prefix string) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

@@ -39,7 +39,7 @@ type Config struct {
 	Seed    uint64 // of the random order
 
 	// Progress, if not nil, is called now and then with the bytes read so far and those to read;
-	// quiet is how long no read has come to an end.
+	// quiet is how long no read has ended.
 	Progress func(done, total int64, quiet time.Duration)
 }
 
@@ -52,7 +52,7 @@ const sequentialBlock = 1 << 20
 // maxNamed is the number of differences that a result names.
 const maxNamed = 10
 
-// Result is what came of a run.
+// Result is the result of a run.
 type Result struct {
 	Elapsed time.Duration
 	Pages   int64   // compared
@@ -74,7 +74,7 @@ type run struct {
 	result Result
 
 	done atomic.Int64 // bytes compared
-	last atomic.Int64 // when a read came to an end, in Unix nanoseconds
+	last atomic.Int64 // when a read ended, in Unix nanoseconds
 }
 
 // Run compares all of the file. It ends when everything is read, at the first error, or with ctx;
@@ -128,7 +128,7 @@ func open(path string) (*os.File, int64, error) {
 	switch {
 	case err != nil:
 	case !info.Mode().IsRegular():
-		err = &ConfigError{fmt.Sprintf("%s is no regular file", path)}
+		err = &ConfigError{fmt.Sprintf("%s is not a regular file", path)}
 	case info.Size() == 0:
 		err = &ConfigError{fmt.Sprintf("%s is empty", path)}
 	default:

@@ -10,7 +10,7 @@ import (
 	"github.com/thawfs/thaw/index/blob/disk"
 )
 
-// memory is the file as a disk has it.
+// image is a file on a disk, which may be simulated.
 type image struct {
 	f      *index.MemoryFile
 	disk   *disk.Disk // nil: the host's own

@@ -14,7 +14,7 @@ import (
 type Server struct {
 	mnt  string
 	fs   *fs.Server
-	gone chan struct{} // closed when the mount has ended, whoever ended it
+	gone chan struct{} // closed when the mount has ended for any reason
 }
 
 // Mount serves the checkpoint directory (or bare memory file) at path on mnt, under a name. Of the
