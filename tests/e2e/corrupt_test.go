@@ -97,7 +97,7 @@ func TestCorruptPack(t *testing.T) {
 			c.Close(t)
 			m.Unmount()
 			cli.Fails(t, "corrupt", "check", store, "--read-data")
-			cli.Fails(t, "corrupt", "export", store, "vm", filepath.Join(t.TempDir(), "out"))
+			cli.Fails(t, "damaged-checkpoint", "export", store, "vm", filepath.Join(t.TempDir(), "out"))
 		})
 	}
 }
