@@ -483,8 +483,8 @@ func TestLineFails(t *testing.T) {
 	}
 	check(t, b.Resume())
 	m := newBlockModel(newDriver(t, b, mem, line, 8, 0), 4096)
+	line.arm(1) // first: the worker may still be looking at the queues for Resume
 	m.request(blockIn, 0, nil, 512)
-	line.arm(1)
 	m.kick(1)
 	if err := receive(t, failed, "the error"); !errors.Is(err, errInjected) {
 		t.Error(err)
