@@ -122,7 +122,7 @@ func sampleDamages(t *testing.T, all []damage, r *rand.Rand) []damage {
 	if how == "all" {
 		return all
 	}
-	n := 12
+	n := 4
 	if testing.Short() {
 		n = 3
 	}
