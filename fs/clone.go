@@ -57,8 +57,8 @@ func (s *Server) memoryOf(n *node) *memoryFile {
 }
 
 // forgotten is called when the kernel has evicted the inode of a memory file: nothing of it is in
-// the page cache now. A clone ends with that, unless it differs from the image: it must stay poisoned,
-// and keep its holes, also if the kernel forgets the inode for a while.
+// the page cache now. A clone ends with that, unless it is poisoned: it must stay so also if the kernel
+// forgets the inode for a while.
 func (s *Server) forgotten(n *node) {
 	m := n.mem.Load()
 	if m == nil {
@@ -82,14 +82,11 @@ func (s *Server) forgotten(n *node) {
 // endLocked ends the life of a clone that the kernel has forgotten, when nobody pushes into it any
 // more: another of its name has the same inode number, and would get those pages. e.mu is held.
 func (m *memoryFile) endLocked() {
-	if m.forgotten && m.pushing == 0 && m.clone != "" && !m.differs() && m.e.clones[m.clone] == m {
+	if m.forgotten && m.pushing == 0 && m.clone != "" && !m.poisoned.Load() && m.e.clones[m.clone] == m {
 		m.e.retired.add(m.sess.Load().load())
 		delete(m.e.clones, m.clone)
 	}
 }
-
-// differs says that a clone is not what the image is.
-func (m *memoryFile) differs() bool { return m.poisoned.Load() || m.holes.Load() != nil }
 
 // poison makes a clone unreadable after something wrote through a shared mapping of it: what the
 // page cache holds is no longer the image. The pages are dropped from another goroutine, since the

@@ -12,8 +12,8 @@ import (
 
 const punch = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
 
-// Pages that a clone discards read as zeros in it from then on, in every way of reading, after
-// every open, and in nothing else.
+// Pages that a clone discards read as zeros in it until it is closed, in every way of reading, also for
+// those who open it meanwhile, and in nothing else.
 func TestDiscard(t *testing.T) {
 	x := wsSpec()
 	x.LocalBlocks = true
@@ -74,23 +74,141 @@ func TestDiscard(t *testing.T) {
 		if err := b.Drop(t.Context(), "a"); err != nil {
 			t.Fatal(err)
 		}
+		again := c.open(path, unix.O_RDWR)
 		c.do(request{Op: "unmap", Map: m})
 		c.close(fd)
-		fd = c.open(path, unix.O_RDWR)
+		fd = again
 		m = c.mapFile(fd, x.Pages)
 		check("opened again, " + policy.String())
 	}
-	// Also when the kernel has forgotten it meanwhile.
-	c.do(request{Op: "unmap", Map: m})
+	// They last as long as a mapping.
 	c.close(fd)
-	clones := b.tree.peek(b.tree.entry("a").child(dirClones))
-	if st := b.kernel.EntryNotify(clones, "x"); !st.Ok() {
-		t.Fatal(st)
-	}
+	c.do(request{Op: "touch", Map: m, GFNs: holes, Zero: true})
+	c.do(request{Op: "unmap", Map: m})
 	fd = c.open(path, unix.O_RDWR)
 	m = c.mapFile(fd, x.Pages)
-	check("forgotten and looked up")
+	c.do(request{Op: "touch", Map: m, GFNs: upTo(x.Pages), Spec: &x})
 }
+
+// Whoever opens a clone at once after a machine that discarded pages has closed it finds the image,
+// whatever is brought and read meanwhile, and so does one who opens it when the kernel has forgotten it.
+func TestDiscardsEnd(t *testing.T) {
+	x := wsSpec()
+	x.LocalBlocks, x.ZeroEvery = true, 0
+	for _, policy := range []Policy{PolicyLazy, PolicyWorkingSet, PolicyEager} {
+		b := mounted(t, newFakeStore(x), Options{Policy: policy})
+		c := b.client()
+		path := b.path("a/clones/x/memory")
+		rnd := rand.New(rand.NewPCG(8, uint64(policy)))
+		for i := range 60 {
+			fd := c.open(path, unix.O_RDWR)
+			m := c.mapFile(fd, x.Pages)
+			c.do(request{Op: "touch", Map: m, GFNs: []uint64{rnd.Uint64N(x.Pages)}, Spec: &x})
+			first := rnd.Uint64N(x.Pages - 64)
+			c.do(request{Op: "fallocate", FD: fd, Flags: punch, Off: int64(first * PageSize), Len: 64 * PageSize})
+			c.do(request{Op: "touch", Map: m, GFNs: pages(first, 64), Zero: true})
+			c.close(fd)
+			c.do(request{Op: "unmap", Map: m})
+			if i%20 == 19 {
+				clones := b.tree.peek(b.tree.entry("a").child(dirClones))
+				if st := b.kernel.EntryNotify(clones, "x"); !st.Ok() {
+					t.Fatal(st)
+				}
+			}
+			fd = c.open(path, unix.O_RDONLY)
+			m = c.mapFile(fd, x.Pages)
+			res := c.try(request{Op: "touch", Map: m, GFNs: pages(first, 64), Spec: &x})
+			if res.Err != "" {
+				t.Fatalf("%v, round %d: %s", policy, i, res.Err)
+			}
+			c.do(request{Op: "unmap", Map: m})
+			c.close(fd)
+		}
+		if b.stats("a", "x").Poisoned {
+			t.Error("poisoned")
+		}
+	}
+}
+
+// An OPEN that the server has before the RELEASE of the machine that has just ended waits for it, and a
+// file that the prober has open keeps no holes. A clone that was closed is forgotten like any other.
+func TestDiscardsEndBeforeOpen(t *testing.T) {
+	x := spec{Name: "a", Pages: 16, Seed: 1}
+	s := testServer(newFakeStore(x))
+	defer s.close()
+	k := newModelKernel(s)
+	s.kernel = k
+	r := &raw{fuse.NewDefaultRawFileSystem(), s}
+	e := s.tree.entry("a")
+	id := s.tree.lookup(e.cloneChild("x", fileMemory)).id
+	k.lookup(id, x, true)
+	in := fuse.InHeader{NodeId: id}
+	if st := r.Open(nil, &fuse.OpenIn{InHeader: in}, new(fuse.OpenOut)); !st.Ok() {
+		t.Fatal(st)
+	}
+	m := s.tree.node(id).mem.Load()
+	for range 20 {
+		k.discard(r, id, 3, 4)
+		if err := s.opened(m, nil); err != nil { // the prober
+			t.Fatal(err)
+		}
+		next := make(chan fuse.Status)
+		go func() { next <- r.Open(nil, &fuse.OpenIn{InHeader: in}, new(fuse.OpenOut)) }()
+		pause()
+		r.Release(nil, &fuse.ReleaseIn{InHeader: in})
+		if st := <-next; !st.Ok() {
+			t.Fatal(st)
+		}
+		if m.holes.Load() != nil {
+			t.Fatal("the holes are still there")
+		}
+		k.restored(id)
+		for gfn := range uint64(16) {
+			k.touch(r, id, gfn)
+		}
+		r.Release(nil, &fuse.ReleaseIn{InHeader: in, Fh: probeHandle})
+	}
+	r.Release(nil, &fuse.ReleaseIn{InHeader: in})
+	k.inodes[id].opens--
+	r.Forget(id, uint64(k.evict(id)))
+	if len(e.memories()) > 0 || s.tree.node(id) != nil {
+		t.Error("the clone is kept")
+	}
+	for _, fault := range k.faults {
+		t.Error(fault)
+	}
+}
+
+// A clone whose zeros cannot be dropped is not opened any more.
+func TestDiscardsThatStay(t *testing.T) {
+	x := spec{Name: "a", Pages: 16, Seed: 1}
+	s := testServer(newFakeStore(x))
+	defer s.close()
+	s.kernel = failingKernel{}
+	r := &raw{fuse.NewDefaultRawFileSystem(), s}
+	id := s.tree.lookup(s.tree.entry("a").cloneChild("x", fileMemory)).id
+	in := fuse.InHeader{NodeId: id}
+	for range 2 {
+		st := r.Open(nil, &fuse.OpenIn{InHeader: in}, new(fuse.OpenOut))
+		if s.tree.node(id).mem.Load().poisoned.Load() {
+			if st != fuse.EIO {
+				t.Errorf("open: %v", st)
+			}
+			return
+		}
+		if !st.Ok() {
+			t.Fatal(st)
+		}
+		r.Fallocate(nil, &fuse.FallocateIn{InHeader: in, Mode: punch, Length: PageSize})
+		r.Release(nil, &fuse.ReleaseIn{InHeader: in})
+	}
+	t.Error("it is not poisoned")
+}
+
+// A failingKernel drops nothing.
+type failingKernel struct{ notifier }
+
+func (failingKernel) InodeNotify(uint64, int64, int64) fuse.Status { return fuse.EIO }
 
 func pages(first, count uint64) (gfns []uint64) {
 	for i := range count {

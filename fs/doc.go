@@ -120,14 +120,18 @@
 // discards. Without Options.AllowOther everything belongs to the mounting user, and the modes say so.
 //
 // Its owner can discard pages, as a balloon and the reporting of free pages do: FALLOCATE with
-// PUNCH_HOLE and KEEP_SIZE, whole pages (EINVAL else). They read as zeros in that clone from then
-// on; the kernel drops them from the page cache, and no push brings them back, since discards take
+// PUNCH_HOLE and KEEP_SIZE, whole pages (EINVAL else). They read as zeros in that clone until
+// it is closed; the kernel drops them from the page cache, and no push brings them back, since discards take
 // the same side of memory.gate as drops. ZERO_RANGE and the like are EOPNOTSUPP. Allocating is EROFS,
 // because there is no memory to allocate.
 //
+// The holes are those of one machine. They end with the last RELEASE, which comes when the last mapping
+// is gone: the page cache of the clone is dropped, and the next OPEN, which waits for that, finds the
+// image. Because the kernel sends RELEASE in the background, an OPEN of a clone that has holes and is
+// open waits a moment (releaseTime) for it. Who opens a clone while another has it open shares its holes.
+//
 // The kernel forgets the inode of a closed clone when it likes, and then the clone is new again,
-// without an owner. One that is poisoned or has holes stays as it is until the mount ends: use another
-// ID for another machine.
+// without an owner. One that is poisoned stays so until the mount ends: use another ID.
 //
 // # Panics
 //
@@ -149,7 +153,7 @@
 // page cache are errors at once. Abort has the same effect if a server hangs.
 //
 // The server keeps nothing that the kernel would have to remember for it: node numbers are hashes
-// of content, memory files have file handle 0, opening twice is opening once. That is what lets
+// of content, memory files have file handle 0 (but for the prober), opening twice is opening once. That is what lets
 // another process take over a connection; so far nothing does. Only the numbers of clones, their
 // owners and their holes cannot be computed by another process and would have to be handed over.
 package fs

@@ -29,6 +29,7 @@ var (
 //   - no open has returned before its prefetch landed, or its failure was counted;
 //   - nothing was pushed into a session that is over, into an image that is being recorded, or into
 //     a discarded page;
+//   - a page reads as zeros in a clone that discarded it, until that is closed, and nowhere else;
 //   - no record lacks a page that is in the page cache, or has one that was not read;
 //   - nothing is left in flight, no image is left open, and no goroutine.
 func TestInterleavings(t *testing.T) {
@@ -161,6 +162,9 @@ func (h *shuffle) client(uid uint32) func(*rand.Rand) {
 				}
 			}
 			h.raw.Release(nil, &fuse.ReleaseIn{InHeader: fuse.InHeader{NodeId: id}})
+			if name != "" { // its owner has it once
+				h.k.restored(id)
+			}
 		}
 		h.k.mu.Lock()
 		h.k.inodes[id].opens--

@@ -25,9 +25,9 @@ type memoryFile struct {
 	sess atomic.Pointer[session]
 	// owner is the user who may open a clone; nil until the first open. Set under e.mu, and never changed.
 	owner atomic.Pointer[fuse.Owner]
-	// holes are the pages that the owner of a clone discarded, which read as zeros from then on;
-	// nil until there are any. Pages are added with gate held.
-	holes atomic.Pointer[bitmap]
+	// holes are the pages that the machine on a clone discarded; nil while there are none. Pages are
+	// added, and all of them removed, with gate held.
+	holes atomic.Pointer[holes]
 	// poisoned: something wrote through a shared mapping, so reads would not return the image.
 	poisoned atomic.Bool
 	// writes counts refused WRITEs since the page cache was last dropped because of them.
@@ -39,10 +39,12 @@ type memoryFile struct {
 	// take it: it is held over notifications, which wait for READs.
 	gate sync.RWMutex
 
-	// flight is the newest restore that nobody has ended; opens counts open files, pushing the
-	// goroutines that push pages into it; forgotten says that the kernel does not know it. Guarded by e.mu.
+	// flight is the newest restore that nobody has ended; opens counts open files, probes those among
+	// them that the prober has, pushing the goroutines that push pages into it; forgotten says that the
+	// kernel does not know it. Guarded by e.mu.
 	flight    *flight
 	opens     int
+	probes    int
 	pushing   int
 	forgotten bool
 }

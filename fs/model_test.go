@@ -190,10 +190,8 @@ func (k *modelKernel) touch(r *raw, id, gfn uint64) {
 	if st.Ok() {
 		data := res.(*reply).data
 		zero := string(data) == string(make([]byte, PageSize))
-		if err := ino.of.check(gfn, data); err != nil && !zero || err == nil && hole {
+		if err := ino.of.check(gfn, data); hole && !zero || !hole && err != nil {
 			k.fault("read: page %d, a hole: %v: %v", gfn, hole, err)
-		} else if zero && !ino.clone {
-			k.fault("page %d of the image reads as zeros", gfn)
 		}
 		ino.cached[gfn] = true
 		// go-fuse calls it a moment after the page is unlocked. A drop in that moment would be taken
@@ -202,6 +200,19 @@ func (k *modelKernel) touch(r *raw, id, gfn uint64) {
 	}
 	k.turn.Broadcast()
 	k.mu.Unlock()
+}
+
+// restored says that a file was closed by its last machine: the server has made it the image again.
+func (k *modelKernel) restored(id uint64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	ino := k.inodes[id]
+	for gfn := range ino.holes {
+		if ino.cached[gfn] {
+			k.fault("page %d is still zero in the page cache of a clone that was closed", gfn)
+		}
+	}
+	clear(ino.holes)
 }
 
 // discard is fallocate(2): pages that are dropped when the server has agreed.

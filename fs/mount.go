@@ -111,7 +111,7 @@ func (s *Server) mountDirect() (fd int, err error) {
 	}
 	// go-fuse closes its descriptor itself; this one is kept to mount again.
 	if s.device, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err == nil {
-		err = s.attach()
+		err = s.attach(s.mnt)
 	}
 	if err != nil {
 		unix.Close(fd)
@@ -122,14 +122,14 @@ func (s *Server) mountDirect() (fd int, err error) {
 
 // attach is mount(2) of the connection: for the first time, and again while anything uses its file
 // system. ENOTCONN if nothing does any more.
-func (s *Server) attach() error {
+func (s *Server) attach(at string) error {
 	data := fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=%d,max_read=%d",
 		s.device, os.Geteuid(), os.Getegid(), 128<<10)
 	if s.opts.AllowOther {
 		data += ",allow_other," + optPermissions
 	}
 	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME
-	if err := unix.Mount("thaw", s.mnt, fsType, flags, data); err != nil {
+	if err := unix.Mount("thaw", at, fsType, flags, data); err != nil {
 		return fmt.Errorf("mount(2): %w", err)
 	}
 	return nil

@@ -45,6 +45,9 @@ func (r *raw) Open(
 	return fuse.OK
 }
 
+// probeHandle is the file handle of memory that the prober has open: it keeps no holes.
+const probeHandle = ^uint64(0)
+
 // openMemory opens a memory file. File handle 0, and opening twice is the same as once, so that
 // another server can go on with the request.
 func (s *Server) openMemory(n *node, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
@@ -66,13 +69,14 @@ func (s *Server) openMemory(n *node, in *fuse.OpenIn, out *fuse.OpenOut) fuse.St
 	}
 	out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH
 	if probe {
+		out.Fh = probeHandle
 		return fuse.OK
 	}
 	// The kernel sends no RELEASE for an open that failed.
 	answered := false
 	defer func() {
 		if !answered {
-			s.released(m)
+			s.released(m, false)
 		}
 	}()
 	s.metrics.opens.Add(1)
@@ -119,10 +123,10 @@ func (r *raw) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	defer r.s.rescue("RELEASE", nil)
 	n := r.s.tree.node(in.NodeId)
 	switch {
+	case n != nil && (n.kind == kindMemory || n.kind == kindCloneMem):
+		r.s.released(r.s.memoryOf(n), in.Fh == probeHandle)
 	case in.Fh != 0:
 		r.s.liveTexts.remove(in.Fh)
-	case n != nil && (n.kind == kindMemory || n.kind == kindCloneMem):
-		r.s.released(r.s.memoryOf(n))
 	}
 }
 

@@ -132,7 +132,11 @@ func (s *Server) settleLocked(e *entry, all bool) error {
 // which owns nothing.
 func (s *Server) opened(m *memoryFile, who *fuse.Owner) error {
 	e := m.e
-	e.mu.Lock()
+	if who != nil {
+		s.lockWhole(m)
+	} else {
+		e.mu.Lock()
+	}
 	defer e.mu.Unlock()
 	if _, err := s.imageLocked(e); err != nil {
 		return err
@@ -148,6 +152,9 @@ func (s *Server) opened(m *memoryFile, who *fuse.Owner) error {
 		m.sess.Store(m.newSession(e.epoch.Load()))
 	}
 	m.forgotten = false
+	if who == nil {
+		m.probes++
+	}
 	m.opens++
 	e.opens++
 	s.idle.remove(e)
@@ -156,11 +163,19 @@ func (s *Server) opened(m *memoryFile, who *fuse.Owner) error {
 
 // released undoes opened. With the last open it ends the restore that still goes on for m, before
 // anybody can open m again, and leaves the image open for the next open unless too many are kept open.
-func (s *Server) released(m *memoryFile) {
+// With the last one that is not the prober's it ends the holes of a clone.
+func (s *Server) released(m *memoryFile, probe bool) {
 	e := m.e
 	e.mu.Lock()
 	m.opens--
 	e.opens--
+	if probe {
+		m.probes--
+	}
+	left := !probe && m.opens == m.probes && m.holes.Load() != nil && !m.poisoned.Load()
+	if left {
+		m.abandonLocked()
+	}
 	if m.opens == 0 {
 		m.abandonLocked()
 		if m.clone != "" {
@@ -174,6 +189,9 @@ func (s *Server) released(m *memoryFile) {
 	}
 	err := s.settleLocked(e, false)
 	e.mu.Unlock()
+	if left {
+		s.endHoles(m)
+	}
 	if err != nil {
 		s.complain(e, "close image", err)
 	}

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,28 +22,31 @@ const endTime = time.Second
 // an overlay, a bind mount, another mount namespace. Then it is mounted again, which needs root
 // (InUseError.Gone). ctx bounds the wait.
 func (s *Server) Unmount(ctx context.Context) error {
-	err := s.unmount()
+	at, err := s.place()
+	if err == nil {
+		err = s.unmount(at)
+	}
 	switch {
 	case s.over(): // somebody else has unmounted it
 		return s.waitDone(ctx)
 	case errors.Is(err, unix.EBUSY):
 		return s.inUse(false)
 	case err != nil && !s.endsSoon(ctx): // it may have been somebody else just now
-		return fmt.Errorf("unmount %s: %w", s.mnt, err)
+		return fmt.Errorf("unmount %s: %w", cmp.Or(at, s.mnt), err)
 	}
-	if !s.endsSoon(ctx) && !errors.Is(s.attachAgain(), unix.ENOTCONN) {
-		_, err := FindMount(s.mnt)
+	if !s.endsSoon(ctx) && !errors.Is(s.attachAgain(at), unix.ENOTCONN) {
+		_, err := FindMount(at)
 		return s.inUse(err != nil)
 	}
 	return s.waitDone(ctx)
 }
 
 // attachAgain mounts the connection again. ENOTCONN: it has ended.
-func (s *Server) attachAgain() error {
+func (s *Server) attachAgain(at string) error {
 	if s.device < 0 {
 		return unix.EPERM
 	}
-	return s.attach()
+	return s.attach(at)
 }
 
 // Detach removes every mount of the file system in this namespace, though it is in use. The server ends
@@ -65,7 +69,16 @@ func (s *Server) Detach(ctx context.Context) error {
 }
 
 // Users lists what uses the file system besides the mount itself.
-func (s *Server) Users() ([]User, error) { return usersOf(MountPoint{s.mnt, s.minor}) }
+func (s *Server) Users() ([]User, error) { return usersOf(MountPoint{s.lastPlace(), s.minor}) }
+
+// lastPlace is where the mount is, or where it was made if it is not in the tree or is covered.
+func (s *Server) lastPlace() string {
+	at, err := s.place()
+	if err != nil {
+		return s.mnt
+	}
+	return at
+}
 
 // inUse returns an InUseError with the users of the mount.
 func (s *Server) inUse(gone bool) error {
@@ -73,7 +86,7 @@ func (s *Server) inUse(gone bool) error {
 	if err != nil {
 		s.warn("the users of the mount cannot be listed", "error", err)
 	}
-	return &InUseError{Path: s.mnt, Users: users, Gone: gone}
+	return &InUseError{Path: s.lastPlace(), Users: users, Gone: gone}
 }
 
 // over says whether the kernel has ended the connection.
@@ -109,11 +122,33 @@ func (s *Server) waitDone(ctx context.Context) error {
 	}
 }
 
-func (s *Server) unmount() error {
+func (s *Server) unmount(at string) error {
 	if s.device >= 0 {
-		return unix.Unmount(s.mnt, unix.UMOUNT_NOFOLLOW)
+		return unix.Unmount(at, unix.UMOUNT_NOFOLLOW)
 	}
-	return fusermount("-u", s.mnt)
+	return fusermount("-u", at)
+}
+
+// place is where the mount is now: a directory above it may have been renamed. Of several mounts of the
+// file system it is the one that this server made, if that can be told by its path, or else the oldest.
+func (s *Server) place() (string, error) {
+	table, err := readMounts(selfMounts)
+	if err != nil {
+		return "", err
+	}
+	at := ""
+	for _, m := range table.of(s.minor) {
+		if m.root == "/" && (at == "" || m.mountPoint == s.mnt) {
+			at = m.mountPoint
+		}
+	}
+	if at == "" {
+		return "", unix.EINVAL // as umount(2) says where nothing is mounted
+	}
+	if top := table.top(at); top.minor != s.minor || top.fsType != fsType {
+		return "", fmt.Errorf("another file system (%s) is mounted over it: unmount that first", top.fsType)
+	}
+	return at, nil
 }
 
 // detach removes a mount though it is in use; users keep what they have open.

@@ -128,6 +128,61 @@ func TestUnmountUsedElsewhere(t *testing.T) {
 	}
 }
 
+// A mount is found where it is, also after a directory above it was renamed, used or not; and what else
+// is mounted over it is left alone.
+func TestUnmountMoved(t *testing.T) {
+	asRoot(t)
+	x := spec{Name: "a", Pages: 16, Seed: 1}
+	top := t.TempDir()
+	old, now := filepath.Join(top, "p"), filepath.Join(top, "q")
+	if err := os.MkdirAll(filepath.Join(old, "m"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Mount(t.Context(), newFakeStore(x), filepath.Join(old, "m"), Options{Log: testLog(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(old, now); err != nil {
+		t.Fatal(err)
+	}
+	at := filepath.Join(now, "m")
+	abort := func() { Abort(at) }
+	t.Cleanup(abort)
+	if err := unix.Mount("t", at, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Unmount(t.Context()); err == nil || !strings.Contains(err.Error(), "tmpfs") {
+		t.Errorf("unmount below another file system: %v", err)
+	}
+	if err := unix.Unmount(at, 0); err != nil {
+		t.Fatalf("what was mounted over it is gone: %v", err)
+	}
+	c := startClient(t, abort, nil)
+	fd := c.open(filepath.Join(at, "a/memory"), unix.O_RDONLY)
+	var used *InUseError
+	if err := s.Unmount(t.Context()); !errors.As(err, &used) || used.Path != at || used.Gone {
+		t.Errorf("unmount while it is used: %v", err)
+	}
+	c.close(fd)
+	// A bind mount keeps it alive after umount(2): it is mounted again where it was.
+	bound := t.TempDir()
+	if err := unix.Mount(filepath.Join(at, "a"), bound, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Unmount(t.Context()); !errors.As(err, &used) || used.Gone {
+		t.Errorf("unmount while it is bound elsewhere: %v", err)
+	}
+	if m, err := FindMount(at); err != nil || m.Minor != s.minor {
+		t.Errorf("it is not where it was: %v, %v", m, err)
+	}
+	if err := unix.Unmount(bound, unix.MNT_DETACH); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Unmount(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 // A detached server goes on for its users, and ends with the last of them.
 func TestDetach(t *testing.T) {
 	asRoot(t)

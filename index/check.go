@@ -65,9 +65,19 @@ type Problem struct {
 	Checkpoint string `json:"checkpoint,omitempty"` // the one that is affected, if known
 	Pack       string `json:"pack,omitempty"`
 	What       string `json:"what"`
+	// Parts is how many pages, records or frames of the pack are damaged in this way, First the first
+	// runs of them.
+	Parts uint64     `json:"parts,omitempty"`
+	First []PartsRun `json:"first,omitempty"`
 	// Harmless: it costs no checkpoint anything. No checkpoint refers to it, or there is another
 	// copy, or it can be made again.
 	Harmless bool `json:"harmless,omitempty"`
+}
+
+// PartsRun is neighbouring parts of a pack, by their numbers.
+type PartsRun struct {
+	Number uint64 `json:"number"`
+	Count  uint64 `json:"count"`
 }
 
 // Loss is what damage costs one checkpoint.
@@ -141,7 +151,7 @@ type checker struct {
 	damaged map[uint64]*packDamage // what is wrong with packs
 	hashes  *rawHashes
 	stale   map[string]bool // checkpoints whose segments are damaged
-	facts   []fact
+	facts   []damages
 	report  CheckReport
 }
 

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/bits"
 	"slices"
+	"strings"
 
 	"github.com/thawfs/thaw/index/pack"
 )
@@ -105,8 +107,77 @@ func (c *checker) found(number uint64, name string, damage pack.Damage) {
 			}
 		}
 	}
-	c.facts = append(c.facts, fact{problem: len(c.report.Problems), pack: number, damage: damage})
-	c.problem("", name, false, "%v", damage.Err)
+	if last := len(c.facts) - 1; last < 0 || c.facts[last].pack != number ||
+		c.facts[last].damage.Kind != damage.Kind {
+		c.facts = append(c.facts, damages{
+			fact: fact{problem: len(c.report.Problems), pack: number, damage: damage},
+		})
+		c.problem("", name, false, "%v", damage.Err)
+	}
+	f := &c.facts[len(c.facts)-1]
+	f.numbers.add(uint32(damage.Number))
+	c.report.Problems[f.problem].count(damage)
+}
+
+// damages is the damage of one kind in a pack. It is one problem of the report: a pack has up to
+// 16,777,216 pages.
+type damages struct {
+	fact           // the first
+	numbers bitmap // of all
+}
+
+// namedRuns is how many runs of damaged parts a problem names.
+const namedRuns = 8
+
+// count adds damage of a part to the problem of its kind. Parts come in ascending order.
+func (p *Problem) count(d pack.Damage) {
+	if d.Kind == pack.DamagedHeader || d.Kind == pack.DamagedHashes {
+		return // there is one
+	}
+	n := uint64(d.Number)
+	p.Parts++
+	if last := len(p.First) - 1; last >= 0 && p.First[last].Number+p.First[last].Count == n {
+		p.First[last].Count++
+	} else if len(p.First) < namedRuns {
+		p.First = append(p.First, PartsRun{Number: n, Count: 1})
+	}
+}
+
+// judge finds out which damage in packs is harmless, when all that the checkpoints need is known, and says
+// how much there is of each kind.
+func (c *checker) judge() {
+	for _, f := range c.facts {
+		p := &c.report.Problems[f.problem]
+		p.Harmless = true
+		for i, word := range f.numbers {
+			for ; word != 0 && p.Harmless; word &= word - 1 {
+				f.damage.Number = i*64 + bits.TrailingZeros64(word)
+				p.Harmless = c.harmless(f.fact)
+			}
+		}
+		if p.Parts > 1 {
+			p.What = fmt.Sprintf("%d %ss are damaged (%s), the first: %s", p.Parts, f.damage.Kind,
+				runWords(p), p.What)
+		}
+	}
+}
+
+// runWords names the first damaged parts of a pack.
+func runWords(p *Problem) string {
+	var words []string
+	left := p.Parts
+	for _, r := range p.First {
+		left -= r.Count
+		if r.Count == 1 {
+			words = append(words, fmt.Sprint(r.Number))
+		} else {
+			words = append(words, fmt.Sprintf("%d-%d", r.Number, r.Number+r.Count-1))
+		}
+	}
+	if left > 0 {
+		words = append(words, "...")
+	}
+	return strings.Join(words, ", ")
 }
 
 // known checks that the index knows the pages of a pack. What it does not know it is told: that costs

@@ -265,9 +265,7 @@ func (c *checker) losses(ctx context.Context) error {
 		}
 		m.add(1)
 	}
-	for _, f := range c.facts {
-		c.report.Problems[f.problem].Harmless = c.harmless(f)
-	}
+	c.judge()
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/thawfs/thaw/index/blob"
@@ -457,6 +458,62 @@ func TestRepairCrashes(t *testing.T) {
 			if err := s.Close(); err != nil {
 				t.Fatal(err)
 			}
+		}
+	}
+}
+
+// A pack full of damaged pages is one problem, which says how many there are and where.
+func TestManyDamagedPages(t *testing.T) {
+	r := rand.New(rand.NewPCG(92, 1))
+	sound, _ := repairStore(t, r)
+	dir := filepath.Join(sound, "store")
+	rewritePack(t, dir, shiftPages)
+	s := openTest(t, dir, nil)
+	defer s.Close()
+	rep, err := s.Check(t.Context(), CheckOptions{ReadData: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var of []Problem
+	for _, p := range rep.Problems {
+		if p.Parts > 0 {
+			of = append(of, p)
+		}
+	}
+	if len(of) != 1 || of[0].Parts < 100 || of[0].Harmless || len(rep.Lost) == 0 {
+		t.Fatalf("%d problems with pages: %+v, lost %v", len(of), of, rep.Lost)
+	}
+	named := uint64(0)
+	for i, run := range of[0].First {
+		named += run.Count
+		if i > 0 && run.Number <= of[0].First[i-1].Number+of[0].First[i-1].Count {
+			t.Errorf("runs %v", of[0].First)
+		}
+	}
+	if len(of[0].First) > namedRuns || named == 0 || named > of[0].Parts || len(of[0].What) > 500 ||
+		!strings.Contains(of[0].What, fmt.Sprintf("%d slots are damaged", of[0].Parts)) {
+		t.Errorf("%+v", of[0])
+	}
+	t.Log(of[0].What)
+}
+
+// Damage of one kind in a pack is harmless only if all of it is.
+func TestDamagesAreJudgedTogether(t *testing.T) {
+	for needed, want := range map[int]bool{-1: true, 3: false, 200: false, 7: true} {
+		c := newChecker(t.Context(), &Store{}, CheckOptions{})
+		for _, n := range []int{3, 4, 5, 64, 200} {
+			c.found(9, "p", pack.Damage{Kind: pack.DamagedSlot, Number: n, Err: errBadPage})
+		}
+		if needed >= 0 {
+			c.damage(9).needed.add(uint32(needed))
+		}
+		c.judge()
+		if len(c.report.Problems) != 1 || c.report.Problems[0].Harmless != want {
+			t.Errorf("page %d is needed: %+v", needed, c.report.Problems)
+		}
+		const what = "5 slots are damaged (3-5, 64, 200), the first: damaged"
+		if got := c.report.Problems[0].What; got != what {
+			t.Errorf("%q, want %q", got, what)
 		}
 	}
 }

@@ -38,11 +38,12 @@ func (a *app) lasting() (end func()) {
 
 // ignoreSignals ignores signals that would end or stop the process without need: SIGPIPE when the
 // reader of its log has gone, SIGHUP when its terminal has, SIGXFSZ when its log has reached
-// the limit of a file, job control, and those that are for others.
+// the limit of a file, job control, and those that are for others. The rest is not in our hands: the Go
+// runtime keeps those of faults for itself (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGSTKFLT).
 func ignoreSignals() {
 	signal.Ignore(syscall.SIGPIPE, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGXFSZ, syscall.SIGTTIN,
 		syscall.SIGTTOU, syscall.SIGTSTP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM,
-		syscall.SIGVTALRM, syscall.SIGIO, syscall.SIGPWR)
+		syscall.SIGVTALRM, syscall.SIGIO, syscall.SIGPWR, syscall.SIGABRT, syscall.SIGXCPU)
 }
 
 // spareScore makes the OOM killer choose this process late. -1000 would mean never, which only

@@ -63,8 +63,9 @@ private directory below $XDG_RUNTIME_DIR or $TMPDIR.
 SIGTERM or SIGINT unmounts and ends it. If something still uses the mount, it waits a
 little, then detaches the mount and goes on until all open files are closed. A second
 signal ends it at once, and processes that use the mount get I/O errors. Because
-machines run from the mount, other signals that would end a program (SIGHUP, SIGPIPE,
-SIGQUIT, ...) are ignored, and so are errors when the log is written.
+machines run from the mount, SIGHUP, SIGPIPE, SIGQUIT, SIGABRT and the like are ignored,
+and so are errors when the log is written. SIGKILL ends it at once, and so do the signals
+of faults: SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGSTKFLT.
 
 As root it uses mount(2), otherwise fusermount3.` +
 			exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.Version, exitcode.Mount,

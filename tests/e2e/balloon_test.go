@@ -93,7 +93,9 @@ func TestBalloon(t *testing.T) {
 	if text := v.errors.String(); len(text) > 1000 || bytes.Contains([]byte(text), []byte("failed")) {
 		t.Errorf("QEMU says: %.1000s", text)
 	}
-	for _, name := range []string{"memory", "clones/b/memory"} {
+	v.end()
+	// The next machine on its clone gets the image, too.
+	for _, name := range []string{"memory", "clones/b/memory", "clones/a/memory"} {
 		if _, err := cli.Tool(t, time.Minute, "cmp", image, m.Path("vm", name)); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -152,8 +154,7 @@ func bootBallooned(t *testing.T, tools qemu.Tools, memory, initrd string, size i
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		v.cmd.Process.Kill()
-		v.cmd.Wait()
+		v.end()
 		if t.Failed() {
 			t.Logf("console: %s\nQEMU: %.2000s", v.out.String(), v.errors.String())
 		}
@@ -170,6 +171,14 @@ func bootBallooned(t *testing.T, tools qemu.Tools, memory, initrd string, size i
 	}
 	t.Cleanup(func() { v.monitor.Close() })
 	return v
+}
+
+// end ends QEMU, if it has not ended.
+func (v *ballooned) end() {
+	if v.cmd.ProcessState == nil {
+		v.cmd.Process.Kill()
+		v.cmd.Wait()
+	}
 }
 
 func (v *ballooned) say(line string) {
