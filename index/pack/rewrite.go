@@ -37,7 +37,7 @@ func Rewrite(ctx context.Context, r *Reader, w *Writer, enc *Encoder, key HashKe
 		return fmt.Errorf("rewrite pack %d into pack %d: want an empty pack of the same number",
 			r.Number(), w.Number())
 	}
-	w.id = r.ID()
+	w.Continue(r)
 	hashes, err := keep.Hashes, error(nil)
 	if hashes == nil {
 		hashes, err = r.Hashes()

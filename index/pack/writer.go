@@ -66,6 +66,9 @@ func newID() (id uint64) {
 	return id
 }
 
+// Continue gives the pack the identity of r: it takes the place of that one.
+func (w *Writer) Continue(r *Reader) { w.id = r.ID() }
+
 // ID is the identity of the pack, 0 if it is not known.
 func (w *Writer) ID() uint64 { return w.id }
 
