@@ -157,6 +157,9 @@ func (a *auditor) checkpoint(ctx context.Context, e *catalogEntry) error {
 }
 
 func (a *auditor) root(ctx context.Context, r *root) error {
+	if err := a.c.s.packs.noneForeign(ctx, r.top); err != nil {
+		return err
+	}
 	concerned := false
 	for _, number := range r.top.packs {
 		kept, doomed := a.doomed[number]
@@ -181,6 +184,7 @@ func (a *auditor) root(ctx context.Context, r *root) error {
 	packs := newLazyPacks(ctx, a.c.s.packs)
 	packs.limit = max(packs.limit/runtime.GOMAXPROCS(0), 1) // shared by all auditing goroutines
 	defer packs.release()
+	packs.of(r)
 	w := &witness{nodes: packs, seen: func(ref uint64) error { return a.record(r, ref) }}
 	return eachPlaced(ctx, w, r.top, nil, func(gfn, ref uint64) error { return a.page(r, gfn, ref) })
 }

@@ -69,6 +69,7 @@ func rewritePack(t *testing.T, dir string, make func(old *pack.Reader, w *pack.W
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.Continue(old)
 	if err := make(old, w); err != nil {
 		t.Fatal(err)
 	}

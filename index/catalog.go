@@ -24,6 +24,8 @@ type catalogEntry struct {
 	packs   []uint64   // that the root refers to, ascending
 	segment uint64     // one of them, or 0
 
+	ids map[uint64]uint64 // identities of packs, as far as they are known
+
 	open *int  // images and files that are open, of all generations; guarded by catalog.mu
 	err  error // why the root cannot be read; nil for a sound one
 }
@@ -33,7 +35,7 @@ func entryOf(r *root, all []rootInfo, info rootInfo) *catalogEntry {
 	c.StoredBytes += r.bytes
 	return &catalogEntry{
 		Checkpoint: c, root: info, all: all, packs: r.top.packs, segment: r.top.segment,
-		open: new(int),
+		ids: r.top.ids, open: new(int),
 	}
 }
 

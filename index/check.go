@@ -149,6 +149,7 @@ type checker struct {
 	seen    map[uint64]*nodeCheck  // nodes that were looked at
 	records map[uint64]*bitmap     // that some checkpoint needs, by pack
 	damaged map[uint64]*packDamage // what is wrong with packs
+	foreign map[uint64]bool        // packs that are not those that a root means
 	hashes  *rawHashes
 	stale   map[string]bool // checkpoints whose segments are damaged
 	facts   []damages
@@ -175,6 +176,7 @@ func newChecker(ctx context.Context, s *Store, o CheckOptions) *checker {
 	c := &checker{
 		s: s, o: o, packs: newLazyPacks(ctx, s.packs), seen: map[uint64]*nodeCheck{},
 		records: map[uint64]*bitmap{}, damaged: map[uint64]*packDamage{}, stale: map[string]bool{},
+		foreign: map[uint64]bool{},
 	}
 	c.hashes = newRawHashes(c.packs)
 	c.nodes = &witness{nodes: c.packs, seen: c.needs}
@@ -233,6 +235,7 @@ func (c *checker) run(ctx context.Context) error {
 	if err := c.roots(ctx); err != nil {
 		return err
 	}
+	c.packs.ids = nil // packs are looked at for themselves
 	if err := c.allPacks(ctx); err != nil {
 		return err
 	}

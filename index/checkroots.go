@@ -102,14 +102,24 @@ func (c *checker) rootBlob(ctx context.Context, e *catalogEntry) error {
 
 // root checks what a root refers to.
 func (c *checker) root(ctx context.Context, r *root) error {
+	c.packs.of(r)
+	foreign := false
 	for _, n := range r.top.packs {
 		_, err := c.packs.get(n)
 		if n == r.top.segment && isDamage(err) {
 			c.stale[r.Name] = true
 		}
+		if errors.Is(err, ErrOtherPack) {
+			foreign, c.foreign[n] = true, true
+		}
 		if err := c.note(r.Name, n == r.top.segment, err); err != nil {
 			return err
 		}
+	}
+	if foreign {
+		// What was found out about nodes holds for the packs of other roots, and not for those of this one.
+		defer func(seen map[uint64]*nodeCheck) { c.seen = seen }(c.seen)
+		c.seen = map[uint64]*nodeCheck{}
 	}
 	for i, ref := range r.top.branches {
 		if err := ctx.Err(); err != nil {
@@ -271,6 +281,7 @@ func (c *checker) losses(ctx context.Context) error {
 
 // loss finds out what one checkpoint lost.
 func (c *checker) loss(ctx context.Context, r *root) error {
+	c.packs.of(r)
 	lost := &lostPages{}
 	err := eachPlaced(ctx, c.nodes, r.top, lost, func(gfn, ref uint64) error {
 		if err := c.lostPage(ref); err != nil && !lost.add(gfn, 1, err) {
@@ -300,14 +311,13 @@ var errBadPage = errors.New("damaged")
 // lostPage says why the page at ref cannot be read; nil if it can.
 func (c *checker) lostPage(ref uint64) error {
 	number, slot := ref>>24, pack.Ref(ref).Slot()
-	d := c.damaged[number]
-	if d != nil && d.slots.has(slot) {
-		d.needed.add(slot)
-		return &CorruptError{Pack: pack.Ref(ref).String(), What: "page", Err: errBadPage}
-	}
 	p, err := c.packs.get(number)
 	if err != nil {
 		return err
+	}
+	if d := c.damaged[number]; d != nil && d.slots.has(slot) {
+		d.needed.add(slot)
+		return &CorruptError{Pack: pack.Ref(ref).String(), What: "page", Err: errBadPage}
 	}
 	if p.Dead(slot) {
 		c.damage(number).needed.add(slot)

@@ -78,6 +78,7 @@ func (d *dedup) renew() {
 type hashCache struct {
 	ctx   context.Context
 	packs *packSet
+	ids   map[uint64]uint64 // of packs that checkpoints list
 	log   *slog.Logger
 	m     map[uint64]*hashEntry
 	last  *hashEntry
@@ -94,8 +95,8 @@ type hashEntry struct {
 // maxHeldHashes bounds the cache (64 MiB).
 const maxHeldHashes = 64 << 20 / pack.HashSize
 
-func newHashCache(ctx context.Context, packs *packSet, log *slog.Logger) *hashCache {
-	return &hashCache{ctx: ctx, packs: packs, log: log, m: map[uint64]*hashEntry{}}
+func newHashCache(ctx context.Context, packs *packSet, ids map[uint64]uint64, log *slog.Logger) *hashCache {
+	return &hashCache{ctx: ctx, packs: packs, ids: ids, log: log, m: map[uint64]*hashEntry{}}
 }
 
 // is says whether ref is a page that is there and has this hash.
@@ -144,7 +145,7 @@ func (c *hashCache) read(number uint64) ([]pack.Hash, error) {
 	if !c.packs.has(number) {
 		return nil, nil // the index is out of date, which is not an error
 	}
-	e, err := c.packs.pin(c.ctx, number)
+	e, err := c.packs.pinAs(c.ctx, number, c.ids[number])
 	if err != nil {
 		return nil, err
 	}

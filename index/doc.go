@@ -16,9 +16,9 @@
 //
 // Packs and roots are blobs (package blob): written once, never changed, there whole or not at all.
 // Both have the format of package pack. The number after the first dot is a generation: the highest
-// one counts, unless it is damaged and an older one is still there. Pack numbers begin with 1 and are
-// never used again: a blob in numbers/ reserves some of them at a time, and is durable before the first
-// of them is used.
+// one counts, unless it is damaged, or another pack than the roots mean, and an older one is still
+// there. Pack numbers begin with 1 and are never used again: a blob in numbers/ reserves some of them at a
+// time, and is durable before the first of them is used.
 //
 // A page of 4096 bytes has a ref: pack number<<24 | slot, the slot being its ordinal in the pack. A
 // page of zeros has ref 0 and is stored nowhere. Any other page is stored once, however many
@@ -69,6 +69,14 @@
 // n, then zigzag gap and count - 1 for each), and parts of small files. Files are cut into parts of
 // 256 KiB; the ref of a part that is stored in the root itself has the root's pack number. The kinds
 // of records are constants in tree.go; a reader skips those that it does not know.
+//
+// The manifest also has the identities of the packs that the map lists (pack_ids, in the order of that
+// list, 16 hexadecimal digits each), because two stores, or a store and its copy, use the same numbers for
+// different packs. A pack has its identity in all its generations (package pack). Wherever a root's packs
+// are opened, one that has another identity counts as damaged: its pages are errors whose cause is
+// [ErrOtherPack]. An empty string, or no pack_ids at all, means that the identity is not known, and is not
+// compared: so it is in stores of older programs, and of their packs in newer roots. A new root has the
+// identities that its packs have when it is written; a new generation of a root keeps those of the old one.
 //
 // The root is written last, by one atomic step of the blob store: from this moment the
 // checkpoint exists. What an abandoned import wrote before is garbage that no reader sees.
@@ -161,7 +169,9 @@
 //
 // # Damage
 //
-// Bytes that are damaged, missing, dead, or of the wrong kind cost the pages in them and no others.
+// Bytes that are damaged, missing, dead, or of the wrong kind cost the pages in them and no others. So
+// does a pack in the place of another one of its number. Nothing is shared with it, gc does nothing while
+// it is there, and repair does not rewrite it: it ends when the right pack is put back.
 // [Image.ReadPage] fails for such a page. Methods that read many pages return the good ones and name the
 // bad ones in a [PagesError]. If a segment is damaged, its pages are read from their blocks.
 //

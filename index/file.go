@@ -169,7 +169,7 @@ func (f *File) open(ctx context.Context, file string, without bool) (err error) 
 	}
 	slices.Sort(packs)
 	packs = slices.Compact(packs)
-	if f.pins, err = f.s.packs.pinReadable(ctx, packs, without); err != nil {
+	if f.pins, err = f.s.packs.pinReadable(ctx, packs, f.root.top.ids, without); err != nil {
 		return err
 	}
 	f.nodes = newPinnedNodes(packs, f.pins)

@@ -149,6 +149,10 @@ func (c *collector) mark(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("checkpoint %s: %w", e.Name, err)
 		}
+		if err := c.s.packs.noneForeign(ctx, r.top); err != nil {
+			return fmt.Errorf("checkpoint %s is damaged, nothing is collected: %w", e.Name, err)
+		}
+		packs.of(r)
 		if err := c.live.addRoot(ctx, packs, r); err != nil {
 			return err
 		}

@@ -62,7 +62,7 @@ func (s *Store) openDamaged(ctx context.Context, v Version, lost *lostPages) (*I
 
 func (m *Image) open(ctx context.Context, without bool) (err error) {
 	top := m.root.top
-	if m.pins, err = m.s.packs.pinReadable(ctx, top.packs, without); err != nil {
+	if m.pins, err = m.s.packs.pinReadable(ctx, top.packs, top.ids, without); err != nil {
 		return err
 	}
 	m.packs, m.missing = m.pins.entries, m.pins.errs
@@ -122,6 +122,12 @@ func (m *Image) acquire(position uint64) (*openPack, error) {
 		return nil, ErrClosed
 	}
 	return p, nil
+}
+
+// unreadable says whether a pack that the page map lists could not be opened.
+func (m *Image) unreadable(number uint64) bool {
+	position, ok := searchUint64(m.root.top.packs, number)
+	return ok && m.missing[position] != nil
 }
 
 // ReadPage reads one page into dst (4096 bytes). It allocates nothing and verifies what it decodes.

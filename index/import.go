@@ -119,6 +119,7 @@ type importer struct {
 	parent    *parentImage // nil: none
 	dedup     *dedup
 	found     [chunkPages]uint64 // where the pages of the present chunk are stored already
+	ids       map[uint64]uint64  // of packs that checkpoints list, when it began
 	epoch     int                // of the index when the import began
 	tree      *treeWriter
 	packer    *packer
@@ -164,7 +165,8 @@ func (im *importer) prepare(ctx context.Context) (err error) {
 	im.stats.ReadBytes = int64(countPages(im.extents)) * PageSize
 	im.progress = newMeter(im.o.Progress, "import", "bytes", im.stats.ReadBytes)
 
-	hashes := newHashCache(ctx, s.packs, s.log)
+	im.ids = s.cat.ids()
+	hashes := newHashCache(ctx, s.packs, im.ids, s.log)
 	im.dedup = &dedup{hashes: hashes, fresh: map[pack.Hash]uint64{}, hints: s.hints}
 	if im.epoch, err = s.hints.begun(ctx); err != nil {
 		return err
@@ -234,6 +236,9 @@ func (im *importer) steps(ctx context.Context, g *tasks) (_ *catalogEntry, err e
 		return nil, err
 	}
 	im.fillRoot(r, fw)
+	if r.top.ids, err = im.s.packs.ids(ctx, r.top.packs); err != nil {
+		return nil, err
+	}
 	e, err := im.s.commit(ctx, r, nil)
 	if err != nil {
 		return nil, err
@@ -261,7 +266,6 @@ func (im *importer) segment(ctx context.Context, r *root) error {
 	if err != nil {
 		return err
 	}
-	im.s.packs.add(seg.number, packInfo{bytes: seg.bytes})
 	im.added = append(im.added, seg.number)
 	im.stats.SegmentBytes = seg.bytes
 	seg.into(r)
@@ -271,7 +275,7 @@ func (im *importer) segment(ctx context.Context, r *root) error {
 // pageMap reads the new page map back.
 func (im *importer) pageMap(ctx context.Context, top *mapTop) (*pageMap, error) {
 	packs := sortedKeys(im.tree.packs)
-	pins, err := im.s.packs.pinReadable(ctx, packs, false)
+	pins, err := im.s.packs.pinReadable(ctx, packs, nil, false)
 	if err != nil {
 		return nil, err
 	}

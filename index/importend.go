@@ -16,7 +16,7 @@ func (im *importer) findNode(ctx context.Context) func(pack.Hash) (uint64, error
 		if err != nil || !im.s.packs.has(ref>>24) {
 			return 0, err
 		}
-		e, err := im.s.packs.pin(ctx, ref>>24)
+		e, err := im.s.packs.pinAs(ctx, ref>>24, im.ids[ref>>24])
 		if err != nil {
 			return 0, ignoreCorrupt(err)
 		}

@@ -125,7 +125,7 @@ func (s *Store) openParent(ctx context.Context, name string) (*parentImage, erro
 	if err != nil {
 		return nil, err
 	}
-	pins, err := s.packs.pinReadable(ctx, r.top.packs, false)
+	pins, err := s.packs.pinReadable(ctx, r.top.packs, r.top.ids, false)
 	if err != nil {
 		return nil, err
 	}

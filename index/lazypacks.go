@@ -18,6 +18,7 @@ type lazyPacks struct {
 	m     map[uint64]*lazyPack
 	clock uint64
 	errs  map[uint64]error
+	ids   map[uint64]uint64 // what get must find: identities as a root has them; see of
 }
 
 type lazyPack struct {
@@ -44,13 +45,17 @@ func fileLimit() int {
 	return int(r.Cur)
 }
 
+// of says whose packs are asked for from now on: those that a root means. Any other pack in the place of
+// one is an error, as a damaged one is.
+func (l *lazyPacks) of(r *root) { l.ids = r.top.ids }
+
 // get returns a pack, which is open until another one is asked for; hold keeps one for longer. The
 // caller does not close it.
 func (l *lazyPacks) get(number uint64) (*pack.Reader, error) {
 	l.clock++
 	if e := l.m[number]; e != nil {
 		e.used = l.clock
-		return e.cur.Load().Reader, nil
+		return withID(e.cur.Load().Reader, l.ids[number])
 	}
 	if err := l.errs[number]; err != nil {
 		return nil, err
@@ -66,7 +71,7 @@ func (l *lazyPacks) get(number uint64) (*pack.Reader, error) {
 		return nil, err
 	}
 	l.m[number] = &lazyPack{e, l.clock}
-	return e.cur.Load().Reader, nil
+	return withID(e.cur.Load().Reader, l.ids[number])
 }
 
 // pin pins a pack. If a writer removed its blob, a reader lists the packs again.

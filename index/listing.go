@@ -113,12 +113,17 @@ func (s *Store) listSettled(ctx context.Context, before *listing) (*listing, err
 	return last, nil
 }
 
-// choosePack returns the highest generation of a pack that can be opened, and why a higher one cannot.
-func (s *Store) choosePack(ctx context.Context, n uint64, all []packInfo) (packInfo, error) {
+// choosePack returns the highest generation of a pack that can be opened and has one of the identities
+// that roots mean, if these are known.
+func (s *Store) choosePack(ctx context.Context, n uint64, all []packInfo, ids []uint64) (packInfo, error) {
 	for _, info := range all[:len(all)-1] {
 		r, err := s.packs.openBlob(ctx, n, info.generation)
 		if err == nil {
-			return info, r.Close()
+			if len(ids) == 0 || slices.Contains(ids, r.ID()) {
+				return info, r.Close()
+			}
+			_, err = withID(r, ids[0])
+			r.Close()
 		}
 		if !isCorrupt(err) {
 			return packInfo{}, err

@@ -233,7 +233,7 @@ func (k *packer) commit(w *pack.Writer, hashes []pack.Hash) error {
 	go func() { indexed <- k.s.hints.update(k.g.ctx, pageRows(number, hashes)) }()
 	size, err := w.Finish()
 	if err == nil {
-		k.s.packs.add(number, packInfo{bytes: size})
+		k.s.packs.addWritten(w, size)
 		k.written = append(k.written, newPack{number, size})
 	}
 	return errors.Join(err, <-indexed)

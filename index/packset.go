@@ -51,6 +51,8 @@ type packEntry struct {
 
 	mu sync.Mutex // held while the pack is opened or closed; never while it is read
 
+	id *uint64 // identity that it had when it was opened first, or was written; nil: neither; guarded by mu
+
 	info packInfo // guarded by packSet.mu but for its generation, which stays
 
 	// Guarded by packSet.mu.
@@ -102,10 +104,20 @@ func newPackSet(blobs blob.Store, dec *pack.Decoder) *packSet {
 
 // add makes a pack known.
 func (s *packSet) add(number uint64, info packInfo) {
+	s.addEntry(&packEntry{number: number, info: info})
+}
+
+// addWritten makes a pack known that this process has written.
+func (s *packSet) addWritten(w *pack.Writer, bytes int64) {
+	id := w.ID()
+	s.addEntry(&packEntry{number: w.Number(), id: &id, info: packInfo{bytes: bytes}})
+}
+
+func (s *packSet) addEntry(e *packEntry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	info.top = max(info.top, info.generation)
-	s.m[number] = &packEntry{number: number, info: info}
+	e.info.top = max(e.info.top, e.info.generation)
+	s.m[e.number] = e
 }
 
 // follow makes the packs of a new listing the ones that are known.
@@ -200,6 +212,10 @@ func (s *packSet) open(ctx context.Context, e *packEntry) error {
 	}
 	r, err := s.openBlob(ctx, e.number, e.info.generation)
 	if err != nil {
+		return err
+	}
+	if err := s.settleID(e, r); err != nil {
+		r.Close()
 		return err
 	}
 	e.cur.Store(newOpenPack(r))
@@ -299,13 +315,14 @@ func (s *packSet) replace(ctx context.Context, number uint64, info packInfo) err
 	if err != nil {
 		return errors.Join(err, s.abandon(ctx, number, info.generation))
 	}
+	id := r.ID()
 	if err := r.Close(); err != nil {
 		return err
 	}
 	info.top = info.generation
 	s.mu.Lock()
 	old := s.m[number]
-	s.m[number] = &packEntry{number: number, info: info}
+	s.m[number] = &packEntry{number: number, id: &id, info: info}
 	old.doomed = true
 	pinned := old.pins > 0
 	if pinned {
@@ -374,11 +391,14 @@ type pins struct {
 }
 
 // pinReadable pins packs. A damaged pack fails when something is read from it; so does a missing one if
-// without is true. Any other error fails the whole call.
-func (s *packSet) pinReadable(ctx context.Context, numbers []uint64, without bool) (*pins, error) {
+// without is true, and another pack than the one whose identity is in ids. Any other error fails the
+// whole call.
+func (s *packSet) pinReadable(ctx context.Context, numbers []uint64, ids map[uint64]uint64, without bool) (
+	*pins, error,
+) {
 	p := &pins{set: s}
 	for _, n := range numbers {
-		e, err := s.pin(ctx, n)
+		e, err := s.pinAs(ctx, n, ids[n])
 		if isManyFiles(err) {
 			err = fmt.Errorf("%d packs must be open at once; raise the limit of open files (ulimit -n): %w",
 				len(numbers), err)

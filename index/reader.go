@@ -51,7 +51,7 @@ func (s *Store) refresh(ctx context.Context) error {
 		if missing > 0 && try < readTries {
 			continue // they were replaced or removed between the listing and the reading
 		}
-		packs, err := s.choosePacks(ctx, l)
+		packs, err := s.choosePacks(ctx, l, entries)
 		if err != nil {
 			return err
 		}
@@ -101,11 +101,17 @@ func (s *Store) newEntries(ctx context.Context, l *listing) (
 	return entries, missing, nil
 }
 
-// choosePacks returns the generation to use of each pack.
-func (s *Store) choosePacks(ctx context.Context, l *listing) (map[uint64]packInfo, error) {
+// choosePacks returns the generation to use of each pack, for the checkpoints that there are.
+func (s *Store) choosePacks(ctx context.Context, l *listing, entries map[string]*catalogEntry) (
+	map[uint64]packInfo, error,
+) {
+	var ids map[uint64][]uint64 // made if there is anything to choose
 	packs := make(map[uint64]packInfo, len(l.packs))
 	for n, all := range l.packs {
-		info, err := s.choosePack(ctx, n, all)
+		if ids == nil && len(all) > 1 {
+			ids = allIDs(entries)
+		}
+		info, err := s.choosePack(ctx, n, all, ids[n])
 		if err != nil {
 			return nil, err
 		}

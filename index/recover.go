@@ -24,7 +24,7 @@ func (s *Store) recover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	packs, err := s.choosePacks(ctx, l)
+	packs, err := s.choosePacks(ctx, l, entries)
 	if err != nil {
 		return err
 	}
@@ -32,7 +32,9 @@ func (s *Store) recover(ctx context.Context) error {
 	for n, info := range packs {
 		if info.generation == info.top {
 			for _, old := range l.packs[n][1:] {
-				s.tidy(ctx, pack.Name(n, old.generation))
+				if s.replaces(ctx, n, info, old) {
+					s.tidy(ctx, pack.Name(n, old.generation))
+				}
 			}
 		}
 		s.packs.add(n, info)
@@ -47,6 +49,26 @@ func (s *Store) recover(ctx context.Context) error {
 		s.cat.m[name] = e
 	}
 	return s.alloc.open(ctx, s.blobs, used)
+}
+
+// replaces says whether a pack is a newer generation of another one, and not another pack that was put
+// beside it.
+func (s *Store) replaces(ctx context.Context, number uint64, newer, older packInfo) bool {
+	o, err := s.packs.openBlob(ctx, number, older.generation)
+	if err != nil {
+		return isCorrupt(err)
+	}
+	defer o.Close()
+	n, err := s.packs.openBlob(ctx, number, newer.generation)
+	if err != nil {
+		return false
+	}
+	defer n.Close()
+	if _, err := withID(n, o.ID()); err != nil {
+		s.log.Error("an older generation of a pack stays: the newer one is another pack", "err", err)
+		return false
+	}
+	return true
 }
 
 // tidy removes a blob that was replaced. If that fails, it costs only space.

@@ -72,8 +72,8 @@ func (c *checker) repair(ctx context.Context) (done []Repair, more bool, err err
 // plan finds out which pages a pack needs.
 func (r *repairer) plan(number uint64) error {
 	d := r.c.damaged[number]
-	if d.err != nil {
-		return nil // without its directory its content is unknown
+	if d.err != nil || r.c.foreign[number] {
+		return nil // without its directory its content is unknown; another pack is not to be repaired
 	}
 	p, err := r.packs.get(number)
 	if err != nil {

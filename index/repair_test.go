@@ -209,7 +209,7 @@ func addCopy(t *testing.T, s *Store, b []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.packs.add(number, packInfo{bytes: size})
+	s.packs.addWritten(w, size)
 }
 
 // Other pages than those that are missing change nothing.
@@ -367,6 +367,20 @@ func otherFrames(t *testing.T, dir, name string) {
 		t.Fatal(err)
 	}
 	number, _, _ := pack.ParseName(name)
+	obj, err := blobs.Open(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dec, err := pack.NewDecoder()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dec.Close()
+	old, err := pack.Open(obj, name, dec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.Close()
 	if err := blobs.Remove(t.Context(), name); err != nil {
 		t.Fatal(err)
 	}
@@ -382,6 +396,7 @@ func otherFrames(t *testing.T, dir, name string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.Continue(old)
 	var f pack.EncodedFrame
 	page := bytes.Repeat([]byte("wrong"), PageSize)[:PageSize]
 	if err := enc.EncodeFrame(&f, []uint64{3, 4, 9}, [][]byte{page, page, page}); err != nil {

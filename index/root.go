@@ -47,6 +47,9 @@ type mapTop struct {
 	branches []uint64 // node refs by 1 GiB of guest memory; 0: all zero
 	packs    []uint64 // numbers, ascending
 	segment  uint64   // number of the segment's pack; 0: none
+
+	// ids has the identities of the packs, by number, as far as they are known. They are in the manifest.
+	ids map[uint64]uint64
 }
 
 const mapVersion = 1
@@ -114,6 +117,8 @@ func parseMapTop(b []byte) (*mapTop, error) {
 type manifest struct {
 	Checkpoint
 	FileParts map[string]fileParts `json:"file_parts"`
+	// PackIDs are the identities of the packs that the map lists, in its order; see formatIDs.
+	PackIDs []string `json:"pack_ids,omitempty"`
 }
 
 // fileParts says where a file lies: parts of filePartSize bytes, the last one shorter.
@@ -149,6 +154,7 @@ func (r *root) write(ctx context.Context, blobs blob.Store) (err error) {
 			return fmt.Errorf("write %s: part of a file: %w", name, err)
 		}
 	}
+	r.PackIDs = formatIDs(r.top.packs, r.top.ids)
 	doc, err := json.Marshal(r.manifest)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
@@ -247,6 +253,10 @@ func (r *root) validate(name string, gen uint32) error {
 		return fmt.Errorf("unknown format %q", r.Format)
 	case r.MemoryBytes != int64(r.top.pages)*PageSize:
 		return fmt.Errorf("memory of %d bytes, page map of %d pages", r.MemoryBytes, r.top.pages)
+	}
+	var err error
+	if r.top.ids, err = parseIDs(r.top.packs, r.PackIDs); err != nil {
+		return err
 	}
 	for f, p := range r.FileParts {
 		if p.Size < 0 || int64(len(p.Parts)) != (p.Size+filePartSize-1)/filePartSize {

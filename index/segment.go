@@ -21,6 +21,7 @@ func maxSegment(pages uint64) uint64 { return max(pages/4, 64<<20/PageSize) }
 // segment is a finished segment pack.
 type segment struct {
 	number uint64
+	id     uint64 // of the pack
 	bytes  int64
 	frames int
 	zero   uint64 // pages
@@ -117,7 +118,7 @@ func (s *Store) proved(ctx context.Context, name string, pages *pageMap,
 }
 
 // writeSegment makes the segment pack of a working set (clean, not empty). read reads pages of the
-// image, which has so many pages. The pack is a blob then, and not yet known to the store.
+// image, which has so many pages. The pack is a blob then, and known to the store.
 func (s *Store) writeSegment(ctx context.Context, set []Run, pages uint64, profile Profile,
 	read func(gfns []uint64, buf []byte) error, progress func(Progress)) (_ *segment, err error) {
 	enc, err := pack.NewEncoder(profile)
@@ -159,6 +160,8 @@ func (s *Store) writeSegment(ctx context.Context, set []Run, pages uint64, profi
 	if err != nil {
 		return nil, errors.Join(err, w.Abort())
 	}
+	s.packs.addWritten(w, seg.bytes)
+	seg.id = w.ID()
 	return seg, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/thawfs/thaw/index/pack"
@@ -63,7 +64,7 @@ func (s *Store) replaceWorkingSet(ctx context.Context, m *Image, text []byte, se
 		}
 		seg.into(r)
 		r.top.packs = append(r.top.packs, seg.number) // the highest number there is
-		s.packs.add(seg.number, packInfo{bytes: seg.bytes})
+		r.top.ids[seg.number] = seg.id
 	}
 	e, err := s.commit(ctx, r, m.entry)
 	if err != nil {
@@ -113,6 +114,8 @@ func (r *root) withoutWorkingSet() *root {
 	top.packs = slices.DeleteFunc(slices.Clone(top.packs), func(n uint64) bool {
 		return n == top.segment
 	})
+	top.ids = maps.Clone(top.ids)
+	delete(top.ids, top.segment)
 	top.segment = 0
 	next.top = &top
 	return next

@@ -73,9 +73,14 @@
 //	56  8  offset of the hashes: the end of the directory
 //	64  4  their length: 16 times the slots
 //	68  4  their CRC
-//	72 12  zero
+//	72  8  identity of the pack; 0: not known
+//	80  4  zero
 //	84  4  CRC of bytes 0 to 83
 //	88  8  "thawfoot"
+//
+// The identity is a random number, which a pack gets with generation 0 and keeps in every later one. It
+// tells a pack from every other pack that has its number: of another store, or of a copy of the store
+// that has taken the same number since. Packs of older programs have none; these wrote zeros there.
 //
 // Each unit, record and frame in the body is its data and then four bytes of checksum; lengths in the
 // directory include these four. The checksum is the sum, modulo 2^32, of the CRC of the data and of

@@ -85,6 +85,7 @@ type footer struct {
 	frames     uint32
 	dir        section
 	hashes     section
+	id         uint64 // 0: not known
 }
 
 func (f footer) append(b []byte) []byte {
@@ -102,7 +103,8 @@ func (f footer) append(b []byte) []byte {
 		b = le.AppendUint32(b, s.len)
 		b = le.AppendUint32(b, s.crc)
 	}
-	b = append(b, make([]byte, 12)...)
+	b = le.AppendUint64(b, f.id)
+	b = le.AppendUint32(b, 0)
 	b = le.AppendUint32(b, crc32.Checksum(b[start:], crcTable))
 	return append(b, footerMagic...)
 }
@@ -123,6 +125,7 @@ func parseFooter(b []byte, size int64) (footer, error) {
 		records: le.Uint32(b[32:]), frames: le.Uint32(b[36:]),
 		dir:    section{le.Uint64(b[40:]), le.Uint32(b[48:]), le.Uint32(b[52:])},
 		hashes: section{le.Uint64(b[56:]), le.Uint32(b[64:]), le.Uint32(b[68:])},
+		id:     le.Uint64(b[72:]),
 	}
 	if f.version != formatVersion {
 		return f, nil // the rest may mean something else; the caller looks at the version

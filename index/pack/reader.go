@@ -97,6 +97,10 @@ func (r *Reader) Name() string { return r.name }
 // Number and Generation say which pack this is, according to its footer.
 func (r *Reader) Number() uint64 { return r.foot.number }
 
+// ID is the identity of the pack, which all its generations have and no other pack; 0 if it was written
+// by a program that gave none.
+func (r *Reader) ID() uint64 { return r.foot.id }
+
 // Generation counts the compactions of the pack.
 func (r *Reader) Generation() uint32 { return r.foot.generation }
 

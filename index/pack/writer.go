@@ -2,6 +2,7 @@ package pack
 
 import (
 	"bufio"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -26,11 +27,13 @@ type Writer struct {
 	dir    directory
 	hashes []byte
 	head   header
+	id     uint64
 	zstd   *zstd.Encoder
 	err    error // sticky
 }
 
-// NewWriter begins a pack in w, which it owns from now on. number is 1..MaxNumber.
+// NewWriter begins a pack in w, which it owns from now on. number is 1..MaxNumber. Generation 0 is a new
+// pack, with a new identity; a later one has the identity of the pack that Rewrite copies.
 func NewWriter(w blob.Writer, number uint64, generation uint32) (*Writer, error) {
 	if number == 0 || number > MaxNumber {
 		return nil, fmt.Errorf("pack number %d: want 1 to %d", number, uint64(MaxNumber))
@@ -43,12 +46,31 @@ func NewWriter(w blob.Writer, number uint64, generation uint32) (*Writer, error)
 		blob: w, buf: bufio.NewWriterSize(w, 1<<20), zstd: z,
 		head: header{version: formatVersion, number: number, generation: generation},
 	}
+	if generation == 0 {
+		pw.id = newID()
+	}
 	pw.write(pw.head.append(nil))
 	return pw, pw.err
 }
 
 // Number is the number of the pack.
 func (w *Writer) Number() uint64 { return w.head.number }
+
+// newID makes an identity: a random number that is not 0.
+func newID() (id uint64) {
+	var b [8]byte
+	for id == 0 {
+		_, _ = rand.Read(b[:]) // it never fails: it ends the program instead
+		id = binary.LittleEndian.Uint64(b[:])
+	}
+	return id
+}
+
+// Continue gives the pack the identity of r: it takes the place of that one.
+func (w *Writer) Continue(r *Reader) { w.id = r.ID() }
+
+// ID is the identity of the pack, 0 if it is not known.
+func (w *Writer) ID() uint64 { return w.id }
 
 // StoredBytes is about how large the pack would be if it were finished now.
 func (w *Writer) StoredBytes() int64 {
@@ -159,7 +181,7 @@ func (w *Writer) appendItem(to *[]itemEntry, salt uint64, it itemEntry, data []b
 // After an error nothing of the pack is visible.
 func (w *Writer) Finish() (int64, error) {
 	f := footer{
-		version: formatVersion, number: w.head.number, generation: w.head.generation,
+		version: formatVersion, number: w.head.number, generation: w.head.generation, id: w.id,
 		slots: uint32(len(w.dir.slots)), blocks: uint32(len(w.dir.blocks)),
 		records: uint32(len(w.dir.records)), frames: uint32(len(w.dir.frames)),
 	}
