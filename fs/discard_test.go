@@ -100,7 +100,11 @@ func TestDiscardsEnd(t *testing.T) {
 		c := b.client()
 		path := b.path("a/clones/x/memory")
 		rnd := rand.New(rand.NewPCG(8, uint64(policy)))
-		for i := range 60 {
+		rounds := 60
+		if testing.Short() {
+			rounds = 8
+		}
+		for i := range rounds {
 			fd := c.open(path, unix.O_RDWR)
 			m := c.mapFile(fd, x.Pages)
 			c.do(request{Op: "touch", Map: m, GFNs: []uint64{rnd.Uint64N(x.Pages)}, Spec: &x})

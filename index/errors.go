@@ -24,7 +24,8 @@ var (
 	// ErrInUse: the checkpoint has open images.
 	ErrInUse = errors.New("checkpoint is in use")
 	// ErrOtherPack is the cause of a CorruptError for a pack in the place of another one of its number.
-	ErrOtherPack = errors.New("it is another pack with the same number, of a copy of the store or of another store")
+	ErrOtherPack = errors.New(
+		"it is another pack with the same number, of a copy of the store or of another store")
 	// ErrClosed: the store or image was closed.
 	ErrClosed = errors.New("closed")
 )

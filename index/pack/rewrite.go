@@ -28,10 +28,10 @@ func (k Keep) frame(i int) bool   { return k.Frame == nil || k.Frame(i) }
 
 // Rewrite copies what keep says of pack r into w, which must be an empty Writer of the same pack
 // number (and, to be of use, of a higher generation). Slots, blocks, records and frames keep their
-// numbers, and the pack its identity, so that nothing which refers to the pack has to change; what is dropped takes room
-// only in the directory. Units kept whole are copied as they are; units kept in part are decoded and
-// encoded again. Everything that is copied is verified, every page by its hash under key: wrong
-// bytes must not get a right checksum. The caller finishes or aborts w.
+// numbers, and the pack its identity, so that nothing which refers to the pack has to change; what is
+// dropped takes room only in the directory. Units kept whole are copied as they are; units kept in
+// part are decoded and encoded again. Everything that is copied is verified, every page by its hash
+// under key: wrong bytes must not get a right checksum. The caller finishes or aborts w.
 func Rewrite(ctx context.Context, r *Reader, w *Writer, enc *Encoder, key HashKey, keep Keep) error {
 	if r.Number() != w.Number() || w.size != headerSize {
 		return fmt.Errorf("rewrite pack %d into pack %d: want an empty pack of the same number",
