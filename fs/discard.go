@@ -19,8 +19,8 @@ type holes struct {
 
 // Fallocate implements fuse.RawFileSystem: a machine with a balloon returns pages. Whole pages of a
 // clone can be punched out; they read as zeros until the clone is closed, and the kernel drops them from
-// the page cache when it has the answer. Anybody who has the file open for writing may do it: OPEN has checked
-// the owner.
+// the page cache when it has the answer. Anybody who has the file open for writing may do it: OPEN has
+// checked the owner.
 //
 // Allocation is refused as by a read-only file system: after EOPNOTSUPP posix_fallocate(3) would write,
 // which poisons the clone.
@@ -46,9 +46,9 @@ func (r *raw) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) (status fuse.St
 	return fuse.OK
 }
 
-// discard makes pages read as zeros. It is called for an open file, so no end of holes goes on. While the gate is held nobody pushes, and later
-// pushes see the holes. A READ that has read the old bytes has its pages locked: the kernel waits for it
-// before it drops them.
+// discard makes pages read as zeros. It is called for an open file, so no end of holes goes on.
+// While the gate is held nobody pushes, and later pushes see the holes. A READ that has read the old
+// bytes has its pages locked: the kernel waits for it before it drops them.
 func (m *memoryFile) discard(first, count uint64) {
 	m.gate.Lock()
 	defer m.gate.Unlock()
