@@ -10,8 +10,6 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/thawfs/thaw/index/blob"
 	"github.com/thawfs/thaw/tests/blobtest"
 )
@@ -224,21 +222,8 @@ func (o countedObject) Close() error {
 // Checks and collections have few blobs open at once, however many there are.
 func TestFewBlobsAtOnce(t *testing.T) {
 	ctx := context.Background()
-	var was unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
-		t.Fatal(err)
-	}
-	few := was
-	few.Cur = 400
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &few); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
-			t.Error(err)
-		}
-	}()
-	bound := int64(few.Cur / 4)
+	limitFiles(t, 400)
+	bound := int64(400 / 4)
 	blobs := &openCounter{Store: blobtest.NewMem()}
 	s := openTest(t, t.TempDir()+"/s", blobs)
 	defer s.Close()

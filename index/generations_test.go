@@ -412,20 +412,7 @@ func TestFewFiles(t *testing.T) {
 		mustImport(t, s, fmt.Sprint("c", i), writeSource(t, page(i), nil), nil)
 	}
 	s.Close()
-	var old unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
-		t.Fatal(err)
-	}
-	few := old
-	few.Cur = 80
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &few); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
-			t.Error(err)
-		}
-	}()
+	limitFiles(t, 80)
 	r := openReader(t, dir, nil)
 	checkClean(t, r, true)
 	s = openTest(t, dir, nil)

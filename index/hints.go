@@ -153,7 +153,7 @@ func (h *hints) fail(ctx context.Context, db keyStore, err error) error {
 			h.s.log.Warn("the rest of a failed index cannot be removed", "err", err)
 		}
 	}
-	h.s.log.Warn("there is no index on disk: one in memory is used for now", "err", err)
+	h.s.log.Warn("there is no index on disk: this command uses one in memory", "err", err)
 	return nil
 }
 
