@@ -15,7 +15,9 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/access"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/cmd/thaw/internal/process"
 )
 
 // app is what one run of the command shares: its streams, the global flags, the log.
@@ -27,6 +29,7 @@ type app struct {
 	json, quiet, verbose bool
 
 	log     *slog.Logger
+	stores  access.Stores
 	started bool // a verb was found and its arguments were right
 
 	// silent is why the server of a mount did not answer, although the work on its store was done. The
@@ -46,6 +49,32 @@ func (a *app) setup() {
 		level = slog.LevelError
 	}
 	a.log = slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: level}))
+	a.stores = access.Stores{Log: a.log, Note: a.note}
+}
+
+// lasting prepares this process for being depended upon, as process.Lasting says. The returned
+// function restores the log after everything that was logged has been written.
+func (a *app) lasting() (end func()) {
+	before, err := a.stderr, process.Lasting()
+	w := process.NewPatientWriter(before)
+	a.stderr = w
+	a.setup()
+	if err != nil {
+		a.log.Debug("the OOM killer may choose this process", "why", err)
+	}
+	return func() {
+		w.Close()
+		a.stderr = before
+		a.setup()
+	}
+}
+
+// named says in an error what was being done; nil stays nil.
+func named(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), err)
 }
 
 // note prints one line for the user on stderr; nothing with --quiet.
@@ -101,6 +130,13 @@ func (a *app) table(header []string, rows [][]string) {
 		fmt.Fprintln(w, strings.TrimRight(strings.Join(cells, "\t"), " \t"))
 	}
 	w.Flush()
+}
+
+// pairs prints names and what they stand for, the names in a column of that width.
+func (a *app) pairs(width int, rows [][2]string) {
+	for _, r := range rows {
+		a.printf("%s%s\n", pad(r[0], width), r[1])
+	}
 }
 
 // stderrIsTerminal says whether stderr is a terminal.

@@ -3,12 +3,12 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/access"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/cmd/thaw/internal/verify"
 	"github.com/thawfs/thaw/index"
@@ -39,10 +39,7 @@ with --restore=lazy, or make it cold with "thaw ws record --reset MNT/NAME".` +
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c.File = args[0]
-			if err := runBench(cmd.Context(), a, c); err != nil {
-				return fmt.Errorf("bench %s: %w", args[0], err)
-			}
-			return nil
+			return named(runBench(cmd.Context(), a, c), "bench %s", args[0])
 		},
 	}
 	f := cmd.Flags()
@@ -69,10 +66,8 @@ type benchJSON struct {
 const quietTooLong = 10 * time.Second
 
 func runBench(ctx context.Context, a *app, c verify.Config) error {
-	for _, file := range []string{c.File, c.Against} {
-		if err := answering(ctx, file); err != nil {
-			return err
-		}
+	if err := access.Answering(ctx, c.File, c.Against); err != nil {
+		return err
 	}
 	bar, told := a.progress(), false
 	c.Progress = func(done, total int64, quiet time.Duration) {
@@ -117,7 +112,7 @@ func benchError(err error) error {
 	switch {
 	case errors.As(err, &bad):
 		return exitcode.With(exitcode.Usage, err)
-	case isDead(err):
+	case access.IsDead(err):
 		return exitcode.WithHint(exitcode.ServerGone, err,
 			`the server of the mount is dead; free the mount point with "thaw umount MNT"`)
 	case errors.Is(err, os.ErrNotExist):

@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/access"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/index"
 )
@@ -43,7 +45,7 @@ packs and roots, which hold everything.` +
 			if len(o.From) > 0 && !o.Repair {
 				return exitcode.Errorf(exitcode.Usage, "check: --from is for --repair")
 			}
-			return runCheck(cmd.Context(), a, args[0], o)
+			return named(runCheck(cmd.Context(), a, args[0], o), "check %s", args[0])
 		},
 	}
 	cmd.Flags().BoolVar(&o.ReadData, "read-data", false, "read and verify every byte")
@@ -54,7 +56,10 @@ packs and roots, which hold everything.` +
 	return cmd
 }
 
-func runCheck(ctx context.Context, a *app, store string, o index.CheckOptions) error {
+func runCheck(ctx context.Context, a *app, store string, o index.CheckOptions) (err error) {
+	if err := access.Answering(ctx, o.From...); err != nil {
+		return err
+	}
 	var report index.CheckReport
 	check := func(s *index.Store) (err error) {
 		p := a.progress()
@@ -64,28 +69,22 @@ func runCheck(ctx context.Context, a *app, store string, o index.CheckOptions) e
 		return err
 	}
 	for i, path := range o.From {
-		if err := answering(ctx, path); err != nil {
-			return fmt.Errorf("check: %w", err)
-		}
-		abs, err := filepath.Abs(path)
-		if err != nil {
+		if o.From[i], err = filepath.Abs(path); err != nil {
 			return err
 		}
-		o.From[i] = abs
 	}
-	var err error
 	if o.Rebuild || o.Repair {
-		err = a.writeStore(ctx, store, index.OpenOptions{}, check)
+		err = a.stores.Write(ctx, store, index.OpenOptions{}, check)
 	} else {
-		err = a.readStore(ctx, store, check)
+		err = a.stores.Read(ctx, store, check)
 	}
 	if err != nil {
-		return fmt.Errorf("check %s: %w", store, err)
+		return err
 	}
 	if len(report.Repaired) > 0 {
-		a.follow(ctx, store)
+		a.silent = access.Follow(ctx, store)
 	} else {
-		a.heed(ctx, store)
+		a.silent = access.Heed(ctx, store)
 	}
 	if a.json {
 		if err := a.printJSON(report); err != nil {
@@ -94,20 +93,19 @@ func runCheck(ctx context.Context, a *app, store string, o index.CheckOptions) e
 	} else {
 		printCheck(a, report)
 	}
+	hint := `name exports that may have it with --from; "thaw export --salvage" writes the rest of it`
 	switch {
 	case report.OK():
 		return nil
 	case report.Harmless():
-		return exitcode.WithHint(exitcode.Corrupt, fmt.Errorf(
-			"check %s: damage was found that costs no checkpoint anything", store),
+		return exitcode.WithHint(exitcode.Corrupt, errors.New(
+			"damage was found that costs no checkpoint anything"),
 			`"thaw check --repair" repairs it, "thaw gc" removes what no checkpoint refers to`)
 	case !o.Repair:
-		return exitcode.WithHint(exitcode.Corrupt, fmt.Errorf("check %s: %s", store, losses(report)),
-			`"thaw check --repair [--from DIR]" restores pages that have another copy; `+
-				`reading the others is an I/O error, and "thaw export --salvage" writes the good ones`)
+		hint = `"thaw check --repair [--from DIR]" restores pages that have another copy; ` +
+			`reading the others is an I/O error, and "thaw export --salvage" writes the good ones`
 	}
-	return exitcode.WithHint(exitcode.Corrupt, fmt.Errorf("check %s: %s", store, losses(report)),
-		`name exports that may have it with --from; "thaw export --salvage" writes the rest of it`)
+	return exitcode.WithHint(exitcode.Corrupt, errors.New(losses(report)), hint)
 }
 
 // losses says in a few words what the damage costs.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"strings"
 	"time"
 
@@ -51,10 +50,7 @@ The figure shows the fraction of time spent fetching memory over time, a panel a
 				o.Checkpoint = args[0]
 			}
 			o.Disk = device.name
-			if err := runLab(cmd.Context(), a, o); err != nil {
-				return fmt.Errorf("compare: %w", err)
-			}
-			return nil
+			return named(runLab(cmd.Context(), a, o), "compare")
 		},
 	}
 	f := cmd.Flags()

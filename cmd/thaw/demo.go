@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"time"
@@ -62,10 +61,7 @@ stalls and the work done as data.` +
 					o.Figure = filepath.Join(o.Keep, "thaw-demo.svg")
 				}
 			}
-			if err := runLab(cmd.Context(), a, o); err != nil {
-				return fmt.Errorf("demo: %w", err)
-			}
-			return nil
+			return named(runLab(cmd.Context(), a, o), "demo")
 		},
 	}
 	f := cmd.Flags()

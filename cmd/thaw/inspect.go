@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/access"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/index"
 )
@@ -27,25 +28,25 @@ With --json: what "info.json" on the mount holds, and the packs.` +
 		GroupID: groupStore,
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runInspect(cmd.Context(), a, args[0], args[1])
+			return named(runInspect(cmd.Context(), a, args[0], args[1]), "inspect %s", args[1])
 		},
 	}
 }
 
 func runInspect(ctx context.Context, a *app, store, name string) error {
 	var d index.Details
-	err := a.readStore(ctx, store, func(s *index.Store) (err error) {
+	err := a.stores.Read(ctx, store, func(s *index.Store) (err error) {
 		d, err = s.Inspect(ctx, name)
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("inspect %s: %w", name, err)
+		return err
 	}
-	a.heed(ctx, store)
+	a.silent = access.Heed(ctx, store)
 	if a.json {
 		return a.printJSON(d)
 	}
-	rows := [][]string{
+	rows := [][2]string{
 		{"name", d.Name},
 		{"id", d.ID},
 		{"created", d.Created.UTC().Format(time.RFC3339)},
@@ -57,25 +58,23 @@ func runInspect(ctx context.Context, a *app, store, name string) error {
 		{"page map", fmt.Sprintf("%s leaves, root of %s", count(d.Leaves), size(d.RootBytes))},
 	}
 	if d.Parent != "" {
-		rows = append(rows, []string{"parent", d.Parent})
+		rows = append(rows, [2]string{"parent", d.Parent})
 	}
 	if w := d.WorkingSet; w != nil {
-		rows = append(rows, []string{"working set",
+		rows = append(rows, [2]string{"working set",
 			fmt.Sprintf("%s pages (%s zero) in %s runs; segment of %s in %s frames",
 				count(w.Pages), count(w.ZeroPages), count(w.Runs), size(d.SegmentBytes), count(w.Frames))})
 	}
 	for _, f := range slices.Sorted(maps.Keys(d.Files)) {
-		rows = append(rows, []string{"file " + f, size(d.Files[f])})
+		rows = append(rows, [2]string{"file " + f, size(d.Files[f])})
 	}
 	for _, p := range d.Packs {
-		rows = append(rows, []string{fmt.Sprintf("pack %d.%d", p.Number, p.Generation),
+		rows = append(rows, [2]string{fmt.Sprintf("pack %d.%d", p.Number, p.Generation),
 			fmt.Sprintf("%s pages of it, %s in all", count(p.Pages), size(p.Bytes))})
 	}
 	if len(d.Guest) > 0 {
-		rows = append(rows, []string{"guest", strings.TrimSpace(string(d.Guest))})
+		rows = append(rows, [2]string{"guest", strings.TrimSpace(string(d.Guest))})
 	}
-	for _, r := range rows {
-		a.printf("%s%s\n", pad(r[0], 14), r[1])
-	}
+	a.pairs(14, rows)
 	return nil
 }

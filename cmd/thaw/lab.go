@@ -4,9 +4,14 @@ import (
 	"context"
 	"errors"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/access"
+	"github.com/thawfs/thaw/cmd/thaw/internal/control"
+	"github.com/thawfs/thaw/cmd/thaw/internal/importer"
 	"github.com/thawfs/thaw/cmd/thaw/internal/lab"
+	"github.com/thawfs/thaw/cmd/thaw/internal/process"
 	"github.com/thawfs/thaw/index"
 	"github.com/thawfs/thaw/vmm/guest"
+	"github.com/thawfs/thaw/wss"
 )
 
 // runLab runs a comparison and prints what it found.
@@ -15,7 +20,7 @@ func runLab(ctx context.Context, a *app, o lab.Options) error {
 		if err := checkGuest(o.Guest); err != nil {
 			return err
 		}
-	} else if err := answering(ctx, o.Checkpoint); err != nil {
+	} else if err := access.Answering(ctx, o.Checkpoint); err != nil {
 		return err
 	}
 	c, err := lab.New(a.labProgram(), o)
@@ -47,38 +52,26 @@ func checkGuest(g lab.Guest) error {
 // labProgram is what a lab needs of this program.
 func (a *app) labProgram() lab.Program {
 	return lab.Program{
-		Command:     selfCommand,
-		StartServer: startUntilReady,
-		Import:      a.labImport,
-		Drop:        labDrop,
-		Note:        a.note,
+		Command:     process.Self,
+		StartServer: process.StartServer,
+		Import: func(ctx context.Context, store, dir, name string) (index.ImportStats, error) {
+			reply, err := importCheckpoint(ctx, a, store, dir, index.OpenOptions{Create: true},
+				importer.Request{Name: name, Policy: wss.Policy{MaxShare: 1}, Log: a.log})
+			return reply.Stats, err
+		},
+		Drop: labDrop,
+		Note: a.note,
 	}
-}
-
-func (a *app) labImport(ctx context.Context, store, dir, name string) (st index.ImportStats, err error) {
-	src, err := openSource(dir)
-	if err != nil {
-		return st, err
-	}
-	defer src.close()
-	err = a.writeStore(ctx, store, index.OpenOptions{Create: true}, func(s *index.Store) error {
-		p := a.progress()
-		defer p.done()
-		reply, err := importInto(ctx, s, src, importRequest{Name: name, MaxShare: 1}, a.log, p.set)
-		st = reply.Stats
-		return err
-	})
-	return st, err
 }
 
 func labDrop(ctx context.Context, mnt, name string) error {
-	ref, err := resolveMount(ctx, mnt)
+	m, err := access.Resolve(ctx, mnt)
 	if err != nil {
 		return err
 	}
-	client, err := ref.server(ctx)
+	server, err := m.Server(ctx)
 	if err != nil {
 		return err
 	}
-	return client.Call(ctx, verbDrop, dropRequest{Name: name, Packs: true}, nil)
+	return server.Drop(ctx, control.DropRequest{Name: name, Packs: true})
 }

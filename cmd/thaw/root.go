@@ -9,7 +9,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/access"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/cmd/thaw/internal/server"
+	"github.com/thawfs/thaw/fs"
+	"github.com/thawfs/thaw/index"
 )
 
 // Groups of `thaw --help`.
@@ -43,9 +47,9 @@ func commands(a *app) []*cobra.Command {
 		newVMCommand(a),
 		newVersionCommand(a),
 		newGenerateCommand(a),
-		newProberCommand(),
 		newRawCommand(a),
-		newKeeperCommand(),
+		newHelperCommand(access.KeeperCommand, index.KeeperMain),
+		newHelperCommand(server.ProberCommand, fs.ProberMain),
 	}
 }
 

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -50,32 +52,45 @@ state), 500 (went wrong) or 507 (disk full) with {"fault_message": "..."}:
 	)
 }
 
-// newVMActionCommand makes one of the commands that take a socket and answer with the status.
+// newVMActionCommand makes one of the commands that are answered with the status.
 func newVMActionCommand(a *app, verb, short string,
 	act func(*api.Client, context.Context) (api.Status, error)) *cobra.Command {
-	return &cobra.Command{
-		Use:   verb + " SOCK",
-		Short: short,
-		Long: short + `, and print what it is doing then.
+	cmd := newVMSocketCommand(a, verb, act, statusRows)
+	cmd.Short = short
+	cmd.Long = short + `, and print what it is doing then.
 
 SOCK is what --api of its "thaw vm run" or "thaw vm restore" named.` +
-			exitStatus(exitcode.NotFound, exitcode.Busy, exitcode.ServerGone),
-		Example: "  thaw vm " + verb + " /tmp/vm.sock",
-		Args:    cobra.ExactArgs(1),
+		exitStatus(exitcode.NotFound, exitcode.Busy, exitcode.ServerGone)
+	cmd.Example = "  thaw vm " + verb + " /tmp/vm.sock"
+	return cmd
+}
+
+// newVMSocketCommand makes a command that asks a machine something and shows the answer.
+func newVMSocketCommand[T any](a *app, verb string,
+	ask func(*api.Client, context.Context) (T, error), rows func(T) [][2]string) *cobra.Command {
+	return &cobra.Command{
+		Use:  verb + " SOCK",
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, cancel := context.WithTimeout(cmd.Context(), machineAnswer)
-			defer cancel()
-			s, err := act(api.NewClient(args[0]), ctx)
-			if err != nil {
+			answer, err := askMachine(cmd.Context(), args[0], ask)
+			switch {
+			case err != nil:
 				return machineError(verb, err)
+			case a.json:
+				return a.printJSON(answer)
 			}
-			if a.json {
-				return a.printJSON(s)
-			}
-			a.printStatus(s)
+			a.pairs(13, rows(answer))
 			return nil
 		},
 	}
+}
+
+// askMachine asks a machine something, with a bound in time.
+func askMachine[T any](ctx context.Context, sock string,
+	ask func(*api.Client, context.Context) (T, error)) (T, error) {
+	ctx, cancel := context.WithTimeout(ctx, machineAnswer)
+	defer cancel()
+	return ask(api.NewClient(sock), ctx)
 }
 
 // machineAnswer is how long a machine may take to answer; to stop its vCPUs it may have to wait for
@@ -104,7 +119,7 @@ func machineError(verb string, err error) error {
 	return err
 }
 
-func (a *app) printStatus(s api.Status) {
+func statusRows(s api.Status) [][2]string {
 	rows := [][2]string{
 		{"state", s.State},
 		{"memory", size(int64(s.MemoryBytes))},
@@ -126,7 +141,14 @@ func (a *app) printStatus(s api.Status) {
 		rows = append(rows, [2]string{"mount", fmt.Sprintf("has not answered for %.0f s",
 			s.ServerSilentSeconds)})
 	}
-	for _, r := range rows {
-		a.printf("%s%s\n", pad(r[0], 13), r[1])
+	return rows
+}
+
+// guestArgs prints the options of a guest program as a user writes them.
+func guestArgs(args map[string]string) string {
+	var s string
+	for _, k := range slices.Sorted(maps.Keys(args)) {
+		s += fmt.Sprintf(" %s=%s", k, args[k])
 	}
+	return s
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/access"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/vmm"
 	"github.com/thawfs/thaw/vmm/kvm"
@@ -62,7 +63,7 @@ differential checkpoint needs its parents too.` +
   thaw vm restore /tmp/saved --api /tmp/vm.sock --json`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runVMRestore(cmd.Context(), a, args[0], o)
+			return named(runVMRestore(cmd.Context(), a, args[0], o), "vm restore")
 		},
 	}
 	f := cmd.Flags()
@@ -93,27 +94,27 @@ func runVMRestore(ctx context.Context, a *app, dir string, o vmRestoreOptions) e
 	begin := time.Now()
 	cfg, err := o.config(a, "restored "+dir)
 	if err == nil {
-		err = answering(ctx, dir)
+		err = access.Answering(ctx, dir)
 	}
 	if err != nil {
-		return fmt.Errorf("vm restore: %w", err)
+		return err
 	}
 	if o.window <= 0 {
-		return exitcode.Errorf(exitcode.Usage, "vm restore: --window must be more than 0")
+		return exitcode.Errorf(exitcode.Usage, "--window must be more than 0")
 	}
 	cfg.Window, cfg.Requested, cfg.NoCount = o.window, begin, o.noCount
 	cfg.NoTables, cfg.ReadAround = o.noTables, o.around
 	cfg.Clock, cfg.Force = state.ClockMode(o.clock), o.force
 	if cfg.Clock != state.ClockResume && cfg.Clock != state.ClockRealtime {
-		return exitcode.Errorf(exitcode.Usage, "vm restore: --clock %q: give resume or realtime", o.clock)
+		return exitcode.Errorf(exitcode.Usage, "--clock %q: give resume or realtime", o.clock)
 	}
 	if o.requested != "" {
 		if cfg.Requested, err = time.Parse(time.RFC3339Nano, o.requested); err != nil {
-			return exitcode.Errorf(exitcode.Usage, "vm restore: --requested: %v", err)
+			return exitcode.Errorf(exitcode.Usage, "--requested: %v", err)
 		}
 	}
 	if cfg.Disks, err = parseDisks(o.disks); err != nil {
-		return fmt.Errorf("vm restore: %w", err)
+		return err
 	}
 	run := func() (*vmm.Report, error) { return vmm.Restore(ctx, dir, cfg) }
 	if state.HasConsole(dir) {
@@ -123,7 +124,7 @@ func runVMRestore(ctx context.Context, a *app, dir string, o vmRestoreOptions) e
 	if rep != nil && o.touched != "" {
 		err = errors.Join(err, writeTouched(o.touched, rep))
 	}
-	return a.printReport("vm restore", rep, err)
+	return a.printReport(rep, err)
 }
 
 // sourcePagemap is the source of runs that the VMM read out of its page table.

@@ -1,12 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os/signal"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -115,7 +114,7 @@ an error that names the page. Options of the programs (--arg NAME=VALUE):
 				return exitcode.Errorf(exitcode.Usage, "vm run: two guests, %q and the kernel %s",
 					o.program, o.kernel)
 			}
-			return runVMRun(cmd.Context(), a, o)
+			return named(runVMRun(cmd.Context(), a, o), "vm run")
 		},
 	}
 	f := cmd.Flags()
@@ -134,10 +133,10 @@ an error that names the page. Options of the programs (--arg NAME=VALUE):
 
 func runVMRun(ctx context.Context, a *app, o vmRunOptions) (err error) {
 	if err := checkMemory(int64(o.memory)); err != nil {
-		return fmt.Errorf("vm run: %w", err)
+		return err
 	}
 	if o.cpus < 0 {
-		return exitcode.Errorf(exitcode.Usage, "vm run: --cpus %d", o.cpus)
+		return exitcode.Errorf(exitcode.Usage, "--cpus %d", o.cpus)
 	}
 	name := o.program
 	if o.kernel != "" {
@@ -145,7 +144,7 @@ func runVMRun(ctx context.Context, a *app, o vmRunOptions) (err error) {
 	}
 	cfg, err := o.config(a, fmt.Sprintf("running %s with %s of memory", name, size(int64(o.memory))))
 	if err != nil {
-		return fmt.Errorf("vm run: %w", err)
+		return err
 	}
 	cfg.MemoryBytes, cfg.CPUs = uint64(o.memory), o.cpus
 	if o.kernel == "" {
@@ -155,14 +154,14 @@ func runVMRun(ctx context.Context, a *app, o vmRunOptions) (err error) {
 		cfg.Disks, err = parseDisks(o.disks)
 	}
 	if err != nil {
-		return fmt.Errorf("vm run: %w", err)
+		return err
 	}
 	run := func() (*vmm.Report, error) { return vmm.Run(ctx, cfg) }
 	if o.kernel != "" {
 		run = withConsole(a, o.consoleOptions, &cfg, run)
 	}
 	rep, err := run()
-	return a.printReport("vm run", rep, err)
+	return a.printReport(rep, err)
 }
 
 // withConsole connects the console for the time of a run, and gives the terminal back before
@@ -231,22 +230,15 @@ func checkMemory(n int64) error {
 }
 
 // printReport prints what a machine did, also when it ended in an error, and passes that on.
-func (a *app) printReport(verb string, rep *vmm.Report, err error) error {
-	if err != nil {
-		err = vmmError(fmt.Errorf("%s: %w", verb, err))
-	}
+func (a *app) printReport(rep *vmm.Report, err error) error {
+	err = vmmError(err)
 	if rep == nil {
 		return err
 	}
 	if a.json {
-		if perr := a.printJSON(rep); err == nil {
-			err = perr
-		}
-		return err
+		return cmp.Or(err, a.printJSON(rep))
 	}
-	for _, r := range reportRows(rep) {
-		a.printf("%s%s\n", pad(r[0], 19), r[1])
-	}
+	a.pairs(19, reportRows(rep))
 	return err
 }
 
@@ -287,5 +279,3 @@ func reportRows(rep *vmm.Report) [][2]string {
 }
 
 func indent(s string) string { return "  " + strings.ReplaceAll(s, "\n", "\n  ") }
-
-func sortedKeys(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }

@@ -1,4 +1,4 @@
-package main
+package access
 
 import (
 	"errors"
@@ -11,17 +11,17 @@ import (
 // maxUsers is how many users of a mount a message names.
 const maxUsers = 4
 
-// usersOf says who uses a mount, as the error of an unmount tells: see by.
-func usersOf(err error) string {
+// UsersOf says who uses a mount, as the error of an unmount tells: see UsedBy.
+func UsersOf(err error) string {
 	var in *fs.InUseError
 	if !errors.As(err, &in) {
 		return ""
 	}
-	return by(in.Users)
+	return UsedBy(in.Users)
 }
 
-// by says who uses a mount: " by open file of qemu (42): /mnt/a/memory, ..."; "" where none is known.
-func by(users []fs.User) string {
+// UsedBy says who uses a mount: " by open file of qemu (42): /mnt/a/memory, ..."; "" where none is known.
+func UsedBy(users []fs.User) string {
 	if len(users) == 0 {
 		return ""
 	}
