@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -62,56 +61,41 @@ type benchJSON struct {
 	At      []int64 `json:"different_at,omitempty"`
 }
 
-// quietTooLong is after how long without a finished read the user is told.
-const quietTooLong = 10 * time.Second
-
 func runBench(ctx context.Context, a *app, c verify.Config) error {
 	if err := access.Answering(ctx, c.File, c.Against); err != nil {
 		return err
 	}
-	bar, told := a.progress(), false
-	c.Progress = func(done, total int64, quiet time.Duration) {
+	bar := a.progress()
+	c.Progress = func(done, total int64) {
 		bar.set(index.Progress{Stage: "reading", Unit: "bytes", Done: done, Total: total})
-		if quiet < quietTooLong {
-			told = false
-		} else if !told {
-			told = true
-			a.note(`no read has come to an end for %v; if the server of the mount hangs, `+
-				`"thaw umount --abort MNT" frees it`, quiet.Round(time.Second))
-		}
+	}
+	c.Quiet = func() {
+		a.note(`no read has come to an end for %v; if the server of the mount hangs, `+
+			`"thaw umount --abort MNT" frees it`, verify.QuietTime)
 	}
 	r, err := verify.Run(ctx, c)
 	bar.done()
 	if err != nil {
 		return benchError(err)
 	}
-	if err := a.showBench(c, r); err != nil {
-		return err
+	if a.json {
+		err = a.printJSON(benchJSON{c.File, c.Against, c.By, c.Order, r.Elapsed.Seconds(), r.Pages,
+			r.Differ, r.At})
+	} else {
+		a.printf("%s pages of %s compared with %s in %s (%s, %s): %s differ\n", count(r.Pages), c.File,
+			c.Against, seconds(r.Elapsed), c.By, c.Order, count(r.Differ))
 	}
-	if r.Differ > 0 {
-		return exitcode.Errorf(exitcode.Corrupt,
+	if err == nil && r.Differ > 0 {
+		err = exitcode.Errorf(exitcode.Corrupt,
 			"%d of %d pages differ from %s, the first found at offset %d (gfn %d)",
 			r.Differ, r.Pages, c.Against, r.At[0], r.At[0]/verify.PageSize)
 	}
-	return nil
-}
-
-func (a *app) showBench(c verify.Config, r *verify.Result) error {
-	if a.json {
-		return a.printJSON(benchJSON{c.File, c.Against, c.By, c.Order, r.Elapsed.Seconds(), r.Pages,
-			r.Differ, r.At})
-	}
-	a.printf("%s pages of %s compared with %s in %s (%s, %s): %s differ\n", count(r.Pages), c.File,
-		c.Against, seconds(r.Elapsed), c.By, c.Order, count(r.Differ))
-	return nil
+	return err
 }
 
 // benchError gives an error of a run its exit code.
 func benchError(err error) error {
-	var bad *verify.ConfigError
 	switch {
-	case errors.As(err, &bad):
-		return exitcode.With(exitcode.Usage, err)
 	case access.IsDead(err):
 		return exitcode.WithHint(exitcode.ServerGone, err,
 			`the server of the mount is dead; free the mount point with "thaw umount MNT"`)

@@ -9,11 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// reader is a way to read.
-type reader interface {
-	read(off int64, buf []byte) error
-}
-
 // ReadError is a block that could not be read.
 type ReadError struct {
 	Op     string // "read" or "page fault"
