@@ -34,8 +34,7 @@ with --restore=lazy, or make it cold with "thaw ws record --reset MNT/NAME".` +
 			exitStatus(exitcode.Corrupt, exitcode.NotFound, exitcode.ServerGone),
 		Example: `  thaw bench /mnt/thaw/web-1/memory --against web-1.mem
   thaw bench /mnt/thaw/web-1/memory --against web-1.mem --by=read --order=sequential`,
-		GroupID: groupTools,
-		Args:    cobra.ExactArgs(1),
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c.File = args[0]
 			return named(runBench(cmd.Context(), a, c), "bench %s", args[0])

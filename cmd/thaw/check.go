@@ -39,8 +39,7 @@ packs and roots, which hold everything.` +
 				exitcode.ReadOnly),
 		Example: `  thaw check /srv/store --read-data
   thaw check /srv/store --repair --from /backup/web-1`,
-		GroupID: groupStore,
-		Args:    cobra.ExactArgs(1),
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(o.From) > 0 && !o.Repair {
 				return exitcode.Errorf(exitcode.Usage, "check: --from is for --repair")

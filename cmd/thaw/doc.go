@@ -16,7 +16,6 @@
 //			Use:     "ls STORE",
 //			Short:   "List the checkpoints of a store",
 //			Long:    `...a manual: what it does, what it prints, an example...`,
-//			GroupID: groupStore,
 //			Args:    cobra.ExactArgs(1),
 //			RunE: func(cmd *cobra.Command, args []string) error {
 //				return named(runLs(cmd.Context(), a, args[0], o), "ls %s", args[0])
@@ -28,7 +27,7 @@
 //
 //	func runLs(ctx context.Context, a *app, store string, o lsOptions) error { ... }
 //
-// and one line in commands() of root.go. version.go is the smallest example.
+// and its place in commands() of root.go. version.go is the smallest example.
 //
 // # Rules for every verb
 //

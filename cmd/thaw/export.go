@@ -30,7 +30,6 @@ of a damaged checkpoint.` +
 			exitStatus(exitcode.NotStore, exitcode.Damaged, exitcode.NotFound,
 				exitcode.Exists, exitcode.NoSpace),
 		Example: `  thaw export /srv/store web-1 /var/tmp/web-1`,
-		GroupID: groupStore,
 		Args:    cobra.ExactArgs(3),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return named(runExport(cmd.Context(), a, args[0], args[1], args[2], o), "export %s", args[1])

@@ -23,8 +23,7 @@ meanwhile.` +
 			exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.NoSpace, exitcode.ReadOnly),
 		Example: `  thaw gc /srv/store --dry-run
   thaw gc /srv/store`,
-		GroupID: groupStore,
-		Args:    cobra.ExactArgs(1),
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return named(runGC(cmd.Context(), a, args[0], dryRun), "gc %s", args[0])
 		},

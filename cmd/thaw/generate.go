@@ -5,7 +5,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -18,7 +17,7 @@ import (
 
 // newGenerateCommand is for packagers, and hidden: it writes manual pages. Completions come from
 // "thaw completion SHELL".
-func newGenerateCommand(*app) *cobra.Command {
+func newGenerateCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:    "generate DIR",
 		Short:  "Write manual pages (section 1)",
@@ -64,19 +63,11 @@ func writeMan(root *cobra.Command, dir string) error {
 // they are made; nil, which means SOURCE_DATE_EPOCH or now, where that is set or the commit is not
 // known.
 func commitTime() *time.Time {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || os.Getenv("SOURCE_DATE_EPOCH") != "" {
+	t, err := time.Parse(time.RFC3339, buildSetting("vcs.time"))
+	if err != nil || os.Getenv("SOURCE_DATE_EPOCH") != "" {
 		return nil
 	}
-	for _, s := range info.Settings {
-		if s.Key != "vcs.time" {
-			continue
-		}
-		if t, err := time.Parse(time.RFC3339, s.Value); err == nil {
-			return &t
-		}
-	}
-	return nil
+	return &t
 }
 
 // forMarkdown makes the help of a command and of those below it markdown, which the manual pages

@@ -62,8 +62,7 @@ With --json: the checkpoint's info.json and what the import took.` +
 				exitcode.WorkingSet, exitcode.ReadOnly, exitcode.Interrupted),
 		Example: `  thaw import /srv/store /var/lib/vm/checkpoint --name web-1
   thaw import /srv/store /var/lib/vm/memory.raw --name raw`,
-		GroupID: groupStore,
-		Args:    cobra.ExactArgs(2),
+		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return named(runImport(cmd.Context(), a, args[0], args[1], o), "import %s", args[1])
 		},

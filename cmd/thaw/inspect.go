@@ -25,7 +25,6 @@ its pages lie in.
 With --json: what "info.json" on the mount holds, and the packs.` +
 			exitStatus(exitcode.NotStore, exitcode.NotFound),
 		Example: `  thaw inspect /srv/store web-1`,
-		GroupID: groupStore,
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return named(runInspect(cmd.Context(), a, args[0], args[1]), "inspect %s", args[1])

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 
+	"github.com/spf13/pflag"
+
 	"github.com/thawfs/thaw/cmd/thaw/internal/access"
 	"github.com/thawfs/thaw/cmd/thaw/internal/control"
 	"github.com/thawfs/thaw/cmd/thaw/internal/importer"
@@ -13,6 +15,21 @@ import (
 	"github.com/thawfs/thaw/vmm/guest"
 	"github.com/thawfs/thaw/wss"
 )
+
+// addLabFlags adds the flags that demo and compare share; what o has is their defaults.
+func addLabFlags(f *pflag.FlagSet, o *lab.Options) {
+	f.Var((*sizeFlag)(&o.Guest.Memory), "memory", "memory of the machine")
+	f.StringVar(&o.Guest.Program, "guest", o.Guest.Program,
+		"guest program to boot and save: heap, stream, idle or random:PCT")
+	f.StringArrayVar(&o.Guest.Args, "arg", nil, "option NAME=VALUE of the guest program; may be repeated")
+	f.DurationVar(&o.Guest.Warm, "warm", o.Guest.Warm, "how long the machine works before it is saved")
+	f.DurationVar(&o.Guest.Scan, "scan", o.Guest.Scan, "scan access bits so long before it is saved")
+	f.DurationVar(&o.Guest.Trace, "trace", o.Guest.Trace, "trace accesses so long afterwards")
+	f.DurationVar(&o.Window, "window", o.Window,
+		"how long each restored machine works; the counts are over this window")
+	f.StringVar(&o.Keep, "keep", "", "keep checkpoint and store in this new directory")
+	f.StringVar(&o.Figure, "figure", "", "write the figure to this file, SVG")
+}
 
 // runLab runs a comparison and prints what it found.
 func runLab(ctx context.Context, a *app, o lab.Options) error {

@@ -23,8 +23,7 @@ With --json: an array of what "info.json" on the mount holds.` +
 			exitStatus(exitcode.NotStore, exitcode.Version),
 		Example: `  thaw ls /srv/store
   thaw ls /srv/store --json | jq -r '.[].name'`,
-		GroupID: groupStore,
-		Args:    cobra.ExactArgs(1),
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return named(runLs(cmd.Context(), a, args[0]), "ls %s", args[0])
 		},

@@ -69,8 +69,7 @@ As root it uses mount(2), otherwise fusermount3.` +
 				exitcode.MountPoint, exitcode.Unsupported),
 		Example: `  thaw mount /srv/store /mnt/thaw
   thaw mount /srv/store /mnt/thaw --daemon --restore=lazy`,
-		GroupID: groupMount,
-		Args:    cobra.ExactArgs(2),
+		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return named(runMount(cmd, a, args[0], args[1], o), "mount %s on %s", args[0], args[1])
 		},

@@ -24,7 +24,6 @@ server does not answer. With --json: {"removed": [NAME, ...]}.` +
 			exitStatus(exitcode.Partial, exitcode.NotStore, exitcode.Locked, exitcode.NotFound,
 				exitcode.Busy, exitcode.ServerGone, exitcode.ReadOnly),
 		Example: `  thaw rm /srv/store web-1 web-2 && thaw gc /srv/store`,
-		GroupID: groupStore,
 		Args:    cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runRm(cmd.Context(), a, args[0], args[1:])

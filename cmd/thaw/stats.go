@@ -37,8 +37,7 @@ what "stats.json" holds, by name; with --watch one object a line. Totals of the 
 for Prometheus are in MNT/.thaw/metrics.` + exitStatus(exitcode.NotFound, exitcode.ServerGone),
 		Example: `  thaw stats /mnt/thaw
   thaw stats /mnt/thaw web-1 --watch`,
-		GroupID: groupMount,
-		Args:    cobra.RangeArgs(1, 2),
+		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return named(runStats(cmd.Context(), a, filepath.Join(args...), o), "stats")
 		},

@@ -38,7 +38,6 @@ PUT may be POST. A failure is a status of 400 (makes no sense), 404, 405, 409 (n
 state), 500 (went wrong) or 507 (disk full) with {"fault_message": "..."}:
 
   curl --unix-socket /tmp/vm.sock -X PUT http://vm/pause`,
-		GroupID: groupVM,
 	},
 		newVMRunCommand(a),
 		newVMRestoreCommand(a),
