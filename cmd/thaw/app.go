@@ -11,7 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"text/tabwriter"
+	"unicode/utf8"
 
 	"golang.org/x/term"
 
@@ -105,31 +105,27 @@ func (a *app) printJSON(v any) error {
 // table prints rows to stdout under a header, columns aligned. A header that begins with '>' is
 // for a column of numbers, aligned to the right.
 func (a *app) table(header []string, rows [][]string) {
-	right := make([]bool, len(header))
-	width := make([]int, len(header))
-	all := make([][]string, 0, len(rows)+1)
+	formats, width := make([]string, len(header)), make([]int, len(header))
 	head := make([]string, len(header))
 	for i, h := range header {
-		head[i], right[i] = strings.CutPrefix(h, ">")
-	}
-	all = append(append(all, head), rows...)
-	for _, row := range all {
-		for i, c := range row {
-			width[i] = max(width[i], len([]rune(c)))
+		formats[i] = "%-*s  "
+		if head[i] = strings.TrimPrefix(h, ">"); head[i] != h {
+			formats[i] = "%*s  "
 		}
 	}
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	for _, row := range all {
-		cells := make([]string, len(row))
+	rows = append([][]string{head}, rows...)
+	for _, row := range rows {
 		for i, c := range row {
-			if right[i] {
-				c = strings.Repeat(" ", width[i]-len([]rune(c))) + c
-			}
-			cells[i] = c
+			width[i] = max(width[i], utf8.RuneCountInString(c))
 		}
-		fmt.Fprintln(w, strings.TrimRight(strings.Join(cells, "\t"), " \t"))
 	}
-	w.Flush()
+	for _, row := range rows {
+		var line strings.Builder
+		for i, c := range row {
+			fmt.Fprintf(&line, formats[i], width[i], c)
+		}
+		a.printf("%s\n", strings.TrimRight(line.String(), " "))
+	}
 }
 
 // pairs prints names and what they stand for, the names in a column of that width.
@@ -174,9 +170,5 @@ func (a *app) fail(ctx context.Context, err error) exitcode.Code {
 
 func itoa(n int) string { return strconv.Itoa(n) }
 
-func pad(s string, n int) string {
-	if len(s) >= n {
-		return s + " "
-	}
-	return s + strings.Repeat(" ", n-len(s))
-}
+// pad fills s up with blanks to a column of n, at least one.
+func pad(s string, n int) string { return fmt.Sprintf("%-*s ", n-1, s) }

@@ -59,23 +59,22 @@ func runCheck(ctx context.Context, a *app, store string, o index.CheckOptions) (
 	if err := access.Answering(ctx, o.From...); err != nil {
 		return err
 	}
-	var report index.CheckReport
-	check := func(s *index.Store) (err error) {
+	check := func(s *index.Store) (index.CheckReport, error) {
 		p := a.progress()
 		defer p.done()
 		o.Progress = p.set
-		report, err = s.Check(ctx, o)
-		return err
+		return s.Check(ctx, o)
 	}
 	for i, path := range o.From {
 		if o.From[i], err = filepath.Abs(path); err != nil {
 			return err
 		}
 	}
+	var report index.CheckReport
 	if o.Rebuild || o.Repair {
-		err = a.stores.Write(ctx, store, index.OpenOptions{}, check)
+		report, err = access.Write(ctx, a.stores, store, index.OpenOptions{}, check)
 	} else {
-		err = a.stores.Read(ctx, store, check)
+		report, err = access.Read(ctx, a.stores, store, check)
 	}
 	if err != nil {
 		return err

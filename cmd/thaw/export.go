@@ -48,11 +48,11 @@ func runExport(ctx context.Context, a *app, store, name, dir string, o index.Exp
 	if err := access.Answering(ctx, filepath.Dir(abs)); err != nil {
 		return err
 	}
-	err = a.stores.Read(ctx, store, func(s *index.Store) error {
+	_, err = access.Read(ctx, a.stores, store, func(s *index.Store) (any, error) {
 		p := a.progress()
 		defer p.done()
 		o.Progress = p.set
-		return s.Export(ctx, name, abs, o)
+		return nil, s.Export(ctx, name, abs, o)
 	})
 	if err != nil {
 		return err

@@ -34,16 +34,15 @@ meanwhile.` +
 }
 
 func runGC(ctx context.Context, a *app, store string, dryRun bool) error {
-	var report index.GCReport
 	if !dryRun {
 		closeIdle(ctx, a, store)
 	}
-	err := a.stores.Write(ctx, store, index.OpenOptions{}, func(s *index.Store) (err error) {
+	collect := func(s *index.Store) (index.GCReport, error) {
 		p := a.progress()
 		defer p.done()
-		report, err = s.GC(ctx, index.GCOptions{DryRun: dryRun, Progress: p.set})
-		return err
-	})
+		return s.GC(ctx, index.GCOptions{DryRun: dryRun, Progress: p.set})
+	}
+	report, err := access.Write(ctx, a.stores, store, index.OpenOptions{}, collect)
 	if err != nil {
 		return err
 	}

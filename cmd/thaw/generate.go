@@ -80,26 +80,17 @@ func forMarkdown(cmd *cobra.Command) {
 	}
 }
 
-// markdown quotes a text so that it is printed as it is written.
+// markdown quotes a text so that it is printed as it is written. What is indented stands apart.
 func markdown(text string) string {
-	var b strings.Builder
-	verbatim := false
-	for line := range strings.Lines(text) {
-		indented := strings.HasPrefix(line, "  ")
-		switch blank := strings.TrimSpace(line) == ""; {
-		case blank:
-			b.WriteString("\n")
-			continue
-		case indented != verbatim:
-			b.WriteString("\n")
-		}
-		if verbatim = indented; verbatim {
-			b.WriteString("    " + line)
+	parts := strings.Split(text, "\n\n")
+	for i, part := range parts {
+		if strings.HasPrefix(part, "  ") {
+			parts[i] = "    " + strings.ReplaceAll(part, "\n", "\n    ")
 		} else {
-			b.WriteString(markdownChars.Replace(line))
+			parts[i] = markdownChars.Replace(part)
 		}
 	}
-	return b.String()
+	return strings.Join(parts, "\n\n")
 }
 
 // markdownChars quotes the characters that have a meaning within a line of markdown.

@@ -142,14 +142,12 @@ func importCheckpoint(ctx context.Context, a *app, store, path string, o index.O
 		return reply, err
 	}
 	defer src.Close()
-	err = a.stores.Write(ctx, store, o, func(s *index.Store) (err error) {
+	return access.Write(ctx, a.stores, store, o, func(s *index.Store) (importer.Reply, error) {
 		p := a.progress()
 		defer p.done()
 		r.Progress = p.set
-		reply, err = src.Import(ctx, s, r)
-		return err
+		return src.Import(ctx, s, r)
 	})
-	return reply, err
 }
 
 // Values of the flag --layout, for the pages in no working set.

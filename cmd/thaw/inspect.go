@@ -33,10 +33,8 @@ With --json: what "info.json" on the mount holds, and the packs.` +
 }
 
 func runInspect(ctx context.Context, a *app, store, name string) error {
-	var d index.Details
-	err := a.stores.Read(ctx, store, func(s *index.Store) (err error) {
-		d, err = s.Inspect(ctx, name)
-		return err
+	d, err := access.Read(ctx, a.stores, store, func(s *index.Store) (index.Details, error) {
+		return s.Inspect(ctx, name)
 	})
 	if err != nil {
 		return err

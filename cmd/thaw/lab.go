@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"path/filepath"
 
 	"github.com/spf13/pflag"
 
@@ -76,19 +77,13 @@ func (a *app) labProgram() lab.Program {
 				importer.Request{Name: name, Policy: wss.Policy{MaxShare: 1}, Log: a.log})
 			return reply.Stats, err
 		},
-		Drop: labDrop,
+		Drop: func(ctx context.Context, mnt, name string) error {
+			_, server, err := access.Checkpoint(ctx, filepath.Join(mnt, name))
+			if err != nil {
+				return err
+			}
+			return server.Drop(ctx, control.DropRequest{Name: name, Packs: true})
+		},
 		Note: a.note,
 	}
-}
-
-func labDrop(ctx context.Context, mnt, name string) error {
-	m, err := access.Resolve(ctx, mnt)
-	if err != nil {
-		return err
-	}
-	server, err := m.Server(ctx)
-	if err != nil {
-		return err
-	}
-	return server.Drop(ctx, control.DropRequest{Name: name, Packs: true})
 }

@@ -31,10 +31,8 @@ With --json: an array of what "info.json" on the mount holds.` +
 }
 
 func runLs(ctx context.Context, a *app, store string) error {
-	var list []index.Checkpoint
-	err := a.stores.Read(ctx, store, func(s *index.Store) (err error) {
-		list, err = s.List(ctx)
-		return err
+	list, err := access.Read(ctx, a.stores, store, func(s *index.Store) ([]index.Checkpoint, error) {
+		return s.List(ctx)
 	})
 	if err != nil {
 		return err

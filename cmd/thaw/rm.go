@@ -32,22 +32,23 @@ server does not answer. With --json: {"removed": [NAME, ...]}.` +
 }
 
 func runRm(ctx context.Context, a *app, store string, names []string) error {
-	removed, failed := []string{}, []error{}
 	server, err := access.Server(ctx, store)
 	if err != nil {
 		return fmt.Errorf("rm: cannot find out what is in use: %w", err)
 	}
-	err = a.stores.Write(ctx, store, index.OpenOptions{}, func(s *index.Store) error {
-		for _, name := range names {
-			if err := removeFrom(ctx, s, server, name); err != nil {
-				failed = append(failed, fmt.Errorf("rm %s: %w", name, err))
-				continue
+	var failed []error
+	removed, err := access.Write(ctx, a.stores, store, index.OpenOptions{},
+		func(s *index.Store) (removed []string, err error) {
+			for _, name := range names {
+				if err := removeFrom(ctx, s, server, name); err != nil {
+					failed = append(failed, fmt.Errorf("rm %s: %w", name, err))
+					continue
+				}
+				a.note("removed %s", name)
+				removed = append(removed, name)
 			}
-			a.note("removed %s", name)
-			removed = append(removed, name)
-		}
-		return nil
-	})
+			return removed, nil
+		})
 	err = errors.Join(errors.Join(failed...), named(err, "rm"))
 	if len(removed) == 0 {
 		return err

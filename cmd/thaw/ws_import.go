@@ -81,11 +81,7 @@ func wsTarget(ctx context.Context, target []string) (store string, v index.Versi
 	if len(target) == 2 {
 		return target[0], index.Version{Name: target[1]}, nil
 	}
-	m, err := access.ResolveCheckpoint(ctx, target[0])
-	if err != nil {
-		return "", v, err
-	}
-	server, err := m.Server(ctx)
+	m, server, err := access.Checkpoint(ctx, target[0])
 	if err != nil {
 		return "", v, err
 	}
@@ -97,26 +93,25 @@ func wsTarget(ctx context.Context, target []string) (store string, v index.Versi
 // more than a name. A set beyond the policy is refused.
 func (a *app) setWorkingSet(ctx context.Context, store string, v index.Version, text []byte,
 	policy wss.Policy) (cp index.Checkpoint, err error) {
-	err = a.stores.Write(ctx, store, index.OpenOptions{}, func(s *index.Store) error {
+	set := func(s *index.Store) (cp index.Checkpoint, err error) {
 		d, err := s.Inspect(ctx, v.Name)
 		if err != nil {
-			return err
+			return cp, err
 		}
 		if v.ID != "" && d.ID != v.ID {
-			return fmt.Errorf("working set for %s: %w", v.Name, index.ErrChanged)
+			return cp, fmt.Errorf("working set for %s: %w", v.Name, index.ErrChanged)
 		}
 		set, err := importer.ParseWorkingSet(text, d.MemoryBytes)
 		if err != nil {
-			return exitcode.With(exitcode.WorkingSet, fmt.Errorf("working set for %s: %w", v.Name, err))
+			return cp, exitcode.With(exitcode.WorkingSet, fmt.Errorf("working set for %s: %w", v.Name, err))
 		}
 		if err := policy.Check(set); err != nil {
-			return exitcode.WithHint(exitcode.WorkingSet, err, `keep its front with `+
+			return cp, exitcode.WithHint(exitcode.WorkingSet, err, `keep its front with `+
 				`"thaw ws combine union FILE --max SIZE", or allow it with --max-share`)
 		}
-		cp, err = s.SetWorkingSet(ctx, v.Name, text, importer.Runs(set))
-		return err
-	})
-	if err == nil {
+		return s.SetWorkingSet(ctx, v.Name, text, importer.Runs(set))
+	}
+	if cp, err = access.Write(ctx, a.stores, store, index.OpenOptions{}, set); err == nil {
 		a.silent = access.Follow(ctx, store)
 	}
 	return cp, err

@@ -70,11 +70,7 @@ func runWSRecord(ctx context.Context, a *app, path string, o wsRecordOptions) er
 	if err != nil {
 		return err
 	}
-	m, err := access.ResolveCheckpoint(ctx, path)
-	if err != nil {
-		return err
-	}
-	server, err := m.Server(ctx)
+	m, server, err := access.Checkpoint(ctx, path)
 	if err != nil {
 		return err
 	}

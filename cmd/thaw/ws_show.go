@@ -141,11 +141,9 @@ func holdsRecord(path string) bool {
 func readWorkingSet(ctx context.Context, a *app, named []string) (record []byte, err error) {
 	path := named[0]
 	if len(named) == 2 {
-		err = a.stores.Read(ctx, path, func(s *index.Store) (err error) {
-			record, err = s.ReadFile(ctx, named[1], state.SetFile)
-			return err
+		return access.Read(ctx, a.stores, path, func(s *index.Store) ([]byte, error) {
+			return s.ReadFile(ctx, named[1], state.SetFile)
 		})
-		return record, err
 	}
 	info, err := os.Stat(path)
 	dir := err == nil && info.IsDir()

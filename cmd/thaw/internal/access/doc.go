@@ -2,8 +2,8 @@
 //
 // # A store
 //
-// A command that only reads a store opens it by [Stores.Read]: without a lock, whether it is mounted
-// or not, writable or not. One that changes it opens it by [Stores.Write], one at a time: another one
+// A command that only reads a store opens it by [Read]: without a lock, whether it is mounted
+// or not, writable or not. One that changes it opens it by [Write], one at a time: another one
 // is waited for. The index is then kept by a process of its own (the keeper, see package index), so
 // that a crash of the database is an error of the command. Afterwards [Follow] asks the server of the
 // mount, where there is one, to show the change; [Heed] only asks whether it answers.

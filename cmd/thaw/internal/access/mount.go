@@ -60,22 +60,26 @@ func Resolve(ctx context.Context, path string) (Mount, error) {
 	return Mount{}, NotOnMount(path) // that of a lab's raw server has no socket
 }
 
-// ResolveCheckpoint is Resolve for a path that must name a checkpoint.
-func ResolveCheckpoint(ctx context.Context, path string) (Mount, error) {
+// Checkpoint is Resolve for a path that must name a checkpoint, and connects to its server.
+func Checkpoint(ctx context.Context, path string) (Mount, *control.Client, error) {
 	m, err := Resolve(ctx, path)
 	if err != nil {
-		return m, err
+		return m, nil, err
 	}
 	if m.Name == "" || m.Name == Dot {
-		return m, exitcode.Errorf(exitcode.Usage, "%s: give a checkpoint on the mount: MNT/NAME", path)
+		return m, nil, exitcode.Errorf(exitcode.Usage, "%s: give a checkpoint on the mount: MNT/NAME", path)
 	}
 	_, err = Bounded(ctx, m.Root, func() (os.FileInfo, error) {
 		return os.Stat(filepath.Join(m.Root, m.Name))
 	})
-	if err == nil || errors.Is(err, ErrSilent) || ctx.Err() != nil {
-		return m, err
+	switch {
+	case errors.Is(err, ErrSilent) || ctx.Err() != nil:
+		return m, nil, err
+	case err != nil:
+		return m, nil, m.NoCheckpoint(m.Name)
 	}
-	return m, m.NoCheckpoint(m.Name)
+	c, err := m.Server(ctx)
+	return m, c, err
 }
 
 // NoCheckpoint is the error for a checkpoint that the mount does not have.

@@ -23,33 +23,34 @@ import (
 // writerWait is how long a command that writes waits for another one.
 const writerWait = 30 * time.Second
 
-// Stores opens stores for a command.
+// Stores is what a command opens stores with.
 type Stores struct {
 	Log  *slog.Logger
 	Note func(format string, args ...any) // tells the user something, one line
 }
 
-// Read opens a store for reading, does something with it and closes it. It waits for nobody.
-func (s Stores) Read(ctx context.Context, dir string, f func(*index.Store) error) error {
+// Read opens a store for reading, gets something out of it and closes it. It waits for nobody.
+func Read[T any](ctx context.Context, s Stores, dir string, get func(*index.Store) (T, error)) (
+	got T, err error) {
 	if err := Answering(ctx, dir); err != nil {
-		return err
+		return got, err
 	}
 	store, err := index.Open(ctx, dir, index.OpenOptions{ReadOnly: true, Log: s.Log})
 	if err != nil {
-		return err
+		return got, err
 	}
 	if why := Unwritable(dir); why != "" {
 		s.Note("store %s can only be read: %s", dir, why)
 	}
-	return closing(store, f(store))
+	return closing(store, get)
 }
 
 // Write opens a store for writing, does something with it and closes it. Another command that writes
 // is waited for.
-func (s Stores) Write(ctx context.Context, dir string, o index.OpenOptions,
-	f func(*index.Store) error) error {
+func Write[T any](ctx context.Context, s Stores, dir string, o index.OpenOptions,
+	do func(*index.Store) (T, error)) (got T, err error) {
 	if err := Answering(ctx, dir); err != nil {
-		return err
+		return got, err
 	}
 	o.Log, o.Keeper = s.Log, keeper
 	store, err := openOrCreate(ctx, dir, o)
@@ -59,9 +60,9 @@ func (s Stores) Write(ctx context.Context, dir string, o index.OpenOptions,
 		store, err = openOrCreate(ctx, dir, o)
 	}
 	if err != nil {
-		return err
+		return got, err
 	}
-	return closing(store, f(store))
+	return closing(store, do)
 }
 
 // KeeperCommand is the name of the hidden command that keeps the index of a store for another one.
@@ -90,12 +91,13 @@ func openOrCreate(ctx context.Context, dir string, o index.OpenOptions) (*index.
 	return index.Open(ctx, dir, o)
 }
 
-// closing closes a store with which something was done, err being how that went.
-func closing(s *index.Store, err error) error {
+// closing does something with a store and closes it.
+func closing[T any](s *index.Store, do func(*index.Store) (T, error)) (T, error) {
+	got, err := do(s)
 	if cerr := s.Close(); cerr != nil && err == nil {
-		return fmt.Errorf("close store %s: %w", s.Dir(), cerr)
+		err = fmt.Errorf("close store %s: %w", s.Dir(), cerr)
 	}
-	return err
+	return got, err
 }
 
 // Unwritable says why a store cannot be written to; "" if it can.
