@@ -128,8 +128,15 @@ func (a *app) table(header []string, rows [][]string) {
 	}
 }
 
-// pairs prints names and what they stand for, the names in a column of that width.
-func (a *app) pairs(width int, rows [][2]string) {
+// lines are names and what they stand for.
+type lines [][2]string
+
+func (l *lines) add(name, format string, args ...any) {
+	*l = append(*l, [2]string{name, fmt.Sprintf(format, args...)})
+}
+
+// printLines prints the names in a column of that width.
+func (a *app) printLines(width int, rows lines) {
 	for _, r := range rows {
 		a.printf("%s%s\n", pad(r[0], width), r[1])
 	}

@@ -43,13 +43,8 @@ func openConsole(a *app, file string) (c console, err error) {
 	if err != nil {
 		return c, fmt.Errorf("terminal: %w", err)
 	}
-	raw, err := tty.SyscallConn()
+	state, err := term.MakeRaw(int(stdin.Fd()))
 	if err != nil {
-		return c, errors.Join(err, tty.Close())
-	}
-	var state *term.State
-	cerr := raw.Control(func(fd uintptr) { state, err = term.MakeRaw(int(fd)) })
-	if err = errors.Join(err, cerr); err != nil {
 		return c, errors.Join(fmt.Errorf("terminal: %w", err), tty.Close())
 	}
 	a.note("ctrl-a x ends the machine, ctrl-a ctrl-a sends one ctrl-a\r")

@@ -43,35 +43,33 @@ func runInspect(ctx context.Context, a *app, store, name string) error {
 	if a.json {
 		return a.printJSON(d)
 	}
-	rows := [][2]string{
-		{"name", d.Name},
-		{"id", d.ID},
-		{"created", d.Created.UTC().Format(time.RFC3339)},
-		{"memory", fmt.Sprintf("%s (%s pages, %s of them zero)", size(d.MemoryBytes),
-			count(d.DataPages+d.ZeroPages), count(d.ZeroPages))},
-		{"stored", fmt.Sprintf("%s for %s pages that the store did not have", size(d.StoredBytes),
-			count(d.NewPages))},
-		{"layout", string(d.Layout)},
-		{"page map", fmt.Sprintf("%s leaves, root of %s", count(d.Leaves), size(d.RootBytes))},
-	}
+	var rows lines
+	rows.add("name", "%s", d.Name)
+	rows.add("id", "%s", d.ID)
+	rows.add("created", "%s", d.Created.UTC().Format(time.RFC3339))
+	rows.add("memory", "%s (%s pages, %s of them zero)", size(d.MemoryBytes),
+		count(d.DataPages+d.ZeroPages), count(d.ZeroPages))
+	rows.add("stored", "%s for %s pages that the store did not have", size(d.StoredBytes),
+		count(d.NewPages))
+	rows.add("layout", "%s", d.Layout)
+	rows.add("page map", "%s leaves, root of %s", count(d.Leaves), size(d.RootBytes))
 	if d.Parent != "" {
-		rows = append(rows, [2]string{"parent", d.Parent})
+		rows.add("parent", "%s", d.Parent)
 	}
 	if w := d.WorkingSet; w != nil {
-		rows = append(rows, [2]string{"working set",
-			fmt.Sprintf("%s pages (%s zero) in %s runs; segment of %s in %s frames",
-				count(w.Pages), count(w.ZeroPages), count(w.Runs), size(d.SegmentBytes), count(w.Frames))})
+		rows.add("working set", "%s pages (%s zero) in %s runs; segment of %s in %s frames",
+			count(w.Pages), count(w.ZeroPages), count(w.Runs), size(d.SegmentBytes), count(w.Frames))
 	}
 	for _, f := range slices.Sorted(maps.Keys(d.Files)) {
-		rows = append(rows, [2]string{"file " + f, size(d.Files[f])})
+		rows.add("file "+f, "%s", size(d.Files[f]))
 	}
 	for _, p := range d.Packs {
-		rows = append(rows, [2]string{fmt.Sprintf("pack %d.%d", p.Number, p.Generation),
-			fmt.Sprintf("%s pages of it, %s in all", count(p.Pages), size(p.Bytes))})
+		rows.add(fmt.Sprintf("pack %d.%d", p.Number, p.Generation), "%s pages of it, %s in all",
+			count(p.Pages), size(p.Bytes))
 	}
 	if len(d.Guest) > 0 {
-		rows = append(rows, [2]string{"guest", strings.TrimSpace(string(d.Guest))})
+		rows.add("guest", "%s", strings.TrimSpace(string(d.Guest)))
 	}
-	a.pairs(14, rows)
+	a.printLines(14, rows)
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -185,7 +186,7 @@ func detachedStore(mnt string) (string, bool) {
 		}
 		store := filepath.Dir(file)
 		s, ok, err := index.ServerOf(store)
-		if err == nil && ok && s.Mount == at.Path && link == fmt.Sprintf("/proc/%d/fd/%s", s.PID, filepath.Base(link)) {
+		if err == nil && ok && s.Mount == at.Path && strings.HasPrefix(link, fmt.Sprintf("/proc/%d/", s.PID)) {
 			return store, true
 		}
 	}

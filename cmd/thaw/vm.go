@@ -66,7 +66,7 @@ SOCK is what --api of its "thaw vm run" or "thaw vm restore" named.` +
 
 // newVMSocketCommand makes a command that asks a machine something and shows the answer.
 func newVMSocketCommand[T any](a *app, verb string,
-	ask func(*api.Client, context.Context) (T, error), rows func(T) [][2]string) *cobra.Command {
+	ask func(*api.Client, context.Context) (T, error), rows func(T) lines) *cobra.Command {
 	return &cobra.Command{
 		Use:  verb + " SOCK",
 		Args: cobra.ExactArgs(1),
@@ -78,7 +78,7 @@ func newVMSocketCommand[T any](a *app, verb string,
 			case a.json:
 				return a.printJSON(answer)
 			}
-			a.pairs(13, rows(answer))
+			a.printLines(13, rows(answer))
 			return nil
 		},
 	}
@@ -118,8 +118,8 @@ func machineError(verb string, err error) error {
 	return err
 }
 
-func statusRows(s api.Status) [][2]string {
-	rows := [][2]string{
+func statusRows(s api.Status) lines {
+	rows := lines{
 		{"state", s.State},
 		{"memory", size(int64(s.MemoryBytes))},
 		{"vCPUs", count(s.VCPUs)},
@@ -129,16 +129,15 @@ func statusRows(s api.Status) [][2]string {
 		{"running for", seconds(time.Duration(s.Seconds * float64(time.Second)))},
 	}
 	if s.Error != "" {
-		rows = append(rows, [2]string{"error", s.Error})
+		rows.add("error", "%s", s.Error)
 	}
 	if s.TouchedPages != nil && s.DirtyPages != nil {
-		rows = append(rows, [2]string{"mapped from", s.MappedFrom},
-			[2]string{"touched", count(*s.TouchedPages) + " pages"},
-			[2]string{"changed", count(*s.DirtyPages) + " pages"})
+		rows.add("mapped from", "%s", s.MappedFrom)
+		rows.add("touched", "%s pages", count(*s.TouchedPages))
+		rows.add("changed", "%s pages", count(*s.DirtyPages))
 	}
 	if s.ServerSilentSeconds > 0 {
-		rows = append(rows, [2]string{"mount", fmt.Sprintf("has not answered for %.0f s",
-			s.ServerSilentSeconds)})
+		rows.add("mount", "has not answered for %.0f s", s.ServerSilentSeconds)
 	}
 	return rows
 }

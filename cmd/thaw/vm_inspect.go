@@ -97,7 +97,7 @@ func inspectState(ctx context.Context, dir string) (*state.Inspection, error) {
 }
 
 func (a *app) printInspection(in *state.Inspection, all bool) {
-	a.pairs(9, [][2]string{
+	a.printLines(9, lines{
 		{"state", in.Path},
 		{"version", in.Version},
 		{"size", fmt.Sprintf("%s bytes in %s sections", count(in.Bytes), count(len(in.Sections)))},
@@ -133,7 +133,7 @@ func (a *app) printFields(s state.SectionInfo, all bool) {
 			zeros++
 			continue
 		}
-		a.printf("  %s  %s\n", f.Name+strings.Repeat(" ", width-len(f.Name)), f.Value)
+		a.printf("  %-*s  %s\n", width, f.Name, f.Value)
 	}
 	if zeros > 0 {
 		a.printf("  (%s fields are 0)\n", count(zeros))

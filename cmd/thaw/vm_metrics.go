@@ -22,26 +22,23 @@ from its checkpoint.` + exitStatus(exitcode.NotFound, exitcode.ServerGone)
 	return cmd
 }
 
-func metricRows(m api.Metrics) (rows [][2]string) {
-	row := func(name, format string, args ...any) {
-		rows = append(rows, [2]string{name, fmt.Sprintf(format, args...)})
-	}
-	row("running for", "%.3f s", m.Seconds)
+func metricRows(m api.Metrics) (rows lines) {
+	rows.add("running for", "%.3f s", m.Seconds)
 	for i, v := range m.VCPUs {
 		name := fmt.Sprintf("vCPU %d", i)
-		row(name, "stalled %.3f s", v.StallSeconds)
+		rows.add(name, "stalled %.3f s", v.StallSeconds)
 		for _, reason := range slices.Sorted(maps.Keys(v.Exits)) {
-			row("", "%s exits: %s", count(v.Exits[reason]), reason)
+			rows.add("", "%s exits: %s", count(v.Exits[reason]), reason)
 		}
 	}
-	row("paused", "%s times, %.3f s", count(m.Pauses), m.PausedSeconds)
-	row("checkpoints", "%s, and %s that failed", count(m.Checkpoints), count(m.FailedCheckpoints))
+	rows.add("paused", "%s times, %.3f s", count(m.Pauses), m.PausedSeconds)
+	rows.add("checkpoints", "%s, and %s that failed", count(m.Checkpoints), count(m.FailedCheckpoints))
 	if c := m.LastCheckpoint; c != nil {
-		row("the last", "%s", checkpointLine(*c))
+		rows.add("the last", "%s", checkpointLine(*c))
 	}
 	if m.TouchedPages != nil && m.DirtyPages != nil {
-		row("touched", "%s pages", count(*m.TouchedPages))
-		row("changed", "%s pages", count(*m.DirtyPages))
+		rows.add("touched", "%s pages", count(*m.TouchedPages))
+		rows.add("changed", "%s pages", count(*m.DirtyPages))
 	}
 	return rows
 }

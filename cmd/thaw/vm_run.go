@@ -220,42 +220,36 @@ func (a *app) printReport(rep *vmm.Report, err error) error {
 	if a.json {
 		return cmp.Or(err, a.printJSON(rep))
 	}
-	a.pairs(19, reportRows(rep))
+	a.printLines(19, reportRows(rep))
 	return err
 }
 
-func reportRows(rep *vmm.Report) [][2]string {
-	perSecond := float64(rep.Progress.Total) / max(rep.RunSeconds, 1e-9)
-	rows := [][2]string{
-		{"guest", rep.Guest.Program + guestArgs(rep.Guest.Args)},
-		{"memory", fmt.Sprintf("%s (%s pages)", size(int64(rep.MemoryBytes)), count(rep.GuestPages))},
-		{"ended", fmt.Sprintf("%s, after %.3f s", rep.End, rep.RunSeconds)},
-	}
-	if rep.Progress.Units != "" { // a kernel counts nothing
-		rows = append(rows, [2]string{"done", fmt.Sprintf("%s %s now (%.1f a second), %s in all",
-			count(rep.Progress.Total), rep.Progress.Units, perSecond, count(rep.Done))})
+func reportRows(rep *vmm.Report) (rows lines) {
+	rows.add("guest", "%s%s", rep.Guest.Program, guestArgs(rep.Guest.Args))
+	rows.add("memory", "%s (%s pages)", size(int64(rep.MemoryBytes)), count(rep.GuestPages))
+	rows.add("ended", "%s, after %.3f s", rep.End, rep.RunSeconds)
+	if p := rep.Progress; p.Units != "" { // a kernel counts nothing
+		rows.add("done", "%s %s now (%.1f a second), %s in all", count(p.Total), p.Units,
+			float64(p.Total)/max(rep.RunSeconds, 1e-9), count(rep.Done))
 	}
 	for _, st := range rep.Stalls {
-		rows = append(rows, [2]string{"stalled", fmt.Sprintf("%.3f s (vCPU %d waited for pages)",
-			st.Seconds, st.VCPU)})
+		rows.add("stalled", "%.3f s (vCPU %d waited for pages)", st.Seconds, st.VCPU)
 	}
 	r := rep.Restore
 	if r == nil {
 		return rows
 	}
-	rows = append(rows,
-		[2]string{"memory opened", fmt.Sprintf("after %.3f s", r.OpenSeconds)},
-		[2]string{"first instruction", fmt.Sprintf("after %.3f s", r.FirstInstructionSeconds)},
-		[2]string{"touched", fmt.Sprintf("%s pages in %.3g s, %s of them changed", count(r.TouchedPages),
-			r.Window, count(r.DirtyPages))})
+	rows.add("memory opened", "after %.3f s", r.OpenSeconds)
+	rows.add("first instruction", "after %.3f s", r.FirstInstructionSeconds)
+	rows.add("touched", "%s pages in %.3g s, %s of them changed", count(r.TouchedPages), r.Window,
+		count(r.DirtyPages))
 	if c := r.Counts; c != nil {
-		rows = append(rows,
-			[2]string{"prefetched", count(c.Prefetched) + " pages"},
-			[2]string{"skipped", count(c.Skipped) + " pages (prefetched and touched)"},
-			[2]string{"lazy", count(c.Lazy) + " pages (touched, not prefetched)"})
+		rows.add("prefetched", "%s pages", count(c.Prefetched))
+		rows.add("skipped", "%s pages (prefetched and touched)", count(c.Skipped))
+		rows.add("lazy", "%s pages (touched, not prefetched)", count(c.Lazy))
 	}
 	for _, n := range rep.Notes {
-		rows = append(rows, [2]string{"note", n})
+		rows.add("note", "%s", n)
 	}
 	return rows
 }

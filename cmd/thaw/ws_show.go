@@ -130,11 +130,16 @@ func wsNames(args []string) (named [][]string) {
 }
 
 func holdsRecord(path string) bool {
-	info, err := os.Stat(path)
-	if err == nil && info.IsDir() {
-		info, err = os.Stat(filepath.Join(path, state.SetFile))
-	}
+	info, err := os.Stat(recordIn(path))
 	return err == nil && info.Mode().IsRegular()
+}
+
+// recordIn is the record that PATH names: the file, or the one in a directory.
+func recordIn(path string) string {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return filepath.Join(path, state.SetFile)
+	}
+	return path
 }
 
 // readWorkingSet reads the record that a PATH or STORE NAME names.
@@ -145,14 +150,10 @@ func readWorkingSet(ctx context.Context, a *app, named []string) (record []byte,
 			return s.ReadFile(ctx, named[1], state.SetFile)
 		})
 	}
-	info, err := os.Stat(path)
-	dir := err == nil && info.IsDir()
-	if dir {
-		path = filepath.Join(path, state.SetFile)
-	}
-	record, err = os.ReadFile(path)
+	file := recordIn(path)
+	record, err = os.ReadFile(file)
 	switch {
-	case dir && os.IsNotExist(err):
+	case file != path && os.IsNotExist(err):
 		err = exitcode.WithHint(exitcode.NotFound, fmt.Errorf("no %s in it", state.SetFile),
 			`on a mount, "thaw ws record MNT/NAME" makes one after a lazy restore`)
 	case os.IsNotExist(err):
@@ -219,7 +220,7 @@ func (a *app) compareSets(ctx context.Context, named [][]string) error {
 func (a *app) showSet(s *wss.Set) {
 	m := report.Summarize(s)
 	line := func(name, format string, args ...any) {
-		a.printf("%s%s\n", pad(name, 9), fmt.Sprintf(format, args...))
+		a.printf("%-9s"+format+"\n", append([]any{name}, args...)...)
 	}
 	line("pages", "%s (%s), %.1f %% of %s (%s)", count(m.Pages), size(m.Bytes), m.Share*100,
 		count(m.ImagePages), size(int64(m.ImagePages)*wss.PageSize))
@@ -261,11 +262,7 @@ func vcpuList(list []int) string {
 	if len(list) == 0 {
 		return "vCPU not known"
 	}
-	words := make([]string, len(list))
-	for i, n := range list {
-		words[i] = itoa(n)
-	}
-	return "vCPU " + strings.Join(words, ", ")
+	return "vCPU " + strings.ReplaceAll(strings.Trim(fmt.Sprint(list), "[]"), " ", ", ")
 }
 
 // spark draws numbers as bars, the greatest at full height; what is not 0 is seen.
