@@ -136,20 +136,17 @@ func printCheck(a *app, r index.CheckReport) {
 	if r.NoIndex != "" {
 		a.printf("there is no index on disk: %s\n", r.NoIndex)
 	}
-	a.printf("%s checkpoints, %s packs, %s stored pages", count(r.Checkpoints), count(r.Packs),
-		count(r.Pages))
+	read, verdict := "", losses(r)
 	if r.PagesRead > 0 {
-		a.printf(", %s read", count(r.PagesRead))
+		read = fmt.Sprintf(", %s read", count(r.PagesRead))
 	}
-	switch {
-	case r.OK():
-		a.printf(": no damage")
-	case r.Harmless():
-		a.printf(": damage that costs no checkpoint anything")
-	default:
-		a.printf(": %s", losses(r))
+	if r.OK() {
+		verdict = "no damage"
+	} else if r.Harmless() {
+		verdict = "damage that costs no checkpoint anything"
 	}
-	a.printf(" (%s)\n", r.Covers)
+	a.printf("%s checkpoints, %s packs, %s stored pages%s: %s (%s)\n", count(r.Checkpoints),
+		count(r.Packs), count(r.Pages), read, verdict, r.Covers)
 }
 
 // lossWords says what one checkpoint has lost.

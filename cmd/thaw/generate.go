@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -24,14 +23,7 @@ func newGenerateCommand() *cobra.Command {
 		Hidden: true,
 		Args:   cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			err := os.MkdirAll(args[0], 0o755)
-			if err == nil {
-				err = writeMan(cmd.Root(), args[0])
-			}
-			if err != nil {
-				return fmt.Errorf("generate: %w", err)
-			}
-			return nil
+			return named(writeMan(cmd.Root(), args[0]), "generate")
 		},
 	}
 }
@@ -39,6 +31,9 @@ func newGenerateCommand() *cobra.Command {
 // writeMan writes thaw.1, thaw-import.1, ... for every command that is not hidden, and for the
 // topics.
 func writeMan(root *cobra.Command, dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
 	root.DisableAutoGenTag = true // a date of the run, and nothing else
 	forMarkdown(root)
 	header := doc.GenManHeader{Section: "1", Source: "thaw " + buildVersion().Version,

@@ -13,23 +13,23 @@ const maxUsers = 4
 
 // UsersOf says who uses a mount, as the error of an unmount tells: see UsedBy.
 func UsersOf(err error) string {
-	var in *fs.InUseError
-	if !errors.As(err, &in) {
-		return ""
+	if in, ok := errors.AsType[*fs.InUseError](err); ok {
+		return UsedBy(in.Users)
 	}
-	return UsedBy(in.Users)
+	return ""
 }
 
-// UsedBy says who uses a mount: " by open file of qemu (42): /mnt/a/memory, ..."; "" where none is known.
+// UsedBy says who uses a mount: " by open file of qemu (42): /mnt/a/memory, ..."; "" where none is
+// known.
 func UsedBy(users []fs.User) string {
-	if len(users) == 0 {
-		return ""
-	}
 	var words []string
 	for _, u := range users[:min(len(users), maxUsers)] {
 		words = append(words, u.String())
 	}
-	if n := len(users) - maxUsers; n > 0 {
+	switch n := len(users) - maxUsers; {
+	case len(users) == 0:
+		return ""
+	case n > 0:
 		words = append(words, fmt.Sprintf("%d more", n))
 	}
 	return " by " + strings.Join(words, ", ")

@@ -134,8 +134,7 @@ func Errorf(code Code, format string, args ...any) error {
 
 // Of returns the code and the hint that an error carries; ok is false where it carries none.
 func Of(err error) (code Code, hint string, ok bool) {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Code, e.Hint, true
 	}
 	return Failure, "", false

@@ -82,8 +82,7 @@ func (s *Server) unmount(again <-chan os.Signal) error {
 func (s *Server) take(ctx context.Context, detach bool) error {
 	if !detach {
 		err := s.fs.Unmount(ctx)
-		var in *fs.InUseError
-		if errors.As(err, &in) && in.Gone {
+		if in, ok := errors.AsType[*fs.InUseError](err); ok && in.Gone {
 			s.detached.Store(true)
 		}
 		return err

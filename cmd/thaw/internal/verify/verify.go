@@ -90,7 +90,7 @@ func Run(ctx context.Context, c Config) (*Result, error) {
 	if sourceSize != size {
 		return nil, wrong("%s has %d bytes, %s has %d", c.Against, sourceSize, c.File, size)
 	}
-	read := pread{file}.read
+	read := func(off int64, buf []byte) error { return pread(file, off, buf) }
 	if c.By == Mmap {
 		m, err := newMapping(file, size, c.Order)
 		if err != nil {
