@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"strings"
 	"time"
 
@@ -12,7 +11,11 @@ import (
 )
 
 func newCompareCommand(a *app) *cobra.Command {
-	o := lab.Options{Guest: lab.Guest{Program: "heap", Memory: 1 << 30}}
+	o := lab.Options{
+		Guest: lab.Guest{Program: "heap", Memory: 1 << 30, Warm: 2 * time.Second,
+			Scan: 10 * time.Second, Trace: 10 * time.Second},
+		Window: 10 * time.Second,
+	}
 	var device diskFlag
 	cmd := &cobra.Command{
 		Use:   "compare [CHECKPOINT]",
@@ -44,39 +47,23 @@ The figure shows the fraction of time spent fetching memory over time, a panel a
 				exitcode.GuestFailed, exitcode.WorkingSet, exitcode.Interrupted),
 		Example: `  thaw compare --guest stream --disk hdd --window 30s --html stream.html
   thaw compare /var/tmp/saved --methods lazy,trace --repeat 5 --json`,
-		GroupID: groupStart,
-		Args:    cobra.MaximumNArgs(1),
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				o.Checkpoint = args[0]
 			}
 			o.Disk = device.name
-			if err := runLab(cmd.Context(), a, o); err != nil {
-				return fmt.Errorf("compare: %w", err)
-			}
-			return nil
+			return named(runLab(cmd.Context(), a, o), "compare")
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.Guest.Program, "guest", o.Guest.Program,
-		"guest program to boot and save: heap, stream, idle or random:PCT")
-	f.StringArrayVar(&o.Guest.Args, "arg", nil, "option NAME=VALUE of the guest program; may be repeated")
-	f.Var((*sizeFlag)(&o.Guest.Memory), "memory", "memory of the machine")
-	f.DurationVar(&o.Guest.Warm, "warm", 2*time.Second, "how long the machine works before it is saved")
-	f.DurationVar(&o.Guest.Scan, "scan", 10*time.Second,
-		"scan access bits so long before the checkpoint")
-	f.DurationVar(&o.Guest.Trace, "trace", 10*time.Second,
-		"trace accesses so long after the checkpoint")
+	addLabFlags(f, &o)
+	device.add(f)
 	f.StringSliceVar(&o.Methods, "methods", []string{"eager", "lazy", "access", "trace", "union"},
 		"methods to compare: "+strings.Join(lab.MethodNames(), ", "))
 	f.IntVar(&o.Repeat, "repeat", 1, "restores by each method")
-	device.add(f)
-	f.DurationVar(&o.Window, "window", 10*time.Second,
-		"how long each restored machine works; the counts are over this window")
 	f.Uint64Var(&o.Seed, "seed", 1, "seed of the random order of the restores")
 	f.Float64Var(&o.Drop, "drop", 0, "percent of the working set's pages to leave out, at random")
-	f.StringVar(&o.Keep, "keep", "", "keep checkpoint and store in this new directory")
-	f.StringVar(&o.Figure, "figure", "", "write the figure to this file, SVG")
 	f.StringVar(&o.HTML, "html", "", "write a report to this file, HTML")
 	return cmd
 }

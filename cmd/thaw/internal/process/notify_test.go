@@ -1,4 +1,4 @@
-package main
+package process
 
 import (
 	"net"
@@ -8,7 +8,7 @@ import (
 
 func TestNotify(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "")
-	if err := sdNotify("READY=1"); err != nil {
+	if err := Notify("READY=1"); err != nil {
 		t.Errorf("nobody asked: %v", err)
 	}
 	path := filepath.Join(t.TempDir(), "notify")
@@ -18,7 +18,7 @@ func TestNotify(t *testing.T) {
 	}
 	defer conn.Close()
 	t.Setenv("NOTIFY_SOCKET", path)
-	if err := sdNotify("READY=1"); err != nil {
+	if err := Notify("READY=1"); err != nil {
 		t.Fatal(err)
 	}
 	buf := make([]byte, 100)

@@ -1,4 +1,4 @@
-package main
+package process
 
 import (
 	"bytes"
@@ -14,26 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Others depend on servers and machines, so these must end only when they are asked to. lasting
-// prepares this process for that. The returned function restores the log after everything that was
-// logged has been written.
-func (a *app) lasting() (end func()) {
+// Lasting prepares this process for being depended upon: it ends only when it is asked to. An error
+// says why it is not spared when memory runs out.
+func Lasting() error {
 	ignoreSignals()
-	before := a.stderr
-	w := newPatientWriter(before)
-	a.stderr = w
-	a.setup()
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(memoryLimit())
 	}
-	if err := spareFromOOM(); err != nil {
-		a.log.Debug("the OOM killer may choose this process", "why", err)
-	}
-	return func() {
-		w.close()
-		a.stderr = before
-		a.setup()
-	}
+	return spareFromOOM()
 }
 
 // ignoreSignals ignores signals that would end or stop the process without need: SIGPIPE when the

@@ -1,12 +1,12 @@
-package main
+package importer
 
 import (
 	"bytes"
 	"encoding/binary"
 	"errors"
 	"log/slog"
+	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -33,12 +33,12 @@ func TestLayoutOfSets(t *testing.T) {
 	}
 	want := []index.Run{{GFN: 7, Count: 2}, {GFN: 30, Count: 1}, {GFN: 9, Count: 1},
 		{GFN: 52, Count: 2}, {GFN: 8, Count: 3}, {GFN: 50, Count: 10}}
-	if d := cmp.Diff(want, workingSetRuns(set)); d != "" {
+	if d := cmp.Diff(want, Runs(set)); d != "" {
 		t.Error(d)
 	}
 	// A bound of ten pages: those that are named twice count once.
 	want = append(want[:5:5], index.Run{GFN: 50, Count: 5})
-	hot, warning := workingSetWithin(set, wss.Policy{MaxShare: 0.1, Floor: -1})
+	hot, warning := within(set, wss.Policy{MaxShare: 0.1, Floor: -1})
 	if d := cmp.Diff(want, hot); d != "" || warning == "" {
 		t.Error(d, warning)
 	}
@@ -112,8 +112,10 @@ func TestLayoutByPageTables(t *testing.T) {
 // layout reads, and its pages lie in virtual order, tables before what they map. Nobody could find
 // these tables in the image: the guest has no kernel.
 func TestLayoutOfCheckpoint(t *testing.T) {
-	if usable, err := scriptCondition("kvm"); err != nil || !usable {
-		t.Skip("needs /dev/kvm")
+	if f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0); err != nil {
+		t.Skip(err)
+	} else {
+		f.Close()
 	}
 	const memory = 16 << 20
 	log := slog.New(slog.DiscardHandler)
@@ -126,11 +128,11 @@ func TestLayoutOfCheckpoint(t *testing.T) {
 	if err := errors.Join(err, m.Close()); err != nil {
 		t.Fatal(err)
 	}
-	src, err := openSource(dir)
+	src, err := Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer src.close()
+	defer src.Close()
 	// All is mapped to itself, but page 0. The root is page 256.
 	want := []index.Group{{Kind: index.GroupVirtual, Runs: []index.Run{
 		{GFN: 257, Count: 3}, {GFN: 1, Count: 256}, {GFN: 260, Count: memory/index.PageSize - 260}}}}
@@ -145,17 +147,5 @@ func TestLayoutOfCheckpoint(t *testing.T) {
 	got, _, err = layoutOf(t.Context(), src.Source, nil, true, log)
 	if err != nil || cmp.Equal(want, got) {
 		t.Errorf("not told: %v, %v", got, err)
-	}
-}
-
-func TestParseLayout(t *testing.T) {
-	for in, want := range map[string]string{"": "virtual", "virtual": "virtual",
-		"physical": "physical"} {
-		if got, err := parseLayout(in); err != nil || got != want {
-			t.Errorf("%q: %q, %v", in, got, err)
-		}
-	}
-	if _, err := parseLayout("random"); err == nil || !strings.Contains(err.Error(), "virtual") {
-		t.Errorf("%v", err)
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"errors"
@@ -20,13 +20,13 @@ type debugServer struct {
 	done chan struct{}
 }
 
-// startDebug listens on addr; nil where it is empty. metrics are those of the mount; those of
-// the process are added.
-func startDebug(a *app, addr string, metrics prometheus.Gatherer) (*debugServer, error) {
-	if addr == "" {
+// startDebug listens where it is asked to; nil where it is not. metrics are those of the mount; those
+// of the process are added.
+func startDebug(o Options, metrics prometheus.Gatherer) (*debugServer, error) {
+	if o.DebugListen == "" {
 		return nil, nil
 	}
-	l, err := net.Listen("tcp", addr)
+	l, err := net.Listen("tcp", o.DebugListen)
 	if err != nil {
 		return nil, fmt.Errorf("--debug-listen: %w", err)
 	}
@@ -35,7 +35,7 @@ func startDebug(a *app, addr string, metrics prometheus.Gatherer) (*debugServer,
 	process.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux.Handle("/metrics", promhttp.HandlerFor(prometheus.Gatherers{metrics, process},
-		promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelError)}))
+		promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelError)}))
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
@@ -48,10 +48,10 @@ func startDebug(a *app, addr string, metrics prometheus.Gatherer) (*debugServer,
 	go func() {
 		defer close(d.done)
 		if err := d.http.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
-			a.log.Error("debug server", "err", err)
+			o.Log.Error("debug server", "err", err)
 		}
 	}()
-	a.note("thaw: metrics on http://%[1]s/metrics, profiles on http://%[1]s/debug/pprof/", l.Addr())
+	o.Note("thaw: metrics on http://%[1]s/metrics, profiles on http://%[1]s/debug/pprof/", l.Addr())
 	return d, nil
 }
 

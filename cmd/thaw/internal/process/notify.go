@@ -1,4 +1,4 @@
-package main
+package process
 
 import (
 	"net"
@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// sdNotify tells systemd the state of the service ("READY=1", "STOPPING=1"), as sd_notify(3) does.
+// Notify tells systemd the state of the service ("READY=1", "STOPPING=1"), as sd_notify(3) does.
 // Without NOTIFY_SOCKET in the environment nobody asked, and it does nothing.
-func sdNotify(state string) error {
+func Notify(state string) error {
 	path := os.Getenv("NOTIFY_SOCKET")
 	if path == "" {
 		return nil

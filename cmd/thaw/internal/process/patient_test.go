@@ -1,4 +1,4 @@
-package main
+package process
 
 import (
 	"bytes"
@@ -21,7 +21,7 @@ func (w *blockedWriter) Write(p []byte) (int, error) {
 
 func TestPatientWriterNeverWaits(t *testing.T) {
 	w := &blockedWriter{release: make(chan struct{})}
-	p := newPatientWriter(w)
+	p := NewPatientWriter(w)
 	for range 3 * patientLines { // or the test hangs
 		if _, err := io.WriteString(p, "line\n"); err != nil {
 			t.Fatal(err)
@@ -33,7 +33,7 @@ func TestPatientWriterNeverWaits(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p.close()
+	p.Close()
 	got := w.String()
 	if !strings.Contains(got, "messages were left out here\n") {
 		t.Errorf("nothing says that something is missing in %d bytes", len(got))
@@ -46,7 +46,7 @@ func TestPatientWriterNeverWaits(t *testing.T) {
 	}
 }
 
-func (p *patientWriter) lostLines() int {
+func (p *PatientWriter) lostLines() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.lost
@@ -57,21 +57,9 @@ type brokenWriter struct{}
 func (brokenWriter) Write([]byte) (int, error) { return 0, errors.New("no space left on device") }
 
 func TestPatientWriterOnAFullDisk(t *testing.T) {
-	p := newPatientWriter(brokenWriter{})
+	p := NewPatientWriter(brokenWriter{})
 	if n, err := io.WriteString(p, "line\n"); n != 5 || err != nil {
 		t.Errorf("%d, %v", n, err)
 	}
-	p.close()
-}
-
-func TestOutputRemembersItsError(t *testing.T) {
-	o := &output{w: brokenWriter{}}
-	_, _ = io.WriteString(o, "x") // as who prints a table does not look
-	if o.failed() == nil {
-		t.Error("the failure is forgotten")
-	}
-	o = &output{w: io.Discard}
-	if _, err := io.WriteString(o, "x"); err != nil || o.failed() != nil {
-		t.Errorf("%v, %v", err, o.failed())
-	}
+	p.Close()
 }

@@ -1,4 +1,4 @@
-package main
+package importer
 
 import (
 	"bytes"
@@ -23,11 +23,11 @@ func TestMemoryThatChanges(t *testing.T) {
 			if err := os.WriteFile(path, bytes.Repeat([]byte{7}, 4*index.PageSize), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			src, err := openSource(path)
+			src, err := Open(path)
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer src.close()
+			defer src.Close()
 			page := make([]byte, index.PageSize)
 			if n, err := src.Image.ReadAt(page, 0); n != len(page) || err != nil {
 				t.Fatalf("before: %d bytes, %v", n, err)

@@ -1,4 +1,4 @@
-package main
+package process
 
 import (
 	"bytes"
@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// patientWriter writes in a goroutine of its own, so that logging never waits: not for a pipe
+// PatientWriter writes in a goroutine of its own, so that logging never waits: not for a pipe
 // that nobody reads, a stopped terminal or a slow disk. What does not fit is left out, which is said
 // once there is room again. Errors are dropped: there is nowhere to tell them.
-type patientWriter struct {
+type PatientWriter struct {
 	w     io.Writer
 	queue chan []byte
 	done  chan struct{} // closed when the goroutine has ended
@@ -23,11 +23,12 @@ type patientWriter struct {
 
 const (
 	patientLines = 1024        // how many writes wait
-	drainTime    = time.Second // how long close waits for them to be written
+	drainTime    = time.Second // how long Close waits for them to be written
 )
 
-func newPatientWriter(w io.Writer) *patientWriter {
-	p := &patientWriter{w: w, queue: make(chan []byte, patientLines), done: make(chan struct{})}
+// NewPatientWriter begins to write to w. Close ends it.
+func NewPatientWriter(w io.Writer) *PatientWriter {
+	p := &PatientWriter{w: w, queue: make(chan []byte, patientLines), done: make(chan struct{})}
 	go func() {
 		defer close(p.done)
 		for line := range p.queue {
@@ -38,7 +39,7 @@ func newPatientWriter(w io.Writer) *patientWriter {
 }
 
 // Write implements io.Writer. It takes all, at once.
-func (p *patientWriter) Write(line []byte) (int, error) {
+func (p *PatientWriter) Write(line []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -53,7 +54,7 @@ func (p *patientWriter) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-func (p *patientWriter) put(line []byte) bool {
+func (p *PatientWriter) put(line []byte) bool {
 	select {
 	case p.queue <- line:
 		return true
@@ -62,9 +63,9 @@ func (p *patientWriter) put(line []byte) bool {
 	}
 }
 
-// close writes what waits, as far as that can be written at all: then it leaves the goroutine to end
+// Close writes what waits, as far as that can be written at all: then it leaves the goroutine to end
 // with the process.
-func (p *patientWriter) close() {
+func (p *PatientWriter) Close() {
 	p.mu.Lock()
 	p.closed = true
 	close(p.queue)

@@ -1,9 +1,10 @@
-package main
+package importer
 
 import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -16,79 +17,87 @@ import (
 	"github.com/thawfs/thaw/wss/pagetable"
 )
 
-// importSource is what an import reads.
-type importSource struct {
+// Source is a checkpoint to be imported. Its image is open until Close.
+type Source struct {
 	index.Source
-	close func()
+	files []io.Closer
 }
 
-// openSource finds out what path is: what index.OpenSource says, or a differential checkpoint of
-// our own VMM. Of that the whole image is imported, and a state that does without parents. A path
-// that cannot be looked at holds no image, nor does one that is not as large as what lies beside it
-// says.
-func openSource(path string) (*importSource, error) {
-	src, err := index.OpenSource(path)
-	switch {
-	case as[*index.NameError](err):
-		err = exitcode.WithHint(exitcode.BadName, err,
-			"rename or remove that file, or begin its name with a dot, and it is ignored")
-	case as[*os.PathError](err) && !as[*index.ImageError](err):
-		err = exitcode.WithHint(exitcode.NotImage, err,
-			"give a checkpoint directory, or a file that is the whole memory of a machine")
+// Close closes what was only read.
+func (src *Source) Close() {
+	for _, f := range src.files {
+		_ = f.Close()
 	}
-	if err != nil {
-		return nil, err
+}
+
+// Open finds out what path is: what index.OpenSource says, or a differential checkpoint of our own
+// VMM. Of that the whole image is imported, and a state that does without parents. A path that cannot
+// be looked at holds no image, nor does one that is not as large as what lies beside it says.
+func Open(path string) (*Source, error) {
+	s := &Source{}
+	var err error
+	if s.Source, err = index.OpenSource(path); err != nil {
+		return nil, explain(err)
 	}
-	s := &importSource{Source: src, close: func() {}}
-	if _, ok := src.Files[stateFile]; ok {
+	if _, ok := s.Files[state.StateFile]; ok {
 		err = s.openImage(path)
 	}
 	if err == nil && s.Image == nil {
 		err = s.openFile()
 	}
 	if err == nil {
-		err = s.checkSize(filepath.Dir(src.Memory))
+		err = s.checkSize(filepath.Dir(s.Memory))
 	}
 	if err != nil {
-		s.close()
+		s.Close()
 		return nil, err
 	}
 	return s, nil
 }
 
-// stateFile is the name of a VMM's own state in a checkpoint directory.
-const stateFile = "state"
+// explain says what to do about a path that holds no checkpoint.
+func explain(err error) error {
+	if _, ok := errors.AsType[*index.NameError](err); ok {
+		return exitcode.WithHint(exitcode.BadName, err,
+			"rename or remove that file, or begin its name with a dot, and it is ignored")
+	}
+	_, image := errors.AsType[*index.ImageError](err)
+	if _, ok := errors.AsType[*os.PathError](err); ok && !image {
+		return exitcode.WithHint(exitcode.NotImage, err,
+			"give a checkpoint directory, or a file that is the whole memory of a machine")
+	}
+	return err
+}
 
 // openImage opens a checkpoint of our own VMM, whose state says how large its memory is and where
 // it lies. Of one that has all of it in its own file no image is needed.
-func (s *importSource) openImage(path string) error {
+func (s *Source) openImage(path string) error {
 	img, err := state.OpenImage(path)
 	if err != nil {
 		return err
 	}
+	s.files = append(s.files, img)
 	own, err := img.State()
 	if err != nil || own == nil { // nil: of another VMM
-		return errors.Join(err, img.Close())
+		return err
 	}
 	c, err := state.Open(path)
 	if err != nil {
-		return errors.Join(err, img.Close())
+		return err
 	}
 	if want := ram.ImageSize(c.Machine.Facts.Regions); uint64(img.Size()) != want {
-		return errors.Join(wrongSize(s.Memory, img.Size(), "its state", int64(want), true), img.Close())
+		return wrongSize(s.Memory, img.Size(), "its state", int64(want), true)
 	}
 	if !img.Differential() {
-		return img.Close()
+		return nil
 	}
-	if err := s.flatten(img, own); err != nil {
-		return errors.Join(err, img.Close())
-	}
-	return nil
+	s.Image = image{img}
+	return s.flatten(own)
 }
 
 // flatten makes the source that of a checkpoint which has all of its memory. Its state is in a file
 // without a name, of which nothing stays.
-func (s *importSource) flatten(img *state.Image, own []byte) (err error) {
+func (s *Source) flatten(own []byte) (err error) {
 	if s.Info, err = flatInfo(s.Info); err != nil {
 		return err
 	}
@@ -97,32 +106,26 @@ func (s *importSource) flatten(img *state.Image, own []byte) (err error) {
 		return os.NewSyscallError("memfd_create", err)
 	}
 	f := os.NewFile(uintptr(fd), fmt.Sprintf("/proc/self/fd/%d", fd))
-	if _, err := f.Write(own); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	s.Files[stateFile] = f.Name()
-	s.Image = image{img}
-	s.close = func() { _ = errors.Join(img.Close(), f.Close()) } // they were only read
-	return nil
+	s.files = append(s.files, f)
+	s.Files[state.StateFile] = f.Name()
+	_, err = f.Write(own)
+	return err
 }
 
 // openFile opens a memory file, which has to stay as it is while it is read.
-func (s *importSource) openFile() error {
+func (s *Source) openFile() error {
 	f, err := index.OpenMemory(s.Memory)
 	if err != nil {
 		return err
 	}
+	s.files = append(s.files, f)
 	st, err := os.Stat(s.Memory)
-	if err != nil {
-		return errors.Join(err, f.Close())
-	}
 	s.Image = steadyFile{f, s.Memory, st}
-	s.close = func() { _ = f.Close() } // it was only read
-	return nil
+	return err
 }
 
 // checkSize compares the size of the image with what the info.json in its directory tells.
-func (s *importSource) checkSize(dir string) error {
+func (s *Source) checkSize(dir string) error {
 	text, err := os.ReadFile(filepath.Join(dir, "info.json"))
 	if s.Files == nil || errors.Is(err, os.ErrNotExist) {
 		return nil // a bare memory file, or nothing is told
