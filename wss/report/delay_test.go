@@ -128,7 +128,10 @@ func TestTableOfDelays(t *testing.T) {
 	if err := r.Table(&out); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "testdata/delays.txt", out.String()+r.Headline()+"\n"+r.Gain()+"\n")
+	if err := r.WriteSentences(&out); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "testdata/delays.txt", out.String())
 	for _, line := range strings.Split(out.String(), "\n") {
 		if n := len([]rune(line)); n > lineWidth {
 			t.Errorf("%d columns: %s", n, line)

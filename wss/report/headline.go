@@ -2,10 +2,23 @@ package report
 
 import (
 	"fmt"
+	"io"
 	"math"
 	"slices"
 	"strings"
 )
+
+// WriteSentences writes Headline and, where there is one, Gain, each behind an empty line.
+func (r Report) WriteSentences(w io.Writer) error {
+	var b strings.Builder
+	for _, sentence := range []string{r.Headline(), r.Gain()} {
+		if sentence != "" {
+			b.WriteString("\n" + strings.Join(wrapped("", sentence), "\n") + "\n")
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
 
 // Headline is the result in a sentence: which method was responsive first by the sharp TTR, and how
 // much sooner than the others. It has the figures of the table, as the table prints them; methods that

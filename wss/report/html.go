@@ -96,7 +96,8 @@ func breakable(text string) string { return strings.ReplaceAll(text, space, " ")
 func unbroken(text string) string {
 	return strings.NewReplacer(" s)", space+"s)", "1st s", "1st"+space+"s",
 		" s ", space+"s ", " s:", space+"s:",
-		" s,", space+"s,", " s.", space+"s.", " ms", space+"ms", " %", space+"%", " times", space+"times").Replace(text)
+		" s,", space+"s,", " s.", space+"s.", " ms", space+"ms", " ± ", space+"±"+space,
+		" %", space+"%", " times", space+"times").Replace(text)
 }
 
 // SharpAllowed is what the sharp TTR lets a window be stalled.

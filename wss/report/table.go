@@ -106,13 +106,14 @@ func writeRows(b *strings.Builder, rows [][]string) {
 	}
 }
 
-// wrapped are the lines of a text that begins behind a name. Words longer than a line stay whole.
+// wrapped are the lines of a text that begins behind a name. Numbers stay with their units, and words
+// longer than a line whole.
 func wrapped(name, text string) (lines []string) {
 	indent := strings.Repeat(" ", len([]rune(name)))
 	line, empty := name, true
-	for _, word := range strings.Fields(text) {
+	for word := range strings.SplitSeq(unbroken(text), " ") {
 		if !empty && len([]rune(line))+1+len([]rune(word)) > lineWidth {
-			lines = append(lines, strings.TrimRight(line, " "))
+			lines = append(lines, breakable(line))
 			line, empty = indent, true
 		}
 		if !empty {
@@ -120,7 +121,7 @@ func wrapped(name, text string) (lines []string) {
 		}
 		line, empty = line+word, false
 	}
-	return append(lines, strings.TrimRight(line, " "))
+	return append(lines, breakable(strings.TrimRight(line, " ")))
 }
 
 // notes say what the table counts, and how it was measured.
