@@ -42,16 +42,21 @@ func TestTables(t *testing.T) {
 func TestPublishedBeside(t *testing.T) {
 	o := outcome{job: job{workload: workload{name: "heap"}, disk: "hdd"}}
 	o.comparison.Methods = []method{made("trace", 0.999, 1.5)}
-	rows := o.restores()
-	got := strings.Join(rows[1], "; ")
-	want := "trace; 0 (47,082); – (47,082); – (47); 99.9 % (99.9 %); 99.9 % (100 %); 0; " +
-		"0 (9.8); 1.5; – (9)"
-	if got != want {
-		t.Errorf("%s\nwant %s", got, want)
-	}
-	for _, row := range rows {
-		if len(row) != len(rows[0]) {
-			t.Errorf("%d cells, want %d: %v", len(row), len(rows[0]), row)
+	for _, c := range []struct {
+		rows [][]string
+		want string
+	}{
+		{o.restores(), "trace; 0 (47,082); – (47,082); – (47); 99.9 % (99.9 %); 99.9 % (100 %); –; –"},
+		{o.times(), "trace; 0; 0 (9.8); 1.5; 1.5; 0; 0; – (9)"},
+		{o.sensitivity(), "0 %; 0; –; –; 0; 1.5; 1.5; 0; 0; –"},
+	} {
+		if got := strings.Join(c.rows[1], "; "); got != c.want {
+			t.Errorf("%s\nwant %s", got, c.want)
+		}
+		for _, row := range c.rows {
+			if len(row) != len(c.rows[0]) {
+				t.Errorf("%d cells, want %d: %v", len(row), len(c.rows[0]), row)
+			}
 		}
 	}
 }

@@ -16,8 +16,8 @@ import (
 const WarmSpan = time.Second
 
 // Points are the amounts of work at which the delays of the methods are told: the greatest power of
-// ten that the warm run did within WarmSpan, and a tenth of that if it is at least what a guest
-// reports at once. None without a warm run, or if its work was not counted.
+// ten that the warm run did within WarmSpan, and a tenth of that if it is more than one unit and at
+// least what a guest reports at once. None without a warm run, or if its work was not counted.
 func (r Report) Points() (points []uint64) {
 	if r.Warm == nil || r.Warm.Pace == nil {
 		return nil
@@ -34,7 +34,7 @@ func (r Report) Points() (points []uint64) {
 	if most < least {
 		return []uint64{least}
 	}
-	if most/10 >= max(least, 1) {
+	if most/10 >= max(least, 2) {
 		points = append(points, most/10)
 	}
 	return append(points, most)
