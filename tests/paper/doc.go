@@ -62,8 +62,11 @@
 // machine with KVM, and its figures mean little. Without /dev/kvm nothing is done and the exit
 // status is 22. (`go run` turns every status but 0 into 1: build the command where it matters.)
 //
-// --out keeps the JSON of every comparison and the tables (tables.md); without it the tables are
-// printed alone.
+// --out keeps the JSON of every comparison, the tables (tables.md) and those that README.md has of
+// them (readme.md); without it the tables are printed alone. For stream and heap on both disks, with
+// figure 8, it takes some 30 minutes:
+//
+//	go run ./tests/paper --workload stream,heap --out DIR
 //
 // Locality blocks against blocks in physical order (Halite, USENIX ATC 2013) are compared in
 // package tests/perf, TestLocality.

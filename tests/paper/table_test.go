@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-var update = flag.Bool("update", false, "write testdata/tables.md")
+var update = flag.Bool("update", false, "write the tables in testdata")
 
 // TestTables: the recorded comparisons give the recorded tables.
 func TestTables(t *testing.T) {
@@ -22,19 +22,35 @@ func TestTables(t *testing.T) {
 	}
 	trace, _ := outcomes[0].comparison.find("trace")
 	outcomes[0].losses = []loss{{1, trace}, {5, trace}}
-	got := tables(outcomes, time.Microsecond)
-	const path = "testdata/tables.md"
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+	for path, got := range map[string]string{
+		"testdata/tables.md": tables(outcomes, time.Microsecond),
+		"testdata/readme.md": digest(outcomes),
+	} {
+		if *update {
+			if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(path)
+		if err != nil {
 			t.Fatal(err)
 		}
+		if got != string(want) {
+			t.Errorf("got\n%s\nwant\n%s", got, want)
+		}
 	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
+}
+
+// TestDigest: machines that the paper has no figures of have a row of their own table.
+func TestDigest(t *testing.T) {
+	idle := outcome{job: job{workload: workload{name: "idle"}, disk: "hdd"}}
+	idle.comparison.Methods = []method{made("trace", 1, 0.25)}
+	got := digest([]outcome{idle})
+	if want := "| idle, hdd | – | – | – | 0.25 | – | – |\n"; !strings.HasSuffix(got, want) {
+		t.Errorf("%s\nwant at the end %s", got, want)
 	}
-	if got != string(want) {
-		t.Errorf("got\n%s\nwant\n%s", got, want)
+	if got := digest(nil); got != "" {
+		t.Errorf("nothing measured: %q", got)
 	}
 }
 
