@@ -30,20 +30,26 @@ func (j job) label() string { return j.workload.name + ", " + j.disk }
 
 // brought is what came before and after the start, for the workloads that the paper has figures of.
 func brought(outcomes []outcome) [][]string {
-	rows := [][]string{{"machine, disk", "method", "prefetched", "on demand", "recall", "precision",
-		"head start", "late pages"}}
+	head := []string{"prefetched", "on demand", "recall", "precision", "head start", "late pages"}
+	return eachMethod(outcomes, head, func(_ outcome, m method, of figures) []string {
+		return []string{beside(humanize.Comma(int64(m.Prefetched)), count(of.prefetched)),
+			beside(pages(m.Lazy), count(of.lazy)), beside(share(m.Recall), points(of.recall)),
+			beside(share(m.Precision), points(of.precision)), spanned(spanOf(m.HeadStart, nil)),
+			pages(m.LatePages)}
+	})
+}
+
+// eachMethod is a table with a row for each method of those workloads, beside what was published.
+func eachMethod(outcomes []outcome, head []string,
+	cells func(outcome, method, figures) []string) [][]string {
+	rows := [][]string{append([]string{"machine, disk", "method"}, head...)}
 	for _, o := range outcomes {
 		if !judged(o) {
 			continue
 		}
-		p := published(o.workload.name)
 		for _, m := range o.comparison.Methods {
-			of := p.methods[m.Method]
-			rows = append(rows, []string{o.label(), m.Method,
-				beside(humanize.Comma(int64(m.Prefetched)), count(of.prefetched)),
-				beside(pages(m.Lazy), count(of.lazy)), beside(share(m.Recall), points(of.recall)),
-				beside(share(m.Precision), points(of.precision)), spanned(spanOf(m.HeadStart, nil)),
-				pages(m.LatePages)})
+			of := published(o.workload.name).methods[m.Method]
+			rows = append(rows, append([]string{o.label(), m.Method}, cells(o, m, of)...))
 		}
 	}
 	return rows
@@ -51,22 +57,13 @@ func brought(outcomes []outcome) [][]string {
 
 // waited is who waited for how long, for the same workloads. The delay is that at the most work.
 func waited(outcomes []outcome) [][]string {
-	rows := [][]string{{"machine, disk", "method", "TTR(1 s, 80 %)", "TTR(100 ms, 95 %)",
-		"longest stall", "total stall", "first work", "at its pace"}}
-	for _, o := range outcomes {
-		if !judged(o) {
-			continue
-		}
-		p := published(o.workload.name)
-		for _, m := range o.comparison.Methods {
-			of := p.methods[m.Method]
-			rows = append(rows, []string{o.label(), m.Method,
-				beside(spanned(m.ttr(targetU)), publishedTime(of.ttr)), spanned(m.sharp()),
-				seconds(m.Longest), seconds(m.Stalled), o.comparison.work(m),
-				beside(spanned(m.back()), publishedTime(of.back))})
-		}
-	}
-	return rows
+	head := []string{"TTR(1 s, 80 %)", "TTR(100 ms, 95 %)", "longest stall", "total stall",
+		"first work", "at its pace"}
+	return eachMethod(outcomes, head, func(o outcome, m method, of figures) []string {
+		return []string{beside(spanned(m.ttr(targetU)), publishedTime(of.ttr)), spanned(m.sharp()),
+			seconds(m.Longest), seconds(m.Stalled), o.comparison.work(m),
+			beside(spanned(m.back()), publishedTime(of.back))}
+	})
 }
 
 // work is a method's delay at the most work that the warm run did in its first second.

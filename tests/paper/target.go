@@ -93,17 +93,10 @@ func (o outcome) share(what, name string, least float64, of func(method) *float6
 func (o outcome) ratio(other string, least float64) target {
 	t := target{fmt.Sprintf("TTR(1 s, 80 %%) of %s over that of trace", other),
 		fmt.Sprintf(">= %g", least), "not measured", unknown}
-	m, ok := o.comparison.find(other)
-	trace, there := o.comparison.find("trace")
-	if !ok || !there {
-		return t
+	slow, fast, ok := o.pair(other, func(m method) (span, bool) { return m.ttr(targetU) })
+	if ok {
+		t.found, t.verdict = quotient(slow, fast, least)
 	}
-	slow, ok := m.ttr(targetU)
-	fast, there := trace.ttr(targetU)
-	if !ok || !there {
-		return t
-	}
-	t.found, t.verdict = quotient(slow, fast, least)
 	return t
 }
 
@@ -145,19 +138,23 @@ type measure struct {
 func (o outcome) noLaterThan(other string, by measure) target {
 	t := target{fmt.Sprintf("%s of trace, against %s", by.name, other), "no later", "not measured",
 		unknown}
+	if theirs, ours, ok := o.pair(other, by.of); ok {
+		t.found = fmt.Sprintf("%s against %s", spanned(ours, true), spanned(theirs, true))
+		t.verdict = ours.noLater(theirs)
+	}
+	return t
+}
+
+// pair is what another method and trace have by a measure; not ok: one of them was not measured.
+func (o outcome) pair(other string, of func(method) (span, bool)) (theirs, ours span, ok bool) {
 	m, ok := o.comparison.find(other)
 	trace, there := o.comparison.find("trace")
 	if !ok || !there {
-		return t
+		return theirs, ours, false
 	}
-	theirs, ok := by.of(m)
-	ours, there := by.of(trace)
-	if !ok || !there {
-		return t
-	}
-	t.found = fmt.Sprintf("%s against %s", spanned(ours, true), spanned(theirs, true))
-	t.verdict = ours.noLater(theirs)
-	return t
+	theirs, ok = of(m)
+	ours, there = of(trace)
+	return theirs, ours, ok && there
 }
 
 // noLater compares two times of which one may only be a bound; of two bounds nothing follows.
