@@ -19,8 +19,7 @@ type htmlPage struct {
 	Heading  string
 	Headline string
 	Gain     string
-	Header   []string
-	Rows     []htmlRow
+	Tables   []htmlTable
 	W, U     string
 	SharpW   string
 	SharpU   string
@@ -31,6 +30,11 @@ type htmlPage struct {
 	Repeated string
 	Recovery string
 	Figures  []htmlFigure
+}
+
+type htmlTable struct {
+	Header []string
+	Rows   []htmlRow
 }
 
 type htmlRow struct {
@@ -76,7 +80,7 @@ func (r Report) WriteHTML(w io.Writer) error {
 		page.Recovery = fmt.Sprintf("%s ± %s %s a second, %s", number3(s.Mean), number3(s.Deviation),
 			r.units(), origin)
 	}
-	page.table(r)
+	page.Tables = r.htmlTables()
 	if page.Figures, err = r.figures(); err != nil {
 		return fmt.Errorf("write report: %w", err)
 	}
@@ -108,24 +112,38 @@ func (p htmlPage) SharpAllowed() string {
 // Stretch is how long a pace must last.
 func (p htmlPage) Stretch() string { return humanSeconds(PaceStretch) }
 
-// table fills in the header and the rows.
-func (p *htmlPage) table(r Report) {
-	p.Header = []string{"method"}
-	for _, g := range r.methods() {
-		p.Rows = append(p.Rows, htmlRow{Name: g.name,
+// htmlTables are the two that are printed; that of the times has what is not printed as well.
+func (r Report) htmlTables() []htmlTable {
+	var brought, waited []column
+	for _, c := range r.columns() {
+		if c.in == pagesTable {
+			brought = append(brought, c)
+		} else {
+			waited = append(waited, c)
+		}
+	}
+	return []htmlTable{r.htmlTable(brought), r.htmlTable(waited)}
+}
+
+func (r Report) htmlTable(columns []column) htmlTable {
+	t := htmlTable{Header: []string{"method"}}
+	groups := r.methods()
+	for _, g := range groups {
+		t.Rows = append(t.Rows, htmlRow{Name: g.name,
 			Raw: g.name == MethodRawEager || g.name == MethodRawLazy})
 	}
-	for _, c := range r.columns() {
-		p.Header = append(p.Header, unbroken(c.title))
-		spreads := make([]spread, len(p.Rows))
-		for i, g := range r.methods() {
+	for _, c := range columns {
+		t.Header = append(t.Header, unbroken(c.title))
+		spreads := make([]spread, len(groups))
+		for i, g := range groups {
 			spreads[i] = c.spread(g)
 		}
 		for i, s := range spreads {
-			p.Rows[i].Cells = append(p.Rows[i].Cells, htmlCell{Text: c.text(s.median), Span: c.span(s),
+			t.Rows[i].Cells = append(t.Rows[i].Cells, htmlCell{Text: c.text(s.median), Span: c.span(s),
 				Best: c.race && fastest(s.median, spreads)})
 		}
 	}
+	return t
 }
 
 // fastest says whether no method has a lower median, and one has a greater.
