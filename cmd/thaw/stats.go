@@ -57,7 +57,7 @@ type counters struct {
 	Stalls          struct {
 		Longest float64 `json:"longest_seconds"`
 	} `json:"stalls"`
-	Errors          uint64  `json:"errors"`
+	Errors uint64 `json:"errors"`
 }
 
 func runStats(ctx context.Context, a *app, path string, o statsOptions) error {

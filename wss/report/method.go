@@ -30,11 +30,15 @@ type Method struct {
 // Playout is what a server says of a working set whose prefetch goes on while the guest runs: the
 // object "playout" of stats.json.
 type Playout struct {
-	HeadStart    float64 `json:"head_start_seconds"` // how long the open waited
-	Margin       float64 `json:"margin"`
-	Rate         float64 `json:"rate_bytes_per_second"`
-	PlannedSlack float64 `json:"planned_slack_seconds"`
-	RealSlack    float64 `json:"real_slack_seconds"`
+	HeadStart float64 `json:"head_start_seconds"` // how long the open waited
+	HeadPages uint64  `json:"head_pages"`         // that had come then
+	TailPages uint64  `json:"tail_pages"`         // that were to follow
+	Margin    float64 `json:"margin"`
+	Rate      float64 `json:"rate_bytes_per_second"`
+	// The least time by which a page was planned to come, and came, before its recorded touch; nil: no
+	// page that followed had a time.
+	PlannedSlack *float64 `json:"planned_slack_seconds"`
+	RealSlack    *float64 `json:"real_slack_seconds"`
 	// LatePages came after the guest had wanted them.
 	LatePages uint64  `json:"late_pages"`
 	LateMax   float64 `json:"late_seconds_max"`

@@ -133,6 +133,10 @@ func (r Report) notes() (notes []string) {
 	add := func(text string) { notes = append(notes, wrapped("", text)...) }
 	add(fmt.Sprintf("pages of 4 KiB; skipped and lazy are counted over the first %s of the guest; times "+
 		"are from the request on, stalls from the guest's first instruction on", r.windows()))
+	if len(r.playoutColumns()) > 0 {
+		add("prefetched pages with a head start: those of the set, the rest of which came while the guest " +
+			"ran; late ones count as lazy")
+	}
 	if repeated := repetitions(groups); repeated != "" {
 		add(repeated + "; medians, under them the least and the most")
 	}

@@ -159,10 +159,15 @@ func (c *Comparison) checkWhole() error {
 
 // readRecord reads the working sets of a checkpoint directory; nil if it has none.
 func readRecord(dir string) (*wss.Set, error) {
-	f, err := os.Open(filepath.Join(dir, "working-set"))
+	set, err := readSet(filepath.Join(dir, "working-set"))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
+	return set, err
+}
+
+func readSet(path string) (*wss.Set, error) {
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
@@ -275,11 +280,15 @@ func (c *Comparison) warmRun(ctx context.Context) (err error) {
 }
 
 // try restores by one method.
-func (c *Comparison) try(ctx context.Context, m method) (outcome, error) {
+func (c *Comparison) try(ctx context.Context, m method) (o outcome, err error) {
 	c.stage("restoring %s", m.how)
 	r := trial{method: m, name: plain, disk: c.o.Disk, window: c.o.Window}
-	if m.set != "" {
-		r.name = m.name
+	if m.set == "" {
+		return c.restore(ctx, r)
+	}
+	r.name = m.name
+	if r.set, err = m.setOf(c.record); err != nil {
+		return o, err
 	}
 	return c.restore(ctx, r)
 }

@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
@@ -41,8 +42,9 @@ func TestOutcome(t *testing.T) {
 		{Units: 3, At: 90 * time.Millisecond}}, m.Pace.Marks); d != "" {
 		t.Error(d)
 	}
-	want := &report.Playout{HeadStart: 0.01, Margin: 1.5, Rate: 3e8, PlannedSlack: 0.1,
-		RealSlack: -0.002, LatePages: 2, LateMax: 0.002, LateTotal: 0.003}
+	planned, behind := 0.1, -0.002
+	want := &report.Playout{HeadStart: 0.01, Margin: 1.5, Rate: 3e8, PlannedSlack: &planned,
+		RealSlack: &behind, LatePages: 2, LateMax: 0.002, LateTotal: 0.003}
 	if d := cmp.Diff(want, m.Playout); d != "" {
 		t.Error(d)
 	}
@@ -54,6 +56,46 @@ func TestOutcome(t *testing.T) {
 	rep.Restore.FirstInstructionSeconds = 1.6
 	if m := newOutcome("trace", rep, seen, requested).method; m.Longest != 0 || m.LongestStall() != 0 {
 		t.Errorf("a stall before the first instruction: %v", m.LongestStall())
+	}
+}
+
+// TestCountPlayout: of a set that came while the guest ran, what came in time counts as prefetched.
+func TestCountPlayout(t *testing.T) {
+	const pages = 2000
+	rng := rand.New(rand.NewPCG(1, 12))
+	for range 200 {
+		var in, used [pages]bool
+		random := func(of *[pages]bool) *wss.Set {
+			s := &wss.Set{ImagePages: pages}
+			for gfn := uint64(rng.IntN(50)); gfn < pages; gfn += uint64(1 + rng.IntN(50)) {
+				of[gfn] = true
+				s.Runs = append(s.Runs, wss.Run{GFN: gfn, Count: 1})
+			}
+			return s
+		}
+		set, touched := random(&in), random(&used)
+		late := uint64(rng.IntN(20))
+		want := wss.Counts{Window: time.Second}
+		for gfn := range pages {
+			switch {
+			case in[gfn] && used[gfn]:
+				want.Prefetched, want.Skipped = want.Prefetched+1, want.Skipped+1
+			case in[gfn]:
+				want.Prefetched++
+			case used[gfn]:
+				want.Lazy++
+			}
+		}
+		for range min(late, want.Skipped) { // each late page is one that the guest waited for
+			want.Skipped, want.Lazy = want.Skipped-1, want.Lazy+1
+		}
+		got, err := countPlayout(set, touched, late, time.Second)
+		if err != nil || got != want {
+			t.Fatalf("%+v %v, want %+v", got, err, want)
+		}
+	}
+	if _, err := countPlayout(&wss.Set{ImagePages: 5}, &wss.Set{ImagePages: 6}, 0, 0); err == nil {
+		t.Error("sets of two images were counted")
 	}
 }
 

@@ -24,6 +24,7 @@ type trial struct {
 	disk   string        // device under the packs, or under the plain image
 	window time.Duration // how long the restored machine works; what it does then is counted
 	warm   bool          // all of its memory is in the page cache of the mount before it is asked for
+	set    *wss.Set      // the working set that it restores by; nil: none
 }
 
 // outcome is what one restore showed.
@@ -107,7 +108,32 @@ func (t *testbed) measure(ctx context.Context, r trial) (o outcome, err error) {
 	if err != nil {
 		return o, err
 	}
-	return newOutcome(r.method.name, rep, seen, requested), nil
+	o = newOutcome(r.method.name, rep, seen, requested)
+	if r.set == nil {
+		return o, nil
+	}
+	touched, err := readSet(t.touched())
+	if err == nil && seen.Playout != nil {
+		o.method.Counts, err = countPlayout(r.set, touched, seen.Playout.LatePages, o.method.Window)
+	}
+	return o, errors.Join(err, os.Remove(t.touched()))
+}
+
+// touched is the file in which a VMM says what its guest touched.
+func (t *testbed) touched() string { return filepath.Join(t.dir, "touched") }
+
+// countPlayout counts the pages of a restore whose set came while the guest ran. The VMM's own count is of
+// what was in memory before the first instruction; here a page of the set that came later, but before
+// the guest wanted it, was prefetched too, and one that was late is one that the guest waited for.
+func countPlayout(set, touched *wss.Set, late uint64, window time.Duration) (c wss.Counts, err error) {
+	if set.ImagePages != touched.ImagePages {
+		return c, fmt.Errorf("the working set is of an image of %d pages, the machine has %d",
+			set.ImagePages, touched.ImagePages)
+	}
+	c = wss.Count(set.Bitmap(), touched.Bitmap(), window)
+	late = min(late, c.Skipped)
+	c.Skipped, c.Lazy = c.Skipped-late, c.Lazy+late
+	return c, nil
 }
 
 // need is the memory that a restore of an image of some size takes: for the page cache of the mount,
@@ -142,10 +168,14 @@ func newOutcome(method string, rep *vmm.Report, seen stats, requested time.Time)
 // work for the window and returns its report. The process has ended then, however it went.
 func (t *testbed) restoreMachine(ctx context.Context, dir string, requested time.Time, r trial) (
 	*vmm.Report, error) {
-	p, err := t.start("restored machine", "vm", "restore", dir, "--no-page-tables",
+	args := []string{"vm", "restore", dir, "--no-page-tables",
 		fmt.Sprintf("--read-around=%v", r.method.raw), // as for any program that maps a file
-		"--for="+r.window.String(), "--window="+r.window.String(),
-		"--requested="+requested.Format(time.RFC3339Nano), "--json")
+		"--for=" + r.window.String(), "--window=" + r.window.String(),
+		"--requested=" + requested.Format(time.RFC3339Nano), "--json"}
+	if r.set != nil {
+		args = append(args, "--touched="+t.touched())
+	}
+	p, err := t.start("restored machine", args...)
 	if err != nil {
 		return nil, err
 	}
