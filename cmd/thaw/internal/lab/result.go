@@ -113,7 +113,9 @@ func (r *Result) Print(w io.Writer) error {
 	if err := r.report.Table(w); err != nil {
 		return err
 	}
-	fmt.Fprintln(w)
+	if r.o.Figure != "" || r.o.HTML != "" || r.dir != "" {
+		fmt.Fprintln(w)
+	}
 	for _, f := range []struct{ what, path string }{{"figure", r.o.Figure}, {"report", r.o.HTML}} {
 		if f.path != "" {
 			fmt.Fprintf(w, "%s: %s\n", f.what, f.path)
