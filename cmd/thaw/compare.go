@@ -23,8 +23,12 @@ func newCompareCommand(a *app) *cobra.Command {
 		Long: `Restore one checkpoint by every method, each time from a cold page cache, and print
 the table of the paper: the pages that were prefetched, those of them that the machine
 used (skipped: it did not wait for them), those that it waited for (lazy), recall and
-precision, when the machine ran (restore), when it was responsive (TTR at 70 %
-and 80 %), and when it worked at its old speed again (recovery).
+precision. A second table has the times: when the machine ran (restore), when it was
+responsive (TTR), its longest stall and all of them together, how much later than in a
+warm run it had done its first work, and when it worked at its old speed again
+(recovery). The warm run is one more restore, with all of memory in the page cache.
+Methods whose set comes while the machine runs have their head start, and the pages that
+came late. JSON and the page also have the TTR at 70 %, and how fast the machine worked.
 
 CHECKPOINT is a checkpoint directory of "thaw vm checkpoint", for access and trace with
 a working set of that source (--scan, --trace). Without it a guest is booted and saved.
@@ -39,7 +43,7 @@ a working set of that source (--scan, --trace). Without it a guest is booted and
 
 ` + diskHelp + `
 The raw methods are on the same device. With --repeat the methods take turns in random
-order and the table has medians, with the least and the greatest.
+order and the tables have medians, with the least and the most.
 
 The figure shows the fraction of time spent fetching memory over time, a panel a method.
 --html writes a page with everything in it that opens without a network.` +

@@ -37,16 +37,20 @@ each time from a cold page cache:
   access  its working set is, by the access bits that were scanned before it was saved
   trace   its working set is, by the accesses that were traced just after
 
-Then print the pages that were prefetched, those of them that the machine used
-(skipped: it did not wait for them) and those that it waited for (lazy), how long the
-restore took, when the machine was responsive (TTR), how fast it worked, and where the
-figure is. "thaw compare" does the same with other guests, disks and checkpoints.
+Then print two tables. The first has the pages that were prefetched, those of them that
+the machine used (skipped: it did not wait for them) and those that it waited for (lazy).
+The second has the times: how long the restore took, when the machine was responsive
+(TTR), its longest stall and all of them together, how much later than in a warm run it
+had done its first transactions, and when it worked at its old speed again. The warm run
+is one more restore, with all of memory in the page cache. The last line says what the
+best method gained. "thaw compare" does the same with other guests, disks and
+checkpoints; "thaw help glossary" explains the words.
 
 The machine verifies every page that it reads. The demo removes everything that it
 made except the figure; with --keep DIR it keeps all of it.
 
-It needs /dev/kvm and /dev/fuse, and 2 GiB of disk in $TMPDIR. With --json: the table, the
-stalls and the work done as data.` +
+It needs /dev/kvm and /dev/fuse, and 2 GiB of disk in $TMPDIR. With --json: the tables,
+the stalls and the work done as data.` +
 			exitStatus(exitcode.NoSpace, exitcode.Unsupported, exitcode.GuestFailed,
 				exitcode.Interrupted),
 		Example: `  thaw demo

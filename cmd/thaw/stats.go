@@ -29,8 +29,8 @@ func newStatsCommand(a *app) *cobra.Command {
 		Short: "Show the live counters of a mount",
 		Long: `Show counters of each checkpoint since it was last cold, including its clones: opens;
 pages prefetched, and how long the opens waited for them; pages and requests that were
-read on demand; pages pushed ahead of demand; seconds in which a reader waited;
-errors.
+read on demand; pages pushed ahead of demand; seconds in which a reader waited, all of
+them and the longest at once; errors.
 
 With NAME (or MNT/NAME) one checkpoint. --watch prints again and again. With --json:
 what "stats.json" holds, by name; with --watch one object a line. Totals of the server
@@ -56,7 +56,10 @@ type counters struct {
 	LazyRequests    uint64  `json:"lazy_requests"`
 	PushedPages     uint64  `json:"pushed_pages"`
 	StallSeconds    float64 `json:"stall_seconds"`
-	Errors          uint64  `json:"errors"`
+	Stalls          struct {
+		Longest float64 `json:"longest_seconds"`
+	} `json:"stalls"`
+	Errors uint64 `json:"errors"`
 }
 
 func runStats(ctx context.Context, a *app, path string, o statsOptions) error {
@@ -102,11 +105,12 @@ func printStats(a *app, stats map[string]json.RawMessage, oneLine bool) error {
 		rows = append(rows, []string{
 			name, count(c.Opens), count(c.PrefetchedPages), fmt.Sprintf("%.3f s", c.PrefetchSeconds),
 			count(c.LazyPages), count(c.LazyRequests), count(c.PushedPages),
-			fmt.Sprintf("%.3f s", c.StallSeconds), count(c.Errors),
+			fmt.Sprintf("%.3f s", c.StallSeconds), fmt.Sprintf("%.3f s", c.Stalls.Longest),
+			count(c.Errors),
 		})
 	}
 	a.table([]string{"NAME", ">OPENS", ">PREFETCHED", ">IN", ">LAZY", ">REQUESTS", ">PUSHED",
-		">STALLED", ">ERRORS"}, rows)
+		">STALLED", ">LONGEST", ">ERRORS"}, rows)
 	return nil
 }
 
