@@ -1,5 +1,7 @@
 package acpi
 
+import "slices"
+
 // Resource descriptors (ACPI 6.5, 6.4) say what of the machine a device uses: the value of its
 // _CRS is a buffer of them.
 
@@ -21,12 +23,8 @@ const (
 // resources is a buffer of descriptors with the tag that ends it. The tag has a checksum; 0 says
 // that there is none.
 func resources(descriptors ...[]byte) term {
-	var b []byte
-	for _, d := range descriptors {
-		b = append(b, d...)
-	}
-	b = append(b, resEnd, 0)
-	return enclose([]byte{opBuffer}, integer(uint64(len(b))), raw(b...))
+	b := append(slices.Concat(descriptors...), resEnd, 0)
+	return enclose(term{opBuffer}, integer(uint64(len(b))), b)
 }
 
 // ports is a range of I/O ports.

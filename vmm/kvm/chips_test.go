@@ -33,7 +33,7 @@ func TestChipsSetGet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s := ioapic.IOAPIC(); s.Base != 0xfec00000 || s.Redirect[5]&0xff != 0x31 {
+	if s := ioapic.IOAPIC(); s.Base != 0xfec00000 || s.Pin[5]&0xff != 0x31 {
 		t.Errorf("I/O APIC: %+v", s)
 	}
 	pic, err := vm.IRQChip(PICMaster)

@@ -1,9 +1,5 @@
 package kvm
 
-import "strconv"
-
-func itoa(n uint32) string { return strconv.FormatUint(uint64(n), 10) }
-
 // Regs mirrors struct kvm_regs.
 type Regs struct {
 	RAX, RBX, RCX, RDX uint64

@@ -45,7 +45,7 @@ func TestInspect(t *testing.T) {
 		{"LAPIC 1", "tpr", "0x20"},
 		{"MSRS 0", "TSC", "0x63"},
 		{"CPUID2 1", "features", "x2apic hypervisor"},
-		{"IRQCHIP 2", "pin 5", "0000000000010031: vector 0x31 fixed to physical 0, edge masked"},
+		{"IRQCHIP 2", "pin[5]", "0000000000010031: vector 0x31 fixed to physical 0, edge masked"},
 		{"TSCKHZ 0", "value", "0x1e8480"},
 		{"CLOCK 0", "clock", "0x4d"},
 		{"PORTS 0", "periodus", "0x64"},

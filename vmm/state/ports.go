@@ -12,14 +12,3 @@ type Ports struct {
 	Pad      uint16
 	Word     [ReportWords]uint32
 }
-
-// decode reads the section.
-func (p *Ports) decode(sec section) error {
-	if err := decodeFixed(sec, p); err != nil {
-		return err
-	}
-	if p.Words > ReportWords {
-		return badState("section %s: %d words of a report", tagPorts, p.Words)
-	}
-	return nil
-}

@@ -2,7 +2,6 @@ package vcpu
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"runtime"
 	"sync"
@@ -188,7 +187,7 @@ func (c *Thread) serve(reason kvm.ExitReason, err error) error {
 	case errors.Is(err, unix.EFAULT):
 		return ErrFault
 	case err != nil:
-		return fmt.Errorf("KVM_RUN of vCPU %d: %w", c.KVM.ID(), err)
+		return err
 	}
 	c.exits.count(reason)
 	c.pending = true // the next KVM_RUN completes it
