@@ -121,8 +121,7 @@ func (m *Machine) bootKernel(cfg Config) error {
 	if _, err := m.mem.WriteAt(acpi.Restart(acpiConfig(m.facts).Reset), acpi.RestartAddr); err != nil {
 		return err
 	}
-	entry, err := boot.LoadKernel(m.mem, m.facts.Regions, boot.KernelFiles{
-		Kernel: cfg.Kernel, Initrd: cfg.Initrd, Cmdline: cfg.Cmdline}, acpiBase)
+	entry, err := boot.LoadKernel(m.mem, m.facts.Regions, cfg.Kernel, cfg.Initrd, cfg.Cmdline, acpiBase)
 	if err != nil {
 		return err
 	}

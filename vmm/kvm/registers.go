@@ -13,10 +13,11 @@ const (
 	CR4PGE        = 1 << 7 // global translations outlive a change of CR3
 	CR4OSFXSR     = 1 << 9
 	CR4OSXMMEXCPT = 1 << 10
-	CR4LA57       = 1 << 12 // page tables of five levels
 	CR4OSXSAVE    = 1 << 18
 
-	RFLAGSIF = 1 << 9 // interrupts are taken
+	RFLAGSFixed = 1 << 1 // always set
+	RFLAGSIF    = 1 << 9 // interrupts are taken
+	RFLAGSIOPL3 = 3 << 12
 
 	EFERSCE = 1 << 0
 	EFERLME = 1 << 8

@@ -64,8 +64,8 @@ func TestELF(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkEntry(t, m, e)
-	if e.RIP != elfText+0x123 || e.Kernel != (Range{elfText, elfData + 4*mib - elfText}) {
-		t.Errorf("entry %#x, kernel %#x", e.RIP, e.Kernel)
+	if e.Regs.RIP != elfText+0x123 || e.Kernel != (Range{elfText, elfData + 4*mib - elfText}) {
+		t.Errorf("entry %#x, kernel %#x", e.Regs.RIP, e.Kernel)
 	}
 	if !bytes.Equal(m.read(elfText, 0x3000), file[0x1000:0x4000]) ||
 		!bytes.Equal(m.read(elfData, 0x1000), file[0x4000:0x5000]) {
@@ -77,7 +77,7 @@ func TestELF(t *testing.T) {
 	if e.Initrd.End() != 64*mib-pageSize+uint64(len(initrd)) {
 		t.Errorf("initrd at %#x", e.Initrd)
 	}
-	zero := m.read(e.RSI, zeroPageSize)
+	zero := m.read(e.Regs.RSI, zeroPageSize)
 	if le.Uint16(zero[hdrBootFlag:]) != bootFlag || le.Uint32(zero[hdrCmdLinePtr:]) != cmdlineAddr ||
 		le.Uint32(zero[hdrRamdiskImage:]) != uint32(e.Initrd.Start) {
 		t.Errorf("setup header % x", zero[hdrStart:hdrEnd])
