@@ -113,7 +113,8 @@ func (m *Machine) search(lost *ram.LostError, regs kvm.Regs, sregs kvm.Sregs) {
 // CPU would have read. Only when exactly one page fails is it known.
 func (m *Machine) searchLost(regs kvm.Regs, sregs kvm.Sregs) (gfn uint64, known bool, err error) {
 	failed := make(map[uint64]error)
-	for _, virtual := range append([]uint64{regs.RIP, sregs.CR2}, pointers(regs)...) {
+	general := regs.General() // operands of the instruction are among them
+	for _, virtual := range append([]uint64{regs.RIP, sregs.CR2}, general[:]...) {
 		var lost *ram.LostError
 		if err := readVirtual(m.mem, sregs, virtual); errors.As(err, &lost) {
 			failed[lost.GFN] = err
@@ -128,9 +129,6 @@ func (m *Machine) searchLost(regs kvm.Regs, sregs kvm.Sregs) (gfn uint64, known 
 	}
 	return gfn, len(failed) == 1, err
 }
-
-// pointers are the general registers: operands of the instruction are among them.
-func pointers(regs kvm.Regs) []uint64 { g := regs.General(); return g[:] }
 
 // readVirtual reads one byte at a guest virtual address, through the guest's page tables. A guest
 // without such tables has physical addresses.

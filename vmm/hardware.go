@@ -49,14 +49,14 @@ func (l irqLine) Set(asserted bool) error { return l.vm.SetIRQLine(l.gsi, assert
 
 // addDevices puts the devices on the buses. Machines of the same facts have the same ones, in the
 // same order and places: so a state finds its device.
-func (m *Machine) addDevices(x externals) error {
+func (m *Machine) addDevices(cfg Config) error {
 	if !m.facts.Kernel() {
 		return m.portBus.Add(portBase, portCount, m.ports)
 	}
-	if x.console == nil {
-		x.console = io.Discard
+	if cfg.Console == nil {
+		cfg.Console = io.Discard
 	}
-	m.serial = device.NewSerial(m.line(serialGSI), x.console, m.log)
+	m.serial = device.NewSerial(m.line(serialGSI), cfg.Console, m.log)
 	port := func(base, size uint64) device.Place {
 		return device.Place{Bus: m.portBus, Base: base, Size: size}
 	}
@@ -70,17 +70,15 @@ func (m *Machine) addDevices(x externals) error {
 	if err != nil {
 		return err
 	}
-	disks := m.facts.Disks
-	if x.disks != nil {
-		if len(x.disks) != len(disks) {
-			return fmt.Errorf("%d disks are given, the machine has %d", len(x.disks), len(disks))
+	if cfg.Disks != nil {
+		if given, has := len(cfg.Disks), len(m.facts.Disks); given != has {
+			return fmt.Errorf("%d disks are given, the machine has %d", given, has)
 		}
-		if disks, err = absolute(x.disks); err != nil {
+		if m.facts.Disks, err = absolute(cfg.Disks); err != nil {
 			return err
 		}
-		m.facts.Disks = disks
 	}
-	for i, d := range disks {
+	for i, d := range m.facts.Disks {
 		disk, err := device.OpenDisk(d.Path, d.ReadOnly)
 		if err != nil {
 			return err
@@ -149,10 +147,4 @@ func absolute(disks []state.Disk) ([]state.Disk, error) {
 		list = append(list, state.Disk{Path: path, ReadOnly: d.ReadOnly})
 	}
 	return list, nil
-}
-
-// externals are what a machine needs that is not in its state.
-type externals struct {
-	console io.Writer    // nil: what the kernel prints is lost
-	disks   []state.Disk // in place of those that the machine was saved with; nil: the same
 }

@@ -171,7 +171,7 @@ const testMemory = 32 << 20
 func newTestMachine(t testing.TB, s guest.Spec, memory uint64) *Machine {
 	t.Helper()
 	needKVM(t)
-	m, err := New(s, memory, testLog(t))
+	m, err := New(Config{Guest: s, MemoryBytes: memory, Log: testLog(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,5 +226,5 @@ func tableBytes(regions []ram.Region) uint64 {
 
 // loadDir loads a checkpoint as Restore does if nothing is said.
 func loadDir(dir string, log *slog.Logger) (*loaded, error) {
-	return load(dir, log, loadOptions{count: true, tables: true})
+	return load(dir, Config{Log: log})
 }

@@ -1,9 +1,9 @@
 package vmm
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
-	"log/slog"
 
 	"github.com/thawfs/thaw/vmm/acpi"
 	"github.com/thawfs/thaw/vmm/boot"
@@ -12,57 +12,55 @@ import (
 	"github.com/thawfs/thaw/vmm/state"
 )
 
-// New makes a machine with a guest program in it, paused before the first instruction.
-func New(spec guest.Spec, memoryBytes uint64, log *slog.Logger) (*Machine, error) {
-	return newFrom(Config{Guest: spec, MemoryBytes: memoryBytes, Log: log})
-}
-
-// newFrom makes the machine of a configuration.
-func newFrom(cfg Config) (*Machine, error) {
-	if cfg.Kernel != "" {
-		return newKernel(cfg)
-	}
+// New makes the machine of a configuration, paused before its first instruction.
+func New(cfg Config) (*Machine, error) {
 	regions, err := ram.Layout(cfg.MemoryBytes)
 	if err != nil {
 		return nil, err
 	}
-	return newWithRegions(cfg.Guest, cfg.CPUs, regions, cfg.Log)
+	return newIn(regions, cfg)
 }
 
-func newWithRegions(spec guest.Spec, cpus int, regions []ram.Region, log *slog.Logger) (*Machine,
-	error) {
-	program, err := guest.Load(spec)
+func newIn(regions []ram.Region, cfg Config) (*Machine, error) {
+	f := state.Facts{Regions: regions, VCPUs: cfg.CPUs, IRQChip: true, Guest: cfg.Guest, Disks: cfg.Disks}
+	start := (*Machine).bootProgram
+	if cfg.Kernel != "" {
+		start = (*Machine).bootKernel
+		cfg.Cmdline = cmp.Or(cfg.Cmdline, DefaultCmdline)
+		f.Guest = guest.Spec{Program: state.LinuxGuest,
+			Args: map[string]string{"kernel": cfg.Kernel, "cmdline": cfg.Cmdline}}
+		if cfg.Initrd != "" {
+			f.Guest.Args["initrd"] = cfg.Initrd
+		}
+	}
+	program, err := loadProgram(f)
 	if err != nil {
 		return nil, err
 	}
-	if cpus == 0 {
-		cpus = program.CPUs
-	}
-	if cpus != program.CPUs {
+	if f.VCPUs = cmp.Or(f.VCPUs, program.CPUs); !f.Kernel() && f.VCPUs != program.CPUs {
 		return nil, fmt.Errorf("guest program %s is for %d vCPUs, not %d", program.Name, program.CPUs,
-			cpus)
-	}
-	b, err := program.Boot(boot.GuestRAM(regions))
-	if err != nil {
-		return nil, err
+			f.VCPUs)
 	}
 	mem, err := ram.New(ram.ImageSize(regions))
 	if err != nil {
 		return nil, err
 	}
-	f := state.Facts{Regions: regions, VCPUs: cpus, IRQChip: true, Guest: spec}
-	m, err := newMachine(f, mem, externals{}, log)
+	m, err := newMachine(f, mem, cfg)
 	if err != nil {
 		return nil, err
 	}
-	if err := m.boot(b); err != nil {
+	if err := start(m, cfg); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
 	return m, nil
 }
 
-// boot puts the program into memory, and the vCPUs at its entry.
-func (m *Machine) boot(b guest.Boot) error {
+// bootProgram puts a guest program into memory, and the vCPUs at its entry.
+func (m *Machine) bootProgram(Config) error {
+	b, err := m.program.Boot(boot.GuestRAM(m.facts.Regions))
+	if err != nil {
+		return err
+	}
 	root, err := boot.WriteProgram(m.mem, m.facts.Regions, b, m.program.Binary)
 	if err != nil {
 		return err
@@ -73,39 +71,6 @@ func (m *Machine) boot(b guest.Boot) error {
 		}
 	}
 	return nil
-}
-
-// newKernel makes a machine with a kernel at its entry.
-func newKernel(cfg Config) (_ *Machine, err error) {
-	regions, err := ram.Layout(cfg.MemoryBytes)
-	if err != nil {
-		return nil, err
-	}
-	disks, err := absolute(cfg.Disks)
-	if err != nil {
-		return nil, err
-	}
-	if cfg.Cmdline == "" {
-		cfg.Cmdline = DefaultCmdline
-	}
-	args := map[string]string{"kernel": cfg.Kernel, "cmdline": cfg.Cmdline}
-	if cfg.Initrd != "" {
-		args["initrd"] = cfg.Initrd
-	}
-	mem, err := ram.New(ram.ImageSize(regions))
-	if err != nil {
-		return nil, err
-	}
-	f := state.Facts{Regions: regions, VCPUs: max(cfg.CPUs, 1), IRQChip: true, Disks: disks,
-		Guest: guest.Spec{Program: state.LinuxGuest, Args: args}}
-	m, err := newMachine(f, mem, externals{console: cfg.Console}, cfg.Log)
-	if err != nil {
-		return nil, err
-	}
-	if err := m.bootKernel(cfg); err != nil {
-		return nil, errors.Join(err, m.Close())
-	}
-	return m, nil
 }
 
 // bootKernel puts the kernel and all that it is told into memory, and the first vCPU at its entry.

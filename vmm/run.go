@@ -19,7 +19,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	if err := cfg.defaults(); err != nil {
 		return nil, err
 	}
-	m, err := newFrom(cfg)
+	m, err := New(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -33,9 +33,7 @@ func Restore(ctx context.Context, dir string, cfg Config) (*Report, error) {
 	if err := cfg.defaults(); err != nil {
 		return nil, err
 	}
-	l, err := load(dir, cfg.Log, loadOptions{count: !cfg.NoCount, clock: cfg.Clock,
-		force: cfg.Force, tables: !cfg.NoTables, readAround: cfg.ReadAround,
-		externals: externals{console: cfg.Console, disks: cfg.Disks}})
+	l, err := load(dir, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("restore %s: %w", dir, err)
 	}
@@ -74,14 +72,13 @@ func runToEnd(ctx context.Context, cfg Config, m *Machine, l *loaded) (rep *Repo
 	if cfg.Started != nil {
 		cfg.Started()
 	}
-	c := &counter{loaded: l, log: cfg.Log}
-	end, err := m.await(ctx, cfg, c)
-	return m.report(cfg, c, end), err
+	end, err := m.await(ctx, cfg, l)
+	return m.report(cfg, l, end), err
 }
 
 // await returns when the machine has ended, having seen to that, and counts pages at the right
 // time.
-func (m *Machine) await(ctx context.Context, cfg Config, c *counter) (end string, err error) {
+func (m *Machine) await(ctx context.Context, cfg Config, l *loaded) (end string, err error) {
 	begun, interrupt := m.begun, ctx.Done()
 	var window, limit <-chan time.Time
 	for {
@@ -98,7 +95,7 @@ func (m *Machine) await(ctx context.Context, cfg Config, c *counter) (end string
 			}
 		case <-window:
 			window = nil
-			c.count(m)
+			l.count()
 		case <-limit:
 			limit, end = nil, endTime
 			m.Stop()
@@ -107,7 +104,7 @@ func (m *Machine) await(ctx context.Context, cfg Config, c *counter) (end string
 			m.Stop()
 		case <-m.ended:
 			stuck := m.quiesce(stuckTime)
-			c.count(m)
+			l.count()
 			err := m.Wait(context.Background())
 			switch {
 			case stuck != nil:

@@ -41,9 +41,7 @@ func (s *scanned) RAM() []scan.Region {
 // Pause implements scan.Guest.
 func (s *scanned) Pause(context.Context) error {
 	s.m.control.Lock()
-	s.m.mu.Lock()
-	s.running = s.m.phase == phaseRunning
-	s.m.mu.Unlock()
+	s.running = s.m.is(phaseRunning)
 	if err := s.m.pause(); err != nil {
 		s.m.control.Unlock()
 		return err
@@ -161,34 +159,18 @@ func (s *scanned) Present() (*wss.Bitmap, error) {
 	return s.m.mem.Written()
 }
 
-// scanAccess estimates the working set of a running machine by its access bits. It takes as long as
-// it looks back.
-func (m *Machine) scanAccess(ctx context.Context, o scanOptions) (set *wss.Set,
-	spaces state.AddressSpaces, stats api.ScanStats, err error) {
-	if !m.is(phaseRunning) {
-		return nil, spaces, stats, errNotRunning
-	}
-	return m.scanGuest(ctx, &scanned{m: m}, o)
-}
-
-// scanGuest looks at the guest's page tables.
-func (m *Machine) scanGuest(ctx context.Context, g scan.Guest, o scanOptions) (set *wss.Set,
+// scanAccess estimates the working set of a running guest by the access bits of its page tables. It
+// takes as long as it looks back.
+func scanAccess(ctx context.Context, g scan.Guest, o scanOptions) (set *wss.Set,
 	spaces state.AddressSpaces, stats api.ScanStats, err error) {
 	tables, err := scan.NewTables(g, scan.TableOptions{})
 	if err != nil {
 		return nil, spaces, stats, err
 	}
-	set, stats, err = estimate(ctx, tables, o)
-	spaces.Roots, spaces.Complete = tables.Roots()
-	return set, spaces, stats, err
-}
-
-// estimate looks at a source for so long as the options say.
-func estimate(ctx context.Context, src scan.Source, o scanOptions) (*wss.Set, api.ScanStats, error) {
-	s := scan.New(src, scan.Options{Within: o.Within, Budget: o.Budget})
-	set, err := s.Estimate(ctx, o.Within)
-	if err != nil {
-		return nil, api.ScanStats{}, err
+	s := scan.New(tables, scan.Options{Within: o.Within, Budget: o.Budget})
+	if set, err = s.Estimate(ctx, o.Within); err != nil {
+		return nil, spaces, stats, err
 	}
-	return set, api.ScanStats{Pages: set.Pages(), Way: set.Way, Stats: s.Stats()}, nil
+	spaces.Roots, spaces.Complete = tables.Roots()
+	return set, spaces, api.ScanStats{Pages: set.Pages(), Way: set.Way, Stats: s.Stats()}, nil
 }
