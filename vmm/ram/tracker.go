@@ -1,9 +1,11 @@
 package ram
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -105,25 +107,25 @@ func (t *tracker) Close() error {
 // scan reads which pages were touched and which of those were changed since the mapping was made.
 // The guest may run meanwhile.
 func (t *tracker) scan() (touched, dirty *wss.Bitmap, err error) {
+	f, err := os.Open("/proc/self/pagemap")
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
 	pages := t.mapping.size / pageSize
 	touched, dirty = wss.NewBitmap(pages), wss.NewBitmap(pages)
 	if !t.pagemap {
-		err = t.scanRanges(touched, dirty)
+		err = t.scanRanges(f, touched, dirty)
 		if !errors.Is(err, unix.ENOTTY) && !errors.Is(err, unix.EINVAL) {
 			return touched, dirty, err
 		}
 		t.pagemap = true // a kernel before 6.7
 	}
-	return touched, dirty, t.readPagemap(touched, dirty)
+	return touched, dirty, t.readPagemap(f, touched, dirty)
 }
 
 // scanRanges is scan by PAGEMAP_SCAN.
-func (t *tracker) scanRanges(touched, dirty *wss.Bitmap) error {
-	f, err := os.Open("/proc/self/pagemap")
-	if err != nil {
-		return err
-	}
-	defer f.Close()
+func (t *tracker) scanRanges(f *os.File, touched, dirty *wss.Bitmap) error {
 	base := t.mapping.addr
 	regions := make([]pageRegion, 4096)
 	mask := uint64(pageIsPresent | pageIsSwapped)
@@ -168,22 +170,17 @@ const (
 )
 
 // readPagemap is scan for kernels without PAGEMAP_SCAN: eight bytes for each page.
-func (t *tracker) readPagemap(touched, dirty *wss.Bitmap) error {
-	f, err := os.Open("/proc/self/pagemap")
-	if err != nil {
-		return err
-	}
-	defer f.Close()
+func (t *tracker) readPagemap(f *os.File, touched, dirty *wss.Bitmap) error {
 	pages := t.mapping.size / pageSize
-	buf := make([]uint64, 8192)
-	for first := uint64(0); first < pages; first += uint64(len(buf)) {
-		chunk := buf[:min(uint64(len(buf)), pages-first)]
-		off := int64(uint64(t.mapping.addr)/pageSize+first) * 8
-		if err := readWords(f, chunk, off); err != nil {
+	buf := make([]byte, 8*8192)
+	for first := uint64(0); first < pages; {
+		chunk := buf[:min(uint64(len(buf)), 8*(pages-first))]
+		if _, err := f.ReadAt(chunk, int64(uint64(t.mapping.addr)/pageSize+first)*8); err != nil {
 			return fmt.Errorf("/proc/self/pagemap: %w", err)
 		}
-		for i, e := range chunk {
-			t.count(touched, dirty, first+uint64(i), 1, category(e))
+		for entry := range slices.Chunk(chunk, 8) {
+			t.count(touched, dirty, first, 1, category(binary.NativeEndian.Uint64(entry)))
+			first++
 		}
 	}
 	return nil

@@ -1,10 +1,9 @@
 package trace
 
 import (
-	"bufio"
 	"fmt"
+	"regexp"
 	"strconv"
-	"strings"
 )
 
 // format is what of a tracepoint's `format` file matters: its number, and where its fields lie in a
@@ -18,66 +17,35 @@ type format struct {
 // field is an unsigned integer in a raw record, little-endian.
 type field struct{ offset, size int }
 
-// maxRecord bounds what a format file may claim of a record, in bytes.
-const maxRecord = 1 << 12
+// Lines of a format file, such as "ID: 118" and "field:u64 gfn;	offset:8;	size:8;	signed:0;".
+var (
+	idLine    = regexp.MustCompile(`(?m)^ID:\s*(\d+)\s*$`)
+	fieldLine = regexp.MustCompile(`(?m)^\s*field:[^;\n]*\b(\w+);\s*offset:(\d+);\s*size:([1248]);`)
+)
 
 // parseFormat reads a format file (Documentation/trace/events.rst, "Event formats").
 func parseFormat(text string) (format, error) {
 	var f format
-	fields := make(map[string]field)
-	for s := bufio.NewScanner(strings.NewReader(text)); s.Scan(); {
-		line := strings.TrimSpace(s.Text())
-		if v, ok := strings.CutPrefix(line, "ID:"); ok {
-			id, err := strconv.ParseUint(strings.TrimSpace(v), 10, 32)
-			if err != nil {
-				return f, fmt.Errorf("format of the tracepoint: %q", line)
-			}
-			f.id = id
-		}
-		if decl, ok := strings.CutPrefix(line, "field:"); ok {
-			name, at, err := parseField(decl)
-			if err != nil {
-				return f, fmt.Errorf("format of the tracepoint: %q: %w", line, err)
-			}
-			fields[name] = at
-		}
+	var err error
+	if m := idLine.FindStringSubmatch(text); m != nil {
+		f.id, err = strconv.ParseUint(m[1], 10, 32)
 	}
-	if f.id == 0 {
+	if err != nil || f.id == 0 {
 		return f, fmt.Errorf("format of the tracepoint: it has no number")
 	}
-	for name, dst := range map[string]*field{"gfn": &f.gfn, "level": &f.level} {
-		at, ok := fields[name]
-		if !ok || at.size != 1 && at.size != 2 && at.size != 4 && at.size != 8 {
+	fields := map[string]*field{"gfn": &f.gfn, "level": &f.level}
+	for _, m := range fieldLine.FindAllStringSubmatch(text, -1) {
+		offset, err := strconv.ParseUint(m[2], 10, 12) // no record is longer than 4096 bytes
+		if at := fields[m[1]]; at != nil && err == nil {
+			*at = field{int(offset), int(m[3][0] - '0')}
+		}
+	}
+	for name, at := range fields {
+		if at.size == 0 {
 			return f, fmt.Errorf("format of the tracepoint: no integer field %q", name)
 		}
-		*dst = at
 	}
 	return f, nil
-}
-
-// parseField reads "u64 gfn;	offset:8;	size:8;	signed:0;".
-func parseField(decl string) (name string, at field, err error) {
-	parts := strings.Split(decl, ";")
-	words := strings.Fields(parts[0])
-	if len(words) == 0 {
-		return "", at, fmt.Errorf("no name")
-	}
-	for _, p := range parts[1:] {
-		key, value, _ := strings.Cut(strings.TrimSpace(p), ":")
-		if key != "offset" && key != "size" {
-			continue
-		}
-		n, err := strconv.Atoi(value)
-		if err != nil || n < 0 || n > maxRecord {
-			return "", at, fmt.Errorf("%s %q", key, value)
-		}
-		if key == "offset" {
-			at.offset = n
-		} else {
-			at.size = n
-		}
-	}
-	return words[len(words)-1], at, nil
 }
 
 // get reads the field. A record too short for it gives false.

@@ -218,6 +218,10 @@ func (c *Thread) kick() {
 	// Under the lock, so that the thread and the shared page are there: they go after modeGone.
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.kickLocked()
+}
+
+func (c *Thread) kickLocked() {
 	if c.is != modeGone {
 		c.KVM.RequestExit()
 		_ = unix.Tgkill(os.Getpid(), c.tid, kickSignal) // ESRCH: it has just ended, which is as good
@@ -275,8 +279,7 @@ func (c *Thread) Interject(f func()) {
 	}
 	// A request to park is set before the request to exit, so clearing that loses nothing.
 	c.jobs = append(c.jobs, func() { f(); c.KVM.ClearExitRequest() })
-	c.KVM.RequestExit()
-	_ = unix.Tgkill(os.Getpid(), c.tid, kickSignal)
+	c.kickLocked()
 }
 
 // Stop ends the goroutine and waits for it, then closes the vCPU.
