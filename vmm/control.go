@@ -23,7 +23,6 @@ type apiMachine struct {
 
 var _ api.Machine = apiMachine{}
 
-// Checkpoint implements api.Machine.
 func (d apiMachine) Checkpoint(ctx context.Context, r api.CheckpointRequest) (api.CheckpointReply,
 	error) {
 	return d.checkpoint(ctx, r.Dir, checkpointOptions{Stop: r.Stop, Diff: r.Diff,
@@ -33,7 +32,6 @@ func (d apiMachine) Checkpoint(ctx context.Context, r api.CheckpointRequest) (ap
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
-// Kind implements api.Machine.
 func (d apiMachine) Kind(err error) api.ErrorKind {
 	var parent *state.ParentError
 	switch {
@@ -47,7 +45,6 @@ func (d apiMachine) Kind(err error) api.ErrorKind {
 	return api.Failed
 }
 
-// Status implements api.Machine.
 func (d apiMachine) Status() (api.Status, error) {
 	s, err := d.Machine.status()
 	if silent := d.watcher.silent(); silent > silentTime {
@@ -83,33 +80,16 @@ func (m *Machine) status() (api.Status, error) {
 	return s, nil
 }
 
-// Metrics implements api.Machine.
 func (d apiMachine) Metrics() (api.Metrics, error) {
 	st, err := d.Machine.status()
 	if err != nil {
 		return api.Metrics{}, err
 	}
-	m := d.counters.metrics()
+	m := d.counters.read()
 	m.Seconds, m.TouchedPages, m.DirtyPages = st.Seconds, st.TouchedPages, st.DirtyPages
 	for i, stalled := range d.stalls.Seconds() {
 		m.VCPUs = append(m.VCPUs, api.VCPUMetrics{Exits: d.vcpus[i].Exits(),
 			StallSeconds: stalled})
 	}
 	return m, nil
-}
-
-// metrics returns the counters.
-func (c *counters) metrics() api.Metrics {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	m := api.Metrics{Pauses: c.pauses, PausedSeconds: c.pausedFor.Seconds(),
-		Checkpoints: c.checkpoints, FailedCheckpoints: c.failed}
-	if !c.pausedAt.IsZero() {
-		m.PausedSeconds += time.Since(c.pausedAt).Seconds()
-	}
-	if c.last != nil {
-		last := *c.last
-		m.LastCheckpoint = &last
-	}
-	return m
 }

@@ -20,16 +20,16 @@ const pageSize = wss.PageSize
 
 // Errors by which a caller decides.
 var (
-	// ErrNotRunning refuses what needs a machine that runs.
+	// errNotRunning refuses what needs a machine that runs.
 	errNotRunning = errors.New("the machine is paused")
-	// ErrEnded refuses what needs a machine that has not ended.
+	// errEnded refuses what needs a machine that has not ended.
 	errEnded = errors.New("the machine has ended")
-	// ErrTracing refuses a checkpoint of a machine whose touches after another one are being recorded.
+	// errTracing refuses a checkpoint of a machine whose touches after another one are being recorded.
 	errTracing = errors.New("the machine is being traced after a checkpoint")
-	// ErrNoParent refuses a differential checkpoint of a machine that is not mapped from a checkpoint.
+	// errNoParent refuses a differential checkpoint of a machine that is not mapped from a checkpoint.
 	errNoParent = errors.New("the machine's memory is not mapped from a checkpoint: " +
 		"it has neither been restored nor saved")
-	// ErrStopped is the end of a machine that was stopped from outside.
+	// errStopped is the end of a machine that was stopped from outside.
 	errStopped = errors.New("the machine was stopped")
 )
 
@@ -89,8 +89,11 @@ func (m *Machine) Resume() error {
 
 func (m *Machine) resume() error {
 	// Devices before vCPUs: what a guest looks at first may be whether an interrupt is there.
-	if err := m.resumeDevices(); err != nil {
-		return err
+	if m.is(phasePaused) {
+		m.drained = nil
+		if err := m.devices.Resume(); err != nil {
+			return err
+		}
 	}
 	// The vCPUs are let go under the lock: end, which stops them, comes wholly before or after.
 	m.mu.Lock()
@@ -136,21 +139,6 @@ func (m *Machine) pause() error {
 	}
 	m.phase = phasePaused
 	return nil
-}
-
-// resumeDevices lets the devices of a paused machine work.
-func (m *Machine) resumeDevices() error {
-	m.mu.Lock()
-	state := m.phase
-	m.mu.Unlock()
-	switch state {
-	case phaseEnded:
-		return errEnded
-	case phaseRunning:
-		return nil
-	}
-	m.drained = nil
-	return m.devices.Resume()
 }
 
 // Stop ends the machine. It is not an error if it has ended already.

@@ -132,22 +132,31 @@ const stuckTime = 5 * time.Second
 
 // quiesce waits until no vCPU of an ended machine is in the guest, for a bounded time.
 func (m *Machine) quiesce(limit time.Duration) error {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
+	_, done := within(limit, func() error {
 		m.control.Lock()
 		defer m.control.Unlock()
 		for _, c := range m.vcpus {
 			_ = c.AwaitParked() // its only error is that the vCPU is gone
 		}
-	}()
+		return nil
+	})
+	if !done {
+		return ram.ErrStuck
+	}
+	return nil
+}
+
+// within calls a function that a hanging file system may hold up, and waits for it so long.
+func within[T any](limit time.Duration, f func() T) (v T, done bool) {
+	ch := make(chan T, 1)
+	go func() { ch <- f() }()
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
-	case <-done:
-		return nil
+	case v = <-ch:
+		return v, true
 	case <-timer.C:
-		return ram.ErrStuck
+		return v, false
 	}
 }
 

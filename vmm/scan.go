@@ -22,13 +22,12 @@ type scanned struct {
 	running bool // before the pause
 }
 
-// ReadAt implements scan.Guest.
+var _ scan.Guest = (*scanned)(nil)
+
 func (s *scanned) ReadAt(p []byte, gpa int64) (int, error) { return s.m.mem.ReadAt(p, gpa) }
 
-// WriteAt implements scan.Guest.
 func (s *scanned) WriteAt(p []byte, gpa int64) (int, error) { return s.m.mem.WriteAt(p, gpa) }
 
-// RAM implements scan.Guest.
 func (s *scanned) RAM() []scan.Region {
 	var list []scan.Region
 	for _, r := range s.m.facts.Regions {
@@ -38,7 +37,6 @@ func (s *scanned) RAM() []scan.Region {
 	return list
 }
 
-// Pause implements scan.Guest.
 func (s *scanned) Pause(context.Context) error {
 	s.m.control.Lock()
 	s.running = s.m.is(phaseRunning)
@@ -49,7 +47,6 @@ func (s *scanned) Pause(context.Context) error {
 	return nil
 }
 
-// Resume implements scan.Guest.
 func (s *scanned) Resume() error {
 	defer s.m.control.Unlock()
 	if !s.running {
@@ -58,7 +55,6 @@ func (s *scanned) Resume() error {
 	return s.m.resume()
 }
 
-// CPUs implements scan.Guest.
 func (s *scanned) CPUs() ([]scan.CPU, error) {
 	cpus := make([]scan.CPU, len(s.m.vcpus))
 	for i, c := range s.m.vcpus {
@@ -90,7 +86,7 @@ const (
 	refaultSlot = 2400 * time.Nanosecond
 )
 
-// Flushes implements scan.Guest, the cheapest way first. Which of them works depends on how the
+// Flushes lists the cheapest way first. Which of them works depends on how the
 // host's KVM translates: with second-level tables (EPT, NPT) the CPU walks the guest's own tables,
 // and only its TLB stands between; with shadow tables the guest's are not looked at as long as
 // there is a shadow entry, and these go with the memory slot.

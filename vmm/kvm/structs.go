@@ -68,14 +68,9 @@ type DebugRegs struct {
 // MPState mirrors struct kvm_mp_state.
 type MPState struct{ State uint32 }
 
-// States of a vCPU. A machine's first one begins runnable; the others wait for the INIT and SIPI
-// of the first, where there is an interrupt controller that could bring them.
-const (
-	MPRunnable      = 0
-	MPUninitialized = 1 // waits for INIT
-	MPInitReceived  = 2 // waits for SIPI
-	MPHalted        = 3
-)
+// MPRunnable is the state of a vCPU that runs. A machine's first one begins so; the others wait for the
+// INIT and SIPI of the first, where there is an interrupt controller that could bring them.
+const MPRunnable = 0
 
 // VCPUEvents mirrors struct kvm_vcpu_events: exceptions, interrupts and NMIs that are pending or on
 // their way in.
@@ -133,6 +128,5 @@ type IO struct {
 // MMIO describes an access to a guest physical address without memory behind it.
 type MMIO struct {
 	Addr  uint64
-	Len   int // bytes
 	Write bool
 }

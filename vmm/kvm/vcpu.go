@@ -76,7 +76,7 @@ func (c *VCPU) IO() (IO, []byte, error) {
 // what the guest wrote, for a read the place for the answer.
 func (c *VCPU) MMIO() (MMIO, []byte, error) {
 	b, n := c.run.b, c.run.u32(runMMIO+16)
-	m := MMIO{Addr: c.run.u64(runMMIO), Len: int(n), Write: b[runMMIO+20] != 0}
+	m := MMIO{Addr: c.run.u64(runMMIO), Write: b[runMMIO+20] != 0}
 	if n > 8 {
 		return m, nil, fmt.Errorf("memory-mapped access of %d bytes at %#x", n, m.Addr)
 	}

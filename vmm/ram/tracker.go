@@ -188,14 +188,11 @@ func (t *tracker) readPagemap(f *os.File, touched, dirty *wss.Bitmap) error {
 
 // category translates an entry of /proc/self/pagemap into the words of PAGEMAP_SCAN.
 func category(e uint64) (c uint64) {
-	if e&pagemapPresent != 0 {
-		c |= pageIsPresent
-	}
-	if e&pagemapSwapped != 0 {
-		c |= pageIsSwapped
-	}
-	if e&pagemapFile != 0 {
-		c |= pageIsFile
+	for _, bit := range [...]struct{ entry, category uint64 }{{pagemapPresent, pageIsPresent},
+		{pagemapSwapped, pageIsSwapped}, {pagemapFile, pageIsFile}} {
+		if e&bit.entry != 0 {
+			c |= bit.category
+		}
 	}
 	if e&pagemapUffdMark == 0 {
 		c |= pageIsWritten

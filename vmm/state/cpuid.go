@@ -1,6 +1,7 @@
 package state
 
 import (
+	"encoding/binary"
 	"math/bits"
 	"slices"
 
@@ -160,11 +161,8 @@ func (t topology) levels(leaf uint32) []kvm.CPUIDEntry {
 func vendor(list []kvm.CPUIDEntry) string {
 	for _, l := range list {
 		if l.Function == 0 {
-			var b []byte
-			for _, r := range []uint32{l.EBX, l.EDX, l.ECX} {
-				b = append(b, byte(r), byte(r>>8), byte(r>>16), byte(r>>24))
-			}
-			return string(b)
+			le := binary.LittleEndian
+			return string(le.AppendUint32(le.AppendUint32(le.AppendUint32(nil, l.EBX), l.EDX), l.ECX))
 		}
 	}
 	return ""

@@ -81,22 +81,9 @@ func flatten(name string, v reflect.Value) (fields []Field) {
 }
 
 func segment(s kvm.Segment) string {
-	text := fmt.Sprintf("selector %#x base %#x limit %#x type %#x dpl %d", s.Selector, s.Base, s.Limit,
-		s.Type, s.DPL)
-	for _, bit := range []struct {
-		name string
-		v    uint8
-	}{{"p", s.Present}, {"s", s.S}, {"l", s.L}, {"db", s.DB}, {"g", s.G}, {"avl", s.AVL},
-		{"unusable", s.Unusable}, {"padding", s.Padding}} {
-		switch bit.v {
-		case 0:
-		case 1:
-			text += " " + bit.name
-		default:
-			text += fmt.Sprintf(" %s=%d", bit.name, bit.v)
-		}
-	}
-	return text
+	return fmt.Sprintf("selector %#x base %#x limit %#x type %#x dpl %d p %d s %d l %d db %d g %d avl %d "+
+		"unusable %d padding %d", s.Selector, s.Base, s.Limit, s.Type, s.DPL, s.Present, s.S, s.L, s.DB,
+		s.G, s.AVL, s.Unusable, s.Padding)
 }
 
 // raw shows bytes in lines of 16, leaving out lines of zeros.
