@@ -262,11 +262,11 @@ func (m *Machine) save() (state.Machine, error) {
 		return state.Machine{}, err
 	}
 	s.Ports = m.ports.snapshot()
-	if err := m.chooseMSRs(); err != nil {
-		return state.Machine{}, err
-	}
 	for i, c := range m.vcpus {
 		err := c.Do(func() (err error) {
+			if m.msrs == nil { // once: the vCPUs have the CPUID that they keep
+				m.msrs = state.GuestMSRs(m.known, c.KVM, m.facts.IRQChip)
+			}
 			s.VCPUs[i], err = state.SaveVCPU(c.KVM, m.msrs, m.facts.IRQChip)
 			return err
 		})
@@ -280,16 +280,6 @@ func (m *Machine) save() (state.Machine, error) {
 		}
 	}
 	return s, nil
-}
-
-// chooseMSRs finds out, once, which registers are saved: when the vCPUs have the CPUID that they
-// keep.
-func (m *Machine) chooseMSRs() error {
-	if m.msrs != nil {
-		return nil
-	}
-	c := m.vcpus[0]
-	return c.Do(func() error { m.msrs = state.GuestMSRs(m.known, c.KVM, m.facts.IRQChip); return nil })
 }
 
 func (s *save) note(format string, args ...any) { s.stats.Note = fmt.Sprintf(format, args...) }

@@ -61,15 +61,21 @@ const (
 // rxTrigger is the number of bytes at which the receiver interrupts, by the top bits of FCR.
 var rxTrigger = [4]uint16{1, 4, 8, 14}
 
+// divisor is a half of the divisor, if that is what is at the register; else nil.
+func (r *SerialState) divisor(off uint64) *uint8 {
+	switch {
+	case r.LCR&lcrDLAB != 0 && off == serialDivisorL:
+		return &r.DivisorL
+	case r.LCR&lcrDLAB != 0 && off == serialDivisorH:
+		return &r.DivisorH
+	}
+	return nil
+}
+
 func (s *Serial) read(off uint64) byte {
 	r := &s.state
-	if r.LCR&lcrDLAB != 0 {
-		switch off {
-		case serialDivisorL:
-			return r.DivisorL
-		case serialDivisorH:
-			return r.DivisorH
-		}
+	if d := r.divisor(off); d != nil {
+		return *d
 	}
 	switch off {
 	case serialData:
@@ -108,15 +114,9 @@ func (s *Serial) read(off uint64) byte {
 
 func (s *Serial) write(off uint64, b byte) {
 	r := &s.state
-	if r.LCR&lcrDLAB != 0 {
-		switch off {
-		case serialDivisorL:
-			r.DivisorL = b
-			return
-		case serialDivisorH:
-			r.DivisorH = b
-			return
-		}
+	if d := r.divisor(off); d != nil {
+		*d = b
+		return
 	}
 	switch off {
 	case serialData:

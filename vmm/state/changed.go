@@ -16,7 +16,7 @@ import (
 //
 //	CHANGED, required; integers are little-endian
 //	  0  size        u64, bytes of the image
-//	  8  parent id   32 bytes: SHA-256 over the parent's sections, without this one (id.go)
+//	  8  parent id   32 bytes: SHA-256 over the parent's sections, without this one (checkpoint.go)
 //	 40  length      u16, of the parent's path
 //	 42  parent      its absolute path when this was written
 //	     runs        up to the end: a pair of varints each, pages since the end of the run before,
