@@ -137,10 +137,10 @@ func readByte(mem io.ReaderAt, gpa uint64) error {
 }
 
 // tables are the page tables in a guest's memory.
-type tables struct{ mem io.ReaderAt }
+type tables struct{ io.ReaderAt }
 
 // ReadTable implements pagetable.Memory.
 func (m tables) ReadTable(frame uint64, t *pagetable.Table) (bool, error) {
-	_, err := m.mem.ReadAt(t[:], int64(frame*pageSize))
+	_, err := m.ReadAt(t[:], int64(frame*pageSize))
 	return err == nil, err
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 
 	"github.com/thawfs/thaw/vmm/acpi"
 	"github.com/thawfs/thaw/vmm/device"
@@ -138,13 +139,12 @@ func absolute(disks []state.Disk) ([]state.Disk, error) {
 	if len(disks) > state.MaxDisks {
 		return nil, fmt.Errorf("%d disks, a machine has at most %d", len(disks), state.MaxDisks)
 	}
-	var list []state.Disk
-	for _, d := range disks {
-		path, err := filepath.Abs(d.Path)
-		if err != nil {
+	list := slices.Clone(disks)
+	for i := range list {
+		var err error
+		if list[i].Path, err = filepath.Abs(list[i].Path); err != nil {
 			return nil, err
 		}
-		list = append(list, state.Disk{Path: path, ReadOnly: d.ReadOnly})
 	}
 	return list, nil
 }

@@ -3,6 +3,7 @@ package vmm
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -195,6 +196,16 @@ func (m *Machine) end(err error) {
 	for _, c := range m.vcpus {
 		c.AskToPark()
 	}
+}
+
+// eachVCPU does something on the thread of each vCPU, which must be parked, one after the other.
+func (m *Machine) eachVCPU(what string, f func(i int, k *kvm.VCPU) error) error {
+	for i, c := range m.vcpus {
+		if err := c.Do(func() error { return f(i, c.KVM) }); err != nil {
+			return fmt.Errorf("%s vCPU %d: %w", what, i, err)
+		}
+	}
+	return nil
 }
 
 // vcpuStarted notes the time before the first instruction.

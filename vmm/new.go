@@ -8,6 +8,7 @@ import (
 	"github.com/thawfs/thaw/vmm/acpi"
 	"github.com/thawfs/thaw/vmm/boot"
 	"github.com/thawfs/thaw/vmm/guest"
+	"github.com/thawfs/thaw/vmm/kvm"
 	"github.com/thawfs/thaw/vmm/ram"
 	"github.com/thawfs/thaw/vmm/state"
 )
@@ -65,12 +66,7 @@ func (m *Machine) bootProgram(Config) error {
 	if err != nil {
 		return err
 	}
-	for i, c := range m.vcpus {
-		if err := c.Do(func() error { return boot.EnterProgram(c.KVM, i, root) }); err != nil {
-			return err
-		}
-	}
-	return nil
+	return m.eachVCPU("start", func(i int, k *kvm.VCPU) error { return boot.EnterProgram(k, i, root) })
 }
 
 // bootKernel puts the kernel and all that it is told into memory, and the first vCPU at its entry.
@@ -90,16 +86,10 @@ func (m *Machine) bootKernel(cfg Config) error {
 	if err != nil {
 		return err
 	}
-	for i, c := range m.vcpus {
-		err := c.Do(func() error {
-			if err := boot.SetMemoryTypes(c.KVM); err != nil || i > 0 {
-				return err
-			}
-			return boot.EnterKernel(c.KVM, entry)
-		})
-		if err != nil {
+	return m.eachVCPU("start", func(i int, k *kvm.VCPU) error {
+		if err := boot.SetMemoryTypes(k); err != nil || i > 0 {
 			return err
 		}
-	}
-	return nil
+		return boot.EnterKernel(k, entry)
+	})
 }

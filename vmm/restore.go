@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/thawfs/thaw/vmm/kvm"
 	"github.com/thawfs/thaw/vmm/state"
 	"github.com/thawfs/thaw/wss"
 )
@@ -103,10 +104,9 @@ func (m *Machine) loadState(s *state.Machine, clock state.ClockMode, forgive fun
 	if err := first.Do(func() error { return s.VCPUs[0].PartTSC(first.KVM) }); err != nil {
 		return fmt.Errorf("restore vCPU 0: %w", err)
 	}
-	for i, c := range m.vcpus {
-		if err := c.Do(func() error { return s.VCPUs[i].Restore(c.KVM, forgive) }); err != nil {
-			return fmt.Errorf("restore vCPU %d: %w", i, err)
-		}
+	err := m.eachVCPU("restore", func(i int, k *kvm.VCPU) error { return s.VCPUs[i].Restore(k, forgive) })
+	if err != nil {
+		return err
 	}
 	if s.Chips != nil {
 		if err := s.Chips.Restore(m.vm, clock); err != nil {

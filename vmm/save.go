@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/thawfs/thaw/vmm/api"
+	"github.com/thawfs/thaw/vmm/kvm"
 	"github.com/thawfs/thaw/vmm/ram"
 	"github.com/thawfs/thaw/vmm/state"
 	"github.com/thawfs/thaw/vmm/vcpu"
@@ -262,17 +263,15 @@ func (m *Machine) save() (state.Machine, error) {
 		return state.Machine{}, err
 	}
 	s.Ports = m.ports.snapshot()
-	for i, c := range m.vcpus {
-		err := c.Do(func() (err error) {
-			if m.msrs == nil { // once: the vCPUs have the CPUID that they keep
-				m.msrs = state.GuestMSRs(m.known, c.KVM, m.facts.IRQChip)
-			}
-			s.VCPUs[i], err = state.SaveVCPU(c.KVM, m.msrs, m.facts.IRQChip)
-			return err
-		})
-		if err != nil {
-			return state.Machine{}, fmt.Errorf("save vCPU %d: %w", i, err)
+	err = m.eachVCPU("save", func(i int, k *kvm.VCPU) (err error) {
+		if m.msrs == nil { // once: the vCPUs have the CPUID that they keep
+			m.msrs = state.GuestMSRs(m.known, k, m.facts.IRQChip)
 		}
+		s.VCPUs[i], err = state.SaveVCPU(k, m.msrs, m.facts.IRQChip)
+		return err
+	})
+	if err != nil {
+		return state.Machine{}, err
 	}
 	if m.facts.IRQChip {
 		if s.Chips, err = state.SaveChips(m.vm); err != nil {

@@ -3,7 +3,6 @@ package vmm
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/thawfs/thaw/vmm/api"
@@ -57,26 +56,21 @@ func (s *scanned) Resume() error {
 
 func (s *scanned) CPUs() ([]scan.CPU, error) {
 	cpus := make([]scan.CPU, len(s.m.vcpus))
-	for i, c := range s.m.vcpus {
-		err := c.Do(func() error {
-			sregs, err := c.KVM.Sregs()
-			if err != nil {
-				return err
-			}
-			regs, err := c.KVM.Regs()
-			if err != nil {
-				return err
-			}
-			mp, err := c.KVM.MPState()
-			cpus[i] = scan.CPU{CR0: sregs.CR0, CR3: sregs.CR3, CR4: sregs.CR4, EFER: sregs.EFER,
-				RIP: sregs.CS.Base + regs.RIP, Halted: mp.State != kvm.MPRunnable}
-			return err
-		})
+	err := s.m.eachVCPU("registers of", func(i int, k *kvm.VCPU) error {
+		sregs, err := k.Sregs()
 		if err != nil {
-			return nil, fmt.Errorf("registers of vCPU %d: %w", i, err)
+			return err
 		}
-	}
-	return cpus, nil
+		regs, err := k.Regs()
+		if err != nil {
+			return err
+		}
+		mp, err := k.MPState()
+		cpus[i] = scan.CPU{CR0: sregs.CR0, CR3: sregs.CR3, CR4: sregs.CR4, EFER: sregs.EFER,
+			RIP: sregs.CS.Base + regs.RIP, Halted: mp.State != kvm.MPRunnable}
+		return err
+	})
+	return cpus, err
 }
 
 // What a touch costs after each way to flush: a TLB miss, or a shadow entry (or second-level entry)
@@ -105,21 +99,15 @@ func (s *scanned) Flushes() []scan.Flush {
 // flushTLB changes a bit of CR4 that concerns the TLB alone and puts it back: KVM flushes the vCPU's
 // translations when a paging bit changes (x86.c, __set_sregs), and does nothing when none does.
 func (s *scanned) flushTLB() error {
-	for i, c := range s.m.vcpus {
-		err := c.Do(func() error {
-			sregs, err := c.KVM.Sregs()
-			if err != nil {
-				return err
-			}
-			changed := sregs
-			changed.CR4 ^= kvm.CR4PGE
-			return errors.Join(c.KVM.SetSregs(changed), c.KVM.SetSregs(sregs))
-		})
+	return s.m.eachVCPU("flush the TLB of", func(_ int, k *kvm.VCPU) error {
+		sregs, err := k.Sregs()
 		if err != nil {
-			return fmt.Errorf("flush the TLB of vCPU %d: %w", i, err)
+			return err
 		}
-	}
-	return nil
+		changed := sregs
+		changed.CR4 ^= kvm.CR4PGE
+		return errors.Join(k.SetSregs(changed), k.SetSregs(sregs))
+	})
 }
 
 // renewSlots deletes the memory slots and adds them again: KVM drops all that it derived from them.

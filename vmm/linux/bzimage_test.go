@@ -144,9 +144,9 @@ func TestKernelPlace(t *testing.T) {
 		{"does not fit", nil, Config{RAM: ramOf(36*mib - pageSize)}, 0},
 		{"aligned", func(i *testImage) { i.prefAddress = 16*mib + 1 }, Config{RAM: ramOf(64 * mib)},
 			18 * mib},
-		{"moved", nil, Config{RAM: ramOf(128 * mib), Reserved: []Range{{30 * mib, 11 * mib}}}, 42 * mib},
+		{"moved", nil, Config{RAM: []Range{{0, 30 * mib}, {41 * mib, 87 * mib}}}, 42 * mib},
 		{"not movable", func(i *testImage) { i.relocatable = 0 },
-			Config{RAM: ramOf(128 * mib), Reserved: []Range{{30 * mib, 11 * mib}}}, 0},
+			Config{RAM: []Range{{0, 30 * mib}, {41 * mib, 87 * mib}}}, 0},
 		{"not movable, free", func(i *testImage) { i.relocatable = 0 }, Config{RAM: ramOf(64 * mib)},
 			16 * mib},
 		{"not movable, no alignment", func(i *testImage) { i.relocatable, i.alignment = 0, 0 },
@@ -228,7 +228,7 @@ func TestInitrdPlace(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			m, err := newMemoryMap(ramOf(c.memory), nil)
+			m, err := newMemoryMap(ramOf(c.memory))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -14,9 +14,8 @@ type Config struct {
 	Initrd  *io.SectionReader // nil: none
 	Cmdline string
 
-	RAM      []Range // guest memory; it begins at 0 and has the first MiB and more in one piece
-	Reserved []Range // what of the address space the kernel must leave alone, in RAM or not
-	RSDP     uint64  // address of the ACPI root pointer; 0: no ACPI
+	RAM  []Range // guest memory; it begins at 0 and has the first MiB and more in one piece
+	RSDP uint64  // address of the ACPI root pointer; 0: no ACPI
 }
 
 // Entry is the state of the vCPU that enters the kernel; the others wait for their start-up
@@ -47,7 +46,7 @@ const (
 // Load writes kernel, initrd, command line, zero page, GDT and page tables into guest memory,
 // which must read as zeros before: memory that the kernel expects to be zero is not written.
 func Load(mem io.WriterAt, c Config) (Entry, error) {
-	m, err := newMemoryMap(c.RAM, c.Reserved)
+	m, err := newMemoryMap(c.RAM)
 	if err != nil {
 		return Entry{}, err
 	}

@@ -99,7 +99,7 @@ func TestIdentityMap(t *testing.T) {
 
 // TestLowMemory: what the loader puts below 1 MiB does not overlap, and is in usable memory.
 func TestLowMemory(t *testing.T) {
-	m, err := newMemoryMap(ramOf(2*mib), nil)
+	m, err := newMemoryMap(ramOf(2 * mib))
 	if err != nil {
 		t.Fatal(err)
 	}
