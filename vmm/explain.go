@@ -117,21 +117,17 @@ func (m *Machine) searchLost(regs kvm.Regs, sregs kvm.Sregs) (found ram.LostErro
 // readVirtual reads one byte at a guest virtual address, through the guest's page tables. A guest
 // without such tables has physical addresses.
 func readVirtual(mem io.ReaderAt, sregs kvm.Sregs, virtual uint64) error {
-	mode, root, ok := state.LongMode(sregs)
-	if !ok {
-		return readByte(mem, virtual)
+	gpa := virtual
+	if mode, root, ok := state.LongMode(sregs); ok {
+		leaf, ok, err := pagetable.Translate(tables{mem}, mode, root, virtual)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return fmt.Errorf("%#x is not mapped", virtual)
+		}
+		gpa = leaf.Frame*pageSize + virtual - leaf.Virtual
 	}
-	leaf, ok, err := pagetable.Translate(tables{mem}, mode, root, virtual)
-	switch {
-	case err != nil:
-		return err
-	case !ok:
-		return fmt.Errorf("%#x is not mapped", virtual)
-	}
-	return readByte(mem, leaf.Frame*pageSize+virtual-leaf.Virtual)
-}
-
-func readByte(mem io.ReaderAt, gpa uint64) error {
 	_, err := mem.ReadAt(make([]byte, 1), int64(gpa))
 	return err
 }

@@ -57,16 +57,16 @@ func (m *Machine) addDevices(cfg Config) error {
 	if cfg.Console == nil {
 		cfg.Console = io.Discard
 	}
-	m.serial = device.NewSerial(m.line(serialGSI), cfg.Console, m.log)
+	m.serial = device.NewSerial(irqLine{m.vm, serialGSI}, cfg.Console, m.log)
 	port := func(base, size uint64) device.Place {
 		return device.Place{Bus: m.portBus, Base: base, Size: size}
 	}
 	err := errors.Join(
-		add(m, m.serial, port(serialPort, device.SerialSize)),
-		add(m, device.NewI8042(), port(i8042Port, device.I8042Size)),
-		add(m, device.NewPower(), port(powerPort, device.PowerSize)),
-		add(m, device.NewGenID(m.mem, genIDAddr, m.line(genIDGSI), rand.Reader)),
-		add(m, device.NewRNG(m.virtio(0), rand.Reader), m.window(0)),
+		device.Add(m.devices, m.serial, port(serialPort, device.SerialSize)),
+		device.Add(m.devices, device.NewI8042(), port(i8042Port, device.I8042Size)),
+		device.Add(m.devices, device.NewPower(), port(powerPort, device.PowerSize)),
+		device.Add(m.devices, device.NewGenID(m.mem, genIDAddr, irqLine{m.vm, genIDGSI}, rand.Reader)),
+		device.Add(m.devices, device.NewRNG(m.virtio(0), rand.Reader), m.window(0)),
 	)
 	if err != nil {
 		return err
@@ -84,23 +84,12 @@ func (m *Machine) addDevices(cfg Config) error {
 		if err != nil {
 			return err
 		}
-		if err := add(m, device.NewBlock(m.virtio(i+1), disk), m.window(i+1)); err != nil {
+		if err := device.Add(m.devices, device.NewBlock(m.virtio(i+1), disk), m.window(i+1)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
-
-// add puts a device into the set, which owns it from then on.
-func add[S any](m *Machine, d device.Device[S], places ...device.Place) error {
-	err := device.Add(m.devices, d, places...)
-	if c, ok := any(d).(io.Closer); ok && err != nil {
-		err = errors.Join(err, c.Close())
-	}
-	return err
-}
-
-func (m *Machine) line(gsi uint32) irqLine { return irqLine{m.vm, gsi} }
 
 // virtio is what virtio device i needs of the machine.
 func (m *Machine) virtio(i int) device.VirtioConfig {
@@ -108,7 +97,7 @@ func (m *Machine) virtio(i int) device.VirtioConfig {
 	for _, r := range m.facts.Regions {
 		ranges = append(ranges, device.Range{Base: r.GPA, Size: r.Size})
 	}
-	return device.VirtioConfig{RAM: device.NewRAM(m.mem, ranges...), Line: m.line(virtioGSIs()[i]),
+	return device.VirtioConfig{RAM: device.NewRAM(m.mem, ranges...), Line: irqLine{m.vm, virtioGSIs()[i]},
 		Fail: m.end, Log: m.log}
 }
 

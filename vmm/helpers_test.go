@@ -183,6 +183,9 @@ func newTestMachine(t testing.TB, s guest.Spec, memory uint64) *Machine {
 	return m
 }
 
+// Start lets a paused machine run.
+func (m *Machine) Start() error { return m.Resume() }
+
 // runUntil lets a machine run until it has done so many units in all.
 func runUntil(t testing.TB, m *Machine, units uint64) {
 	t.Helper()

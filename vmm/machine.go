@@ -78,9 +78,6 @@ type Machine struct {
 	ended chan struct{} // closed at the end
 }
 
-// Start lets a paused machine run.
-func (m *Machine) Start() error { return m.Resume() }
-
 // Resume lets a paused machine run. It is not an error if it runs already.
 func (m *Machine) Resume() error {
 	m.control.Lock()

@@ -49,7 +49,7 @@ func runToEnd(ctx context.Context, cfg Config, m *Machine, l *loaded) (rep *Repo
 	}()
 	w := m.watch()
 	defer w.stop()
-	stalls := m.sampleStalls()
+	stalls := meter.SampleStalls(m.vcpus, m.begun, m.firstInstruction)
 	defer func() {
 		if list := stalls.Stop(); rep != nil {
 			rep.Stalls = list
@@ -62,10 +62,10 @@ func runToEnd(ctx context.Context, cfg Config, m *Machine, l *loaded) (rep *Repo
 		}
 		defer func() { err = errors.Join(err, s.Close()) }()
 	}
-	p := m.feedConsole(cfg.Input)
-	defer func() { err = errors.Join(err, p.stop()) }()
+	stop := m.feedConsole(cfg.Input)
+	defer func() { err = errors.Join(err, stop()) }()
 	if !cfg.Paused {
-		if err := m.Start(); err != nil {
+		if err := m.Resume(); err != nil {
 			return nil, err
 		}
 	}
@@ -158,13 +158,4 @@ func within[T any](limit time.Duration, f func() T) (v T, done bool) {
 	case <-timer.C:
 		return v, false
 	}
-}
-
-// sampleStalls begins to look when vCPUs wait for pages.
-func (m *Machine) sampleStalls() *meter.StallSampler {
-	var vcpus []meter.VCPU
-	for _, c := range m.vcpus {
-		vcpus = append(vcpus, c)
-	}
-	return meter.SampleStalls(vcpus, m.begun, m.firstInstruction)
 }

@@ -50,7 +50,7 @@ func find(t testing.TB, c Config, b []byte) map[string][]byte {
 			t.Fatalf("a table at %#x: the tables are at %#x, %d bytes", addr, c.Base, len(b))
 		}
 		rest := b[addr-c.Base:]
-		table := rest[:le.Uint32(rest[lengthOffset:])]
+		table := rest[:le.Uint32(rest[4:])]
 		if sum(table) != 0 {
 			t.Errorf("%s: sum of bytes %#x", table[:4], sum(table))
 		}

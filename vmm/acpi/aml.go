@@ -12,30 +12,9 @@ var le = binary.LittleEndian
 // front of them. So it is written from the inside out.
 //
 // A term is a piece of it. Terms are made by the functions below, named after the ASL that they
-// stand for and nested as in ASL. All names and numbers in them are this package's own.
+// stand for and nested as in ASL: each has its opcode (ACPI 6.5, table 20.2; two bytes are one opcode
+// after the extension prefix 0x5b). All names and numbers in them are this package's own.
 type term = []byte
-
-// Opcodes (ACPI 6.5, table 20.2). Two bytes are one opcode after the extension prefix 0x5b.
-const (
-	opZero    = 0x00
-	opOne     = 0x01
-	opName    = 0x08
-	opByte    = 0x0a
-	opWord    = 0x0b
-	opDWord   = 0x0c
-	opString  = 0x0d
-	opQWord   = 0x0e
-	opScope   = 0x10
-	opBuffer  = 0x11
-	opPackage = 0x12
-	opMethod  = 0x14
-	opExt     = 0x5b
-	opArg0    = 0x68
-	opNotify  = 0x86
-	opLEqual  = 0x93
-	opIf      = 0xa0
-	extDevice = 0x82
-)
 
 // pkgLength encodes the length of what follows it, itself included: one byte for less than 64, or
 // in the first byte how many follow, and the length's low four bits.
@@ -69,21 +48,21 @@ func segment(s string) term { return term((s + "___")[:4]) }
 func integer(v uint64) term {
 	switch {
 	case v == 0:
-		return term{opZero}
+		return term{0x00}
 	case v == 1:
-		return term{opOne}
+		return term{0x01}
 	case v < 1<<8:
-		return term{opByte, byte(v)}
+		return term{0x0a, byte(v)}
 	case v < 1<<16:
-		return le.AppendUint16(term{opWord}, uint16(v))
+		return le.AppendUint16(term{0x0b}, uint16(v))
 	case v < 1<<32:
-		return le.AppendUint32(term{opDWord}, uint32(v))
+		return le.AppendUint32(term{0x0c}, uint32(v))
 	}
-	return le.AppendUint64(term{opQWord}, v)
+	return le.AppendUint64(term{0x0e}, v)
 }
 
 // text is a string: ASCII, closed by a 0.
-func text(s string) term { return append(append(term{opString}, s...), 0) }
+func text(s string) term { return append(append(term{0x0d}, s...), 0) }
 
 // eisaID packs an id of three letters and four hexadecimal digits into a number, as _HID has it:
 // five bits for each letter, then the digits, the high byte first.
@@ -93,35 +72,37 @@ func eisaID(id string) term {
 	if err != nil {
 		panic("acpi: " + err.Error()) // a mistake in this package
 	}
-	return binary.BigEndian.AppendUint32(term{opDWord}, vendor<<16|uint32(product))
+	return binary.BigEndian.AppendUint32(term{0x0c}, vendor<<16|uint32(product))
 }
 
 // Terms that enclose others or take operands.
 
-func name(n string, value term) term { return slices.Concat(term{opName}, segment(n), value) }
+func name(n string, value term) term { return slices.Concat(term{0x08}, segment(n), value) }
 
 func scope(n string, body ...term) term {
-	return enclose(term{opScope}, slices.Insert(body, 0, segment(n))...)
+	return enclose(term{0x10}, slices.Insert(body, 0, segment(n))...)
 }
 
 func device(n string, body ...term) term {
-	return enclose(term{opExt, extDevice}, slices.Insert(body, 0, segment(n))...)
+	return enclose(term{0x5b, 0x82}, slices.Insert(body, 0, segment(n))...)
 }
 
 // method is a method that one thread at a time runs.
 func method(n string, args byte, body ...term) term {
 	const serialized = 1 << 3
-	return enclose(term{opMethod}, slices.Insert(body, 0, segment(n), term{args | serialized})...)
+	return enclose(term{0x14}, slices.Insert(body, 0, segment(n), term{args | serialized})...)
 }
 
 func pkg(elements ...term) term {
-	return enclose(term{opPackage}, slices.Insert(elements, 0, term{byte(len(elements))})...)
+	return enclose(term{0x12}, slices.Insert(elements, 0, term{byte(len(elements))})...)
 }
 
-func ifTrue(condition, body term) term { return enclose(term{opIf}, condition, body) }
+func ifTrue(condition, body term) term { return enclose(term{0xa0}, condition, body) }
 
-func equal(a, b term) term { return slices.Concat(term{opLEqual}, a, b) }
+func equal(a, b term) term { return slices.Concat(term{0x93}, a, b) }
+
+func arg0() term { return term{0x68} }
 
 func notify(object string, value uint64) term {
-	return slices.Concat(term{opNotify}, segment(object), integer(value))
+	return slices.Concat(term{0x86}, segment(object), integer(value))
 }

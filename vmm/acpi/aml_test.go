@@ -55,7 +55,7 @@ func TestTerms(t *testing.T) {
 		{`Device (D) {Name (A, 0)}`, device("D", name("A", integer(0))),
 			[]byte("\x5b\x82\x0bD___\x08A___\x00")},
 		{`Method (M, 1, Serialized) {If (Arg0 == 9) {Notify (D, 0x80)}}`,
-			method("M", 1, ifTrue(equal(term{opArg0}, integer(9)), notify("D", 0x80))),
+			method("M", 1, ifTrue(equal(arg0(), integer(9)), notify("D", 0x80))),
 			[]byte("\x14\x13M___\x09\xa0\x0c\x93\x68\x0a\x09\x86D___\x0a\x80")},
 		{`ResourceTemplate () {}`, resources(), []byte{0x11, 5, 0x0a, 2, 0x79, 0}},
 	} {

@@ -63,5 +63,5 @@ func events(gsi uint32) term {
 		name("_UID", integer(0)),
 		name("_CRS", resources(edge(gsi))),
 		method("_EVT", 1,
-			ifTrue(equal(term{opArg0}, integer(uint64(gsi))), notify("VGEN", genIDChanged))))
+			ifTrue(equal(arg0(), integer(uint64(gsi))), notify("VGEN", genIDChanged))))
 }

@@ -19,7 +19,6 @@ type header struct {
 
 const (
 	headerSize     = 36
-	lengthOffset   = 4
 	checksumOffset = 9
 )
 
@@ -56,11 +55,7 @@ func checksum(b []byte) (sum byte) {
 	return sum
 }
 
-const (
-	rsdpSize         = 36
-	rsdpFirstPart    = 20 // what the first checksum is of
-	rsdpExtendedByte = 32
-)
+const rsdpSize = 36
 
 // rsdp is the root system description pointer of ACPI 2.0 and later.
 func rsdp(xsdt uint64) []byte {
@@ -75,8 +70,8 @@ func rsdp(xsdt uint64) []byte {
 		ExtendedChecksum uint8 // of all
 		Reserved         [3]uint8
 	}{Signature: [8]byte([]byte("RSD PTR ")), OEMID: oemID, Revision: 2, Length: rsdpSize, XSDT: xsdt})
-	b[8] = checksum(b[:rsdpFirstPart])
-	b[rsdpExtendedByte] = checksum(b)
+	b[8] = checksum(b[:20])
+	b[32] = checksum(b)
 	return b
 }
 

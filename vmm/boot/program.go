@@ -113,5 +113,5 @@ func WriteProgram(mem io.WriterAt, regions []ram.Region, b guest.Boot, binary []
 			return 0, err
 		}
 	}
-	return tables.root(), nil
+	return tables.base[3], nil
 }

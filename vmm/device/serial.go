@@ -140,11 +140,7 @@ func (s *Serial) Restore(r SerialState) error {
 }
 
 func (r *SerialState) check() error {
-	capacity := uint16(1)
-	if r.FCR&fcrEnable != 0 {
-		capacity = serialFIFO
-	}
-	switch {
+	switch capacity := r.capacity(); {
 	case r.RxLen > capacity || r.BacklogLen > serialBacklog:
 		return badState("serial port with %d bytes in a FIFO of %d, %d behind it", r.RxLen, capacity,
 			r.BacklogLen)

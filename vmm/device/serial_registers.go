@@ -148,7 +148,7 @@ func (s *Serial) transmit(b byte) {
 		s.out.put(b)
 		return
 	}
-	if r.RxLen == s.capacity() {
+	if r.RxLen == r.capacity() {
 		r.LSR |= lsrOE
 		if r.FCR&fcrEnable == 0 {
 			r.Rx[0] = b // without FIFO the new byte takes the place of the old
@@ -194,8 +194,9 @@ func (s *Serial) modem() {
 	r.MSR = now | r.MSR&msrDelta | delta
 }
 
-func (s *Serial) capacity() uint16 {
-	if s.state.FCR&fcrEnable != 0 {
+// capacity is how many bytes the receiver holds.
+func (r *SerialState) capacity() uint16 {
+	if r.FCR&fcrEnable != 0 {
 		return serialFIFO
 	}
 	return 1
@@ -220,7 +221,7 @@ func (s *Serial) fill() {
 	if r.MCR&mcrLoop != 0 {
 		return
 	}
-	n := copy(r.Rx[r.RxLen:s.capacity()], r.Backlog[:r.BacklogLen])
+	n := copy(r.Rx[r.RxLen:r.capacity()], r.Backlog[:r.BacklogLen])
 	r.RxLen += uint16(n)
 	r.BacklogLen -= uint16(n)
 	copy(r.Backlog[:r.BacklogLen], r.Backlog[n:])

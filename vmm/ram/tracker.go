@@ -42,13 +42,12 @@ func newTracker(m mapping) *tracker {
 
 // ProbeTracker tries out whether touched pages are exact on this host. The error says why not.
 func ProbeTracker() error {
-	fd, err := unix.MemfdCreate("thaw-probe", unix.MFD_CLOEXEC)
+	mem, err := New(pageSize)
 	if err != nil {
-		return fmt.Errorf("memfd_create: %w", err)
+		return err
 	}
-	f := os.NewFile(uintptr(fd), "thaw-probe")
-	defer f.Close()
-	m, err := mapFile(f, pageSize, mapPrivate)
+	defer mem.Close()
+	m, err := mapFile(mem.pieces[0].src.file, pageSize, mapPrivate)
 	if err != nil {
 		return err
 	}

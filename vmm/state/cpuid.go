@@ -123,25 +123,21 @@ func (t topology) set(e *kvm.CPUIDEntry) {
 		if t.cpus > 1 {
 			e.EDX |= leaf1HTT
 		}
-	case 4: // Intel's caches: the first two levels are a core's own
+	case 4, 0x8000001d: // caches of Intel, of AMD: the first two levels are a core's own
 		if e.EAX&0x1f == 0 {
 			break
 		}
 		e.EAX &= 1<<14 - 1
-		if e.EAX>>5&7 > 2 {
-			e.EAX |= share << 14
+		sharing := t.cpus - 1
+		if e.Function == 4 {
+			sharing = share
+			e.EAX |= share << 26
 		}
-		e.EAX |= share << 26
+		if e.EAX>>5&7 > 2 {
+			e.EAX |= sharing << 14
+		}
 	case 0x80000008: // AMD's number of threads, and bits of the APIC ID
 		e.ECX = t.bits<<12 | t.cpus - 1
-	case 0x8000001d: // AMD's caches
-		if e.EAX&0x1f == 0 {
-			break
-		}
-		e.EAX &= 1<<14 - 1
-		if e.EAX>>5&7 > 2 {
-			e.EAX |= (t.cpus - 1) << 14
-		}
 	case 0x8000001e: // AMD's place of a thread: APIC ID, core, node
 		e.EAX, e.EBX, e.ECX, e.EDX = t.id, t.id, 0, 0
 	}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -332,4 +333,19 @@ func (c *Thread) PageFaults() (taken, fixed uint64, ok bool) {
 	}
 	all, err := c.stats.Read()
 	return all["pf_taken"], all["pf_fixed"], err == nil
+}
+
+// exitCounts counts a vCPU's exits by their reason.
+type exitCounts [64]atomic.Uint64
+
+func (e *exitCounts) count(r kvm.ExitReason) { e[min(uint32(r), uint32(len(e)-1))].Add(1) }
+
+func (e *exitCounts) byReason() map[string]uint64 {
+	m := make(map[string]uint64)
+	for i := range e {
+		if n := e[i].Load(); n > 0 {
+			m[kvm.ExitReason(i).String()] = n
+		}
+	}
+	return m
 }
