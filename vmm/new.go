@@ -15,6 +15,9 @@ import (
 
 // New makes the machine of a configuration, paused before its first instruction.
 func New(cfg Config) (*Machine, error) {
+	if err := cfg.defaults(); err != nil {
+		return nil, err
+	}
 	regions, err := ram.Layout(cfg.MemoryBytes)
 	if err != nil {
 		return nil, err
