@@ -18,7 +18,7 @@ var rooms = map[string][]string{
 	// What a machine consists of does not know the machine.
 	"vmm/device": nil,
 	"vmm/guest":  nil,
-	"vmm/linux":  nil,
+	"vmm/linux":  {"vmm/kvm"},
 	"vmm/acpi":   nil,
 	"vmm/trace":  nil,
 	"vmm/api":    nil,

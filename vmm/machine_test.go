@@ -276,7 +276,7 @@ func TestRunEnds(t *testing.T) {
 func TestMemoryAboveTheHole(t *testing.T) {
 	needKVM(t)
 	regions := []ram.Region{{GPA: 0, Size: 24 << 20}, {GPA: 1 << 32, Size: 8 << 20}}
-	m, err := newWithRegions(spec("random:100", "units", "10000"), 0, regions, testLog(t))
+	m, err := newIn(regions, Config{Guest: spec("random:100", "units", "10000"), Log: testLog(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,3 +1,6 @@
+// Package meter counts what happens over time, in bounded memory: a [Series] of units per slice of
+// time, the moments at which so many of them had been done ([Marks]), and when vCPUs waited for pages
+// ([SampleStalls]).
 package meter
 
 import (

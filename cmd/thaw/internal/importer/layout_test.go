@@ -119,7 +119,7 @@ func TestLayoutOfCheckpoint(t *testing.T) {
 	}
 	const memory = 16 << 20
 	log := slog.New(slog.DiscardHandler)
-	m, err := vmm.New(guest.Spec{Program: "idle"}, memory, log)
+	m, err := vmm.New(vmm.Config{Guest: guest.Spec{Program: "idle"}, MemoryBytes: memory, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
