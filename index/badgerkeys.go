@@ -72,7 +72,7 @@ func (k *badgerKeys) close() (err error) {
 
 func (k *badgerKeys) kill() { _ = k.close() } // nobody needs the error any more
 
-func (k *badgerKeys) get(_ context.Context, key []byte) (value []byte, ok bool, err error) {
+func (k *badgerKeys) get(_ context.Context, key []byte) (value []byte, err error) {
 	defer asError("read index", &err)
 	err = k.db.View(func(tx *badger.Txn) error {
 		it, err := tx.Get(key)
@@ -83,12 +83,12 @@ func (k *badgerKeys) get(_ context.Context, key []byte) (value []byte, ok bool, 
 		return err
 	})
 	if errors.Is(err, badger.ErrKeyNotFound) {
-		return nil, false, nil
+		return nil, nil
 	}
 	if err != nil {
-		return nil, false, fmt.Errorf("read index: %w", err)
+		return nil, fmt.Errorf("read index: %w", err)
 	}
-	return value, true, nil
+	return value, nil
 }
 
 func (k *badgerKeys) pages(_ context.Context, hashes []pack.Hash, refs []uint64) (err error) {
@@ -116,7 +116,7 @@ func (k *badgerKeys) scan(_ context.Context, kind byte, after []byte) (rows []ro
 	defer asError("read index", &err)
 	o := badger.DefaultIteratorOptions
 	o.Prefix = []byte{kind}
-	if after == nil {
+	if len(after) == 0 {
 		after = o.Prefix
 	}
 	err = k.db.View(func(tx *badger.Txn) error {
@@ -146,7 +146,7 @@ func (k *badgerKeys) update(_ context.Context, rows []row) (err error) {
 	wb := k.db.NewWriteBatch()
 	defer wb.Cancel()
 	for _, r := range rows {
-		if r.value == nil {
+		if len(r.value) == 0 {
 			err = wb.Delete(r.key)
 		} else {
 			err = wb.Set(r.key, r.value)

@@ -1,6 +1,7 @@
 package index
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -191,11 +192,11 @@ func (h *hints) removeDamaged() error {
 // sync brings an index up to date: it indexes the packs that it does not know, and forgets those that
 // are gone. It fails if the index does, or if ctx ends. sem must be held.
 func (h *hints) sync(ctx context.Context, db keyStore, progress func(Progress)) error {
-	v, known, err := db.get(ctx, metaKey(metaVersion))
+	v, err := db.get(ctx, metaKey(metaVersion))
 	if err != nil {
 		return err
 	}
-	if known && (len(v) != 1 || v[0] != keyVersion) {
+	if v != nil && !bytes.Equal(v, []byte{keyVersion}) {
 		return fmt.Errorf("it is of version %x, want %d", v, keyVersion)
 	}
 	indexed := map[uint64]packInfo{}
@@ -209,7 +210,7 @@ func (h *hints) sync(ctx context.Context, db keyStore, progress func(Progress)) 
 		return err
 	}
 	var rows []row
-	if !known {
+	if v == nil {
 		rows = append(rows, row{metaKey(metaVersion), []byte{keyVersion}})
 	}
 	stale := false
@@ -275,11 +276,8 @@ func (h *hints) pages(ctx context.Context, hashes []pack.Hash, refs []uint64) er
 // node returns the ref that stands for a node; 0 if none does.
 func (h *hints) node(ctx context.Context, sum pack.Hash) (ref uint64, err error) {
 	err = h.do(ctx, func(k keyStore) error {
-		v, ok, err := k.get(ctx, nodeKey(sum))
-		ref = 0
-		if ok {
-			ref = parseRef(v)
-		}
+		v, err := k.get(ctx, nodeKey(sum))
+		ref = parseRef(v)
 		return err
 	})
 	return ref, err

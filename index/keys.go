@@ -44,8 +44,8 @@ const (
 type keyStore interface {
 	// pages puts the refs that stand for hashes into refs; 0 for one that is not known.
 	pages(ctx context.Context, hashes []pack.Hash, refs []uint64) error
-	// get returns the value of a key.
-	get(ctx context.Context, key []byte) (value []byte, ok bool, err error)
+	// get returns the value of a key; nil if it has none.
+	get(ctx context.Context, key []byte) (value []byte, err error)
 	// update makes changes. After a crash any part of them may be missing.
 	update(ctx context.Context, rows []row) error
 	// scan returns the rows of a kind that come after a key, some of them: none when there are no more.
@@ -56,14 +56,11 @@ type keyStore interface {
 	kill()
 }
 
-// row is a change: a nil value deletes.
+// row is a change: one without a value deletes.
 type row struct{ key, value []byte }
 
-// Bounds of what is asked for and answered at once.
-const (
-	maxRows   = 4096 // of an update or scan; also the pages of a lookup
-	maxRowKey = 64   // bytes, of a value too
-)
+// maxRows bounds what is asked for and answered at once: rows, and the pages of a lookup.
+const maxRows = 4096
 
 func metaKey(name string) []byte { return append([]byte{rowMeta}, name...) }
 

@@ -46,8 +46,8 @@ func (h *hints) sweep(ctx context.Context) error {
 
 // sweepRows looks at every row that points somewhere.
 func (h *hints) sweepRows(ctx context.Context, db keyStore) error {
-	_, stale, err := db.get(ctx, metaKey(metaStale))
-	if err != nil || !stale {
+	stale, err := db.get(ctx, metaKey(metaStale))
+	if err != nil || stale == nil {
 		return err
 	}
 	packs := newLazyPacks(ctx, h.s.packs)
