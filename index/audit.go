@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/thawfs/thaw/index/pack"
 )
@@ -51,32 +54,19 @@ func (c *collector) audit(ctx context.Context, remove []uint64, rewrite []victim
 		}
 	}
 	m := newMeter(c.o.Progress, "look again", "checkpoints", int64(len(roots)))
-	g := newTasks(ctx)
-	n := runtime.GOMAXPROCS(0)
-	work := newOrdered(g, n, 2*n, func() func(*catalogEntry) error {
-		return func(e *catalogEntry) error { return a.checkpoint(g.ctx, e) }
-	})
-	g.run(func() error {
-		defer work.end()
-		for _, e := range roots {
-			if err := work.submit(e); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	for {
-		_, more, err := work.receive()
-		if err != nil || !more {
-			g.cancel(err)
-			break
-		}
-		m.add(1)
+	var mu sync.Mutex // of m
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for _, e := range roots {
+		g.Go(func() error {
+			err := a.checkpoint(gctx, e)
+			mu.Lock()
+			defer mu.Unlock()
+			m.add(1)
+			return err
+		})
 	}
-	if err := g.wait(); err != nil && !errors.Is(err, context.Canceled) {
-		return err
-	}
-	if err := ctx.Err(); err != nil {
+	if err := g.Wait(); err != nil {
 		return err
 	}
 	return c.sameRoots(ctx, roots)
@@ -120,12 +110,12 @@ func (c *collector) sameRoots(ctx context.Context, audited []*catalogEntry) erro
 	if err != nil {
 		return err
 	}
-	was := map[*catalogEntry]bool{}
-	for _, e := range audited {
-		was[e] = true
-	}
+	// Both are in the order of names. A root may have gone meanwhile.
 	for _, e := range now {
-		if !was[e] {
+		for len(audited) > 0 && audited[0].Name < e.Name {
+			audited = audited[1:]
+		}
+		if len(audited) == 0 || audited[0] != e {
 			return fmt.Errorf("checkpoint %s: %w", e.Name, errRootCame)
 		}
 	}
@@ -181,8 +171,7 @@ func (a *auditor) root(ctx context.Context, r *root) error {
 			}
 		}
 	}
-	packs := newLazyPacks(ctx, a.c.s.packs)
-	packs.limit = max(packs.limit/runtime.GOMAXPROCS(0), 1) // shared by all auditing goroutines
+	packs := newSomePacks(ctx, a.c.s.packs, runtime.GOMAXPROCS(0))
 	defer packs.release()
 	packs.of(r)
 	w := &witness{nodes: packs, seen: func(ref uint64) error { return a.record(r, ref) }}

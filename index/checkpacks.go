@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/bits"
 	"slices"
 	"strings"
 
@@ -107,23 +106,13 @@ func (c *checker) found(number uint64, name string, damage pack.Damage) {
 			}
 		}
 	}
-	if last := len(c.facts) - 1; last < 0 || c.facts[last].pack != number ||
-		c.facts[last].damage.Kind != damage.Kind {
-		c.facts = append(c.facts, damages{
-			fact: fact{problem: len(c.report.Problems), pack: number, damage: damage},
-		})
+	if last := len(c.facts) - 1; last < 0 || c.facts[last].pack != number || c.facts[last].kind != damage.Kind {
+		c.facts = append(c.facts, fact{problem: len(c.report.Problems), pack: number, kind: damage.Kind})
 		c.problem("", name, false, "%v", damage.Err)
 	}
 	f := &c.facts[len(c.facts)-1]
 	f.numbers.add(uint32(damage.Number))
 	c.report.Problems[f.problem].count(damage)
-}
-
-// damages is the damage of one kind in a pack. It is one problem of the report: a pack has up to
-// 16,777,216 pages.
-type damages struct {
-	fact           // the first
-	numbers bitmap // of all
 }
 
 // namedRuns is how many runs of damaged parts a problem names.
@@ -148,15 +137,9 @@ func (p *Problem) count(d pack.Damage) {
 func (c *checker) judge() {
 	for _, f := range c.facts {
 		p := &c.report.Problems[f.problem]
-		p.Harmless = true
-		for i, word := range f.numbers {
-			for ; word != 0 && p.Harmless; word &= word - 1 {
-				f.damage.Number = i*64 + bits.TrailingZeros64(word)
-				p.Harmless = c.harmless(f.fact)
-			}
-		}
+		p.Harmless = c.harmless(f)
 		if p.Parts > 1 {
-			p.What = fmt.Sprintf("%d %ss are damaged (%s), the first: %s", p.Parts, f.damage.Kind,
+			p.What = fmt.Sprintf("%d %ss are damaged (%s), the first: %s", p.Parts, f.kind,
 				runWords(p), p.What)
 		}
 	}

@@ -329,18 +329,16 @@ func (c *checker) lostPage(ref uint64) error {
 // harmless says whether what is damaged costs no checkpoint anything. While a root cannot be read,
 // nobody knows.
 func (c *checker) harmless(f fact) bool {
-	n := uint32(f.damage.Number)
-	switch f.damage.Kind {
+	switch f.kind {
 	case pack.DamagedHeader, pack.DamagedFrame:
 		return true
 	case pack.DamagedSlot:
-		return c.unread == 0 && !c.damaged[f.pack].needed.has(n)
+		return c.unread == 0 && !c.damaged[f.pack].needed.meets(f.numbers)
 	case pack.DamagedRecord:
-		b := c.records[f.pack]
-		return c.unread == 0 && (b == nil || !b.has(n))
-	default:
-		return false
+		needed := c.records[f.pack]
+		return c.unread == 0 && (needed == nil || !needed.meets(f.numbers))
 	}
+	return false
 }
 
 // eachPlaced calls fn for every page of a page map that is not zero, ascending. It reads branch after
@@ -349,18 +347,8 @@ func eachPlaced(ctx context.Context, n nodes, top *mapTop, lost *lostPages,
 	fn func(gfn, ref uint64) error) error {
 	ld := branchLoader{nodes: n, packs: top.packs, lost: lost}
 	one := &pageMap{pages: top.pages, packs: top.packs, branches: make([]*branchMap, len(top.branches))}
-	for i, ref := range top.branches {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if ref == 0 {
-			continue
-		}
-		ld.first = uint64(i) * branchPages
-		b, err := ld.load(ref, top.pages-ld.first)
-		if err != nil && lost.add(ld.first, min(top.pages-ld.first, branchPages), err) {
-			continue
-		}
+	for i := range top.branches {
+		b, err := ld.number(ctx, top, i)
 		if err != nil {
 			return err
 		}

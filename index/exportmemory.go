@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -18,17 +19,12 @@ func (x *exporter) memory(ctx context.Context) error {
 		if err := f.Truncate(x.m.Size()); err != nil {
 			return err
 		}
-		proofs := &proofs{want: map[uint64]pack.Hash{}}
-		if err := x.pages(ctx, f, proofs); err != nil {
+		want := map[uint64]pack.Hash{} // of lost pages, by which they can be recognised elsewhere
+		if err := x.pages(ctx, f, want); err != nil {
 			return err
 		}
-		return x.fromSegment(ctx, f, proofs)
+		return x.fromSegment(ctx, f, want)
 	})
-}
-
-// proofs holds the hashes of lost pages, by which they can be recognised elsewhere.
-type proofs struct {
-	want map[uint64]pack.Hash
 }
 
 // exportJob is a piece of the image.
@@ -41,8 +37,8 @@ type exportJob struct {
 	unproved []uint64             // pages whose hashes are damaged
 }
 
-// pages writes what the packs have.
-func (x *exporter) pages(ctx context.Context, f *os.File, proofs *proofs) error {
+// pages writes what the packs have, and puts the hashes of lost pages into want.
+func (x *exporter) pages(ctx context.Context, f *os.File, want map[uint64]pack.Hash) error {
 	feed := x.m.EagerFeed().(*eagerFeed)
 	g := newTasks(ctx)
 	n := runtime.GOMAXPROCS(0)
@@ -75,9 +71,7 @@ func (x *exporter) pages(ctx context.Context, f *os.File, proofs *proofs) error 
 		}
 		if j.lost != nil {
 			x.lost.addAll(j.lost)
-			for gfn, h := range j.want {
-				proofs.want[gfn] = h
-			}
+			maps.Copy(want, j.want)
 		}
 		for _, gfn := range j.unproved {
 			x.unproved.add(gfn, 1, &CorruptError{Pack: j.pack, What: "hashes", Err: pack.ErrHash})
@@ -173,16 +167,16 @@ func (j *exportJob) lose(m *Image, pages []slotGFN, err error) {
 }
 
 // fromSegment takes lost pages from the segment, if their hashes are right there.
-func (x *exporter) fromSegment(ctx context.Context, f *os.File, proofs *proofs) error {
-	if len(proofs.want) == 0 {
+func (x *exporter) fromSegment(ctx context.Context, f *os.File, want map[uint64]pack.Hash) error {
+	if len(want) == 0 {
 		return nil
 	}
 	hasher := pack.NewHasher(x.m.s.key)
 	return x.m.eachInSegment(ctx, func(gfn uint64) bool {
-		_, ok := proofs.want[gfn]
+		_, ok := want[gfn]
 		return ok
 	}, func(gfn uint64, page []byte) error {
-		if hasher.Sum(page) != proofs.want[gfn] {
+		if hasher.Sum(page) != want[gfn] {
 			return nil
 		}
 		x.lost.found(gfn)

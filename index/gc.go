@@ -132,7 +132,7 @@ func (c *collector) mark(ctx context.Context) error {
 				fmt.Errorf("checkpoint %s is damaged, nothing is collected: %w", name, e.err))
 		}
 	}
-	c.listed, _ = c.s.cat.referenced()
+	c.listed = c.s.cat.referenced()
 	c.s.cat.mu.Unlock()
 	if err != nil {
 		return err
@@ -207,13 +207,11 @@ func (v victim) worth() bool { return v.dead > 0 && v.dead*5 >= v.bytes }
 
 // weigh computes how much of a pack is dead.
 func (c *collector) weigh(ctx context.Context, number uint64) (victim, error) {
-	e, err := c.s.packs.pin(ctx, number)
+	p, done, err := c.s.packs.use(ctx, number, 0)
 	if err != nil {
 		return victim{}, err
 	}
-	defer c.s.packs.unpin(e)
-	p := e.acquire()
-	defer p.release()
+	defer done()
 	v := victim{number: number, bytes: p.Size()}
 	live := c.live.packs[number]
 	for b := range p.Blocks() {

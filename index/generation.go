@@ -29,13 +29,11 @@ func (n renewal) run(ctx context.Context) (before, after packInfo, err error) {
 
 // copy writes the next generation, and reads back what there is in it.
 func (n renewal) copy(ctx context.Context) (info packInfo, err error) {
-	e, err := n.s.packs.pin(ctx, n.number)
+	old, done, err := n.s.packs.use(ctx, n.number, 0)
 	if err != nil {
 		return packInfo{}, err
 	}
-	defer n.s.packs.unpin(e)
-	p := e.acquire()
-	defer p.release()
+	defer done()
 	info.generation = n.s.packs.nextGeneration(n.number)
 	bw, err := n.s.blobs.Create(ctx, pack.Name(n.number, info.generation))
 	if err != nil {
@@ -46,11 +44,11 @@ func (n renewal) copy(ctx context.Context) (info packInfo, err error) {
 		return packInfo{}, errors.Join(err, bw.Abort())
 	}
 	defer w.Abort()
-	if err := n.write(p.Reader, w); err != nil {
+	if err := n.write(old, w); err != nil {
 		return packInfo{}, err
 	}
 	if info.bytes, err = w.Finish(); err == nil && n.right != nil {
-		err = n.readBack(ctx, p.Reader, info)
+		err = n.readBack(ctx, old, info)
 	}
 	if err != nil {
 		return packInfo{}, errors.Join(err, n.s.packs.abandon(ctx, n.number, info.generation))

@@ -200,9 +200,11 @@ func (h *hints) sync(ctx context.Context, db keyStore, progress func(Progress)) 
 		return fmt.Errorf("it is of version %x, want %d", v, keyVersion)
 	}
 	indexed := map[uint64]packInfo{}
-	err = scanAll(ctx, db, rowPack, func(r row) error {
-		if len(r.key) == 9 {
-			indexed[binary.BigEndian.Uint64(r.key[1:])] = parsePackRow(r.value)
+	err = scanAll(ctx, db, rowPack, func(rows []row) error {
+		for _, r := range rows {
+			if len(r.key) == 9 {
+				indexed[binary.BigEndian.Uint64(r.key[1:])] = parsePackRow(r.value)
+			}
 		}
 		return nil
 	})

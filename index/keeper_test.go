@@ -132,9 +132,9 @@ func testKeyStore(t *testing.T, k keyStore, inMemory bool) {
 		t.Errorf("a deleted row: %x, %v", v, err)
 	}
 	n := 0
-	err := scanAll(ctx, k, rowPack, func(r row) error {
-		n++
-		if !bytes.Equal(r.key, packKey(7)) || !bytes.Equal(r.value, []byte{0}) {
+	err := scanAll(ctx, k, rowPack, func(rows []row) error {
+		n += len(rows)
+		if r := rows[0]; !bytes.Equal(r.key, packKey(7)) || !bytes.Equal(r.value, []byte{0}) {
 			t.Errorf("row %x: %x", r.key, r.value)
 		}
 		return nil
@@ -146,7 +146,8 @@ func testKeyStore(t *testing.T, k keyStore, inMemory bool) {
 		return
 	}
 	n = 0
-	if err := scanAll(ctx, k, rowPage, func(row) error { n++; return nil }); n != maxRows || err != nil {
+	err = scanAll(ctx, k, rowPage, func(rows []row) error { n += len(rows); return nil })
+	if n != maxRows || err != nil {
 		t.Errorf("%d pages, %v", n, err)
 	}
 }

@@ -121,18 +121,16 @@ func sortRows(rows []row) {
 	slices.SortFunc(rows, func(a, b row) int { return bytes.Compare(a.key, b.key) })
 }
 
-// scanAll calls fn for every row of one kind.
-func scanAll(ctx context.Context, k keyStore, kind byte, fn func(row) error) error {
+// scanAll calls fn for all rows of one kind, some at a time.
+func scanAll(ctx context.Context, k keyStore, kind byte, fn func([]row) error) error {
 	var after []byte
 	for {
 		rows, err := k.scan(ctx, kind, after)
 		if err != nil || len(rows) == 0 {
 			return err
 		}
-		for _, r := range rows {
-			if err := fn(r); err != nil {
-				return err
-			}
+		if err := fn(rows); err != nil {
+			return err
 		}
 		after = rows[len(rows)-1].key
 	}

@@ -65,6 +65,16 @@ func (b *bitmap) add(i uint32) bool {
 	return true
 }
 
+// meets says whether the two have a number in common.
+func (b bitmap) meets(o bitmap) bool {
+	for i := range min(len(b), len(o)) {
+		if b[i]&o[i] != 0 {
+			return true
+		}
+	}
+	return false
+}
+
 func (b bitmap) has(i uint32) bool {
 	return int(i/64) < len(b) && b[i/64]>>(i%64)&1 != 0
 }

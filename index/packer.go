@@ -31,17 +31,11 @@ type packer struct {
 	w      *pack.Writer  // of the goroutine that appends; the importer's once done is closed
 	hashes []pack.Hash   // of the pages in w
 
-	// Of the pack that is being finished, nil before the first. The other two are valid once it is
-	// closed.
+	// Of the pack that is being finished, nil before the first. The others are valid once it is closed.
 	finishing chan struct{}
 	finishErr error
-	written   []newPack // finished packs
-}
-
-// newPack is a pack that an import finished.
-type newPack struct {
-	number uint64
-	bytes  int64
+	written   []uint64 // finished packs
+	bytes     int64    // of these
 }
 
 // blockJob is a locality block to be compressed and appended.
@@ -234,7 +228,8 @@ func (k *packer) commit(w *pack.Writer, hashes []pack.Hash) error {
 	size, err := w.Finish()
 	if err == nil {
 		k.s.packs.addWritten(w, size)
-		k.written = append(k.written, newPack{number, size})
+		k.written = append(k.written, number)
+		k.bytes += size
 	}
 	return errors.Join(err, <-indexed)
 }

@@ -175,8 +175,8 @@ func (s *packSet) numbers() (numbers []uint64, doomed int64) {
 
 var errPackMissing = errors.New("it is missing")
 
-// pin opens a pack and keeps it until unpin.
-func (s *packSet) pin(ctx context.Context, number uint64) (*packEntry, error) {
+// pin opens a pack and keeps it until unpin. Where id is not 0, the pack must have this identity.
+func (s *packSet) pin(ctx context.Context, number, id uint64) (*packEntry, error) {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
@@ -191,18 +191,32 @@ func (s *packSet) pin(ctx context.Context, number uint64) (*packEntry, error) {
 	}
 	e.pins++
 	s.mu.Unlock()
-	if err := s.open(ctx, e); err != nil {
+	if err := s.open(ctx, e, id); err != nil {
 		s.unpin(e)
 		return nil, err
 	}
 	return e, nil
 }
 
-func (s *packSet) open(ctx context.Context, e *packEntry) error {
+// use is pin for one goroutine. It returns the reader of the pack, which is open until done is called.
+func (s *packSet) use(ctx context.Context, number, id uint64) (r *pack.Reader, done func(), err error) {
+	e, err := s.pin(ctx, number, id)
+	if err != nil {
+		return nil, nil, err
+	}
+	p := e.acquire()
+	if p == nil {
+		s.unpin(e)
+		return nil, nil, ErrClosed
+	}
+	return p.Reader, func() { p.release(); s.unpin(e) }, nil
+}
+
+func (s *packSet) open(ctx context.Context, e *packEntry, id uint64) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.cur.Load() != nil {
-		return nil
+	if p := e.cur.Load(); p != nil {
+		return hasID(p.Reader, id)
 	}
 	s.mu.Lock()
 	closed := s.closed
@@ -214,7 +228,10 @@ func (s *packSet) open(ctx context.Context, e *packEntry) error {
 	if err != nil {
 		return err
 	}
-	if err := s.settleID(e, r); err != nil {
+	if err = s.settleID(e, r); err == nil {
+		err = hasID(r, id)
+	}
+	if err != nil {
 		r.Close()
 		return err
 	}
@@ -398,7 +415,7 @@ func (s *packSet) pinReadable(ctx context.Context, numbers []uint64, ids map[uin
 ) {
 	p := &pins{set: s}
 	for _, n := range numbers {
-		e, err := s.pinAs(ctx, n, ids[n])
+		e, err := s.pin(ctx, n, ids[n])
 		if isManyFiles(err) {
 			err = fmt.Errorf("%d packs must be open at once; raise the limit of open files (ulimit -n): %w",
 				len(numbers), err)

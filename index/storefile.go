@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/thawfs/thaw/index/blob"
 	"github.com/thawfs/thaw/index/pack"
 )
@@ -67,7 +69,7 @@ func (f *storeFile) key() (pack.HashKey, error) {
 func readStoreFile(dir string) (*storeFile, error) {
 	path := filepath.Join(dir, storeFileName)
 	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNotDirectory) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return nil, fmt.Errorf("%s: %w", dir, ErrNotStore)
 	}
 	if err != nil {

@@ -68,11 +68,11 @@ func importInto(ctx context.Context, store *index.Store, src *importSource, r im
 
 // sourceWorkingSet reads the working set at path, which must fit the image.
 func sourceWorkingSet(src *importSource, path string) (*wss.Set, error) {
-	mem, err := src.Open()
+	mem, done, err := src.Open()
 	if err != nil {
 		return nil, err
 	}
-	defer mem.Close()
+	defer done()
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("working set: %w", err)
