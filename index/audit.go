@@ -96,7 +96,7 @@ func (c *collector) rootsToAudit(ctx context.Context) ([]*catalogEntry, error) {
 			roots = append(roots, e)
 		case generation > e.Generation:
 			// Opening the store prefers the newest that can be read.
-			if _, err := readRoot(ctx, c.s.blobs, c.s.dec, name, generation); !isCorrupt(err) {
+			if _, err := c.s.readRoot(ctx, name, generation); !isCorrupt(err) {
 				return nil, errors.Join(fmt.Errorf("%s: %w", b.Name, errRootCame), err)
 			}
 		}
@@ -132,7 +132,7 @@ type auditor struct {
 
 // checkpoint looks up everything that one checkpoint refers to.
 func (a *auditor) checkpoint(ctx context.Context, e *catalogEntry) error {
-	r, err := readRoot(ctx, a.c.s.blobs, a.c.s.dec, e.Name, e.Generation)
+	r, err := a.c.s.readRoot(ctx, e.Name, e.Generation)
 	if err == nil {
 		err = a.root(ctx, r)
 	}

@@ -23,12 +23,10 @@ type badgerKeys struct {
 	dir string
 }
 
-var _ keyStore = (*badgerKeys)(nil)
-
 const memTableSize = 8 << 20
 
 // openBadger opens the index in dir, or makes an empty one.
-func openBadger(dir string, log *slog.Logger) (_ *badgerKeys, err error) {
+func openBadger(dir string, log *slog.Logger) (_ keyStore, err error) {
 	defer explain("open index", &err)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err

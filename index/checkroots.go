@@ -58,7 +58,7 @@ func (c *checker) entryOnce(ctx context.Context, e *catalogEntry) (unread bool, 
 	if e.root.odd {
 		return true, e.err
 	}
-	r, err := readRoot(ctx, c.s.blobs, c.s.dec, e.Name, e.Generation)
+	r, err := c.s.readRoot(ctx, e.Name, e.Generation)
 	if err == nil {
 		err = c.rootBlob(ctx, e)
 	}
@@ -86,11 +86,7 @@ func (c *checker) noteEntry(e *catalogEntry, unread bool, err error) error {
 // rootBlob checks what reading a root does not need: every byte of the blob.
 func (c *checker) rootBlob(ctx context.Context, e *catalogEntry) error {
 	name := rootName(e.Name, e.Generation)
-	obj, err := c.s.blobs.Open(ctx, name)
-	if err != nil {
-		return err
-	}
-	r, err := pack.Open(obj, name, c.s.dec)
+	r, err := openPackBlob(ctx, c.s.blobs, c.s.dec, name, rootNumber, e.Generation)
 	if err != nil {
 		return err
 	}
@@ -263,7 +259,7 @@ func (c *checker) there(ref uint64, i int) error {
 func (c *checker) losses(ctx context.Context) error {
 	m := newMeter(c.o.Progress, "count losses", "checkpoints", int64(len(c.entries)))
 	for _, e := range c.entries {
-		r, err := readRoot(ctx, c.s.blobs, c.s.dec, e.Name, e.Generation)
+		r, err := c.s.readRoot(ctx, e.Name, e.Generation)
 		if err == nil {
 			err = c.loss(ctx, r)
 		}

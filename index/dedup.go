@@ -67,15 +67,6 @@ func (d *dedup) near(gfn uint64, h pack.Hash) uint64 {
 	return d.fresh[h]
 }
 
-// add notes a page that this import stores.
-func (d *dedup) add(h pack.Hash, ref uint64) { d.fresh[h] = ref }
-
-// renew forgets what this import stored, all of which the index must know by now.
-func (d *dedup) renew() {
-	clear(d.fresh)
-	d.ask = true
-}
-
 // hashCache holds the page hashes of the packs that were used last.
 type hashCache struct {
 	ctx   context.Context

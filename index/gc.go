@@ -142,7 +142,7 @@ func (c *collector) mark(ctx context.Context) error {
 	defer packs.release()
 	m := newMeter(c.o.Progress, "mark", "checkpoints", int64(len(c.entries)))
 	for _, e := range c.entries {
-		r, err := readRoot(ctx, c.s.blobs, c.s.dec, e.Name, e.Generation)
+		r, err := c.s.readRoot(ctx, e.Name, e.Generation)
 		if c.s.gone(e) {
 			continue
 		}

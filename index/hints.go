@@ -366,20 +366,9 @@ func (h *hints) give() {
 // openKeys returns the function that opens Badger: in a keeper, or, without one, in this process.
 func (s *Store) openKeys(keeper func() *exec.Cmd) func(context.Context, string) (keyStore, error) {
 	return func(ctx context.Context, dir string) (keyStore, error) {
-		if keeper != nil {
-			return orNil(startKeeper(ctx, keeper(), s.lock, dir, keeperTimeout))
+		if keeper == nil {
+			return openBadger(dir, s.log)
 		}
-		return orNil(openBadger(dir, s.log))
+		return startKeeper(ctx, keeper(), s.lock, dir, keeperTimeout)
 	}
-}
-
-// orNil makes a nil pointer a nil interface.
-func orNil[T interface {
-	keyStore
-	comparable
-}](k T, err error) (keyStore, error) {
-	if err != nil {
-		return nil, err
-	}
-	return k, nil
 }

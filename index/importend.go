@@ -35,12 +35,14 @@ func (im *importer) findNode(ctx context.Context) func(pack.Hash) (uint64, error
 	}
 }
 
-// settle waits until everything stored so far is in the index, and begins a new pack.
+// settle waits until the index knows everything stored so far, which dedup forgets then, and begins a new
+// pack.
 func (im *importer) settle() error {
 	if err := im.packer.drain(); err != nil {
 		return err
 	}
-	im.dedup.renew()
+	clear(im.dedup.fresh)
+	im.dedup.ask = true
 	return nil
 }
 

@@ -119,7 +119,7 @@ func (im *importer) page(c *chunk, i int) (ref uint64, err error) {
 		return 0, err
 	}
 	im.stats.NewPages++
-	im.dedup.add(c.hashes[i], ref)
+	im.dedup.fresh[c.hashes[i]] = ref
 	return ref, nil
 }
 

@@ -75,14 +75,14 @@ func (keeperInput) Read(b []byte) (int, error) {
 type keeper struct {
 	log *slog.Logger
 
-	mu sync.Mutex  // held for each question
-	db *badgerKeys // nil before Open and after Close; guarded by mu
+	mu sync.Mutex // held for each question
+	db keyStore   // nil before Open and after Close; guarded by mu
 }
 
 var errNoIndex = errors.New("the keeper has no index open")
 
 // with calls fn with the index.
-func (k *keeper) with(fn func(ctx context.Context, db *badgerKeys) error) error {
+func (k *keeper) with(fn func(ctx context.Context, db keyStore) error) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.db == nil {
@@ -107,7 +107,7 @@ func (k *keeper) Open(dir string, _ *int) (err error) {
 
 // Pages is keyStore.pages. keys are the keys of pages without their first byte, refs have 8 bytes each.
 func (k *keeper) Pages(keys []byte, refs *[]byte) error {
-	return k.with(func(ctx context.Context, db *badgerKeys) error {
+	return k.with(func(ctx context.Context, db keyStore) error {
 		hashes := make([]pack.Hash, len(keys)/pageKeySize)
 		for i := range hashes {
 			copy(hashes[i][:], keys[i*pageKeySize:][:pageKeySize])
@@ -123,7 +123,7 @@ func (k *keeper) Pages(keys []byte, refs *[]byte) error {
 
 // Get is keyStore.get.
 func (k *keeper) Get(key []byte, value *[]byte) error {
-	return k.with(func(ctx context.Context, db *badgerKeys) (err error) {
+	return k.with(func(ctx context.Context, db keyStore) (err error) {
 		*value, err = db.get(ctx, key)
 		return err
 	})
@@ -131,7 +131,7 @@ func (k *keeper) Get(key []byte, value *[]byte) error {
 
 // Update is keyStore.update.
 func (k *keeper) Update(rows []string, _ *int) error {
-	return k.with(func(ctx context.Context, db *badgerKeys) error { return db.update(ctx, rowsOf(rows)) })
+	return k.with(func(ctx context.Context, db keyStore) error { return db.update(ctx, rowsOf(rows)) })
 }
 
 // stringsOf returns keys and values of rows in turn. Package gob takes a quarter of the time for strings
@@ -155,7 +155,7 @@ func rowsOf(s []string) []row {
 
 // Scan is keyStore.scan of the kind from[0], after the key from[1:] if that is not empty.
 func (k *keeper) Scan(from []byte, rows *[]string) error {
-	return k.with(func(ctx context.Context, db *badgerKeys) error {
+	return k.with(func(ctx context.Context, db keyStore) error {
 		if len(from) == 0 {
 			return errors.New("a scan without a kind")
 		}

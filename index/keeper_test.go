@@ -62,9 +62,9 @@ func TestKeyStores(t *testing.T) {
 	defer lock.Close()
 	for name, open := range map[string]func(dir string) (keyStore, error){
 		"memory": func(string) (keyStore, error) { return newMemKeys(), nil },
-		"badger": func(dir string) (keyStore, error) { return orNil(openBadger(dir, testLog(t))) },
+		"badger": func(dir string) (keyStore, error) { return openBadger(dir, testLog(t)) },
 		"keeper": func(dir string) (keyStore, error) {
-			return orNil(startKeeper(ctx, testKeeper(), lock, dir, keeperTimeout))
+			return startKeeper(ctx, testKeeper(), lock, dir, keeperTimeout)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

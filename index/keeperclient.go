@@ -40,13 +40,11 @@ type keptKeys struct {
 	dead error      // why no more questions are asked; guarded by mu
 }
 
-var _ keyStore = (*keptKeys)(nil)
-
 // startKeeper runs cmd, which must do nothing but call KeeperMain, and has it open the index in dir.
 // The process inherits lock: nobody else writes to the store while it lives. errNoKeeper if it cannot
 // be started.
 func startKeeper(ctx context.Context, cmd *exec.Cmd, lock *os.File, dir string,
-	timeout time.Duration) (_ *keptKeys, err error) {
+	timeout time.Duration) (_ keyStore, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open index: %w", err)
 	}

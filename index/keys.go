@@ -77,6 +77,11 @@ func pageKey(h pack.Hash) [1 + pageKeySize]byte {
 	return k
 }
 
+func pageRow(h pack.Hash, ref pack.Ref) row {
+	key := pageKey(h)
+	return row{key[:], refValue(uint64(ref))}
+}
+
 // refValue is a ref as a value: big-endian without the leading zero bytes.
 func refValue(ref uint64) []byte {
 	b := binary.BigEndian.AppendUint64(make([]byte, 0, 8), ref)

@@ -104,7 +104,7 @@ func (l *lazyPacks) node(ref uint64, kind uint32) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return readRecord(r, int(pack.Ref(ref).Slot()), kind)
+	return readNode(r, r.ReadRecord, ref, kind)
 }
 
 func (l *lazyPacks) release() { l.lru.Purge() }

@@ -168,7 +168,7 @@ func (s *Store) readEntry(ctx context.Context, name string, all []rootInfo) (*ca
 			s.log.Error("a root is no file", "checkpoint", name, "err", damage)
 			break
 		}
-		r, err := readRootBrief(ctx, s.blobs, s.dec, name, info.generation)
+		r, err := s.readRootBrief(ctx, name, info.generation)
 		if err == nil {
 			return entryOf(r, all, info), nil
 		}

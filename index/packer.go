@@ -238,8 +238,7 @@ func (k *packer) commit(w *pack.Writer, hashes []pack.Hash) error {
 func pageRows(number uint64, hashes []pack.Hash) []row {
 	rows := make([]row, 1, 1+len(hashes))
 	for slot, h := range hashes {
-		key := pageKey(h)
-		rows = append(rows, row{key[:], refValue(uint64(pack.MakeRef(number, uint32(slot))))})
+		rows = append(rows, pageRow(h, pack.MakeRef(number, uint32(slot))))
 	}
 	sortRows(rows[1:])
 	rows[0] = begunRowOf(number)

@@ -240,18 +240,23 @@ func (s *packSet) open(ctx context.Context, e *packEntry, id uint64) error {
 }
 
 // openBlob opens one generation of a pack.
-func (s *packSet) openBlob(ctx context.Context, number uint64, generation uint32) (
-	*pack.Reader, error,
-) {
+func (s *packSet) openBlob(ctx context.Context, number uint64, generation uint32) (*pack.Reader, error) {
 	name := pack.Name(number, generation)
-	obj, err := s.blobs.Open(ctx, name)
+	r, err := openPackBlob(ctx, s.blobs, s.dec, name, number, generation)
 	if errors.Is(err, blob.ErrNotFound) {
 		return nil, &CorruptError{Pack: name, What: "pack", Err: err}
 	}
+	return r, err
+}
+
+// openPackBlob opens a pack or root, which must be what its name says.
+func openPackBlob(ctx context.Context, blobs blob.Store, dec *pack.Decoder, name string, number uint64,
+	generation uint32) (*pack.Reader, error) {
+	obj, err := blobs.Open(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	r, err := pack.Open(obj, name, s.dec)
+	r, err := pack.Open(obj, name, dec)
 	if err != nil {
 		return nil, err
 	}
@@ -480,28 +485,21 @@ func (n *pinnedNodes) node(ref uint64, kind uint32) ([]byte, error) {
 		n.readers[p.Reader] = r
 	}
 	n.mu.Unlock()
+	return readNode(p.Reader, r.ReadRecord, ref, kind)
+}
+
+// readNode reads the record of a ref, which must be of a certain kind, by a function of the pack's reader.
+func readNode(p *pack.Reader, read func(record int, dst []byte) ([]byte, error), ref uint64, kind uint32) (
+	[]byte, error,
+) {
 	record := int(pack.Ref(ref).Slot())
-	b, err := r.ReadRecord(record, nil)
+	b, err := read(record, nil)
 	if err != nil {
 		return nil, err
 	}
-	return b, checkKind(p.Reader, record, kind)
-}
-
-// readRecord reads a record that must be of a certain kind.
-func readRecord(r *pack.Reader, record int, kind uint32) ([]byte, error) {
-	b, err := r.ReadRecord(record, nil)
-	if err != nil {
-		return nil, err
-	}
-	return b, checkKind(r, record, kind)
-}
-
-// checkKind checks that an existing record has the kind that its reader wants.
-func checkKind(r *pack.Reader, record int, kind uint32) error {
-	if got := r.Record(record).Kind; got != kind {
-		return &CorruptError{Pack: r.Name(), What: fmt.Sprintf("record %d: of kind %d, want %d",
+	if got := p.Record(record).Kind; got != kind {
+		return nil, &CorruptError{Pack: p.Name(), What: fmt.Sprintf("record %d: of kind %d, want %d",
 			record, got, kind)}
 	}
-	return nil
+	return b, nil
 }

@@ -106,8 +106,7 @@ func (s *Store) packRows(ctx context.Context, number uint64) (rows []row, err er
 	rows = make([]row, 0, len(hashes))
 	for slot, h := range hashes {
 		if !p.Dead(uint32(slot)) {
-			key := pageKey(h)
-			rows = append(rows, row{key[:], refValue(uint64(pack.MakeRef(number, uint32(slot))))})
+			rows = append(rows, pageRow(h, pack.MakeRef(number, uint32(slot))))
 		}
 	}
 	hasher := pack.NewHasher(s.key)

@@ -101,12 +101,12 @@ const cachedRoots = 8
 // rootOf reads the root of a checkpoint that is in use.
 func (s *Store) rootOf(ctx context.Context, e *catalogEntry) (*root, error) {
 	if s.roots == nil {
-		return readRoot(ctx, s.blobs, s.dec, e.Name, e.Generation)
+		return s.readRoot(ctx, e.Name, e.Generation)
 	}
 	if r, ok := s.roots.Get(e); ok {
 		return r, nil
 	}
-	r, err := readRoot(ctx, s.blobs, s.dec, e.Name, e.Generation)
+	r, err := s.readRoot(ctx, e.Name, e.Generation)
 	if err == nil {
 		s.roots.Add(e, r)
 	}
