@@ -289,34 +289,24 @@ func newRawHashes(packs *lazyPacks) *rawHashes {
 	return &rawHashes{packs: packs, m: map[uint64][]pack.Hash{}}
 }
 
-// all returns the hashes of a pack.
-func (h *rawHashes) all(number uint64) ([]pack.Hash, error) {
-	if hashes, ok := h.m[number]; ok {
-		return hashes, nil
-	}
-	p, err := h.packs.get(number)
-	if err != nil {
-		return nil, err
-	}
-	hashes, err := p.ReadHashes(0, p.Slots())
-	if err != nil {
-		return nil, err
-	}
-	if len(h.m) >= maxRawHashes {
-		clear(h.m)
-	}
-	h.m[number] = hashes
-	return hashes, nil
-}
-
 // of returns the hash of a page.
 func (h *rawHashes) of(ref uint64) (pack.Hash, error) {
-	hashes, err := h.all(ref >> 24)
-	if err != nil {
-		return pack.Hash{}, err
+	number, slot := ref>>24, int(pack.Ref(ref).Slot())
+	hashes, ok := h.m[number]
+	if !ok {
+		p, err := h.packs.get(number)
+		if err != nil {
+			return pack.Hash{}, err
+		}
+		if hashes, err = p.ReadHashes(0, p.Slots()); err != nil {
+			return pack.Hash{}, err
+		}
+		if len(h.m) >= maxRawHashes {
+			clear(h.m)
+		}
+		h.m[number] = hashes
 	}
-	slot := pack.Ref(ref).Slot()
-	if int(slot) >= len(hashes) {
+	if slot >= len(hashes) {
 		return pack.Hash{}, &CorruptError{Pack: pack.Ref(ref).String(), What: "hash",
 			Err: errors.New("there is none")}
 	}

@@ -9,6 +9,9 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/thawfs/thaw/index/pack"
 )
@@ -40,43 +43,44 @@ type exportJob struct {
 // pages writes what the packs have, and puts the hashes of lost pages into want.
 func (x *exporter) pages(ctx context.Context, f *os.File, want map[uint64]pack.Hash) error {
 	feed := x.m.EagerFeed().(*eagerFeed)
-	g := newTasks(ctx)
-	n := runtime.GOMAXPROCS(0)
-	pieces := newOrdered(g, n, 4*n, func() func(*exportJob) error {
-		var p Piece
-		hasher := pack.NewHasher(x.m.s.key)
-		return func(j *exportJob) error {
-			if err := x.proved(g.ctx, feed, j, &p, hasher); err != nil {
-				return err
-			}
-			return writePages(f, &p)
-		}
-	})
-	g.run(func() error {
-		defer pieces.end()
-		for i := range feed.Len() {
-			if err := pieces.submit(&exportJob{i: i}); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
 	meter := newMeter(x.progress, "export", "bytes", int64(x.m.pages.data)*PageSize)
-	for {
-		j, ok, err := pieces.receive()
-		if err != nil || !ok {
-			g.cancel(err)
-			_ = g.wait() // the error, if any, is the one received
-			return err
-		}
-		if j.lost != nil {
-			x.lost.addAll(j.lost)
-			maps.Copy(want, j.want)
-		}
-		for _, gfn := range j.unproved {
-			x.unproved.add(gfn, 1, &CorruptError{Pack: j.pack, What: "hashes", Err: pack.ErrHash})
-		}
-		meter.add(int64(j.pages) * PageSize)
+	var next atomic.Int64
+	g, gctx := errgroup.WithContext(ctx)
+	for range runtime.GOMAXPROCS(0) {
+		g.Go(func() error {
+			var p Piece
+			hasher := pack.NewHasher(x.m.s.key)
+			for {
+				j := &exportJob{i: int(next.Add(1)) - 1}
+				if j.i >= feed.Len() {
+					return nil
+				}
+				if err := x.proved(gctx, feed, j, &p, hasher); err != nil {
+					return err
+				}
+				if err := writePages(f, &p); err != nil {
+					return err
+				}
+				x.note(j, want)
+				x.mu.Lock()
+				meter.add(int64(j.pages) * PageSize)
+				x.mu.Unlock()
+			}
+		})
+	}
+	return g.Wait()
+}
+
+// note notes what is wrong with a piece.
+func (x *exporter) note(j *exportJob, want map[uint64]pack.Hash) {
+	if j.lost != nil {
+		x.lost.addAll(j.lost)
+		x.mu.Lock()
+		maps.Copy(want, j.want)
+		x.mu.Unlock()
+	}
+	for _, gfn := range j.unproved {
+		x.unproved.add(gfn, 1, &CorruptError{Pack: j.pack, What: "hashes", Err: pack.ErrHash})
 	}
 }
 
@@ -104,7 +108,7 @@ func (x *exporter) proved(ctx context.Context, f *eagerFeed, j *exportJob, p *Pi
 	first, span := extent(slots)
 	hashes, err := open.ReadHashes(first, min(span, max(open.Slots()-int(first), 0)))
 	if isDamage(err) {
-		j.lost = f.m.loseAll(slots, err).(*PagesError)
+		j.lost = f.m.loseAll(slots, err)
 		p.reset(0)
 		return nil
 	}
@@ -135,9 +139,14 @@ func (x *exporter) proved(ctx context.Context, f *eagerFeed, j *exportJob, p *Pi
 		}
 	}
 	if len(wrong) > 0 {
-		j.lose(f.m, wrong, &CorruptError{Pack: open.Name(),
+		lost := f.m.loseAll(wrong, &CorruptError{Pack: open.Name(),
 			What: fmt.Sprintf("slot %d", wrong[0].slot()), Err: pack.ErrHash})
-		p.drop(j.lost.GFNs)
+		p.drop(lost.GFNs)
+		if j.lost == nil {
+			j.lost = lost
+		} else {
+			j.lost.GFNs = append(j.lost.GFNs, lost.GFNs...)
+		}
 	}
 	return nil
 }
@@ -153,17 +162,6 @@ func (x *exporter) hashesDamaged(p *openPack) bool {
 		x.badHashes[p.Number()] = damaged
 	}
 	return damaged
-}
-
-// lose adds pages to those that are lost.
-func (j *exportJob) lose(m *Image, pages []slotGFN, err error) {
-	if j.lost == nil {
-		j.lost = &PagesError{Name: m.entry.Name, Err: err}
-	}
-	for _, x := range pages {
-		j.lost.GFNs = append(j.lost.GFNs, x.gfn())
-	}
-	slices.Sort(j.lost.GFNs)
 }
 
 // fromSegment takes lost pages from the segment, if their hashes are right there.

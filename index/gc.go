@@ -257,17 +257,13 @@ func (c *collector) rewrite(ctx context.Context, v victim) error {
 	if err != nil {
 		return err
 	}
-	before, after, err := renewal{
-		s: c.s, number: v.number,
-		write: func(old *pack.Reader, w *pack.Writer) error {
-			return pack.Rewrite(ctx, old, w, enc, c.s.key, pack.Keep{
-				Slot:   live.hasSlot,
-				Record: live.hasRecord,
-				Frame:  func(int) bool { return live != nil && live.segment },
-			})
-		},
-		right: live.allIn,
-	}.run(ctx)
+	before, after, err := c.s.renew(ctx, v.number, func(old *pack.Reader, w *pack.Writer) error {
+		return pack.Rewrite(ctx, old, w, enc, c.s.key, pack.Keep{
+			Slot:   live.hasSlot,
+			Record: live.hasRecord,
+			Frame:  func(int) bool { return live != nil && live.segment },
+		})
+	}, live.allIn)
 	if err != nil {
 		return fmt.Errorf("compact pack %d: %w", v.number, err)
 	}

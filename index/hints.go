@@ -321,13 +321,13 @@ func (h *hints) rebuild(ctx context.Context, progress func(Progress)) error {
 	h.level, h.cause = hintsAnew, nil
 	err := errors.Join(h.removeDamaged(), os.RemoveAll(h.dir))
 	h.unlock()
+	if err == nil {
+		_, err = h.ready(ctx, progress)
+	}
+	if err == nil {
+		err = h.missing(ctx)
+	}
 	if err != nil {
-		return fmt.Errorf("rebuild index: %w", err)
-	}
-	if _, err := h.ready(ctx, progress); err != nil {
-		return fmt.Errorf("rebuild index: %w", err)
-	}
-	if err := h.missing(ctx); err != nil {
 		return fmt.Errorf("rebuild index: %w", err)
 	}
 	return nil

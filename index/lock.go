@@ -130,27 +130,30 @@ type Server struct {
 
 // ServerOf says who serves the store in dir; false if nobody does.
 func ServerOf(dir string) (Server, bool, error) {
-	path := filepath.Join(dir, serverLockName)
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return Server{}, false, nil
-	}
+	s, serves, err := serverOf(filepath.Join(dir, serverLockName))
 	if err != nil {
 		return Server{}, false, fmt.Errorf("find the server of store %s: %w", dir, err)
 	}
-	defer f.Close()
-	err = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
-	if err == nil {
-		return Server{}, false, nil // closing f releases the lock
+	return s, serves, nil
+}
+
+func serverOf(path string) (s Server, serves bool, err error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return s, false, nil
 	}
+	if err != nil {
+		return s, false, err
+	}
+	defer f.Close()
+	err = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) // if it is free, closing f releases it
 	if !errors.Is(err, unix.EWOULDBLOCK) {
-		return Server{}, false, fmt.Errorf("find the server of store %s: %w", dir, err)
+		return s, false, err
 	}
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return Server{}, false, fmt.Errorf("find the server of store %s: %w", dir, err)
+		return s, false, err
 	}
-	var s Server
 	first, rest, _ := strings.Cut(string(b), "\n")
 	// What is not known stays empty.
 	_, _ = fmt.Sscanf(first, "pid %d (%s", &s.PID, &s.Name)

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"sync"
 
+	"github.com/thawfs/thaw/index/blob"
 	"github.com/thawfs/thaw/index/pack"
 )
 
@@ -277,11 +278,18 @@ func (k *packer) abort() {
 
 // createPack begins a new pack.
 func (s *Store) createPack(ctx context.Context, number uint64) (*pack.Writer, error) {
-	bw, err := s.blobs.Create(ctx, pack.Name(number, 0))
+	return newPackBlob(ctx, s.blobs, pack.Name(number, 0), number, 0)
+}
+
+// newPackBlob begins a pack or root.
+func newPackBlob(ctx context.Context, blobs blob.Store, name string, number uint64, generation uint32) (
+	*pack.Writer, error,
+) {
+	bw, err := blobs.Create(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	w, err := pack.NewWriter(bw, number, 0)
+	w, err := pack.NewWriter(bw, number, generation)
 	if err != nil {
 		return nil, errors.Join(err, bw.Abort())
 	}

@@ -140,13 +140,9 @@ type root struct {
 // write makes the root a blob, in one atomic step; blob.ErrExists if the name is taken.
 func (r *root) write(ctx context.Context, blobs blob.Store) (err error) {
 	name := rootName(r.Name, r.Generation)
-	bw, err := blobs.Create(ctx, name)
+	w, err := newPackBlob(ctx, blobs, name, rootNumber, r.Generation)
 	if err != nil {
 		return err
-	}
-	w, err := pack.NewWriter(bw, rootNumber, r.Generation)
-	if err != nil {
-		return errors.Join(err, bw.Abort())
 	}
 	defer w.Abort()
 	for i := range len(r.records) {

@@ -158,7 +158,7 @@ func makeDirectory(dir string) error {
 	if made != nil && !errors.Is(made, fs.ErrExist) {
 		return made
 	}
-	err := syncDir(parent)
+	err := blob.SyncDir(parent)
 	if made != nil && errors.Is(err, fs.ErrPermission) {
 		return nil // a parent that may not be read, of a directory that somebody else has made
 	}
@@ -206,26 +206,20 @@ func fillStore(dir string, p Profile) error {
 		return err
 	}
 	// The key is secret: with it one could make pages that have the hashes of others.
-	return writeFileDurably(filepath.Join(dir, storeFileName), append(b, '\n'), 0o600)
+	return writeFileDurably(filepath.Join(dir, storeFileName), append(b, '\n'))
 }
 
 // writeFileDurably writes a file, which after a crash either is complete or does not exist.
-func writeFileDurably(path string, b []byte, mode fs.FileMode) error {
-	tmp := path + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
-	if err != nil {
+func writeFileDurably(path string, b []byte) error {
+	dir, tmp := filepath.Dir(path), path+".tmp"
+	_ = os.Remove(tmp) // that of an interrupted attempt
+	err := writeNew(tmp, func(f *os.File) error {
+		if err := blob.GiveTo(dir, tmp); err != nil {
+			return err
+		}
+		_, err := f.Write(b)
 		return err
-	}
-	err = blob.GiveTo(filepath.Dir(path), tmp)
-	if err == nil {
-		_, err = f.Write(b)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
+	})
 	if err == nil {
 		err = os.Rename(tmp, path)
 	}
@@ -233,14 +227,5 @@ func writeFileDurably(path string, b []byte, mode fs.FileMode) error {
 		_ = os.Remove(tmp)
 		return err
 	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return f.Sync()
+	return blob.SyncDir(dir)
 }

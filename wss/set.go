@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -185,16 +186,8 @@ func (r Run) check(imagePages uint64) error {
 }
 
 func (s Source) valid() bool {
-	if len(s) == 0 || len(s) > 32 {
-		return false
-	}
-	for i := range len(s) {
-		c := s[i]
-		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
-			return false
-		}
-	}
-	return true
+	const bytes = "abcdefghijklmnopqrstuvwxyz0123456789-"
+	return len(s) > 0 && len(s) <= 32 && strings.Trim(string(s), bytes) == ""
 }
 
 // checkOverlap finds a page that one source names twice. Without this a few runs of a hostile file
