@@ -32,7 +32,7 @@ type keptKeys struct {
 	in      io.WriteCloser // questions
 	out     io.ReadCloser  // answers
 	rpc     *rpc.Client    // over both
-	said    lastWords      // on stderr
+	stderr  stderrHead
 	ended   chan struct{}
 	end     error // how the process ended; valid once ended is closed
 
@@ -78,7 +78,7 @@ func (k *keptKeys) start(lock *os.File) (err error) {
 	if k.out, err = k.proc.StdoutPipe(); err != nil {
 		return errors.Join(err, k.in.Close())
 	}
-	k.proc.Stderr = &k.said
+	k.proc.Stderr = &k.stderr
 	k.proc.ExtraFiles = append(k.proc.ExtraFiles, lock)
 	if k.proc.SysProcAttr == nil {
 		k.proc.SysProcAttr = &unix.SysProcAttr{}
@@ -126,14 +126,14 @@ func (k *keptKeys) ask(ctx context.Context, method string, question, answer any)
 	}
 	var answered rpc.ServerError
 	if err != nil && !errors.As(err, &answered) {
-		k.dead = fmt.Errorf("the keeper of the index: %w", k.mourn(err))
+		k.dead = fmt.Errorf("the keeper of the index: %w", k.failure(err))
 		return k.dead
 	}
 	return err
 }
 
-// mourn ends the process after an error, and adds to the error how it ended and what it printed.
-func (k *keptKeys) mourn(err error) error {
+// failure ends the process after an error, and adds to the error how it ended and what it printed.
+func (k *keptKeys) failure(err error) error {
 	k.kill()
 	select {
 	case <-k.ended:
@@ -143,7 +143,7 @@ func (k *keptKeys) mourn(err error) error {
 	if k.end != nil {
 		err = fmt.Errorf("%w (%w)", err, k.end)
 	}
-	if line := k.said.why(); line != "" {
+	if line := k.stderr.why(); line != "" {
 		err = fmt.Errorf("%w: %s", err, line)
 	}
 	return err
@@ -226,23 +226,23 @@ func (k *keptKeys) disconnect() {
 	_ = k.out.Close()
 }
 
-// lastWords keeps the beginning of what a process prints when it dies: that part says why.
-type lastWords struct {
+// stderrHead keeps the beginning of what a process prints when it dies: that part says why.
+type stderrHead struct {
 	mu sync.Mutex
 	b  []byte // guarded by mu
 }
 
-const maxSaid = 4 << 10
+const maxStderrHead = 4 << 10
 
-func (w *lastWords) Write(b []byte) (int, error) {
+func (w *stderrHead) Write(b []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.b = append(w.b, b[:min(len(b), maxSaid-len(w.b))]...)
+	w.b = append(w.b, b[:min(len(b), maxStderrHead-len(w.b))]...)
 	return len(b), nil
 }
 
 // why returns the line that explains most.
-func (w *lastWords) why() string {
+func (w *stderrHead) why() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	first := ""

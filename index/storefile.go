@@ -59,7 +59,7 @@ func (f *storeFile) key() (pack.HashKey, error) {
 	key := pack.HashKey(b)
 	if f.HashKeySum != "" && f.HashKeySum != sumOfKey(key) {
 		return pack.HashKey{}, errors.New("hash key does not match its checksum: " +
-			"put the file back from a copy, the packs are of no harm")
+			"put the file back from a copy; the packs are not damaged")
 	}
 	return key, nil
 }

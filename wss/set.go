@@ -119,13 +119,10 @@ func (s *Set) Sources() []Source {
 // names again is left out there. The set must be valid.
 func (s *Set) GFNs() iter.Seq[uint64] {
 	return func(yield func(uint64) bool) {
-		var seen *Bitmap // nil: one source, which names each page once
-		if len(s.Sources()) > 1 {
-			seen = NewBitmap(s.ImagePages)
-		}
+		seen := NewBitmap(s.ImagePages)
 		for _, r := range s.Runs {
 			for gfn := r.GFN; gfn < r.End(); gfn++ {
-				if (seen == nil || seen.Set(gfn)) && !yield(gfn) {
+				if seen.Set(gfn) && !yield(gfn) {
 					return
 				}
 			}
