@@ -110,12 +110,12 @@ func (c *collector) sameRoots(ctx context.Context, audited []*catalogEntry) erro
 	if err != nil {
 		return err
 	}
-	// Both are in the order of names. A root may have gone meanwhile.
+	was := map[*catalogEntry]bool{}
+	for _, e := range audited {
+		was[e] = true
+	}
 	for _, e := range now {
-		for len(audited) > 0 && audited[0].Name < e.Name {
-			audited = audited[1:]
-		}
-		if len(audited) == 0 || audited[0] != e {
+		if !was[e] {
 			return fmt.Errorf("checkpoint %s: %w", e.Name, errRootCame)
 		}
 	}
