@@ -62,9 +62,10 @@
 // of the server, on which any number of opens wait. A flight has goroutines fetch the pieces of the
 // working set's feed in their order, one at a time or as many as the medium serves well; Options.Workers
 // of them at a time decode, and push (NOTIFY_STORE) in one notification for each run of
-// neighbouring pages. When all is there, or a cap is reached, the opens return; the rest of a
-// capped flight goes on as its tail and steps aside while READs are outstanding. When the last file
-// is closed, the tail ends.
+// neighbouring pages, which they write to /dev/fuse themselves where mount(2) mounted it, and by
+// go-fuse otherwise. When all is there, or a cap is reached, the opens return; the rest of a capped
+// flight goes on as its tail and steps aside while READs are outstanding. When the last file is
+// closed, the tail ends.
 //
 // An open waits for a restore of its own working set and its own session, or for none: if a flight
 // ends early (the image is made cold, all files are closed, there is a new working set), its opens begin

@@ -109,8 +109,8 @@
 // working set later does not move pages.
 //
 // A working set is also copied into a segment, a pack of frames of 1 MiB in first-touch order,
-// which a restore reads from end to end. A segment has at most a quarter of the image's pages, or
-// 64 MiB; it is deleted when another one replaces it.
+// which a restore reads from end to end. Those of its first 128 MiB are quick to decode. A segment has
+// at most a quarter of the image's pages, or 64 MiB; it is deleted when another one replaces it.
 //
 // # The path of a page
 //

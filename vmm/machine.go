@@ -215,7 +215,7 @@ func (m *Machine) vcpuStarted(t time.Time) {
 	defer m.mu.Unlock()
 	if m.first.IsZero() {
 		m.first = t
-		m.ports.series.Begin(t)
+		m.ports.begin(t)
 		close(m.begun)
 	}
 }

@@ -76,7 +76,7 @@ func (m *Machine) report(cfg Config, c *counter, end string) *Report {
 	first := m.firstInstruction()
 	ports := m.ports.snapshot()
 	r := &Report{Guest: m.facts.Guest, MemoryBytes: m.mem.Size(), GuestPages: m.mem.Size() / pageSize,
-		End: end, Done: ports.Done, Progress: m.ports.series.Progress(m.program.Units)}
+		End: end, Done: ports.Done, Progress: m.ports.progress(m.program.Units)}
 	if !first.IsZero() {
 		r.RunSeconds = time.Since(first).Seconds()
 	}

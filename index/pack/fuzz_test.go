@@ -108,6 +108,11 @@ func FuzzDecode(f *testing.F) {
 				f.Fatal(err)
 			}
 			f.Add(byte(eb.units[0].codec), byte(0), eb.data)
+			ef := EncodedFrame{Quick: true}
+			if err := enc.EncodeFrame(&ef, []uint64{0}, [][]byte{testPage(rng)}); err != nil {
+				f.Fatal(err)
+			}
+			f.Add(byte(ef.codec), byte(0), ef.data[4+len([]byte{0, 0}):])
 		}
 	}
 	dec := mustDecoder(f)

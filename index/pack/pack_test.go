@@ -146,6 +146,7 @@ func fill(t testing.TB, rng *rand.Rand, w *Writer, enc *Encoder, steps int) *mod
 				f.gfns = append(f.gfns, gfn)
 				f.pages = append(f.pages, testPage(rng))
 			}
+			ef.Quick = len(m.frames)%2 == 0
 			if err := enc.EncodeFrame(&ef, f.gfns, f.pages); err != nil {
 				t.Fatal(err)
 			}
