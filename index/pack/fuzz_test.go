@@ -157,9 +157,9 @@ func FuzzUnit(f *testing.F) {
 			r := mustOpen(t, store, Name(1, 0), dec)
 			got := make([]byte, len(pages)*PageSize)
 			var bad BadSlots
-			err := r.ReadBlock(0, got, &bad)
-			if err != nil || len(bad.Slots()) > 0 || !bytes.Equal(got, bytes.Join(pages, nil)) {
-				t.Fatal("changed", err)
+			r.ReadSlots(0, got, &bad)
+			if len(bad.Slots()) > 0 || !bytes.Equal(got, bytes.Join(pages, nil)) {
+				t.Fatal("changed")
 			}
 		}
 	})

@@ -51,11 +51,11 @@ func layoutOf(ctx context.Context, src index.Source, set *wss.Set, virtual bool,
 func addressSpaces(ctx context.Context, src index.Source, log *slog.Logger) (
 	groups []index.Group, roots int, err error,
 ) {
-	mem, err := src.Open()
+	mem, done, err := src.Open()
 	if err != nil {
 		return nil, 0, err
 	}
-	defer mem.Close()
+	defer done()
 	info, err := pagetable.ParseInfo(src.Info)
 	if err != nil {
 		log.Warn("page tables are looked for without the VMM's help", "err", err)
