@@ -43,7 +43,7 @@ type savedLinux struct {
 }
 
 var bootOnce = sync.OnceValues(func() (*savedLinux, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute) // of a busy host
 	defer cancel()
 	l := &savedLinux{
 		config: qemu.Config{Dir: scratch, PayloadBytes: payload()},
