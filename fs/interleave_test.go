@@ -37,7 +37,11 @@ func TestInterleavings(t *testing.T) {
 	if seed == 0 {
 		seed = rand.Uint64()
 	}
-	for i := range *interleavings {
+	rounds := *interleavings
+	if testing.Short() {
+		rounds /= 3
+	}
+	for i := range rounds {
 		if !interleave(t, seed+uint64(i)) {
 			t.Fatalf("interleaving %d; again with -interleave-seed=%d", i, seed+uint64(i))
 		}

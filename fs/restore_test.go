@@ -20,6 +20,10 @@ func wsSpec() spec {
 	return x
 }
 
+// mayEvict is how many prefetched pages may be asked for once more: those that the kernel has evicted,
+// as some hosts do at any time. If it is more than a few, the prefetch did not work.
+func mayEvict(st Stats) uint64 { return min(st.EvictedPages, (st.PrefetchedPages+st.TailPages)/20) }
+
 // The open brings the working set: touching it then asks the server for nothing.
 func TestPolicyWorkingSet(t *testing.T) {
 	x := wsSpec()
@@ -36,12 +40,12 @@ func TestPolicyWorkingSet(t *testing.T) {
 	}
 	m := c.mapFile(fd, x.Pages)
 	c.do(request{Op: "touch", Map: m, GFNs: ws, Spec: &x})
-	if st := b.stats("a", ""); st.LazyRequests != 0 {
-		t.Errorf("%d READs of prefetched pages", st.LazyRequests)
+	if st := b.stats("a", ""); st.LazyRequests > mayEvict(st) {
+		t.Errorf("%d READs of prefetched pages, %d evicted", st.LazyRequests, st.EvictedPages)
 	}
 	c.do(request{Op: "touch", Map: m, GFNs: []uint64{40, 4095}, Spec: &x})
-	if st := b.stats("a", ""); st.LazyPages != 2 {
-		t.Errorf("%d lazy pages, want 2", st.LazyPages)
+	if st := b.stats("a", ""); st.LazyPages < 2 || st.LazyPages > 2+mayEvict(st) {
+		t.Errorf("%d lazy pages, want 2, %d evicted", st.LazyPages, st.EvictedPages)
 	}
 }
 
@@ -51,7 +55,7 @@ func TestPolicyEager(t *testing.T) {
 	c := b.client()
 	fd := c.open(b.path("a/memory"), unix.O_RDONLY)
 	c.do(request{Op: "touch", Map: c.mapFile(fd, x.Pages), GFNs: upTo(x.Pages), Spec: &x})
-	if st := b.stats("a", ""); st.PrefetchedPages != x.Pages || st.LazyRequests != 0 {
+	if st := b.stats("a", ""); st.PrefetchedPages != x.Pages || st.LazyRequests > mayEvict(st) {
 		t.Errorf("%+v", st.Counters)
 	}
 }
@@ -111,7 +115,7 @@ func TestCapBytes(t *testing.T) {
 	}
 	ws := (&fakeImage{spec: x}).workingSet()
 	c.do(request{Op: "touch", Map: c.mapFile(fd, x.Pages), GFNs: ws, Spec: &x})
-	if st := b.stats("a", ""); st.LazyRequests != 0 {
+	if st := b.stats("a", ""); st.LazyRequests > mayEvict(st) {
 		t.Errorf("%+v", st.Counters)
 	}
 }
