@@ -328,6 +328,10 @@ func (f *fakeFeed) piece() int { return cmp.Or(f.m.store.piece, fakePiece) }
 
 func (f *fakeFeed) Len() int { return (len(f.gfns) + f.piece() - 1) / f.piece() }
 
+func (f *fakeFeed) GFNs(i int, dst []uint64) []uint64 {
+	return append(dst, f.gfns[i*f.piece():min((i+1)*f.piece(), len(f.gfns))]...)
+}
+
 func (f *fakeFeed) Parallel() int         { return 1 }
 func (f *fakeFeed) Decode(p *Piece) error { return nil }
 
