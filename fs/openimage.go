@@ -3,6 +3,7 @@ package fs
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -19,6 +20,8 @@ type openImage struct {
 	local bool
 	// ws is mem.WorkingSetFeed.
 	ws Feed
+	// schedule says when the pieces of ws are wanted. The first restore finds it out.
+	schedule func() *schedule
 	// users are pushers at work on it. Guarded by the entry's mu.
 	users int
 }
@@ -55,6 +58,7 @@ func (s *Server) imageLocked(e *entry) (*openImage, error) {
 	h := &openImage{
 		mem: mem, revision: c.Revision, local: mem.Local(), ws: mem.WorkingSetFeed(),
 	}
+	h.schedule = sync.OnceValue(func() *schedule { return s.scheduleOf(*c, h.ws) })
 	e.img.Store(h)
 	if cur != nil {
 		e.replaced = append(e.replaced, cur)

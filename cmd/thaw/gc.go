@@ -42,6 +42,9 @@ func runGC(ctx context.Context, a *app, store string, dryRun bool) error {
 		p := a.progress()
 		defer p.done()
 		report, err = s.GC(ctx, index.GCOptions{DryRun: dryRun, Progress: p.set})
+		if !dryRun {
+			a.forgetLessons(ctx, store, s)
+		}
 		return err
 	})
 	if err != nil {

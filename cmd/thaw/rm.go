@@ -46,6 +46,7 @@ func runRm(ctx context.Context, a *app, store string, names []string) error {
 			a.note("removed %s", name)
 			removed = append(removed, name)
 		}
+		a.forgetLessons(ctx, store, s)
 		return nil
 	})
 	if err != nil {

@@ -73,6 +73,9 @@ func startServer(ctx context.Context, a *app, store, mnt string, o mountOptions)
 		Log:           a.log,
 		AllowOther:    o.allowOther,
 		ControlSocket: filepath.Join(s.dir, control.SocketName),
+		Lessons:       lessons{store},
+		Fill:          o.fill.rate,
+		FillLarge:     o.fill.large,
 	}
 	if s.disk != nil {
 		fo.Collectors = append(fo.Collectors, diskMetrics(s.disk)...)
