@@ -105,6 +105,13 @@ func (t *testbed) measure(ctx context.Context, r trial) (o outcome, err error) {
 	if err != nil {
 		return o, err
 	}
+	if !r.method.raw {
+		came, err := readFollowed(filepath.Join(dir, "stats.json"))
+		if err != nil {
+			return o, err
+		}
+		*rep.Restore.Counts = came.add(*rep.Restore.Counts)
+	}
 	return newOutcome(r.method.name, rep, stalls), nil
 }
 
