@@ -113,8 +113,9 @@ func (s *Server) fillAll(fl *fill) {
 	}
 	if s.fillZeros(fl) && !lost && !fl.sess.fill.done.Swap(true) {
 		s.metrics.fills.Add(1)
-		s.log.Info("all of the image is in the page cache", "checkpoint", fl.m.e.name,
-			"clone", fl.m.clone, "filled_bytes", fl.sess.fill.bytes.Load())
+		if s.opts.Filled != nil {
+			s.opts.Filled(fl.m.e.name, fl.m.clone, fl.sess.fill.bytes.Load())
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -33,8 +34,13 @@ func TestFill(t *testing.T) {
 	for _, policy := range []Policy{PolicyWorkingSet, PolicyWorkingSetFull, PolicyLazy} {
 		t.Run(policy.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := newHandRig(t, newFakeStore(fillSpec()),
-					Options{Policy: policy, Fill: fillRate, RecordWindow: time.Second})
+				told := ""
+				r := newHandRig(t, newFakeStore(fillSpec()), Options{
+					Policy: policy, Fill: fillRate, RecordWindow: time.Second, Prober: allThere{},
+					Filled: func(name, clone string, bytes uint64) {
+						told += fmt.Sprintf("%s%s %d", name, clone, bytes)
+					},
+				})
 				r.open()
 				time.Sleep(5 * time.Second)
 				some := r.residentPages()
@@ -51,6 +57,11 @@ func TestFill(t *testing.T) {
 				}
 				if f := r.fillStats(); f != want || r.residentPages() != 1024 {
 					t.Errorf("in the end: %+v, %d pages; want %+v", f, r.residentPages(), want)
+				}
+				r.open() // finds nothing to fill
+				time.Sleep(time.Minute)
+				if said := fmt.Sprintf("a %d", want.Bytes); told != said {
+					t.Errorf("it says %q, not %q", told, said)
 				}
 				if n := r.metrics.fillBytes.Load(); n != want.Bytes || r.metrics.fills.Load() != 1 {
 					t.Errorf("the metrics have %d bytes, %d fills", n, r.metrics.fills.Load())

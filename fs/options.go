@@ -90,6 +90,9 @@ type Options struct {
 	Fill int64
 	// FillLarge also fills images that are larger than half of the host's memory.
 	FillLarge bool
+	// Filled is called when all of an image, or of a clone of it, is in the page cache because of Fill,
+	// once for each time that it was cold. nil: nobody is told.
+	Filled func(name, clone string, bytes uint64)
 	// Prober asks the kernel whether a file is still in the page cache, for second opens. nil:
 	// they push what was there again. Mount does not close it.
 	Prober Prober

@@ -384,3 +384,29 @@ func TestSecondOpenAfterTail(t *testing.T) {
 		}
 	})
 }
+
+// Only pages that are missing when the open has returned are late: none that had come before the schedule
+// was known, and none that is asked for while the open waits.
+func TestNotLate(t *testing.T) {
+	x := timedSpec("a", 4, time.Millisecond)
+	feed := (&fakeImage{spec: x, store: newFakeStore(x)}).WorkingSetFeed()
+	m := &memoryFile{pages: x.Pages}
+	l := newLanding(m, feed, PolicyWorkingSet, time.Now(), 0)
+	l.brought(2, feed.GFNs(2, nil), time.Now())
+	l.plan(feed, newSchedule(feed, nil), startMargin)
+	if l.asked(x.piecePage(1, 7), 1) {
+		t.Error("a page is late while the open waits")
+	}
+	l.land(time.Now())
+	if l.asked(x.piecePage(2, 7), 1) || l.asked(x.piecePage(2, 0)+fakePiece, 1) {
+		t.Error("a page that has come, or one of no set, is late")
+	}
+	if !l.asked(x.piecePage(1, 7), 1) || l.asked(x.piecePage(1, 7), 1) {
+		t.Error("a page of the tail is not late, or twice")
+	}
+	l.end(false)
+	l.plan(feed, newSchedule(feed, nil), startMargin)
+	if l.asked(x.piecePage(1, 8), 1) || l.late.pages.Load() != 1 {
+		t.Errorf("a page is late when nothing more will come: %d", l.late.pages.Load())
+	}
+}

@@ -255,3 +255,29 @@ func TestPlayoutResult(t *testing.T) {
 		}
 	}
 }
+
+// A medium that has become slower is believed at once, one that has become faster only on the average; and
+// the pieces that differ widen the spread.
+func TestPace(t *testing.T) {
+	var even, slower, faster pace
+	var now, then time.Duration
+	for i := range 40 {
+		even.brought(100, time.Duration(i+1)*100)
+		took := []time.Duration{100, 1000}
+		if i >= 30 {
+			took[0], took[1] = took[1], took[0]
+		}
+		now, then = now+took[0], then+took[1]
+		slower.brought(100, now)
+		faster.brought(100, then)
+	}
+	if mean, spread := even.cost(); mean != 1 || spread > 1e-6 {
+		t.Errorf("a page in 1 ns: %g, spread %g", mean, spread)
+	}
+	if mean, spread := slower.cost(); mean != 10 || spread < 3 {
+		t.Errorf("10 ns after 1 ns: %g, spread %g", mean, spread)
+	}
+	if mean, _ := faster.cost(); mean != (30*10+10*1)/40. {
+		t.Errorf("1 ns after 10 ns: %g", mean)
+	}
+}

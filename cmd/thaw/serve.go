@@ -76,6 +76,7 @@ func startServer(ctx context.Context, a *app, store, mnt string, o mountOptions)
 		Lessons:       lessons{store},
 		Fill:          o.fill.rate,
 		FillLarge:     o.fill.large,
+		Filled:        s.filled,
 	}
 	if s.disk != nil {
 		fo.Collectors = append(fo.Collectors, diskMetrics(s.disk)...)
@@ -95,6 +96,14 @@ func startServer(ctx context.Context, a *app, store, mnt string, o mountOptions)
 		return nil, errors.Join(err, s.fs.Unmount(ctx))
 	}
 	return s, nil
+}
+
+// filled says that a machine needs its store no more, as long as nothing is evicted.
+func (s *server) filled(name, clone string, bytes uint64) {
+	if clone != "" {
+		name += ", clone " + clone
+	}
+	s.a.note("thaw: all of %s is in the page cache, %s of it were filled in", name, size(int64(bytes)))
 }
 
 // openStore opens the store for reading and takes the lock of its server. A store that cannot be
