@@ -2,29 +2,31 @@ package fs
 
 import (
 	"math"
-	"sync"
 	"sync/atomic"
 	"time"
 )
 
 // bringSet brings the working set. Beside it a goroutine finds out when its pieces are wanted, so that
 // the first of them are on their way meanwhile.
-func (s *Server) bringSet(f *flight) (err error) {
-	l := f.landing
-	f.sess.landing.Store(l)
-	var planning sync.WaitGroup
-	planning.Go(func() {
+func (s *Server) bringSet(f *flight) error {
+	f.sess.landing.Store(f.landing)
+	f.planning.Go(func() {
 		defer s.rescue("planning a restore", nil)
-		if l.plan(f.h.ws, f.h.schedule(), s.lesson(f.m.e).Margin) {
+		if f.landing.plan(f.h.ws, s.scheduleOf(f.h), s.lesson(f.m.e).Margin) {
 			f.land()
 		}
 	})
-	defer func() {
-		f.land() // at once, whatever the plan still waits for
-		planning.Wait()
-		s.learn(f, err == nil)
-	}()
 	return s.pushFeed(f, f.h.ws)
+}
+
+// landed ends a flight that has brought what it could. The opens return at once, whatever the plan still
+// waits for.
+func (s *Server) landed(f *flight, complete bool) {
+	f.land()
+	if f.landing != nil {
+		f.planning.Wait()
+		s.learn(f, complete)
+	}
 }
 
 // brought notes that a piece of a working set is there, and lets the opens return when the rest is sure to
@@ -35,8 +37,17 @@ func (s *Server) brought(f *flight, i int, gfns []uint64) {
 	}
 }
 
-// scheduleOf finds out when the pieces of a checkpoint's working set are wanted.
-func (s *Server) scheduleOf(c Checkpoint, feed Feed) *schedule {
+// scheduleOf says when the pieces of an image's working set are wanted. The record is read once.
+func (s *Server) scheduleOf(h *openImage) (known *schedule) {
+	known = <-h.schedule
+	defer func() { h.schedule <- known }()
+	if known == nil {
+		known = s.readSchedule(*h.of, h.ws)
+	}
+	return known
+}
+
+func (s *Server) readSchedule(c Checkpoint, feed Feed) *schedule {
 	record, err := readRecord(s.ctx, s.store, c)
 	if err != nil && s.ctx.Err() == nil {
 		s.warn("the times of a working set are not known, half of it is brought before the machine runs",

@@ -282,6 +282,29 @@ func TestTailIsCut(t *testing.T) {
 	}
 }
 
+// An open whose restore is ended before it has landed, by a drop, waits for the next one, also while the
+// first one still reads its record.
+func TestDropBeforeLanding(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newFakeStore(timedSpec("a", 20, time.Microsecond)) // all at once
+		slowFeed(store, always(time.Millisecond))
+		store.onFile = func() { time.Sleep(10 * time.Millisecond) }
+		r := newHandRig(t, store, Options{Workers: 1})
+		go func() {
+			time.Sleep(4500 * time.Microsecond)
+			if err := r.Drop(r.t.Context(), "a"); err != nil {
+				r.t.Error(err)
+			}
+		}()
+		if took := r.mustOpen(); took != 25*time.Millisecond {
+			t.Errorf("the open takes %v", took)
+		}
+		if n := r.residentPages(); n != 20*256 {
+			t.Errorf("%d pages when it returns", n)
+		}
+	})
+}
+
 // Sixteen opens of one image make one restore, and return together; sixteen images play out beside each
 // other.
 func TestSixteenPlayouts(t *testing.T) {

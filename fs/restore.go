@@ -29,7 +29,8 @@ type flight struct {
 	// Set before front is closed.
 	cut atomic.Bool
 	// landing decides when the opens return; nil: it is not a restore by working set.
-	landing *landing
+	landing  *landing
+	planning sync.WaitGroup // the goroutine that finds out when pieces are wanted
 	// lost is the first error of pages that could not be read; the others are brought.
 	lost atomic.Pointer[error]
 	// over: it has ended, successfully or not.
@@ -153,6 +154,7 @@ func (s *Server) fly(f *flight) {
 		f.sess.failed.Add(1)
 		s.complain(m.e, "prefetch", err)
 	}
+	s.landed(f, err == nil)
 }
 
 // settled waits for pushes that have begun. Pushes of an earlier restore may have gone into an inode
