@@ -81,8 +81,11 @@ func interleave(t *testing.T, seed uint64) bool {
 	store.onRead = func(uint64) error { pause(); return nil }
 	store.onOpen = func(string) error { pause(); return nil }
 	o := Options{
-		Policy: Policy(rnd.IntN(3)), RecordWindow: time.Hour, Workers: 1 + rnd.IntN(2),
+		Policy: Policy(rnd.IntN(4)), RecordWindow: time.Hour, Workers: 1 + rnd.IntN(2),
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+	}
+	if rnd.IntN(3) == 0 {
+		o.Fill, o.FillLarge = 1<<30, true
 	}
 	s := newServer(context.Background(), store, "/nowhere", o.withDefaults(2))
 	h := &shuffle{t: t, s: s, store: store, k: newModelKernel(s),
@@ -240,11 +243,20 @@ func (h *shuffle) open(id uint64, of spec, uid uint32, since moment) bool {
 	return true
 }
 
-// promised are the pages that the policy brings.
+// promised are the pages that the policy brings before the open returns.
 func (h *shuffle) promised(of spec) []uint64 {
 	switch h.s.opts.Policy {
-	case PolicyWorkingSet:
+	case PolicyWorkingSetFull:
 		return (&fakeImage{spec: of}).workingSet()
+	case PolicyWorkingSet: // a set without times
+		feed := (&fakeImage{spec: of, store: h.store}).WorkingSetFeed()
+		var gfns []uint64
+		for i, d := range newSchedule(feed, nil).frontFirst(minMargin) {
+			if d.at == 0 {
+				gfns = feed.GFNs(i, gfns)
+			}
+		}
+		return gfns
 	case PolicyEager:
 		return upTo(of.Pages)
 	}

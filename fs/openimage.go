@@ -19,6 +19,11 @@ type openImage struct {
 	local bool
 	// ws is mem.WorkingSetFeed.
 	ws Feed
+	// of is the checkpoint as it was listed when the image was opened.
+	of *Checkpoint
+	// schedule has one element: when the pieces of ws are wanted, or nil until a restore has found that
+	// out. Who takes it out puts it back.
+	schedule chan *schedule
 	// users are pushers at work on it. Guarded by the entry's mu.
 	users int
 }
@@ -54,7 +59,9 @@ func (s *Server) imageLocked(e *entry) (*openImage, error) {
 	}
 	h := &openImage{
 		mem: mem, revision: c.Revision, local: mem.Local(), ws: mem.WorkingSetFeed(),
+		of: c, schedule: make(chan *schedule, 1),
 	}
+	h.schedule <- nil
 	e.img.Store(h)
 	if cur != nil {
 		e.replaced = append(e.replaced, cur)
