@@ -3,6 +3,7 @@ package fs
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -19,6 +20,9 @@ type openImage struct {
 	local bool
 	// ws is mem.WorkingSetFeed.
 	ws Feed
+	// orders are that by number, and, once a READ has asked for them, mem.Orders.
+	orders atomic.Pointer[[]Order]
+	asked  atomic.Bool // for mem.Orders
 	// users are pushers at work on it. Guarded by the entry's mu.
 	users int
 }
@@ -55,6 +59,7 @@ func (s *Server) imageLocked(e *entry) (*openImage, error) {
 	h := &openImage{
 		mem: mem, revision: c.Revision, local: mem.Local(), ws: mem.WorkingSetFeed(),
 	}
+	h.orders.Store(&[]Order{numbers{mem, e.pages()}})
 	e.img.Store(h)
 	if cur != nil {
 		e.replaced = append(e.replaced, cur)
@@ -181,6 +186,9 @@ func (s *Server) released(m *memoryFile, probe bool) {
 		if m.clone != "" {
 			m.sess.Load().settle()
 			m.inflight.clear() // all READs of it are answered
+			m.storing.clear()
+			m.coming.letGo()
+			m.streams.reset()
 		}
 	}
 	idle := e.opens == 0

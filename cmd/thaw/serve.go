@@ -72,6 +72,7 @@ func startServer(ctx context.Context, a *app, store, mnt string, o mountOptions)
 		RecordWindow:  o.recordWindow,
 		Log:           a.log,
 		AllowOther:    o.allowOther,
+		NoPush:        o.noPush,
 		ControlSocket: filepath.Join(s.dir, control.SocketName),
 	}
 	if s.disk != nil {
