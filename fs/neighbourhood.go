@@ -66,7 +66,7 @@ func (n *neighbourhood) spend() (gain int) {
 	n.off = n.credit <= 0
 	n.blocks++
 	every := 4
-	if n.credit > maxCredit/4 {
+	if n.credit >= maxCredit/4 {
 		every = 16
 	}
 	if n.blocks%every == 0 {

@@ -161,13 +161,13 @@ func (p *pushers) neighbours(j job, h *openImage, sc *scratch) error {
 	if len(sc.gfns) == 0 {
 		return nil
 	}
+	probe, pays := j.m.streams.block(h, sc.gfns)
+	if !pays {
+		return nil
+	}
 	err := h.mem.ReadNeighbours(j.page, &sc.piece)
 	if err != nil && lostPages(err) == nil {
 		return err
-	}
-	probe, ok := j.m.streams.block(h, sc.gfns)
-	if !ok {
-		probe = none
 	}
 	return errors.Join(err, p.pushWithout(j, &sc.piece, probe))
 }

@@ -272,17 +272,18 @@ func (t *streams) reach(h *openImage, p pump, end uint64) bool {
 	return more
 }
 
-// block notes that a locality block is pushed, of which one of some pages should be left out as a
-// probe, if any: gfns are those of it that were not asked for.
-func (t *streams) block(h *openImage, gfns []uint64) (probe uint64, ok bool) {
+// block says whether to push a locality block, since many may have been asked for before it, and notes
+// that it is pushed: without the probe, which is one of some pages or none. gfns are those of the block
+// that were not asked for, at least one.
+func (t *streams) block(h *openImage, gfns []uint64) (probe uint64, pays bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.of != h || t.found == nil {
-		return 0, false
+	if t.of != h || t.found == nil || t.local.off {
+		return none, false
 	}
 	gain := t.local.spend()
-	if gain == 0 || len(gfns) == 0 {
-		return 0, false
+	if gain == 0 {
+		return none, true
 	}
 	probe = gfns[t.clock%uint64(len(gfns))]
 	t.local.probe(probe, gain)

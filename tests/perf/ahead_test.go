@@ -27,7 +27,7 @@ type way struct {
 
 // TestAhead touches 100 MiB in scattered pages back to back: after a prefetch, lazily in the order of
 // the layout, of the working set and of neither, with pushes and without, in turns, cold. It asserts
-// nothing about the figures; tests/e2e has TestAhead, which counts.
+// nothing about the figures; package fs has a test that counts.
 func TestAhead(t *testing.T) {
 	cli.NeedFUSE(t)
 	b := newBench(t)
