@@ -17,7 +17,6 @@ type player struct {
 	work   []played
 
 	reads, pushed, blocks int
-	used                  map[uint64]bool
 }
 
 // played is the work of a pusher.
@@ -31,7 +30,7 @@ type played struct {
 // if set is not nil.
 func newPlayer(t testing.TB, pages uint64, layout, set []uint64) *player {
 	m := &fakeImage{spec: spec{Name: "a", Pages: pages}, store: newFakeStore()}
-	p := &player{t: t, h: &openImage{mem: m}, have: map[uint64]bool{}, used: map[uint64]bool{}}
+	p := &player{t: t, h: &openImage{mem: m}, have: map[uint64]bool{}}
 	p.orders = []Order{numbers{m, pages}}
 	if set != nil {
 		p.orders = append(p.orders, newFakeOrder(m, set, 64))
@@ -43,10 +42,8 @@ func newPlayer(t testing.TB, pages uint64, layout, set []uint64) *player {
 	return p
 }
 
-// touch is a page fault. Of what lies before the reader two rounds may be pushed at most, and what is
-// pushed lies there.
+// touch is a page fault.
 func (p *player) touch(gfn uint64) {
-	p.used[gfn] = true
 	if p.have[gfn] {
 		return
 	}
@@ -105,7 +102,8 @@ func (p *player) block(w played) {
 	p.push(slices.DeleteFunc(gfns, func(gfn uint64) bool { return gfn == probe }))
 }
 
-// part pushes a part of a stream.
+// part pushes a part of a stream. It lies before the reader, and two rounds and their last frames from it
+// at most.
 func (p *player) part(to pump, x part) {
 	o := p.orders[to.order]
 	if x.first >= x.end || x.end > o.Len() {
@@ -142,16 +140,6 @@ func (p *player) finish() {
 			}
 		}
 	}
-}
-
-// wasted is how many of the pages that were pushed nobody touched.
-func (p *player) wasted() (n int) {
-	for gfn := range p.have {
-		if !p.used[gfn] {
-			n++
-		}
-	}
-	return n
 }
 
 // shuffled is the numbers below n in a random order.

@@ -23,6 +23,11 @@
 //   - Stored size: all files of the store but the segments, against `zstd -3` of the whole image;
 //     the second checkpoint against its changed pages through `zstd -3`.
 //
+// TestAhead shows what a lazy guest costs that touches a set back to back, in the order of the layout, of
+// the set or of neither, with pushes and without, beside the prefetch of the set:
+//
+//	go test ./tests/perf -run 'TestAhead$' -v -perf
+//
 // TestLocality counts what locality blocks are worth, against single pages and 64 KiB of physical
 // addresses, as Halite does (USENIX ATC 2013); tests/e2e has the same of a real Linux.
 //
