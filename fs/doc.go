@@ -42,8 +42,8 @@
 //  2. readMemory notes that the pages are in flight, that a stall has begun, and which pages are
 //     touched for the first time (epoch.read), and reads the page with Image.ReadPage into go-fuse's buffer.
 //  3. The reply goes out; reply.Done runs after that. The pages, resident already, are no longer in
-//     flight, the stall is over, and what lies beside the page in its locality block, or ahead of a
-//     sequential reader, becomes a job for the pushers if there is room in their queue.
+//     flight, the stall is over, and what lies ahead of its reader, or beside the page in its locality
+//     block, becomes a job for the pushers if there is room in their queue.
 //
 // This path allocates nothing, waits for no lock that is held over I/O or over a push (on a high-latency
 // medium it may wait for another READ of the same block, see index), and cannot be interrupted: a signal
@@ -55,6 +55,18 @@
 // the VMM gives MADV_RANDOM, which makes the record exact, while read(2) with a large buffer still
 // gives READs of 128 KiB. A VMM that asks for huge pages (MADV_HUGEPAGE, as QEMU does) is the
 // exception: Linux then reads 2 MiB around each fault, and the record has more than was touched.
+//
+// # Ahead of a reader
+//
+// A guest that goes through its memory in an order that the image has (by number, by the working set, by
+// the layout, which is that of a trace or of the guest's page tables) is found within a few READs, and
+// run ahead of: see streams. What is pushed grows with what the reader has come through, to 2 MiB, and
+// never beyond two such rounds. Pushers take it part by part, from where the reader is then, and read each
+// part at once. A READ of a page in a part that is on its way waits for the part (see coming, and why that
+// is no deadlock): a reader faster than the pushes then makes one READ a part, not one a page.
+//
+// A READ that belongs to no such reader brings its locality block, as long as blocks are used: see
+// neighbourhood. A guest that jumps costs the first two dozen blocks, and then none.
 //
 // # One restore
 //
@@ -116,6 +128,8 @@
 // locked. These rules follow:
 //
 //   - READs never push. Only flights, fills and pushers do.
+//   - A READ waits for a pusher only while that waits for no READ and for no gate, and at most
+//     maxComing: see coming.
 //   - Code that pushes holds no lock that a READ could take. memory.gate is held over pushes; drops
 //     take its other side, READs do not take it.
 //   - Decoding is not shared by locks: a page that a READ wants and a flight is decoding at the

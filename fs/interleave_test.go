@@ -159,8 +159,9 @@ func (h *shuffle) client(uid uint32) func(*rand.Rand) {
 			return
 		}
 		if h.open(id, of, uid, since) {
-			for range rnd.IntN(12) {
-				gfn := rnd.Uint64N(of.Pages)
+			next := walk(rnd, of)
+			for range rnd.IntN(24) {
+				gfn := next()
 				h.read.Store(gfn, true)
 				h.k.touch(h.raw, id, gfn)
 				if name != "" && rnd.IntN(6) == 0 {
@@ -182,6 +183,25 @@ func (h *shuffle) client(uid uint32) func(*rand.Rand) {
 				h.raw.Forget(id, uint64(n))
 			}
 		}
+	}
+}
+
+// walk gives the pages that a client touches: anywhere, or in one of the orders of the image from some
+// position on.
+func walk(rnd *rand.Rand, of spec) func() uint64 {
+	image := &fakeImage{spec: of, store: newFakeStore()}
+	order := image.workingSet()
+	if rnd.IntN(2) == 0 || len(order) == 0 {
+		order = image.layout()
+	}
+	if rnd.IntN(3) == 0 {
+		return func() uint64 { return rnd.Uint64N(of.Pages) }
+	}
+	at := rnd.IntN(len(order))
+	return func() uint64 {
+		gfn := order[at%len(order)]
+		at += 1 + rnd.IntN(2)
+		return gfn
 	}
 }
 

@@ -34,6 +34,9 @@ type memoryFile struct {
 	writes atomic.Int64
 
 	streams streams
+	// coming are pages that will be pushed at once, storing those of notifications under way.
+	coming  coming
+	storing *bitmap
 
 	// gate lets a drop or a discard wait until nobody pushes, and keeps pushes from starting. READs never
 	// take it: it is held over notifications, which wait for READs.
@@ -89,6 +92,8 @@ func newMemoryFile(e *entry, nodeID uint64, clone string) *memoryFile {
 		pages:    pages,
 		size:     pages * PageSize,
 		inflight: newBitmap(pages),
+		coming:   coming{pages: newBitmap(pages)},
+		storing:  newBitmap(pages),
 	}
 	m.sess.Store(m.newSession(e.epoch.Load()))
 	return m

@@ -79,6 +79,8 @@ type Options struct {
 	// 0 means 4096. More is for stores that only show a file as it is: then the server pushes
 	// nothing by itself, and a READ is not a fault.
 	ReadAhead int
+	// NoPush answers READs and pushes nothing beside or ahead of them. It is for measurements.
+	NoPush bool
 	// Workers is the number of goroutines that decode and push for one prefetch. 0: 2, or the
 	// number of CPUs if that is more, but 4 at most.
 	Workers int

@@ -100,6 +100,10 @@ As root it uses mount(2), otherwise fusermount3.` +
 		"where a background server writes its messages (default STORE/server.log)")
 	f.StringVar(&o.DebugListen, "debug-listen", "",
 		"serve /metrics and profiles (/debug/pprof) over HTTP on this address, such as 127.0.0.1:9411")
+	f.BoolVar(&o.FS.NoPush, "no-push", false, "push nothing beside or ahead of READs")
+	if err := f.MarkHidden("no-push"); err != nil {
+		panic(err) // there is no such flag
+	}
 	o.disk.add(f)
 	return cmd
 }

@@ -29,6 +29,7 @@ func (m *image) Local() bool                                { return false }
 func (m *image) Neighbours(_ uint64, dst []uint64) []uint64 { return dst }
 func (m *image) ReadNeighbours(uint64, *fs.Piece) error     { return nil }
 func (m *image) WorkingSetFeed() fs.Feed                    { return &feed{m: m} }
+func (m *image) Orders() []fs.Order                         { return nil }
 func (m *image) ReadPage(gfn uint64, dst []byte) error      { return m.ReadRange(gfn, dst) }
 func (m *image) ZeroRuns(fn func(first, count uint64) bool) { m.places.holes(m.pages(), fn) }
 
