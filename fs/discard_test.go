@@ -17,7 +17,7 @@ const punch = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
 func TestDiscard(t *testing.T) {
 	x := wsSpec()
 	x.LocalBlocks = true
-	b := mounted(t, newFakeStore(x), Options{})
+	b := mounted(t, newFakeStore(x), Options{Policy: PolicyWorkingSetFull})
 	c := b.client()
 	path := b.path("a/clones/x/memory")
 	fd := c.open(path, unix.O_RDWR)
@@ -99,7 +99,9 @@ func TestDiscardsEnd(t *testing.T) {
 		b := mounted(t, newFakeStore(x), Options{Policy: policy})
 		c := b.client()
 		path := b.path("a/clones/x/memory")
-		rnd := rand.New(rand.NewPCG(8, uint64(policy)))
+		seed := rand.Uint64()
+		t.Logf("%v, seed %d", policy, seed)
+		rnd := rand.New(rand.NewPCG(seed, uint64(policy)))
 		rounds := 60
 		if testing.Short() {
 			rounds = 8
@@ -285,9 +287,15 @@ func TestDiscardAtOnce(t *testing.T) {
 			c.close(c.open(path, unix.O_RDONLY))
 		}
 	})
-	rnd := rand.New(rand.NewPCG(5, 6))
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 6))
 	is := map[uint64]bool{}
-	for range 150 {
+	rounds := 150
+	if testing.Short() {
+		rounds = 50
+	}
+	for range rounds {
 		first := rnd.Uint64N(x.Pages - 8)
 		n := 1 + rnd.Uint64N(8)
 		c.do(request{Op: "fallocate", FD: fd, Flags: punch, Off: int64(first * PageSize),

@@ -70,6 +70,7 @@ type fakeStore struct {
 	onRead    func(gfn uint64) error
 	onFeed    func(piece int) error
 	onOpen    func(name string) error
+	onFile    func()
 	bad       map[uint64]bool // pages that cannot be read
 	piece     int             // pages of a piece of a feed; 0: fakePiece
 	fileError error
@@ -162,6 +163,9 @@ type fakeFile struct{ *bytes.Reader }
 func (fakeFile) Close() error { return nil }
 
 func (s *fakeStore) OpenFile(_ context.Context, c Checkpoint, file string) (File, error) {
+	if s.onFile != nil {
+		s.onFile()
+	}
 	if s.filePanic.Load() {
 		panic("injected")
 	}
@@ -327,6 +331,10 @@ type fakeFeed struct {
 func (f *fakeFeed) piece() int { return cmp.Or(f.m.store.piece, fakePiece) }
 
 func (f *fakeFeed) Len() int { return (len(f.gfns) + f.piece() - 1) / f.piece() }
+
+func (f *fakeFeed) GFNs(i int, dst []uint64) []uint64 {
+	return append(dst, f.gfns[i*f.piece():min((i+1)*f.piece(), len(f.gfns))]...)
+}
 
 func (f *fakeFeed) Parallel() int         { return 1 }
 func (f *fakeFeed) Decode(p *Piece) error { return nil }

@@ -23,6 +23,11 @@ type openImage struct {
 	// orders are that by number, and, once a READ has asked for them, mem.Orders.
 	orders atomic.Pointer[[]Order]
 	asked  atomic.Bool // for mem.Orders
+	// of is the checkpoint as it was listed when the image was opened.
+	of *Checkpoint
+	// schedule has one element: when the pieces of ws are wanted, or nil until a restore has found that
+	// out. Who takes it out puts it back.
+	schedule chan *schedule
 	// users are pushers at work on it. Guarded by the entry's mu.
 	users int
 }
@@ -58,8 +63,10 @@ func (s *Server) imageLocked(e *entry) (*openImage, error) {
 	}
 	h := &openImage{
 		mem: mem, revision: c.Revision, local: mem.Local(), ws: mem.WorkingSetFeed(),
+		of: c, schedule: make(chan *schedule, 1),
 	}
 	h.orders.Store(&[]Order{numbers{mem, e.pages()}})
+	h.schedule <- nil
 	e.img.Store(h)
 	if cur != nil {
 		e.replaced = append(e.replaced, cur)

@@ -24,7 +24,12 @@ const keep = time.Hour
 func (r *raw) String() string { return "thaw" }
 
 // Init implements fuse.RawFileSystem.
-func (r *raw) Init(srv *fuse.Server) { r.s.kernel = srv }
+func (r *raw) Init(srv *fuse.Server) {
+	r.s.kernel = srv
+	if r.s.device >= 0 {
+		r.s.kernel = &notifyDevice{notifier: srv, fd: r.s.device}
+	}
+}
 
 // Lookup implements fuse.RawFileSystem.
 func (r *raw) Lookup(

@@ -88,6 +88,9 @@ func (s *Server) begin(m *memoryFile, h *openImage, in *fuse.ReadIn, length uint
 	if again := sess.resident.removeRange(first, count); again > 0 {
 		sess.evicted.Add(uint64(again))
 	}
+	if l := sess.landing.Load(); l != nil && l.asked(first, count) {
+		r.late = &l.late
+	}
 	sess.epoch.read(first, count, now)
 	r.follow = s.opts.ReadAhead == PageSize && !s.opts.NoPush && !sess.epoch.exclusive(now)
 	return r

@@ -1,10 +1,8 @@
 package fs
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -30,6 +28,9 @@ type flight struct {
 	// cut: it was ended early, because the image was made cold or everybody closed it.
 	// Set before front is closed.
 	cut atomic.Bool
+	// landing decides when the opens return; nil: it is not a restore by working set.
+	landing  *landing
+	planning sync.WaitGroup // the goroutine that finds out when pieces are wanted
 	// lost is the first error of pages that could not be read; the others are brought.
 	lost atomic.Pointer[error]
 	// over: it has ended, successfully or not.
@@ -43,17 +44,25 @@ type flight struct {
 func (f *flight) land() {
 	f.frontOnce.Do(func() {
 		f.tail.Store(true)
-		f.sess.waited(f.start, time.Now())
+		now := time.Now()
+		if f.landing != nil {
+			f.landing.land(now)
+		}
+		f.sess.waited(f.start, now)
 		close(f.front)
 	})
 }
 
-// abandonLocked ends the restore that goes on for m, if there is one: nobody joins it any more.
-// e.mu is held.
+// abandonLocked ends the restore that goes on for m, if there is one, and what brings the rest: nobody
+// joins it any more. e.mu is held.
 func (m *memoryFile) abandonLocked() {
 	if m.flight != nil {
 		m.flight.cancel()
 		m.flight = nil
+	}
+	if m.fill != nil {
+		m.fill.stop()
+		m.fill = nil
 	}
 }
 
@@ -69,11 +78,12 @@ func (s *Server) restore(m *memoryFile, o *opening) *flight {
 	ep := sess.epoch
 	o.meets(ep)
 	policy := Policy(s.policy.Load())
-	if policy == PolicyWorkingSet && h.ws.Len() == 0 {
+	if policy.bySet() && h.ws.Len() == 0 {
 		policy = PolicyLazy
 	}
 	if policy == PolicyLazy || ep.armed && ep.exclusive(now) {
 		ep.start(now)
+		s.fillLocked(m, sess)
 		return nil
 	}
 	if f := m.flight; f != nil && f.sess == sess && f.h == h && !f.over.Load() {
@@ -83,6 +93,9 @@ func (s *Server) restore(m *memoryFile, o *opening) *flight {
 	ep.spoil(now)
 	ep.start(now)
 	f := &flight{m: m, h: h, sess: sess, policy: policy, start: now, front: make(chan struct{})}
+	if policy.bySet() {
+		f.landing = newLanding(m, h.ws, policy, now, s.pace.load())
+	}
 	f.ctx, f.cancel = context.WithCancel(s.ctx)
 	if !s.goes("a prefetch", func() { s.fly(f) }) {
 		f.cancel()
@@ -116,8 +129,11 @@ func (s *Server) fly(f *flight) {
 	defer f.land()
 	m := f.m
 	defer s.unhold(m, f.h)
+	defer s.fillAfter(f)
+	s.flying.Add(1)
+	defer s.flying.Add(-1)
 	m.settled()
-	complete := f.sess.restored.Load() == int64(f.policy)+1
+	complete := f.sess.restored.Load() == int64(f.policy.whole())+1
 	if f.sess.cached() > 0 {
 		if !s.stillResident(f) {
 			// Some of it was evicted, and which pages is not known: bring everything again.
@@ -130,7 +146,7 @@ func (s *Server) fly(f *flight) {
 	err := s.bring(f)
 	switch {
 	case err == nil:
-		f.sess.restored.Store(int64(f.policy) + 1)
+		f.sess.restored.Store(int64(f.policy.whole()) + 1)
 	case f.ctx.Err() != nil || errors.Is(err, errStale):
 		f.cut.Store(true)
 	default:
@@ -138,6 +154,7 @@ func (s *Server) fly(f *flight) {
 		f.sess.failed.Add(1)
 		s.complain(m.e, "prefetch", err)
 	}
+	s.landed(f, err == nil)
 }
 
 // settled waits for pushes that have begun. Pushes of an earlier restore may have gone into an inode
@@ -157,98 +174,7 @@ func (s *Server) bring(f *flight) (err error) {
 		}
 		return errors.Join(err, s.pushZeros(f))
 	}
-	return s.pushFeed(f, f.h.ws)
-}
-
-// pushFeed starts goroutines that fetch, decode and push the pieces of a feed. They fetch in order, as
-// many at once as the medium serves well: from one disk one at a time, so that what lies in sequence is
-// read in sequence, whichever goroutine decodes it. Options.Workers of them decode and push at the same
-// time. The first failure ends it.
-func (s *Server) pushFeed(f *flight, feed Feed) error {
-	fetches := feed.Parallel()
-	q := &fetchQueue{
-		free: make(chan struct{}, fetches), workers: make(chan struct{}, s.opts.Workers),
-	}
-	// While the CPUs decode, the medium should be busy, too.
-	errs := make([]error, s.opts.Workers+fetches)
-	var wg sync.WaitGroup
-	for w := range errs {
-		wg.Go(func() {
-			p := s.pieces.get()
-			defer s.pieces.put(p)
-			for more := true; more; {
-				more, errs[w] = s.pushNext(f, feed, q, p)
-			}
-			if errs[w] != nil {
-				q.failed.Store(true)
-			}
-		})
-	}
-	wg.Wait()
-	if lost := f.lost.Load(); lost != nil {
-		errs = append(errs, *lost)
-	}
-	return cmp.Or(errs...)
-}
-
-// fetchQueue hands out the pieces of a feed in order.
-type fetchQueue struct {
-	mu   sync.Mutex    // held by the goroutine that fetches next, while it waits for its turn
-	next int           // guarded by mu
-	free chan struct{} // has an element for each fetch that is under way
-	// failed: the rest need not be fetched. The end of the feed does not set it, because other
-	// goroutines may still have pieces then.
-	failed atomic.Bool
-
-	workers chan struct{} // has an element for each goroutine that decodes or pushes
-}
-
-// take waits until the next piece may be fetched; done is to be called when it was.
-func (q *fetchQueue) take() (i int, done func()) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.free <- struct{}{}
-	i = q.next
-	q.next++
-	return i, func() { <-q.free }
-}
-
-// pushNext brings the next piece of a feed; more is false after the last one and after a failure.
-func (s *Server) pushNext(f *flight, feed Feed, q *fetchQueue, p *Piece) (more bool, err error) {
-	defer s.rescueErr("a prefetch", &err)
-	i, err := s.fetchNext(f, feed, q, p)
-	if err == nil && i < 0 {
-		return false, nil
-	}
-	q.workers <- struct{}{}
-	defer func() { <-q.workers }()
-	if err == nil {
-		err = feed.Decode(p)
-	}
-	if err != nil {
-		err = fmt.Errorf("piece %d of %d: %w", i, feed.Len(), err)
-		if lostPages(err) == nil {
-			return false, err
-		}
-		lost := err
-		f.lost.CompareAndSwap(nil, &lost) // the other pages are good
-	}
-	err = s.pushPiece(f, p)
-	s.capped(f) // at once: the next piece may take long
-	return err == nil, err
-}
-
-// fetchNext reads the next piece of a feed; i is negative after the last one.
-func (s *Server) fetchNext(f *flight, feed Feed, q *fetchQueue, p *Piece) (i int, err error) {
-	i, done := q.take()
-	defer done()
-	if q.failed.Load() || i >= feed.Len() {
-		return -1, nil
-	}
-	if err := s.turn(f); err != nil {
-		return i, err
-	}
-	return i, feed.Fetch(f.ctx, i, p)
+	return s.bringSet(f)
 }
 
 // turn is called before each piece: the tail waits in it while READs are outstanding.

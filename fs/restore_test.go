@@ -20,10 +20,14 @@ func wsSpec() spec {
 	return x
 }
 
-// The open brings the working set: touching it then asks the server for nothing.
-func TestPolicyWorkingSet(t *testing.T) {
+// mayEvict is how many prefetched pages may be asked for once more: those that the kernel has evicted,
+// as some hosts do at any time. If it is more than a few, the prefetch did not work.
+func mayEvict(st Stats) uint64 { return min(st.EvictedPages, (st.PrefetchedPages+st.TailPages)/20) }
+
+// The open brings all of the working set: touching it then asks the server for nothing.
+func TestPolicyWorkingSetFull(t *testing.T) {
 	x := wsSpec()
-	b := mounted(t, newFakeStore(x), Options{})
+	b := mounted(t, newFakeStore(x), Options{Policy: PolicyWorkingSetFull})
 	c := b.client()
 	fd := c.open(b.path("a/memory"), unix.O_RDONLY)
 	ws := (&fakeImage{spec: x}).workingSet()
@@ -36,12 +40,12 @@ func TestPolicyWorkingSet(t *testing.T) {
 	}
 	m := c.mapFile(fd, x.Pages)
 	c.do(request{Op: "touch", Map: m, GFNs: ws, Spec: &x})
-	if st := b.stats("a", ""); st.LazyRequests != 0 {
-		t.Errorf("%d READs of prefetched pages", st.LazyRequests)
+	if st := b.stats("a", ""); st.LazyRequests > mayEvict(st) {
+		t.Errorf("%d READs of prefetched pages, %d evicted", st.LazyRequests, st.EvictedPages)
 	}
 	c.do(request{Op: "touch", Map: m, GFNs: []uint64{40, 4095}, Spec: &x})
-	if st := b.stats("a", ""); st.LazyPages != 2 {
-		t.Errorf("%d lazy pages, want 2", st.LazyPages)
+	if st := b.stats("a", ""); st.LazyPages < 2 || st.LazyPages > 2+mayEvict(st) {
+		t.Errorf("%d lazy pages, want 2, %d evicted", st.LazyPages, st.EvictedPages)
 	}
 }
 
@@ -51,7 +55,7 @@ func TestPolicyEager(t *testing.T) {
 	c := b.client()
 	fd := c.open(b.path("a/memory"), unix.O_RDONLY)
 	c.do(request{Op: "touch", Map: c.mapFile(fd, x.Pages), GFNs: upTo(x.Pages), Spec: &x})
-	if st := b.stats("a", ""); st.PrefetchedPages != x.Pages || st.LazyRequests != 0 {
+	if st := b.stats("a", ""); st.PrefetchedPages != x.Pages || st.LazyRequests > mayEvict(st) {
 		t.Errorf("%+v", st.Counters)
 	}
 }
@@ -77,7 +81,7 @@ func TestOpensAtOnce(t *testing.T) {
 		<-release
 		return nil
 	}
-	b := mounted(t, store, Options{})
+	b := mounted(t, store, Options{Policy: PolicyWorkingSetFull})
 	c := b.client()
 	var waits []func() response
 	for range 10 {
@@ -111,7 +115,7 @@ func TestCapBytes(t *testing.T) {
 	}
 	ws := (&fakeImage{spec: x}).workingSet()
 	c.do(request{Op: "touch", Map: c.mapFile(fd, x.Pages), GFNs: ws, Spec: &x})
-	if st := b.stats("a", ""); st.LazyRequests != 0 {
+	if st := b.stats("a", ""); st.LazyRequests > mayEvict(st) {
 		t.Errorf("%+v", st.Counters)
 	}
 }
@@ -172,7 +176,7 @@ func TestPrefetchError(t *testing.T) {
 		}
 		return nil
 	}
-	b := mounted(t, store, Options{})
+	b := mounted(t, store, Options{Policy: PolicyWorkingSetFull})
 	c := b.client()
 	fd := c.open(b.path("a/memory"), unix.O_RDONLY)
 	c.do(request{Op: "touch", Map: c.mapFile(fd, x.Pages), GFNs: upTo(x.Pages), Spec: &x})
@@ -198,7 +202,7 @@ func startProber(t testing.TB) *ProcessProber {
 // A second open asks the prober, and finds everything there or brings it again.
 func TestSecondOpen(t *testing.T) {
 	x := wsSpec()
-	b := mounted(t, newFakeStore(x), Options{Prober: startProber(t)})
+	b := mounted(t, newFakeStore(x), Options{Policy: PolicyWorkingSetFull, Prober: startProber(t)})
 	c := b.client()
 	for _, path := range []string{"a/memory", "a/clones/x/memory"} {
 		c.close(c.open(b.path(path), unix.O_RDONLY))
@@ -231,7 +235,7 @@ func TestSecondOpenWithoutProber(t *testing.T) {
 	dead.child.cmd.Process.Kill()
 	for name, prober := range map[string]Prober{"none": nil, "dead": dead} {
 		t.Run(name, func(t *testing.T) {
-			b := mounted(t, newFakeStore(wsSpec()), Options{Prober: prober})
+			b := mounted(t, newFakeStore(wsSpec()), Options{Policy: PolicyWorkingSetFull, Prober: prober})
 			c := b.client()
 			c.close(c.open(b.path("a/memory"), unix.O_RDONLY))
 			fd := c.open(b.path("a/memory"), unix.O_RDONLY)
@@ -271,7 +275,7 @@ func TestPrefetchGoesRoundReads(t *testing.T) {
 		}))
 	}
 	eventually(t, "8 READs wait", func() bool { return waiting.Load() == 8 })
-	b.SetPolicy(PolicyWorkingSet)
+	b.SetPolicy(PolicyWorkingSetFull)
 	b.client().open(b.path("a/memory"), unix.O_RDONLY) // returns while they wait
 	if st := b.stats("a", ""); st.PrefetchedPages != 1024-8 {
 		t.Errorf("%d prefetched beside 8 READs", st.PrefetchedPages)

@@ -73,7 +73,7 @@ func TestSlowDisk(t *testing.T) {
 	for _, gfn := range order[:inSet] {
 		c.WS = append(c.WS, [2]uint64{uint64(gfn), 1})
 	}
-	b, d := slowBed(t, c, Options{Workers: 4})
+	b, d := slowBed(t, c, Options{Policy: PolicyWorkingSetFull, Workers: 4})
 	client := b.client()
 	spent := func(what string, fn func(), requests, seeks int64) {
 		t.Helper()

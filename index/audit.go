@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/thawfs/thaw/index/pack"
 )
@@ -51,32 +54,19 @@ func (c *collector) audit(ctx context.Context, remove []uint64, rewrite []victim
 		}
 	}
 	m := newMeter(c.o.Progress, "look again", "checkpoints", int64(len(roots)))
-	g := newTasks(ctx)
-	n := runtime.GOMAXPROCS(0)
-	work := newOrdered(g, n, 2*n, func() func(*catalogEntry) error {
-		return func(e *catalogEntry) error { return a.checkpoint(g.ctx, e) }
-	})
-	g.run(func() error {
-		defer work.end()
-		for _, e := range roots {
-			if err := work.submit(e); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	for {
-		_, more, err := work.receive()
-		if err != nil || !more {
-			g.cancel(err)
-			break
-		}
-		m.add(1)
+	var mu sync.Mutex // of m
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for _, e := range roots {
+		g.Go(func() error {
+			err := a.checkpoint(gctx, e)
+			mu.Lock()
+			defer mu.Unlock()
+			m.add(1)
+			return err
+		})
 	}
-	if err := g.wait(); err != nil && !errors.Is(err, context.Canceled) {
-		return err
-	}
-	if err := ctx.Err(); err != nil {
+	if err := g.Wait(); err != nil {
 		return err
 	}
 	return c.sameRoots(ctx, roots)
@@ -106,7 +96,7 @@ func (c *collector) rootsToAudit(ctx context.Context) ([]*catalogEntry, error) {
 			roots = append(roots, e)
 		case generation > e.Generation:
 			// Opening the store prefers the newest that can be read.
-			if _, err := readRoot(ctx, c.s.blobs, c.s.dec, name, generation); !isCorrupt(err) {
+			if _, err := c.s.readRoot(ctx, name, generation); !isCorrupt(err) {
 				return nil, errors.Join(fmt.Errorf("%s: %w", b.Name, errRootCame), err)
 			}
 		}
@@ -142,7 +132,7 @@ type auditor struct {
 
 // checkpoint looks up everything that one checkpoint refers to.
 func (a *auditor) checkpoint(ctx context.Context, e *catalogEntry) error {
-	r, err := readRoot(ctx, a.c.s.blobs, a.c.s.dec, e.Name, e.Generation)
+	r, err := a.c.s.readRoot(ctx, e.Name, e.Generation)
 	if err == nil {
 		err = a.root(ctx, r)
 	}
@@ -181,8 +171,7 @@ func (a *auditor) root(ctx context.Context, r *root) error {
 			}
 		}
 	}
-	packs := newLazyPacks(ctx, a.c.s.packs)
-	packs.limit = max(packs.limit/runtime.GOMAXPROCS(0), 1) // shared by all auditing goroutines
+	packs := newSomePacks(ctx, a.c.s.packs, runtime.GOMAXPROCS(0))
 	defer packs.release()
 	packs.of(r)
 	w := &witness{nodes: packs, seen: func(ref uint64) error { return a.record(r, ref) }}

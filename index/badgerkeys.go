@@ -23,15 +23,13 @@ type badgerKeys struct {
 	dir string
 }
 
-var _ keyStore = (*badgerKeys)(nil)
-
 const memTableSize = 8 << 20
 
 // openBadger opens the index in dir, or makes an empty one.
-func openBadger(dir string, log *slog.Logger) (_ *badgerKeys, err error) {
-	defer asError("open index", &err)
+func openBadger(dir string, log *slog.Logger) (_ keyStore, err error) {
+	defer explain("open index", &err)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("open index: %w", err)
+		return nil, err
 	}
 	o := badger.DefaultOptions(dir).
 		WithLogger(badgerLog{log}).
@@ -47,33 +45,33 @@ func openBadger(dir string, log *slog.Logger) (_ *badgerKeys, err error) {
 		WithNumVersionsToKeep(1)
 	db, err := badger.Open(o)
 	if err != nil {
-		return nil, fmt.Errorf("open index: %w", err)
+		return nil, err
 	}
 	return &badgerKeys{db, dir}, nil
 }
 
-// asError makes a panic of Badger's an error.
-func asError(what string, err *error) {
+// explain adds to an error what was being done. It makes a panic of Badger's an error.
+func explain(what string, err *error) {
 	if r := recover(); r != nil {
-		*err = fmt.Errorf("%s: it panicked: %v", what, r)
+		*err = fmt.Errorf("it panicked: %v", r)
+	}
+	if *err != nil {
+		*err = fmt.Errorf("%s: %w", what, *err)
 	}
 }
 
 func (k *badgerKeys) close() (err error) {
-	defer asError("close index", &err)
+	defer explain("close index", &err)
 	err = k.db.Close()
 	// Badger's notes about discarded values take 1 MiB, and there are no such values.
 	_ = os.Remove(filepath.Join(k.dir, "DISCARD"))
-	if err != nil {
-		return fmt.Errorf("close index: %w", err)
-	}
-	return nil
+	return err
 }
 
 func (k *badgerKeys) kill() { _ = k.close() } // nobody needs the error any more
 
-func (k *badgerKeys) get(_ context.Context, key []byte) (value []byte, ok bool, err error) {
-	defer asError("read index", &err)
+func (k *badgerKeys) get(_ context.Context, key []byte) (value []byte, err error) {
+	defer explain("read index", &err)
 	err = k.db.View(func(tx *badger.Txn) error {
 		it, err := tx.Get(key)
 		if err != nil {
@@ -83,16 +81,13 @@ func (k *badgerKeys) get(_ context.Context, key []byte) (value []byte, ok bool, 
 		return err
 	})
 	if errors.Is(err, badger.ErrKeyNotFound) {
-		return nil, false, nil
+		return nil, nil
 	}
-	if err != nil {
-		return nil, false, fmt.Errorf("read index: %w", err)
-	}
-	return value, true, nil
+	return value, err
 }
 
 func (k *badgerKeys) pages(_ context.Context, hashes []pack.Hash, refs []uint64) (err error) {
-	defer asError("read index", &err)
+	defer explain("read index", &err)
 	tx := k.db.NewTransaction(false)
 	defer tx.Discard()
 	for i, h := range hashes {
@@ -106,17 +101,17 @@ func (k *badgerKeys) pages(_ context.Context, hashes []pack.Hash, refs []uint64)
 			err = it.Value(func(v []byte) error { refs[i] = parseRef(v); return nil })
 		}
 		if err != nil {
-			return fmt.Errorf("read index: %w", err)
+			return err
 		}
 	}
 	return nil
 }
 
 func (k *badgerKeys) scan(_ context.Context, kind byte, after []byte) (rows []row, err error) {
-	defer asError("read index", &err)
+	defer explain("read index", &err)
 	o := badger.DefaultIteratorOptions
 	o.Prefix = []byte{kind}
-	if after == nil {
+	if len(after) == 0 {
 		after = o.Prefix
 	}
 	err = k.db.View(func(tx *badger.Txn) error {
@@ -135,30 +130,24 @@ func (k *badgerKeys) scan(_ context.Context, kind byte, after []byte) (rows []ro
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("read index: %w", err)
-	}
-	return rows, nil
+	return rows, err
 }
 
 func (k *badgerKeys) update(_ context.Context, rows []row) (err error) {
-	defer asError("write index", &err)
+	defer explain("write index", &err)
 	wb := k.db.NewWriteBatch()
 	defer wb.Cancel()
 	for _, r := range rows {
-		if r.value == nil {
+		if len(r.value) == 0 {
 			err = wb.Delete(r.key)
 		} else {
 			err = wb.Set(r.key, r.value)
 		}
 		if err != nil {
-			return fmt.Errorf("write index: %w", err)
+			return err
 		}
 	}
-	if err := wb.Flush(); err != nil {
-		return fmt.Errorf("write index: %w", err)
-	}
-	return nil
+	return wb.Flush()
 }
 
 // badgerLog passes Badger's warnings and errors to our log; the rest is for its developers.

@@ -158,7 +158,7 @@ func (m *Image) sift(pages []slotGFN, bad *pack.BadSlots, good []slotGFN) ([]slo
 }
 
 // loseAll names pages of which none could be read.
-func (m *Image) loseAll(pages []slotGFN, err error) error {
+func (m *Image) loseAll(pages []slotGFN, err error) *PagesError {
 	lost := &PagesError{Name: m.entry.Name, Err: err}
 	for _, x := range pages {
 		lost.GFNs = append(lost.GFNs, x.gfn())

@@ -184,14 +184,12 @@ func (s *Store) writeRoot(ctx context.Context, r *root) error {
 	return fmt.Errorf("%w; %w: %w", err, errUnsure, rerr)
 }
 
-// referenced returns the packs that any checkpoint refers to, ascending; false if some roots cannot be
-// read, so that the list may not be complete. mu must be held.
-func (c *catalog) referenced() (packs []uint64, all bool) {
-	all = true
+// referenced returns the packs that any checkpoint refers to whose root can be read, ascending. mu must
+// be held.
+func (c *catalog) referenced() (packs []uint64) {
 	for _, e := range c.m {
 		packs = append(packs, e.packs...)
-		all = all && e.err == nil
 	}
 	slices.Sort(packs)
-	return slices.Compact(packs), all
+	return slices.Compact(packs)
 }

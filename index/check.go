@@ -152,7 +152,7 @@ type checker struct {
 	foreign map[uint64]bool        // packs that are not those that a root means
 	hashes  *rawHashes
 	stale   map[string]bool // checkpoints whose segments are damaged
-	facts   []damages
+	facts   []fact
 	report  CheckReport
 }
 
@@ -165,11 +165,13 @@ type packDamage struct {
 	hashes bool   // its hashes are damaged
 }
 
-// fact is a problem that is not yet known to be harmless or not.
+// fact is the damage of one kind in a pack: one problem of the report, since a pack has up to 16,777,216
+// pages. Whether it is harmless is found out later.
 type fact struct {
 	problem int // in the report
 	pack    uint64
-	damage  pack.Damage
+	kind    pack.DamageKind
+	numbers bitmap // of what is damaged
 }
 
 func newChecker(ctx context.Context, s *Store, o CheckOptions) *checker {
@@ -279,8 +281,8 @@ func (c *checker) indexKeys(ctx context.Context) error {
 	}
 	return c.s.hints.do(ctx, func(k keyStore) error {
 		c.report.IndexKeys = 0
-		return scanAll(ctx, k, rowPage, func(row) error {
-			c.report.IndexKeys++
+		return scanAll(ctx, k, rowPage, func(rows []row) error {
+			c.report.IndexKeys += uint64(len(rows))
 			return nil
 		})
 	})

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/bits"
 	"slices"
 	"strings"
 
@@ -107,23 +106,13 @@ func (c *checker) found(number uint64, name string, damage pack.Damage) {
 			}
 		}
 	}
-	if last := len(c.facts) - 1; last < 0 || c.facts[last].pack != number ||
-		c.facts[last].damage.Kind != damage.Kind {
-		c.facts = append(c.facts, damages{
-			fact: fact{problem: len(c.report.Problems), pack: number, damage: damage},
-		})
+	if last := len(c.facts) - 1; last < 0 || c.facts[last].pack != number || c.facts[last].kind != damage.Kind {
+		c.facts = append(c.facts, fact{problem: len(c.report.Problems), pack: number, kind: damage.Kind})
 		c.problem("", name, false, "%v", damage.Err)
 	}
 	f := &c.facts[len(c.facts)-1]
 	f.numbers.add(uint32(damage.Number))
 	c.report.Problems[f.problem].count(damage)
-}
-
-// damages is the damage of one kind in a pack. It is one problem of the report: a pack has up to
-// 16,777,216 pages.
-type damages struct {
-	fact           // the first
-	numbers bitmap // of all
 }
 
 // namedRuns is how many runs of damaged parts a problem names.
@@ -148,15 +137,9 @@ func (p *Problem) count(d pack.Damage) {
 func (c *checker) judge() {
 	for _, f := range c.facts {
 		p := &c.report.Problems[f.problem]
-		p.Harmless = true
-		for i, word := range f.numbers {
-			for ; word != 0 && p.Harmless; word &= word - 1 {
-				f.damage.Number = i*64 + bits.TrailingZeros64(word)
-				p.Harmless = c.harmless(f.fact)
-			}
-		}
+		p.Harmless = c.harmless(f)
 		if p.Parts > 1 {
-			p.What = fmt.Sprintf("%d %ss are damaged (%s), the first: %s", p.Parts, f.damage.Kind,
+			p.What = fmt.Sprintf("%d %ss are damaged (%s), the first: %s", p.Parts, f.kind,
 				runWords(p), p.What)
 		}
 	}
@@ -306,34 +289,24 @@ func newRawHashes(packs *lazyPacks) *rawHashes {
 	return &rawHashes{packs: packs, m: map[uint64][]pack.Hash{}}
 }
 
-// all returns the hashes of a pack.
-func (h *rawHashes) all(number uint64) ([]pack.Hash, error) {
-	if hashes, ok := h.m[number]; ok {
-		return hashes, nil
-	}
-	p, err := h.packs.get(number)
-	if err != nil {
-		return nil, err
-	}
-	hashes, err := p.ReadHashes(0, p.Slots())
-	if err != nil {
-		return nil, err
-	}
-	if len(h.m) >= maxRawHashes {
-		clear(h.m)
-	}
-	h.m[number] = hashes
-	return hashes, nil
-}
-
 // of returns the hash of a page.
 func (h *rawHashes) of(ref uint64) (pack.Hash, error) {
-	hashes, err := h.all(ref >> 24)
-	if err != nil {
-		return pack.Hash{}, err
+	number, slot := ref>>24, int(pack.Ref(ref).Slot())
+	hashes, ok := h.m[number]
+	if !ok {
+		p, err := h.packs.get(number)
+		if err != nil {
+			return pack.Hash{}, err
+		}
+		if hashes, err = p.ReadHashes(0, p.Slots()); err != nil {
+			return pack.Hash{}, err
+		}
+		if len(h.m) >= maxRawHashes {
+			clear(h.m)
+		}
+		h.m[number] = hashes
 	}
-	slot := pack.Ref(ref).Slot()
-	if int(slot) >= len(hashes) {
+	if slot >= len(hashes) {
 		return pack.Hash{}, &CorruptError{Pack: pack.Ref(ref).String(), What: "hash",
 			Err: errors.New("there is none")}
 	}

@@ -58,7 +58,7 @@ func (c *checker) entryOnce(ctx context.Context, e *catalogEntry) (unread bool, 
 	if e.root.odd {
 		return true, e.err
 	}
-	r, err := readRoot(ctx, c.s.blobs, c.s.dec, e.Name, e.Generation)
+	r, err := c.s.readRoot(ctx, e.Name, e.Generation)
 	if err == nil {
 		err = c.rootBlob(ctx, e)
 	}
@@ -86,11 +86,7 @@ func (c *checker) noteEntry(e *catalogEntry, unread bool, err error) error {
 // rootBlob checks what reading a root does not need: every byte of the blob.
 func (c *checker) rootBlob(ctx context.Context, e *catalogEntry) error {
 	name := rootName(e.Name, e.Generation)
-	obj, err := c.s.blobs.Open(ctx, name)
-	if err != nil {
-		return err
-	}
-	r, err := pack.Open(obj, name, c.s.dec)
+	r, err := openPackBlob(ctx, c.s.blobs, c.s.dec, name, rootNumber, e.Generation)
 	if err != nil {
 		return err
 	}
@@ -263,7 +259,7 @@ func (c *checker) there(ref uint64, i int) error {
 func (c *checker) losses(ctx context.Context) error {
 	m := newMeter(c.o.Progress, "count losses", "checkpoints", int64(len(c.entries)))
 	for _, e := range c.entries {
-		r, err := readRoot(ctx, c.s.blobs, c.s.dec, e.Name, e.Generation)
+		r, err := c.s.readRoot(ctx, e.Name, e.Generation)
 		if err == nil {
 			err = c.loss(ctx, r)
 		}
@@ -329,18 +325,16 @@ func (c *checker) lostPage(ref uint64) error {
 // harmless says whether what is damaged costs no checkpoint anything. While a root cannot be read,
 // nobody knows.
 func (c *checker) harmless(f fact) bool {
-	n := uint32(f.damage.Number)
-	switch f.damage.Kind {
+	switch f.kind {
 	case pack.DamagedHeader, pack.DamagedFrame:
 		return true
 	case pack.DamagedSlot:
-		return c.unread == 0 && !c.damaged[f.pack].needed.has(n)
+		return c.unread == 0 && !c.damaged[f.pack].needed.meets(f.numbers)
 	case pack.DamagedRecord:
-		b := c.records[f.pack]
-		return c.unread == 0 && (b == nil || !b.has(n))
-	default:
-		return false
+		needed := c.records[f.pack]
+		return c.unread == 0 && (needed == nil || !needed.meets(f.numbers))
 	}
+	return false
 }
 
 // eachPlaced calls fn for every page of a page map that is not zero, ascending. It reads branch after
@@ -349,18 +343,8 @@ func eachPlaced(ctx context.Context, n nodes, top *mapTop, lost *lostPages,
 	fn func(gfn, ref uint64) error) error {
 	ld := branchLoader{nodes: n, packs: top.packs, lost: lost}
 	one := &pageMap{pages: top.pages, packs: top.packs, branches: make([]*branchMap, len(top.branches))}
-	for i, ref := range top.branches {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if ref == 0 {
-			continue
-		}
-		ld.first = uint64(i) * branchPages
-		b, err := ld.load(ref, top.pages-ld.first)
-		if err != nil && lost.add(ld.first, min(top.pages-ld.first, branchPages), err) {
-			continue
-		}
+	for i := range top.branches {
+		b, err := ld.number(ctx, top, i)
 		if err != nil {
 			return err
 		}

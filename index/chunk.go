@@ -2,6 +2,7 @@ package index
 
 import (
 	"bytes"
+	"iter"
 	"sync"
 	"sync/atomic"
 
@@ -82,33 +83,23 @@ func (c *chunk) fill(m *sourceMemory, h *pack.Hasher, skip *gfnSet) error {
 	return nil
 }
 
-// chunker cuts runs into chunks: up to 256 pages each, in order.
-type chunker struct {
-	pool *sync.Pool
-	emit func(*chunk) error
-	cur  *chunk
-}
-
-func (k *chunker) run(r Run) error {
-	for gfn := r.GFN; gfn < r.GFN+r.Count; gfn++ {
-		if k.cur == nil {
-			k.cur = newChunk(k.pool)
-		}
-		k.cur.gfns = append(k.cur.gfns, gfn)
-		if len(k.cur.gfns) == chunkPages {
-			if err := k.flush(); err != nil {
-				return err
+// chunks cuts runs into chunks: up to 256 pages each, in order.
+func chunks(runs []Run, pool *sync.Pool) iter.Seq[*chunk] {
+	return func(yield func(*chunk) bool) {
+		c := newChunk(pool)
+		for _, r := range runs {
+			for gfn := r.GFN; gfn < r.GFN+r.Count; gfn++ {
+				if c.gfns = append(c.gfns, gfn); len(c.gfns) < chunkPages {
+					continue
+				}
+				if !yield(c) {
+					return
+				}
+				c = newChunk(pool)
 			}
 		}
+		if len(c.gfns) > 0 {
+			yield(c)
+		}
 	}
-	return nil
-}
-
-func (k *chunker) flush() error {
-	if k.cur == nil {
-		return nil
-	}
-	c := k.cur
-	k.cur = nil
-	return k.emit(c)
 }

@@ -114,11 +114,8 @@ func TestFlippedBytes(t *testing.T) {
 	dir := t.TempDir()
 	sound := filepath.Join(dir, "sound")
 	images := damageStore(t, sound)
-	r := rand.New(rand.NewPCG(32, 2))
-	perFile := 30
-	if testing.Short() {
-		perFile = 5
-	}
+	r := newRand(t)
+	perFile := fewer(30, 10)
 	for _, file := range blobFiles(t, sound) {
 		b, err := os.ReadFile(file)
 		if err != nil {

@@ -92,11 +92,8 @@ func TestKilled(t *testing.T) {
 		images[i] = crashImage(i).bytes()
 		writeSparse(t, filepath.Join(dir, fmt.Sprint(i)), images[i])
 	}
-	rounds := 12
-	if testing.Short() {
-		rounds = 3
-	}
-	r := rand.New(rand.NewPCG(5, 5))
+	rounds := fewer(12, 4)
+	r := newRand(t)
 	have := map[string]int{} // name -> image
 	for round := range rounds {
 		out := runAndKill(t, dir, round, time.Duration(30+r.IntN(700))*time.Millisecond)

@@ -17,10 +17,7 @@ import (
 	"github.com/thawfs/thaw/tests/blobtest/crashfs"
 )
 
-var (
-	rigCrashes = flag.Int("crashes", 250, "how many crashes the crash rig makes")
-	rigSeed    = flag.Uint64("seed", 0, "seed of the crash rig's random choices; 0: a new one")
-)
+var rigCrashes = flag.Int("crashes", 250, "how many crashes the crash rig makes")
 
 // The crash rig is a store on a file system that loses power (package crashfs) and with an index
 // that is some earlier one after it. At any step of import, removal, setting of a working set,
@@ -60,8 +57,8 @@ type rigImage struct {
 	want *rigCheckpoint
 }
 
-func newRig(t *testing.T, seed uint64, badger bool) *rig {
-	r := rand.New(rand.NewPCG(seed, 77))
+func newRig(t *testing.T, badger bool) *rig {
+	r := newRand(t)
 	dir := t.TempDir()
 	g := &rig{
 		t: t, r: r, dir: dir, files: crashfs.New(r.Uint64()), have: map[string]*rigCheckpoint{},
@@ -525,16 +522,9 @@ func TestCrashRig(t *testing.T) { crashRig(t, *rigCrashes, false) }
 func TestCrashRigBadger(t *testing.T) { crashRig(t, *rigCrashes/10, true) }
 
 func crashRig(t *testing.T, crashes int, badger bool) {
-	seed := *rigSeed
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("-seed %d", seed)
-	if testing.Short() {
-		crashes = crashes/4 + 1
-	}
+	crashes = fewer(crashes, crashes/4+1)
 	start := time.Now()
-	g := newRig(t, seed, badger)
+	g := newRig(t, badger)
 	defer func() {
 		if g.s != nil {
 			_ = g.s.Close() // after a failure nobody else does

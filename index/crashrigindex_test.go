@@ -92,11 +92,10 @@ func (k *rigKeys) pages(_ context.Context, hashes []pack.Hash, refs []uint64) er
 	return nil
 }
 
-func (k *rigKeys) get(_ context.Context, key []byte) (value []byte, ok bool, err error) {
+func (k *rigKeys) get(_ context.Context, key []byte) ([]byte, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	value, ok = k.rows[string(key)]
-	return value, ok, nil
+	return k.rows[string(key)], nil
 }
 
 func (k *rigKeys) update(_ context.Context, rows []row) error {

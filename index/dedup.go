@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"slices"
 
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+
 	"github.com/thawfs/thaw/index/pack"
 )
 
@@ -65,93 +67,58 @@ func (d *dedup) near(gfn uint64, h pack.Hash) uint64 {
 	return d.fresh[h]
 }
 
-// add notes a page that this import stores.
-func (d *dedup) add(h pack.Hash, ref uint64) { d.fresh[h] = ref }
-
-// renew forgets what this import stored, all of which the index must know by now.
-func (d *dedup) renew() {
-	clear(d.fresh)
-	d.ask = true
-}
-
 // hashCache holds the page hashes of the packs that were used last.
 type hashCache struct {
 	ctx   context.Context
 	packs *packSet
 	ids   map[uint64]uint64 // of packs that checkpoints list
 	log   *slog.Logger
-	m     map[uint64]*hashEntry
-	last  *hashEntry
-	clock uint64
-	held  int // hashes in m
+	lru   *simplelru.LRU[uint64, []pack.Hash] // zero for a page that is gone; nil for a pack that cannot be read
+
+	number uint64 // of the pack asked for last
+	hashes []pack.Hash
 }
 
-type hashEntry struct {
-	number uint64
-	hashes []pack.Hash // zero for a page that is gone; nil for a pack that cannot be read
-	used   uint64
-}
-
-// maxHeldHashes bounds the cache (64 MiB).
-const maxHeldHashes = 64 << 20 / pack.HashSize
+// maxHashedPacks bounds the cache: 64 MiB, where packs have maxPackPages.
+const maxHashedPacks = 64 << 20 / pack.HashSize / maxPackPages
 
 func newHashCache(ctx context.Context, packs *packSet, ids map[uint64]uint64, log *slog.Logger) *hashCache {
-	return &hashCache{ctx: ctx, packs: packs, ids: ids, log: log, m: map[uint64]*hashEntry{}}
+	lru, _ := simplelru.NewLRU[uint64, []pack.Hash](maxHashedPacks, nil) // the size is not 0
+	return &hashCache{ctx: ctx, packs: packs, ids: ids, log: log, lru: lru}
 }
 
 // is says whether ref is a page that is there and has this hash.
 func (c *hashCache) is(ref uint64, h pack.Hash) bool {
-	number, slot := ref>>24, pack.Ref(ref).Slot()
-	if c.last == nil || c.last.number != number {
-		c.last = c.get(number)
+	if number := ref >> 24; number != c.number {
+		c.number, c.hashes = number, c.get(number)
 	}
-	return int(slot) < len(c.last.hashes) && c.last.hashes[slot] == h
+	slot := pack.Ref(ref).Slot()
+	return int(slot) < len(c.hashes) && c.hashes[slot] == h
 }
 
-func (c *hashCache) get(number uint64) *hashEntry {
-	c.clock++
-	e, ok := c.m[number]
-	if !ok {
-		hashes, err := c.read(number)
-		if err != nil {
-			// Its pages are stored again, then: better twice than from a damaged pack.
-			c.log.Warn("a pack is not used for deduplication: its hashes cannot be read",
-				"pack", number, "err", err)
-		}
-		e = &hashEntry{number: number, hashes: hashes}
-		c.m[number] = e
-		c.held += len(hashes)
+func (c *hashCache) get(number uint64) []pack.Hash {
+	if hashes, ok := c.lru.Get(number); ok {
+		return hashes
 	}
-	e.used = c.clock
-	for c.held > maxHeldHashes && len(c.m) > 1 {
-		c.evict(e)
+	hashes, err := c.read(number)
+	if err != nil {
+		// Its pages are stored again, then: better twice than from a damaged pack.
+		c.log.Warn("a pack is not used for deduplication: its hashes cannot be read",
+			"pack", number, "err", err)
 	}
-	return e
-}
-
-// evict drops the entry that was not used for longest, other than keep.
-func (c *hashCache) evict(keep *hashEntry) {
-	var oldest *hashEntry
-	for _, e := range c.m {
-		if e != keep && (oldest == nil || e.used < oldest.used) {
-			oldest = e
-		}
-	}
-	delete(c.m, oldest.number)
-	c.held -= len(oldest.hashes)
+	c.lru.Add(number, hashes)
+	return hashes
 }
 
 func (c *hashCache) read(number uint64) ([]pack.Hash, error) {
 	if !c.packs.has(number) {
 		return nil, nil // the index is out of date, which is not an error
 	}
-	e, err := c.packs.pinAs(c.ctx, number, c.ids[number])
+	p, done, err := c.packs.use(c.ctx, number, c.ids[number])
 	if err != nil {
 		return nil, err
 	}
-	defer c.packs.unpin(e)
-	p := e.acquire()
-	defer p.release()
+	defer done()
 	hashes, err := p.Hashes()
 	for slot := range hashes {
 		if p.Dead(uint32(slot)) {

@@ -109,8 +109,8 @@
 // working set later does not move pages.
 //
 // A working set is also copied into a segment, a pack of frames of 1 MiB in first-touch order,
-// which a restore reads from end to end. A segment has at most a quarter of the image's pages, or
-// 64 MiB; it is deleted when another one replaces it.
+// which a restore reads from end to end. Those of its first 128 MiB are quick to decode. A segment has
+// at most a quarter of the image's pages, or 64 MiB; it is deleted when another one replaces it.
 //
 // # The path of a page
 //
@@ -140,11 +140,12 @@
 // user compares the hash of what it finds. A page that is not found is stored again. The list of
 // checkpoints is always read from the roots. The keys are in keys.go.
 //
-// Badger writes through shared mappings, so a full disk or quota causes a SIGBUS, and a damaged byte in
-// its files may cause a panic in one of its goroutines. So commands do not open it: a keeper does, a
-// child process (OpenOptions.Keeper, [KeeperMain]) that only answers questions over a pipe
-// (keeperwire.go). It inherits the writers' lock, so that no other command opens the index before it has
-// ended. It ends when its parent does, ignores signals of the terminal, and must answer within a minute.
+// Badger writes through shared mappings, so a full disk or quota causes a SIGBUS, and a damaged byte
+// in its files may cause a panic in one of its goroutines. So commands do not open it: a keeper does,
+// a child process (OpenOptions.Keeper, [KeeperMain]) that only answers questions over a pipe, by
+// net/rpc. It inherits the writers' lock, so that no other command opens the index before it has
+// ended. It ends when its parent does, ignores signals of the terminal, and must answer within a
+// minute.
 //
 // A failure of the index (it cannot be opened, dies, hangs, answers nonsense, fails to close) is never an
 // error of an import. The directory is set aside as index.damaged-TIME, one at most, and another index is

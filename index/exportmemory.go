@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/thawfs/thaw/index/pack"
 )
@@ -18,17 +22,12 @@ func (x *exporter) memory(ctx context.Context) error {
 		if err := f.Truncate(x.m.Size()); err != nil {
 			return err
 		}
-		proofs := &proofs{want: map[uint64]pack.Hash{}}
-		if err := x.pages(ctx, f, proofs); err != nil {
+		want := map[uint64]pack.Hash{} // of lost pages, by which they can be recognised elsewhere
+		if err := x.pages(ctx, f, want); err != nil {
 			return err
 		}
-		return x.fromSegment(ctx, f, proofs)
+		return x.fromSegment(ctx, f, want)
 	})
-}
-
-// proofs holds the hashes of lost pages, by which they can be recognised elsewhere.
-type proofs struct {
-	want map[uint64]pack.Hash
 }
 
 // exportJob is a piece of the image.
@@ -41,48 +40,47 @@ type exportJob struct {
 	unproved []uint64             // pages whose hashes are damaged
 }
 
-// pages writes what the packs have.
-func (x *exporter) pages(ctx context.Context, f *os.File, proofs *proofs) error {
+// pages writes what the packs have, and puts the hashes of lost pages into want.
+func (x *exporter) pages(ctx context.Context, f *os.File, want map[uint64]pack.Hash) error {
 	feed := x.m.EagerFeed().(*eagerFeed)
-	g := newTasks(ctx)
-	n := runtime.GOMAXPROCS(0)
-	pieces := newOrdered(g, n, 4*n, func() func(*exportJob) error {
-		var p Piece
-		hasher := pack.NewHasher(x.m.s.key)
-		return func(j *exportJob) error {
-			if err := x.proved(g.ctx, feed, j, &p, hasher); err != nil {
-				return err
-			}
-			return writePages(f, &p)
-		}
-	})
-	g.run(func() error {
-		defer pieces.end()
-		for i := range feed.Len() {
-			if err := pieces.submit(&exportJob{i: i}); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
 	meter := newMeter(x.progress, "export", "bytes", int64(x.m.pages.data)*PageSize)
-	for {
-		j, ok, err := pieces.receive()
-		if err != nil || !ok {
-			g.cancel(err)
-			_ = g.wait() // the error, if any, is the one received
-			return err
-		}
-		if j.lost != nil {
-			x.lost.addAll(j.lost)
-			for gfn, h := range j.want {
-				proofs.want[gfn] = h
+	var next atomic.Int64
+	g, gctx := errgroup.WithContext(ctx)
+	for range runtime.GOMAXPROCS(0) {
+		g.Go(func() error {
+			var p Piece
+			hasher := pack.NewHasher(x.m.s.key)
+			for {
+				j := &exportJob{i: int(next.Add(1)) - 1}
+				if j.i >= feed.Len() {
+					return nil
+				}
+				if err := x.proved(gctx, feed, j, &p, hasher); err != nil {
+					return err
+				}
+				if err := writePages(f, &p); err != nil {
+					return err
+				}
+				x.note(j, want)
+				x.mu.Lock()
+				meter.add(int64(j.pages) * PageSize)
+				x.mu.Unlock()
 			}
-		}
-		for _, gfn := range j.unproved {
-			x.unproved.add(gfn, 1, &CorruptError{Pack: j.pack, What: "hashes", Err: pack.ErrHash})
-		}
-		meter.add(int64(j.pages) * PageSize)
+		})
+	}
+	return g.Wait()
+}
+
+// note notes what is wrong with a piece.
+func (x *exporter) note(j *exportJob, want map[uint64]pack.Hash) {
+	if j.lost != nil {
+		x.lost.addAll(j.lost)
+		x.mu.Lock()
+		maps.Copy(want, j.want)
+		x.mu.Unlock()
+	}
+	for _, gfn := range j.unproved {
+		x.unproved.add(gfn, 1, &CorruptError{Pack: j.pack, What: "hashes", Err: pack.ErrHash})
 	}
 }
 
@@ -110,7 +108,7 @@ func (x *exporter) proved(ctx context.Context, f *eagerFeed, j *exportJob, p *Pi
 	first, span := extent(slots)
 	hashes, err := open.ReadHashes(first, min(span, max(open.Slots()-int(first), 0)))
 	if isDamage(err) {
-		j.lost = f.m.loseAll(slots, err).(*PagesError)
+		j.lost = f.m.loseAll(slots, err)
 		p.reset(0)
 		return nil
 	}
@@ -141,9 +139,14 @@ func (x *exporter) proved(ctx context.Context, f *eagerFeed, j *exportJob, p *Pi
 		}
 	}
 	if len(wrong) > 0 {
-		j.lose(f.m, wrong, &CorruptError{Pack: open.Name(),
+		lost := f.m.loseAll(wrong, &CorruptError{Pack: open.Name(),
 			What: fmt.Sprintf("slot %d", wrong[0].slot()), Err: pack.ErrHash})
-		p.drop(j.lost.GFNs)
+		p.drop(lost.GFNs)
+		if j.lost == nil {
+			j.lost = lost
+		} else {
+			j.lost.GFNs = append(j.lost.GFNs, lost.GFNs...)
+		}
 	}
 	return nil
 }
@@ -161,28 +164,17 @@ func (x *exporter) hashesDamaged(p *openPack) bool {
 	return damaged
 }
 
-// lose adds pages to those that are lost.
-func (j *exportJob) lose(m *Image, pages []slotGFN, err error) {
-	if j.lost == nil {
-		j.lost = &PagesError{Name: m.entry.Name, Err: err}
-	}
-	for _, x := range pages {
-		j.lost.GFNs = append(j.lost.GFNs, x.gfn())
-	}
-	slices.Sort(j.lost.GFNs)
-}
-
 // fromSegment takes lost pages from the segment, if their hashes are right there.
-func (x *exporter) fromSegment(ctx context.Context, f *os.File, proofs *proofs) error {
-	if len(proofs.want) == 0 {
+func (x *exporter) fromSegment(ctx context.Context, f *os.File, want map[uint64]pack.Hash) error {
+	if len(want) == 0 {
 		return nil
 	}
 	hasher := pack.NewHasher(x.m.s.key)
 	return x.m.eachInSegment(ctx, func(gfn uint64) bool {
-		_, ok := proofs.want[gfn]
+		_, ok := want[gfn]
 		return ok
 	}, func(gfn uint64, page []byte) error {
-		if hasher.Sum(page) != proofs.want[gfn] {
+		if hasher.Sum(page) != want[gfn] {
 			return nil
 		}
 		x.lost.found(gfn)

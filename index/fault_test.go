@@ -143,7 +143,7 @@ func (f *faultScript) noLeaks(t *testing.T, s *Store) {
 		t.Fatal(err)
 	}
 	s.cat.mu.Lock()
-	listed, _ := s.cat.referenced()
+	listed := s.cat.referenced()
 	roots := len(s.cat.m)
 	s.cat.mu.Unlock()
 	blobs, err := s.blobs.List(context.Background(), "")

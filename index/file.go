@@ -193,27 +193,17 @@ func (f *File) ReadAt(p []byte, off int64) (n int, err error) {
 		if off >= f.parts.Size {
 			return n, io.EOF
 		}
-		if err := f.load(int(off / filePartSize)); err != nil {
-			return n, err
+		if i := int(off / filePartSize); f.part == nil || f.number != i {
+			if f.part, err = f.root.part(f.nodes, f.parts, i); err != nil {
+				return n, err
+			}
+			f.number = i
 		}
 		c := copy(p[n:], f.part[off%filePartSize:])
 		n += c
 		off += int64(c)
 	}
 	return n, nil
-}
-
-// load makes part i the present one. mu must be held.
-func (f *File) load(i int) error {
-	if f.part != nil && f.number == i {
-		return nil
-	}
-	b, err := f.root.part(f.nodes, f.parts, i)
-	if err != nil {
-		return err
-	}
-	f.number, f.part = i, b
-	return nil
 }
 
 // part reads part i of a file.

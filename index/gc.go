@@ -132,7 +132,7 @@ func (c *collector) mark(ctx context.Context) error {
 				fmt.Errorf("checkpoint %s is damaged, nothing is collected: %w", name, e.err))
 		}
 	}
-	c.listed, _ = c.s.cat.referenced()
+	c.listed = c.s.cat.referenced()
 	c.s.cat.mu.Unlock()
 	if err != nil {
 		return err
@@ -142,7 +142,7 @@ func (c *collector) mark(ctx context.Context) error {
 	defer packs.release()
 	m := newMeter(c.o.Progress, "mark", "checkpoints", int64(len(c.entries)))
 	for _, e := range c.entries {
-		r, err := readRoot(ctx, c.s.blobs, c.s.dec, e.Name, e.Generation)
+		r, err := c.s.readRoot(ctx, e.Name, e.Generation)
 		if c.s.gone(e) {
 			continue
 		}
@@ -207,13 +207,11 @@ func (v victim) worth() bool { return v.dead > 0 && v.dead*5 >= v.bytes }
 
 // weigh computes how much of a pack is dead.
 func (c *collector) weigh(ctx context.Context, number uint64) (victim, error) {
-	e, err := c.s.packs.pin(ctx, number)
+	p, done, err := c.s.packs.use(ctx, number, 0)
 	if err != nil {
 		return victim{}, err
 	}
-	defer c.s.packs.unpin(e)
-	p := e.acquire()
-	defer p.release()
+	defer done()
 	v := victim{number: number, bytes: p.Size()}
 	live := c.live.packs[number]
 	for b := range p.Blocks() {
@@ -259,17 +257,13 @@ func (c *collector) rewrite(ctx context.Context, v victim) error {
 	if err != nil {
 		return err
 	}
-	before, after, err := renewal{
-		s: c.s, number: v.number,
-		write: func(old *pack.Reader, w *pack.Writer) error {
-			return pack.Rewrite(ctx, old, w, enc, c.s.key, pack.Keep{
-				Slot:   live.hasSlot,
-				Record: live.hasRecord,
-				Frame:  func(int) bool { return live != nil && live.segment },
-			})
-		},
-		right: live.allIn,
-	}.run(ctx)
+	before, after, err := c.s.renew(ctx, v.number, func(old *pack.Reader, w *pack.Writer) error {
+		return pack.Rewrite(ctx, old, w, enc, c.s.key, pack.Keep{
+			Slot:   live.hasSlot,
+			Record: live.hasRecord,
+			Frame:  func(int) bool { return live != nil && live.segment },
+		})
+	}, live.allIn)
 	if err != nil {
 		return fmt.Errorf("compact pack %d: %w", v.number, err)
 	}

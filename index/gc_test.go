@@ -259,3 +259,27 @@ func TestFewBlobsAtOnce(t *testing.T) {
 		}
 	}
 }
+
+// Blobs of roots are not listed in the order of the names of their checkpoints: "b-1.0.ckpt" comes before
+// "b.0.ckpt".
+func TestGCNamesInAnyOrder(t *testing.T) {
+	s := openTest(t, t.TempDir()+"/store", nil)
+	r := rand.New(rand.NewPCG(110, 1))
+	want := map[string][]byte{}
+	for _, name := range []string{"b", "b-1", "b.c", "B", "x"} {
+		want[name] = randomImage(r, 60).bytes()
+		mustImport(t, s, name, writeSource(t, want[name], nil), nil)
+	}
+	if err := s.Remove(t.Context(), "x"); err != nil {
+		t.Fatal(err)
+	}
+	delete(want, "x")
+	if rep, err := s.GC(t.Context(), GCOptions{}); err != nil || rep.RemovedPacks == 0 {
+		t.Errorf("%+v, %v", rep, err)
+	}
+	for name, img := range want {
+		m := openImage(t, s, name)
+		sameImage(t, m, img)
+		m.Close()
+	}
+}

@@ -7,62 +7,48 @@ import (
 	"github.com/thawfs/thaw/index/pack"
 )
 
-// renewal is a pack that is being written again, as its next generation.
-type renewal struct {
-	s      *Store
-	number uint64
-	// write copies the pack into the next generation.
-	write func(old *pack.Reader, w *pack.Writer) error
-	// right checks that the new generation, read back, has what it must have.
-	right func(old, renewed *pack.Reader) error
-}
-
-// run writes the next generation and puts it in the place of the present one. After an error the
-// present one is in use as before.
-func (n renewal) run(ctx context.Context) (before, after packInfo, err error) {
-	before, _ = n.s.packs.info(n.number)
-	if after, err = n.copy(ctx); err == nil {
-		err = n.s.packs.replace(ctx, n.number, after)
+// renew writes a pack again, as its next generation, and puts that in the place of the present one. write
+// copies the pack; right checks that the new generation, read back, has what it must have. After an error
+// the present one is in use as before.
+func (s *Store) renew(ctx context.Context, number uint64, write func(old *pack.Reader, w *pack.Writer) error,
+	right func(old, renewed *pack.Reader) error) (before, after packInfo, err error) {
+	before, _ = s.packs.info(number)
+	old, done, err := s.packs.use(ctx, number, 0)
+	if err != nil {
+		return before, after, err
+	}
+	after.generation = s.packs.nextGeneration(number)
+	after.bytes, err = s.writeGeneration(ctx, old, after.generation, write, right)
+	done()
+	if err == nil {
+		err = s.packs.replace(ctx, number, after)
 	}
 	return before, after, err
 }
 
-// copy writes the next generation, and reads back what there is in it.
-func (n renewal) copy(ctx context.Context) (info packInfo, err error) {
-	e, err := n.s.packs.pin(ctx, n.number)
+// writeGeneration writes the next generation of a pack, and reads back what there is in it.
+func (s *Store) writeGeneration(ctx context.Context, old *pack.Reader, generation uint32,
+	write func(old *pack.Reader, w *pack.Writer) error, right func(old, renewed *pack.Reader) error) (
+	size int64, err error,
+) {
+	number := old.Number()
+	w, err := newPackBlob(ctx, s.blobs, pack.Name(number, generation), number, generation)
 	if err != nil {
-		return packInfo{}, err
-	}
-	defer n.s.packs.unpin(e)
-	p := e.acquire()
-	defer p.release()
-	info.generation = n.s.packs.nextGeneration(n.number)
-	bw, err := n.s.blobs.Create(ctx, pack.Name(n.number, info.generation))
-	if err != nil {
-		return packInfo{}, err
-	}
-	w, err := pack.NewWriter(bw, n.number, info.generation)
-	if err != nil {
-		return packInfo{}, errors.Join(err, bw.Abort())
+		return 0, err
 	}
 	defer w.Abort()
-	if err := n.write(p.Reader, w); err != nil {
-		return packInfo{}, err
+	if err := write(old, w); err != nil {
+		return 0, err
 	}
-	if info.bytes, err = w.Finish(); err == nil && n.right != nil {
-		err = n.readBack(ctx, p.Reader, info)
+	if size, err = w.Finish(); err == nil {
+		var renewed *pack.Reader
+		if renewed, err = s.packs.openBlob(ctx, number, generation); err == nil {
+			err = right(old, renewed)
+			renewed.Close()
+		}
 	}
 	if err != nil {
-		return packInfo{}, errors.Join(err, n.s.packs.abandon(ctx, n.number, info.generation))
+		return 0, errors.Join(err, s.packs.abandon(ctx, number, generation))
 	}
-	return info, nil
-}
-
-func (n renewal) readBack(ctx context.Context, old *pack.Reader, info packInfo) error {
-	r, err := n.s.packs.openBlob(ctx, n.number, info.generation)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	return n.right(old, r)
+	return size, nil
 }

@@ -88,9 +88,9 @@ func TestCollectInterrupted(t *testing.T) {
 func TestCollectFails(t *testing.T) {
 	step := 1
 	if testing.Short() {
-		step = 9
+		step = 7
 	}
-	for op := 1; ; op += step {
+	for op := 1 + newRand(t).IntN(step); ; op += step {
 		for _, after := range []bool{false, true} {
 			var calls int
 			armed, failed := false, false

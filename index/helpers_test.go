@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"flag"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -15,6 +16,8 @@ import (
 
 	"github.com/thawfs/thaw/index/blob"
 )
+
+var seedFlag = flag.Uint64("seed", 0, "seed of the tests' random choices; 0: a new one in each run")
 
 // testLog shows warnings of a store in the test's log.
 func testLog(t testing.TB) *slog.Logger {
@@ -36,6 +39,25 @@ func openTest(t testing.TB, dir string, blobs blob.Store) *Store {
 	}
 	t.Cleanup(func() { s.Close() })
 	return s
+}
+
+// newRand makes random choices, other ones in each run; the log says with which -seed they come again.
+func newRand(t testing.TB) *rand.Rand {
+	t.Helper()
+	seed := *seedFlag
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("-seed %d", seed)
+	return rand.New(rand.NewPCG(seed, 77))
+}
+
+// fewer is the number of rounds: with -short, fewer of them.
+func fewer(rounds, short int) int {
+	if testing.Short() {
+		return short
+	}
+	return rounds
 }
 
 // fillPage makes the page with a given seed: compressible, and like no other. Seed 0 is the zero

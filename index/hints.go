@@ -1,6 +1,7 @@
 package index
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -191,17 +192,19 @@ func (h *hints) removeDamaged() error {
 // sync brings an index up to date: it indexes the packs that it does not know, and forgets those that
 // are gone. It fails if the index does, or if ctx ends. sem must be held.
 func (h *hints) sync(ctx context.Context, db keyStore, progress func(Progress)) error {
-	v, known, err := db.get(ctx, metaKey(metaVersion))
+	v, err := db.get(ctx, metaKey(metaVersion))
 	if err != nil {
 		return err
 	}
-	if known && (len(v) != 1 || v[0] != keyVersion) {
+	if v != nil && !bytes.Equal(v, []byte{keyVersion}) {
 		return fmt.Errorf("it is of version %x, want %d", v, keyVersion)
 	}
 	indexed := map[uint64]packInfo{}
-	err = scanAll(ctx, db, rowPack, func(r row) error {
-		if len(r.key) == 9 {
-			indexed[binary.BigEndian.Uint64(r.key[1:])] = parsePackRow(r.value)
+	err = scanAll(ctx, db, rowPack, func(rows []row) error {
+		for _, r := range rows {
+			if len(r.key) == 9 {
+				indexed[binary.BigEndian.Uint64(r.key[1:])] = parsePackRow(r.value)
+			}
 		}
 		return nil
 	})
@@ -209,7 +212,7 @@ func (h *hints) sync(ctx context.Context, db keyStore, progress func(Progress)) 
 		return err
 	}
 	var rows []row
-	if !known {
+	if v == nil {
 		rows = append(rows, row{metaKey(metaVersion), []byte{keyVersion}})
 	}
 	stale := false
@@ -275,11 +278,8 @@ func (h *hints) pages(ctx context.Context, hashes []pack.Hash, refs []uint64) er
 // node returns the ref that stands for a node; 0 if none does.
 func (h *hints) node(ctx context.Context, sum pack.Hash) (ref uint64, err error) {
 	err = h.do(ctx, func(k keyStore) error {
-		v, ok, err := k.get(ctx, nodeKey(sum))
-		ref = 0
-		if ok {
-			ref = parseRef(v)
-		}
+		v, err := k.get(ctx, nodeKey(sum))
+		ref = parseRef(v)
 		return err
 	})
 	return ref, err
@@ -321,13 +321,13 @@ func (h *hints) rebuild(ctx context.Context, progress func(Progress)) error {
 	h.level, h.cause = hintsAnew, nil
 	err := errors.Join(h.removeDamaged(), os.RemoveAll(h.dir))
 	h.unlock()
+	if err == nil {
+		_, err = h.ready(ctx, progress)
+	}
+	if err == nil {
+		err = h.missing(ctx)
+	}
 	if err != nil {
-		return fmt.Errorf("rebuild index: %w", err)
-	}
-	if _, err := h.ready(ctx, progress); err != nil {
-		return fmt.Errorf("rebuild index: %w", err)
-	}
-	if err := h.missing(ctx); err != nil {
 		return fmt.Errorf("rebuild index: %w", err)
 	}
 	return nil
@@ -366,20 +366,9 @@ func (h *hints) give() {
 // openKeys returns the function that opens Badger: in a keeper, or, without one, in this process.
 func (s *Store) openKeys(keeper func() *exec.Cmd) func(context.Context, string) (keyStore, error) {
 	return func(ctx context.Context, dir string) (keyStore, error) {
-		if keeper != nil {
-			return orNil(startKeeper(ctx, keeper(), s.lock, dir, keeperTimeout))
+		if keeper == nil {
+			return openBadger(dir, s.log)
 		}
-		return orNil(openBadger(dir, s.log))
+		return startKeeper(ctx, keeper(), s.lock, dir, keeperTimeout)
 	}
-}
-
-// orNil makes a nil pointer a nil interface.
-func orNil[T interface {
-	keyStore
-	comparable
-}](k T, err error) (keyStore, error) {
-	if err != nil {
-		return nil, err
-	}
-	return k, nil
 }

@@ -70,38 +70,18 @@ func (c *catalog) ids() map[uint64]uint64 {
 	return ids
 }
 
-// withID returns r if it has an identity, or if that is 0, which means that it is not known. Otherwise
-// the error is a *CorruptError.
-func withID(r *pack.Reader, id uint64) (*pack.Reader, error) {
+// hasID fails with a *CorruptError if a pack has another identity than id. 0 means that it is not known.
+func hasID(r *pack.Reader, id uint64) error {
 	if id == 0 || r.ID() == id {
-		return r, nil
+		return nil
 	}
-	return nil, otherPack(r.Name(), r.ID(), id)
+	return otherPack(r.Name(), r.ID(), id)
 }
 
 func otherPack(name string, got, want uint64) error {
 	return &CorruptError{Pack: name, What: "identity", Err: fmt.Errorf(
 		"%w: it has the identity %016x, and %016x is meant; put the right pack back from a copy of this store",
 		ErrOtherPack, got, want)}
-}
-
-// pinAs is pin for a pack with an identity; 0: any.
-func (s *packSet) pinAs(ctx context.Context, number, id uint64) (*packEntry, error) {
-	e, err := s.pin(ctx, number)
-	if err != nil || id == 0 {
-		return e, err
-	}
-	p := e.acquire()
-	if p == nil {
-		s.unpin(e)
-		return nil, ErrClosed
-	}
-	defer p.release()
-	if _, err := withID(p.Reader, id); err != nil {
-		s.unpin(e)
-		return nil, err
-	}
-	return e, nil
 }
 
 // settleID notes the identity of an entry that is opened first. A writer insists on it later: what it
@@ -112,10 +92,7 @@ func (s *packSet) settleID(e *packEntry, r *pack.Reader) error {
 	if e.id == nil || s.refresh != nil {
 		e.id = &id
 	}
-	if *e.id != id {
-		return otherPack(r.Name(), id, *e.id)
-	}
-	return nil
+	return hasID(r, *e.id)
 }
 
 // id returns the identity of a pack, which it opens if nobody did before.
@@ -131,7 +108,7 @@ func (s *packSet) id(ctx context.Context, number uint64) (uint64, error) {
 			return *id, nil
 		}
 	}
-	e, err := s.pin(ctx, number)
+	e, err := s.pin(ctx, number, 0)
 	if err != nil {
 		return 0, err
 	}

@@ -353,7 +353,7 @@ func forgetIDs(t *testing.T, dir string) {
 	s := openTest(t, dir, nil)
 	defer s.Close()
 	for name, e := range s.cat.m {
-		r, err := readRoot(t.Context(), s.blobs, s.dec, name, e.Generation)
+		r, err := s.readRoot(t.Context(), name, e.Generation)
 		if err != nil {
 			t.Fatal(err)
 		}

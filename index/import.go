@@ -186,7 +186,7 @@ func (im *importer) prepare(ctx context.Context) (err error) {
 }
 
 func (im *importer) close() {
-	im.mem.Close()
+	im.mem.close()
 	if im.parent != nil {
 		im.parent.close()
 	}
@@ -228,10 +228,8 @@ func (im *importer) steps(ctx context.Context, g *tasks) (_ *catalogEntry, err e
 	if err := errors.Join(im.packer.finish(), im.packer.finished()); err != nil {
 		return nil, err
 	}
-	for _, p := range im.packer.written {
-		im.added = append(im.added, p.number)
-		r.StoredBytes += p.bytes
-	}
+	im.added = append(im.added, im.packer.written...)
+	r.StoredBytes = im.packer.bytes
 	if err := im.segment(ctx, r); err != nil {
 		return nil, err
 	}

@@ -8,7 +8,8 @@ import (
 	"github.com/thawfs/thaw/index/pack"
 )
 
-// findNode returns the function that finds a stored node by its content.
+// findNode returns the function that finds a stored node by its content. What is damaged is not shared
+// but stored again.
 func (im *importer) findNode(ctx context.Context) func(pack.Hash) (uint64, error) {
 	hasher := pack.NewHasher(im.s.key)
 	return func(h pack.Hash) (uint64, error) {
@@ -16,18 +17,16 @@ func (im *importer) findNode(ctx context.Context) func(pack.Hash) (uint64, error
 		if err != nil || !im.s.packs.has(ref>>24) {
 			return 0, err
 		}
-		e, err := im.s.packs.pinAs(ctx, ref>>24, im.ids[ref>>24])
+		p, done, err := im.s.packs.use(ctx, ref>>24, im.ids[ref>>24])
 		if err != nil {
-			return 0, ignoreCorrupt(err)
+			return 0, ignoreDamage(err)
 		}
-		defer im.s.packs.unpin(e)
-		p := e.acquire()
-		defer p.release()
+		defer done()
 		// The index may be out of date and the record gone: only the content proves it.
 		record := int(pack.Ref(ref).Slot())
 		code, err := p.ReadRecord(record, nil)
 		if err != nil {
-			return 0, ignoreCorrupt(err)
+			return 0, ignoreDamage(err)
 		}
 		if is, named := nodeHash(hasher, p.Record(record).Kind, code); !named || is != h {
 			return 0, nil
@@ -36,20 +35,14 @@ func (im *importer) findNode(ctx context.Context) func(pack.Hash) (uint64, error
 	}
 }
 
-// ignoreCorrupt drops damage errors: what cannot be shared is stored again.
-func ignoreCorrupt(err error) error {
-	if isCorrupt(err) {
-		return nil
-	}
-	return err
-}
-
-// settle waits until everything stored so far is in the index, and begins a new pack.
+// settle waits until the index knows everything stored so far, which dedup forgets then, and begins a new
+// pack.
 func (im *importer) settle() error {
 	if err := im.packer.drain(); err != nil {
 		return err
 	}
-	im.dedup.renew()
+	clear(im.dedup.fresh)
+	im.dedup.ask = true
 	return nil
 }
 
@@ -82,11 +75,7 @@ func (im *importer) undo() {
 	im.packer.abort()
 	ctx := context.Background() // also when the import was cancelled
 	var errs []error
-	numbers := im.added
-	for _, p := range im.packer.written {
-		numbers = append(numbers, p.number)
-	}
-	for _, n := range numbers {
+	for _, n := range append(im.added, im.packer.written...) {
 		_, err := im.s.packs.doom(ctx, n) // no harm if it is done twice
 		errs = append(errs, err)
 	}

@@ -61,16 +61,10 @@ func (im *importer) cut(h *ordered[*chunkJob]) error {
 		if part < len(im.order) {
 			runs = im.order[part].Runs
 		}
-		k := chunker{pool: &im.pool, emit: func(c *chunk) error {
-			return h.submit(&chunkJob{c, part})
-		}}
-		for _, r := range runs {
-			if err := k.run(r); err != nil {
+		for c := range chunks(runs, &im.pool) {
+			if err := h.submit(&chunkJob{c, part}); err != nil {
 				return err
 			}
-		}
-		if err := k.flush(); err != nil {
-			return err
 		}
 	}
 	return nil
@@ -125,7 +119,7 @@ func (im *importer) page(c *chunk, i int) (ref uint64, err error) {
 		return 0, err
 	}
 	im.stats.NewPages++
-	im.dedup.add(c.hashes[i], ref)
+	im.dedup.fresh[c.hashes[i]] = ref
 	return ref, nil
 }
 

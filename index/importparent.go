@@ -121,7 +121,7 @@ func (s *Store) openParent(ctx context.Context, name string) (*parentImage, erro
 	}
 	// From here on pins are enough: nobody else removes packs while this process writes.
 	defer s.unuse(e)
-	r, err := readRoot(ctx, s.blobs, s.dec, name, e.Generation)
+	r, err := s.readRoot(ctx, name, e.Generation)
 	if err != nil {
 		return nil, err
 	}

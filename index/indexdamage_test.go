@@ -104,7 +104,7 @@ func TestDamagedIndex(t *testing.T) {
 			s.Close()
 			damages := damagesOf(t, filepath.Join(good, indexDirName))
 			t.Logf("%d damages", len(damages))
-			for _, d := range sampleDamages(t, damages, rand.New(rand.NewPCG(94, uint64(os.Getpid())))) {
+			for _, d := range sampleDamages(t, damages, newRand(t)) {
 				tryDamage(t, good, d, src, map[string][]byte{
 					"one": base.bytes(), "two": later.bytes(), "last": last.bytes(),
 				})
@@ -122,10 +122,7 @@ func sampleDamages(t *testing.T, all []damage, r *rand.Rand) []damage {
 	if how == "all" {
 		return all
 	}
-	n := 4
-	if testing.Short() {
-		n = 3
-	}
+	n := fewer(4, 2)
 	if how != "" {
 		var err error
 		if n, err = strconv.Atoi(how); err != nil {

@@ -1,28 +1,35 @@
 package index
 
 import (
-	"bufio"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net/rpc"
 	"os"
 	"os/signal"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/thawfs/thaw/index/pack"
 )
 
-// KeeperMain is the process that has Badger open for a store: it answers questions on stdin until that
-// ends, and returns the exit code. A command that calls it does nothing else. See OpenOptions.Keeper.
+// KeeperMain is the process that has Badger open for a store: it answers questions (package net/rpc) on
+// stdin until that ends, and returns the exit code. A command that calls it does nothing else. See
+// OpenOptions.Keeper.
 func KeeperMain() int {
 	// A terminal's signals are for the command, which ends this process when it is done.
 	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
 	// When memory is short the kernel should end this process first. An error does not matter.
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0)
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	if err := keep(os.Stdin, os.Stdout, log); err != nil {
+	k := &keeper{log: log}
+	err := serveKeeper(k)
+	if err = errors.Join(err, k.Close(0, new(int))); err != nil {
 		fmt.Fprintln(os.Stderr, "keeper:", err)
 		return 1
 	}
@@ -32,111 +39,140 @@ func KeeperMain() int {
 // keeperGrace is how long a keeper whose command has died may take to close the index.
 const keeperGrace = 10 * time.Second
 
-// question is a frame from the store.
-type question struct {
-	kind    byte
-	content []byte
-}
+const (
+	// keeperService is the name of the keeper's methods in net/rpc.
+	keeperService = "keeper"
+	// keeperVersion is the answer to Version.
+	keeperVersion = "thaw-keeper 2"
+)
 
-// keep answers questions until there are no more.
-func keep(in io.Reader, out io.Writer, log *slog.Logger) (err error) {
-	if err := writeFrame(out, keepHello, []byte(keeperHello)); err != nil {
+// serveKeeper answers questions on stdin until there are no more. service is a keeper.
+func serveKeeper(service any) error {
+	server := rpc.NewServer()
+	if err := server.RegisterName(keeperService, service); err != nil {
 		return err
 	}
-	// The end of the input must be noticed even while Badger hangs.
-	questions := make(chan question)
-	go func() {
-		defer close(questions)
-		for in := bufio.NewReader(in); ; {
-			kind, content, err := readFrame(in)
-			if err != nil {
-				time.AfterFunc(keeperGrace, func() { os.Exit(1) })
-				return
-			}
-			questions <- question{kind, content}
-		}
-	}()
-	k := &keeper{log: log}
-	defer func() {
-		if k.db != nil {
-			err = errors.Join(err, k.db.close())
-		}
-	}()
-	for q := range questions {
-		kind, answer := byte(keepDone), []byte(nil)
-		answer, err := k.answer(q)
-		if err != nil {
-			kind, answer = keepFailed, []byte(cut(err.Error()))
-		}
-		if err := writeFrame(out, kind, answer); err != nil {
-			return err
-		}
-		if q.kind == keepClose {
-			return nil
-		}
-	}
+	server.ServeConn(struct {
+		io.Reader
+		io.WriteCloser
+	}{keeperInput{}, os.Stdout})
 	return nil
 }
 
-// keeper answers questions.
+// keeperInput is stdin. When that ends this process must end soon, also if Badger hangs.
+type keeperInput struct{}
+
+func (keeperInput) Read(b []byte) (int, error) {
+	n, err := os.Stdin.Read(b)
+	if err != nil {
+		time.AfterFunc(keeperGrace, func() { os.Exit(1) })
+	}
+	return n, err
+}
+
+// keeper answers questions: its exported methods are called by keptKeys through net/rpc. There is no
+// context, because the store ends this process when it does not want to wait.
 type keeper struct {
 	log *slog.Logger
-	db  *badgerKeys // nil before keepOpen and after keepClose
+
+	mu sync.Mutex // held for each question
+	db keyStore   // nil before Open and after Close; guarded by mu
 }
 
-func (k *keeper) answer(q question) ([]byte, error) {
-	ctx := context.Background() // the parent ends this process when it does not want to wait
+var errNoIndex = errors.New("the keeper has no index open")
+
+// with calls fn with the index.
+func (k *keeper) with(fn func(ctx context.Context, db keyStore) error) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	if k.db == nil {
-		if q.kind != keepOpen {
-			return nil, fmt.Errorf("%w: no index is open", errFrame)
-		}
-		var err error
-		k.db, err = openBadger(string(q.content), k.log)
-		return nil, err
+		return errNoIndex
 	}
-	switch q.kind {
-	case keepPages:
-		hashes, err := parsePageKeys(q.content)
-		if err != nil {
-			return nil, err
-		}
-		refs := make([]uint64, len(hashes))
-		if err := k.db.pages(ctx, hashes, refs); err != nil {
-			return nil, err
-		}
-		return appendPageRefs(nil, refs), nil
-	case keepGet:
-		v, ok, err := k.db.get(ctx, q.content)
-		if err != nil || !ok {
-			return nil, err
-		}
-		return appendRow(nil, row{q.content, v})
-	case keepUpdate:
-		rows, err := parseRows(q.content)
-		if err != nil {
-			return nil, err
-		}
-		return nil, k.db.update(ctx, rows)
-	case keepScan:
-		if len(q.content) == 0 {
-			return nil, fmt.Errorf("%w: a scan without a kind", errFrame)
-		}
-		var after []byte
-		if len(q.content) > 1 {
-			after = q.content[1:]
-		}
-		rows, err := k.db.scan(ctx, q.content[0], after)
-		if err != nil {
-			return nil, err
-		}
-		return appendRows(nil, rows)
-	case keepClose:
-		db := k.db
-		k.db = nil
-		return nil, db.close()
-	}
-	return nil, fmt.Errorf("%w: question %q", errFrame, q.kind)
+	return fn(context.Background(), k.db)
 }
 
-// cut bounds a text of an error.
-func cut(s string) string { return s[:min(len(s), 2000)] }
+// Version shows that this process is a keeper.
+func (k *keeper) Version(_ int, version *string) error {
+	*version = keeperVersion
+	return nil
+}
+
+// Open opens the index in a directory.
+func (k *keeper) Open(dir string, _ *int) (err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.db, err = openBadger(dir, k.log)
+	return err
+}
+
+// Pages is keyStore.pages. keys are the keys of pages without their first byte, refs have 8 bytes each.
+func (k *keeper) Pages(keys []byte, refs *[]byte) error {
+	return k.with(func(ctx context.Context, db keyStore) error {
+		hashes := make([]pack.Hash, len(keys)/pageKeySize)
+		for i := range hashes {
+			copy(hashes[i][:], keys[i*pageKeySize:][:pageKeySize])
+		}
+		found := make([]uint64, len(hashes))
+		err := db.pages(ctx, hashes, found)
+		for _, ref := range found {
+			*refs = binary.LittleEndian.AppendUint64(*refs, ref)
+		}
+		return err
+	})
+}
+
+// Get is keyStore.get.
+func (k *keeper) Get(key []byte, value *[]byte) error {
+	return k.with(func(ctx context.Context, db keyStore) (err error) {
+		*value, err = db.get(ctx, key)
+		return err
+	})
+}
+
+// Update is keyStore.update.
+func (k *keeper) Update(rows []string, _ *int) error {
+	return k.with(func(ctx context.Context, db keyStore) error { return db.update(ctx, rowsOf(rows)) })
+}
+
+// stringsOf returns keys and values of rows in turn. Package gob takes a quarter of the time for strings
+// that it takes for structs.
+func stringsOf(rows []row) []string {
+	s := make([]string, 0, 2*len(rows))
+	for _, r := range rows {
+		s = append(s, string(r.key), string(r.value))
+	}
+	return s
+}
+
+// rowsOf is the inverse of stringsOf.
+func rowsOf(s []string) []row {
+	rows := make([]row, len(s)/2)
+	for i := range rows {
+		rows[i] = row{[]byte(s[2*i]), []byte(s[2*i+1])}
+	}
+	return rows
+}
+
+// Scan is keyStore.scan of the kind from[0], after the key from[1:] if that is not empty.
+func (k *keeper) Scan(from []byte, rows *[]string) error {
+	return k.with(func(ctx context.Context, db keyStore) error {
+		if len(from) == 0 {
+			return errors.New("a scan without a kind")
+		}
+		found, err := db.scan(ctx, from[0], from[1:])
+		*rows = stringsOf(found)
+		return err
+	})
+}
+
+// Close closes the index, if one is open.
+func (k *keeper) Close(int, *int) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.db == nil {
+		return nil
+	}
+	db := k.db
+	k.db = nil
+	return db.close()
+}

@@ -3,8 +3,11 @@ package index
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"net/rpc"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,9 +29,10 @@ const keeperTimeout = time.Minute
 type keptKeys struct {
 	timeout time.Duration
 	proc    *exec.Cmd
-	in      *os.File  // questions
-	out     *os.File  // answers
-	said    lastWords // on stderr
+	in      io.WriteCloser // questions
+	out     io.ReadCloser  // answers
+	rpc     *rpc.Client    // over both
+	stderr  stderrHead
 	ended   chan struct{}
 	end     error // how the process ended; valid once ended is closed
 
@@ -36,13 +40,11 @@ type keptKeys struct {
 	dead error      // why no more questions are asked; guarded by mu
 }
 
-var _ keyStore = (*keptKeys)(nil)
-
 // startKeeper runs cmd, which must do nothing but call KeeperMain, and has it open the index in dir.
 // The process inherits lock: nobody else writes to the store while it lives. errNoKeeper if it cannot
 // be started.
 func startKeeper(ctx context.Context, cmd *exec.Cmd, lock *os.File, dir string,
-	timeout time.Duration) (_ *keptKeys, err error) {
+	timeout time.Duration) (_ keyStore, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open index: %w", err)
 	}
@@ -53,15 +55,15 @@ func startKeeper(ctx context.Context, cmd *exec.Cmd, lock *os.File, dir string,
 	if err := k.start(lock); err != nil {
 		return nil, fmt.Errorf("%w: %w", errNoKeeper, err)
 	}
-	hello, err := k.receive(ctx)
+	version := ""
+	if err = k.ask(ctx, "Version", 0, &version); err == nil && version != keeperVersion {
+		err = fmt.Errorf("it says that it is %.40q", version)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errNoKeeper, k.mourn(err))
-	}
-	if string(hello) != keeperHello {
 		k.kill()
-		return nil, fmt.Errorf("%w: it greets with %.40q", errNoKeeper, hello)
+		return nil, fmt.Errorf("%w: %w", errNoKeeper, err)
 	}
-	if _, err := k.ask(ctx, keepOpen, []byte(dir)); err != nil {
+	if err := k.ask(ctx, "Open", dir, new(int)); err != nil {
 		k.kill()
 		return nil, err
 	}
@@ -69,17 +71,14 @@ func startKeeper(ctx context.Context, cmd *exec.Cmd, lock *os.File, dir string,
 }
 
 // start runs the process. It dies with the thread that began it, which therefore waits for it.
-func (k *keptKeys) start(lock *os.File) error {
-	stdin, in, err := os.Pipe()
-	if err != nil {
+func (k *keptKeys) start(lock *os.File) (err error) {
+	if k.in, err = k.proc.StdinPipe(); err != nil {
 		return err
 	}
-	out, stdout, err := os.Pipe()
-	if err != nil {
-		return errors.Join(err, stdin.Close(), in.Close())
+	if k.out, err = k.proc.StdoutPipe(); err != nil {
+		return errors.Join(err, k.in.Close())
 	}
-	k.in, k.out = in, out
-	k.proc.Stdin, k.proc.Stdout, k.proc.Stderr = stdin, stdout, &k.said
+	k.proc.Stderr = &k.stderr
 	k.proc.ExtraFiles = append(k.proc.ExtraFiles, lock)
 	if k.proc.SysProcAttr == nil {
 		k.proc.SysProcAttr = &unix.SysProcAttr{}
@@ -91,80 +90,50 @@ func (k *keptKeys) start(lock *os.File) error {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := k.proc.Start()
-		stdin.Close()
-		stdout.Close()
 		started <- err
 		if err == nil {
 			k.end = k.proc.Wait()
 		}
 	}()
 	if err := <-started; err != nil {
-		return errors.Join(err, in.Close(), out.Close())
+		return err
 	}
+	k.rpc = rpc.NewClient(struct {
+		io.Reader
+		io.WriteCloser
+	}{k.out, k.in})
 	return nil
 }
 
-// ask asks one question. After any error but a keeperError no more questions are asked.
-func (k *keptKeys) ask(ctx context.Context, kind byte, content []byte) ([]byte, error) {
+// ask calls a method of the keeper. After any error but one that the keeper answers, no more questions
+// are asked.
+func (k *keptKeys) ask(ctx context.Context, method string, question, answer any) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.dead != nil {
-		return nil, k.dead
+		return k.dead
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return err
 	}
-	// The limit is for both directions: a keeper that does not read hangs as well.
-	err := k.in.SetWriteDeadline(time.Now().Add(k.timeout))
-	stop := context.AfterFunc(ctx, func() { _ = k.in.SetWriteDeadline(time.Unix(1, 0)) })
-	if err == nil {
-		err = writeFrame(k.in, kind, content)
-	}
+	// A keeper that hangs may not even read. Only its end brings the call back.
+	limited, cancel := context.WithTimeoutCause(ctx, k.timeout, fmt.Errorf("no answer in %v", k.timeout))
+	defer cancel()
+	stop := context.AfterFunc(limited, k.kill)
+	err := k.rpc.Call(keeperService+"."+method, question, answer)
 	if !stop() {
-		err = errors.Join(err, ctx.Err())
+		err = context.Cause(limited)
 	}
-	var answer []byte
-	if err == nil {
-		answer, err = k.receive(ctx)
+	var answered rpc.ServerError
+	if err != nil && !errors.As(err, &answered) {
+		k.dead = fmt.Errorf("the keeper of the index: %w", k.failure(err))
+		return k.dead
 	}
-	var said *keeperError
-	if err != nil && !errors.As(err, &said) {
-		k.dead = fmt.Errorf("the keeper of the index: %w", k.mourn(err))
-		return nil, k.dead
-	}
-	return answer, err
+	return err
 }
 
-// keeperError is an answer that is an error: the keeper lives.
-type keeperError struct{ text string }
-
-func (e *keeperError) Error() string { return e.text }
-
-// receive waits for an answer.
-func (k *keptKeys) receive(ctx context.Context) ([]byte, error) {
-	if err := k.out.SetReadDeadline(time.Now().Add(k.timeout)); err != nil {
-		return nil, err
-	}
-	stop := context.AfterFunc(ctx, func() { _ = k.out.SetReadDeadline(time.Unix(1, 0)) })
-	kind, content, err := readFrame(k.out)
-	if !stop() {
-		return nil, errors.Join(ctx.Err(), err)
-	}
-	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil, fmt.Errorf("no answer in %v", k.timeout)
-	case err != nil:
-		return nil, err
-	case kind == keepFailed:
-		return nil, &keeperError{cut(string(content))}
-	case kind != keepDone && kind != keepHello:
-		return nil, fmt.Errorf("%w: answer %q", errFrame, kind)
-	}
-	return content, nil
-}
-
-// mourn ends the process after an error, and adds to the error how it ended and what it printed.
-func (k *keptKeys) mourn(err error) error {
+// failure ends the process after an error, and adds to the error how it ended and what it printed.
+func (k *keptKeys) failure(err error) error {
 	k.kill()
 	select {
 	case <-k.ended:
@@ -174,71 +143,64 @@ func (k *keptKeys) mourn(err error) error {
 	if k.end != nil {
 		err = fmt.Errorf("%w (%w)", err, k.end)
 	}
-	if line := k.said.why(); line != "" {
+	if line := k.stderr.why(); line != "" {
 		err = fmt.Errorf("%w: %s", err, line)
 	}
 	return err
 }
 
 func (k *keptKeys) pages(ctx context.Context, hashes []pack.Hash, refs []uint64) error {
-	b, err := k.ask(ctx, keepPages, appendPageKeys(nil, hashes))
-	if err != nil {
+	keys := make([]byte, 0, len(hashes)*pageKeySize)
+	for _, h := range hashes {
+		keys = append(keys, h[:pageKeySize]...)
+	}
+	var found []byte
+	if err := k.ask(ctx, "Pages", keys, &found); err != nil {
 		return err
 	}
-	return parsePageRefs(b, refs)
+	if len(found) != 8*len(refs) {
+		return fmt.Errorf("%w: %d bytes for %d refs", errAnswer, len(found), len(refs))
+	}
+	for i := range refs {
+		refs[i] = binary.LittleEndian.Uint64(found[8*i:])
+	}
+	return nil
 }
 
-func (k *keptKeys) get(ctx context.Context, key []byte) (value []byte, ok bool, err error) {
-	b, err := k.ask(ctx, keepGet, key)
-	if err != nil || len(b) == 0 {
-		return nil, false, err
-	}
-	rows, err := parseRows(b)
-	if err != nil {
-		return nil, false, err
-	}
-	if len(rows) != 1 || !bytes.Equal(rows[0].key, key) {
-		return nil, false, fmt.Errorf("%w: another key's row", errFrame)
-	}
-	return rows[0].value, true, nil
+func (k *keptKeys) get(ctx context.Context, key []byte) (value []byte, err error) {
+	err = k.ask(ctx, "Get", key, &value)
+	return value, err
 }
 
 func (k *keptKeys) update(ctx context.Context, rows []row) error {
-	b, err := appendRows(nil, rows)
-	if err != nil {
-		return err
-	}
-	_, err = k.ask(ctx, keepUpdate, b)
-	return err
+	return k.ask(ctx, "Update", stringsOf(rows), new(int))
 }
 
 func (k *keptKeys) scan(ctx context.Context, kind byte, after []byte) ([]row, error) {
-	b, err := k.ask(ctx, keepScan, append([]byte{kind}, after...))
-	if err != nil {
+	var found []string
+	if err := k.ask(ctx, "Scan", append([]byte{kind}, after...), &found); err != nil {
 		return nil, err
 	}
-	rows, err := parseRows(b)
-	if err != nil {
-		return nil, err
-	}
-	last := after
+	rows, last := rowsOf(found), after
 	for _, r := range rows {
 		// Otherwise a scan might never end.
-		if r.key[0] != kind || bytes.Compare(r.key, last) <= 0 {
-			return nil, fmt.Errorf("%w: rows that were not asked for", errFrame)
+		if len(r.key) == 0 || r.key[0] != kind || bytes.Compare(r.key, last) <= 0 {
+			return nil, fmt.Errorf("%w: rows that were not asked for", errAnswer)
 		}
 		last = r.key
 	}
 	return rows, nil
 }
 
+// errAnswer marks an answer that a keeper does not give.
+var errAnswer = errors.New("the keeper of the index gave a wrong answer")
+
 // close makes the keeper close the index, and waits until it has ended.
 func (k *keptKeys) close() error {
-	_, err := k.ask(context.Background(), keepClose, nil)
-	if err != nil {
+	if err := k.ask(context.Background(), "Close", 0, new(int)); err != nil {
 		return err
 	}
-	k.reap()
+	k.disconnect()
 	select {
 	case <-k.ended:
 	case <-time.After(k.timeout):
@@ -251,41 +213,41 @@ func (k *keptKeys) close() error {
 // a disk.
 func (k *keptKeys) kill() {
 	_ = k.proc.Process.Kill() // it fails only if the process has ended
-	k.reap()
+	k.disconnect()
 	select {
 	case <-k.ended:
 	case <-time.After(keeperGrace):
 	}
 }
 
-// reap closes the pipes.
-func (k *keptKeys) reap() {
-	_ = k.in.Close()
+// disconnect closes the pipes.
+func (k *keptKeys) disconnect() {
+	_ = k.rpc.Close()
 	_ = k.out.Close()
 }
 
-// lastWords keeps the beginning of what a process prints when it dies: that part says why.
-type lastWords struct {
+// stderrHead keeps the beginning of what a process prints when it dies: that part says why.
+type stderrHead struct {
 	mu sync.Mutex
 	b  []byte // guarded by mu
 }
 
-const maxSaid = 4 << 10
+const maxStderrHead = 4 << 10
 
-func (w *lastWords) Write(b []byte) (int, error) {
+func (w *stderrHead) Write(b []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.b = append(w.b, b[:min(len(b), maxSaid-len(w.b))]...)
+	w.b = append(w.b, b[:min(len(b), maxStderrHead-len(w.b))]...)
 	return len(b), nil
 }
 
 // why returns the line that explains most.
-func (w *lastWords) why() string {
+func (w *stderrHead) why() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	first := ""
 	for line := range strings.Lines(string(w.b)) {
-		line = cut(strings.TrimSpace(line))
+		line = strings.TrimSpace(line)
 		for _, start := range []string{"panic: ", "fatal error: ", "unexpected fault "} {
 			if strings.HasPrefix(line, start) {
 				return line

@@ -44,8 +44,8 @@ const (
 type keyStore interface {
 	// pages puts the refs that stand for hashes into refs; 0 for one that is not known.
 	pages(ctx context.Context, hashes []pack.Hash, refs []uint64) error
-	// get returns the value of a key.
-	get(ctx context.Context, key []byte) (value []byte, ok bool, err error)
+	// get returns the value of a key; nil if it has none.
+	get(ctx context.Context, key []byte) (value []byte, err error)
 	// update makes changes. After a crash any part of them may be missing.
 	update(ctx context.Context, rows []row) error
 	// scan returns the rows of a kind that come after a key, some of them: none when there are no more.
@@ -56,14 +56,11 @@ type keyStore interface {
 	kill()
 }
 
-// row is a change: a nil value deletes.
+// row is a change: one without a value deletes.
 type row struct{ key, value []byte }
 
-// Bounds of what is asked for and answered at once.
-const (
-	maxRows   = 4096 // of an update or scan; also the pages of a lookup
-	maxRowKey = 64   // bytes, of a value too
-)
+// maxRows bounds what is asked for and answered at once: rows, and the pages of a lookup.
+const maxRows = 4096
 
 func metaKey(name string) []byte { return append([]byte{rowMeta}, name...) }
 
@@ -78,6 +75,11 @@ func pageKey(h pack.Hash) [1 + pageKeySize]byte {
 	k[0] = rowPage
 	copy(k[1:], h[:])
 	return k
+}
+
+func pageRow(h pack.Hash, ref pack.Ref) row {
+	key := pageKey(h)
+	return row{key[:], refValue(uint64(ref))}
 }
 
 // refValue is a ref as a value: big-endian without the leading zero bytes.
@@ -124,18 +126,16 @@ func sortRows(rows []row) {
 	slices.SortFunc(rows, func(a, b row) int { return bytes.Compare(a.key, b.key) })
 }
 
-// scanAll calls fn for every row of one kind.
-func scanAll(ctx context.Context, k keyStore, kind byte, fn func(row) error) error {
+// scanAll calls fn for all rows of one kind, some at a time.
+func scanAll(ctx context.Context, k keyStore, kind byte, fn func([]row) error) error {
 	var after []byte
 	for {
 		rows, err := k.scan(ctx, kind, after)
 		if err != nil || len(rows) == 0 {
 			return err
 		}
-		for _, r := range rows {
-			if err := fn(r); err != nil {
-				return err
-			}
+		if err := fn(rows); err != nil {
+			return err
 		}
 		after = rows[len(rows)-1].key
 	}

@@ -3,6 +3,7 @@ package index
 import (
 	"context"
 
+	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"golang.org/x/sys/unix"
 
 	"github.com/thawfs/thaw/index/pack"
@@ -15,25 +16,26 @@ type lazyPacks struct {
 	ctx   context.Context
 	set   *packSet
 	limit int
-	m     map[uint64]*lazyPack
-	clock uint64
+	lru   *simplelru.LRU[uint64, *packEntry]
 	errs  map[uint64]error
 	ids   map[uint64]uint64 // what get must find: identities as a root has them; see of
-}
-
-type lazyPack struct {
-	*packEntry
-	used uint64
 }
 
 // maxLazyPacks is how many packs a walk keeps open, where a process may have many files.
 const maxLazyPacks = 256
 
 func newLazyPacks(ctx context.Context, set *packSet) *lazyPacks {
-	return &lazyPacks{
-		ctx: ctx, set: set, limit: min(maxLazyPacks, max(fileLimit()/4, 1)),
-		m: map[uint64]*lazyPack{}, errs: map[uint64]error{},
+	return newSomePacks(ctx, set, 1)
+}
+
+// newSomePacks is newLazyPacks for one of several walks at the same time, which share what a process may
+// have open.
+func newSomePacks(ctx context.Context, set *packSet, walks int) *lazyPacks {
+	l := &lazyPacks{
+		ctx: ctx, set: set, limit: max(min(maxLazyPacks, fileLimit()/4)/walks, 1), errs: map[uint64]error{},
 	}
+	l.lru, _ = simplelru.NewLRU(l.limit, func(_ uint64, e *packEntry) { set.unpin(e) }) // limit > 0
+	return l
 }
 
 // fileLimit is how many files this process may have open.
@@ -52,57 +54,43 @@ func (l *lazyPacks) of(r *root) { l.ids = r.top.ids }
 // get returns a pack, which is open until another one is asked for; hold keeps one for longer. The
 // caller does not close it.
 func (l *lazyPacks) get(number uint64) (*pack.Reader, error) {
-	l.clock++
-	if e := l.m[number]; e != nil {
-		e.used = l.clock
-		return withID(e.cur.Load().Reader, l.ids[number])
-	}
-	if err := l.errs[number]; err != nil {
-		return nil, err
-	}
-	for len(l.m) >= l.limit {
-		l.evict()
-	}
-	e, err := l.pin(number)
-	if err != nil {
-		if l.ctx.Err() == nil {
-			l.errs[number] = err
+	e, ok := l.lru.Get(number)
+	if !ok {
+		if l.lru.Len() == l.limit {
+			l.lru.RemoveOldest() // before another one is opened
 		}
+		var err error
+		if e, err = l.pin(number); err != nil {
+			return nil, err
+		}
+		l.lru.Add(number, e)
+	}
+	r := e.cur.Load().Reader
+	if err := hasID(r, l.ids[number]); err != nil {
 		return nil, err
 	}
-	l.m[number] = &lazyPack{e, l.clock}
-	return withID(e.cur.Load().Reader, l.ids[number])
+	return r, nil
 }
 
 // pin pins a pack. If a writer removed its blob, a reader lists the packs again.
 func (l *lazyPacks) pin(number uint64) (*packEntry, error) {
-	e, err := l.set.pin(l.ctx, number)
-	if err == nil || l.set.refresh == nil || !isGone(err) {
-		return e, err
-	}
-	if err := l.set.refresh(l.ctx); err != nil {
+	if err := l.errs[number]; err != nil {
 		return nil, err
 	}
-	return l.set.pin(l.ctx, number)
-}
-
-// evict releases the pack that was used least recently.
-func (l *lazyPacks) evict() {
-	var oldest *lazyPack
-	for _, e := range l.m {
-		if oldest == nil || e.used < oldest.used {
-			oldest = e
+	e, err := l.set.pin(l.ctx, number, 0)
+	if l.set.refresh != nil && isGone(err) {
+		if err = l.set.refresh(l.ctx); err == nil {
+			e, err = l.set.pin(l.ctx, number, 0)
 		}
 	}
-	delete(l.m, oldest.number)
-	l.set.unpin(oldest.packEntry)
+	if err != nil && l.ctx.Err() == nil {
+		l.errs[number] = err
+	}
+	return e, err
 }
 
 // hold returns a pack that stays open until done is called.
 func (l *lazyPacks) hold(number uint64) (r *pack.Reader, done func(), err error) {
-	if err := l.errs[number]; err != nil {
-		return nil, nil, err
-	}
 	e, err := l.pin(number)
 	if err != nil {
 		return nil, nil, err
@@ -116,12 +104,7 @@ func (l *lazyPacks) node(ref uint64, kind uint32) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return readRecord(r, int(pack.Ref(ref).Slot()), kind)
+	return readNode(r, r.ReadRecord, ref, kind)
 }
 
-func (l *lazyPacks) release() {
-	for _, e := range l.m {
-		l.set.unpin(e.packEntry)
-	}
-	clear(l.m)
-}
+func (l *lazyPacks) release() { l.lru.Purge() }

@@ -1,8 +1,9 @@
 package index
 
 import (
-	"bufio"
+	"bytes"
 	"encoding/binary"
+	"errors"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -14,118 +15,125 @@ import (
 
 const liarEnv = "THAW_TEST_LIAR" // makes the test binary a keeper that lies in the way it says
 
-// lies are the wrong answers of a keeper, by what is asked.
-var lies = map[string]func(q question) (kind byte, answer []byte){
-	"refs of other pages": func(q question) (byte, []byte) {
-		r := rand.New(rand.NewPCG(1, uint64(len(q.content))))
-		switch q.kind {
-		case keepPages:
-			var refs []uint64
-			for range len(q.content) / pageKeySize {
-				refs = append(refs, uint64(pack.MakeRef(r.Uint64N(4), uint32(r.IntN(900)))))
-			}
-			return keepDone, appendPageRefs(nil, refs)
-		case keepGet:
-			if q.content[0] == rowNode {
-				ref := uint64(pack.MakeRef(1, uint32(r.IntN(4))))
-				b, _ := appendRow(nil, row{q.content, binary.BigEndian.AppendUint64(nil, ref)})
-				return keepDone, b
-			}
-		}
-		return keepDone, nil
-	},
-	"refs to nowhere": func(q question) (byte, []byte) {
-		if q.kind == keepPages {
-			b := make([]byte, len(q.content)/pageKeySize*8)
-			for i := range b {
-				b[i] = 0xff
-			}
-			return keepDone, b
-		}
-		return keepDone, nil
-	},
-	"too few refs": func(q question) (byte, []byte) {
-		if q.kind == keepPages {
-			return keepDone, make([]byte, 8*(len(q.content)/pageKeySize-1))
-		}
-		return keepDone, nil
-	},
-	"a scan without end": func(q question) (byte, []byte) {
-		if q.kind == keepScan {
-			b, _ := appendRow(nil, row{packKey(1), []byte{0, 1}})
-			return keepDone, b
-		}
-		return keepDone, nil
-	},
-	"rows cut short": func(q question) (byte, []byte) {
-		if q.kind == keepScan {
-			return keepDone, []byte{60, rowPack, 1}
-		}
-		return keepDone, nil
-	},
-	"another key's row": func(q question) (byte, []byte) {
-		b, _ := appendRow(nil, row{metaKey("other"), []byte{keyVersion}})
-		return keepDone, b
-	},
-	"another kind of answer": func(question) (byte, []byte) { return 'x', nil },
-	"errors":                 func(question) (byte, []byte) { return keepFailed, []byte("no") },
-	"all packs are known": func(q question) (byte, []byte) {
-		switch {
-		case q.kind == keepScan && q.content[0] == rowPack && len(q.content) == 1:
-			var b []byte
-			for n := range uint64(100) {
-				b, _ = appendRow(b, packRowOf(n+1, packInfo{bytes: 77}))
-			}
-			return keepDone, b
-		case q.kind == keepGet && strings.HasSuffix(string(q.content), metaVersion):
-			b, _ := appendRow(nil, row{q.content, []byte{keyVersion}})
-			return keepDone, b
-		case q.kind == keepPages:
-			return keepDone, make([]byte, len(q.content)/pageKeySize*8)
-		}
-		return keepDone, nil
-	},
+// liar is a keeper that opens nothing and lies in one way.
+type liar string
+
+// lies are the ways.
+var lies = []liar{
+	"refs of other pages", "refs to nowhere", "too few refs", "a scan without end", "a scan without keys", "half a row",
+	"another version", "another node", "errors", "all packs are known", "no answer of its kind", "noise", "half an answer",
 }
 
-// liarMain is a keeper that opens nothing and answers with lies.
+func (l liar) err() error {
+	if l == "errors" {
+		return errors.New("no")
+	}
+	return nil
+}
+
+func (l liar) Version(_ int, version *string) error {
+	*version = keeperVersion
+	if l == "another version" {
+		*version = "thaw-keeper 77"
+	}
+	return nil
+}
+
+func (l liar) Open(string, *int) error { return nil }
+
+func (l liar) Pages(keys []byte, refs *[]byte) error {
+	r := rand.New(rand.NewPCG(1, uint64(len(keys))))
+	for range len(keys) / pageKeySize {
+		ref := uint64(0)
+		switch l {
+		case "refs of other pages":
+			ref = uint64(pack.MakeRef(r.Uint64N(4), uint32(r.IntN(900))))
+		case "refs to nowhere":
+			ref = ^uint64(0)
+		}
+		*refs = binary.LittleEndian.AppendUint64(*refs, ref)
+	}
+	if l == "too few refs" {
+		*refs = (*refs)[8:]
+	}
+	return l.err()
+}
+
+func (l liar) Get(key []byte, value *[]byte) error {
+	switch {
+	case l == "another node" || l == "refs of other pages" && key[0] == rowNode:
+		*value = binary.BigEndian.AppendUint64(nil, uint64(pack.MakeRef(1, 2)))
+	case l == "all packs are known" && strings.HasSuffix(string(key), metaVersion):
+		*value = []byte{keyVersion}
+	}
+	return l.err()
+}
+
+func (l liar) Update([]string, *int) error { return l.err() }
+
+func (l liar) Scan(from []byte, rows *[]string) error {
+	switch {
+	case l == "a scan without end":
+		*rows = stringsOf([]row{{packKey(1), []byte{0, 1}}})
+	case l == "a scan without keys":
+		*rows = []string{"", ""}
+	case l == "half a row":
+		*rows = []string{string(packKey(1))}
+	case l == "all packs are known" && len(from) == 1 && from[0] == rowPack:
+		for n := range uint64(100) {
+			*rows = append(*rows, stringsOf([]row{packRowOf(n+1, packInfo{bytes: 77})})...)
+		}
+	}
+	return l.err()
+}
+
+func (l liar) Close(int, *int) error { return nil }
+
+// mute is a liar whose answers to scans are numbers.
+type mute struct{ liar }
+
+func (mute) Scan(_ []byte, n *int) error {
+	*n = 7
+	return nil
+}
+
+// garbler is a liar that does not speak the protocol, once it is to scan.
+type garbler struct{ liar }
+
+func (g garbler) Scan([]byte, *[]string) error {
+	if g.liar == "noise" {
+		_, _ = os.Stdout.Write(bytes.Repeat([]byte{0xf8, 0x7f, 0xff}, 1000))
+	} else {
+		_, _ = os.Stdout.Write([]byte{100, 1, 2})
+	}
+	os.Exit(0)
+	return nil
+}
+
+// liarMain is the process of a liar.
 func liarMain(how string) int {
-	if writeFrame(os.Stdout, keepHello, []byte(keeperHello)) != nil {
+	var service any = liar(how)
+	switch how {
+	case "no answer of its kind":
+		service = mute{liar(how)}
+	case "noise", "half an answer":
+		service = garbler{liar(how)}
+	}
+	if serveKeeper(service) != nil {
 		return 1
 	}
-	in := bufio.NewReader(os.Stdin)
-	for {
-		kind, content, err := readFrame(in)
-		if err != nil {
-			return 0
-		}
-		answer, b := byte(keepDone), []byte(nil)
-		switch {
-		case kind == keepOpen || kind == keepClose:
-		case how == "a frame too long":
-			_, _ = os.Stdout.Write([]byte{0xff, 0xff, 0xff, 0xff, keepDone})
-			continue
-		case how == "half a frame":
-			_, _ = os.Stdout.Write([]byte{9, 0, 0, 0, keepDone, 1})
-			return 0
-		default:
-			answer, b = lies[how](question{kind, content})
-		}
-		if writeFrame(os.Stdout, answer, b) != nil || kind == keepClose {
-			return 0
-		}
-	}
+	return 0
 }
 
 // Whatever the keeper of the index answers, what is stored is right.
 func TestKeeperLies(t *testing.T) {
 	r := rand.New(rand.NewPCG(101, 1))
 	base := randomImage(r, 700)
-	all := append(sortedKeys(lies), "a frame too long", "half a frame")
-	for _, how := range all {
-		t.Run(how, func(t *testing.T) {
+	for _, how := range lies {
+		t.Run(string(how), func(t *testing.T) {
 			liar := func() *exec.Cmd {
 				cmd := testKeeper()
-				cmd.Env = append(cmd.Env, liarEnv+"="+how)
+				cmd.Env = append(cmd.Env, liarEnv+"="+string(how))
 				return cmd
 			}
 			s, err := Open(t.Context(), t.TempDir()+"/store",

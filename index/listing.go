@@ -4,8 +4,11 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/thawfs/thaw/index/blob"
 	"github.com/thawfs/thaw/index/pack"
@@ -61,20 +64,7 @@ func (s *Store) list(ctx context.Context) (*listing, error) {
 
 // equal says whether two listings are of the same blobs.
 func (l *listing) equal(m *listing) bool {
-	if len(l.roots) != len(m.roots) || len(l.packs) != len(m.packs) {
-		return false
-	}
-	for name, r := range l.roots {
-		if !slices.Equal(r, m.roots[name]) {
-			return false
-		}
-	}
-	for n, p := range l.packs {
-		if !slices.Equal(p, m.packs[n]) {
-			return false
-		}
-	}
-	return true
+	return maps.EqualFunc(l.roots, m.roots, slices.Equal) && maps.EqualFunc(l.packs, m.packs, slices.Equal)
 }
 
 // keeps says whether every checkpoint and pack of another listing is in this one, in any generation.
@@ -122,7 +112,7 @@ func (s *Store) choosePack(ctx context.Context, n uint64, all []packInfo, ids []
 			if len(ids) == 0 || slices.Contains(ids, r.ID()) {
 				return info, r.Close()
 			}
-			_, err = withID(r, ids[0])
+			err = hasID(r, ids[0])
 			r.Close()
 		}
 		if !isCorrupt(err) {
@@ -149,36 +139,20 @@ func (s *Store) readRoots(ctx context.Context, roots map[string][]rootInfo) (
 	}
 	entries = make(map[string]*catalogEntry, len(roots))
 	var mu sync.Mutex // guards entries
-	names := make(chan string)
-	g := newTasks(ctx)
-	for range min(rootReaders, len(roots)) {
-		g.run(func() error {
-			for name := range names {
-				e, err := s.readEntry(g.ctx, name, roots[name])
-				if err != nil {
-					return err
-				}
-				if e != nil {
-					mu.Lock()
-					entries[name] = e
-					mu.Unlock()
-				}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(rootReaders)
+	for name, all := range roots {
+		g.Go(func() error {
+			e, err := s.readEntry(gctx, name, all)
+			if e != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				entries[name] = e
 			}
-			return nil
+			return err
 		})
 	}
-	g.run(func() error {
-		defer close(names)
-		for name := range roots {
-			select {
-			case names <- name:
-			case <-g.ctx.Done():
-				return nil
-			}
-		}
-		return nil
-	})
-	if err := g.wait(); err != nil {
+	if err := g.Wait(); err != nil {
 		return nil, err
 	}
 	return entries, ctx.Err()
@@ -194,7 +168,7 @@ func (s *Store) readEntry(ctx context.Context, name string, all []rootInfo) (*ca
 			s.log.Error("a root is no file", "checkpoint", name, "err", damage)
 			break
 		}
-		r, err := readRootBrief(ctx, s.blobs, s.dec, name, info.generation)
+		r, err := s.readRootBrief(ctx, name, info.generation)
 		if err == nil {
 			return entryOf(r, all, info), nil
 		}

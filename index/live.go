@@ -13,6 +13,10 @@ import (
 // kept, but its own pages are not all of them needed, until it is met as a leaf itself.
 type liveSet struct {
 	packs map[uint64]*livePack
+
+	// Of the branch that is being walked.
+	branch branch
+	leaf   leaf
 }
 
 // livePack is what is needed of one pack.
@@ -65,6 +69,16 @@ func (b *bitmap) add(i uint32) bool {
 	return true
 }
 
+// meets says whether the two have a number in common.
+func (b bitmap) meets(o bitmap) bool {
+	for i := range min(len(b), len(o)) {
+		if b[i]&o[i] != 0 {
+			return true
+		}
+	}
+	return false
+}
+
 func (b bitmap) has(i uint32) bool {
 	return int(i/64) < len(b) && b[i/64]>>(i%64)&1 != 0
 }
@@ -81,13 +95,12 @@ func (l *liveSet) addRoot(ctx context.Context, n nodes, r *root) error {
 	if r.top.segment != 0 {
 		l.pack(r.top.segment).segment = true
 	}
-	w := liveWalker{l: l, n: n}
 	for _, ref := range r.top.branches {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		if ref != 0 && l.walk(ref) {
-			if err := w.branch(ref); err != nil {
+			if err := l.addBranch(n, ref); err != nil {
 				return fmt.Errorf("checkpoint %s: %w", r.Name, err)
 			}
 		}
@@ -95,39 +108,30 @@ func (l *liveSet) addRoot(ctx context.Context, n nodes, r *root) error {
 	return nil
 }
 
-// liveWalker holds what walking a branch needs.
-type liveWalker struct {
-	l    *liveSet
-	n    nodes
-	b    branch
-	refs leaf
-	last uint64
-	pack *livePack
-}
-
-func (w *liveWalker) branch(ref uint64) error {
-	if err := readBranch(w.n, ref, &w.b); err != nil {
+func (l *liveSet) addBranch(n nodes, ref uint64) error {
+	if err := readBranch(n, ref, &l.branch); err != nil {
 		return err
 	}
-	for _, c := range &w.b {
-		if c.zero() || c.ref != 0 && !w.l.walk(c.ref) {
+	for _, c := range &l.branch {
+		if c.zero() || c.ref != 0 && !l.walk(c.ref) {
 			continue
 		}
-		base, err := readLeaf(w.n, c, &w.refs)
+		base, err := readLeaf(n, c, &l.leaf)
 		if err != nil {
 			return err
 		}
 		if base != 0 {
-			w.l.keep(base)
+			l.keep(base)
 		}
-		for _, r := range w.refs {
+		last, p := uint64(0), (*livePack)(nil)
+		for _, r := range l.leaf {
 			if r == 0 {
 				continue
 			}
-			if n := r >> 24; n != w.last || w.pack == nil {
-				w.last, w.pack = n, w.l.pack(n)
+			if p == nil || r>>24 != last {
+				last, p = r>>24, l.pack(r>>24)
 			}
-			w.pack.slots.add(pack.Ref(r).Slot())
+			p.slots.add(pack.Ref(r).Slot())
 		}
 	}
 	return nil

@@ -28,27 +28,21 @@ const (
 	serverLockName = "lock"
 )
 
-var errNotDirectory error = unix.ENOTDIR
-
 // lockPoll is how often a lock that another process has is tried again.
 const lockPoll = 20 * time.Millisecond
 
 // lockWriter takes the lock of those who write, and waits for another one no longer than wait.
 func lockWriter(ctx context.Context, dir string, wait time.Duration) (*os.File, error) {
-	f, err := takeLock(ctx, dir, writeLockName, wait)
-	if errors.Is(err, ErrLocked) {
-		return nil, fmt.Errorf("write to store %s: %w by %s", dir, ErrLocked, holderOf(dir, writeLockName))
-	}
+	f, err := takeLock(ctx, dir, writeLockName, wait, "")
 	if err != nil {
 		return nil, fmt.Errorf("write to store %s: %w", dir, err)
 	}
-	note(f, "")
 	return f, nil
 }
 
-// takeLock opens a lock file, and takes its lock within wait. ErrLocked if another process keeps it;
-// ErrReadOnly if there can be no such file here.
-func takeLock(ctx context.Context, dir, name string, wait time.Duration) (*os.File, error) {
+// takeLock takes a lock within wait, and writes more than the holder into its file. ErrLocked if another
+// process keeps it; ErrReadOnly if there can be no such file here.
+func takeLock(ctx context.Context, dir, name string, wait time.Duration, more string) (*os.File, error) {
 	path := filepath.Join(dir, name)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if errors.Is(err, unix.EROFS) || errors.Is(err, fs.ErrPermission) {
@@ -60,10 +54,14 @@ func takeLock(ctx context.Context, dir, name string, wait time.Duration) (*os.Fi
 	if err == nil {
 		err = flock(ctx, f, wait)
 	}
+	if errors.Is(err, ErrLocked) {
+		err = fmt.Errorf("%w by %s", ErrLocked, holderOf(dir, name))
+	}
 	if err != nil {
 		f.Close()
 		return nil, err
 	}
+	note(f, more)
 	return f, nil
 }
 
@@ -113,14 +111,10 @@ const serverWait = 250 * time.Millisecond
 // LockServer takes the lock of the process that serves the store in dir at mnt: ErrLocked if another
 // one does, ErrReadOnly where the store cannot be written to. The latter may be served without the lock.
 func LockServer(dir, mnt string) (*ServerLock, error) {
-	f, err := takeLock(context.Background(), dir, serverLockName, serverWait)
-	if errors.Is(err, ErrLocked) {
-		return nil, fmt.Errorf("serve store %s: %w by %s", dir, ErrLocked, holderOf(dir, serverLockName))
-	}
+	f, err := takeLock(context.Background(), dir, serverLockName, serverWait, mnt+"\n")
 	if err != nil {
 		return nil, fmt.Errorf("serve store %s: %w", dir, err)
 	}
-	note(f, mnt+"\n")
 	return &ServerLock{f}, nil
 }
 
@@ -136,27 +130,30 @@ type Server struct {
 
 // ServerOf says who serves the store in dir; false if nobody does.
 func ServerOf(dir string) (Server, bool, error) {
-	path := filepath.Join(dir, serverLockName)
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return Server{}, false, nil
-	}
+	s, serves, err := serverOf(filepath.Join(dir, serverLockName))
 	if err != nil {
 		return Server{}, false, fmt.Errorf("find the server of store %s: %w", dir, err)
 	}
-	defer f.Close()
-	err = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
-	if err == nil {
-		return Server{}, false, nil // closing f releases the lock
+	return s, serves, nil
+}
+
+func serverOf(path string) (s Server, serves bool, err error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return s, false, nil
 	}
+	if err != nil {
+		return s, false, err
+	}
+	defer f.Close()
+	err = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) // if it is free, closing f releases it
 	if !errors.Is(err, unix.EWOULDBLOCK) {
-		return Server{}, false, fmt.Errorf("find the server of store %s: %w", dir, err)
+		return s, false, err
 	}
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return Server{}, false, fmt.Errorf("find the server of store %s: %w", dir, err)
+		return s, false, err
 	}
-	var s Server
 	first, rest, _ := strings.Cut(string(b), "\n")
 	// What is not known stays empty.
 	_, _ = fmt.Sscanf(first, "pid %d (%s", &s.PID, &s.Name)

@@ -38,11 +38,10 @@ func (k *memKeys) pages(_ context.Context, hashes []pack.Hash, refs []uint64) er
 	return nil
 }
 
-func (k *memKeys) get(_ context.Context, key []byte) (value []byte, ok bool, err error) {
+func (k *memKeys) get(_ context.Context, key []byte) ([]byte, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	value, ok = k.rest[string(key)]
-	return value, ok, nil
+	return k.rest[string(key)], nil
 }
 
 func (k *memKeys) update(_ context.Context, rows []row) error {
@@ -50,9 +49,9 @@ func (k *memKeys) update(_ context.Context, rows []row) error {
 	defer k.mu.Unlock()
 	for _, r := range rows {
 		if r.key[0] == rowPage && len(r.key) == 1+pageKeySize {
-			putRow(k.page, [pageKeySize]byte(r.key[1:]), parseRef(r.value), r.value == nil, maxMemPages)
+			putRow(k.page, [pageKeySize]byte(r.key[1:]), parseRef(r.value), len(r.value) == 0, maxMemPages)
 		} else {
-			putRow(k.rest, string(r.key), slices.Clone(r.value), r.value == nil, maxMemRows)
+			putRow(k.rest, string(r.key), slices.Clone(r.value), len(r.value) == 0, maxMemRows)
 		}
 	}
 	return nil

@@ -107,44 +107,35 @@ func (m *MemoryFile) Extents() ([]Run, error) {
 	return out, nil
 }
 
-// OpenedMemory is the image of a source, open.
-type OpenedMemory struct {
-	Memory
-	file *MemoryFile // nil: the image is the caller's
-}
-
-// Open opens the image.
-func (src Source) Open() (OpenedMemory, error) {
-	if src.Image == nil {
-		f, err := OpenMemory(src.Memory)
-		return OpenedMemory{f, f}, err
+// Open opens the image; done ends its use.
+func (src Source) Open() (m Memory, done func(), err error) {
+	if src.Image != nil {
+		if why := badSize(src.Image.Size()); why != "" {
+			return nil, nil, &ImageError{Path: src.Memory, Why: why}
+		}
+		return src.Image, func() {}, nil
 	}
-	if why := badSize(src.Image.Size()); why != "" {
-		return OpenedMemory{}, &ImageError{Path: src.Memory, Why: why}
+	f, err := OpenMemory(src.Memory)
+	if err != nil {
+		return nil, nil, err
 	}
-	return OpenedMemory{Memory: src.Image}, nil
-}
-
-// Close closes the file that was opened, if one was.
-func (m OpenedMemory) Close() {
-	if m.file != nil {
-		_ = m.file.Close() // it was only read
-	}
+	return f, func() { _ = f.Close() }, nil // it was only read
 }
 
 // sourceMemory is the image of one import.
 type sourceMemory struct {
-	OpenedMemory
+	Memory
 	name  string
 	pages uint64
+	close func()
 }
 
 func (src Source) openMemory() (*sourceMemory, error) {
-	m, err := src.Open()
+	m, done, err := src.Open()
 	if err != nil {
 		return nil, err
 	}
-	return &sourceMemory{OpenedMemory: m, name: src.Memory, pages: uint64(m.Size()) / PageSize}, nil
+	return &sourceMemory{Memory: m, name: src.Memory, pages: uint64(m.Size()) / PageSize, close: done}, nil
 }
 
 // extents returns the pages that may hold data. It checks what the Memory says.

@@ -53,15 +53,10 @@ func nameFault(name string) string {
 	case name[0] == '-':
 		return "begins with a dash"
 	}
-	for i := range len(name) {
-		if c := name[i]; !nameByte(c) {
-			return "may hold letters, digits, '.', '_' and '-' only"
-		}
+	if strings.Trim(name, nameBytes) != "" {
+		return "may hold letters, digits, '.', '_' and '-' only"
 	}
 	return ""
 }
 
-func nameByte(c byte) bool {
-	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' ||
-		c == '.' || c == '_' || c == '-'
-}
+const nameBytes = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"sync"
 
+	"github.com/thawfs/thaw/index/blob"
 	"github.com/thawfs/thaw/index/pack"
 )
 
@@ -31,17 +32,11 @@ type packer struct {
 	w      *pack.Writer  // of the goroutine that appends; the importer's once done is closed
 	hashes []pack.Hash   // of the pages in w
 
-	// Of the pack that is being finished, nil before the first. The other two are valid once it is
-	// closed.
+	// Of the pack that is being finished, nil before the first. The others are valid once it is closed.
 	finishing chan struct{}
 	finishErr error
-	written   []newPack // finished packs
-}
-
-// newPack is a pack that an import finished.
-type newPack struct {
-	number uint64
-	bytes  int64
+	written   []uint64 // finished packs
+	bytes     int64    // of these
 }
 
 // blockJob is a locality block to be compressed and appended.
@@ -234,7 +229,8 @@ func (k *packer) commit(w *pack.Writer, hashes []pack.Hash) error {
 	size, err := w.Finish()
 	if err == nil {
 		k.s.packs.addWritten(w, size)
-		k.written = append(k.written, newPack{number, size})
+		k.written = append(k.written, number)
+		k.bytes += size
 	}
 	return errors.Join(err, <-indexed)
 }
@@ -243,8 +239,7 @@ func (k *packer) commit(w *pack.Writer, hashes []pack.Hash) error {
 func pageRows(number uint64, hashes []pack.Hash) []row {
 	rows := make([]row, 1, 1+len(hashes))
 	for slot, h := range hashes {
-		key := pageKey(h)
-		rows = append(rows, row{key[:], refValue(uint64(pack.MakeRef(number, uint32(slot))))})
+		rows = append(rows, pageRow(h, pack.MakeRef(number, uint32(slot))))
 	}
 	sortRows(rows[1:])
 	rows[0] = begunRowOf(number)
@@ -283,11 +278,18 @@ func (k *packer) abort() {
 
 // createPack begins a new pack.
 func (s *Store) createPack(ctx context.Context, number uint64) (*pack.Writer, error) {
-	bw, err := s.blobs.Create(ctx, pack.Name(number, 0))
+	return newPackBlob(ctx, s.blobs, pack.Name(number, 0), number, 0)
+}
+
+// newPackBlob begins a pack or root.
+func newPackBlob(ctx context.Context, blobs blob.Store, name string, number uint64, generation uint32) (
+	*pack.Writer, error,
+) {
+	bw, err := blobs.Create(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	w, err := pack.NewWriter(bw, number, 0)
+	w, err := pack.NewWriter(bw, number, generation)
 	if err != nil {
 		return nil, errors.Join(err, bw.Abort())
 	}

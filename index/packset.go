@@ -175,8 +175,8 @@ func (s *packSet) numbers() (numbers []uint64, doomed int64) {
 
 var errPackMissing = errors.New("it is missing")
 
-// pin opens a pack and keeps it until unpin.
-func (s *packSet) pin(ctx context.Context, number uint64) (*packEntry, error) {
+// pin opens a pack and keeps it until unpin. Where id is not 0, the pack must have this identity.
+func (s *packSet) pin(ctx context.Context, number, id uint64) (*packEntry, error) {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
@@ -191,18 +191,32 @@ func (s *packSet) pin(ctx context.Context, number uint64) (*packEntry, error) {
 	}
 	e.pins++
 	s.mu.Unlock()
-	if err := s.open(ctx, e); err != nil {
+	if err := s.open(ctx, e, id); err != nil {
 		s.unpin(e)
 		return nil, err
 	}
 	return e, nil
 }
 
-func (s *packSet) open(ctx context.Context, e *packEntry) error {
+// use is pin for one goroutine. It returns the reader of the pack, which is open until done is called.
+func (s *packSet) use(ctx context.Context, number, id uint64) (r *pack.Reader, done func(), err error) {
+	e, err := s.pin(ctx, number, id)
+	if err != nil {
+		return nil, nil, err
+	}
+	p := e.acquire()
+	if p == nil {
+		s.unpin(e)
+		return nil, nil, ErrClosed
+	}
+	return p.Reader, func() { p.release(); s.unpin(e) }, nil
+}
+
+func (s *packSet) open(ctx context.Context, e *packEntry, id uint64) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.cur.Load() != nil {
-		return nil
+	if p := e.cur.Load(); p != nil {
+		return hasID(p.Reader, id)
 	}
 	s.mu.Lock()
 	closed := s.closed
@@ -214,7 +228,10 @@ func (s *packSet) open(ctx context.Context, e *packEntry) error {
 	if err != nil {
 		return err
 	}
-	if err := s.settleID(e, r); err != nil {
+	if err = s.settleID(e, r); err == nil {
+		err = hasID(r, id)
+	}
+	if err != nil {
 		r.Close()
 		return err
 	}
@@ -223,18 +240,23 @@ func (s *packSet) open(ctx context.Context, e *packEntry) error {
 }
 
 // openBlob opens one generation of a pack.
-func (s *packSet) openBlob(ctx context.Context, number uint64, generation uint32) (
-	*pack.Reader, error,
-) {
+func (s *packSet) openBlob(ctx context.Context, number uint64, generation uint32) (*pack.Reader, error) {
 	name := pack.Name(number, generation)
-	obj, err := s.blobs.Open(ctx, name)
+	r, err := openPackBlob(ctx, s.blobs, s.dec, name, number, generation)
 	if errors.Is(err, blob.ErrNotFound) {
 		return nil, &CorruptError{Pack: name, What: "pack", Err: err}
 	}
+	return r, err
+}
+
+// openPackBlob opens a pack or root, which must be what its name says.
+func openPackBlob(ctx context.Context, blobs blob.Store, dec *pack.Decoder, name string, number uint64,
+	generation uint32) (*pack.Reader, error) {
+	obj, err := blobs.Open(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	r, err := pack.Open(obj, name, s.dec)
+	r, err := pack.Open(obj, name, dec)
 	if err != nil {
 		return nil, err
 	}
@@ -398,7 +420,7 @@ func (s *packSet) pinReadable(ctx context.Context, numbers []uint64, ids map[uin
 ) {
 	p := &pins{set: s}
 	for _, n := range numbers {
-		e, err := s.pinAs(ctx, n, ids[n])
+		e, err := s.pin(ctx, n, ids[n])
 		if isManyFiles(err) {
 			err = fmt.Errorf("%d packs must be open at once; raise the limit of open files (ulimit -n): %w",
 				len(numbers), err)
@@ -463,28 +485,21 @@ func (n *pinnedNodes) node(ref uint64, kind uint32) ([]byte, error) {
 		n.readers[p.Reader] = r
 	}
 	n.mu.Unlock()
+	return readNode(p.Reader, r.ReadRecord, ref, kind)
+}
+
+// readNode reads the record of a ref, which must be of a certain kind, by a function of the pack's reader.
+func readNode(p *pack.Reader, read func(record int, dst []byte) ([]byte, error), ref uint64, kind uint32) (
+	[]byte, error,
+) {
 	record := int(pack.Ref(ref).Slot())
-	b, err := r.ReadRecord(record, nil)
+	b, err := read(record, nil)
 	if err != nil {
 		return nil, err
 	}
-	return b, checkKind(p.Reader, record, kind)
-}
-
-// readRecord reads a record that must be of a certain kind.
-func readRecord(r *pack.Reader, record int, kind uint32) ([]byte, error) {
-	b, err := r.ReadRecord(record, nil)
-	if err != nil {
-		return nil, err
-	}
-	return b, checkKind(r, record, kind)
-}
-
-// checkKind checks that an existing record has the kind that its reader wants.
-func checkKind(r *pack.Reader, record int, kind uint32) error {
-	if got := r.Record(record).Kind; got != kind {
-		return &CorruptError{Pack: r.Name(), What: fmt.Sprintf("record %d: of kind %d, want %d",
+	if got := p.Record(record).Kind; got != kind {
+		return nil, &CorruptError{Pack: p.Name(), What: fmt.Sprintf("record %d: of kind %d, want %d",
 			record, got, kind)}
 	}
-	return nil
+	return b, nil
 }

@@ -7,8 +7,8 @@ import (
 	"math/bits"
 	"runtime"
 	"slices"
-	"sync"
-	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/thawfs/thaw/index/pack"
 )
@@ -133,52 +133,20 @@ func loadPageMap(ctx context.Context, n nodes, top *mapTop, packs []uint64, lost
 	*pageMap, error,
 ) {
 	m := &pageMap{pages: top.pages, packs: packs, branches: make([]*branchMap, len(top.branches))}
-	var (
-		wg    sync.WaitGroup
-		next  atomic.Int64
-		mu    sync.Mutex
-		first error
-	)
-	fail := func(err error) {
-		mu.Lock()
-		defer mu.Unlock()
-		if first == nil {
-			first = err
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for i, ref := range top.branches {
+		if ref == 0 {
+			continue
 		}
-		next.Store(int64(len(top.branches)))
+		g.Go(func() (err error) {
+			ld := branchLoader{nodes: n, packs: packs, lost: lost}
+			m.branches[i], err = ld.number(gctx, top, i)
+			return err
+		})
 	}
-	work := func() {
-		ld := branchLoader{nodes: n, packs: packs, lost: lost}
-		for {
-			i := next.Add(1) - 1
-			if i >= int64(len(top.branches)) {
-				return
-			}
-			if top.branches[i] == 0 {
-				continue
-			}
-			if err := ctx.Err(); err != nil {
-				fail(err)
-				return
-			}
-			ld.first = uint64(i) * branchPages
-			b, err := ld.load(top.branches[i], top.pages-ld.first)
-			if err != nil && lost.add(ld.first, min(top.pages-ld.first, branchPages), err) {
-				continue
-			}
-			if err != nil {
-				fail(err)
-				return
-			}
-			m.branches[i] = b
-		}
-	}
-	for range min(runtime.GOMAXPROCS(0), len(top.branches)) {
-		wg.Go(work)
-	}
-	wg.Wait()
-	if first != nil {
-		return nil, fmt.Errorf("read page map: %w", first)
+	if err := g.Wait(); err != nil {
+		return nil, fmt.Errorf("read page map: %w", err)
 	}
 	for _, b := range m.branches {
 		if b != nil {
@@ -196,8 +164,22 @@ type branchLoader struct {
 	first  uint64     // page of the branch
 	branch branch
 	leaf   leaf
-	number uint64 // the pack seen last, and its position
+	pack   uint64 // the one seen last, and its position
 	pos    uint64
+}
+
+// number reads branch i of a map: nil if it is all zero, or lost.
+func (ld *branchLoader) number(ctx context.Context, top *mapTop, i int) (*branchMap, error) {
+	if top.branches[i] == 0 || ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	ld.first = uint64(i) * branchPages
+	left := top.pages - ld.first
+	b, err := ld.load(top.branches[i], left)
+	if err != nil && ld.lost.add(ld.first, min(left, branchPages), err) {
+		return nil, nil
+	}
+	return b, err
 }
 
 // load reads the branch at ref, of which the image has so many pages at most.
@@ -311,12 +293,12 @@ func (ld *branchLoader) run(b *branchMap, l *leafMap, at, n int, first uint64) e
 	if first == 0 {
 		return nil
 	}
-	if first>>24 != ld.number || ld.number == 0 {
+	if first>>24 != ld.pack || ld.pack == 0 {
 		pos, ok := slices.BinarySearch(ld.packs, first>>24)
 		if !ok {
 			return fmt.Errorf("%w: page in pack %d, which is not listed", errNode, first>>24)
 		}
-		ld.number, ld.pos = first>>24, uint64(pos)
+		ld.pack, ld.pos = first>>24, uint64(pos)
 	}
 	place := ld.pos<<24 | first&(pack.MaxSlots-1)
 	for i := range uint64(n) {

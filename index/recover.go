@@ -64,7 +64,7 @@ func (s *Store) replaces(ctx context.Context, number uint64, newer, older packIn
 		return false
 	}
 	defer n.Close()
-	if _, err := withID(n, o.ID()); err != nil {
+	if err := hasID(n, o.ID()); err != nil {
 		s.log.Error("an older generation of a pack stays: the newer one is another pack", "err", err)
 		return false
 	}
@@ -94,13 +94,11 @@ func (s *Store) indexPack(ctx context.Context, k keyStore, number uint64) error 
 
 // packRows returns the rows of a pack's pages and nodes; after an error those that could be read.
 func (s *Store) packRows(ctx context.Context, number uint64) (rows []row, err error) {
-	e, err := s.packs.pin(ctx, number)
+	p, done, err := s.packs.use(ctx, number, 0)
 	if err != nil {
 		return nil, err
 	}
-	defer s.packs.unpin(e)
-	p := e.acquire()
-	defer p.release()
+	defer done()
 	hashes, err := p.Hashes()
 	if err != nil {
 		return nil, err
@@ -108,8 +106,7 @@ func (s *Store) packRows(ctx context.Context, number uint64) (rows []row, err er
 	rows = make([]row, 0, len(hashes))
 	for slot, h := range hashes {
 		if !p.Dead(uint32(slot)) {
-			key := pageKey(h)
-			rows = append(rows, row{key[:], refValue(uint64(pack.MakeRef(number, uint32(slot))))})
+			rows = append(rows, pageRow(h, pack.MakeRef(number, uint32(slot))))
 		}
 	}
 	hasher := pack.NewHasher(s.key)

@@ -149,25 +149,21 @@ func (r *repairer) pack(ctx context.Context, number uint64) error {
 	if err != nil {
 		return err
 	}
-	_, info, err := renewal{
-		s: r.s, number: number,
-		write: func(old *pack.Reader, w *pack.Writer) error {
-			return pack.Rewrite(ctx, old, w, enc, r.s.key, pack.Keep{
-				Hashes: plan.hashes,
-				Page: func(slot uint32) []byte {
-					if back.has(slot) {
-						return r.found[plan.hashes[slot]]
-					}
-					return nil
-				},
-				// What is still damaged is dead from now on; reading it stays an error.
-				Lost: func(err error) {
-					r.s.log.Warn("a damaged page could not be repaired: no copy of it was found", "err", err)
-				},
-			})
-		},
-		right: func(old, renewed *pack.Reader) error { return r.right(plan, d, back, old, renewed) },
-	}.run(ctx)
+	_, info, err := r.s.renew(ctx, number, func(old *pack.Reader, w *pack.Writer) error {
+		return pack.Rewrite(ctx, old, w, enc, r.s.key, pack.Keep{
+			Hashes: plan.hashes,
+			Page: func(slot uint32) []byte {
+				if back.has(slot) {
+					return r.found[plan.hashes[slot]]
+				}
+				return nil
+			},
+			// What is still damaged is dead from now on; reading it stays an error.
+			Lost: func(err error) {
+				r.s.log.Warn("a damaged page could not be repaired: no copy of it was found", "err", err)
+			},
+		})
+	}, func(old, renewed *pack.Reader) error { return r.right(plan, d, back, old, renewed) })
 	if err != nil {
 		return err
 	}

@@ -454,7 +454,7 @@ func TestRepairCrashes(t *testing.T) {
 	if testing.Short() {
 		step = max(total/3, 1)
 	}
-	for n := 1; n <= total; n += step {
+	for n := 1 + newRand(t).IntN(step); n <= total; n += step {
 		for _, after := range []bool{false, true} {
 			to := copyStore()
 			if _, err := run(to, errblob.Crash(n, after)); !errors.Is(err, errblob.ErrCrashed) {

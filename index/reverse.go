@@ -26,13 +26,36 @@ func newReverseMap(m *pageMap) *reverseMap {
 		p := &r.packs[place>>24]
 		*p = append(*p, slotGFN(place&(1<<24-1)<<32|gfn))
 	})
-	for _, p := range r.packs {
-		// Most of an image is stored in its own order, and sorted already.
-		if !slices.IsSorted(p) {
-			slices.Sort(p)
-		}
+	for i, p := range r.packs {
+		r.packs[i] = sortBySlot(p)
 	}
 	return r
+}
+
+// sortBySlot sorts the pages of a pack, which ascend by gfn. It may use them as it likes.
+func sortBySlot(pages []slotGFN) []slotGFN {
+	last := uint32(0)
+	for _, x := range pages {
+		last = max(last, x.slot())
+	}
+	// Much of an image is stored in its own order. And a pack that is shared may have few of its pages.
+	if slices.IsSorted(pages) || int(last) > 4*len(pages) {
+		slices.Sort(pages)
+		return pages
+	}
+	at := make([]uint32, last+2) // where the pages of a slot begin
+	for _, x := range pages {
+		at[x.slot()+1]++
+	}
+	for i := range at[1:] {
+		at[i+1] += at[i]
+	}
+	sorted := make([]slotGFN, len(pages))
+	for _, x := range pages {
+		sorted[at[x.slot()]] = x
+		at[x.slot()]++
+	}
+	return sorted
 }
 
 // slots returns the pages in the slots first..end-1 of a pack, in the order of the slots.

@@ -140,13 +140,9 @@ type root struct {
 // write makes the root a blob, in one atomic step; blob.ErrExists if the name is taken.
 func (r *root) write(ctx context.Context, blobs blob.Store) (err error) {
 	name := rootName(r.Name, r.Generation)
-	bw, err := blobs.Create(ctx, name)
+	w, err := newPackBlob(ctx, blobs, name, rootNumber, r.Generation)
 	if err != nil {
 		return err
-	}
-	w, err := pack.NewWriter(bw, rootNumber, r.Generation)
-	if err != nil {
-		return errors.Join(err, bw.Abort())
 	}
 	defer w.Abort()
 	for i := range len(r.records) {
@@ -175,39 +171,29 @@ func (r *root) write(ctx context.Context, blobs blob.Store) (err error) {
 }
 
 // readRoot reads a root whole.
-func readRoot(ctx context.Context, blobs blob.Store, dec *pack.Decoder, name string, gen uint32) (
-	*root, error,
-) {
-	return readRootRecords(ctx, blobs, dec, name, gen, func(uint32) bool { return true })
+func (s *Store) readRoot(ctx context.Context, name string, gen uint32) (*root, error) {
+	return s.readRootRecords(ctx, name, gen, func(uint32) bool { return true })
 }
 
 // readRootBrief reads what the catalog needs of a root: not its files and not the working set, which
 // can be long.
-func readRootBrief(ctx context.Context, blobs blob.Store, dec *pack.Decoder, name string, gen uint32) (
-	*root, error,
-) {
-	return readRootRecords(ctx, blobs, dec, name, gen, func(kind uint32) bool {
+func (s *Store) readRootBrief(ctx context.Context, name string, gen uint32) (*root, error) {
+	return s.readRootRecords(ctx, name, gen, func(kind uint32) bool {
 		return kind == kindManifest || kind == kindMap
 	})
 }
 
 // readRootRecords reads the records of a root whose kind is wanted.
-func readRootRecords(ctx context.Context, blobs blob.Store, dec *pack.Decoder, name string,
-	gen uint32, want func(kind uint32) bool) (*root, error) {
+func (s *Store) readRootRecords(ctx context.Context, name string, gen uint32, want func(kind uint32) bool) (
+	*root, error,
+) {
 	blobName := rootName(name, gen)
-	obj, err := blobs.Open(ctx, blobName)
-	if err != nil {
-		return nil, err
-	}
-	rd, err := pack.Open(obj, blobName, dec)
+	rd, err := openPackBlob(ctx, s.blobs, s.dec, blobName, rootNumber, gen)
 	if err != nil {
 		return nil, err
 	}
 	defer rd.Close()
 	r := &root{records: map[int][]byte{}, bytes: rd.Size()}
-	if rd.Number() != rootNumber || rd.Generation() != gen {
-		return nil, &CorruptError{Pack: blobName, What: "footer: another pack's"}
-	}
 	records := rd.NewRecordReader()
 	for i := range rd.Records() {
 		if !want(rd.Record(i).Kind) {

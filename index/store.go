@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
+
 	"github.com/thawfs/thaw/index/blob"
 	"github.com/thawfs/thaw/index/pack"
 )
@@ -86,7 +88,7 @@ type Store struct {
 
 	// They save reads on high-latency media (see blob.Medium); nil on others.
 	blocks *blockCache
-	roots  *rootCache
+	roots  *lru.Cache[*catalogEntry, *root]
 
 	reading   sync.RWMutex  // held while a root is read; for writing by Close
 	changes   atomic.Uint64 // of what is in the store, as far as this process has seen
@@ -162,7 +164,10 @@ func (s *Store) open(ctx context.Context,
 		}
 	}
 	if m := blob.MediumOf(s.blobs); m.HighLatency() {
-		s.blocks, s.roots = newBlockCache(m), newRootCache()
+		s.blocks = newBlockCache(m)
+		if s.roots, err = lru.New[*catalogEntry, *root](cachedRoots); err != nil {
+			return err
+		}
 	}
 	if s.dec, err = pack.NewDecoder(); err != nil {
 		return err

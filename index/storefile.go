@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/thawfs/thaw/index/blob"
 	"github.com/thawfs/thaw/index/pack"
 )
@@ -57,7 +59,7 @@ func (f *storeFile) key() (pack.HashKey, error) {
 	key := pack.HashKey(b)
 	if f.HashKeySum != "" && f.HashKeySum != sumOfKey(key) {
 		return pack.HashKey{}, errors.New("hash key does not match its checksum: " +
-			"put the file back from a copy, the packs are of no harm")
+			"put the file back from a copy; the packs are not damaged")
 	}
 	return key, nil
 }
@@ -67,7 +69,7 @@ func (f *storeFile) key() (pack.HashKey, error) {
 func readStoreFile(dir string) (*storeFile, error) {
 	path := filepath.Join(dir, storeFileName)
 	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNotDirectory) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return nil, fmt.Errorf("%s: %w", dir, ErrNotStore)
 	}
 	if err != nil {
@@ -156,7 +158,7 @@ func makeDirectory(dir string) error {
 	if made != nil && !errors.Is(made, fs.ErrExist) {
 		return made
 	}
-	err := syncDir(parent)
+	err := blob.SyncDir(parent)
 	if made != nil && errors.Is(err, fs.ErrPermission) {
 		return nil // a parent that may not be read, of a directory that somebody else has made
 	}
@@ -204,26 +206,20 @@ func fillStore(dir string, p Profile) error {
 		return err
 	}
 	// The key is secret: with it one could make pages that have the hashes of others.
-	return writeFileDurably(filepath.Join(dir, storeFileName), append(b, '\n'), 0o600)
+	return writeFileDurably(filepath.Join(dir, storeFileName), append(b, '\n'))
 }
 
 // writeFileDurably writes a file, which after a crash either is complete or does not exist.
-func writeFileDurably(path string, b []byte, mode fs.FileMode) error {
-	tmp := path + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
-	if err != nil {
+func writeFileDurably(path string, b []byte) error {
+	dir, tmp := filepath.Dir(path), path+".tmp"
+	_ = os.Remove(tmp) // that of an interrupted attempt
+	err := writeNew(tmp, func(f *os.File) error {
+		if err := blob.GiveTo(dir, tmp); err != nil {
+			return err
+		}
+		_, err := f.Write(b)
 		return err
-	}
-	err = blob.GiveTo(filepath.Dir(path), tmp)
-	if err == nil {
-		_, err = f.Write(b)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
+	})
 	if err == nil {
 		err = os.Rename(tmp, path)
 	}
@@ -231,14 +227,5 @@ func writeFileDurably(path string, b []byte, mode fs.FileMode) error {
 		_ = os.Remove(tmp)
 		return err
 	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return f.Sync()
+	return blob.SyncDir(dir)
 }

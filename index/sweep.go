@@ -46,32 +46,24 @@ func (h *hints) sweep(ctx context.Context) error {
 
 // sweepRows looks at every row that points somewhere.
 func (h *hints) sweepRows(ctx context.Context, db keyStore) error {
-	_, stale, err := db.get(ctx, metaKey(metaStale))
-	if err != nil || !stale {
+	stale, err := db.get(ctx, metaKey(metaStale))
+	if err != nil || stale == nil {
 		return err
 	}
 	packs := newLazyPacks(ctx, h.s.packs)
 	defer packs.release()
 	for _, kind := range []byte{rowPage, rowNode} {
-		var after []byte
-		for {
-			rows, err := db.scan(ctx, kind, after)
-			if err != nil {
-				return err
-			}
-			if len(rows) == 0 {
-				break
-			}
-			after = rows[len(rows)-1].key
+		err := scanAll(ctx, db, kind, func(rows []row) error {
 			var gone []row
 			for _, r := range rows {
 				if !isThere(packs, kind, parseRef(r.value)) {
 					gone = append(gone, row{key: r.key})
 				}
 			}
-			if err := db.update(ctx, gone); err != nil {
-				return err
-			}
+			return db.update(ctx, gone)
+		})
+		if err != nil {
+			return err
 		}
 	}
 	return db.update(ctx, []row{{key: metaKey(metaStale)}})

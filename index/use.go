@@ -94,6 +94,25 @@ func (s *Store) tryRoot(ctx context.Context, v Version, open func(*catalogEntry,
 	return err
 }
 
+// cachedRoots is how many roots a store on a high-latency medium keeps: a restore needs that of its
+// checkpoint for each file.
+const cachedRoots = 8
+
+// rootOf reads the root of a checkpoint that is in use.
+func (s *Store) rootOf(ctx context.Context, e *catalogEntry) (*root, error) {
+	if s.roots == nil {
+		return s.readRoot(ctx, e.Name, e.Generation)
+	}
+	if r, ok := s.roots.Get(e); ok {
+		return r, nil
+	}
+	r, err := s.readRoot(ctx, e.Name, e.Generation)
+	if err == nil {
+		s.roots.Add(e, r)
+	}
+	return r, err
+}
+
 // useSettled is useRoot. At first all packs must be there: a missing one may have been replaced by a
 // writer. If it stays missing it is lost, and open is called once more and does without it.
 func (s *Store) useSettled(ctx context.Context, v Version,

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/thawfs/thaw/index/blob"
 )
 
 // workDirPrefix begins the temporary name of the directory that an export is written in.
@@ -87,7 +89,7 @@ func sweepWorkDir(path string) {
 
 // publish makes the directory durable and gives it its name, which must be free.
 func (w *workDir) publish(name string) error {
-	if err := syncDir(w.path); err != nil {
+	if err := blob.SyncDir(w.path); err != nil {
 		return err
 	}
 	// A directory can be renamed over an empty one; this one must be new.
@@ -102,7 +104,7 @@ func (w *workDir) publish(name string) error {
 		return err
 	}
 	w.path = ""
-	return syncDir(filepath.Dir(name))
+	return blob.SyncDir(filepath.Dir(name))
 }
 
 // discard removes the directory unless it has its name.

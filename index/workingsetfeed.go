@@ -87,21 +87,31 @@ func (f *workingSetFeed) open() (stored uint64, err error) {
 
 // gfns returns the pages that a frame should hold, ascending as in the frame.
 func (f *workingSetFeed) gfns(i int) []uint64 {
-	at := f.frames[i]
-	gfns := make([]uint64, 0, at.pages)
+	return f.frameGFNs(i, make([]uint64, 0, f.frames[i].pages))
+}
+
+func (f *workingSetFeed) frameGFNs(i int, dst []uint64) []uint64 {
+	at, from := f.frames[i], len(dst)
 	for _, r := range f.m.root.setRuns[at.run:] {
-		for gfn := r.GFN + at.skip; gfn < r.GFN+r.Count && len(gfns) < at.pages; gfn++ {
-			gfns = append(gfns, gfn)
+		for gfn := r.GFN + at.skip; gfn < r.GFN+r.Count && len(dst)-from < at.pages; gfn++ {
+			dst = append(dst, gfn)
 		}
-		if at.skip = 0; len(gfns) == at.pages {
+		if at.skip = 0; len(dst)-from == at.pages {
 			break
 		}
 	}
-	slices.Sort(gfns)
-	return gfns
+	slices.Sort(dst[from:])
+	return dst
 }
 
 func (f *workingSetFeed) Len() int { return len(f.frames) + len(f.rest) }
+
+func (f *workingSetFeed) GFNs(i int, dst []uint64) []uint64 {
+	if i < len(f.frames) {
+		return f.frameGFNs(i, dst)
+	}
+	return append(dst, f.rest[i-len(f.frames)]...)
+}
 
 func (f *workingSetFeed) Parallel() int { return f.m.parallel() }
 

@@ -1,6 +1,7 @@
 // Package tests has the tests of several parts of thaw together. The parts import nothing of it.
 //
-//	tests/run           every check and every test, one command; .ci/run calls it
+//	tests/run           every check and every test, with fewer rounds of what is random (go test
+//	                    -short); --long has all of them, and .ci/run calls that
 //	tests               the architecture test: which package may import which, where
 //	                    unsafe is, which files exist
 //	tests/qemu          a real Linux under QEMU that checks its own data: boot, save, restore

@@ -43,7 +43,7 @@ func TestClockModes(t *testing.T) {
 	})
 	for mode, want := range map[state.ClockMode]time.Duration{"": 0, state.ClockResume: 0,
 		state.ClockRealtime: away} {
-		l, err := load(dir, testLog(t), loadOptions{clock: mode})
+		l, err := load(dir, Config{Log: testLog(t), Clock: mode})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -56,12 +56,12 @@ func TestClockModes(t *testing.T) {
 			t.Errorf("mode %q: %v beside %v", mode, d, want)
 		}
 	}
-	if _, err := load(dir, testLog(t), loadOptions{clock: "yesterday"}); err == nil {
+	if _, err := load(dir, Config{Log: testLog(t), Clock: "yesterday"}); err == nil {
 		t.Error("a mode that does not exist was taken")
 	}
 	rewrite(t, dir, func(s *state.Machine) { s.Chips.Clock.Flags &^= kvm.ClockRealtime })
 	var lacks *state.HostError
-	_, err := load(dir, testLog(t), loadOptions{clock: state.ClockRealtime})
+	_, err := load(dir, Config{Log: testLog(t), Clock: state.ClockRealtime})
 	if !errors.As(err, &lacks) {
 		t.Errorf("a state without the wall clock: %v", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,7 +24,6 @@ type apiMachine struct {
 
 var _ api.Machine = apiMachine{}
 
-// Checkpoint implements api.Machine.
 func (d apiMachine) Checkpoint(ctx context.Context, r api.CheckpointRequest) (api.CheckpointReply,
 	error) {
 	return d.checkpoint(ctx, r.Dir, checkpointOptions{Stop: r.Stop, Diff: r.Diff,
@@ -33,7 +33,6 @@ func (d apiMachine) Checkpoint(ctx context.Context, r api.CheckpointRequest) (ap
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
-// Kind implements api.Machine.
 func (d apiMachine) Kind(err error) api.ErrorKind {
 	var parent *state.ParentError
 	switch {
@@ -47,7 +46,6 @@ func (d apiMachine) Kind(err error) api.ErrorKind {
 	return api.Failed
 }
 
-// Status implements api.Machine.
 func (d apiMachine) Status() (api.Status, error) {
 	s, err := d.Machine.status()
 	if silent := d.watcher.silent(); silent > silentTime {
@@ -83,13 +81,12 @@ func (m *Machine) status() (api.Status, error) {
 	return s, nil
 }
 
-// Metrics implements api.Machine.
 func (d apiMachine) Metrics() (api.Metrics, error) {
 	st, err := d.Machine.status()
 	if err != nil {
 		return api.Metrics{}, err
 	}
-	m := d.counters.metrics()
+	m := d.counters.read()
 	m.Seconds, m.TouchedPages, m.DirtyPages = st.Seconds, st.TouchedPages, st.DirtyPages
 	for i, stalled := range d.stalls.Seconds() {
 		m.VCPUs = append(m.VCPUs, api.VCPUMetrics{Exits: d.vcpus[i].Exits(),
@@ -98,18 +95,50 @@ func (d apiMachine) Metrics() (api.Metrics, error) {
 	return m, nil
 }
 
-// metrics returns the counters.
-func (c *counters) metrics() api.Metrics {
+// counters are what a machine counts about itself.
+type counters struct {
+	mu       sync.Mutex  // guards what follows
+	metrics  api.Metrics // of pauses and checkpoints
+	pausedAt time.Time   // zero: it is not, or never ran
+}
+
+func (c *counters) paused() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	m := api.Metrics{Pauses: c.pauses, PausedSeconds: c.pausedFor.Seconds(),
-		Checkpoints: c.checkpoints, FailedCheckpoints: c.failed}
-	if !c.pausedAt.IsZero() {
-		m.PausedSeconds += time.Since(c.pausedAt).Seconds()
+	c.metrics.Pauses++
+	c.pausedAt = time.Now()
+}
+
+func (c *counters) resumed() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.metrics.PausedSeconds = c.pausedSeconds()
+	c.pausedAt = time.Time{}
+}
+
+// pausedSeconds is with the pause that goes on. c.mu is held.
+func (c *counters) pausedSeconds() float64 {
+	if c.pausedAt.IsZero() {
+		return c.metrics.PausedSeconds
 	}
-	if c.last != nil {
-		last := *c.last
-		m.LastCheckpoint = &last
+	return c.metrics.PausedSeconds + time.Since(c.pausedAt).Seconds()
+}
+
+func (c *counters) checkpoint(s api.CheckpointReply, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err != nil {
+		c.metrics.FailedCheckpoints++
+		return
 	}
+	c.metrics.Checkpoints++
+	c.metrics.LastCheckpoint = &s
+}
+
+func (c *counters) read() api.Metrics {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m := c.metrics
+	m.PausedSeconds = c.pausedSeconds()
 	return m
 }

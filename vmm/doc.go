@@ -34,16 +34,7 @@
 //
 // # The path of a restore
 //
-// Six files, in this order; README.md has the same path with the server's part in it.
-//
-//  1. restore.go, load: calls everything else, one step after the other.
-//  2. state/checkpoint.go, Open: reads and checks the state file. A machine that cannot be restored
-//     costs no prefetch. The host is compared with what the guest was told of its CPU.
-//  3. ram/map.go, Map: the memory file was opened (on a mount of thaw this returns once the working
-//     set is in the page cache) and is mapped MAP_PRIVATE with MADV_RANDOM; the tracker is armed.
-//  4. setup.go, newMachine: the VM, its vCPUs on their threads, the devices.
-//  5. state/vcpu.go, Restore: the state of each vCPU, in an order that its comments explain.
-//  6. run.go, runToEnd: the guest runs, pages are counted after the window, the report is made.
+// README.md follows it through six files: restore.go has all steps in order.
 //
 // Before the first instruction mincore(2) tells what is resident, which are the prefetched pages;
 // and the guest's page tables are read if they come from a mount (guesttables.go, which also says

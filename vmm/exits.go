@@ -3,7 +3,9 @@ package vmm
 import (
 	"fmt"
 
+	"github.com/thawfs/thaw/vmm/device"
 	"github.com/thawfs/thaw/vmm/kvm"
+	"github.com/thawfs/thaw/vmm/ram"
 	"github.com/thawfs/thaw/vmm/vcpu"
 )
 
@@ -29,4 +31,59 @@ func (m *Machine) exit(c *vcpu.Thread, reason kvm.ExitReason) error {
 		return fmt.Errorf("the hardware refused to enter the guest (reason %#x)", c.KVM.FailEntryReason())
 	}
 	return fmt.Errorf("the guest left by %s, which it has no reason for", reason)
+}
+
+// portAccess passes a port access on. A string instruction makes several in one exit.
+func (m *Machine) portAccess(c *vcpu.Thread) error {
+	io, data, err := c.KVM.IO()
+	if err != nil {
+		return err
+	}
+	if io.Size < 1 || len(data)%io.Size != 0 {
+		return fmt.Errorf("a port access of %d bytes of %d", len(data), io.Size)
+	}
+	for ; len(data) > 0; data = data[io.Size:] {
+		if err := m.access(m.portBus, uint64(io.Port), data[:io.Size], io.Out); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *Machine) mmioAccess(c *vcpu.Thread) error {
+	a, data, err := c.KVM.MMIO()
+	if err != nil {
+		return err
+	}
+	if ram.Contains(m.facts.Regions, a.Addr) {
+		// The address has a memory slot, and KVM found no page behind it. Hosts whose KVM emulates
+		// the access say so in this way.
+		return &fault{sign: "the guest's access to it found no page (MMIO exit inside RAM)",
+			gfn: a.Addr / pageSize, known: true}
+	}
+	return m.access(m.mmioBus, a.Addr, data, a.Write)
+}
+
+// access passes one access on. Where nothing is, a PC reads ones and swallows what is written, and
+// kernels look for devices by that. A guest program does not look for devices: for it that is an
+// error.
+func (m *Machine) access(b *device.Bus, addr uint64, data []byte, write bool) error {
+	op := b.Read
+	if write {
+		op = b.Write
+	}
+	found, err := op(addr, data)
+	if found || err != nil {
+		return err
+	}
+	if !m.facts.Kernel() {
+		return fmt.Errorf("the guest accessed %d bytes at %s %#x, where nothing is", len(data),
+			b.Name(), addr)
+	}
+	if !write {
+		for i := range data {
+			data[i] = 0xff
+		}
+	}
+	return nil
 }

@@ -85,80 +85,58 @@ const searchTime = 500 * time.Millisecond
 
 // search fills in what can be found out about a lost page within a bounded time.
 func (m *Machine) search(lost *ram.LostError, regs kvm.Regs, sregs kvm.Sregs) {
-	type found struct {
-		gfn   uint64
-		known bool
-		err   error
-	}
-	ch := make(chan found, 1)
-	go func() {
-		var f found
-		f.gfn, f.known, f.err = m.searchLost(regs, sregs)
-		if f.err == nil {
-			f.err = m.mem.Alive()
+	found, done := within(searchTime, func() ram.LostError {
+		f := m.searchLost(regs, sregs)
+		if f.Err == nil {
+			f.Err = m.mem.Alive()
 		}
-		ch <- f
-	}()
-	timer := time.NewTimer(searchTime)
-	defer timer.Stop()
-	select {
-	case f := <-ch:
-		lost.GFN, lost.Known, lost.Err = f.gfn, f.known, f.err
-	case <-timer.C:
-		lost.Err = errors.New("its file system does not answer")
+		return f
+	})
+	if !done {
+		found.Err = errors.New("its file system does not answer")
 	}
+	lost.GFN, lost.Known, lost.Err = found.GFN, found.Known, found.Err
 }
 
 // searchLost looks for the page that the guest could not have: it reads, in the kernel, what the
 // CPU would have read. Only when exactly one page fails is it known.
-func (m *Machine) searchLost(regs kvm.Regs, sregs kvm.Sregs) (gfn uint64, known bool, err error) {
-	failed := make(map[uint64]error)
-	for _, virtual := range append([]uint64{regs.RIP, sregs.CR2}, pointers(regs)...) {
+func (m *Machine) searchLost(regs kvm.Regs, sregs kvm.Sregs) (found ram.LostError) {
+	failed := make(map[uint64]bool)
+	general := regs.General() // operands of the instruction are among them
+	for _, virtual := range append([]uint64{regs.RIP, sregs.CR2}, general[:]...) {
 		var lost *ram.LostError
 		if err := readVirtual(m.mem, sregs, virtual); errors.As(err, &lost) {
-			failed[lost.GFN] = err
+			failed[lost.GFN] = true
+			found.GFN, found.Err = lost.GFN, lost.Err
 		}
 	}
-	for g, e := range failed {
-		gfn, err = g, e
-	}
-	var lost *ram.LostError
-	if errors.As(err, &lost) {
-		err = lost.Err
-	}
-	return gfn, len(failed) == 1, err
+	found.Known = len(failed) == 1
+	return found
 }
-
-// pointers are the general registers: operands of the instruction are among them.
-func pointers(regs kvm.Regs) []uint64 { g := regs.General(); return g[:] }
 
 // readVirtual reads one byte at a guest virtual address, through the guest's page tables. A guest
 // without such tables has physical addresses.
 func readVirtual(mem io.ReaderAt, sregs kvm.Sregs, virtual uint64) error {
-	mode, root, ok := state.LongMode(sregs)
-	if !ok {
-		return readByte(mem, virtual)
+	gpa := virtual
+	if mode, root, ok := state.LongMode(sregs); ok {
+		leaf, ok, err := pagetable.Translate(tables{mem}, mode, root, virtual)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return fmt.Errorf("%#x is not mapped", virtual)
+		}
+		gpa = leaf.Frame*pageSize + virtual - leaf.Virtual
 	}
-	leaf, ok, err := pagetable.Translate(tables{mem}, mode, root, virtual)
-	switch {
-	case err != nil:
-		return err
-	case !ok:
-		return fmt.Errorf("%#x is not mapped", virtual)
-	}
-	return readByte(mem, leaf.Frame*pageSize+virtual-leaf.Virtual)
-}
-
-func readByte(mem io.ReaderAt, gpa uint64) error {
 	_, err := mem.ReadAt(make([]byte, 1), int64(gpa))
 	return err
 }
 
 // tables are the page tables in a guest's memory.
-type tables struct{ mem io.ReaderAt }
+type tables struct{ io.ReaderAt }
 
 // ReadTable implements pagetable.Memory.
 func (m tables) ReadTable(frame uint64, t *pagetable.Table) (bool, error) {
-	_, err := m.mem.ReadAt(t[:], int64(frame*pageSize))
+	_, err := m.ReadAt(t[:], int64(frame*pageSize))
 	return err == nil, err
 }

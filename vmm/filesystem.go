@@ -29,16 +29,15 @@ type outFile interface {
 // hostFiles is the operating system's.
 type hostFiles struct{}
 
-// MkdirTemp implements fileSystem. What it holds is a guest's memory: nobody else's, whatever the
+// MkdirTemp: what it holds is a guest's memory: nobody else's, whatever the
 // umask.
 func (hostFiles) MkdirTemp(dir, pattern string) (string, error) { return os.MkdirTemp(dir, pattern) }
 
-// Create implements fileSystem.
 func (hostFiles) Create(path string) (outFile, error) {
 	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 }
 
-// Rename implements fileSystem. NOREPLACE: an empty directory of that name is somebody's too.
+// Rename: NOREPLACE, for an empty directory of that name is somebody's too.
 func (hostFiles) Rename(from, to string) error {
 	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
 	if err != nil {
@@ -47,10 +46,8 @@ func (hostFiles) Rename(from, to string) error {
 	return nil
 }
 
-// Replace implements fileSystem.
 func (hostFiles) Replace(from, to string) error { return os.Rename(from, to) }
 
-// SyncDir implements fileSystem.
 func (hostFiles) SyncDir(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -59,5 +56,4 @@ func (hostFiles) SyncDir(path string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// RemoveAll implements fileSystem.
 func (hostFiles) RemoveAll(path string) error { return os.RemoveAll(path) }

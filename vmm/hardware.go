@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 
 	"github.com/thawfs/thaw/vmm/acpi"
 	"github.com/thawfs/thaw/vmm/device"
@@ -49,59 +50,46 @@ func (l irqLine) Set(asserted bool) error { return l.vm.SetIRQLine(l.gsi, assert
 
 // addDevices puts the devices on the buses. Machines of the same facts have the same ones, in the
 // same order and places: so a state finds its device.
-func (m *Machine) addDevices(x externals) error {
+func (m *Machine) addDevices(cfg Config) error {
 	if !m.facts.Kernel() {
 		return m.portBus.Add(portBase, portCount, m.ports)
 	}
-	if x.console == nil {
-		x.console = io.Discard
+	if cfg.Console == nil {
+		cfg.Console = io.Discard
 	}
-	m.serial = device.NewSerial(m.line(serialGSI), x.console, m.log)
+	m.serial = device.NewSerial(irqLine{m.vm, serialGSI}, cfg.Console, m.log)
 	port := func(base, size uint64) device.Place {
 		return device.Place{Bus: m.portBus, Base: base, Size: size}
 	}
 	err := errors.Join(
-		add(m, m.serial, port(serialPort, device.SerialSize)),
-		add(m, device.NewI8042(), port(i8042Port, device.I8042Size)),
-		add(m, device.NewPower(), port(powerPort, device.PowerSize)),
-		add(m, device.NewGenID(m.mem, genIDAddr, m.line(genIDGSI), rand.Reader)),
-		add(m, device.NewRNG(m.virtio(0), rand.Reader), m.window(0)),
+		device.Add(m.devices, m.serial, port(serialPort, device.SerialSize)),
+		device.Add(m.devices, device.NewI8042(), port(i8042Port, device.I8042Size)),
+		device.Add(m.devices, device.NewPower(), port(powerPort, device.PowerSize)),
+		device.Add(m.devices, device.NewGenID(m.mem, genIDAddr, irqLine{m.vm, genIDGSI}, rand.Reader)),
+		device.Add(m.devices, device.NewRNG(m.virtio(0), rand.Reader), m.window(0)),
 	)
 	if err != nil {
 		return err
 	}
-	disks := m.facts.Disks
-	if x.disks != nil {
-		if len(x.disks) != len(disks) {
-			return fmt.Errorf("%d disks are given, the machine has %d", len(x.disks), len(disks))
+	if cfg.Disks != nil {
+		if given, has := len(cfg.Disks), len(m.facts.Disks); given != has {
+			return fmt.Errorf("%d disks are given, the machine has %d", given, has)
 		}
-		if disks, err = absolute(x.disks); err != nil {
+		if m.facts.Disks, err = absolute(cfg.Disks); err != nil {
 			return err
 		}
-		m.facts.Disks = disks
 	}
-	for i, d := range disks {
+	for i, d := range m.facts.Disks {
 		disk, err := device.OpenDisk(d.Path, d.ReadOnly)
 		if err != nil {
 			return err
 		}
-		if err := add(m, device.NewBlock(m.virtio(i+1), disk), m.window(i+1)); err != nil {
+		if err := device.Add(m.devices, device.NewBlock(m.virtio(i+1), disk), m.window(i+1)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
-
-// add puts a device into the set, which owns it from then on.
-func add[S any](m *Machine, d device.Device[S], places ...device.Place) error {
-	err := device.Add(m.devices, d, places...)
-	if c, ok := any(d).(io.Closer); ok && err != nil {
-		err = errors.Join(err, c.Close())
-	}
-	return err
-}
-
-func (m *Machine) line(gsi uint32) irqLine { return irqLine{m.vm, gsi} }
 
 // virtio is what virtio device i needs of the machine.
 func (m *Machine) virtio(i int) device.VirtioConfig {
@@ -109,7 +97,7 @@ func (m *Machine) virtio(i int) device.VirtioConfig {
 	for _, r := range m.facts.Regions {
 		ranges = append(ranges, device.Range{Base: r.GPA, Size: r.Size})
 	}
-	return device.VirtioConfig{RAM: device.NewRAM(m.mem, ranges...), Line: m.line(virtioGSIs()[i]),
+	return device.VirtioConfig{RAM: device.NewRAM(m.mem, ranges...), Line: irqLine{m.vm, virtioGSIs()[i]},
 		Fail: m.end, Log: m.log}
 }
 
@@ -140,19 +128,12 @@ func absolute(disks []state.Disk) ([]state.Disk, error) {
 	if len(disks) > state.MaxDisks {
 		return nil, fmt.Errorf("%d disks, a machine has at most %d", len(disks), state.MaxDisks)
 	}
-	var list []state.Disk
-	for _, d := range disks {
-		path, err := filepath.Abs(d.Path)
-		if err != nil {
+	list := slices.Clone(disks)
+	for i := range list {
+		var err error
+		if list[i].Path, err = filepath.Abs(list[i].Path); err != nil {
 			return nil, err
 		}
-		list = append(list, state.Disk{Path: path, ReadOnly: d.ReadOnly})
 	}
 	return list, nil
-}
-
-// externals are what a machine needs that is not in its state.
-type externals struct {
-	console io.Writer    // nil: what the kernel prints is lost
-	disks   []state.Disk // in place of those that the machine was saved with; nil: the same
 }

@@ -171,7 +171,7 @@ const testMemory = 32 << 20
 func newTestMachine(t testing.TB, s guest.Spec, memory uint64) *Machine {
 	t.Helper()
 	needKVM(t)
-	m, err := New(s, memory, testLog(t))
+	m, err := New(Config{Guest: s, MemoryBytes: memory, Log: testLog(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,6 +182,9 @@ func newTestMachine(t testing.TB, s guest.Spec, memory uint64) *Machine {
 	})
 	return m
 }
+
+// Start lets a paused machine run.
+func (m *Machine) Start() error { return m.Resume() }
 
 // runUntil lets a machine run until it has done so many units in all.
 func runUntil(t testing.TB, m *Machine, units uint64) {
@@ -226,5 +229,5 @@ func tableBytes(regions []ram.Region) uint64 {
 
 // loadDir loads a checkpoint as Restore does if nothing is said.
 func loadDir(dir string, log *slog.Logger) (*loaded, error) {
-	return load(dir, log, loadOptions{count: true, tables: true})
+	return load(dir, Config{Log: log})
 }

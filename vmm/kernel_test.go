@@ -200,7 +200,7 @@ func TestKernelGoesOn(t *testing.T) {
 	needKVM(t)
 	var s screen
 	cfg := s.config(t)
-	m, err := newFrom(cfg)
+	m, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -224,7 +224,7 @@ func TestKernelGoesOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	var next screen
-	l, err := load(dir, testLog(t), loadOptions{externals: externals{console: &next}})
+	l, err := load(dir, Config{Log: testLog(t), Console: &next})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,7 +278,7 @@ func compareDevices(t *testing.T, dir string, m *Machine) {
 func TestGenerationID(t *testing.T) {
 	needKVM(t)
 	var s screen
-	m, err := newFrom(s.config(t))
+	m, err := New(s.config(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -305,7 +305,7 @@ func TestGenerationID(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		l, err := load(dir, testLog(t), loadOptions{})
+		l, err := load(dir, Config{Log: testLog(t)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -337,12 +337,12 @@ func TestKernelRefusals(t *testing.T) {
 		cfg := good
 		cfg.Disks = append([]state.Disk{}, good.Disks...)
 		change(&cfg)
-		if m, err := newFrom(cfg); err == nil {
+		if m, err := New(cfg); err == nil {
 			t.Errorf("%s: no error", what)
 			m.Close()
 		}
 	}
-	m, err := newFrom(good)
+	m, err := New(good)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -350,12 +350,13 @@ func TestKernelRefusals(t *testing.T) {
 	if err := m.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for what, x := range map[string]externals{
-		"no disk":       {disks: []state.Disk{}},
-		"a smaller one": {disks: []state.Disk{{Path: good.Kernel}}},
-		"read-only":     {disks: []state.Disk{{Path: good.Disks[0].Path, ReadOnly: true}}},
+	for what, x := range map[string]Config{
+		"no disk":       {Disks: []state.Disk{}},
+		"a smaller one": {Disks: []state.Disk{{Path: good.Kernel}}},
+		"read-only":     {Disks: []state.Disk{{Path: good.Disks[0].Path, ReadOnly: true}}},
 	} {
-		if l, err := load(dir, testLog(t), loadOptions{externals: x}); err == nil {
+		x.Log = testLog(t)
+		if l, err := load(dir, x); err == nil {
 			t.Errorf("%s: no error", what)
 			l.Close()
 		}
@@ -370,7 +371,7 @@ func TestLostPageWithInterrupts(t *testing.T) {
 	var s screen
 	cfg := s.config(t)
 	cfg.Kernel, cfg.CPUs = vmlinux(t, touchKernel), 1
-	m, err := newFrom(cfg)
+	m, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -378,7 +379,7 @@ func TestLostPageWithInterrupts(t *testing.T) {
 	if err := m.Close(); err != nil {
 		t.Fatal(err)
 	}
-	l, err := load(dir, testLog(t), loadOptions{externals: externals{console: &s}})
+	l, err := load(dir, Config{Log: testLog(t), Console: &s})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package vmm
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -20,16 +21,16 @@ const pageSize = wss.PageSize
 
 // Errors by which a caller decides.
 var (
-	// ErrNotRunning refuses what needs a machine that runs.
+	// errNotRunning refuses what needs a machine that runs.
 	errNotRunning = errors.New("the machine is paused")
-	// ErrEnded refuses what needs a machine that has not ended.
+	// errEnded refuses what needs a machine that has not ended.
 	errEnded = errors.New("the machine has ended")
-	// ErrTracing refuses a checkpoint of a machine whose touches after another one are being recorded.
+	// errTracing refuses a checkpoint of a machine whose touches after another one are being recorded.
 	errTracing = errors.New("the machine is being traced after a checkpoint")
-	// ErrNoParent refuses a differential checkpoint of a machine that is not mapped from a checkpoint.
+	// errNoParent refuses a differential checkpoint of a machine that is not mapped from a checkpoint.
 	errNoParent = errors.New("the machine's memory is not mapped from a checkpoint: " +
 		"it has neither been restored nor saved")
-	// ErrStopped is the end of a machine that was stopped from outside.
+	// errStopped is the end of a machine that was stopped from outside.
 	errStopped = errors.New("the machine was stopped")
 )
 
@@ -77,9 +78,6 @@ type Machine struct {
 	ended chan struct{} // closed at the end
 }
 
-// Start lets a paused machine run.
-func (m *Machine) Start() error { return m.Resume() }
-
 // Resume lets a paused machine run. It is not an error if it runs already.
 func (m *Machine) Resume() error {
 	m.control.Lock()
@@ -89,8 +87,11 @@ func (m *Machine) Resume() error {
 
 func (m *Machine) resume() error {
 	// Devices before vCPUs: what a guest looks at first may be whether an interrupt is there.
-	if err := m.resumeDevices(); err != nil {
-		return err
+	if m.is(phasePaused) {
+		m.drained = nil
+		if err := m.devices.Resume(); err != nil {
+			return err
+		}
 	}
 	// The vCPUs are let go under the lock: end, which stops them, comes wholly before or after.
 	m.mu.Lock()
@@ -136,21 +137,6 @@ func (m *Machine) pause() error {
 	}
 	m.phase = phasePaused
 	return nil
-}
-
-// resumeDevices lets the devices of a paused machine work.
-func (m *Machine) resumeDevices() error {
-	m.mu.Lock()
-	state := m.phase
-	m.mu.Unlock()
-	switch state {
-	case phaseEnded:
-		return errEnded
-	case phaseRunning:
-		return nil
-	}
-	m.drained = nil
-	return m.devices.Resume()
 }
 
 // Stop ends the machine. It is not an error if it has ended already.
@@ -209,13 +195,23 @@ func (m *Machine) end(err error) {
 	}
 }
 
+// eachVCPU does something on the thread of each vCPU, which must be parked, one after the other.
+func (m *Machine) eachVCPU(what string, f func(i int, k *kvm.VCPU) error) error {
+	for i, c := range m.vcpus {
+		if err := c.Do(func() error { return f(i, c.KVM) }); err != nil {
+			return fmt.Errorf("%s vCPU %d: %w", what, i, err)
+		}
+	}
+	return nil
+}
+
 // vcpuStarted notes the time before the first instruction.
 func (m *Machine) vcpuStarted(t time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.first.IsZero() {
 		m.first = t
-		m.ports.series.Begin(t)
+		m.ports.begin(t)
 		close(m.begun)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -101,10 +102,12 @@ func TestGenerations(t *testing.T) {
 	}
 }
 
-// Two restores of one checkpoint do the same work in the same order.
+// Two restores of one checkpoint do the same work in the same order, and tell of it at the same units:
+// their times can be compared.
 func TestRestoreIsRepeatable(t *testing.T) {
 	dir := checkpointed(t, spec("heap", "set", "4MiB", "units", "60000"), testMemory, 20000)
 	var images [2][]byte
+	var told [2][]uint64
 	for i := range images {
 		l, err := loadDir(dir, testLog(t))
 		if err != nil {
@@ -123,12 +126,22 @@ func TestRestoreIsRepeatable(t *testing.T) {
 		if _, err := l.mem.ReadAt(images[i], 0); err != nil {
 			t.Fatal(err)
 		}
+		work := l.ports.progress("")
+		for _, m := range work.Marks {
+			told[i] = append(told[i], m[0])
+		}
+		if n := len(told[i]); n < 100 || told[i][n-1] != work.Total {
+			t.Errorf("%d reports of %d units: %v", n, work.Total, told[i])
+		}
 		if err := l.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if string(images[0]) != string(images[1]) {
 		t.Error("two restores ended with different memory")
+	}
+	if !slices.Equal(told[0], told[1]) {
+		t.Errorf("one restore told of its work at %v, the other at %v", told[0], told[1])
 	}
 }
 
@@ -263,7 +276,7 @@ func TestRunEnds(t *testing.T) {
 func TestMemoryAboveTheHole(t *testing.T) {
 	needKVM(t)
 	regions := []ram.Region{{GPA: 0, Size: 24 << 20}, {GPA: 1 << 32, Size: 8 << 20}}
-	m, err := newWithRegions(spec("random:100", "units", "10000"), 0, regions, testLog(t))
+	m, err := newIn(regions, Config{Guest: spec("random:100", "units", "10000"), Log: testLog(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,6 +27,7 @@ const (
 // the [device.Handler] of its range of the port bus.
 type ports struct {
 	series *meter.Series
+	marks  *meter.Marks
 	now    func() time.Time
 	// sync, if not nil, is called on the vCPU's thread at each sync point of a program.
 	sync func(point uint32)
@@ -39,7 +40,8 @@ type ports struct {
 }
 
 func newPorts(now func() time.Time) *ports {
-	return &ports{now: now, series: meter.NewSeries(), cut: make(chan struct{})}
+	return &ports{now: now, series: meter.NewSeries(), marks: meter.NewMarks(),
+		cut: make(chan struct{})}
 }
 
 // hold ends a wait and keeps others from beginning, until release: a machine that is to stop does
@@ -97,7 +99,9 @@ func (p *ports) out(port uint16, v uint32) error {
 	switch port {
 	case portProgress:
 		p.state.Done += uint64(v)
-		p.series.Add(p.now(), uint64(v))
+		now := p.now()
+		p.series.Add(now, uint64(v))
+		p.marks.Add(now, uint64(v))
 	case portReady:
 		p.state.Ready = 1
 	case portPace:
@@ -120,6 +124,21 @@ func (p *ports) out(port uint16, v uint32) error {
 		return fmt.Errorf("the guest wrote %#x to port %#x, where nothing is", v, port)
 	}
 	return nil
+}
+
+// begin sets the time of the guest's first instruction.
+func (p *ports) begin(t time.Time) {
+	p.series.Begin(t)
+	p.marks.Begin(t)
+}
+
+// progress is what the guest has told of its work.
+func (p *ports) progress(units string) meter.Progress {
+	work := p.series.Progress(units)
+	for _, m := range p.marks.List() {
+		work.Marks = append(work.Marks, [2]uint64{m.Units, uint64(m.At.Microseconds())})
+	}
+	return work
 }
 
 // wait blocks until the next period begins. It is false when it was cut short: the guest then asks
@@ -172,4 +191,27 @@ func (p *ports) restore(s state.Ports) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.state = s
+}
+
+// WrongByteError says that the guest found something else in its memory than must be there.
+type WrongByteError struct {
+	GFN             uint64 `json:"gfn"`
+	Offset          uint64 `json:"offset"` // bytes into the page, of the 8-byte word that differs
+	Expected, Found uint64 // the word; little-endian as in memory
+	Version         uint32 `json:"version"` // of the page, as the guest knows it
+}
+
+func (e *WrongByteError) Error() string {
+	s := fmt.Sprintf("wrong byte in guest memory: gfn %d (%#x) offset %#x: expected %#016x, "+
+		"found %#016x", e.GFN, e.GFN, e.Offset, e.Expected, e.Found)
+	// The first word of a page names the frame and the version that it was written for.
+	if gfn, version := e.Found&(1<<40-1), uint32(e.Found>>40); e.Offset == 0 && version != 0 &&
+		e.Expected&(1<<40-1) == e.GFN {
+		if gfn == e.GFN {
+			s += fmt.Sprintf(" (version %d of the page, expected %d)", version, e.Version)
+		} else {
+			s += fmt.Sprintf(" (perhaps version %d of gfn %d)", version, gfn)
+		}
+	}
+	return s
 }

@@ -97,11 +97,8 @@ func (r *recording) run(ctx context.Context, d time.Duration) (set *wss.Set, s a
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		select {
-		case <-r.m.ended:
-			cancel()
-		case <-ctx.Done():
-		}
+		_ = r.m.Wait(ctx)
+		cancel()
 	}()
 	defer func() { <-ended }()
 	switch r.way {

@@ -1,7 +1,6 @@
 package vmm
 
 import (
-	"log/slog"
 	"time"
 
 	"github.com/thawfs/thaw/vmm/guest"
@@ -49,38 +48,26 @@ type Restored struct {
 	Dirty      *wss.Bitmap `json:"-"`
 }
 
-// counter counts the pages of a restored machine, once.
-type counter struct {
-	loaded *loaded // nil: not restored
-	log    *slog.Logger
-
-	counted        bool
-	window         time.Duration
-	touched, dirty *wss.Bitmap
-}
-
-func (c *counter) count(m *Machine) {
-	first := m.firstInstruction()
-	if c.loaded == nil || c.counted || first.IsZero() {
+// count counts the touched pages of a restored machine, once. Nil: it was not restored.
+func (l *loaded) count() {
+	if l == nil || l.counted || l.firstInstruction().IsZero() {
 		return
 	}
-	c.counted = true
-	c.window = time.Since(first)
+	l.counted, l.window = true, time.Since(l.firstInstruction())
 	var err error
-	if c.touched, c.dirty, err = m.mem.ScanAll(); err != nil {
-		c.loaded.note(c.log, "touched pages are not known: "+err.Error())
+	if l.touched, l.dirty, err = l.mem.ScanAll(); err != nil {
+		l.note("touched pages are not known: " + err.Error())
 	}
 }
 
-func (m *Machine) report(cfg Config, c *counter, end string) *Report {
+func (m *Machine) report(cfg Config, l *loaded, end string) *Report {
 	first := m.firstInstruction()
 	ports := m.ports.snapshot()
 	r := &Report{Guest: m.facts.Guest, MemoryBytes: m.mem.Size(), GuestPages: m.mem.Size() / pageSize,
-		End: end, Done: ports.Done, Progress: m.ports.series.Progress(m.program.Units)}
+		End: end, Done: ports.Done, Progress: m.ports.progress(m.program.Units)}
 	if !first.IsZero() {
 		r.RunSeconds = time.Since(first).Seconds()
 	}
-	l := c.loaded
 	if l == nil {
 		return r
 	}
@@ -88,16 +75,16 @@ func (m *Machine) report(cfg Config, c *counter, end string) *Report {
 	r.Restore = &Restored{Dir: l.dir, Exact: l.exact, PageTablePages: l.tables,
 		PageTableSeconds: l.walking.Seconds(), CountSeconds: l.counting.Seconds(),
 		OpenSeconds: l.opened.Sub(cfg.Requested).Seconds(), Prefetched: l.prefetched,
-		Touched: c.touched, Dirty: c.dirty, Window: c.window.Seconds()}
+		Touched: l.touched, Dirty: l.dirty, Window: l.window.Seconds()}
 	if !first.IsZero() {
 		r.Restore.FirstInstructionSeconds = first.Sub(cfg.Requested).Seconds()
 	}
-	if c.touched == nil {
+	if l.touched == nil {
 		return r
 	}
-	r.Restore.TouchedPages, r.Restore.DirtyPages = c.touched.Count(), c.dirty.Count()
+	r.Restore.TouchedPages, r.Restore.DirtyPages = l.touched.Count(), l.dirty.Count()
 	if l.prefetched != nil {
-		counts := wss.Count(l.prefetched, c.touched, c.window)
+		counts := wss.Count(l.prefetched, l.touched, l.window)
 		r.Restore.Counts = &counts
 	}
 	return r

@@ -6,7 +6,7 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/vmm/kvm"
 	"github.com/thawfs/thaw/vmm/state"
 	"github.com/thawfs/thaw/wss"
 )
@@ -22,19 +22,14 @@ type loaded struct {
 	walking    time.Duration // the time for that
 	exact      bool          // the tracker counts touched pages exactly
 	notes      []string      // what this host could not do
-}
 
-// loadOptions are the choices of a restore.
-type loadOptions struct {
-	count bool            // find out what was prefetched
-	clock state.ClockMode // "": ClockResume
-	force bool            // a [*state.HostError] becomes a note
-	externals
+	log   *slog.Logger
+	force bool // a [*state.HostError] becomes a note
 
-	tables bool // read the guest's page tables first
-	// readAround: the kernel brings up to 128 KiB with a page that is fetched, as it does for any
-	// program that maps a file. It is for comparisons with such programs.
-	readAround bool
+	// Pages within the window, counted once (report.go).
+	counted        bool
+	window         time.Duration
+	touched, dirty *wss.Bitmap
 }
 
 // load makes a machine from a checkpoint directory, on disk or on a mount.
@@ -42,70 +37,61 @@ type loadOptions struct {
 // The order matters for the time that the user waits. The state is small and comes first, so that a
 // machine that cannot be restored costs no prefetch. Opening the memory file then is the request to
 // prefetch. What is left afterwards are system calls.
-func load(dir string, log *slog.Logger, o loadOptions) (*loaded, error) {
+func load(dir string, cfg Config) (*loaded, error) {
 	c, err := state.Open(dir)
 	if err != nil {
 		return nil, err
 	}
 	s := &c.Machine
-	l := &loaded{dir: c.Dir}
-	forgive := l.forgiver(log, o.force)
-	if err := forgive(state.CheckHost(s.VCPUs)); err != nil {
+	l := &loaded{dir: c.Dir, log: cfg.Log, force: cfg.Force}
+	if err := l.forgive(state.CheckHost(s.VCPUs)); err != nil {
 		return nil, err
 	}
-	mem, err := openMemory(c, o.readAround)
+	img, err := c.OpenImage()
 	if err != nil {
 		return nil, err
 	}
+	mem, err := img.Map()
+	if err != nil {
+		return nil, err
+	}
+	if cfg.ReadAround {
+		if err := mem.ReadAround(); err != nil {
+			return nil, errors.Join(err, mem.Close())
+		}
+	}
 	l.opened = time.Now()
-	if l.Machine, err = newMachine(s.Facts, mem, o.externals, log); err != nil {
+	if l.Machine, err = newMachine(s.Facts, mem, cfg); err != nil {
 		return nil, err
 	}
 	var why string
 	if l.exact, why = mem.Exact(); !l.exact {
-		l.note(log, "touched pages are counted with their neighbours: "+why)
+		l.note("touched pages are counted with their neighbours: " + why)
 	}
-	if err := l.Machine.loadState(s, o.clock, forgive); err != nil {
-		l.Machine.Close()
-		return nil, err
+	if err := l.Machine.loadState(s, cfg.Clock, l.forgive); err != nil {
+		return nil, errors.Join(err, l.Machine.Close())
 	}
-	if o.count {
+	if !cfg.NoCount {
 		// As late as can be: a prefetch may go on after the open returned.
 		begin := time.Now()
 		if l.prefetched, err = mem.Resident(); err != nil {
-			l.note(log, "prefetched pages are not known: "+err.Error())
+			l.note("prefetched pages are not known: " + err.Error())
 		}
 		l.counting = time.Since(begin)
 	}
-	if o.tables {
+	if !cfg.NoTables {
 		begin := time.Now()
 		if l.tables, err = readTables(mem, s.VCPUs); err != nil {
-			l.Machine.Close()
-			return nil, err
+			return nil, errors.Join(err, l.Machine.Close())
 		}
 		l.walking = time.Since(begin)
 	}
 	return l, nil
 }
 
-// openMemory maps the memory of a checkpoint.
-func openMemory(c *state.Checkpoint, readAround bool) (*ram.Memory, error) {
-	img, err := c.OpenImage()
-	if err != nil {
-		return nil, err
-	}
-	mem, err := img.Map()
-	if err == nil && readAround {
-		if err = mem.ReadAround(); err != nil {
-			return nil, errors.Join(err, mem.Close())
-		}
-	}
-	return mem, err
-}
-
-func (l *loaded) note(log *slog.Logger, s string) {
+func (l *loaded) note(s string) {
 	l.notes = append(l.notes, s)
-	log.Warn(s)
+	l.log.Warn(s)
 }
 
 // loadState sets the state of a new machine: vCPUs, then what they share, then the devices. Those
@@ -118,10 +104,9 @@ func (m *Machine) loadState(s *state.Machine, clock state.ClockMode, forgive fun
 	if err := first.Do(func() error { return s.VCPUs[0].PartTSC(first.KVM) }); err != nil {
 		return fmt.Errorf("restore vCPU 0: %w", err)
 	}
-	for i, c := range m.vcpus {
-		if err := c.Do(func() error { return s.VCPUs[i].Restore(c.KVM, forgive) }); err != nil {
-			return fmt.Errorf("restore vCPU %d: %w", i, err)
-		}
+	err := m.eachVCPU("restore", func(i int, k *kvm.VCPU) error { return s.VCPUs[i].Restore(k, forgive) })
+	if err != nil {
+		return err
 	}
 	if s.Chips != nil {
 		if err := s.Chips.Restore(m.vm, clock); err != nil {
@@ -135,15 +120,13 @@ func (m *Machine) loadState(s *state.Machine, clock state.ClockMode, forgive fun
 	return nil
 }
 
-// forgiver makes what a restore does about this host's faults: without force they are its end, with
-// it they are notes.
-func (l *loaded) forgiver(log *slog.Logger, force bool) func(error) error {
-	return func(err error) error {
-		var host *state.HostError
-		if !force || !errors.As(err, &host) {
-			return err
-		}
-		l.note(log, "forced: "+err.Error())
-		return nil
+// forgive is asked about this host's faults: without force they are the end of a restore, with it
+// they are notes.
+func (l *loaded) forgive(err error) error {
+	var host *state.HostError
+	if !l.force || !errors.As(err, &host) {
+		return err
 	}
+	l.note("forced: " + err.Error())
+	return nil
 }

@@ -19,7 +19,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	if err := cfg.defaults(); err != nil {
 		return nil, err
 	}
-	m, err := newFrom(cfg)
+	m, err := New(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -33,9 +33,7 @@ func Restore(ctx context.Context, dir string, cfg Config) (*Report, error) {
 	if err := cfg.defaults(); err != nil {
 		return nil, err
 	}
-	l, err := load(dir, cfg.Log, loadOptions{count: !cfg.NoCount, clock: cfg.Clock,
-		force: cfg.Force, tables: !cfg.NoTables, readAround: cfg.ReadAround,
-		externals: externals{console: cfg.Console, disks: cfg.Disks}})
+	l, err := load(dir, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("restore %s: %w", dir, err)
 	}
@@ -51,7 +49,7 @@ func runToEnd(ctx context.Context, cfg Config, m *Machine, l *loaded) (rep *Repo
 	}()
 	w := m.watch()
 	defer w.stop()
-	stalls := m.sampleStalls()
+	stalls := meter.SampleStalls(m.vcpus, m.begun, m.firstInstruction)
 	defer func() {
 		if list := stalls.Stop(); rep != nil {
 			rep.Stalls = list
@@ -64,24 +62,23 @@ func runToEnd(ctx context.Context, cfg Config, m *Machine, l *loaded) (rep *Repo
 		}
 		defer func() { err = errors.Join(err, s.Close()) }()
 	}
-	p := m.feedConsole(cfg.Input)
-	defer func() { err = errors.Join(err, p.stop()) }()
+	stop := m.feedConsole(cfg.Input)
+	defer func() { err = errors.Join(err, stop()) }()
 	if !cfg.Paused {
-		if err := m.Start(); err != nil {
+		if err := m.Resume(); err != nil {
 			return nil, err
 		}
 	}
 	if cfg.Started != nil {
 		cfg.Started()
 	}
-	c := &counter{loaded: l, log: cfg.Log}
-	end, err := m.await(ctx, cfg, c)
-	return m.report(cfg, c, end), err
+	end, err := m.await(ctx, cfg, l)
+	return m.report(cfg, l, end), err
 }
 
 // await returns when the machine has ended, having seen to that, and counts pages at the right
 // time.
-func (m *Machine) await(ctx context.Context, cfg Config, c *counter) (end string, err error) {
+func (m *Machine) await(ctx context.Context, cfg Config, l *loaded) (end string, err error) {
 	begun, interrupt := m.begun, ctx.Done()
 	var window, limit <-chan time.Time
 	for {
@@ -98,7 +95,7 @@ func (m *Machine) await(ctx context.Context, cfg Config, c *counter) (end string
 			}
 		case <-window:
 			window = nil
-			c.count(m)
+			l.count()
 		case <-limit:
 			limit, end = nil, endTime
 			m.Stop()
@@ -107,7 +104,7 @@ func (m *Machine) await(ctx context.Context, cfg Config, c *counter) (end string
 			m.Stop()
 		case <-m.ended:
 			stuck := m.quiesce(stuckTime)
-			c.count(m)
+			l.count()
 			err := m.Wait(context.Background())
 			switch {
 			case stuck != nil:
@@ -135,30 +132,30 @@ const stuckTime = 5 * time.Second
 
 // quiesce waits until no vCPU of an ended machine is in the guest, for a bounded time.
 func (m *Machine) quiesce(limit time.Duration) error {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
+	_, done := within(limit, func() error {
 		m.control.Lock()
 		defer m.control.Unlock()
 		for _, c := range m.vcpus {
 			_ = c.AwaitParked() // its only error is that the vCPU is gone
 		}
-	}()
+		return nil
+	})
+	if !done {
+		return ram.ErrStuck
+	}
+	return nil
+}
+
+// within calls a function that a hanging file system may hold up, and waits for it so long.
+func within[T any](limit time.Duration, f func() T) (v T, done bool) {
+	ch := make(chan T, 1)
+	go func() { ch <- f() }()
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
-	case <-done:
-		return nil
+	case v = <-ch:
+		return v, true
 	case <-timer.C:
-		return ram.ErrStuck
+		return v, false
 	}
-}
-
-// sampleStalls begins to look when vCPUs wait for pages.
-func (m *Machine) sampleStalls() *meter.StallSampler {
-	var vcpus []meter.VCPU
-	for _, c := range m.vcpus {
-		vcpus = append(vcpus, c)
-	}
-	return meter.SampleStalls(vcpus, m.begun, m.firstInstruction)
 }

@@ -99,7 +99,7 @@ func TestFeaturesOfAnotherHost(t *testing.T) {
 	if !errors.As(err, &lacks) || !strings.Contains(err.Error(), "key_locker, amx_tile") {
 		t.Fatalf("a guest with more than the host: %v", err)
 	}
-	l, err := load(dir, testLog(t), loadOptions{force: true})
+	l, err := load(dir, Config{Log: testLog(t), Force: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,17 +1,18 @@
 package vmm
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/thawfs/thaw/vmm/api"
+	"github.com/thawfs/thaw/vmm/kvm"
 	"github.com/thawfs/thaw/vmm/ram"
 	"github.com/thawfs/thaw/vmm/state"
 	"github.com/thawfs/thaw/vmm/vcpu"
@@ -141,10 +142,13 @@ func (s *save) writeState(read *state.Machine) error {
 }
 
 func (s *save) writeInfo(read *state.Machine) error {
-	info := s.m.info(read)
-	info.Differential = s.opt.Diff
-	info.ChangedPages = s.stats.ChangedPages
-	info.Paging = read.Paging(s.spaces)
+	info := state.Info{Format: state.InfoFormat, Created: time.Now().UTC().Truncate(time.Second),
+		MemoryBytes: s.m.mem.Size(), PageSize: pageSize, RAMBytes: ram.Total(read.Facts.Regions),
+		Regions: read.Facts.Regions, VCPUs: read.Facts.VCPUs, Guest: s.m.guestInfo(read.Ports),
+		Differential: s.opt.Diff, ChangedPages: s.stats.ChangedPages, Paging: read.Paging(s.spaces)}
+	if b := s.m.mem.Base(); b != nil {
+		info.Parent = b.Dir
+	}
 	b, err := json.MarshalIndent(info, "", "  ")
 	if err != nil {
 		return err
@@ -157,11 +161,11 @@ func (s *save) writeSets() error {
 	if s.sets == nil {
 		return nil
 	}
-	var text bytes.Buffer
-	if _, err := s.sets.WriteTo(&text); err != nil {
-		return err
+	f, err := s.create(state.SetFile)
+	if err == nil {
+		_, err = s.sets.WriteTo(io.NewOffsetWriter(f, 0))
 	}
-	return s.write(state.SetFile, text.Bytes())
+	return err
 }
 
 func (s *save) write(name string, b []byte) error {
@@ -259,17 +263,15 @@ func (m *Machine) save() (state.Machine, error) {
 		return state.Machine{}, err
 	}
 	s.Ports = m.ports.snapshot()
-	if err := m.chooseMSRs(); err != nil {
-		return state.Machine{}, err
-	}
-	for i, c := range m.vcpus {
-		err := c.Do(func() (err error) {
-			s.VCPUs[i], err = state.SaveVCPU(c.KVM, m.msrs, m.facts.IRQChip)
-			return err
-		})
-		if err != nil {
-			return state.Machine{}, fmt.Errorf("save vCPU %d: %w", i, err)
+	err = m.eachVCPU("save", func(i int, k *kvm.VCPU) (err error) {
+		if m.msrs == nil { // once: the vCPUs have the CPUID that they keep
+			m.msrs = state.GuestMSRs(m.known, k, m.facts.IRQChip)
 		}
+		s.VCPUs[i], err = state.SaveVCPU(k, m.msrs, m.facts.IRQChip)
+		return err
+	})
+	if err != nil {
+		return state.Machine{}, err
 	}
 	if m.facts.IRQChip {
 		if s.Chips, err = state.SaveChips(m.vm); err != nil {
@@ -277,27 +279,6 @@ func (m *Machine) save() (state.Machine, error) {
 		}
 	}
 	return s, nil
-}
-
-// chooseMSRs finds out, once, which registers are saved: when the vCPUs have the CPUID that they
-// keep.
-func (m *Machine) chooseMSRs() error {
-	if m.msrs != nil {
-		return nil
-	}
-	c := m.vcpus[0]
-	return c.Do(func() error { m.msrs = state.GuestMSRs(m.known, c.KVM, m.facts.IRQChip); return nil })
-}
-
-// info describes a machine that is saved.
-func (m *Machine) info(s *state.Machine) state.Info {
-	i := state.Info{Format: state.InfoFormat, Created: time.Now().UTC().Truncate(time.Second),
-		MemoryBytes: m.mem.Size(), PageSize: pageSize, RAMBytes: ram.Total(s.Facts.Regions),
-		Regions: s.Facts.Regions, VCPUs: s.Facts.VCPUs, Guest: m.guestInfo(s.Ports)}
-	if b := m.mem.Base(); b != nil {
-		i.Parent = b.Dir
-	}
-	return i
 }
 
 func (s *save) note(format string, args ...any) { s.stats.Note = fmt.Sprintf(format, args...) }

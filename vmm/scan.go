@@ -3,7 +3,6 @@ package vmm
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/thawfs/thaw/vmm/api"
@@ -22,13 +21,12 @@ type scanned struct {
 	running bool // before the pause
 }
 
-// ReadAt implements scan.Guest.
+var _ scan.Guest = (*scanned)(nil)
+
 func (s *scanned) ReadAt(p []byte, gpa int64) (int, error) { return s.m.mem.ReadAt(p, gpa) }
 
-// WriteAt implements scan.Guest.
 func (s *scanned) WriteAt(p []byte, gpa int64) (int, error) { return s.m.mem.WriteAt(p, gpa) }
 
-// RAM implements scan.Guest.
 func (s *scanned) RAM() []scan.Region {
 	var list []scan.Region
 	for _, r := range s.m.facts.Regions {
@@ -38,12 +36,9 @@ func (s *scanned) RAM() []scan.Region {
 	return list
 }
 
-// Pause implements scan.Guest.
 func (s *scanned) Pause(context.Context) error {
 	s.m.control.Lock()
-	s.m.mu.Lock()
-	s.running = s.m.phase == phaseRunning
-	s.m.mu.Unlock()
+	s.running = s.m.is(phaseRunning)
 	if err := s.m.pause(); err != nil {
 		s.m.control.Unlock()
 		return err
@@ -51,7 +46,6 @@ func (s *scanned) Pause(context.Context) error {
 	return nil
 }
 
-// Resume implements scan.Guest.
 func (s *scanned) Resume() error {
 	defer s.m.control.Unlock()
 	if !s.running {
@@ -60,29 +54,23 @@ func (s *scanned) Resume() error {
 	return s.m.resume()
 }
 
-// CPUs implements scan.Guest.
 func (s *scanned) CPUs() ([]scan.CPU, error) {
 	cpus := make([]scan.CPU, len(s.m.vcpus))
-	for i, c := range s.m.vcpus {
-		err := c.Do(func() error {
-			sregs, err := c.KVM.Sregs()
-			if err != nil {
-				return err
-			}
-			regs, err := c.KVM.Regs()
-			if err != nil {
-				return err
-			}
-			mp, err := c.KVM.MPState()
-			cpus[i] = scan.CPU{CR0: sregs.CR0, CR3: sregs.CR3, CR4: sregs.CR4, EFER: sregs.EFER,
-				RIP: sregs.CS.Base + regs.RIP, Halted: mp.State != kvm.MPRunnable}
-			return err
-		})
+	err := s.m.eachVCPU("registers of", func(i int, k *kvm.VCPU) error {
+		sregs, err := k.Sregs()
 		if err != nil {
-			return nil, fmt.Errorf("registers of vCPU %d: %w", i, err)
+			return err
 		}
-	}
-	return cpus, nil
+		regs, err := k.Regs()
+		if err != nil {
+			return err
+		}
+		mp, err := k.MPState()
+		cpus[i] = scan.CPU{CR0: sregs.CR0, CR3: sregs.CR3, CR4: sregs.CR4, EFER: sregs.EFER,
+			RIP: sregs.CS.Base + regs.RIP, Halted: mp.State != kvm.MPRunnable}
+		return err
+	})
+	return cpus, err
 }
 
 // What a touch costs after each way to flush: a TLB miss, or a shadow entry (or second-level entry)
@@ -92,7 +80,7 @@ const (
 	refaultSlot = 2400 * time.Nanosecond
 )
 
-// Flushes implements scan.Guest, the cheapest way first. Which of them works depends on how the
+// Flushes lists the cheapest way first. Which of them works depends on how the
 // host's KVM translates: with second-level tables (EPT, NPT) the CPU walks the guest's own tables,
 // and only its TLB stands between; with shadow tables the guest's are not looked at as long as
 // there is a shadow entry, and these go with the memory slot.
@@ -111,21 +99,15 @@ func (s *scanned) Flushes() []scan.Flush {
 // flushTLB changes a bit of CR4 that concerns the TLB alone and puts it back: KVM flushes the vCPU's
 // translations when a paging bit changes (x86.c, __set_sregs), and does nothing when none does.
 func (s *scanned) flushTLB() error {
-	for i, c := range s.m.vcpus {
-		err := c.Do(func() error {
-			sregs, err := c.KVM.Sregs()
-			if err != nil {
-				return err
-			}
-			changed := sregs
-			changed.CR4 ^= kvm.CR4PGE
-			return errors.Join(c.KVM.SetSregs(changed), c.KVM.SetSregs(sregs))
-		})
+	return s.m.eachVCPU("flush the TLB of", func(_ int, k *kvm.VCPU) error {
+		sregs, err := k.Sregs()
 		if err != nil {
-			return fmt.Errorf("flush the TLB of vCPU %d: %w", i, err)
+			return err
 		}
-	}
-	return nil
+		changed := sregs
+		changed.CR4 ^= kvm.CR4PGE
+		return errors.Join(k.SetSregs(changed), k.SetSregs(sregs))
+	})
 }
 
 // renewSlots deletes the memory slots and adds them again: KVM drops all that it derived from them.
@@ -161,34 +143,18 @@ func (s *scanned) Present() (*wss.Bitmap, error) {
 	return s.m.mem.Written()
 }
 
-// scanAccess estimates the working set of a running machine by its access bits. It takes as long as
-// it looks back.
-func (m *Machine) scanAccess(ctx context.Context, o scanOptions) (set *wss.Set,
-	spaces state.AddressSpaces, stats api.ScanStats, err error) {
-	if !m.is(phaseRunning) {
-		return nil, spaces, stats, errNotRunning
-	}
-	return m.scanGuest(ctx, &scanned{m: m}, o)
-}
-
-// scanGuest looks at the guest's page tables.
-func (m *Machine) scanGuest(ctx context.Context, g scan.Guest, o scanOptions) (set *wss.Set,
+// scanAccess estimates the working set of a running guest by the access bits of its page tables. It
+// takes as long as it looks back.
+func scanAccess(ctx context.Context, g scan.Guest, o scanOptions) (set *wss.Set,
 	spaces state.AddressSpaces, stats api.ScanStats, err error) {
 	tables, err := scan.NewTables(g, scan.TableOptions{})
 	if err != nil {
 		return nil, spaces, stats, err
 	}
-	set, stats, err = estimate(ctx, tables, o)
-	spaces.Roots, spaces.Complete = tables.Roots()
-	return set, spaces, stats, err
-}
-
-// estimate looks at a source for so long as the options say.
-func estimate(ctx context.Context, src scan.Source, o scanOptions) (*wss.Set, api.ScanStats, error) {
-	s := scan.New(src, scan.Options{Within: o.Within, Budget: o.Budget})
-	set, err := s.Estimate(ctx, o.Within)
-	if err != nil {
-		return nil, api.ScanStats{}, err
+	s := scan.New(tables, scan.Options{Within: o.Within, Budget: o.Budget})
+	if set, err = s.Estimate(ctx, o.Within); err != nil {
+		return nil, spaces, stats, err
 	}
-	return set, api.ScanStats{Pages: set.Pages(), Way: set.Way, Stats: s.Stats()}, nil
+	spaces.Roots, spaces.Complete = tables.Roots()
+	return set, spaces, api.ScanStats{Pages: set.Pages(), Way: set.Way, Stats: s.Stats()}, nil
 }

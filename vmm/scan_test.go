@@ -51,7 +51,7 @@ func (withoutTables) CPUs() ([]scan.CPU, error) { return make([]scan.CPU, 1), ni
 func TestScanWithoutTables(t *testing.T) {
 	m := startReady(t, guest.Spec{Program: "idle"}, 16<<20)
 	o := scanOptions{Within: 200 * time.Millisecond, Budget: 0.5}
-	set, _, _, err := m.scanGuest(t.Context(), withoutTables{&scanned{m: m}}, o)
+	set, _, _, err := scanAccess(t.Context(), withoutTables{&scanned{m: m}}, o)
 	if !errors.Is(err, scan.ErrNoTables) || set != nil {
 		t.Errorf("no tables: %v", err)
 	}

@@ -1,10 +1,10 @@
 package vmm
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 
 	"github.com/thawfs/thaw/vmm/api"
@@ -14,13 +14,14 @@ import (
 
 // scan estimates the working set before the checkpoint.
 func (s *save) scan(ctx context.Context) error {
+	if !s.m.is(phaseRunning) {
+		return errNotRunning
+	}
 	var stats api.ScanStats
 	var err error
-	if s.sets, s.spaces, stats, err = s.m.scanAccess(ctx, s.opt.Scan); err != nil {
-		return err
-	}
+	s.sets, s.spaces, stats, err = scanAccess(ctx, &scanned{m: s.m}, s.opt.Scan)
 	s.stats.Scan = &stats
-	return nil
+	return err
 }
 
 // beginTrace begins to record what the guest touches. The machine is paused and its memory has just
@@ -72,7 +73,11 @@ func (s *save) putSets(set *wss.Set) error {
 	s.sets = set
 	path := filepath.Join(s.dir, state.SetFile)
 	part := filepath.Join(s.dir, "."+state.SetFile+".new") // hidden files are no part of a checkpoint
-	err := s.putFile(part, set)
+	f, err := s.opt.fileSystem.Create(part)
+	if err == nil {
+		_, err = set.WriteTo(io.NewOffsetWriter(f, 0))
+		err = errors.Join(err, f.Sync(), f.Close())
+	}
 	if err == nil {
 		err = s.opt.fileSystem.Replace(part, path)
 	}
@@ -80,18 +85,4 @@ func (s *save) putSets(set *wss.Set) error {
 		return errors.Join(err, s.opt.fileSystem.RemoveAll(part))
 	}
 	return s.opt.fileSystem.SyncDir(s.dir)
-}
-
-// putFile writes a set into a new file and to disk.
-func (s *save) putFile(path string, set *wss.Set) error {
-	var text bytes.Buffer
-	if _, err := set.WriteTo(&text); err != nil {
-		return err
-	}
-	f, err := s.opt.fileSystem.Create(path)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteAt(text.Bytes(), 0)
-	return errors.Join(err, f.Sync(), f.Close())
 }

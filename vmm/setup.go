@@ -3,7 +3,6 @@ package vmm
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"time"
 
 	"github.com/thawfs/thaw/vmm/device"
@@ -14,10 +13,10 @@ import (
 	"github.com/thawfs/thaw/vmm/vcpu"
 )
 
-// newMachine sets up KVM around some memory. It takes over the memory, also when it fails.
-func newMachine(f state.Facts, mem *ram.Memory, x externals, log *slog.Logger) (
-	_ *Machine, err error) {
-	m := &Machine{log: log, facts: f, mem: mem, ports: newPorts(time.Now), phase: phasePaused,
+// newMachine sets up KVM around some memory, with the console and the disks of a configuration. It
+// takes over the memory, also when it fails.
+func newMachine(f state.Facts, mem *ram.Memory, cfg Config) (_ *Machine, err error) {
+	m := &Machine{log: cfg.Log, facts: f, mem: mem, ports: newPorts(time.Now), phase: phasePaused,
 		portBus: device.NewBus("port"), mmioBus: device.NewBus("address"), devices: device.NewSet(),
 		begun: make(chan struct{}), ended: make(chan struct{})}
 	defer func() {
@@ -42,7 +41,7 @@ func newMachine(f state.Facts, mem *ram.Memory, x externals, log *slog.Logger) (
 	if err := m.addVCPUs(sys); err != nil {
 		return nil, err
 	}
-	return m, m.addDevices(x)
+	return m, m.addDevices(cfg)
 }
 
 // Pages that KVM wants for itself, in the hole below 4 GiB.
@@ -105,7 +104,7 @@ func (m *Machine) addVCPUs(sys *kvm.System) (err error) {
 // loadProgram finds the guest program. For a kernel it is a name: its code is in memory.
 func loadProgram(f state.Facts) (*guest.Program, error) {
 	if f.Kernel() {
-		return &guest.Program{Name: state.LinuxGuest, CPUs: f.VCPUs}, nil
+		return &guest.Program{Name: state.LinuxGuest, CPUs: max(f.VCPUs, 1)}, nil
 	}
 	return guest.Load(f.Guest)
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/thawfs/thaw/vmm/api"
+	"github.com/thawfs/thaw/vmm/meter"
 	"github.com/thawfs/thaw/vmm/ram"
 )
 
@@ -47,7 +48,7 @@ func TestStallsOfASlowServer(t *testing.T) {
 func TestNoStalls(t *testing.T) {
 	m := newTestMachine(t, spec("idle", "set", "4KiB", "period", "5ms"), ram.MinMemory)
 	runUntil(t, m, 3) // its memory is there now
-	s := m.sampleStalls()
+	s := meter.SampleStalls(m.vcpus, m.begun, m.firstInstruction)
 	before := m.vcpus[0].Stalled()
 	begin := time.Now()
 	for range 5 {
@@ -87,7 +88,7 @@ func TestNoStallsOfAnIdleVCPU(t *testing.T) {
 func TestMetrics(t *testing.T) {
 	m := newTestMachine(t, spec("idle", "period", "1ms"), ram.MinMemory)
 	runUntil(t, m, 2)
-	w, s := m.watch(), m.sampleStalls()
+	w, s := m.watch(), meter.SampleStalls(m.vcpus, m.begun, m.firstInstruction)
 	defer w.stop()
 	defer s.Stop()
 	socket := filepath.Join(t.TempDir(), "s")

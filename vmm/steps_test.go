@@ -69,7 +69,7 @@ func stepChild(job string) error {
 	var m *Machine
 	var err error
 	if j.From == "" {
-		if m, err = New(spec("registers"), ram.MinMemory, log); err != nil {
+		if m, err = New(Config{Guest: spec("registers"), MemoryBytes: ram.MinMemory, Log: log}); err != nil {
 			return err
 		}
 		c := m.vcpus[0]
@@ -271,7 +271,7 @@ func TestTwoVCPUs(t *testing.T) {
 
 func TestVCPUCounts(t *testing.T) {
 	for program, cpus := range map[string]int{"idle": 2, "pair": 1, "registers": 300} {
-		_, err := newFrom(Config{Guest: spec(program), MemoryBytes: ram.MinMemory, CPUs: cpus,
+		_, err := New(Config{Guest: spec(program), MemoryBytes: ram.MinMemory, CPUs: cpus,
 			Log: testLog(t)})
 		if err == nil {
 			t.Errorf("%s with %d vCPUs was made", program, cpus)

@@ -80,18 +80,12 @@ func removeUnfinished(parent string) error {
 
 // removeIfDead removes a directory that nobody has locked.
 func removeIfDead(dir string) error {
-	f, err := os.Open(dir)
-	if errors.Is(err, os.ErrNotExist) {
+	f, err := hold(dir)
+	if errors.Is(err, errHeld) || errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if err == nil {
-		err = os.RemoveAll(dir)
-	} else if errors.Is(err, unix.EWOULDBLOCK) {
-		err = nil
-	}
-	return errors.Join(err, f.Close())
+	return errors.Join(os.RemoveAll(dir), f.Close())
 }

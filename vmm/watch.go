@@ -59,20 +59,16 @@ func (w *watcher) loop(m *Machine) {
 		case <-tick.C:
 			loops.look()
 			if w.asked.Load() == 0 {
-				w.ask(m)
+				// In a goroutine of its own: if the server hangs, it waits for as long. The server itself
+				// is asked, every time; nothing of this is cached.
+				w.asked.Store(time.Now().UnixNano())
+				go func() { w.answers <- m.mem.Alive() }()
 			} else if silent := w.silent(); silent > silentTime && !warned {
 				warned = true
 				m.log.Warn("the mount of the machine's memory does not answer", "for", silent)
 			}
 		}
 	}
-}
-
-// ask puts the question, in a goroutine of its own: if the server hangs, it waits for as long.
-func (w *watcher) ask(m *Machine) {
-	w.asked.Store(time.Now().UnixNano())
-	// The server itself is asked, every time; nothing of this is cached.
-	go func() { w.answers <- m.mem.Alive() }()
 }
 
 // silent is how long the server has not answered.

@@ -3,6 +3,7 @@ package wss
 import (
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 )
 
@@ -126,11 +127,8 @@ func (s *Set) Only(sources ...Source) *Set {
 	only := *s
 	only.Runs = nil
 	for _, r := range s.Runs {
-		for _, source := range sources {
-			if r.Source == source {
-				only.Runs = append(only.Runs, r)
-				break
-			}
+		if slices.Contains(sources, r.Source) {
+			only.Runs = append(only.Runs, r)
 		}
 	}
 	return &only

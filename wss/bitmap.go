@@ -94,23 +94,7 @@ func (b *Bitmap) Or(o *Bitmap) *Bitmap {
 
 // Equal says whether both are of one size and hold the same gfns.
 func (b *Bitmap) Equal(o *Bitmap) bool {
-	if b.pages != o.pages {
-		return false
-	}
-	var none leaf
-	for i := range b.leaves {
-		x, y := b.leaves[i], o.leaves[i]
-		if x == nil {
-			x = &none
-		}
-		if y == nil {
-			y = &none
-		}
-		if *x != *y {
-			return false
-		}
-	}
-	return true
+	return b.pages == o.pages && b.AndNot(o).Count() == 0 && o.AndNot(b).Count() == 0
 }
 
 // Runs goes through the bitmap as (first gfn, count) of maximal runs, ascending.

@@ -36,7 +36,7 @@ func TestIntervalsKeepTTR(t *testing.T) {
 	for u := 0.05; u < 1; u += 0.05 {
 		a, _ := report.TTR(exact, 0, 20*sec, sec, u)
 		b, _ := report.TTR(rough, 0, 20*sec, sec, u)
-		// A window's stalled time is off by 2 ms at most, so the answers lie between those for
+		// A window's stalled time is off by less than 2 ms, so the answers lie between those for
 		// utilisations that differ by as much.
 		lo, _ := report.TTR(exact, 0, 20*sec, sec, u-0.002)
 		hi, _ := report.TTR(exact, 0, 20*sec, sec, u+0.002)
@@ -67,6 +67,30 @@ func TestLogsAgree(t *testing.T) {
 		back := report.Agree(coarse, exact, from, from+6*sec, sec/2, tolerance)
 		if back.Difference != -got.Difference || back.Worst != got.Worst {
 			t.Fatalf("%v, the other way round %v", got, back)
+		}
+	}
+}
+
+// TTR(100 ms, 95 %) allows 5 ms of stalls in a window, so it asks more of the buckets: that of the
+// buckets lies between those of utilisations that differ by a bucket at each edge.
+func TestIntervalsKeepSharpTTR(t *testing.T) {
+	rng := rand.New(rand.NewPCG(2, 9))
+	for range 50 {
+		var exact []wss.Interval // faults of 20 us to 1 ms, the more seldom the later
+		gap := 100 * time.Microsecond
+		for at := time.Duration(0); at < 2*sec; gap += gap / 100 {
+			wait := 20*time.Microsecond + time.Duration(rng.IntN(980))*time.Microsecond
+			exact = append(exact, wss.Interval{Start: at, End: at + wait})
+			at += wait + time.Duration(2*rng.Float64()*float64(gap))
+		}
+		rough := bucketsOf(exact)
+		const bucket = 250 * time.Microsecond
+		off := 2 * float64(bucket) / float64(100*ms)
+		got, ok := report.TTR(rough, 0, 3*sec, 100*ms, 0.95)
+		lo, _ := report.TTR(exact, 0, 3*sec, 100*ms, 0.95-off)
+		hi, _ := report.TTR(exact, 0, 3*sec, 100*ms, 0.95+off)
+		if !ok || got < lo-2*bucket || got > hi+2*bucket {
+			t.Fatalf("of buckets %v, exact from %v to %v", got, lo, hi)
 		}
 	}
 }

@@ -12,10 +12,10 @@ func ExampleRecorder() {
 	r := wss.NewRecorder(wss.RecorderOptions{
 		ImagePages: 262_144, Source: wss.SourceRead, Way: "read trace of a lazy restore",
 	})
-	r.Add(1024, 0, wss.NoVCPU)
-	r.Add(1025, 30*time.Microsecond, wss.NoVCPU)
-	r.Add(3, 120*time.Microsecond, 0)
-	r.Add(1024, 200*time.Microsecond, 0) // was touched before
+	r.AddRun(1024, 1, 0, wss.NoVCPU)
+	r.AddRun(1025, 1, 30*time.Microsecond, wss.NoVCPU)
+	r.AddRun(3, 1, 120*time.Microsecond, 0)
+	r.AddRun(1024, 1, 200*time.Microsecond, 0) // was touched before
 	r.Set(10*time.Second, time.Time{}).WriteTo(os.Stdout)
 	// Output:
 	// thaw-working-set 1

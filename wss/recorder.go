@@ -20,7 +20,7 @@ const DefaultSlice = time.Millisecond
 
 // Recorder makes a Set out of first touches. It keeps the first touch of each page and puts
 // ascending neighbours that one vCPU touched within a slice of time into one run. It is safe for
-// concurrent use; Add costs some tens of nanoseconds and allocates only as its record grows.
+// concurrent use; AddRun costs some tens of nanoseconds and allocates only as its record grows.
 type Recorder struct {
 	o RecorderOptions
 
@@ -41,14 +41,9 @@ func NewRecorder(o RecorderOptions) *Recorder {
 	return &Recorder{o: o, seen: NewBitmap(o.ImagePages)}
 }
 
-// Add records that a page was touched, at a time since the start of the recording, by a vCPU (or
-// NoVCPU). Touches must come in order of time, but for what concurrent callers make of it. A page
-// that was touched before, or that is not of the image, and a time beyond the window are left out.
-func (r *Recorder) Add(gfn uint64, at time.Duration, vcpu int) {
-	r.AddRun(gfn, 1, at, vcpu)
-}
-
-// AddRun is Add for count pages from gfn on.
+// AddRun records that count pages from gfn on were touched, at a time since the start of the recording,
+// by a vCPU (or NoVCPU). Touches must come in order of time, but for what concurrent callers make of it.
+// A page that was touched before, or that is not of the image, and a time beyond the window are left out.
 func (r *Recorder) AddRun(gfn, count uint64, at time.Duration, vcpu int) {
 	if r.o.Window > 0 && at > r.o.Window {
 		return

@@ -14,16 +14,16 @@ func TestRecorderCoalesces(t *testing.T) {
 		ImagePages: 100, Source: SourceRead, Way: "test", Window: sec, MaxRuns: 8,
 	})
 	us := time.Microsecond
-	r.Add(10, 0, 0)
-	r.Add(11, 999*us, 0)          // ascending neighbour within the slice of 1 ms
-	r.Add(12, 1000*us, 0)         // too late for that run: its time would be wrong
-	r.Add(13, 1001*us, 1)         // another vCPU
-	r.Add(12, 1002*us, 1)         // touched before
-	r.Add(15, 1003*us, 1)         // a gap
-	r.Add(14, 1004*us, 1)         // descending
+	r.AddRun(10, 1, 0, 0)
+	r.AddRun(11, 1, 999*us, 0)    // ascending neighbour within the slice of 1 ms
+	r.AddRun(12, 1, 1000*us, 0)   // too late for that run: its time would be wrong
+	r.AddRun(13, 1, 1001*us, 1)   // another vCPU
+	r.AddRun(12, 1, 1002*us, 1)   // touched before
+	r.AddRun(15, 1, 1003*us, 1)   // a gap
+	r.AddRun(14, 1, 1004*us, 1)   // descending
 	r.AddRun(20, 3, 1005500, -7)  // a vCPU that cannot be; half a microsecond
 	r.AddRun(98, 10, 1006*us, -1) // beyond the image
-	r.Add(50, 1001*ms, 0)         // beyond the window
+	r.AddRun(50, 1, 1001*ms, 0)   // beyond the window
 	want := []Run{
 		{10, 2, 0, SourceRead, 0},
 		{12, 1, 1000 * us, SourceRead, 0},
@@ -44,9 +44,9 @@ func TestRecorderCoalesces(t *testing.T) {
 	if r.Pages() != s.Pages() || r.Dropped() != 0 {
 		t.Errorf("Pages %d, set has %d, dropped %d", r.Pages(), s.Pages(), r.Dropped())
 	}
-	r.Add(60, 2*ms, 0)
-	r.Add(70, 2*ms, 0)
-	r.Add(80, 2*ms, 0) // the ninth run and a tenth: the record is full
+	r.AddRun(60, 1, 2*ms, 0)
+	r.AddRun(70, 1, 2*ms, 0)
+	r.AddRun(80, 1, 2*ms, 0) // the ninth run and a tenth: the record is full
 	if r.Dropped() != 2 || len(r.Set(sec, created).Runs) != 8 {
 		t.Errorf("dropped %d of a full record", r.Dropped())
 	}
@@ -71,7 +71,7 @@ func TestRecorderAgainstModel(t *testing.T) {
 				first[gfn] = at
 				order = append(order, gfn)
 			}
-			r.Add(gfn, at, 0)
+			r.AddRun(gfn, 1, at, 0)
 		}
 		s := r.Set(at, time.Time{})
 		if err := s.Validate(64); err != nil {
@@ -99,7 +99,7 @@ func TestRecorderConcurrent(t *testing.T) {
 	for vcpu := range 4 {
 		wg.Go(func() {
 			for gfn := range uint64(1000) {
-				r.Add(gfn, time.Duration(gfn), vcpu)
+				r.AddRun(gfn, 1, time.Duration(gfn), vcpu)
 			}
 		})
 	}
@@ -115,7 +115,7 @@ func BenchmarkRecorder(b *testing.B) {
 	b.ReportAllocs()
 	gfn := uint64(0)
 	for b.Loop() {
-		r.Add(gfn*7919%(1<<20), time.Duration(gfn), NoVCPU)
+		r.AddRun(gfn*7919%(1<<20), 1, time.Duration(gfn), NoVCPU)
 		gfn++
 	}
 }

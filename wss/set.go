@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -118,13 +119,10 @@ func (s *Set) Sources() []Source {
 // names again is left out there. The set must be valid.
 func (s *Set) GFNs() iter.Seq[uint64] {
 	return func(yield func(uint64) bool) {
-		var seen *Bitmap // nil: one source, which names each page once
-		if len(s.Sources()) > 1 {
-			seen = NewBitmap(s.ImagePages)
-		}
+		seen := NewBitmap(s.ImagePages)
 		for _, r := range s.Runs {
 			for gfn := r.GFN; gfn < r.End(); gfn++ {
-				if (seen == nil || seen.Set(gfn)) && !yield(gfn) {
+				if seen.Set(gfn) && !yield(gfn) {
 					return
 				}
 			}
@@ -185,16 +183,8 @@ func (r Run) check(imagePages uint64) error {
 }
 
 func (s Source) valid() bool {
-	if len(s) == 0 || len(s) > 32 {
-		return false
-	}
-	for i := range len(s) {
-		c := s[i]
-		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
-			return false
-		}
-	}
-	return true
+	const bytes = "abcdefghijklmnopqrstuvwxyz0123456789-"
+	return len(s) > 0 && len(s) <= 32 && strings.Trim(string(s), bytes) == ""
 }
 
 // checkOverlap finds a page that one source names twice. Without this a few runs of a hostile file

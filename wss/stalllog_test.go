@@ -34,11 +34,13 @@ func TestStallLog(t *testing.T) {
 		Origin: origin, Elapsed: us(10_050), Outstanding: 1,
 		StallSummary: StallSummary{
 			Requests: 4, Stalled: us(1800 + 50 + 950), Waited: us(1800 + 300 + 50 + 950),
-			Longest: us(1800), First: us(500), Last: us(10_050),
+			Longest: us(1800), LongestAt: us(500), First: us(500), Last: us(10_050),
 		},
 		Buckets: []StallBucket{
-			{0, us(500)}, {us(1000), us(1000)}, {us(2000), us(300 + 50)},
-			{us(9000), us(900)}, {us(10_000), us(50)},
+			{us(500), us(250)}, {us(750), us(250)}, {us(1000), us(250)}, {us(1250), us(250)},
+			{us(1500), us(250)}, {us(1750), us(250)}, {us(2000), us(250)}, {us(2250), us(50 + 50)},
+			{us(9000), us(150)}, {us(9250), us(250)}, {us(9500), us(250)}, {us(9750), us(250)},
+			{us(10_000), us(50)},
 		},
 	}
 	if d := cmp.Diff(want, l.snapshot(us(10_050))); d != "" {
@@ -47,10 +49,10 @@ func TestStallLog(t *testing.T) {
 	// A snapshot of a stall that goes on changes nothing.
 	l.end(us(9150))
 	got := l.snapshot(us(10_050))
-	if got.Stalled != us(1900) || len(got.Buckets) != 4 || got.Buckets[3].Stalled != us(50) {
+	if got.Stalled != us(1900) || len(got.Buckets) != 9 || got.Buckets[8].Stalled != us(50) {
 		t.Errorf("after the end: %+v", got)
 	}
-	wantIn := []Interval{{0, us(500)}, {us(1000), us(2350)}, {us(9000), us(9050)}}
+	wantIn := []Interval{{us(500), us(2350)}, {us(9000), us(9050)}}
 	if d := cmp.Diff(wantIn, got.Intervals(origin)); d != "" {
 		t.Error("intervals:", d)
 	}
@@ -78,13 +80,13 @@ func TestBucketsTile(t *testing.T) {
 		}
 		end = at + width
 	}
-	if n > 1<<15+6*1<<14 { // 20 minutes: 1 ms buckets and six octaves
+	if n > 1<<15+8*1<<14 { // 20 minutes: 0.25 ms buckets and eight octaves
 		t.Errorf("%d buckets", n)
 	}
 }
 
 func TestStallLogAgainstModel(t *testing.T) {
-	const unit = 100 * time.Microsecond
+	const unit = 50 * time.Microsecond
 	for seed := range uint64(300) {
 		rng := rand.New(rand.NewPCG(seed, 4))
 		l := NewStallLog(time.Time{})
@@ -92,7 +94,7 @@ func TestStallLogAgainstModel(t *testing.T) {
 		var ends []int
 		now, requests := 0, uint64(0)
 		for range 60 {
-			now += rng.IntN(30)
+			now += 1 + rng.IntN(30) // a stall that begins as another ends is another one
 			l.begin(time.Duration(now) * unit)
 			requests++
 			end := now + rng.IntN(40)
@@ -128,13 +130,18 @@ func TestStallLogAgainstModel(t *testing.T) {
 			if n > 0 {
 				stalled += unit
 				waited += time.Duration(n) * unit
-				buckets[(time.Duration(u) * unit).Truncate(ms)] += unit
+				buckets[(time.Duration(u) * unit).Truncate(leastWidth)] += unit
 			}
 		}
+		longest, longestAt := longestRun(busy, now)
 		got := l.snapshot(time.Duration(now) * unit)
 		if got.Requests != requests || got.Stalled != stalled || got.Waited != waited {
 			t.Fatalf("seed %d: %+v, want %d requests, %v stalled, %v waited",
 				seed, got.StallSummary, requests, stalled, waited)
+		}
+		if got.Longest != time.Duration(longest)*unit || got.LongestAt != time.Duration(longestAt)*unit {
+			t.Fatalf("seed %d: %+v, the longest is %d units at %d", seed, got.StallSummary, longest,
+				longestAt)
 		}
 		if len(got.Buckets) != len(buckets) {
 			t.Fatalf("seed %d: %d buckets, want %d", seed, len(got.Buckets), len(buckets))
@@ -145,6 +152,21 @@ func TestStallLogAgainstModel(t *testing.T) {
 			}
 		}
 	}
+}
+
+// longestRun is the first of the longest runs of units in which something was outstanding.
+func longestRun(busy map[int]int, end int) (longest, at int) {
+	n := 0
+	for u := range end {
+		if busy[u] == 0 {
+			n = 0
+			continue
+		}
+		if n++; n > longest {
+			longest, at = n, u-n+1
+		}
+	}
+	return longest, at
 }
 
 func minIndex(a []int) (at int) {
@@ -161,7 +183,7 @@ func TestStallLogLongStall(t *testing.T) {
 	l.begin(0)
 	l.end(10 * 24 * time.Hour)
 	got := l.snapshot(10 * 24 * time.Hour)
-	if n := len(got.Buckets); n > 300_000 {
+	if n := len(got.Buckets); n > 330_000 {
 		t.Errorf("%d buckets for ten days", n)
 	}
 	var sum time.Duration
@@ -218,7 +240,7 @@ func TestStallLogDoesNotAllocate(t *testing.T) {
 	l.Begin()
 	l.End()
 	at := l.last
-	n := testing.AllocsPerRun(10_000, func() { // 1 s in all: a chunk for each 256 ms
+	n := testing.AllocsPerRun(10_000, func() { // 1 s in all: a chunk for each 64 ms
 		l.begin(at)
 		at += us(60)
 		l.end(at)
@@ -242,8 +264,9 @@ func TestStallSnapshotJSON(t *testing.T) {
 	}
 	want := `{"origin":"2026-11-22T12:00:00Z","elapsed_seconds":41,"outstanding":0,"requests":2,` +
 		`"stall_seconds":0.00181,"wait_seconds":0.00181,"longest_seconds":0.0018,` +
-		`"first_seconds":0.0005,"last_seconds":40.00001,` +
-		`"buckets_us":[[0,1000,500],[1000,1000,1000],[2000,1000,300],[40000000,2000,10]]}`
+		`"longest_at_seconds":0.0005,"first_seconds":0.0005,"last_seconds":40.00001,` +
+		`"buckets_us":[[500,250,250],[750,250,250],[1000,250,250],[1250,250,250],` +
+		`[1500,250,250],[1750,250,250],[2000,250,250],[2250,250,50],[40000000,2000,10]]}`
 	if d := cmp.Diff(want, string(text)); d != "" {
 		t.Error(d)
 	}
@@ -255,9 +278,9 @@ func TestStallSnapshotJSON(t *testing.T) {
 		t.Error(d)
 	}
 	for _, bad := range []string{
-		`{"buckets_us":[[0,999,1]]}`, `{"buckets_us":[[0,1000,1001]]}`, `{"buckets_us":[[0,1000,-1]]}`,
-		`{"buckets_us":[[1000,1000,1],[0,1000,1]]}`, `{"buckets_us":[[-1000,1000,1]]}`,
-		`{"buckets_us":[[9000000000000000000,1000,1]]}`, `{"buckets_us":1}`,
+		`{"buckets_us":[[0,249,1]]}`, `{"buckets_us":[[0,250,251]]}`, `{"buckets_us":[[0,250,-1]]}`,
+		`{"buckets_us":[[250,250,1],[0,250,1]]}`, `{"buckets_us":[[-250,250,1]]}`,
+		`{"buckets_us":[[9000000000000000000,250,1]]}`, `{"buckets_us":1}`,
 	} {
 		if err := json.Unmarshal([]byte(bad), &again); err == nil {
 			t.Errorf("%s was taken", bad)

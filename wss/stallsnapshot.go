@@ -18,7 +18,7 @@ type Interval struct {
 //
 //	{"origin":"2026-…Z", "elapsed_seconds":12.5, "outstanding":0, "requests":1675,
 //	 "stall_seconds":0.41, "wait_seconds":0.55, "longest_seconds":0.012,
-//	 "first_seconds":0.1, "last_seconds":9.8,
+//	 "longest_at_seconds":0.2, "first_seconds":0.1, "last_seconds":9.8,
 //	 "buckets_us":[[start,width,stalled], …]}
 //
 // where buckets_us has only buckets with a stall, in microseconds since the origin.
@@ -63,6 +63,7 @@ type stallJSON struct {
 	Stalled     float64    `json:"stall_seconds"`
 	Waited      float64    `json:"wait_seconds"`
 	Longest     float64    `json:"longest_seconds"`
+	LongestAt   float64    `json:"longest_at_seconds"`
 	First       float64    `json:"first_seconds"`
 	Last        float64    `json:"last_seconds"`
 	Buckets     [][3]int64 `json:"buckets_us"`
@@ -72,7 +73,7 @@ type stallJSON struct {
 func (s StallSnapshot) MarshalJSON() ([]byte, error) {
 	j := stallJSON{
 		s.Origin, s.Elapsed.Seconds(), s.Outstanding, s.Requests,
-		s.Stalled.Seconds(), s.Waited.Seconds(), s.Longest.Seconds(),
+		s.Stalled.Seconds(), s.Waited.Seconds(), s.Longest.Seconds(), s.LongestAt.Seconds(),
 		s.First.Seconds(), s.Last.Seconds(), make([][3]int64, len(s.Buckets)),
 	}
 	for i, b := range s.Buckets {
@@ -94,7 +95,7 @@ func (s *StallSnapshot) UnmarshalJSON(text []byte) error {
 		Origin: j.Origin, Elapsed: toDuration(j.Elapsed), Outstanding: j.Outstanding,
 		StallSummary: StallSummary{
 			j.Requests, toDuration(j.Stalled), toDuration(j.Waited), toDuration(j.Longest),
-			toDuration(j.First), toDuration(j.Last),
+			toDuration(j.LongestAt), toDuration(j.First), toDuration(j.Last),
 		},
 		Buckets: make([]StallBucket, len(j.Buckets)),
 	}

@@ -248,20 +248,9 @@ func number(word []byte) (uint64, bool) {
 
 // cleanField says whether a header line can be written and read again.
 func cleanField(key, value string) bool {
-	if key == "" || len(key)+1+len(value) > maxLine {
-		return false
-	}
-	for i := range len(key) {
-		if key[i] <= ' ' || key[i] > '~' {
-			return false
-		}
-	}
-	for i := range len(value) {
-		if value[i] < ' ' || value[i] == 0x7f {
-			return false
-		}
-	}
-	return true
+	return key != "" && len(key)+1+len(value) <= maxLine &&
+		!strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) &&
+		!strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r == 0x7f })
 }
 
 // checkHeader finds what the text form cannot say.

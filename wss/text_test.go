@@ -151,9 +151,6 @@ func (e *endless) Read(p []byte) (int, error) {
 }
 
 func TestParseIsBounded(t *testing.T) {
-	if testing.Short() {
-		t.Skip("reads millions of lines")
-	}
 	head := fmt.Sprintf("thaw-working-set 1\npages %d\n\n", uint64(MaxImagePages))
 	for name, text := range map[string]string{
 		"runs":     strings.Repeat("7 1099511627769 0 read\n", 1000),

@@ -11,11 +11,13 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"text/tabwriter"
+	"unicode/utf8"
 
 	"golang.org/x/term"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/access"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/cmd/thaw/internal/process"
 )
 
 // app is what one run of the command shares: its streams, the global flags, the log.
@@ -27,6 +29,7 @@ type app struct {
 	json, quiet, verbose bool
 
 	log     *slog.Logger
+	stores  access.Stores
 	started bool // a verb was found and its arguments were right
 
 	// silent is why the server of a mount did not answer, although the work on its store was done. The
@@ -46,6 +49,32 @@ func (a *app) setup() {
 		level = slog.LevelError
 	}
 	a.log = slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: level}))
+	a.stores = access.Stores{Log: a.log, Note: a.note}
+}
+
+// lasting prepares this process for being depended upon, as process.Lasting says. The returned
+// function restores the log after everything that was logged has been written.
+func (a *app) lasting() (end func()) {
+	before, err := a.stderr, process.Lasting()
+	w := process.NewPatientWriter(before)
+	a.stderr = w
+	a.setup()
+	if err != nil {
+		a.log.Debug("the OOM killer may choose this process", "why", err)
+	}
+	return func() {
+		w.Close()
+		a.stderr = before
+		a.setup()
+	}
+}
+
+// named says in an error what was being done; nil stays nil.
+func named(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), err)
 }
 
 // note prints one line for the user on stderr; nothing with --quiet.
@@ -76,31 +105,41 @@ func (a *app) printJSON(v any) error {
 // table prints rows to stdout under a header, columns aligned. A header that begins with '>' is
 // for a column of numbers, aligned to the right.
 func (a *app) table(header []string, rows [][]string) {
-	right := make([]bool, len(header))
-	width := make([]int, len(header))
-	all := make([][]string, 0, len(rows)+1)
+	formats, width := make([]string, len(header)), make([]int, len(header))
 	head := make([]string, len(header))
 	for i, h := range header {
-		head[i], right[i] = strings.CutPrefix(h, ">")
-	}
-	all = append(append(all, head), rows...)
-	for _, row := range all {
-		for i, c := range row {
-			width[i] = max(width[i], len([]rune(c)))
+		formats[i] = "%-*s  "
+		if head[i] = strings.TrimPrefix(h, ">"); head[i] != h {
+			formats[i] = "%*s  "
 		}
 	}
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	for _, row := range all {
-		cells := make([]string, len(row))
+	rows = append([][]string{head}, rows...)
+	for _, row := range rows {
 		for i, c := range row {
-			if right[i] {
-				c = strings.Repeat(" ", width[i]-len([]rune(c))) + c
-			}
-			cells[i] = c
+			width[i] = max(width[i], utf8.RuneCountInString(c))
 		}
-		fmt.Fprintln(w, strings.TrimRight(strings.Join(cells, "\t"), " \t"))
 	}
-	w.Flush()
+	for _, row := range rows {
+		var line strings.Builder
+		for i, c := range row {
+			fmt.Fprintf(&line, formats[i], width[i], c)
+		}
+		a.printf("%s\n", strings.TrimRight(line.String(), " "))
+	}
+}
+
+// lines are names and what they stand for.
+type lines [][2]string
+
+func (l *lines) add(name, format string, args ...any) {
+	*l = append(*l, [2]string{name, fmt.Sprintf(format, args...)})
+}
+
+// printLines prints the names in a column of that width.
+func (a *app) printLines(width int, rows lines) {
+	for _, r := range rows {
+		a.printf("%s%s\n", pad(r[0], width), r[1])
+	}
 }
 
 // stderrIsTerminal says whether stderr is a terminal.
@@ -138,9 +177,5 @@ func (a *app) fail(ctx context.Context, err error) exitcode.Code {
 
 func itoa(n int) string { return strconv.Itoa(n) }
 
-func pad(s string, n int) string {
-	if len(s) >= n {
-		return s + " "
-	}
-	return s + strings.Repeat(" ", n-len(s))
-}
+// pad fills s up with blanks to a column of n, at least one.
+func pad(s string, n int) string { return fmt.Sprintf("%-*s ", n-1, s) }

@@ -3,12 +3,11 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
-	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/access"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/cmd/thaw/internal/verify"
 	"github.com/thawfs/thaw/index"
@@ -35,14 +34,10 @@ with --restore=lazy, or make it cold with "thaw ws record --reset MNT/NAME".` +
 			exitStatus(exitcode.Corrupt, exitcode.NotFound, exitcode.ServerGone),
 		Example: `  thaw bench /mnt/thaw/web-1/memory --against web-1.mem
   thaw bench /mnt/thaw/web-1/memory --against web-1.mem --by=read --order=sequential`,
-		GroupID: groupTools,
-		Args:    cobra.ExactArgs(1),
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c.File = args[0]
-			if err := runBench(cmd.Context(), a, c); err != nil {
-				return fmt.Errorf("bench %s: %w", args[0], err)
-			}
-			return nil
+			return named(runBench(cmd.Context(), a, c), "bench %s", args[0])
 		},
 	}
 	f := cmd.Flags()
@@ -65,59 +60,42 @@ type benchJSON struct {
 	At      []int64 `json:"different_at,omitempty"`
 }
 
-// quietTooLong is after how long without a finished read the user is told.
-const quietTooLong = 10 * time.Second
-
 func runBench(ctx context.Context, a *app, c verify.Config) error {
-	for _, file := range []string{c.File, c.Against} {
-		if err := answering(ctx, file); err != nil {
-			return err
-		}
+	if err := access.Answering(ctx, c.File, c.Against); err != nil {
+		return err
 	}
-	bar, told := a.progress(), false
-	c.Progress = func(done, total int64, quiet time.Duration) {
+	bar := a.progress()
+	c.Progress = func(done, total int64) {
 		bar.set(index.Progress{Stage: "reading", Unit: "bytes", Done: done, Total: total})
-		if quiet < quietTooLong {
-			told = false
-		} else if !told {
-			told = true
-			a.note(`no read has come to an end for %v; if the server of the mount hangs, `+
-				`"thaw umount --abort MNT" frees it`, quiet.Round(time.Second))
-		}
+	}
+	c.Quiet = func() {
+		a.note(`no read has come to an end for %v; if the server of the mount hangs, `+
+			`"thaw umount --abort MNT" frees it`, verify.QuietTime)
 	}
 	r, err := verify.Run(ctx, c)
 	bar.done()
 	if err != nil {
 		return benchError(err)
 	}
-	if err := a.showBench(c, r); err != nil {
-		return err
+	if a.json {
+		err = a.printJSON(benchJSON{c.File, c.Against, c.By, c.Order, r.Elapsed.Seconds(), r.Pages,
+			r.Differ, r.At})
+	} else {
+		a.printf("%s pages of %s compared with %s in %s (%s, %s): %s differ\n", count(r.Pages), c.File,
+			c.Against, seconds(r.Elapsed), c.By, c.Order, count(r.Differ))
 	}
-	if r.Differ > 0 {
-		return exitcode.Errorf(exitcode.Corrupt,
+	if err == nil && r.Differ > 0 {
+		err = exitcode.Errorf(exitcode.Corrupt,
 			"%d of %d pages differ from %s, the first found at offset %d (gfn %d)",
 			r.Differ, r.Pages, c.Against, r.At[0], r.At[0]/verify.PageSize)
 	}
-	return nil
-}
-
-func (a *app) showBench(c verify.Config, r *verify.Result) error {
-	if a.json {
-		return a.printJSON(benchJSON{c.File, c.Against, c.By, c.Order, r.Elapsed.Seconds(), r.Pages,
-			r.Differ, r.At})
-	}
-	a.printf("%s pages of %s compared with %s in %s (%s, %s): %s differ\n", count(r.Pages), c.File,
-		c.Against, seconds(r.Elapsed), c.By, c.Order, count(r.Differ))
-	return nil
+	return err
 }
 
 // benchError gives an error of a run its exit code.
 func benchError(err error) error {
-	var bad *verify.ConfigError
 	switch {
-	case errors.As(err, &bad):
-		return exitcode.With(exitcode.Usage, err)
-	case isDead(err):
+	case access.IsDead(err):
 		return exitcode.WithHint(exitcode.ServerGone, err,
 			`the server of the mount is dead; free the mount point with "thaw umount MNT"`)
 	case errors.Is(err, os.ErrNotExist):

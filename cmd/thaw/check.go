@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/access"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/index"
 )
@@ -37,13 +39,12 @@ packs and roots, which hold everything.` +
 				exitcode.ReadOnly),
 		Example: `  thaw check /srv/store --read-data
   thaw check /srv/store --repair --from /backup/web-1`,
-		GroupID: groupStore,
-		Args:    cobra.ExactArgs(1),
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(o.From) > 0 && !o.Repair {
 				return exitcode.Errorf(exitcode.Usage, "check: --from is for --repair")
 			}
-			return runCheck(cmd.Context(), a, args[0], o)
+			return named(runCheck(cmd.Context(), a, args[0], o), "check %s", args[0])
 		},
 	}
 	cmd.Flags().BoolVar(&o.ReadData, "read-data", false, "read and verify every byte")
@@ -54,38 +55,34 @@ packs and roots, which hold everything.` +
 	return cmd
 }
 
-func runCheck(ctx context.Context, a *app, store string, o index.CheckOptions) error {
-	var report index.CheckReport
-	check := func(s *index.Store) (err error) {
+func runCheck(ctx context.Context, a *app, store string, o index.CheckOptions) (err error) {
+	if err := access.Answering(ctx, o.From...); err != nil {
+		return err
+	}
+	check := func(s *index.Store) (index.CheckReport, error) {
 		p := a.progress()
 		defer p.done()
 		o.Progress = p.set
-		report, err = s.Check(ctx, o)
-		return err
+		return s.Check(ctx, o)
 	}
 	for i, path := range o.From {
-		if err := answering(ctx, path); err != nil {
-			return fmt.Errorf("check: %w", err)
-		}
-		abs, err := filepath.Abs(path)
-		if err != nil {
+		if o.From[i], err = filepath.Abs(path); err != nil {
 			return err
 		}
-		o.From[i] = abs
 	}
-	var err error
+	var report index.CheckReport
 	if o.Rebuild || o.Repair {
-		err = a.writeStore(ctx, store, index.OpenOptions{}, check)
+		report, err = access.Write(ctx, a.stores, store, index.OpenOptions{}, check)
 	} else {
-		err = a.readStore(ctx, store, check)
+		report, err = access.Read(ctx, a.stores, store, check)
 	}
 	if err != nil {
-		return fmt.Errorf("check %s: %w", store, err)
+		return err
 	}
 	if len(report.Repaired) > 0 {
-		a.follow(ctx, store)
+		a.silent = access.Follow(ctx, store)
 	} else {
-		a.heed(ctx, store)
+		a.silent = access.Heed(ctx, store)
 	}
 	if a.json {
 		if err := a.printJSON(report); err != nil {
@@ -94,20 +91,19 @@ func runCheck(ctx context.Context, a *app, store string, o index.CheckOptions) e
 	} else {
 		printCheck(a, report)
 	}
+	hint := `name exports that may have it with --from; "thaw export --salvage" writes the rest of it`
 	switch {
 	case report.OK():
 		return nil
 	case report.Harmless():
-		return exitcode.WithHint(exitcode.Corrupt, fmt.Errorf(
-			"check %s: damage was found that costs no checkpoint anything", store),
+		return exitcode.WithHint(exitcode.Corrupt, errors.New(
+			"damage was found that costs no checkpoint anything"),
 			`"thaw check --repair" repairs it, "thaw gc" removes what no checkpoint refers to`)
 	case !o.Repair:
-		return exitcode.WithHint(exitcode.Corrupt, fmt.Errorf("check %s: %s", store, losses(report)),
-			`"thaw check --repair [--from DIR]" restores pages that have another copy; `+
-				`reading the others is an I/O error, and "thaw export --salvage" writes the good ones`)
+		hint = `"thaw check --repair [--from DIR]" restores pages that have another copy; ` +
+			`reading the others is an I/O error, and "thaw export --salvage" writes the good ones`
 	}
-	return exitcode.WithHint(exitcode.Corrupt, fmt.Errorf("check %s: %s", store, losses(report)),
-		`name exports that may have it with --from; "thaw export --salvage" writes the rest of it`)
+	return exitcode.WithHint(exitcode.Corrupt, errors.New(losses(report)), hint)
 }
 
 // losses says in a few words what the damage costs.
@@ -140,20 +136,17 @@ func printCheck(a *app, r index.CheckReport) {
 	if r.NoIndex != "" {
 		a.printf("there is no index on disk: %s\n", r.NoIndex)
 	}
-	a.printf("%s checkpoints, %s packs, %s stored pages", count(r.Checkpoints), count(r.Packs),
-		count(r.Pages))
+	read, verdict := "", losses(r)
 	if r.PagesRead > 0 {
-		a.printf(", %s read", count(r.PagesRead))
+		read = fmt.Sprintf(", %s read", count(r.PagesRead))
 	}
-	switch {
-	case r.OK():
-		a.printf(": no damage")
-	case r.Harmless():
-		a.printf(": damage that costs no checkpoint anything")
-	default:
-		a.printf(": %s", losses(r))
+	if r.OK() {
+		verdict = "no damage"
+	} else if r.Harmless() {
+		verdict = "damage that costs no checkpoint anything"
 	}
-	a.printf(" (%s)\n", r.Covers)
+	a.printf("%s checkpoints, %s packs, %s stored pages%s: %s (%s)\n", count(r.Checkpoints),
+		count(r.Packs), count(r.Pages), read, verdict, r.Covers)
 }
 
 // lossWords says what one checkpoint has lost.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"strings"
 	"time"
 
@@ -12,7 +11,11 @@ import (
 )
 
 func newCompareCommand(a *app) *cobra.Command {
-	o := lab.Options{Guest: lab.Guest{Program: "heap", Memory: 1 << 30}}
+	o := lab.Options{
+		Guest: lab.Guest{Program: "heap", Memory: 1 << 30, Warm: 2 * time.Second,
+			Scan: 10 * time.Second, Trace: 10 * time.Second},
+		Window: 10 * time.Second,
+	}
 	var device diskFlag
 	cmd := &cobra.Command{
 		Use:   "compare [CHECKPOINT]",
@@ -20,8 +23,12 @@ func newCompareCommand(a *app) *cobra.Command {
 		Long: `Restore one checkpoint by every method, each time from a cold page cache, and print
 the table of the paper: the pages that were prefetched, those of them that the machine
 used (skipped: it did not wait for them), those that it waited for (lazy), recall and
-precision, when the machine ran (restore), when it was responsive (TTR at 70 %
-and 80 %), and when it worked at its old speed again (recovery).
+precision. A second table has the times: when the machine ran (restore), when it was
+responsive (TTR), its longest stall and all of them together, how much later than in a
+warm run it had done its first work, and when it worked at its old speed again
+(recovery). The warm run is one more restore, with all of memory in the page cache.
+Methods whose set comes while the machine runs have their head start, and the pages that
+came late. JSON and the page also have the TTR at 70 %, and how fast the machine worked.
 
 CHECKPOINT is a checkpoint directory of "thaw vm checkpoint", for access and trace with
 a working set of that source (--scan, --trace). Without it a guest is booted and saved.
@@ -36,7 +43,7 @@ a working set of that source (--scan, --trace). Without it a guest is booted and
 
 ` + diskHelp + `
 The raw methods are on the same device. With --repeat the methods take turns in random
-order and the table has medians, with the least and the greatest.
+order and the tables have medians, with the least and the most.
 
 The figure shows the fraction of time spent fetching memory over time, a panel a method.
 --html writes a page with everything in it that opens without a network.` +
@@ -44,39 +51,23 @@ The figure shows the fraction of time spent fetching memory over time, a panel a
 				exitcode.GuestFailed, exitcode.WorkingSet, exitcode.Interrupted),
 		Example: `  thaw compare --guest stream --disk hdd --window 30s --html stream.html
   thaw compare /var/tmp/saved --methods lazy,trace --repeat 5 --json`,
-		GroupID: groupStart,
-		Args:    cobra.MaximumNArgs(1),
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				o.Checkpoint = args[0]
 			}
 			o.Disk = device.name
-			if err := runLab(cmd.Context(), a, o); err != nil {
-				return fmt.Errorf("compare: %w", err)
-			}
-			return nil
+			return named(runLab(cmd.Context(), a, o), "compare")
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.Guest.Program, "guest", o.Guest.Program,
-		"guest program to boot and save: heap, stream, idle or random:PCT")
-	f.StringArrayVar(&o.Guest.Args, "arg", nil, "option NAME=VALUE of the guest program; may be repeated")
-	f.Var((*sizeFlag)(&o.Guest.Memory), "memory", "memory of the machine")
-	f.DurationVar(&o.Guest.Warm, "warm", 2*time.Second, "how long the machine works before it is saved")
-	f.DurationVar(&o.Guest.Scan, "scan", 10*time.Second,
-		"scan access bits so long before the checkpoint")
-	f.DurationVar(&o.Guest.Trace, "trace", 10*time.Second,
-		"trace accesses so long after the checkpoint")
+	addLabFlags(f, &o)
+	device.add(f)
 	f.StringSliceVar(&o.Methods, "methods", []string{"eager", "lazy", "access", "trace", "union"},
 		"methods to compare: "+strings.Join(lab.MethodNames(), ", "))
 	f.IntVar(&o.Repeat, "repeat", 1, "restores by each method")
-	device.add(f)
-	f.DurationVar(&o.Window, "window", 10*time.Second,
-		"how long each restored machine works; the counts are over this window")
 	f.Uint64Var(&o.Seed, "seed", 1, "seed of the random order of the restores")
 	f.Float64Var(&o.Drop, "drop", 0, "percent of the working set's pages to leave out, at random")
-	f.StringVar(&o.Keep, "keep", "", "keep checkpoint and store in this new directory")
-	f.StringVar(&o.Figure, "figure", "", "write the figure to this file, SVG")
 	f.StringVar(&o.HTML, "html", "", "write a report to this file, HTML")
 	return cmd
 }

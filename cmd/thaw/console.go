@@ -6,19 +6,10 @@ import (
 	"io"
 	"os"
 
-	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
 	"github.com/thawfs/thaw/vmm"
 )
-
-// consoleOptions say where the serial console of a kernel goes.
-type consoleOptions struct{ file string }
-
-func (o *consoleOptions) addFlags(f *pflag.FlagSet) {
-	f.StringVar(&o.file, "console", "",
-		"write a kernel's serial console to this file, instead of the terminal")
-}
 
 // console is an open one. Without a terminal there is no input.
 type console struct {
@@ -27,11 +18,12 @@ type console struct {
 	close func() error
 }
 
-// open connects a machine's console: to a file, or to the terminal that the command runs on, which
-// is then in raw mode until close: every key goes to the guest, except ctrl-a x, which ends the machine.
-func (o *consoleOptions) open(a *app) (c console, err error) {
-	if o.file != "" {
-		f, err := os.OpenFile(o.file, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+// openConsole connects a machine's console: to a file, or to the terminal that the command runs on,
+// which is then in raw mode until close: every key goes to the guest, except ctrl-a x, which ends the
+// machine.
+func openConsole(a *app, file string) (c console, err error) {
+	if file != "" {
+		f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 		if err != nil {
 			return c, err
 		}
@@ -51,13 +43,8 @@ func (o *consoleOptions) open(a *app) (c console, err error) {
 	if err != nil {
 		return c, fmt.Errorf("terminal: %w", err)
 	}
-	raw, err := tty.SyscallConn()
+	state, err := term.MakeRaw(int(stdin.Fd()))
 	if err != nil {
-		return c, errors.Join(err, tty.Close())
-	}
-	var state *term.State
-	cerr := raw.Control(func(fd uintptr) { state, err = term.MakeRaw(int(fd)) })
-	if err = errors.Join(err, cerr); err != nil {
 		return c, errors.Join(fmt.Errorf("terminal: %w", err), tty.Close())
 	}
 	a.note("ctrl-a x ends the machine, ctrl-a ctrl-a sends one ctrl-a\r")

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"time"
@@ -19,7 +18,9 @@ const demoSet = "set=64MiB"
 
 func newDemoCommand(a *app) *cobra.Command {
 	o := lab.Options{
-		Guest:   lab.Guest{Program: "heap", Memory: 1 << 30},
+		Guest: lab.Guest{Program: "heap", Memory: 1 << 30, Warm: time.Second, Scan: 5 * time.Second,
+			Trace: 5 * time.Second},
+		Window:  5 * time.Second,
 		Methods: []string{"eager", "lazy", "access", "trace"},
 		Repeat:  1,
 		Disk:    disk.Native,
@@ -36,22 +37,25 @@ each time from a cold page cache:
   access  its working set is, by the access bits that were scanned before it was saved
   trace   its working set is, by the accesses that were traced just after
 
-Then print the pages that were prefetched, those of them that the machine used
-(skipped: it did not wait for them) and those that it waited for (lazy), how long the
-restore took, when the machine was responsive (TTR), how fast it worked, and where the
-figure is. "thaw compare" does the same with other guests, disks and checkpoints.
+Then print two tables. The first has the pages that were prefetched, those of them that
+the machine used (skipped: it did not wait for them) and those that it waited for (lazy).
+The second has the times: how long the restore took, when the machine was responsive
+(TTR), its longest stall and all of them together, how much later than in a warm run it
+had done its first transactions, and when it worked at its old speed again. The warm run
+is one more restore, with all of memory in the page cache. The last line says what the
+best method gained. "thaw compare" does the same with other guests, disks and
+checkpoints; "thaw help glossary" explains the words.
 
 The machine verifies every page that it reads. The demo removes everything that it
 made except the figure; with --keep DIR it keeps all of it.
 
-It needs /dev/kvm and /dev/fuse, and 2 GiB of disk in $TMPDIR. With --json: the table, the
-stalls and the work done as data.` +
+It needs /dev/kvm and /dev/fuse, and 2 GiB of disk in $TMPDIR. With --json: the tables,
+the stalls and the work done as data.` +
 			exitStatus(exitcode.NoSpace, exitcode.Unsupported, exitcode.GuestFailed,
 				exitcode.Interrupted),
 		Example: `  thaw demo
   thaw demo --json --keep /var/tmp/demo`,
-		GroupID: groupStart,
-		Args:    cobra.NoArgs,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if len(o.Guest.Args) == 0 && o.Guest.Program == "heap" {
 				o.Guest.Args = []string{demoSet}
@@ -62,24 +66,12 @@ stalls and the work done as data.` +
 					o.Figure = filepath.Join(o.Keep, "thaw-demo.svg")
 				}
 			}
-			if err := runLab(cmd.Context(), a, o); err != nil {
-				return fmt.Errorf("demo: %w", err)
-			}
-			return nil
+			return named(runLab(cmd.Context(), a, o), "demo")
 		},
 	}
 	f := cmd.Flags()
-	f.Var((*sizeFlag)(&o.Guest.Memory), "memory", "memory of the machine")
-	f.StringVar(&o.Guest.Program, "guest", "heap", `guest program: heap, stream, idle or random:PCT`)
-	f.StringArrayVar(&o.Guest.Args, "arg", nil,
-		`option NAME=VALUE of the guest program (default for heap: set=64MiB); may be repeated`)
-	f.DurationVar(&o.Guest.Warm, "warm", time.Second, "how long the machine works before it is saved")
-	f.DurationVar(&o.Window, "window", 5*time.Second,
-		"how long each restored machine works; the counts are over this window")
-	f.DurationVar(&o.Guest.Scan, "scan", 5*time.Second, "scan access bits so long before it is saved")
-	f.DurationVar(&o.Guest.Trace, "trace", 5*time.Second, "trace accesses so long afterwards")
-	f.StringVar(&o.Keep, "keep", "", "keep checkpoint, store and figure in this directory")
-	f.StringVar(&o.Figure, "figure", "",
-		"file for the figure, SVG (default thaw-demo.svg in $TMPDIR or in the --keep directory)")
+	addLabFlags(f, &o)
+	f.Lookup("arg").Usage += " (default for heap: " + demoSet + ")"
+	f.Lookup("figure").Usage += " (default thaw-demo.svg in $TMPDIR or in the --keep directory)"
 	return cmd
 }

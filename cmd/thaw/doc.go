@@ -16,10 +16,9 @@
 //			Use:     "ls STORE",
 //			Short:   "List the checkpoints of a store",
 //			Long:    `...a manual: what it does, what it prints, an example...`,
-//			GroupID: groupStore,
 //			Args:    cobra.ExactArgs(1),
 //			RunE: func(cmd *cobra.Command, args []string) error {
-//				return runLs(cmd.Context(), a, args[0], o)
+//				return named(runLs(cmd.Context(), a, args[0], o), "ls %s", args[0])
 //			},
 //		}
 //		cmd.Flags().BoolVar(&o.long, "long", false, "more columns")
@@ -28,7 +27,7 @@
 //
 //	func runLs(ctx context.Context, a *app, store string, o lsOptions) error { ... }
 //
-// and one line in commands() of root.go. version.go is the smallest example.
+// and its place in commands() of root.go. version.go is the smallest example.
 //
 // # Rules for every verb
 //
@@ -40,36 +39,30 @@
 //   - Sizes are printed by size (IEC: 1.5 GiB) and parsed by sizeFlag (KiB/MiB/GiB, KB/MB/GB; bare
 //     K/M/G/T count in 1024s).
 //   - ctx ends on SIGINT and SIGTERM; a verb stops its work, cleans up and returns ctx's error.
-//   - An error says what was being done to what. Errors that a script may distinguish get a code
+//   - An error says what was being done to what (named). Errors that a script may distinguish get a code
 //     from internal/exitcode and a hint that says what to do; errors.go gives the codes of the
 //     parts' own errors in one table, so that a verb just returns them.
 //   - `thaw ws` and `thaw vm` are parents: their verbs are listed in ws.go and vm.go.
 //   - No verb calls os.Exit, prints an error itself, or keeps state in a package variable.
 //
-// # A store and its server
+// # Rooms
 //
-// A verb that only reads a store opens it by readStore: without a lock, whether it is mounted or
-// not, writable or not. A verb that changes it opens it by writeStore (one at a time; another one is
-// waited for), with the index in a keeper process (keeper.go); afterwards follow asks the server of
-// the mount, where there is one, to show the change. The server (serve.go) itself only reads the
-// store. Its control socket (serve_verbs.go) has the verbs that need the mount: its users, the record
-// of its reads, unmounting. So no command can end the server by an error.
+// What is not words, flags and output of one verb has a package of its own under internal:
 //
-// # Bounded waiting
+//   - access: how a verb reaches a store, and the server of its mount. No verb waits for a server
+//     without a bound: every path that it is given goes through access.Answering before it is used. A
+//     command that SIGINT or SIGTERM finds in a system call is ended by endAnyway (main.go).
+//   - server: the process of `thaw mount`. It only reads the store.
+//   - control: the socket between the two, and its verbs.
+//   - process: this program as another process (servers, keepers, probers, the machines of a lab), and
+//     what makes a process fit for being depended upon.
+//   - importer: what of a checkpoint goes into a store, and in which order.
+//   - lab: restores by many methods, for demo and compare.
+//   - doctor, verify: what `thaw doctor` and `thaw bench` find out.
+//   - exitcode, outfile: how a command ends, and the files that it leaves.
 //
-// Nothing waits for a server without a bound: resolveMount finds a mount by the table of mounts and
-// asks the server for one link, within answerPatience; answering does that for every path that a
-// verb is given before it uses it; package control bounds what is asked over the socket. A command
-// that SIGINT or SIGTERM finds in a system call is ended by endAnyway (main.go).
-//
-// # Processes
-//
-// A server never shares its process with anything that uses its mount. Servers in the background, the
-// processes of a lab (package internal/lab: demo and compare), the residency prober of a server and the
-// keeper of an index are this program again (selfCommand); a server tells the command that started it
-// through a pipe that it is ready, or the error that it ended with (daemon.go). A server ends only
-// when it is asked to: lasting (lasting.go) ignores other signals, writes its log in a goroutine so that
-// nothing waits for it, and asks the kernel to spare it when memory runs out.
+// A verb that has changed a store ends with a.silent = access.Follow(...), one that has looked at it
+// with access.Heed(...): the work counts, also where the server of the mount does not answer.
 //
 // # Output
 //

@@ -23,9 +23,8 @@ For each missing or limited feature it says what thaw does without it. It is an 
 if a feature is missing that every mount needs.` + exitStatus(exitcode.Unsupported),
 		Example: `  thaw doctor
   thaw doctor --json | jq '.checks[] | select(.status != "ok")'`,
-		GroupID: groupStart,
-		Args:    cobra.NoArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return runDoctor(cmd.Context(), a) },
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runDoctor(cmd.Context(), a) },
 	}
 }
 

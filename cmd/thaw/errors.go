@@ -30,14 +30,14 @@ func is(target error) func(error) bool {
 }
 
 func as[E error](err error) bool {
-	var e E
-	return errors.As(err, &e)
+	_, ok := errors.AsType[E](err)
+	return ok
 }
 
 // classes is the one table from the parts' errors to exit codes. The first match counts.
 func classes() []class {
 	return []class{
-		{func(err error) bool { return as[*outfile.Error](err) && isFull(err) }, exitcode.NoSpace,
+		{func(err error) bool { return as[*outfile.Error](err) && exitcode.IsFull(err) }, exitcode.NoSpace,
 			"free some space, or give another place; existing files are unchanged"},
 		{is(syscall.ENOSPC), exitcode.NoSpace,
 			"free some space and run it again; the store is as it was before"},

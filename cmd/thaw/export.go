@@ -2,11 +2,11 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/access"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/index"
 )
@@ -30,10 +30,9 @@ of a damaged checkpoint.` +
 			exitStatus(exitcode.NotStore, exitcode.Damaged, exitcode.NotFound,
 				exitcode.Exists, exitcode.NoSpace),
 		Example: `  thaw export /srv/store web-1 /var/tmp/web-1`,
-		GroupID: groupStore,
 		Args:    cobra.ExactArgs(3),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runExport(cmd.Context(), a, args[0], args[1], args[2], o)
+			return named(runExport(cmd.Context(), a, args[0], args[1], args[2], o), "export %s", args[1])
 		},
 	}
 	cmd.Flags().BoolVar(&o.Salvage, "salvage", false,
@@ -46,17 +45,17 @@ func runExport(ctx context.Context, a *app, store, name, dir string, o index.Exp
 	if err != nil {
 		return err
 	}
-	if err := answering(ctx, filepath.Dir(abs)); err != nil {
-		return fmt.Errorf("export: %w", err)
+	if err := access.Answering(ctx, filepath.Dir(abs)); err != nil {
+		return err
 	}
-	err = a.readStore(ctx, store, func(s *index.Store) error {
+	_, err = access.Read(ctx, a.stores, store, func(s *index.Store) (any, error) {
 		p := a.progress()
 		defer p.done()
 		o.Progress = p.set
-		return s.Export(ctx, name, abs, o)
+		return nil, s.Export(ctx, name, abs, o)
 	})
 	if err != nil {
-		return fmt.Errorf("export %s: %w", name, err)
+		return err
 	}
 	if a.json {
 		return a.printJSON(map[string]string{"name": name, "dir": abs})

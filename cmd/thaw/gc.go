@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/access"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/index"
 )
@@ -22,10 +23,9 @@ meanwhile.` +
 			exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.NoSpace, exitcode.ReadOnly),
 		Example: `  thaw gc /srv/store --dry-run
   thaw gc /srv/store`,
-		GroupID: groupStore,
-		Args:    cobra.ExactArgs(1),
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runGC(cmd.Context(), a, args[0], dryRun)
+			return named(runGC(cmd.Context(), a, args[0], dryRun), "gc %s", args[0])
 		},
 	}
 	cmd.Flags().BoolVarP(&dryRun, "dry-run", "n", false,
@@ -34,21 +34,24 @@ meanwhile.` +
 }
 
 func runGC(ctx context.Context, a *app, store string, dryRun bool) error {
-	var report index.GCReport
 	if !dryRun {
-		a.closeIdle(ctx, store)
+		closeIdle(ctx, a, store)
 	}
-	err := a.writeStore(ctx, store, index.OpenOptions{}, func(s *index.Store) (err error) {
+	collect := func(s *index.Store) (index.GCReport, error) {
 		p := a.progress()
 		defer p.done()
-		report, err = s.GC(ctx, index.GCOptions{DryRun: dryRun, Progress: p.set})
-		return err
-	})
+		report, err := s.GC(ctx, index.GCOptions{DryRun: dryRun, Progress: p.set})
+		if !dryRun {
+			a.forgetLessons(ctx, store, s)
+		}
+		return report, err
+	}
+	report, err := access.Write(ctx, a.stores, store, index.OpenOptions{}, collect)
 	if err != nil {
-		return fmt.Errorf("gc %s: %w", store, err)
+		return err
 	}
 	if !dryRun {
-		a.follow(ctx, store)
+		a.silent = access.Follow(ctx, store)
 	}
 	if a.json {
 		return a.printJSON(report)
@@ -65,10 +68,10 @@ func runGC(ctx context.Context, a *app, store string, dryRun bool) error {
 
 // closeIdle asks the server of a store to close images that nobody has open, which would hold the
 // space of removed packs. Open images stay readable during a gc.
-func (a *app) closeIdle(ctx context.Context, dir string) {
-	c, err := storeServer(ctx, dir)
-	if c != nil {
-		err = c.Call(ctx, verbCloseIdle, struct{}{}, nil)
+func closeIdle(ctx context.Context, a *app, store string) {
+	server, err := access.Server(ctx, store)
+	if server != nil {
+		err = server.CloseIdle(ctx)
 	}
 	if err != nil {
 		a.warn(fmt.Sprintf("images that nobody uses may still hold some space: %v", err))

@@ -1,11 +1,9 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -18,21 +16,14 @@ import (
 
 // newGenerateCommand is for packagers, and hidden: it writes manual pages. Completions come from
 // "thaw completion SHELL".
-func newGenerateCommand(*app) *cobra.Command {
+func newGenerateCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:    "generate DIR",
 		Short:  "Write manual pages (section 1)",
 		Hidden: true,
 		Args:   cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			err := os.MkdirAll(args[0], 0o755)
-			if err == nil {
-				err = writeMan(cmd.Root(), args[0])
-			}
-			if err != nil {
-				return fmt.Errorf("generate: %w", err)
-			}
-			return nil
+			return named(writeMan(cmd.Root(), args[0]), "generate")
 		},
 	}
 }
@@ -40,6 +31,9 @@ func newGenerateCommand(*app) *cobra.Command {
 // writeMan writes thaw.1, thaw-import.1, ... for every command that is not hidden, and for the
 // topics.
 func writeMan(root *cobra.Command, dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
 	root.DisableAutoGenTag = true // a date of the run, and nothing else
 	forMarkdown(root)
 	header := doc.GenManHeader{Section: "1", Source: "thaw " + buildVersion().Version,
@@ -64,19 +58,11 @@ func writeMan(root *cobra.Command, dir string) error {
 // they are made; nil, which means SOURCE_DATE_EPOCH or now, where that is set or the commit is not
 // known.
 func commitTime() *time.Time {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || os.Getenv("SOURCE_DATE_EPOCH") != "" {
+	t, err := time.Parse(time.RFC3339, buildSetting("vcs.time"))
+	if err != nil || os.Getenv("SOURCE_DATE_EPOCH") != "" {
 		return nil
 	}
-	for _, s := range info.Settings {
-		if s.Key != "vcs.time" {
-			continue
-		}
-		if t, err := time.Parse(time.RFC3339, s.Value); err == nil {
-			return &t
-		}
-	}
-	return nil
+	return &t
 }
 
 // forMarkdown makes the help of a command and of those below it markdown, which the manual pages
@@ -89,26 +75,17 @@ func forMarkdown(cmd *cobra.Command) {
 	}
 }
 
-// markdown quotes a text so that it is printed as it is written.
+// markdown quotes a text so that it is printed as it is written. What is indented stands apart.
 func markdown(text string) string {
-	var b strings.Builder
-	verbatim := false
-	for line := range strings.Lines(text) {
-		indented := strings.HasPrefix(line, "  ")
-		switch blank := strings.TrimSpace(line) == ""; {
-		case blank:
-			b.WriteString("\n")
-			continue
-		case indented != verbatim:
-			b.WriteString("\n")
-		}
-		if verbatim = indented; verbatim {
-			b.WriteString("    " + line)
+	parts := strings.Split(text, "\n\n")
+	for i, part := range parts {
+		if strings.HasPrefix(part, "  ") {
+			parts[i] = "    " + strings.ReplaceAll(part, "\n", "\n    ")
 		} else {
-			b.WriteString(markdownChars.Replace(line))
+			parts[i] = markdownChars.Replace(part)
 		}
 	}
-	return b.String()
+	return strings.Join(parts, "\n\n")
 }
 
 // markdownChars quotes the characters that have a meaning within a line of markdown.

@@ -52,6 +52,9 @@ func TestEveryCommandIsExplained(t *testing.T) {
 		if c.Long == "" || c.Long == c.Short {
 			t.Errorf("%s has no manual", path)
 		}
+		if regexp.MustCompile(`(?m)^[^ \n].*\n  |^  .*\n[^ \n]`).MatchString(c.Long) {
+			t.Errorf("%s: what is indented does not stand apart, as the manual pages need it", path)
+		}
 		for line := range strings.Lines(c.Long) {
 			if n := len(strings.TrimSuffix(line, "\n")); n > 96 {
 				t.Errorf("%s: a line of %d columns: %s", path, n, line)

@@ -2,14 +2,15 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/access"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/cmd/thaw/internal/importer"
 	"github.com/thawfs/thaw/index"
 )
 
@@ -61,10 +62,9 @@ With --json: the checkpoint's info.json and what the import took.` +
 				exitcode.WorkingSet, exitcode.ReadOnly, exitcode.Interrupted),
 		Example: `  thaw import /srv/store /var/lib/vm/checkpoint --name web-1
   thaw import /srv/store /var/lib/vm/memory.raw --name raw`,
-		GroupID: groupStore,
-		Args:    cobra.ExactArgs(2),
+		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runImport(cmd.Context(), a, args[0], args[1], o)
+			return named(runImport(cmd.Context(), a, args[0], args[1], o), "import %s", args[1])
 		},
 	}
 	f := cmd.Flags()
@@ -83,14 +83,11 @@ func runImport(ctx context.Context, a *app, store, path string, o importOptions)
 	if err != nil {
 		return err
 	}
-	r := importRequest{Name: o.name, Profile: o.profile,
-		IgnoreWorkingSet: o.ignoreWorkingSet, Layout: o.layout}
-	policy, err := o.maxShare.policy()
-	if err != nil {
+	r := importer.Request{Name: o.name, IgnoreWorkingSet: o.ignoreWorkingSet, Log: a.log}
+	// Errors in the arguments are found before a store is made.
+	if r.Policy, err = o.maxShare.policy(); err != nil {
 		return err
 	}
-	r.MaxShare = policy.MaxShare
-	// Errors in the names are found before a store is made.
 	if r.Name != "" {
 		if err := index.CheckName(r.Name); err != nil {
 			return err
@@ -100,11 +97,14 @@ func runImport(ctx context.Context, a *app, store, path string, o importOptions)
 	if err != nil {
 		return exitcode.With(exitcode.Usage, err)
 	}
-	if _, err := parseLayout(o.layout); err != nil {
+	if o.profile != "" {
+		r.Profile = &profile
+	}
+	if r.Physical, err = physical(o.layout); err != nil {
 		return err
 	}
-	if err := answering(ctx, path); err != nil {
-		return fmt.Errorf("import: %w", err)
+	if err := access.Answering(ctx, path); err != nil {
+		return err
 	}
 	if r.Name == "" {
 		r.Name = defaultName(abs)
@@ -112,23 +112,11 @@ func runImport(ctx context.Context, a *app, store, path string, o importOptions)
 			return err
 		}
 	}
-	src, err := openSource(abs)
+	reply, err := importCheckpoint(ctx, a, store, abs, index.OpenOptions{Create: true, Profile: profile}, r)
 	if err != nil {
-		return fmt.Errorf("import %s: %w", path, err)
-	}
-	defer src.close()
-	var reply importReply
-	open := index.OpenOptions{Create: true, Profile: profile}
-	err = a.writeStore(ctx, store, open, func(s *index.Store) (err error) {
-		p := a.progress()
-		defer p.done()
-		reply, err = importInto(ctx, s, src, r, a.log, p.set)
 		return err
-	})
-	if err != nil {
-		return fmt.Errorf("import %s: %w", path, err)
 	}
-	a.follow(ctx, store)
+	a.silent = access.Follow(ctx, store)
 	if a.json {
 		return a.printJSON(reply)
 	}
@@ -144,6 +132,38 @@ func runImport(ctx context.Context, a *app, store, path string, o importOptions)
 			count(l.VirtualPages), l.AddressSpaces, l.Seconds)
 	}
 	return nil
+}
+
+// importCheckpoint imports what is at path, and shows how far that is.
+func importCheckpoint(ctx context.Context, a *app, store, path string, o index.OpenOptions,
+	r importer.Request) (reply importer.Reply, err error) {
+	src, err := importer.Open(path)
+	if err != nil {
+		return reply, err
+	}
+	defer src.Close()
+	return access.Write(ctx, a.stores, store, o, func(s *index.Store) (importer.Reply, error) {
+		p := a.progress()
+		defer p.done()
+		r.Progress = p.set
+		return src.Import(ctx, s, r)
+	})
+}
+
+// Values of the flag --layout, for the pages in no working set.
+const (
+	layoutVirtual  = "virtual"  // by the guest's page tables, where there are any
+	layoutPhysical = "physical" // by guest frame number
+)
+
+// physical says whether a layout is the physical one; empty is the default.
+func physical(layout string) (bool, error) {
+	switch layout {
+	case "", layoutVirtual, layoutPhysical:
+		return layout == layoutPhysical, nil
+	}
+	return false, exitcode.Errorf(exitcode.Usage, "unknown layout %q: want %s or %s", layout,
+		layoutVirtual, layoutPhysical)
 }
 
 // defaultName is the last element of the path; of MEMORYFILE.EXT without the extension, and of a

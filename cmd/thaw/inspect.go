@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/access"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/index"
 )
@@ -24,58 +25,51 @@ its pages lie in.
 With --json: what "info.json" on the mount holds, and the packs.` +
 			exitStatus(exitcode.NotStore, exitcode.NotFound),
 		Example: `  thaw inspect /srv/store web-1`,
-		GroupID: groupStore,
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runInspect(cmd.Context(), a, args[0], args[1])
+			return named(runInspect(cmd.Context(), a, args[0], args[1]), "inspect %s", args[1])
 		},
 	}
 }
 
 func runInspect(ctx context.Context, a *app, store, name string) error {
-	var d index.Details
-	err := a.readStore(ctx, store, func(s *index.Store) (err error) {
-		d, err = s.Inspect(ctx, name)
-		return err
+	d, err := access.Read(ctx, a.stores, store, func(s *index.Store) (index.Details, error) {
+		return s.Inspect(ctx, name)
 	})
 	if err != nil {
-		return fmt.Errorf("inspect %s: %w", name, err)
+		return err
 	}
-	a.heed(ctx, store)
+	a.silent = access.Heed(ctx, store)
 	if a.json {
 		return a.printJSON(d)
 	}
-	rows := [][]string{
-		{"name", d.Name},
-		{"id", d.ID},
-		{"created", d.Created.UTC().Format(time.RFC3339)},
-		{"memory", fmt.Sprintf("%s (%s pages, %s of them zero)", size(d.MemoryBytes),
-			count(d.DataPages+d.ZeroPages), count(d.ZeroPages))},
-		{"stored", fmt.Sprintf("%s for %s pages that the store did not have", size(d.StoredBytes),
-			count(d.NewPages))},
-		{"layout", string(d.Layout)},
-		{"page map", fmt.Sprintf("%s leaves, root of %s", count(d.Leaves), size(d.RootBytes))},
-	}
+	var rows lines
+	rows.add("name", "%s", d.Name)
+	rows.add("id", "%s", d.ID)
+	rows.add("created", "%s", d.Created.UTC().Format(time.RFC3339))
+	rows.add("memory", "%s (%s pages, %s of them zero)", size(d.MemoryBytes),
+		count(d.DataPages+d.ZeroPages), count(d.ZeroPages))
+	rows.add("stored", "%s for %s pages that the store did not have", size(d.StoredBytes),
+		count(d.NewPages))
+	rows.add("layout", "%s", d.Layout)
+	rows.add("page map", "%s leaves, root of %s", count(d.Leaves), size(d.RootBytes))
 	if d.Parent != "" {
-		rows = append(rows, []string{"parent", d.Parent})
+		rows.add("parent", "%s", d.Parent)
 	}
 	if w := d.WorkingSet; w != nil {
-		rows = append(rows, []string{"working set",
-			fmt.Sprintf("%s pages (%s zero) in %s runs; segment of %s in %s frames",
-				count(w.Pages), count(w.ZeroPages), count(w.Runs), size(d.SegmentBytes), count(w.Frames))})
+		rows.add("working set", "%s pages (%s zero) in %s runs; segment of %s in %s frames",
+			count(w.Pages), count(w.ZeroPages), count(w.Runs), size(d.SegmentBytes), count(w.Frames))
 	}
 	for _, f := range slices.Sorted(maps.Keys(d.Files)) {
-		rows = append(rows, []string{"file " + f, size(d.Files[f])})
+		rows.add("file "+f, "%s", size(d.Files[f]))
 	}
 	for _, p := range d.Packs {
-		rows = append(rows, []string{fmt.Sprintf("pack %d.%d", p.Number, p.Generation),
-			fmt.Sprintf("%s pages of it, %s in all", count(p.Pages), size(p.Bytes))})
+		rows.add(fmt.Sprintf("pack %d.%d", p.Number, p.Generation), "%s pages of it, %s in all",
+			count(p.Pages), size(p.Bytes))
 	}
 	if len(d.Guest) > 0 {
-		rows = append(rows, []string{"guest", strings.TrimSpace(string(d.Guest))})
+		rows.add("guest", "%s", strings.TrimSpace(string(d.Guest)))
 	}
-	for _, r := range rows {
-		a.printf("%s%s\n", pad(r[0], 14), r[1])
-	}
+	a.printLines(14, rows)
 	return nil
 }

@@ -3,11 +3,34 @@ package main
 import (
 	"context"
 	"errors"
+	"path/filepath"
 
+	"github.com/spf13/pflag"
+
+	"github.com/thawfs/thaw/cmd/thaw/internal/access"
+	"github.com/thawfs/thaw/cmd/thaw/internal/control"
+	"github.com/thawfs/thaw/cmd/thaw/internal/importer"
 	"github.com/thawfs/thaw/cmd/thaw/internal/lab"
+	"github.com/thawfs/thaw/cmd/thaw/internal/process"
 	"github.com/thawfs/thaw/index"
 	"github.com/thawfs/thaw/vmm/guest"
+	"github.com/thawfs/thaw/wss"
 )
+
+// addLabFlags adds the flags that demo and compare share; what o has is their defaults.
+func addLabFlags(f *pflag.FlagSet, o *lab.Options) {
+	f.Var((*sizeFlag)(&o.Guest.Memory), "memory", "memory of the machine")
+	f.StringVar(&o.Guest.Program, "guest", o.Guest.Program,
+		"guest program to boot and save: heap, stream, idle or random:PCT")
+	f.StringArrayVar(&o.Guest.Args, "arg", nil, "option NAME=VALUE of the guest program; may be repeated")
+	f.DurationVar(&o.Guest.Warm, "warm", o.Guest.Warm, "how long the machine works before it is saved")
+	f.DurationVar(&o.Guest.Scan, "scan", o.Guest.Scan, "scan access bits so long before it is saved")
+	f.DurationVar(&o.Guest.Trace, "trace", o.Guest.Trace, "trace accesses so long afterwards")
+	f.DurationVar(&o.Window, "window", o.Window,
+		"how long each restored machine works; the counts are over this window")
+	f.StringVar(&o.Keep, "keep", "", "keep checkpoint and store in this new directory")
+	f.StringVar(&o.Figure, "figure", "", "write the figure to this file, SVG")
+}
 
 // runLab runs a comparison and prints what it found.
 func runLab(ctx context.Context, a *app, o lab.Options) error {
@@ -15,7 +38,7 @@ func runLab(ctx context.Context, a *app, o lab.Options) error {
 		if err := checkGuest(o.Guest); err != nil {
 			return err
 		}
-	} else if err := answering(ctx, o.Checkpoint); err != nil {
+	} else if err := access.Answering(ctx, o.Checkpoint); err != nil {
 		return err
 	}
 	c, err := lab.New(a.labProgram(), o)
@@ -47,38 +70,20 @@ func checkGuest(g lab.Guest) error {
 // labProgram is what a lab needs of this program.
 func (a *app) labProgram() lab.Program {
 	return lab.Program{
-		Command:     selfCommand,
-		StartServer: startUntilReady,
-		Import:      a.labImport,
-		Drop:        labDrop,
-		Note:        a.note,
+		Command:     process.Self,
+		StartServer: process.StartServer,
+		Import: func(ctx context.Context, store, dir, name string) (index.ImportStats, error) {
+			reply, err := importCheckpoint(ctx, a, store, dir, index.OpenOptions{Create: true},
+				importer.Request{Name: name, Policy: wss.Policy{MaxShare: 1}, Log: a.log})
+			return reply.Stats, err
+		},
+		Drop: func(ctx context.Context, mnt, name string) error {
+			_, server, err := access.Checkpoint(ctx, filepath.Join(mnt, name))
+			if err != nil {
+				return err
+			}
+			return server.Drop(ctx, control.DropRequest{Name: name, Packs: true})
+		},
+		Note: a.note,
 	}
-}
-
-func (a *app) labImport(ctx context.Context, store, dir, name string) (st index.ImportStats, err error) {
-	src, err := openSource(dir)
-	if err != nil {
-		return st, err
-	}
-	defer src.close()
-	err = a.writeStore(ctx, store, index.OpenOptions{Create: true}, func(s *index.Store) error {
-		p := a.progress()
-		defer p.done()
-		reply, err := importInto(ctx, s, src, importRequest{Name: name, MaxShare: 1}, a.log, p.set)
-		st = reply.Stats
-		return err
-	})
-	return st, err
-}
-
-func labDrop(ctx context.Context, mnt, name string) error {
-	ref, err := resolveMount(ctx, mnt)
-	if err != nil {
-		return err
-	}
-	client, err := ref.server(ctx)
-	if err != nil {
-		return err
-	}
-	return client.Call(ctx, verbDrop, dropRequest{Name: name, Packs: true}, nil)
 }

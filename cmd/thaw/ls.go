@@ -2,10 +2,10 @@ package main
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/access"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/index"
 )
@@ -23,24 +23,21 @@ With --json: an array of what "info.json" on the mount holds.` +
 			exitStatus(exitcode.NotStore, exitcode.Version),
 		Example: `  thaw ls /srv/store
   thaw ls /srv/store --json | jq -r '.[].name'`,
-		GroupID: groupStore,
-		Args:    cobra.ExactArgs(1),
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runLs(cmd.Context(), a, args[0])
+			return named(runLs(cmd.Context(), a, args[0]), "ls %s", args[0])
 		},
 	}
 }
 
 func runLs(ctx context.Context, a *app, store string) error {
-	var list []index.Checkpoint
-	err := a.readStore(ctx, store, func(s *index.Store) (err error) {
-		list, err = s.List(ctx)
-		return err
+	list, err := access.Read(ctx, a.stores, store, func(s *index.Store) ([]index.Checkpoint, error) {
+		return s.List(ctx)
 	})
 	if err != nil {
-		return fmt.Errorf("ls %s: %w", store, err)
+		return err
 	}
-	a.heed(ctx, store)
+	a.silent = access.Heed(ctx, store)
 	if a.json {
 		if list == nil {
 			list = []index.Checkpoint{} // an empty store is [], not null

@@ -10,8 +10,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/access"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/cmd/thaw/internal/lab"
+	"github.com/thawfs/thaw/cmd/thaw/internal/server"
 )
 
 func main() {
@@ -35,7 +37,7 @@ const (
 // patienceWith says how long a command may take.
 func patienceWith(cmd *cobra.Command) time.Duration {
 	switch cmd.Name() {
-	case "mount", lab.RawCommand, "demo", "compare", keeperName, proberName:
+	case "mount", lab.RawCommand, "demo", "compare", access.KeeperCommand, server.ProberCommand:
 		return forEver
 	case "import", "rm", "gc", "check", "record", "export", "checkpoint":
 		return writerPatience

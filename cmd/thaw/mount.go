@@ -9,27 +9,24 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/access"
+	"github.com/thawfs/thaw/cmd/thaw/internal/control"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/cmd/thaw/internal/process"
+	"github.com/thawfs/thaw/cmd/thaw/internal/server"
 	"github.com/thawfs/thaw/fs"
 	"github.com/thawfs/thaw/index"
-	"github.com/thawfs/thaw/index/blob/disk"
 )
 
 type mountOptions struct {
-	restore      string
-	capTime      time.Duration
-	capBytes     sizeFlag
-	recordWindow time.Duration
-	allowOther   bool
-	daemon       bool
-	logFile      string
-	debugListen  string
-	noPush       bool
-	disk         diskFlag
-
-	policy   fs.Policy // restore, parsed
-	diskSpec disk.Spec // disk, parsed
+	server.Options
+	restore string
+	fill    fillFlag
+	disk    diskFlag
+	daemon  bool
+	logFile string
 }
 
 func newMountCommand(a *app) *cobra.Command {
@@ -44,10 +41,18 @@ func newMountCommand(a *app) *cobra.Command {
   MNT/NAME/clones/ID/memory the same for one machine, can be opened read-write
   MNT/.thaw/                control socket, metrics
 
-What opening "memory" does is the policy: "working-set" brings the pages of the
-working set into the page cache before the open returns, "eager" all pages, "lazy"
-none. --prefetch-cap-time and --prefetch-cap-bytes let the open return earlier; the
-rest follows while the machine runs.
+What opening "memory" does is the policy. "working-set" brings the pages of the working
+set into the page cache in the order in which the machine will touch them, and the open
+returns as soon as the rest, which follows while the machine runs, is sure to come before
+it is touched: the working set has the times, and the server measures how fast it brings
+pages. "working-set-full" returns when all of the set is there, "eager" when all pages
+are; "lazy" brings none. --prefetch-cap-time and --prefetch-cap-bytes let the open return
+earlier. See "thaw help restore".
+
+With --fill the server brings the rest of memory, too, in the order in which it is stored,
+while nothing is asked for and nothing is recorded, RATE bytes a second (` + size(defaultFill) + `).
+MNT/NAME/stats.json says when all is there. Images that, with the others being filled, are
+larger than half of the host's memory are left out, unless RATE is given.
 
 ` + diskHelp + ` Reads of packs are simulated, also those that opening
 an image needs. Reads of the index and all writes are not.
@@ -73,27 +78,29 @@ As root it uses mount(2), otherwise fusermount3.` +
 				exitcode.MountPoint, exitcode.Unsupported),
 		Example: `  thaw mount /srv/store /mnt/thaw
   thaw mount /srv/store /mnt/thaw --daemon --restore=lazy`,
-		GroupID: groupMount,
-		Args:    cobra.ExactArgs(2),
+		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runMount(cmd.Context(), a, args[0], args[1], o)
+			return named(runMount(cmd, a, args[0], args[1], o), "mount %s on %s", args[0], args[1])
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.restore, "restore", "working-set",
-		"what opening memory brings: working-set, eager or lazy")
-	f.DurationVar(&o.capTime, "prefetch-cap-time", 0,
+		"what opening memory brings: working-set, working-set-full, eager or lazy")
+	f.DurationVar(&o.FS.CapTime, "prefetch-cap-time", 0,
 		"longest time that an open waits for its prefetch (0: as long as it takes)")
-	f.Var(&o.capBytes, "prefetch-cap-bytes", "most that an open brings before it returns (0: all)")
-	f.DurationVar(&o.recordWindow, "record-window", 10*time.Second,
+	f.Var((*sizeFlag)(&o.FS.CapBytes), "prefetch-cap-bytes",
+		"most that an open brings before it returns (0: all)")
+	f.Var(&o.fill, "fill", "bring the rest of memory while nothing is asked for, at this `rate` a second")
+	f.Lookup("fill").NoOptDefVal = fillByDefault
+	f.DurationVar(&o.FS.RecordWindow, "record-window", 10*time.Second,
 		"how long reads are recorded after the first open of a cold image")
-	f.BoolVar(&o.allowOther, "allow-other", false, "let other users use the mount")
+	f.BoolVar(&o.FS.AllowOther, "allow-other", false, "let other users use the mount")
 	f.BoolVar(&o.daemon, "daemon", false, "return when the mount answers, serve in the background")
 	f.StringVar(&o.logFile, "log-file", "",
 		"where a background server writes its messages (default STORE/server.log)")
-	f.StringVar(&o.debugListen, "debug-listen", "",
+	f.StringVar(&o.DebugListen, "debug-listen", "",
 		"serve /metrics and profiles (/debug/pprof) over HTTP on this address, such as 127.0.0.1:9411")
-	f.BoolVar(&o.noPush, "no-push", false, "push nothing beside or ahead of READs")
+	f.BoolVar(&o.FS.NoPush, "no-push", false, "push nothing beside or ahead of READs")
 	if err := f.MarkHidden("no-push"); err != nil {
 		panic(err) // there is no such flag
 	}
@@ -101,126 +108,97 @@ As root it uses mount(2), otherwise fusermount3.` +
 	return cmd
 }
 
-func runMount(ctx context.Context, a *app, store, mnt string, o mountOptions) error {
-	err := mountAndServe(ctx, a, store, mnt, o)
-	if err != nil {
-		return fmt.Errorf("mount %s on %s: %w", store, mnt, err)
-	}
-	return nil
-}
-
-func mountAndServe(ctx context.Context, a *app, store, mnt string, o mountOptions) (err error) {
-	if o.policy, err = fs.ParsePolicy(o.restore); err != nil {
+func runMount(cmd *cobra.Command, a *app, store, mnt string, o mountOptions) (err error) {
+	if o.FS.Policy, err = fs.ParsePolicy(o.restore); err != nil {
 		return exitcode.With(exitcode.Usage, err)
 	}
-	if o.diskSpec, err = o.disk.spec(); err != nil {
+	if o.Disk, err = o.disk.spec(); err != nil {
 		return err
 	}
-	if store, err = filepath.Abs(store); err != nil {
+	if o.Store, err = filepath.Abs(store); err != nil {
 		return err
 	}
-	if mnt, err = filepath.Abs(mnt); err != nil {
+	if o.Mount, err = filepath.Abs(mnt); err != nil {
 		return err
 	}
-	if err := answering(ctx, store); err != nil {
+	o.FS.Fill, o.FS.FillLarge, o.FS.Filled = o.fill.rate, o.fill.large, a.filled
+	o.FS.Lessons = lessons{o.Store}
+	if err := access.Answering(cmd.Context(), o.Store); err != nil {
 		return err
 	}
 	if o.daemon {
-		return mountDaemon(ctx, a, store, mnt, o)
-	}
-	pipe := readyPipe()
-	ready := false
-	defer func() {
-		if !ready {
-			tellReady(pipe, err)
-		}
-	}()
-	if err := usableHost(); err != nil {
-		return err
+		return mountDaemon(cmd, a, o)
 	}
 	defer a.lasting()()
-	s, err := startServer(ctx, a, store, mnt, o)
+	return serve(cmd.Context(), a, o.Options)
+}
+
+// serve mounts a store, says so and serves it until the mount ends.
+func serve(ctx context.Context, a *app, o server.Options) error {
+	o.Version, o.Log, o.Note, o.Classify = buildVersion().Version, a.log, a.note, classify
+	parent := process.OpenReady()
+	var s *server.Server
+	err := usableHost()
+	if err == nil {
+		s, err = server.Start(ctx, o)
+	}
+	if err == nil {
+		a.note("thaw: ready: %s is served on %s (restore=%s, disk=%s, pid %d)", o.Store, o.Mount,
+			o.FS.Policy, o.Disk, os.Getpid())
+	}
+	parent.Tell(err, classify)
 	if err != nil {
 		return err
 	}
-	ready = true
-	a.note("thaw: ready: %s is served on %s (restore=%s, disk=%s, pid %d)", store, mnt, o.policy,
-		o.diskSpec, os.Getpid())
-	tellReady(pipe, nil)
-	if err := sdNotify("READY=1"); err != nil {
+	if err := process.Notify("READY=1"); err != nil {
 		a.log.Warn("tell systemd", "err", err)
 	}
-	return s.run(ctx)
+	return s.Run(ctx)
 }
 
 // mountDaemon starts the server in the background and waits until the mount answers.
-func mountDaemon(ctx context.Context, a *app, store, mnt string, o mountOptions) error {
+func mountDaemon(cmd *cobra.Command, a *app, o mountOptions) error {
 	// A directory that is not a store must not get a log.
-	if _, err := os.Stat(filepath.Join(store, storeFile)); errors.Is(err, os.ErrPermission) {
+	if _, err := os.Stat(filepath.Join(o.Store, storeFile)); errors.Is(err, os.ErrPermission) {
 		return fmt.Errorf("open store: %w", err)
 	} else if err != nil {
-		return notStore(store)
+		return fmt.Errorf("%s: %w", o.Store, index.ErrNotStore)
 	}
-	log, err := openLog(o.logFile, store, mnt)
+	log, err := server.OpenLog(o.logFile, o.Store, o.Mount)
 	if err != nil {
 		return fmt.Errorf("log file of the server: %w", err)
 	}
 	defer log.Close()
-	args := []string{"mount", store, mnt,
-		"--restore=" + o.restore,
-		"--prefetch-cap-time=" + o.capTime.String(),
-		fmt.Sprintf("--prefetch-cap-bytes=%d", int64(o.capBytes)),
-		"--record-window=" + o.recordWindow.String(),
-		"--debug-listen=" + o.debugListen,
-		"--disk=" + o.disk.name,
-		fmt.Sprintf("--allow-other=%v", o.allowOther),
-		fmt.Sprintf("--verbose=%v", a.verbose),
-	}
-	pid, err := startDaemon(ctx, args, log)
+	args := []string{"mount", o.Store, o.Mount, fmt.Sprintf("--verbose=%v", a.verbose)}
+	cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
+		if f.Changed && f.Name != "daemon" && f.Name != "log-file" {
+			args = append(args, "--"+f.Name+"="+f.Value.String())
+		}
+	})
+	pid, err := process.StartDaemon(cmd.Context(), args, log)
 	if err != nil {
 		return err
 	}
 	// The server says that it is ready; whether the kernel agrees, another process must ask.
-	if _, err := bounded(ctx, func() (os.FileInfo, error) {
-		return os.Stat(filepath.Join(mnt, dot))
+	if _, err := access.Bounded(cmd.Context(), o.Mount, func() (os.FileInfo, error) {
+		return os.Stat(filepath.Join(o.Mount, access.Dot))
 	}); err != nil {
 		return exitcode.WithHint(exitcode.Mount, fmt.Errorf("the mount does not answer: %w", err),
 			"the server's log: "+log.Name())
 	}
-	if why := unwritable(store); why != "" {
-		a.note("store %s can only be read: %s", store, why)
+	if why := access.Unwritable(o.Store); why != "" {
+		a.note("store %s can only be read: %s", o.Store, why)
 	}
 	if a.json {
-		return a.printJSON(serverStatus{PID: pid, Version: buildVersion().Version, Store: store,
-			Mount: mnt, Policy: o.restore})
+		return a.printJSON(control.Status{PID: pid, Version: buildVersion().Version, Store: o.Store,
+			Mount: o.Mount, Policy: o.restore})
 	}
-	a.note("%s is served on %s by process %d, log in %s", store, mnt, pid, log.Name())
+	a.note("%s is served on %s by process %d, log in %s", o.Store, o.Mount, pid, log.Name())
 	return nil
-}
-
-// openLog opens the log of a background server: the file that was asked for, or one in the store, or,
-// where that cannot be, one in a directory of the server's own.
-func openLog(name, store, mnt string) (*os.File, error) {
-	const flags = os.O_CREATE | os.O_WRONLY | os.O_APPEND
-	if name != "" {
-		return os.OpenFile(name, flags, 0o600)
-	}
-	f, err := os.OpenFile(filepath.Join(store, "server.log"), flags, 0o600)
-	if err == nil {
-		return f, nil
-	}
-	dir, derr := privateDir(mnt)
-	if derr != nil {
-		return nil, errors.Join(err, derr)
-	}
-	return os.OpenFile(filepath.Join(dir, "server.log"), flags, 0o600)
 }
 
 // storeFile is what every store has in its directory; package index describes the format.
 const storeFile = "thaw-store.json"
-
-// notStore is the error for a directory without it, as package index has it.
-func notStore(dir string) error { return fmt.Errorf("%s: %w", dir, index.ErrNotStore) }
 
 // usableHost says what the host lacks for a mount.
 func usableHost() error {

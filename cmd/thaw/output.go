@@ -1,11 +1,9 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"sync"
-	"syscall"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 )
@@ -43,7 +41,7 @@ func (o *output) failed() error {
 // outputError says that what was printed is not complete.
 func outputError(err error) error {
 	code := exitcode.Failure
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	if exitcode.IsFull(err) {
 		code = exitcode.NoSpace
 	}
 	return exitcode.WithHint(code, fmt.Errorf("write the output: %w", err),

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"sync"
 	"time"
 
@@ -37,7 +38,16 @@ func (p *progress) set(q index.Progress) {
 	if q.Stage != p.stage || p.bar == nil {
 		p.clear()
 		p.stage = q.Stage
-		p.bar = p.a.newBar(q.Stage, q.Total, q.Unit == "bytes")
+		p.bar = progressbar.NewOptions64(cmp.Or(max(q.Total, 0), -1),
+			progressbar.OptionSetWriter(p.a.stderr),
+			progressbar.OptionSetDescription(q.Stage),
+			progressbar.OptionShowBytes(q.Unit == "bytes"),
+			progressbar.OptionUseIECUnits(true),
+			progressbar.OptionShowCount(),
+			progressbar.OptionSetWidth(30),
+			progressbar.OptionThrottle(barInterval),
+			progressbar.OptionClearOnFinish(),
+		)
 	}
 	if q.Total > 0 && q.Total != p.bar.GetMax64() {
 		p.bar.ChangeMax64(q.Total)
@@ -58,22 +68,6 @@ func (p *progress) clear() {
 		_ = p.bar.Exit()
 		p.bar = nil
 	}
-}
-
-func (a *app) newBar(stage string, total int64, inBytes bool) *progressbar.ProgressBar {
-	if total <= 0 {
-		total = -1
-	}
-	return progressbar.NewOptions64(total,
-		progressbar.OptionSetWriter(a.stderr),
-		progressbar.OptionSetDescription(stage),
-		progressbar.OptionShowBytes(inBytes),
-		progressbar.OptionUseIECUnits(true),
-		progressbar.OptionShowCount(),
-		progressbar.OptionSetWidth(30),
-		progressbar.OptionThrottle(barInterval),
-		progressbar.OptionClearOnFinish(),
-	)
 }
 
 // barInterval keeps a bar from costing more than the work that it shows.

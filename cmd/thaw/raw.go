@@ -3,13 +3,14 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/cmd/thaw/internal/lab"
 	"github.com/thawfs/thaw/cmd/thaw/internal/lab/rawfs"
+	"github.com/thawfs/thaw/cmd/thaw/internal/process"
+	"github.com/thawfs/thaw/cmd/thaw/internal/server"
 	"github.com/thawfs/thaw/fs"
 	"github.com/thawfs/thaw/index/blob/disk"
 )
@@ -22,19 +23,16 @@ func newRawCommand(a *app) *cobra.Command {
 		Hidden: true,
 		Args:   cobra.ExactArgs(5),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := serveRaw(cmd.Context(), a, args); err != nil {
-				return fmt.Errorf("serve %s on %s as it is: %w", args[0], args[1], err)
-			}
-			return nil
+			return named(serveRaw(cmd.Context(), a, args), "serve %s on %s as it is", args[0], args[1])
 		},
 	}
 }
 
 func serveRaw(ctx context.Context, a *app, args []string) error {
-	pipe := readyPipe()
+	parent := process.OpenReady()
 	defer a.lasting()()
 	s, err := mountRaw(ctx, a, args)
-	tellReady(pipe, err)
+	parent.Tell(err, classify)
 	if err != nil {
 		return err
 	}
@@ -53,6 +51,6 @@ func mountRaw(ctx context.Context, a *app, args []string) (*rawfs.Server, error)
 		return rawfs.Mount(ctx, path, mnt, name, nil, o)
 	}
 	d := disk.New(spec)
-	o.Collectors = diskMetrics(d)
+	o.Collectors = server.DiskMetrics(d)
 	return rawfs.Mount(ctx, path, mnt, name, d, o)
 }

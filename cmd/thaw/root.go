@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,45 +10,38 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/access"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/cmd/thaw/internal/server"
+	"github.com/thawfs/thaw/fs"
+	"github.com/thawfs/thaw/index"
 )
 
-// Groups of `thaw --help`.
-const (
-	groupStart = "start"
-	groupStore = "store"
-	groupMount = "mount"
-	groupSets  = "sets"
-	groupVM    = "vm"
-	groupTools = "tools"
-)
+// group is a part of `thaw --help`.
+type group struct {
+	title string
+	verbs []*cobra.Command
+}
 
-// commands lists every verb: the only place that a new one is added to.
-func commands(a *app) []*cobra.Command {
-	return []*cobra.Command{
-		newDoctorCommand(a),
-		newDemoCommand(a),
-		newCompareCommand(a),
-		newImportCommand(a),
-		newExportCommand(a),
-		newLsCommand(a),
-		newInspectCommand(a),
-		newRmCommand(a),
-		newCheckCommand(a),
-		newGCCommand(a),
-		newMountCommand(a),
-		newUmountCommand(a),
-		newStatsCommand(a),
-		newWSCommand(a),
-		newBenchCommand(a),
-		newVMCommand(a),
-		newVersionCommand(a),
-		newGenerateCommand(a),
-		newProberCommand(),
-		newRawCommand(a),
-		newKeeperCommand(),
+// commands lists every verb: the only place that a new one is added to. The group of the last ones
+// has no title: they are hidden.
+func commands(a *app) []group {
+	verbs := func(list ...*cobra.Command) []*cobra.Command { return list }
+	return []group{
+		{"Start here:", verbs(newDoctorCommand(a), newDemoCommand(a), newCompareCommand(a))},
+		{"The store:", verbs(newImportCommand(a), newExportCommand(a), newLsCommand(a),
+			newInspectCommand(a), newRmCommand(a), newCheckCommand(a), newGCCommand(a))},
+		{"The mount:", verbs(newMountCommand(a), newUmountCommand(a), newStatsCommand(a))},
+		{"Working sets:", verbs(newWSCommand(a))},
+		{"Virtual machines:", verbs(newVMCommand(a))},
+		{groupTools, verbs(newBenchCommand(a), newVersionCommand(a))},
+		{"", verbs(newGenerateCommand(), newRawCommand(a),
+			newHelperCommand(access.KeeperCommand, index.KeeperMain),
+			newHelperCommand(server.ProberCommand, fs.ProberMain))},
 	}
 }
+
+const groupTools = "Tools:" // where help is, too
 
 func newRootCommand(a *app) *cobra.Command {
 	root := &cobra.Command{
@@ -77,14 +71,15 @@ exit status. Begin with "thaw doctor", which says what this host can do, and "th
 			a.patience.Store(int64(patienceWith(cmd)))
 		},
 	}
-	root.AddGroup(
-		&cobra.Group{ID: groupStart, Title: "Start here:"},
-		&cobra.Group{ID: groupStore, Title: "The store:"},
-		&cobra.Group{ID: groupMount, Title: "The mount:"},
-		&cobra.Group{ID: groupSets, Title: "Working sets:"},
-		&cobra.Group{ID: groupVM, Title: "Virtual machines:"},
-		&cobra.Group{ID: groupTools, Title: "Tools:"},
-	)
+	for _, g := range commands(a) {
+		if g.title != "" {
+			root.AddGroup(&cobra.Group{ID: g.title, Title: g.title})
+		}
+		for _, cmd := range g.verbs {
+			cmd.GroupID = g.title
+			root.AddCommand(cmd)
+		}
+	}
 	root.SetHelpCommandGroupID(groupTools)
 	f := root.PersistentFlags()
 	f.BoolVar(&a.json, "json", false, "print JSON instead of tables, errors included")
@@ -93,9 +88,7 @@ exit status. Begin with "thaw doctor", which says what this host can do, and "th
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
-	root.AddCommand(commands(a)...)
-	root.AddCommand(newExitCodesTopic(a))
-	root.AddCommand(newTopics()...)
+	root.AddCommand(append(newTopics(), newExitCodesTopic())...)
 	return root
 }
 
@@ -115,13 +108,7 @@ func (a *app) run(ctx context.Context, args []string) exitcode.Code {
 	root := newRootCommand(a)
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
-	if err == nil {
-		err = a.silent
-	}
-	if err == nil {
-		err = a.out.failed()
-	}
-	if err == nil {
+	if err = cmp.Or(err, a.silent, a.out.failed()); err == nil {
 		return exitcode.OK
 	}
 	if !a.started && !errors.Is(err, context.Canceled) && a.out.failed() == nil {
@@ -155,7 +142,7 @@ func statusLine(e exitcode.Entry) string {
 }
 
 // newExitCodesTopic is a help topic: a command without Run shows up under "Additional help topics".
-func newExitCodesTopic(a *app) *cobra.Command {
+func newExitCodesTopic() *cobra.Command {
 	long := "What the exit status of thaw means (the names are what errors are called with " +
 		"--json):\n\n"
 	for _, e := range exitcode.Table() {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/process"
 	"github.com/thawfs/thaw/fs"
 )
 
@@ -101,7 +102,7 @@ func setupScript(env *testscript.Env) error {
 	if env.Getenv("GORACE") == "" {
 		env.Setenv("GORACE", "atexit_sleep_ms=10") // a process under the race detector ends late
 	}
-	env.Values[serversKey{}] = map[string]process{}
+	env.Values[serversKey{}] = map[string]process.Watched{}
 	return nil
 }
 
@@ -114,8 +115,8 @@ func cleanUp(dir string) error {
 	}
 	for _, pid := range processesOf(dir) {
 		// Those that ended with their mount, or are just ending, are not left behind.
-		p := watchProcess(pid)
-		if !p.wait(exitPatience) {
+		p := process.Watch(pid)
+		if !p.Wait(exitPatience) {
 			name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 			errs = append(errs, fmt.Errorf("process %d, %q", pid, name))
 			if proc, err := os.FindProcess(pid); err == nil {

@@ -13,13 +13,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/access"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/cmd/thaw/internal/process"
 	"github.com/thawfs/thaw/wss"
 )
 
@@ -157,24 +158,24 @@ func cmdKillServer(ts *testscript.TestScript, neg bool, args []string) {
 		args = args[1:]
 	}
 	usage(ts, neg || len(args) != 1 || sig == 0, "killserver [-TERM] MNT")
-	servers := ts.Value(serversKey{}).(map[string]process)
+	servers := ts.Value(serversKey{}).(map[string]process.Watched)
 	p, ok := servers[args[0]]
 	if !ok {
 		pid, err := serverOf(ts.MkAbs(args[0]))
 		ts.Check(err)
-		p = watchProcess(pid)
+		p = process.Watch(pid)
 		ts.Defer(p.Close)
 		servers[args[0]] = p
 	}
-	ts.Check(p.signal(sig))
+	ts.Check(p.Signal(sig))
 	if sig == unix.SIGSTOP {
-		awaitStop(ts, p.pid)
+		awaitStop(ts, p.PID)
 	}
 	if sig != unix.SIGKILL {
 		return
 	}
 	delete(servers, args[0])
-	if !p.wait(scriptTimeout / 4) {
+	if !p.Wait(scriptTimeout / 4) {
 		ts.Fatalf("the server survives kill -9")
 	}
 }
@@ -200,12 +201,12 @@ func awaitStop(ts *testscript.TestScript, pid int) {
 // cmdServerGone waits for a server that was asked to end.
 func cmdServerGone(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, neg || len(args) != 1, "servergone MNT")
-	servers := ts.Value(serversKey{}).(map[string]process)
+	servers := ts.Value(serversKey{}).(map[string]process.Watched)
 	p, ok := servers[args[0]]
 	if !ok {
 		ts.Fatalf("killserver -TERM %s comes first", args[0])
 	}
-	if !p.wait(scriptTimeout / 4) {
+	if !p.Wait(scriptTimeout / 4) {
 		ts.Fatalf("the server does not end")
 	}
 	delete(servers, args[0])
@@ -223,22 +224,16 @@ func cmdUmount(ts *testscript.TestScript, neg bool, args []string) {
 
 // serverOf asks a mount for the process number of its server.
 func serverOf(mnt string) (int, error) {
-	ref, err := resolveMount(context.Background(), mnt)
+	m, err := access.Resolve(context.Background(), mnt)
 	if err != nil {
 		return 0, err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), scriptTimeout/4)
 	defer cancel()
-	client, err := ref.server(ctx)
+	server, err := m.Server(ctx)
 	if err != nil {
 		return 0, err
 	}
-	var st serverStatus
-	err = client.Call(ctx, verbStatus, struct{}{}, &st)
+	st, err := server.Status(ctx)
 	return st.PID, err
-}
-
-// signal sends a signal to the process that is watched.
-func (p process) signal(sig syscall.Signal) error {
-	return unix.PidfdSendSignal(p.fd, sig, nil, 0)
 }

@@ -39,7 +39,11 @@ func (f *sizeFlag) String() string {
 	if *f == 0 {
 		return "0"
 	}
-	return strings.ReplaceAll(strings.Replace(size(int64(*f)), ".0 ", "", 1), " ", "")
+	text := strings.ReplaceAll(strings.Replace(size(int64(*f)), ".0 ", "", 1), " ", "")
+	if n, err := parseSize(text); err != nil || n != int64(*f) {
+		return itoa(int(*f)) // a number that units would round
+	}
+	return text
 }
 func (f *sizeFlag) Type() string { return "size" }
 func (f *sizeFlag) Set(s string) error {

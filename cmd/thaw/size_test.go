@@ -20,7 +20,7 @@ func TestParseSize(t *testing.T) {
 		}
 	}
 	for n, want := range map[sizeFlag]string{0: "0", 4096: "4KiB", 3 << 29: "1.5GiB",
-		1 << 30: "1GiB", 100 << 20: "100MiB"} {
+		1 << 30: "1GiB", 100 << 20: "100MiB", 1<<30 + 4096: "1073745920"} {
 		if n.String() != want {
 			t.Errorf("flag prints %q, want %q", n.String(), want)
 		}

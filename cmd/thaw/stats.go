@@ -5,12 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/access"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 )
 
@@ -26,18 +29,17 @@ func newStatsCommand(a *app) *cobra.Command {
 		Short: "Show the live counters of a mount",
 		Long: `Show counters of each checkpoint since it was last cold, including its clones: opens;
 pages prefetched, and how long the opens waited for them; pages and requests that were
-read on demand; pages pushed ahead of demand; seconds in which a reader waited;
-errors.
+read on demand; pages pushed ahead of demand; seconds in which a reader waited, all of
+them and the longest at once; errors.
 
 With NAME (or MNT/NAME) one checkpoint. --watch prints again and again. With --json:
 what "stats.json" holds, by name; with --watch one object a line. Totals of the server
 for Prometheus are in MNT/.thaw/metrics.` + exitStatus(exitcode.NotFound, exitcode.ServerGone),
 		Example: `  thaw stats /mnt/thaw
   thaw stats /mnt/thaw web-1 --watch`,
-		GroupID: groupMount,
-		Args:    cobra.RangeArgs(1, 2),
+		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runStats(cmd.Context(), a, filepath.Join(args...), o)
+			return named(runStats(cmd.Context(), a, filepath.Join(args...), o), "stats")
 		},
 	}
 	cmd.Flags().BoolVarP(&o.watch, "watch", "w", false, "print again and again until interrupted")
@@ -54,23 +56,29 @@ type counters struct {
 	LazyRequests    uint64  `json:"lazy_requests"`
 	PushedPages     uint64  `json:"pushed_pages"`
 	StallSeconds    float64 `json:"stall_seconds"`
-	Errors          uint64  `json:"errors"`
+	Stalls          struct {
+		Longest float64 `json:"longest_seconds"`
+	} `json:"stalls"`
+	Errors uint64 `json:"errors"`
 }
 
 func runStats(ctx context.Context, a *app, path string, o statsOptions) error {
-	ref, err := resolveMount(ctx, path)
+	m, err := access.Resolve(ctx, path)
 	if err != nil {
-		return fmt.Errorf("stats: %w", err)
+		return err
 	}
 	if o.watch && o.interval <= 0 {
-		return exitcode.Errorf(exitcode.Usage, "stats: --interval must be more than 0")
+		return exitcode.Errorf(exitcode.Usage, "--interval must be more than 0")
 	}
 	for {
-		if err := printStats(ctx, a, ref, o.watch); err != nil {
-			return fmt.Errorf("stats: %w", err)
+		stats, err := access.Bounded(ctx, m.Root, func() (map[string]json.RawMessage, error) {
+			return readStats(m)
+		})
+		if err == nil {
+			err = printStats(a, stats, o.watch)
 		}
-		if !o.watch || a.out.failed() != nil {
-			return nil
+		if err != nil || !o.watch || a.out.failed() != nil {
+			return err
 		}
 		select {
 		case <-ctx.Done():
@@ -80,77 +88,57 @@ func runStats(ctx context.Context, a *app, path string, o statsOptions) error {
 	}
 }
 
-func printStats(ctx context.Context, a *app, ref mountRef, oneLine bool) error {
-	all, err := bounded(ctx, func() (readCounters, error) { return readStats(ref) })
-	if errors.Is(err, errSilent) {
-		return silentServer(ref.Root)
+// printStats prints the texts of stats.json by the names of their checkpoints.
+func printStats(a *app, stats map[string]json.RawMessage, oneLine bool) error {
+	switch {
+	case a.json && oneLine:
+		return json.NewEncoder(a.stdout).Encode(stats)
+	case a.json:
+		return a.printJSON(stats)
 	}
-	if err != nil {
-		return err
-	}
-	names, texts := all.names, all.texts
-	if a.json {
-		byName := make(map[string]json.RawMessage, len(names))
-		for i, name := range names {
-			byName[name] = texts[i]
-		}
-		if oneLine {
-			return json.NewEncoder(a.stdout).Encode(byName)
-		}
-		return a.printJSON(byName)
-	}
-	rows := make([][]string, len(names))
-	for i, name := range names {
+	var rows [][]string
+	for _, name := range slices.Sorted(maps.Keys(stats)) {
 		var c counters
-		if err := json.Unmarshal(texts[i], &c); err != nil {
+		if err := json.Unmarshal(stats[name], &c); err != nil {
 			return fmt.Errorf("stats.json of %s: %w", name, err)
 		}
-		rows[i] = []string{
+		rows = append(rows, []string{
 			name, count(c.Opens), count(c.PrefetchedPages), fmt.Sprintf("%.3f s", c.PrefetchSeconds),
 			count(c.LazyPages), count(c.LazyRequests), count(c.PushedPages),
-			fmt.Sprintf("%.3f s", c.StallSeconds), count(c.Errors),
-		}
+			fmt.Sprintf("%.3f s", c.StallSeconds), fmt.Sprintf("%.3f s", c.Stalls.Longest),
+			count(c.Errors),
+		})
 	}
 	a.table([]string{"NAME", ">OPENS", ">PREFETCHED", ">IN", ">LAZY", ">REQUESTS", ">PUSHED",
-		">STALLED", ">ERRORS"}, rows)
+		">STALLED", ">LONGEST", ">ERRORS"}, rows)
 	return nil
 }
 
-// readCounters are texts of stats.json, by the names of their checkpoints.
-type readCounters struct {
-	names []string
-	texts []json.RawMessage
-}
-
 // readStats reads the stats.json of one checkpoint, or of all.
-func readStats(ref mountRef) (c readCounters, err error) {
-	var names []string
-	if ref.Name != "" && ref.Name != dot {
-		names = []string{ref.Name}
-	} else {
-		entries, err := os.ReadDir(ref.Root)
+func readStats(m access.Mount) (map[string]json.RawMessage, error) {
+	names := []string{m.Name}
+	all := m.Name == "" || m.Name == access.Dot
+	if all {
+		entries, err := os.ReadDir(m.Root)
 		if err != nil {
-			return c, err
+			return nil, err
 		}
+		names = nil
 		for _, e := range entries {
-			if e.Name() != dot {
-				names = append(names, e.Name())
-			}
+			names = append(names, e.Name())
 		}
 	}
+	stats := make(map[string]json.RawMessage)
 	for _, name := range names {
-		text, err := os.ReadFile(filepath.Join(ref.Root, name, "stats.json"))
-		if errors.Is(err, os.ErrNotExist) {
-			if ref.Name == "" {
-				continue // removed since it was listed
-			}
-			return c, exitcode.WithHint(exitcode.NotFound,
-				fmt.Errorf("no checkpoint %q on %s", name, ref.Root), "see: ls "+ref.Root)
+		text, err := os.ReadFile(filepath.Join(m.Root, name, "stats.json"))
+		switch {
+		case err == nil:
+			stats[name] = text
+		case !errors.Is(err, os.ErrNotExist):
+			return nil, err
+		case !all: // else it is removed since it was listed, or no checkpoint
+			return nil, m.NoCheckpoint(name)
 		}
-		if err != nil {
-			return c, err
-		}
-		c.names, c.texts = append(c.names, name), append(c.texts, text)
 	}
-	return c, nil
+	return stats, nil
 }

@@ -6,13 +6,15 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/access"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/cmd/thaw/internal/process"
 	"github.com/thawfs/thaw/fs"
 	"github.com/thawfs/thaw/index"
 )
@@ -46,13 +48,9 @@ have not touched yet. It does not access the mount itself, so it never hangs.` +
 				exitcode.ServerGone),
 		Example: `  thaw umount /mnt/thaw
   thaw umount /mnt/thaw --detach`,
-		GroupID: groupMount,
-		Args:    cobra.ExactArgs(1),
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := runUmount(cmd.Context(), a, args[0], o); err != nil {
-				return fmt.Errorf("umount %s: %w", args[0], err)
-			}
-			return nil
+			return named(runUmount(cmd.Context(), a, args[0], o), "umount %s", args[0])
 		},
 	}
 	cmd.Flags().BoolVar(&o.abort, "abort", false,
@@ -65,18 +63,17 @@ have not touched yet. It does not access the mount itself, so it never hangs.` +
 
 func runUmount(ctx context.Context, a *app, mnt string, o umountOptions) error {
 	if o.abort {
-		return a.abortMount(mnt)
+		return abortMount(a, mnt)
 	}
-	ref, err := resolveMount(ctx, mnt)
-	code, _, _ := exitcode.Of(err)
+	m, err := access.Resolve(ctx, mnt)
 	switch {
-	case code == exitcode.ServerGone && !errors.Is(err, errSilent):
+	case exitcode.Has(err, exitcode.ServerGone) && !errors.Is(err, access.ErrSilent):
 		if err := fs.Abort(mnt); err != nil {
 			return err
 		}
 		a.note("unmounted %s; its server was dead", mnt)
 		return nil
-	case code == exitcode.NotFound:
+	case exitcode.Has(err, exitcode.NotFound):
 		if store, ok := detachedStore(mnt); ok {
 			return stillServed(ctx, store, mnt)
 		}
@@ -84,29 +81,30 @@ func runUmount(ctx context.Context, a *app, mnt string, o umountOptions) error {
 	if err != nil {
 		return err
 	}
-	if ref.Name != "" {
+	if m.Name != "" {
 		return exitcode.WithHint(exitcode.Usage, errors.New("that lies on a mount"),
-			"give its root: "+ref.Root)
+			"give its root: "+m.Root)
 	}
-	return a.endMount(ctx, ref, o.detach)
+	return endMount(ctx, a, m, o.detach)
 }
 
 // endMount has the server end its mount, and waits for the server to end.
-func (a *app) endMount(ctx context.Context, ref mountRef, detach bool) error {
-	client, err := ref.server(ctx)
+func endMount(ctx context.Context, a *app, m access.Mount, detach bool) error {
+	server, err := m.Server(ctx)
 	if err != nil {
 		return err
 	}
-	var st serverStatus
-	if err := client.Call(ctx, verbStatus, struct{}{}, &st); err != nil {
+	st, err := server.Status(ctx)
+	if err != nil {
 		return err
 	}
-	ended := watchProcess(st.PID)
+	ended := process.Watch(st.PID)
 	defer ended.Close()
-	err = client.Call(ctx, verbUnmount, unmountRequest{Detach: detach}, nil)
-	if code, _, _ := exitcode.Of(err); code == exitcode.Busy {
-		return exitcode.WithHint(code, err, "stop what uses it; or take it away and serve what is open: "+
-			"thaw umount --detach "+ref.Root+"; or cut it off: thaw umount --abort "+ref.Root)
+	err = server.Unmount(ctx, detach)
+	if exitcode.Has(err, exitcode.Busy) {
+		return exitcode.WithHint(exitcode.Busy, err,
+			"stop what uses it; or take it away and serve what is open: thaw umount --detach "+m.Root+
+				"; or cut it off: thaw umount --abort "+m.Root)
 	}
 	if err != nil {
 		return err
@@ -116,19 +114,22 @@ func (a *app) endMount(ctx context.Context, ref mountRef, detach bool) error {
 		patience = detachPatience
 	}
 	switch {
-	case ended.wait(patience):
-		a.note("unmounted %s", ref.Root)
+	case ended.Wait(patience):
+		a.note("unmounted %s", m.Root)
 	case detach:
-		_ = client.Call(ctx, verbStatus, struct{}{}, &st) // it may end just now
-		a.note("detached %s; process %d serves what is in use%s", ref.Root, st.PID, by(st.Users))
+		if now, err := server.Status(ctx); err == nil { // it may end just now
+			st = now
+		}
+		a.note("detached %s; process %d serves what is in use%s", m.Root, st.PID,
+			access.UsedBy(st.Users))
 	default:
-		a.note("unmounted %s; its server, process %d, has not ended yet", ref.Root, st.PID)
+		a.note("unmounted %s; its server, process %d, has not ended yet", m.Root, st.PID)
 	}
 	return nil
 }
 
 // abortMount cuts a mount off from what uses it, also one that is out of the tree already.
-func (a *app) abortMount(mnt string) error {
+func abortMount(a *app, mnt string) error {
 	err := fs.Abort(mnt)
 	if err == nil {
 		a.note("cut off and unmounted %s", mnt)
@@ -140,15 +141,15 @@ func (a *app) abortMount(mnt string) error {
 	}
 	// Its connection has no name any more, and ends with the process.
 	d, _, _ := index.ServerOf(store)
-	p := watchProcess(d.PID)
+	p := process.Watch(d.PID)
 	defer p.Close()
 	if now, ok, _ := index.ServerOf(store); !ok || now != d {
 		return err
 	}
-	if kerr := unix.PidfdSendSignal(p.fd, unix.SIGKILL, nil, 0); kerr != nil {
+	if kerr := p.Signal(unix.SIGKILL); kerr != nil {
 		return errors.Join(err, fmt.Errorf("end its server, process %d: %w", d.PID, kerr))
 	}
-	if !p.wait(exitPatience) {
+	if !p.Wait(exitPatience) {
 		return exitcode.Errorf(exitcode.Busy, "its server, process %d, was killed and has not ended yet",
 			d.PID)
 	}
@@ -158,20 +159,16 @@ func (a *app) abortMount(mnt string) error {
 
 // stillServed is the error for a mount that is out of the tree already.
 func stillServed(ctx context.Context, store, mnt string) error {
-	var st serverStatus
-	c, err := storeServer(ctx, store)
-	if c != nil {
-		err = c.Call(ctx, verbStatus, struct{}{}, &st)
-	}
+	st, served, err := access.ServerStatus(ctx, store)
 	if err != nil {
 		return fmt.Errorf("it is unmounted, but its server still runs: %w", err)
 	}
-	if c == nil {
-		return notOnMount(mnt) // it has just ended
+	if !served {
+		return access.NotOnMount(mnt) // it has just ended
 	}
 	return exitcode.WithHint(exitcode.Busy, fmt.Errorf(
-		"it is unmounted, but process %d still serves what is in use%s", st.PID, by(st.Users)),
-		"stop what uses it; or cut it off: thaw umount --abort "+mnt)
+		"it is unmounted, but process %d still serves what is in use%s", st.PID,
+		access.UsedBy(st.Users)), "stop what uses it; or cut it off: thaw umount --abort "+mnt)
 }
 
 // detachedStore finds the store that was mounted on a path and is served still: the lock that its
@@ -189,53 +186,9 @@ func detachedStore(mnt string) (string, bool) {
 		}
 		store := filepath.Dir(file)
 		s, ok, err := index.ServerOf(store)
-		if err == nil && ok && s.Mount == at.Path && link == procFD(s.PID, filepath.Base(link)) {
+		if err == nil && ok && s.Mount == at.Path && strings.HasPrefix(link, fmt.Sprintf("/proc/%d/", s.PID)) {
 			return store, true
 		}
 	}
 	return "", false
-}
-
-func procFD(pid int, fd string) string {
-	return filepath.Join("/proc", strconv.Itoa(pid), "fd", fd)
-}
-
-// process is a process of somebody else's, watched until it ends.
-type process struct{ pid, fd int }
-
-// watchProcess watches a process by its number.
-func watchProcess(pid int) process {
-	fd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return process{pid, -1} // ended, or seen from another PID namespace under another number
-	}
-	return process{pid, fd}
-}
-
-// wait returns when the process has ended; false if it has not after so long.
-func (p process) wait(patience time.Duration) bool {
-	if p.fd < 0 {
-		return true
-	}
-	for deadline := time.Now().Add(patience); ; {
-		left := time.Until(deadline)
-		if left <= 0 {
-			return false
-		}
-		fds := []unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}}
-		n, err := unix.Poll(fds, int(left.Milliseconds())+1)
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			return false
-		}
-		if n > 0 {
-			return true
-		}
-	}
-}
-
-// Close ends the watch.
-func (p process) Close() {
-	if p.fd >= 0 {
-		unix.Close(p.fd)
-	}
 }

@@ -22,7 +22,6 @@ func newVersionCommand(a *app) *cobra.Command {
 		Long: `Print the version of thaw, of the Go that built it, and the platform; with --json also
 the revision of the source.`,
 		Example: `  thaw version`,
-		GroupID: groupTools,
 		Args:    cobra.NoArgs,
 		RunE:    func(*cobra.Command, []string) error { return runVersion(a) },
 	}
@@ -38,19 +37,23 @@ func runVersion(a *app) error {
 }
 
 func buildVersion() versionInfo {
-	v := versionInfo{Version: "devel", Go: runtime.Version(),
+	v := versionInfo{Version: "devel", Revision: buildSetting("vcs.revision"), Go: runtime.Version(),
 		Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return v
-	}
-	if info.Main.Version != "" && info.Main.Version != "(devel)" {
+	if ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
 		v.Version = info.Main.Version
 	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			v.Revision = s.Value
+	return v
+}
+
+// buildSetting is what the build was told, such as the commit; "" if it was not.
+func buildSetting(key string) string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == key {
+				return s.Value
+			}
 		}
 	}
-	return v
+	return ""
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -36,7 +38,6 @@ PUT may be POST. A failure is a status of 400 (makes no sense), 404, 405, 409 (n
 state), 500 (went wrong) or 507 (disk full) with {"fault_message": "..."}:
 
   curl --unix-socket /tmp/vm.sock -X PUT http://vm/pause`,
-		GroupID: groupVM,
 	},
 		newVMRunCommand(a),
 		newVMRestoreCommand(a),
@@ -50,32 +51,45 @@ state), 500 (went wrong) or 507 (disk full) with {"fault_message": "..."}:
 	)
 }
 
-// newVMActionCommand makes one of the commands that take a socket and answer with the status.
+// newVMActionCommand makes one of the commands that are answered with the status.
 func newVMActionCommand(a *app, verb, short string,
 	act func(*api.Client, context.Context) (api.Status, error)) *cobra.Command {
-	return &cobra.Command{
-		Use:   verb + " SOCK",
-		Short: short,
-		Long: short + `, and print what it is doing then.
+	cmd := newVMSocketCommand(a, verb, act, statusRows)
+	cmd.Short = short
+	cmd.Long = short + `, and print what it is doing then.
 
 SOCK is what --api of its "thaw vm run" or "thaw vm restore" named.` +
-			exitStatus(exitcode.NotFound, exitcode.Busy, exitcode.ServerGone),
-		Example: "  thaw vm " + verb + " /tmp/vm.sock",
-		Args:    cobra.ExactArgs(1),
+		exitStatus(exitcode.NotFound, exitcode.Busy, exitcode.ServerGone)
+	cmd.Example = "  thaw vm " + verb + " /tmp/vm.sock"
+	return cmd
+}
+
+// newVMSocketCommand makes a command that asks a machine something and shows the answer.
+func newVMSocketCommand[T any](a *app, verb string,
+	ask func(*api.Client, context.Context) (T, error), rows func(T) lines) *cobra.Command {
+	return &cobra.Command{
+		Use:  verb + " SOCK",
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, cancel := context.WithTimeout(cmd.Context(), machineAnswer)
-			defer cancel()
-			s, err := act(api.NewClient(args[0]), ctx)
-			if err != nil {
+			answer, err := askMachine(cmd.Context(), args[0], ask)
+			switch {
+			case err != nil:
 				return machineError(verb, err)
+			case a.json:
+				return a.printJSON(answer)
 			}
-			if a.json {
-				return a.printJSON(s)
-			}
-			a.printStatus(s)
+			a.printLines(13, rows(answer))
 			return nil
 		},
 	}
+}
+
+// askMachine asks a machine something, with a bound in time.
+func askMachine[T any](ctx context.Context, sock string,
+	ask func(*api.Client, context.Context) (T, error)) (T, error) {
+	ctx, cancel := context.WithTimeout(ctx, machineAnswer)
+	defer cancel()
+	return ask(api.NewClient(sock), ctx)
 }
 
 // machineAnswer is how long a machine may take to answer; to stop its vCPUs it may have to wait for
@@ -104,8 +118,8 @@ func machineError(verb string, err error) error {
 	return err
 }
 
-func (a *app) printStatus(s api.Status) {
-	rows := [][2]string{
+func statusRows(s api.Status) lines {
+	rows := lines{
 		{"state", s.State},
 		{"memory", size(int64(s.MemoryBytes))},
 		{"vCPUs", count(s.VCPUs)},
@@ -115,18 +129,24 @@ func (a *app) printStatus(s api.Status) {
 		{"running for", seconds(time.Duration(s.Seconds * float64(time.Second)))},
 	}
 	if s.Error != "" {
-		rows = append(rows, [2]string{"error", s.Error})
+		rows.add("error", "%s", s.Error)
 	}
 	if s.TouchedPages != nil && s.DirtyPages != nil {
-		rows = append(rows, [2]string{"mapped from", s.MappedFrom},
-			[2]string{"touched", count(*s.TouchedPages) + " pages"},
-			[2]string{"changed", count(*s.DirtyPages) + " pages"})
+		rows.add("mapped from", "%s", s.MappedFrom)
+		rows.add("touched", "%s pages", count(*s.TouchedPages))
+		rows.add("changed", "%s pages", count(*s.DirtyPages))
 	}
 	if s.ServerSilentSeconds > 0 {
-		rows = append(rows, [2]string{"mount", fmt.Sprintf("has not answered for %.0f s",
-			s.ServerSilentSeconds)})
+		rows.add("mount", "has not answered for %.0f s", s.ServerSilentSeconds)
 	}
-	for _, r := range rows {
-		a.printf("%s%s\n", pad(r[0], 13), r[1])
+	return rows
+}
+
+// guestArgs prints the options of a guest program as a user writes them.
+func guestArgs(args map[string]string) string {
+	var s string
+	for _, k := range slices.Sorted(maps.Keys(args)) {
+		s += fmt.Sprintf(" %s=%s", k, args[k])
 	}
+	return s
 }

@@ -4,11 +4,15 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/access"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/vmm/api"
+	"github.com/thawfs/thaw/wss/scan"
 )
 
 func newVMCheckpointCommand(a *app) *cobra.Command {
@@ -50,29 +54,7 @@ in the record. DIR is complete before the trace begins.` +
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r.Dir = args[1]
-			if err := e.into(&r); err != nil {
-				return err
-			}
-			if err := answering(cmd.Context(), r.Dir); err != nil {
-				return fmt.Errorf("vm checkpoint: %w", err)
-			}
-			if _, err := os.Lstat(r.Dir); err == nil {
-				return exitcode.WithHint(exitcode.Exists,
-					fmt.Errorf("vm checkpoint: %s exists already", r.Dir), "give a directory that does not")
-			}
-			rep, err := checkpointMachine(cmd.Context(), api.NewClient(args[0]), r)
-			if err != nil {
-				return machineError("checkpoint", err)
-			}
-			if a.json {
-				return a.printJSON(rep)
-			}
-			a.printf("%s\n", checkpointLine(rep))
-			a.printf("%s", estimateLines(rep))
-			if rep.Note != "" {
-				a.note("%s", rep.Note)
-			}
-			return nil
+			return runVMCheckpoint(cmd.Context(), a, args[0], r, e)
 		},
 	}
 	f := cmd.Flags()
@@ -83,15 +65,35 @@ in the record. DIR is complete before the trace begins.` +
 	return cmd
 }
 
-// checkpointMachine has a machine saved, which takes its time; that it answers at all shows before.
-func checkpointMachine(ctx context.Context, c *api.Client, r api.CheckpointRequest) (
-	api.CheckpointReply, error) {
-	soon, cancel := context.WithTimeout(ctx, machineAnswer)
-	defer cancel()
-	if _, err := c.Status(soon); err != nil {
-		return api.CheckpointReply{}, err
+func runVMCheckpoint(ctx context.Context, a *app, sock string, r api.CheckpointRequest,
+	e estimateOptions) error {
+	if err := e.into(&r); err != nil {
+		return err
 	}
-	return c.Checkpoint(ctx, r)
+	if err := access.Answering(ctx, r.Dir); err != nil {
+		return fmt.Errorf("vm checkpoint: %w", err)
+	}
+	if _, err := os.Lstat(r.Dir); err == nil {
+		return exitcode.WithHint(exitcode.Exists,
+			fmt.Errorf("vm checkpoint: %s exists already", r.Dir), "give a directory that does not")
+	}
+	// To save takes its time; that the machine answers at all shows before.
+	var rep api.CheckpointReply
+	_, err := askMachine(ctx, sock, (*api.Client).Status)
+	if err == nil {
+		rep, err = api.NewClient(sock).Checkpoint(ctx, r)
+	}
+	if err != nil {
+		return machineError("checkpoint", err)
+	}
+	if a.json {
+		return a.printJSON(rep)
+	}
+	a.printf("%s\n%s", checkpointLine(rep), estimateLines(rep))
+	if rep.Note != "" {
+		a.note("%s", rep.Note)
+	}
+	return nil
 }
 
 // checkpointLine says what was written, and what it cost.
@@ -104,11 +106,48 @@ func checkpointLine(r api.CheckpointReply) string {
 		size(int64(r.WrittenBytes)), r.Seconds, r.PauseSeconds)
 }
 
-// guestArgs prints the options of a guest program as a user writes them.
-func guestArgs(args map[string]string) string {
-	var s string
-	for _, k := range sortedKeys(args) {
-		s += fmt.Sprintf(" %s=%s", k, args[k])
+// estimateOptions are how the working set is estimated around a checkpoint.
+type estimateOptions struct {
+	scan, trace time.Duration
+	budget      float64 // percent
+}
+
+func (o *estimateOptions) addFlags(f *pflag.FlagSet) {
+	f.DurationVar(&o.scan, "scan", 0, "scan access bits so long before the checkpoint")
+	f.Float64Var(&o.budget, "scan-budget", 100*scan.DefaultBudget,
+		"percent of the machine's time that scanning may take")
+	f.DurationVar(&o.trace, "trace", 0, "trace first touches so long after the checkpoint")
+}
+
+// into puts the options into a request.
+func (o *estimateOptions) into(r *api.CheckpointRequest) error {
+	switch {
+	case o.scan < 0 || o.trace < 0:
+		return exitcode.Errorf(exitcode.Usage, "--scan and --trace: a time below zero")
+	case o.budget <= 0 || o.budget > 100:
+		return exitcode.Errorf(exitcode.Usage, "--scan-budget %g: more than 0, at most 100 percent",
+			o.budget)
+	case o.trace > 0 && r.NoRemap:
+		return exitcode.Errorf(exitcode.Usage,
+			"--trace needs the memory mapped from DIR, which --no-remap refuses")
 	}
-	return s
+	r.ScanSeconds, r.ScanBudget = o.scan.Seconds(), o.budget/100
+	r.TraceSeconds = o.trace.Seconds()
+	return nil
+}
+
+// estimateLines say what was found.
+func estimateLines(r api.CheckpointReply) (text string) {
+	if s := r.Scan; s != nil {
+		text += fmt.Sprintf("access bits: %s pages; %s\n", count(s.Pages), s.Way)
+	}
+	if t := r.Trace; t != nil {
+		text += fmt.Sprintf("trace: %s pages in %.3g s; %s", count(t.Pages), t.Seconds, t.Way)
+		if t.LostEvents+t.SilentPages > 0 {
+			text += fmt.Sprintf("; %s events lost, %s pages without one", count(t.LostEvents),
+				count(t.SilentPages))
+		}
+		text += "\n"
+	}
+	return text
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/access"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/vmm/state"
 )
@@ -31,23 +33,18 @@ With OTHER: only the fields in which the two states differ.` +
   thaw vm inspect /tmp/saved /mnt/thaw/web-1 --json`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			for _, dir := range args {
-				if err := answering(cmd.Context(), dir); err != nil {
-					return fmt.Errorf("vm inspect: %w", err)
-				}
-			}
 			if len(args) == 2 {
-				return runVMDiff(a, args[0], args[1])
+				return named(runVMDiff(cmd.Context(), a, args[0], args[1]), "vm inspect")
 			}
-			return runVMInspect(a, args[0], all)
+			return named(runVMInspect(cmd.Context(), a, args[0], all), "vm inspect")
 		},
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "also show fields that are 0")
 	return cmd
 }
 
-func runVMInspect(a *app, dir string, all bool) error {
-	in, err := inspectState(dir)
+func runVMInspect(ctx context.Context, a *app, dir string, all bool) error {
+	in, err := inspectState(ctx, dir)
 	if err != nil {
 		return err
 	}
@@ -57,19 +54,19 @@ func runVMInspect(a *app, dir string, all bool) error {
 		a.printInspection(in, all)
 	}
 	if len(in.Problems) > 0 {
-		return errors.Join(err, exitcode.Errorf(exitcode.BadState, "vm inspect: %s: %s", in.Path,
+		return errors.Join(err, exitcode.Errorf(exitcode.BadState, "%s: %s", in.Path,
 			strings.Join(in.Problems, "; ")))
 	}
 	return err
 }
 
 // runVMDiff shows what differs. Also damaged files can be compared, as far as they can be read.
-func runVMDiff(a *app, dir, other string) error {
-	x, err := inspectState(dir)
+func runVMDiff(ctx context.Context, a *app, dir, other string) error {
+	x, err := inspectState(ctx, dir)
 	if err != nil {
 		return err
 	}
-	y, err := inspectState(other)
+	y, err := inspectState(ctx, other)
 	if err != nil {
 		return err
 	}
@@ -88,27 +85,24 @@ func runVMDiff(a *app, dir, other string) error {
 	return nil
 }
 
-func inspectState(dir string) (*state.Inspection, error) {
-	in, err := state.Inspect(dir)
-	if err != nil {
-		err = fmt.Errorf("vm inspect: %w", err)
-		if errors.Is(err, os.ErrNotExist) {
-			err = exitcode.With(exitcode.NotFound, err)
-		}
+func inspectState(ctx context.Context, dir string) (*state.Inspection, error) {
+	if err := access.Answering(ctx, dir); err != nil {
 		return nil, err
 	}
-	return in, nil
+	in, err := state.Inspect(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		err = exitcode.With(exitcode.NotFound, err)
+	}
+	return in, err
 }
 
 func (a *app) printInspection(in *state.Inspection, all bool) {
-	for _, r := range [][2]string{
+	a.printLines(9, lines{
 		{"state", in.Path},
 		{"version", in.Version},
 		{"size", fmt.Sprintf("%s bytes in %s sections", count(in.Bytes), count(len(in.Sections)))},
 		{"machine", string(in.Machine)},
-	} {
-		a.printf("%s%s\n", pad(r[0], 9), r[1])
-	}
+	})
 	a.printf("\n")
 	var rows [][]string
 	for _, s := range in.Sections {
@@ -116,19 +110,16 @@ func (a *app) printInspection(in *state.Inspection, all bool) {
 		if s.Damaged {
 			sum += " WRONG"
 		}
-		rows = append(rows, []string{s.Name(), count(s.Bytes), sum, required(s.Required)})
+		required := "optional"
+		if s.Required {
+			required = "required"
+		}
+		rows = append(rows, []string{s.Name(), count(s.Bytes), sum, required})
 	}
 	a.table([]string{"section", ">bytes", "checksum", ""}, rows)
 	for _, s := range in.Sections {
 		a.printFields(s, all)
 	}
-}
-
-func required(yes bool) string {
-	if yes {
-		return "required"
-	}
-	return "optional"
 }
 
 func (a *app) printFields(s state.SectionInfo, all bool) {
@@ -142,7 +133,7 @@ func (a *app) printFields(s state.SectionInfo, all bool) {
 			zeros++
 			continue
 		}
-		a.printf("  %s  %s\n", f.Name+strings.Repeat(" ", width-len(f.Name)), f.Value)
+		a.printf("  %-*s  %s\n", width, f.Name, f.Value)
 	}
 	if zeros > 0 {
 		a.printf("  (%s fields are 0)\n", count(zeros))

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/access"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/vmm"
 	"github.com/thawfs/thaw/vmm/kvm"
@@ -19,16 +20,7 @@ import (
 
 type vmRestoreOptions struct {
 	vmOptions
-	consoleOptions
-	disks     []string
-	window    time.Duration
-	requested string
-	noCount   bool
-	noTables  bool
-	around    bool
-	clock     string
-	force     bool
-	touched   string
+	requested, touched string
 }
 
 func newVMRestoreCommand(a *app) *cobra.Command {
@@ -62,27 +54,26 @@ differential checkpoint needs its parents too.` +
   thaw vm restore /tmp/saved --api /tmp/vm.sock --json`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runVMRestore(cmd.Context(), a, args[0], o)
+			return named(runVMRestore(cmd.Context(), a, args[0], o), "vm restore")
 		},
 	}
 	f := cmd.Flags()
-	o.vmOptions.addFlags(f)
-	o.consoleOptions.addFlags(f)
+	o.addFlags(f)
 	f.StringArrayVar(&o.disks, "disk", nil,
 		"disk FILE[,ro] in place of one that the machine had, all of them in their order")
-	f.DurationVar(&o.window, "window", vmm.DefaultWindow,
+	f.DurationVar(&o.Window, "window", vmm.DefaultWindow,
 		"count pages so long after the first instruction")
 	f.StringVar(&o.requested, "requested", "",
 		"when the restore was asked for (RFC 3339), if not now")
-	f.BoolVar(&o.noCount, "no-count", false,
+	f.BoolVar(&o.NoCount, "no-count", false,
 		"do not find out what was prefetched (that takes some 15 ms for each GiB)")
-	f.BoolVar(&o.noTables, "no-page-tables", false,
+	f.BoolVar(&o.NoTables, "no-page-tables", false,
 		"do not read the guest's page tables before it starts, where a mount has them")
-	f.BoolVar(&o.around, "read-around", false,
+	f.BoolVar(&o.ReadAround, "read-around", false,
 		"let the kernel read up to 128 KiB around a page, as it does for VMMs that do not prevent it")
-	f.StringVar(&o.clock, "clock", string(state.ClockResume),
+	f.StringVar((*string)(&o.Clock), "clock", string(state.ClockResume),
 		"the guest's clock goes on where it stopped (resume), or follows the wall clock (realtime)")
-	f.BoolVar(&o.force, "force", false,
+	f.BoolVar(&o.Force, "force", false,
 		"restore also on a host whose CPU or KVM lacks features that the machine uses")
 	f.StringVar(&o.touched, "touched", "",
 		"write the pages touched within the window to this file, as a working set")
@@ -90,40 +81,32 @@ differential checkpoint needs its parents too.` +
 }
 
 func runVMRestore(ctx context.Context, a *app, dir string, o vmRestoreOptions) error {
-	begin := time.Now()
-	cfg, err := o.config(a, "restored "+dir)
-	if err == nil {
-		err = answering(ctx, dir)
+	o.Requested = time.Now()
+	if err := o.prepare(a, "restored "+dir); err != nil {
+		return err
 	}
-	if err != nil {
-		return fmt.Errorf("vm restore: %w", err)
+	if err := access.Answering(ctx, dir); err != nil {
+		return err
 	}
-	if o.window <= 0 {
-		return exitcode.Errorf(exitcode.Usage, "vm restore: --window must be more than 0")
+	if o.Window <= 0 {
+		return exitcode.Errorf(exitcode.Usage, "--window must be more than 0")
 	}
-	cfg.Window, cfg.Requested, cfg.NoCount = o.window, begin, o.noCount
-	cfg.NoTables, cfg.ReadAround = o.noTables, o.around
-	cfg.Clock, cfg.Force = state.ClockMode(o.clock), o.force
-	if cfg.Clock != state.ClockResume && cfg.Clock != state.ClockRealtime {
-		return exitcode.Errorf(exitcode.Usage, "vm restore: --clock %q: give resume or realtime", o.clock)
+	if o.Clock != state.ClockResume && o.Clock != state.ClockRealtime {
+		return exitcode.Errorf(exitcode.Usage, "--clock %q: give resume or realtime", o.Clock)
 	}
 	if o.requested != "" {
-		if cfg.Requested, err = time.Parse(time.RFC3339Nano, o.requested); err != nil {
-			return exitcode.Errorf(exitcode.Usage, "vm restore: --requested: %v", err)
+		var err error
+		if o.Requested, err = time.Parse(time.RFC3339Nano, o.requested); err != nil {
+			return exitcode.Errorf(exitcode.Usage, "--requested: %v", err)
 		}
 	}
-	if cfg.Disks, err = parseDisks(o.disks); err != nil {
-		return fmt.Errorf("vm restore: %w", err)
-	}
-	run := func() (*vmm.Report, error) { return vmm.Restore(ctx, dir, cfg) }
-	if state.HasConsole(dir) {
-		run = withConsole(a, o.consoleOptions, &cfg, run)
-	}
-	rep, err := run()
-	if rep != nil && o.touched != "" {
-		err = errors.Join(err, writeTouched(o.touched, rep))
-	}
-	return a.printReport("vm restore", rep, err)
+	return o.run(a, state.HasConsole(dir), func(cfg vmm.Config) (*vmm.Report, error) {
+		rep, err := vmm.Restore(ctx, dir, cfg)
+		if rep != nil && o.touched != "" {
+			err = errors.Join(err, writeTouched(o.touched, rep))
+		}
+		return rep, err
+	})
 }
 
 // sourcePagemap is the source of runs that the VMM read out of its page table.

@@ -1,15 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os/signal"
-	"slices"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -22,50 +20,62 @@ import (
 	"github.com/thawfs/thaw/vmm/state"
 )
 
-// vmOptions are the flags that run and restore share.
+// vmOptions are the flags that run and restore share, and what all flags make of the machine.
 type vmOptions struct {
-	api    string
-	limit  time.Duration
-	paused bool
+	vmm.Config
+	console string   // a file; "": the terminal
+	disks   []string // FILE[,ro]
 }
 
 func (o *vmOptions) addFlags(f *pflag.FlagSet) {
-	f.StringVar(&o.api, "api", "", "unix socket to control the machine")
-	f.DurationVar(&o.limit, "for", 0, "end the machine so long after its first instruction")
-	f.BoolVar(&o.paused, "paused", false, "do not start before a resume on the socket")
+	f.StringVar(&o.API, "api", "", "unix socket to control the machine")
+	f.DurationVar(&o.For, "for", 0, "end the machine so long after its first instruction")
+	f.BoolVar(&o.Paused, "paused", false, "do not start before a resume on the socket")
+	f.StringVar(&o.console, "console", "",
+		"write a kernel's serial console to this file, instead of the terminal")
 }
 
-// config is the VMM's part of the options. announce says that the machine is there.
-func (o *vmOptions) config(a *app, announce string) (vmm.Config, error) {
+// prepare checks the flags. announce says that the machine is there.
+func (o *vmOptions) prepare(a *app, announce string) (err error) {
 	switch {
-	case o.limit < 0:
-		return vmm.Config{}, exitcode.Errorf(exitcode.Usage, "--for %s: a time below zero", o.limit)
-	case o.paused && o.api == "":
-		return vmm.Config{}, exitcode.Errorf(exitcode.Usage,
-			"--paused needs --api: nothing could start the machine")
+	case o.For < 0:
+		return exitcode.Errorf(exitcode.Usage, "--for %s: a time below zero", o.For)
+	case o.Paused && o.API == "":
+		return exitcode.Errorf(exitcode.Usage, "--paused needs --api: nothing could start the machine")
 	}
 	// A machine does not end because nobody reads its log or its console any more.
 	signal.Ignore(syscall.SIGPIPE)
-	return vmm.Config{API: o.api, For: o.limit, Paused: o.paused, Log: a.log, Started: func() {
+	o.Log, o.Started = a.log, func() {
 		a.patience.Store(int64(machinePatience))
-		if o.api != "" {
-			announce += "; socket " + o.api
+		if o.API != "" {
+			announce += "; socket " + o.API
 		}
 		a.note("%s", announce)
-	}}, nil
+	}
+	o.Disks, err = parseDisks(o.disks)
+	return err
+}
+
+// run runs a machine, with the console for its time where it has one, and prints what it did. The
+// terminal is given back before anything is printed.
+func (o *vmOptions) run(a *app, console bool, run func(vmm.Config) (*vmm.Report, error)) error {
+	if !console {
+		return a.printReport(run(o.Config))
+	}
+	c, err := openConsole(a, o.console)
+	if err != nil {
+		return vmmError(err)
+	}
+	o.Console, o.Input = c.out, c.in
+	rep, err := run(o.Config)
+	return a.printReport(rep, errors.Join(err, c.close()))
 }
 
 // vmRunOptions are what a machine is made of.
 type vmRunOptions struct {
 	vmOptions
-	consoleOptions
-	program string
-	args    []string
-	memory  sizeFlag
-
-	kernel, initrd, cmdline string
-	cpus                    int
-	disks                   []string
+	args   []string
+	memory sizeFlag
 }
 
 func newVMRunCommand(a *app) *cobra.Command {
@@ -104,89 +114,60 @@ an error that names the page. Options of the programs (--arg NAME=VALUE):
   thaw vm run random:50 --memory 512MiB --for 10s --json`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, names []string) error {
+			chosen := cmd.Flags().Changed("guest")
+			if len(names) > 0 && chosen && names[0] != o.Guest.Program {
+				return exitcode.Errorf(exitcode.Usage, "vm run: two guests, %q and %q", names[0],
+					o.Guest.Program)
+			}
 			if len(names) > 0 {
-				if cmd.Flags().Changed("guest") && names[0] != o.program {
-					return exitcode.Errorf(exitcode.Usage, "vm run: two guests, %q and %q", names[0],
-						o.program)
-				}
-				o.program = names[0]
+				o.Guest.Program = names[0]
 			}
-			if o.kernel != "" && (len(names) > 0 || cmd.Flags().Changed("guest")) {
+			if o.Kernel != "" && (len(names) > 0 || chosen) {
 				return exitcode.Errorf(exitcode.Usage, "vm run: two guests, %q and the kernel %s",
-					o.program, o.kernel)
+					o.Guest.Program, o.Kernel)
 			}
-			return runVMRun(cmd.Context(), a, o)
+			return named(runVMRun(cmd.Context(), a, o), "vm run")
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.program, "guest", "heap", "guest program")
+	f.StringVar(&o.Guest.Program, "guest", "heap", "guest program")
 	f.StringArrayVar(&o.args, "arg", nil, "option NAME=VALUE of the guest program; may be repeated")
-	f.StringVar(&o.kernel, "kernel", "", "Linux kernel: bzImage or ELF vmlinux")
-	f.StringVar(&o.initrd, "initrd", "", "initial RAM disk of the kernel")
-	f.StringVar(&o.cmdline, "cmdline", vmm.DefaultCmdline, "command line of the kernel")
+	f.StringVar(&o.Kernel, "kernel", "", "Linux kernel: bzImage or ELF vmlinux")
+	f.StringVar(&o.Initrd, "initrd", "", "initial RAM disk of the kernel")
+	f.StringVar(&o.Cmdline, "cmdline", vmm.DefaultCmdline, "command line of the kernel")
 	f.StringArrayVar(&o.disks, "disk", nil, "disk FILE[,ro] of the kernel; may be repeated")
 	f.Var(&o.memory, "memory", "RAM of the machine")
-	f.IntVar(&o.cpus, "cpus", 0, "virtual CPUs (default: 1, or what the guest program is for)")
-	o.vmOptions.addFlags(f)
-	o.consoleOptions.addFlags(f)
+	f.IntVar(&o.CPUs, "cpus", 0, "virtual CPUs (default: 1, or what the guest program is for)")
+	o.addFlags(f)
 	return cmd
 }
 
-func runVMRun(ctx context.Context, a *app, o vmRunOptions) (err error) {
+func runVMRun(ctx context.Context, a *app, o vmRunOptions) error {
 	if err := checkMemory(int64(o.memory)); err != nil {
-		return fmt.Errorf("vm run: %w", err)
+		return err
 	}
-	if o.cpus < 0 {
-		return exitcode.Errorf(exitcode.Usage, "vm run: --cpus %d", o.cpus)
+	if o.CPUs < 0 {
+		return exitcode.Errorf(exitcode.Usage, "--cpus %d", o.CPUs)
 	}
-	name := o.program
-	if o.kernel != "" {
-		name = o.kernel
-	}
-	cfg, err := o.config(a, fmt.Sprintf("running %s with %s of memory", name, size(int64(o.memory))))
-	if err != nil {
-		return fmt.Errorf("vm run: %w", err)
-	}
-	cfg.MemoryBytes, cfg.CPUs = uint64(o.memory), o.cpus
-	if o.kernel == "" {
-		err = o.guest(&cfg)
-	} else {
-		cfg.Kernel, cfg.Initrd, cfg.Cmdline = o.kernel, o.initrd, o.cmdline
-		cfg.Disks, err = parseDisks(o.disks)
-	}
-	if err != nil {
-		return fmt.Errorf("vm run: %w", err)
-	}
-	run := func() (*vmm.Report, error) { return vmm.Run(ctx, cfg) }
-	if o.kernel != "" {
-		run = withConsole(a, o.consoleOptions, &cfg, run)
-	}
-	rep, err := run()
-	return a.printReport("vm run", rep, err)
-}
-
-// withConsole connects the console for the time of a run, and gives the terminal back before
-// anything else is printed.
-func withConsole(a *app, o consoleOptions, cfg *vmm.Config, run func() (*vmm.Report, error)) func() (
-	*vmm.Report, error) {
-	return func() (*vmm.Report, error) {
-		c, err := o.open(a)
-		if err != nil {
-			return nil, err
-		}
-		cfg.Console, cfg.Input = c.out, c.in
-		rep, err := run()
-		return rep, errors.Join(err, c.close())
-	}
-}
-
-// guest is the guest program's part of the configuration.
-func (o *vmRunOptions) guest(cfg *vmm.Config) error {
-	if o.initrd != "" || len(o.disks) > 0 {
+	o.MemoryBytes = uint64(o.memory)
+	name := cmp.Or(o.Kernel, o.Guest.Program)
+	err := o.prepare(a, fmt.Sprintf("running %s with %s of memory", name, size(int64(o.memory))))
+	switch {
+	case err != nil:
+		return err
+	case o.Kernel != "":
+		o.Guest = guest.Spec{}
+	case o.Initrd != "" || len(o.disks) > 0:
 		return exitcode.Errorf(exitcode.Usage, "--initrd and --disk need --kernel")
+	default:
+		o.Cmdline = ""
+		if err := parseGuestArgs(&o.Guest, o.args); err != nil {
+			return err
+		}
 	}
-	cfg.Guest.Program = o.program
-	return parseGuestArgs(&cfg.Guest, o.args)
+	return o.run(a, o.Kernel != "", func(cfg vmm.Config) (*vmm.Report, error) {
+		return vmm.Run(ctx, cfg)
+	})
 }
 
 // parseGuestArgs puts the options NAME=VALUE of a guest program into its specification, and checks it.
@@ -231,61 +212,46 @@ func checkMemory(n int64) error {
 }
 
 // printReport prints what a machine did, also when it ended in an error, and passes that on.
-func (a *app) printReport(verb string, rep *vmm.Report, err error) error {
-	if err != nil {
-		err = vmmError(fmt.Errorf("%s: %w", verb, err))
-	}
+func (a *app) printReport(rep *vmm.Report, err error) error {
+	err = vmmError(err)
 	if rep == nil {
 		return err
 	}
 	if a.json {
-		if perr := a.printJSON(rep); err == nil {
-			err = perr
-		}
-		return err
+		return cmp.Or(err, a.printJSON(rep))
 	}
-	for _, r := range reportRows(rep) {
-		a.printf("%s%s\n", pad(r[0], 19), r[1])
-	}
+	a.printLines(19, reportRows(rep))
 	return err
 }
 
-func reportRows(rep *vmm.Report) [][2]string {
-	perSecond := float64(rep.Progress.Total) / max(rep.RunSeconds, 1e-9)
-	rows := [][2]string{
-		{"guest", rep.Guest.Program + guestArgs(rep.Guest.Args)},
-		{"memory", fmt.Sprintf("%s (%s pages)", size(int64(rep.MemoryBytes)), count(rep.GuestPages))},
-		{"ended", fmt.Sprintf("%s, after %.3f s", rep.End, rep.RunSeconds)},
-	}
-	if rep.Progress.Units != "" { // a kernel counts nothing
-		rows = append(rows, [2]string{"done", fmt.Sprintf("%s %s now (%.1f a second), %s in all",
-			count(rep.Progress.Total), rep.Progress.Units, perSecond, count(rep.Done))})
+func reportRows(rep *vmm.Report) (rows lines) {
+	rows.add("guest", "%s%s", rep.Guest.Program, guestArgs(rep.Guest.Args))
+	rows.add("memory", "%s (%s pages)", size(int64(rep.MemoryBytes)), count(rep.GuestPages))
+	rows.add("ended", "%s, after %.3f s", rep.End, rep.RunSeconds)
+	if p := rep.Progress; p.Units != "" { // a kernel counts nothing
+		rows.add("done", "%s %s now (%.1f a second), %s in all", count(p.Total), p.Units,
+			float64(p.Total)/max(rep.RunSeconds, 1e-9), count(rep.Done))
 	}
 	for _, st := range rep.Stalls {
-		rows = append(rows, [2]string{"stalled", fmt.Sprintf("%.3f s (vCPU %d waited for pages)",
-			st.Seconds, st.VCPU)})
+		rows.add("stalled", "%.3f s (vCPU %d waited for pages)", st.Seconds, st.VCPU)
 	}
 	r := rep.Restore
 	if r == nil {
 		return rows
 	}
-	rows = append(rows,
-		[2]string{"memory opened", fmt.Sprintf("after %.3f s", r.OpenSeconds)},
-		[2]string{"first instruction", fmt.Sprintf("after %.3f s", r.FirstInstructionSeconds)},
-		[2]string{"touched", fmt.Sprintf("%s pages in %.3g s, %s of them changed", count(r.TouchedPages),
-			r.Window, count(r.DirtyPages))})
+	rows.add("memory opened", "after %.3f s", r.OpenSeconds)
+	rows.add("first instruction", "after %.3f s", r.FirstInstructionSeconds)
+	rows.add("touched", "%s pages in %.3g s, %s of them changed", count(r.TouchedPages), r.Window,
+		count(r.DirtyPages))
 	if c := r.Counts; c != nil {
-		rows = append(rows,
-			[2]string{"prefetched", count(c.Prefetched) + " pages"},
-			[2]string{"skipped", count(c.Skipped) + " pages (prefetched and touched)"},
-			[2]string{"lazy", count(c.Lazy) + " pages (touched, not prefetched)"})
+		rows.add("prefetched", "%s pages", count(c.Prefetched))
+		rows.add("skipped", "%s pages (prefetched and touched)", count(c.Skipped))
+		rows.add("lazy", "%s pages (touched, not prefetched)", count(c.Lazy))
 	}
 	for _, n := range rep.Notes {
-		rows = append(rows, [2]string{"note", n})
+		rows.add("note", "%s", n)
 	}
 	return rows
 }
 
 func indent(s string) string { return "  " + strings.ReplaceAll(s, "\n", "\n  ") }
-
-func sortedKeys(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }

@@ -1,147 +1,19 @@
 package main
 
-import (
-	"context"
-	"errors"
-	"fmt"
-	"os"
+import "github.com/spf13/cobra"
 
-	"github.com/spf13/cobra"
-
-	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
-	"github.com/thawfs/thaw/index"
-	"github.com/thawfs/thaw/wss"
-)
-
-// wsCommands lists the verbs of `thaw ws`.
-func wsCommands(a *app) []*cobra.Command {
-	return []*cobra.Command{
+func newWSCommand(a *app) *cobra.Command {
+	return parent(&cobra.Command{
+		Use:   "ws",
+		Short: "Look at, record and set working sets",
+		Long: `A working set is the list of pages that a machine touches first after its restore, in
+the order in which it touched them. Opening a checkpoint's memory on a mount brings it
+into the page cache.`,
+	},
 		newWSShowCommand(a),
 		newWSRecordCommand(a),
 		newWSImportCommand(a),
 		newWSCombineCommand(a),
 		newWSScanCommand(a),
-	}
-}
-
-func newWSCommand(a *app) *cobra.Command {
-	return parent(&cobra.Command{
-		Use:     "ws",
-		Short:   "Look at, record and set working sets",
-		GroupID: groupSets,
-		Long: `A working set is the list of pages that a machine touches first after its restore, in
-the order in which it touched them. Opening a checkpoint's memory on a mount brings it
-into the page cache.`,
-	}, wsCommands(a)...)
-}
-
-func newWSImportCommand(a *app) *cobra.Command {
-	var share maxShareFlag
-	cmd := &cobra.Command{
-		Use:   "import {MNT/NAME | STORE NAME} FILE",
-		Short: "Set a checkpoint's working set from a file",
-		Long: `Set the working set of a checkpoint from a file in the format that
-"thaw ws show --text" prints and MNT/NAME/working-set has. It replaces the one that was
-there, and must fit the image. On a mount it serves from the next restore on: its pages
-get a segment of their own for the prefetch. The blocks that single faults bring keep the
-order of the import; to lay them out anew, export, put the set beside "memory", import.
-
-A set beyond --max-share is refused: to bring so much before the machine runs makes a
-restore slower, not faster. "thaw ws combine union FILE --max SIZE" keeps its front.` +
-			exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.NotFound,
-				exitcode.WorkingSet),
-		Example: `  thaw ws import /mnt/thaw/web-1 web-1.ws
-  thaw ws import /srv/store web-1 web-1.ws`,
-		Args: cobra.RangeArgs(2, 3),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			target := args[:len(args)-1]
-			if err := runWSImport(cmd.Context(), a, target, args[len(args)-1], share); err != nil {
-				return fmt.Errorf("ws import: %w", err)
-			}
-			return nil
-		},
-	}
-	share.addTo(cmd.Flags(), "refuse a set")
-	return cmd
-}
-
-func runWSImport(ctx context.Context, a *app, target []string, file string,
-	share maxShareFlag) error {
-	if err := answering(ctx, file); err != nil {
-		return err
-	}
-	text, err := os.ReadFile(file)
-	if errors.Is(err, os.ErrNotExist) {
-		return exitcode.WithHint(exitcode.NotFound, err,
-			"FILE is a working set, such as one that \"thaw ws show --text\" printed")
-	}
-	if err != nil {
-		return err
-	}
-	policy, err := share.policy()
-	if err != nil {
-		return err
-	}
-	store, v, err := wsTarget(ctx, target)
-	if err != nil {
-		return err
-	}
-	cp, err := a.setWorkingSet(ctx, store, v, text, policy)
-	if err != nil {
-		return err
-	}
-	if a.json {
-		return a.printJSON(cp)
-	}
-	a.note("the working set of %s is now %s (%s pages in %s runs)", cp.Name,
-		size(int64(cp.WorkingSet.Pages)*index.PageSize), count(cp.WorkingSet.Pages),
-		count(cp.WorkingSet.Runs))
-	return nil
-}
-
-// wsTarget finds the store and the checkpoint of MNT/NAME or STORE NAME.
-func wsTarget(ctx context.Context, target []string) (store string, v index.Version, err error) {
-	if len(target) == 2 {
-		return target[0], index.Version{Name: target[1]}, nil
-	}
-	ref, err := resolveCheckpoint(ctx, target[0])
-	if err != nil {
-		return "", v, err
-	}
-	client, err := ref.server(ctx)
-	if err != nil {
-		return "", v, err
-	}
-	var st serverStatus
-	err = client.Call(ctx, verbStatus, struct{}{}, &st)
-	return st.Store, index.Version{Name: ref.Name}, err
-}
-
-// setWorkingSet makes text the working set of a checkpoint, which must be the one of v if that says
-// more than a name. A set beyond the policy is refused.
-func (a *app) setWorkingSet(ctx context.Context, store string, v index.Version, text []byte,
-	policy wss.Policy) (cp index.Checkpoint, err error) {
-	err = a.writeStore(ctx, store, index.OpenOptions{}, func(s *index.Store) error {
-		d, err := s.Inspect(ctx, v.Name)
-		if err != nil {
-			return err
-		}
-		if v.ID != "" && d.ID != v.ID {
-			return fmt.Errorf("working set for %s: %w", v.Name, index.ErrChanged)
-		}
-		set, err := parseWorkingSet(text, d.MemoryBytes)
-		if err != nil {
-			return exitcode.With(exitcode.WorkingSet, fmt.Errorf("working set for %s: %w", v.Name, err))
-		}
-		if err := policy.Check(set); err != nil {
-			return exitcode.WithHint(exitcode.WorkingSet, err, `keep its front with `+
-				`"thaw ws combine union FILE --max SIZE", or allow it with --max-share`)
-		}
-		cp, err = s.SetWorkingSet(ctx, v.Name, text, workingSetRuns(set))
-		return err
-	})
-	if err == nil {
-		a.follow(ctx, store)
-	}
-	return cp, err
+	)
 }

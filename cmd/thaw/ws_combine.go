@@ -1,16 +1,16 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/access"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/cmd/thaw/internal/importer"
 	"github.com/thawfs/thaw/wss"
 	"github.com/thawfs/thaw/wss/report"
 )
@@ -54,10 +54,7 @@ bits.` +
   thaw ws combine union /mnt/thaw/web-1 --source trace > trace.ws`,
 		Args: cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := runWSCombine(cmd.Context(), a, args[0], args[1:], o); err != nil {
-				return fmt.Errorf("ws combine %s: %w", args[0], err)
-			}
-			return nil
+			return named(runWSCombine(cmd.Context(), a, args[0], args[1:], o), "ws combine %s", args[0])
 		},
 	}
 	f := cmd.Flags()
@@ -74,27 +71,30 @@ func runWSCombine(ctx context.Context, a *app, name string, paths []string,
 		return exitcode.Errorf(exitcode.Usage, "there is no such operation; there are %s",
 			strings.Join(slices.Sorted(maps.Keys(combineOps())), ", "))
 	}
+	if err := access.Answering(ctx, paths...); err != nil {
+		return err
+	}
+	var sources []wss.Source
+	for _, s := range o.sources {
+		sources = append(sources, wss.Source(s))
+	}
 	var sets []*wss.Set
 	for _, path := range paths {
-		if err := answering(ctx, path); err != nil {
-			return err
-		}
-		record, err := readWorkingSet(ctx, a, []string{path})
+		set, err := readSet(ctx, a, []string{path})
 		if err != nil {
 			return err
 		}
-		set, err := wss.Parse(bytes.NewReader(record))
-		if err != nil {
-			return fmt.Errorf("%s: %w", path, err)
+		if len(sources) > 0 {
+			set = set.Only(sources...)
 		}
-		sets = append(sets, o.only(set))
+		sets = append(sets, set)
 	}
 	set, err := op(sets...)
 	if err != nil {
 		return err
 	}
 	if o.max > 0 {
-		set.Runs = byRank(set)
+		set.Runs = importer.Ranked(set)
 		set = set.Bound(int64(o.max))
 	}
 	switch {
@@ -113,16 +113,4 @@ func runWSCombine(ctx context.Context, a *app, name string, paths []string,
 	a.note("%s: %s pages (%s) in %s runs", o.out, count(set.Pages()), size(set.Bytes()),
 		count(len(set.Runs)))
 	return nil
-}
-
-// only is the set without the sources that are not asked for.
-func (o wsCombineOptions) only(set *wss.Set) *wss.Set {
-	if len(o.sources) == 0 {
-		return set
-	}
-	var sources []wss.Source
-	for _, s := range o.sources {
-		sources = append(sources, wss.Source(s))
-	}
-	return set.Only(sources...)
 }

@@ -3,11 +3,12 @@ package main
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/access"
+	"github.com/thawfs/thaw/cmd/thaw/internal/control"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/index"
 	"github.com/thawfs/thaw/wss"
@@ -54,10 +55,7 @@ is cut to its front, with a warning: see --max-share.` +
   sleep 10; thaw ws record /mnt/thaw/web-1`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := runWSRecord(cmd.Context(), a, args[0], o); err != nil {
-				return fmt.Errorf("ws record %s: %w", args[0], err)
-			}
-			return nil
+			return named(runWSRecord(cmd.Context(), a, args[0], o), "ws record %s", args[0])
 		},
 	}
 	cmd.Flags().BoolVar(&o.reset, "reset", false, "make the image cold and begin to record")
@@ -72,23 +70,19 @@ func runWSRecord(ctx context.Context, a *app, path string, o wsRecordOptions) er
 	if err != nil {
 		return err
 	}
-	ref, err := resolveCheckpoint(ctx, path)
-	if err != nil {
-		return err
-	}
-	client, err := ref.server(ctx)
+	m, server, err := access.Checkpoint(ctx, path)
 	if err != nil {
 		return err
 	}
 	if o.reset {
-		if err := client.Call(ctx, verbDrop, dropRequest{Name: ref.Name, Record: true}, nil); err != nil {
+		if err := server.Drop(ctx, control.DropRequest{Name: m.Name, Record: true}); err != nil {
 			return err
 		}
-		a.note("%s is cold; restore a machine from it, then: thaw ws record %s", ref.Name, path)
+		a.note("%s is cold; restore a machine from it, then: thaw ws record %s", m.Name, path)
 		return nil
 	}
-	var r recorded
-	if err := client.Call(ctx, verbRecord, recordRequest{ref.Name, o.force}, &r); err != nil {
+	r, err := server.Record(ctx, control.RecordRequest{Name: m.Name, Force: o.force})
+	if err != nil {
 		return err
 	}
 	set, err := wss.Parse(bytes.NewReader(r.Text))
@@ -111,7 +105,7 @@ func runWSRecord(ctx context.Context, a *app, path string, o wsRecordOptions) er
 	if a.json {
 		return a.printJSON(reply)
 	}
-	a.note("the working set of %s is now %s (%s pages in %s runs, read within %v)", ref.Name,
+	a.note("the working set of %s is now %s (%s pages in %s runs, read within %v)", m.Name,
 		size(int64(reply.Pages)*index.PageSize), count(reply.Pages), count(reply.Runs),
 		set.Window.Round(time.Millisecond))
 	a.warn(reply.Warning)

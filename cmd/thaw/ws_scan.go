@@ -51,10 +51,7 @@ if it does not, that is an error, not an empty set.` +
 		Example: `  thaw ws scan --qemu /run/vm.qmp --memory /dev/shm/ram --out saved/working-set`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := runWSScan(cmd.Context(), a, o); err != nil {
-				return fmt.Errorf("ws scan: %w", err)
-			}
-			return nil
+			return named(runWSScan(cmd.Context(), a, o), "ws scan")
 		},
 	}
 	f := cmd.Flags()

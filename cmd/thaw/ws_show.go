@@ -12,19 +12,16 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/access"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/index"
+	"github.com/thawfs/thaw/vmm/state"
 	"github.com/thawfs/thaw/wss"
 	"github.com/thawfs/thaw/wss/report"
 )
 
-// wsShowOptions are the flags of `thaw ws show`.
-type wsShowOptions struct {
-	text bool
-}
-
 func newWSShowCommand(a *app) *cobra.Command {
-	var o wsShowOptions
+	var text bool
 	cmd := &cobra.Command{
 		Use:   "show {PATH... | STORE NAME...}",
 		Short: "Print a working set, or compare several",
@@ -46,13 +43,10 @@ summary with all runs.` + exitStatus(exitcode.NotStore, exitcode.NotFound, exitc
   thaw ws show /mnt/thaw/web-1 /mnt/thaw/web-2`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := runWSShow(cmd.Context(), a, args, o); err != nil {
-				return fmt.Errorf("ws show %s: %w", strings.Join(args, " "), err)
-			}
-			return nil
+			return named(runWSShow(cmd.Context(), a, args, text), "ws show %s", strings.Join(args, " "))
 		},
 	}
-	cmd.Flags().BoolVar(&o.text, "text", false, "print the record as it is")
+	cmd.Flags().BoolVar(&text, "text", false, "print the record as it is")
 	return cmd
 }
 
@@ -90,13 +84,13 @@ func newWSJSON(s *wss.Set) wsJSON {
 	return j
 }
 
-func runWSShow(ctx context.Context, a *app, args []string, o wsShowOptions) error {
-	named, err := wsNames(ctx, args)
-	if err != nil {
+func runWSShow(ctx context.Context, a *app, args []string, text bool) error {
+	if err := access.Answering(ctx, args...); err != nil {
 		return err
 	}
+	named := wsNames(args)
 	if len(named) > 1 {
-		if o.text {
+		if text {
 			return exitcode.Errorf(exitcode.Usage, "--text prints one set")
 		}
 		return a.compareSets(ctx, named)
@@ -110,7 +104,7 @@ func runWSShow(ctx context.Context, a *app, args []string, o wsShowOptions) erro
 		return err
 	}
 	switch {
-	case o.text:
+	case text:
 		_, err = a.stdout.Write(record)
 		return err
 	case a.json:
@@ -122,68 +116,111 @@ func runWSShow(ctx context.Context, a *app, args []string, o wsShowOptions) erro
 
 // wsNames takes the arguments apart: one PATH or STORE NAME each. They are paths if each is a file,
 // or a directory that has a record.
-func wsNames(ctx context.Context, args []string) (named [][]string, err error) {
-	for _, path := range args {
-		if err := answering(ctx, path); err != nil {
-			return nil, err
-		}
-	}
-	if len(args) > 1 && slices.ContainsFunc(args, func(path string) bool {
+func wsNames(args []string) (named [][]string) {
+	store := len(args) > 1 && slices.ContainsFunc(args, func(path string) bool {
 		return !holdsRecord(path)
-	}) {
-		for _, name := range args[1:] {
-			named = append(named, []string{args[0], name})
-		}
-		return named, nil
+	})
+	if !store {
+		return slices.Collect(slices.Chunk(args, 1))
 	}
-	for _, path := range args {
-		named = append(named, []string{path})
+	for _, name := range args[1:] {
+		named = append(named, []string{args[0], name})
 	}
-	return named, nil
+	return named
 }
 
 func holdsRecord(path string) bool {
-	info, err := os.Stat(path)
-	if err == nil && info.IsDir() {
-		info, err = os.Stat(filepath.Join(path, workingSetFile))
-	}
+	info, err := os.Stat(recordIn(path))
 	return err == nil && info.Mode().IsRegular()
+}
+
+// recordIn is the record that PATH names: the file, or the one in a directory.
+func recordIn(path string) string {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return filepath.Join(path, state.SetFile)
+	}
+	return path
 }
 
 // readWorkingSet reads the record that a PATH or STORE NAME names.
 func readWorkingSet(ctx context.Context, a *app, named []string) (record []byte, err error) {
-	if len(named) == 2 {
-		err = a.readStore(ctx, named[0], func(s *index.Store) (err error) {
-			record, err = s.ReadFile(ctx, named[1], workingSetFile)
-			return err
-		})
-		return record, err
-	}
 	path := named[0]
-	info, err := os.Stat(path)
-	if err == nil && info.IsDir() {
-		path = filepath.Join(path, workingSetFile)
-		record, err = os.ReadFile(path)
-		if os.IsNotExist(err) {
-			return nil, exitcode.WithHint(exitcode.NotFound, fmt.Errorf("no %s in it", workingSetFile),
-				`on a mount, "thaw ws record MNT/NAME" makes one after a lazy restore`)
-		}
-		return record, err
+	if len(named) == 2 {
+		return access.Read(ctx, a.stores, path, func(s *index.Store) ([]byte, error) {
+			return s.ReadFile(ctx, named[1], state.SetFile)
+		})
 	}
-	if err == nil {
-		record, err = os.ReadFile(path)
-	}
-	if os.IsNotExist(err) {
+	file := recordIn(path)
+	record, err = os.ReadFile(file)
+	switch {
+	case file != path && os.IsNotExist(err):
+		err = exitcode.WithHint(exitcode.NotFound, fmt.Errorf("no %s in it", state.SetFile),
+			`on a mount, "thaw ws record MNT/NAME" makes one after a lazy restore`)
+	case os.IsNotExist(err):
 		err = exitcode.With(exitcode.NotFound, err)
 	}
 	return record, err
+}
+
+// readSet reads one of several sets.
+func readSet(ctx context.Context, a *app, named []string) (*wss.Set, error) {
+	record, err := readWorkingSet(ctx, a, named)
+	if err != nil {
+		return nil, err
+	}
+	set, err := wss.Parse(bytes.NewReader(record))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", named[len(named)-1], err)
+	}
+	return set, nil
+}
+
+// compareSets prints what several sets have in common.
+func (a *app) compareSets(ctx context.Context, named [][]string) error {
+	var names []string
+	var sets []*wss.Set
+	for _, one := range named {
+		set, err := readSet(ctx, a, one)
+		if err != nil {
+			return err
+		}
+		names, sets = append(names, one[len(one)-1]), append(sets, set)
+	}
+	matrix := report.NewMatrix(names, sets)
+	if a.json {
+		type namedJSON struct {
+			Name string `json:"name"`
+			report.Summary
+		}
+		j := struct {
+			Sets    []namedJSON   `json:"sets"`
+			Overlap report.Matrix `json:"overlap"`
+		}{Overlap: matrix}
+		for i, s := range sets {
+			j.Sets = append(j.Sets, namedJSON{names[i], report.Summarize(s)})
+		}
+		return a.printJSON(j)
+	}
+	rows := make([][]string, len(sets))
+	for i, s := range sets {
+		m := report.Summarize(s)
+		var sources []string
+		for _, source := range m.Sources {
+			sources = append(sources, string(source.Source))
+		}
+		rows[i] = []string{names[i], count(m.Pages), size(m.Bytes),
+			fmt.Sprintf("%.1f %%", m.Share*100), count(m.Runs), strings.Join(sources, ", ")}
+	}
+	a.table([]string{"set", ">pages", ">size", ">of memory", ">runs", "sources"}, rows)
+	a.printf("\nin common, of the pages of either\n")
+	return matrix.WriteText(a.stdout)
 }
 
 // showSet prints a set for people.
 func (a *app) showSet(s *wss.Set) {
 	m := report.Summarize(s)
 	line := func(name, format string, args ...any) {
-		a.printf("%s%s\n", pad(name, 9), fmt.Sprintf(format, args...))
+		a.printf("%-9s"+format+"\n", append([]any{name}, args...)...)
 	}
 	line("pages", "%s (%s), %.1f %% of %s (%s)", count(m.Pages), size(m.Bytes), m.Share*100,
 		count(m.ImagePages), size(int64(m.ImagePages)*wss.PageSize))
@@ -225,11 +262,7 @@ func vcpuList(list []int) string {
 	if len(list) == 0 {
 		return "vCPU not known"
 	}
-	words := make([]string, len(list))
-	for i, n := range list {
-		words[i] = itoa(n)
-	}
-	return "vCPU " + strings.Join(words, ", ")
+	return "vCPU " + strings.ReplaceAll(strings.Trim(fmt.Sprint(list), "[]"), " ", ", ")
 }
 
 // spark draws numbers as bars, the greatest at full height; what is not 0 is seen.

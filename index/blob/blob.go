@@ -119,16 +119,12 @@ func CheckName(name string) error {
 		if part == "" || part[0] == '.' {
 			return fmt.Errorf("%w: %q: empty part or leading dot", ErrName, name)
 		}
-		for i := range len(part) {
-			if !nameByte(part[i]) {
-				return fmt.Errorf("%w: %q: byte %#02x", ErrName, name, part[i])
-			}
+		if strings.Trim(part, nameBytes) != "" {
+			return fmt.Errorf("%w: %q: other bytes than [A-Za-z0-9._-]", ErrName, name)
 		}
 	}
 	return nil
 }
 
-func nameByte(c byte) bool {
-	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' ||
-		c == '.' || c == '_' || c == '-'
-}
+// nameBytes are what a part of a name may have.
+const nameBytes = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"

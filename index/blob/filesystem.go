@@ -82,7 +82,10 @@ func (hostFiles) Remove(path string) error { return os.Remove(path) }
 func (hostFiles) Mkdir(path string) error { return os.Mkdir(path, 0o700) }
 
 // SyncDir implements FileSystem.
-func (hostFiles) SyncDir(path string) error {
+func (hostFiles) SyncDir(path string) error { return SyncDir(path) }
+
+// SyncDir makes changes of the names in a directory of the host durable.
+func SyncDir(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err

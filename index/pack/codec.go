@@ -8,6 +8,7 @@ import (
 
 	"github.com/klauspost/compress/s2"
 	"github.com/klauspost/compress/zstd"
+	"github.com/pierrec/lz4/v4"
 )
 
 // codec says how the bytes of a unit, record or frame are stored. The numbers are part of the
@@ -20,7 +21,8 @@ const (
 	codecZstd  codec = 2 // one block of a zstd frame, without the frame header and block header
 	codecS2    codec = 3 // an S2 block
 	codecFrame codec = 4 // a whole zstd frame
-	codecMax         = codecFrame
+	codecLZ4   codec = 5 // an LZ4 block, in frames only
+	codecMax         = codecLZ4
 )
 
 // maxUnitPages bounds a unit, so that its stored length fits the 16 bits that a slot has for it.
@@ -118,6 +120,12 @@ func (d *Decoder) decode(c codec, dst, frame []byte) error {
 			return errDecodedSize
 		}
 		_, err = s2.Decode(dst, src)
+		return err
+	case codecLZ4:
+		n, err := lz4.UncompressBlock(src, dst[:len(dst):len(dst)])
+		if err == nil && n != len(dst) {
+			err = errDecodedSize
+		}
 		return err
 	}
 	return fmt.Errorf("unknown codec %d", c)

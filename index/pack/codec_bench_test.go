@@ -167,7 +167,7 @@ func benchReadPage(b *testing.B, t tuning, pages [][]byte) {
 	b.ReportMetric(us(0.99), "p99us")
 }
 
-// BenchmarkBlock shows what a block of so many pages costs: the time of ReadBlock, with the pack in
+// BenchmarkBlock shows what a block of so many pages costs: the time of ReadSlots, with the pack in
 // the page cache, for all of it and for each page.
 //
 //	go test -run - -bench Block -benchtime 5000x ./index/pack -image FILE
@@ -184,8 +184,9 @@ func BenchmarkBlock(b *testing.B) {
 				for b.Loop() {
 					block := rng.IntN(r.Blocks() - 1) // the last one may be short
 					read += r.BlockBytes(block)
-					if err := r.ReadBlock(block, dst, &bad); err != nil || len(bad.Slots()) > 0 {
-						b.Fatal(err)
+					first, n := r.BlockSlots(block)
+					if r.ReadSlots(first, dst[:int(n)*PageSize], &bad); len(bad.Slots()) > 0 {
+						b.Fatal(bad.Slots())
 					}
 				}
 				each := float64(time.Since(start)) / 1e3 / float64(b.N)

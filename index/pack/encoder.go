@@ -6,6 +6,7 @@ import (
 
 	"github.com/klauspost/compress/s2"
 	"github.com/klauspost/compress/zstd"
+	"github.com/pierrec/lz4/v4"
 )
 
 // BlockPages is the number of pages that a locality block should have.
@@ -36,6 +37,7 @@ func NewEncoder(p Profile) (*Encoder, error) {
 type encoderScratch struct {
 	unit  *zstd.Encoder
 	frame *zstd.Encoder
+	quick lz4.Compressor // of frames
 	raw   []byte
 	out   []byte
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/klauspost/compress/s2"
+	"github.com/pierrec/lz4/v4"
 )
 
 const (
@@ -16,6 +17,10 @@ const (
 
 // EncodedFrame is a frame of a segment ready to be appended. It can be used again once it was.
 type EncodedFrame struct {
+	// Quick, set before EncodeFrame, makes a frame that decodes in less than half of the time and
+	// takes a quarter more space.
+	Quick bool
+
 	codec codec
 	pages int
 	data  []byte // u32 length of the gfn list, the list, the compressed pages
@@ -49,17 +54,32 @@ func (e *Encoder) EncodeFrame(dst *EncodedFrame, gfns []uint64, pages [][]byte) 
 	dst.data = append(dst.data, list...)
 	start := len(dst.data)
 	dst.codec = e.tuning.frameCodec
-	if dst.codec == codecS2 {
-		s.out = grown(s.out, s2.MaxEncodedLen(len(dst.raw)))
-		dst.data = append(dst.data, s2.Encode(s.out, dst.raw)...)
-	} else {
-		dst.data = s.frame.EncodeAll(dst.raw, dst.data)
+	if dst.Quick {
+		dst.codec = codecLZ4
+	}
+	if dst.data, err = s.appendFrame(dst.data, dst.codec, dst.raw); err != nil {
+		return fmt.Errorf("encode frame: %w", err)
 	}
 	if len(dst.data)-start >= len(dst.raw) {
 		dst.codec = codecRaw
 		dst.data = append(dst.data[:start], dst.raw...)
 	}
 	return nil
+}
+
+// appendFrame appends the pages of a frame as a codec of frames compresses them.
+func (s *encoderScratch) appendFrame(dst []byte, c codec, raw []byte) ([]byte, error) {
+	switch c {
+	case codecLZ4:
+		s.out = grown(s.out, lz4.CompressBlockBound(len(raw)))
+		n, err := s.quick.CompressBlock(raw, s.out)
+		return append(dst, s.out[:n]...), err
+	case codecS2:
+		s.out = grown(s.out, s2.MaxEncodedLen(len(raw)))
+		return append(dst, s2.Encode(s.out, raw)...), nil
+	default:
+		return s.frame.EncodeAll(raw, dst), nil
+	}
 }
 
 // appendGFNs writes ascending gfns as runs: gap since the end of the last run, length - 1.

@@ -24,6 +24,7 @@ func BenchmarkFrame(b *testing.B) {
 	pages := benchPages(b)
 	pages = pages[:min(len(pages), 100<<20/PageSize)]
 	for name, t := range map[string]tuning{
+		"lz4":          {frameCodec: codecLZ4, frameLevel: zstd.SpeedFastest},
 		"s2":           {frameCodec: codecS2, frameLevel: zstd.SpeedFastest},
 		"zstd-fastest": {frameCodec: codecFrame, frameLevel: zstd.SpeedFastest},
 		"zstd-default": {frameCodec: codecFrame, frameLevel: zstd.SpeedDefault},

@@ -150,11 +150,15 @@ func (r *Reader) Hashes() ([]Hash, error) {
 	if err != nil {
 		return nil, err
 	}
+	return hashesIn(b), nil
+}
+
+func hashesIn(b []byte) []Hash {
 	hashes := make([]Hash, len(b)/HashSize)
 	for i := range hashes {
 		hashes[i] = Hash(b[i*HashSize:])
 	}
-	return hashes, nil
+	return hashes
 }
 
 // ReadHashes returns the hashes of count slots from first on. Unlike those of Hashes they are not
@@ -167,11 +171,7 @@ func (r *Reader) ReadHashes(first uint32, count int) ([]Hash, error) {
 	if err := r.read(b, int64(r.foot.hashes.off)+int64(first)*HashSize); err != nil {
 		return nil, err
 	}
-	hashes := make([]Hash, count)
-	for i := range hashes {
-		hashes[i] = Hash(b[i*HashSize:])
-	}
-	return hashes, nil
+	return hashesIn(b), nil
 }
 
 // AreHashes says whether hashes are those that were written, by the checksum over all of them.

@@ -73,23 +73,6 @@ func IsDamage(err error) bool {
 	return errors.As(err, &c) || local(err)
 }
 
-// ReadBlock reads all pages of a block into dst, which has room for them (BlockSlots says how many
-// there are): slot first+i goes to dst[i*4096:]. An error says that there is no such block, or no
-// room; bad has the pages that could not be read.
-func (r *Reader) ReadBlock(block int, dst []byte, bad *BadSlots) error {
-	if block < 0 || block >= len(r.dir.blocks) {
-		err := fmt.Errorf("there are %d", len(r.dir.blocks))
-		return r.corrupt(fmt.Sprintf("block %d", block), err)
-	}
-	first, count := r.BlockSlots(block)
-	if len(dst) < int(count)*PageSize {
-		return fmt.Errorf("read block %d of pack %s: %d bytes for %d pages",
-			block, r.name, len(dst), count)
-	}
-	r.ReadSlots(first, dst[:int(count)*PageSize], bad)
-	return nil
-}
-
 // ReadSlots reads consecutive slots from first on into dst, as many as it has whole pages for: slot
 // first+i goes to dst[i*4096:]. Slots that lie together are read together, up to 1 MiB at a time,
 // and every unit is decoded once. Slots that cannot be read are noted in bad and become zeros; the

@@ -117,9 +117,7 @@ func (v *verifier) step(kind DamageKind, number int, err error, stored uint32) e
 func (v *verifier) block(b int, hashes []Hash) error {
 	first, count := v.r.BlockSlots(b)
 	v.pages = grown(v.pages, int(count)*PageSize)
-	if err := v.r.ReadBlock(b, v.pages, &v.slots); err != nil {
-		return err
-	}
+	v.r.ReadSlots(first, v.pages, &v.slots)
 	for slot := first; slot < first+count; slot++ {
 		if v.r.Dead(slot) {
 			continue

@@ -32,8 +32,8 @@ func rom(tables []byte, e linux.Entry) ([]byte, error) {
 	b := make([]byte, romSize)
 	copy(b, tables)
 	copy(b[codeOffset:], code)
-	le.PutUint16(b[tableOffset:], e.GDT.Limit)
-	le.PutUint32(b[tableOffset+2:], uint32(e.GDT.Base))
+	le.PutUint16(b[tableOffset:], e.Sregs.GDT.Limit)
+	le.PutUint32(b[tableOffset+2:], uint32(e.Sregs.GDT.Base))
 	copy(b[acpi.RestartAddr-romBase:], acpi.Restart(resetPort))
 	return b, nil
 }
@@ -56,25 +56,25 @@ func enter(e linux.Entry) (b []byte) {
 	code(0xfa)                             // cli
 	code(fromCode, wide, 0x0f, 0x01, 0x16) // lgdt cs:[table]
 	b = le.AppendUint16(b, tableOffset&0xffff)
-	eax(e.CR4)
+	eax(e.Sregs.CR4)
 	code(0x0f, 0x22, 0xe0) // mov cr4, eax
-	eax(e.CR3)
-	code(0x0f, 0x22, 0xd8) // mov cr3, eax
-	load32(0xb9, msrEFER)  // mov ecx
-	code(wide, 0x31, 0xd2) // xor edx, edx
-	eax(e.EFER &^ active)  //
-	code(0x0f, 0x30)       // wrmsr
-	eax(e.CR0)             //
-	code(0x0f, 0x22, 0xc0) // mov cr0, eax
-	b = append(b, 0xb8)    // mov ax, data segment
-	b = le.AppendUint16(b, e.Data.Selector)
+	eax(e.Sregs.CR3)
+	code(0x0f, 0x22, 0xd8)      // mov cr3, eax
+	load32(0xb9, msrEFER)       // mov ecx
+	code(wide, 0x31, 0xd2)      // xor edx, edx
+	eax(e.Sregs.EFER &^ active) //
+	code(0x0f, 0x30)            // wrmsr
+	eax(e.Sregs.CR0)            //
+	code(0x0f, 0x22, 0xc0)      // mov cr0, eax
+	b = append(b, 0xb8)         // mov ax, data segment
+	b = le.AppendUint16(b, e.Sregs.DS.Selector)
 	for _, segment := range []byte{0, 2, 3, 4, 5} { // ES, SS, DS, FS, GS
 		code(0x8e, 0xc0|segment<<3) // mov segment, ax
 	}
-	load32(0xbe, e.RSI)    // mov esi
-	load32(0xbc, e.RSP)    // mov esp
-	load32(0x68, e.RFLAGS) // push
-	code(wide, 0x9d)       // popfd
-	load32(0xea, e.RIP)    // jmp code segment:RIP
-	return le.AppendUint16(b, e.Code.Selector)
+	load32(0xbe, e.Regs.RSI)    // mov esi
+	load32(0xbc, e.Regs.RSP)    // mov esp
+	load32(0x68, e.Regs.RFLAGS) // push
+	code(wide, 0x9d)            // popfd
+	load32(0xea, e.Regs.RIP)    // jmp code segment:RIP
+	return le.AppendUint16(b, e.Sregs.CS.Selector)
 }

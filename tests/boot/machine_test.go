@@ -123,7 +123,7 @@ func (m machine) run(t *testing.T) (console string, status int) {
 	dir := t.TempDir()
 	ram, firmware := filepath.Join(dir, "ram"), filepath.Join(dir, "rom")
 	e := m.prepare(t, ram, firmware)
-	t.Logf("entry %#x, kernel %#x, initrd %#x", e.RIP, e.Kernel, e.Initrd)
+	t.Logf("entry %#x, kernel %#x, initrd %#x", e.Regs.RIP, e.Kernel, e.Initrd)
 	ends := func(port int) string { return fmt.Sprintf("isa-debug-exit,iobase=%#x,iosize=1", port) }
 	args := []string{"-nodefaults", "-no-user-config", "-display", "none", "-accel", "tcg",
 		"-machine", "microvm,acpi=off,rtc=off,auto-kernel-cmdline=off,memory-backend=ram",

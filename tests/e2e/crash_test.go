@@ -127,7 +127,6 @@ func TestKilledImports(t *testing.T) {
 	if testing.Short() {
 		rounds = 4
 	}
-	rnd := rand.New(rand.NewPCG(3, 4))
 	for i := range rounds {
 		name := fmt.Sprintf("x%d", i)
 		cmd := cli.Command("import", store, source, "--name", name)
@@ -135,7 +134,7 @@ func TestKilledImports(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Duration(rnd.Int64N(int64(took)))) // the instant of the kill, at random
+		time.Sleep(time.Duration(rand.Int64N(int64(took)))) // the instant of the kill, at random
 		if err := p.Kill(10 * time.Second); err != nil {
 			t.Fatal(err)
 		}

@@ -196,7 +196,7 @@ func TestKVMGuest(t *testing.T) {
 	}
 	m.Unmount()
 
-	m = cli.Mount(t, store)
+	m = cli.Mount(t, store, "--restore=working-set-full")
 	byTrace := restore(t, m.Path("vm"))
 	c := byTrace.Restore.Counts
 	if c.Prefetched == 0 || c.Lazy*5 > lazy.Restore.Counts.Lazy || c.Skipped == 0 {
@@ -307,11 +307,15 @@ func TestDemo(t *testing.T) {
 		RestoreSeconds float64 `json:"restore_seconds"`
 		TTRSeconds     float64 `json:"ttr_seconds"`
 	}
+	args := []string{"demo", "--memory", "256MiB", "--arg", "set=24MiB", "--window", "3s", "--figure",
+		filepath.Join(t.TempDir(), "figure.svg")}
+	if testing.Short() {
+		args = append(args, "--scan", "2s", "--trace", "3s", "--window", "2s")
+	}
 	r := cli.JSON[struct {
 		GuestPages uint64 `json:"guest_pages"`
 		Methods    []method
-	}](t, "demo", "--memory", "256MiB", "--arg", "set=24MiB", "--window", "3s", "--figure",
-		filepath.Join(t.TempDir(), "figure.svg"))
+	}](t, args...)
 	by := map[string]method{}
 	for _, m := range r.Methods {
 		by[m.Method] = m

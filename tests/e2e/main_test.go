@@ -43,10 +43,10 @@ type savedLinux struct {
 }
 
 var bootOnce = sync.OnceValues(func() (*savedLinux, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute) // of a busy host
 	defer cancel()
 	l := &savedLinux{
-		config: qemu.Config{Dir: scratch},
+		config: qemu.Config{Dir: scratch, PayloadBytes: payload()},
 		first:  filepath.Join(scratch, "linux"), second: filepath.Join(scratch, "linux-later"),
 	}
 	g, err := qemu.Boot(ctx, l.config)
@@ -72,6 +72,15 @@ var bootOnce = sync.OnceValues(func() (*savedLinux, error) {
 	}
 	return l, errors.Join(g.Close(), os.Remove(filepath.Join(scratch, "ram")))
 })
+
+// payload is how many bytes of files the guest has: with -short as many as leave most of them out of
+// what it does all the time; 0 is the default.
+func payload() int64 {
+	if testing.Short() {
+		return 40 << 20
+	}
+	return 0
+}
 
 // linux boots and saves the guest at its first call.
 func linux(t *testing.T) *savedLinux {

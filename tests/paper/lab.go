@@ -129,7 +129,7 @@ func (l *lab) save(name string, text []byte) error {
 	return os.WriteFile(filepath.Join(l.out, name), text, 0o644)
 }
 
-// finish prints the tables, and keeps them.
+// finish prints the tables, and keeps them and those of README.md.
 func (l *lab) finish(stdout io.Writer, outcomes []outcome) error {
 	fault, err := minorFault(l.dir)
 	if err != nil {
@@ -139,5 +139,6 @@ func (l *lab) finish(stdout io.Writer, outcomes []outcome) error {
 	if _, err := io.WriteString(stdout, text); err != nil {
 		return err
 	}
-	return l.save("tables.md", []byte(text))
+	return errors.Join(l.save("tables.md", []byte(text)),
+		l.save("readme.md", []byte(digest(outcomes))))
 }

@@ -79,7 +79,7 @@ cat "$sample"`)
 		t.Errorf("the machine is still there: %v", err)
 	}
 	checkFiles(t, l.out, "stream-hdd.json", "stream-hdd-drop-1.json", "stream-hdd-drop-5.json",
-		"stream-hdd-drop-10.json", "tables.md")
+		"stream-hdd-drop-10.json", "tables.md", "readme.md")
 }
 
 func checkFiles(t *testing.T, dir string, want ...string) {

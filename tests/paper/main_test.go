@@ -58,7 +58,11 @@ func TestQuick(t *testing.T) {
 	}
 	dir := t.TempDir()
 	var out, errs bytes.Buffer
-	if err := run(t.Context(), []string{"--quick", "--out", dir}, &out, &errs); err != nil {
+	args := []string{"--quick", "--out", dir}
+	if thaw := os.Getenv("THAW_TEST_BINARY"); thaw != "" { // it is built already
+		args = append(args, "--thaw", thaw)
+	}
+	if err := run(t.Context(), args, &out, &errs); err != nil {
 		t.Fatalf("%v\n%s", err, errs.String())
 	}
 	for _, want := range []string{"### stream on native", "### heap on native", "| trace |",

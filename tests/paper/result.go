@@ -12,6 +12,7 @@ type comparison struct {
 	GuestPages uint64   `json:"guest_pages"`
 	Window     float64  `json:"ttr_window_seconds"`
 	Methods    []method `json:"methods"`
+	Warm       *warmRun `json:"warm"`
 	Checkpoint struct {
 		Scan  *scanning `json:"scan"`
 		Trace *tracing  `json:"trace"`
@@ -29,15 +30,38 @@ type method struct {
 	Recall     *float64 `json:"recall"`
 	Precision  *float64 `json:"precision"`
 	Restore    float64  `json:"restore_seconds"`
+	Longest    float64  `json:"longest_stall_seconds"`
+	Stalled    float64  `json:"stall_seconds"` // from the first instruction on
+	HeadStart  *float64 `json:"head_start_seconds"`
+	LatePages  *uint64  `json:"late_pages"`
 	TTRs       []ttr    `json:"ttr"`
+	Delays     []delay  `json:"delays"`
 	Pace       *pace    `json:"pace"`
 }
 
-// ttr is a TTR at one utilisation: seconds, or a bound that it lies above.
+// ttr is a TTR at one window and utilisation: seconds, or a bound that it lies above.
 type ttr struct {
-	U     float64  `json:"u"`
-	TTR   *float64 `json:"seconds"`
+	Window float64  `json:"window_seconds"`
+	U      float64  `json:"u"`
+	TTR    *float64 `json:"seconds"`
+	Above  *float64 `json:"above_seconds"`
+}
+
+// delay is how much later than in the warm run the guest had done so many units.
+type delay struct {
+	Units uint64   `json:"units"`
+	Delay *float64 `json:"seconds"`
 	Above *float64 `json:"above_seconds"`
+}
+
+// warmRun is the restore with all of memory in the page cache.
+type warmRun struct {
+	Restore float64 `json:"restore_seconds"`
+	Units   string  `json:"units"`
+	Done    []struct {
+		Units   uint64  `json:"units"`
+		Seconds float64 `json:"seconds"`
+	} `json:"done"`
 }
 
 // pace is the application's own measure.
@@ -103,6 +127,16 @@ func (c comparison) find(name string) (method, bool) {
 	return method{}, false
 }
 
+// points are the amounts of work at which delays were measured.
+func (c comparison) points() (points []uint64) {
+	if c.Warm != nil {
+		for _, d := range c.Warm.Done {
+			points = append(points, d.Units)
+		}
+	}
+	return points
+}
+
 // span is a time that was seen, or that is only known to be longer.
 type span struct {
 	seconds float64
@@ -121,14 +155,33 @@ func spanOf(value, above *float64) (s span, ok bool) {
 }
 
 // ttr is TTR(1 s, u).
-func (m method) ttr(u float64) (span, bool) {
+func (m method) ttr(u float64) (span, bool) { return m.ttrOf(1, u) }
+
+// sharp is TTR(100 ms, 95 %).
+func (m method) sharp() (span, bool) { return m.ttrOf(0.1, 0.95) }
+
+func (m method) ttrOf(window, u float64) (span, bool) {
 	for _, t := range m.TTRs {
-		if t.U == u {
+		if t.Window == window && t.U == u {
 			return spanOf(t.TTR, t.Above)
 		}
 	}
 	return span{}, false
 }
+
+// late is how much later than in the warm run so many units had been done.
+func (m method) late(units uint64) (span, bool) {
+	for _, d := range m.Delays {
+		if d.Units == units {
+			return spanOf(d.Delay, d.Above)
+		}
+	}
+	return span{}, false
+}
+
+// waited is how long the user and then the guest waited for memory: until the first instruction, and
+// in stalls after it.
+func (m method) waited() (span, bool) { return span{m.Restore + m.Stalled, false}, true }
 
 // back is when the application had its pace back, from the request on.
 func (m method) back() (span, bool) {

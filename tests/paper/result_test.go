@@ -32,7 +32,8 @@ func TestParseComparison(t *testing.T) {
 		if trace == nil {
 			t.Fatalf("%s: no trace", name)
 		}
-		if cost, ok := c.perTouch(); !ok || cost <= 0 {
+		// The player's touches are too few to be seen in ticks of 10 ms.
+		if cost, ok := c.perTouch(); !ok || cost <= 0 && name == "heap" {
 			t.Errorf("%s: %+v costs %g", name, *trace, cost)
 		}
 		for _, m := range c.Methods {
@@ -44,6 +45,18 @@ func TestParseComparison(t *testing.T) {
 			if back, _ := m.back(); back.seconds < m.Restore ||
 				*m.Lazy == 0 && back.seconds > m.Restore+c.Window {
 				t.Errorf("%s: %s ran after %g s and was back after %v", name, m.Method, m.Restore, back)
+			}
+			// The measures that the paper does not have.
+			if _, ok := m.sharp(); !ok || m.Longest > m.Stalled || len(c.points()) == 0 {
+				t.Errorf("%s: %s without its stalls: %+v", name, m.Method, m)
+			}
+			for _, n := range c.points() {
+				if late, ok := m.late(n); !ok || late.seconds == 0 {
+					t.Errorf("%s: %s at %d: %v %v", name, m.Method, n, late, ok)
+				}
+			}
+			if waited, _ := m.waited(); waited.seconds < m.Restore {
+				t.Errorf("%s: %s waited %v", name, m.Method, waited)
 			}
 			if (m.Prefetched > 0) != (m.Method != "lazy") {
 				t.Errorf("%s: %s prefetched %d", name, m.Method, m.Prefetched)
@@ -63,8 +76,21 @@ func TestParseComparisonRefuses(t *testing.T) {
 
 func TestSpans(t *testing.T) {
 	two := 2.0
-	m := method{Restore: 1, TTRs: []ttr{{U: 0.8, Above: &two}},
+	m := method{Restore: 1, Stalled: 0.5, TTRs: []ttr{{Window: 1, U: 0.8, Above: &two},
+		{Window: 0.1, U: 0.95, TTR: &two}}, Delays: []delay{{Units: 10, Above: &two}},
 		Pace: &pace{Recovery: &two}}
+	if s, ok := m.sharp(); !ok || s != (span{2, false}) {
+		t.Errorf("the sharp TTR %v, %v", s, ok)
+	}
+	if s, ok := m.late(10); !ok || s != (span{2, true}) {
+		t.Errorf("late %v, %v", s, ok)
+	}
+	if s, ok := m.late(100); ok {
+		t.Errorf("a delay that is not there: %v", s)
+	}
+	if s, _ := m.waited(); s != (span{1.5, false}) {
+		t.Errorf("waited %v", s)
+	}
 	if s, ok := m.ttr(0.8); !ok || s != (span{2, true}) {
 		t.Errorf("TTR %v, %v", s, ok)
 	}

@@ -19,13 +19,15 @@ func tables(outcomes []outcome, fault time.Duration) string {
 	var b strings.Builder
 	b.WriteString("In parentheses: as published (VEE 2011; its times of a working-set restore stand " +
 		"at trace, those of a plain image at the raw methods). Pages of 4 KiB; all times in " +
-		"seconds from the request on.\n")
+		"seconds from the request on, stalls from the first instruction on, and \"at N\" how much " +
+		"later than in a warm run the guest had done its first N units.\n")
 	if slices.ContainsFunc(outcomes, func(o outcome) bool { return o.memory != full().memory }) {
 		b.WriteString("\nA trial: the machines and their sets are far smaller than the paper's.\n")
 	}
 	for _, o := range outcomes {
 		b.WriteString("\n" + o.heading() + "\n\n")
-		b.WriteString(markdown(o.restores()))
+		b.WriteString(markdown(o.restores()) + "\n" + markdown(o.times()))
+		b.WriteString(o.warm())
 		if len(o.losses) > 0 {
 			b.WriteString("\nFigure 8, a part of the traced set lost at random:\n\n")
 			b.WriteString(markdown(o.sensitivity()))
@@ -47,32 +49,84 @@ func (o outcome) heading() string {
 		published(o.workload.name).name, o.comparison.Guest, o.window)
 }
 
-// restores is the table of the methods.
+// warm is a line on the warm run.
+func (o outcome) warm() string {
+	w := o.comparison.Warm
+	if w == nil {
+		return ""
+	}
+	text := fmt.Sprintf("\nWarm, with all of its memory in the page cache, it ran after %s s and had done",
+		seconds(w.Restore))
+	for i, d := range w.Done {
+		if i > 0 {
+			text += ","
+		}
+		text += fmt.Sprintf(" %s %s after %s s", count(d.Units), w.Units, seconds(d.Seconds))
+	}
+	return text + ".\n"
+}
+
+// restores is the table of what was brought, and used.
 func (o outcome) restores() [][]string {
 	p := published(o.workload.name)
 	rows := [][]string{{"method", "prefetched", "hits", "on demand", "recall", "precision",
-		"first instruction", "TTR 70 %", "TTR 80 %", "back"}}
+		"head start", "late pages"}}
 	for _, m := range o.comparison.Methods {
 		of := p.methods[m.Method]
-		at := map[float64]float64{p.u: of.ttr}
 		rows = append(rows, []string{m.Method,
 			beside(humanize.Comma(int64(m.Prefetched)), count(of.prefetched)),
 			beside(pages(m.Skipped), count(of.hits)), beside(pages(m.Lazy), count(of.lazy)),
 			beside(share(m.Recall), points(of.recall)),
 			beside(share(m.Precision), points(of.precision)),
-			seconds(m.Restore), beside(spanned(m.ttr(0.7)), publishedTime(at[0.7])),
-			beside(spanned(m.ttr(0.8)), publishedTime(at[0.8])),
-			beside(spanned(m.back()), publishedTime(of.back))})
+			spanned(spanOf(m.HeadStart, nil)), pages(m.LatePages)})
 	}
 	return rows
 }
 
+// times is the table of who waited, and for how long.
+func (o outcome) times() [][]string {
+	p := published(o.workload.name)
+	head, cells := o.measures()
+	rows := [][]string{append(append([]string{"method", "first instruction", "TTR 70 %", "TTR 80 %"},
+		head...), "back")}
+	for _, m := range o.comparison.Methods {
+		of := p.methods[m.Method]
+		at := map[float64]float64{p.u: of.ttr}
+		row := []string{m.Method, seconds(m.Restore),
+			beside(spanned(m.ttr(0.7)), publishedTime(at[0.7])),
+			beside(spanned(m.ttr(0.8)), publishedTime(at[0.8]))}
+		row = append(row, cells(m)...)
+		rows = append(rows, append(row, beside(spanned(m.back()), publishedTime(of.back))))
+	}
+	return rows
+}
+
+// measures are the columns that the paper does not have: the TTR that forgives little, the stalls,
+// and the delays of the guest's own work against the warm run.
+func (o outcome) measures() (head []string, cells func(method) []string) {
+	head = []string{"TTR(100 ms, 95 %)", "longest stall", "total stall"}
+	points := o.comparison.points()
+	for _, n := range points {
+		head = append(head, "at "+count(n)+" "+o.comparison.Warm.Units)
+	}
+	return head, func(m method) []string {
+		row := []string{spanned(m.sharp()), seconds(m.Longest), seconds(m.Stalled)}
+		for _, n := range points {
+			row = append(row, signed(m.late(n)))
+		}
+		return row
+	}
+}
+
 // sensitivity is figure 8: what a loss of some percent does, between the whole set and none of it.
 func (o outcome) sensitivity() [][]string {
-	rows := [][]string{{"lost", "prefetched", "on demand", "TTR 70 %", "TTR 80 %", "back"}}
+	head, cells := o.measures()
+	rows := [][]string{append(append([]string{"lost", "prefetched", "on demand", "late pages",
+		"TTR 70 %", "TTR 80 %"}, head...), "back")}
 	row := func(name string, m method) {
-		rows = append(rows, []string{name, humanize.Comma(int64(m.Prefetched)), pages(m.Lazy),
-			spanned(m.ttr(0.7)), spanned(m.ttr(0.8)), spanned(m.back())})
+		row := append([]string{name, humanize.Comma(int64(m.Prefetched)), pages(m.Lazy),
+			pages(m.LatePages), spanned(m.ttr(0.7)), spanned(m.ttr(0.8))}, cells(m)...)
+		rows = append(rows, append(row, spanned(m.back())))
 	}
 	if m, ok := o.comparison.find("trace"); ok {
 		row("0 %", m)
@@ -192,6 +246,15 @@ func publishedTime(f float64) string {
 		return none
 	}
 	return fmt.Sprintf("%g", f)
+}
+
+// signed is a delay.
+func signed(s span, ok bool) string {
+	text := spanned(s, ok)
+	if !ok || s.above || s.seconds < 0 {
+		return text
+	}
+	return "+" + text
 }
 
 func spanned(s span, ok bool) string {

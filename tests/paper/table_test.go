@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-var update = flag.Bool("update", false, "write testdata/tables.md")
+var update = flag.Bool("update", false, "write the tables in testdata")
 
 // TestTables: the recorded comparisons give the recorded tables.
 func TestTables(t *testing.T) {
@@ -22,19 +22,35 @@ func TestTables(t *testing.T) {
 	}
 	trace, _ := outcomes[0].comparison.find("trace")
 	outcomes[0].losses = []loss{{1, trace}, {5, trace}}
-	got := tables(outcomes, time.Microsecond)
-	const path = "testdata/tables.md"
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+	for path, got := range map[string]string{
+		"testdata/tables.md": tables(outcomes, time.Microsecond),
+		"testdata/readme.md": digest(outcomes),
+	} {
+		if *update {
+			if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(path)
+		if err != nil {
 			t.Fatal(err)
 		}
+		if got != string(want) {
+			t.Errorf("got\n%s\nwant\n%s", got, want)
+		}
 	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
+}
+
+// TestDigest: machines that the paper has no figures of have a row of their own table.
+func TestDigest(t *testing.T) {
+	idle := outcome{job: job{workload: workload{name: "idle"}, disk: "hdd"}}
+	idle.comparison.Methods = []method{made("trace", 1, 0.25)}
+	got := digest([]outcome{idle})
+	if want := "| idle, hdd | – | – | – | 0.25 | – | – |\n"; !strings.HasSuffix(got, want) {
+		t.Errorf("%s\nwant at the end %s", got, want)
 	}
-	if got != string(want) {
-		t.Errorf("got\n%s\nwant\n%s", got, want)
+	if got := digest(nil); got != "" {
+		t.Errorf("nothing measured: %q", got)
 	}
 }
 
@@ -42,16 +58,21 @@ func TestTables(t *testing.T) {
 func TestPublishedBeside(t *testing.T) {
 	o := outcome{job: job{workload: workload{name: "heap"}, disk: "hdd"}}
 	o.comparison.Methods = []method{made("trace", 0.999, 1.5)}
-	rows := o.restores()
-	got := strings.Join(rows[1], "; ")
-	want := "trace; 0 (47,082); – (47,082); – (47); 99.9 % (99.9 %); 99.9 % (100 %); 0; " +
-		"0 (9.8); 1.5; – (9)"
-	if got != want {
-		t.Errorf("%s\nwant %s", got, want)
-	}
-	for _, row := range rows {
-		if len(row) != len(rows[0]) {
-			t.Errorf("%d cells, want %d: %v", len(row), len(rows[0]), row)
+	for _, c := range []struct {
+		rows [][]string
+		want string
+	}{
+		{o.restores(), "trace; 0 (47,082); – (47,082); – (47); 99.9 % (99.9 %); 99.9 % (100 %); –; –"},
+		{o.times(), "trace; 0; 0 (9.8); 1.5; 1.5; 0; 0; – (9)"},
+		{o.sensitivity(), "0 %; 0; –; –; 0; 1.5; 1.5; 0; 0; –"},
+	} {
+		if got := strings.Join(c.rows[1], "; "); got != c.want {
+			t.Errorf("%s\nwant %s", got, c.want)
+		}
+		for _, row := range c.rows {
+			if len(row) != len(c.rows[0]) {
+				t.Errorf("%d cells, want %d: %v", len(row), len(c.rows[0]), row)
+			}
 		}
 	}
 }

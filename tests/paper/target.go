@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -53,6 +54,9 @@ func (o outcome) targets(fault time.Duration) (all []target) {
 			add(o.ratio("raw-eager", least))
 			add(o.ratio("raw-lazy", overRawLazy))
 		}
+		for _, t := range o.noLater() {
+			add(t)
+		}
 	}
 	if s := o.comparison.Checkpoint.Scan; s != nil {
 		add(target{"share of scanning", "<= " + percent(s.Budget), percent(s.Share),
@@ -89,18 +93,79 @@ func (o outcome) share(what, name string, least float64, of func(method) *float6
 func (o outcome) ratio(other string, least float64) target {
 	t := target{fmt.Sprintf("TTR(1 s, 80 %%) of %s over that of trace", other),
 		fmt.Sprintf(">= %g", least), "not measured", unknown}
+	slow, fast, ok := o.pair(other, func(m method) (span, bool) { return m.ttr(targetU) })
+	if ok {
+		t.found, t.verdict = quotient(slow, fast, least)
+	}
+	return t
+}
+
+// noLater are the targets that trace is no later than lazy and eager, by every measure: the TTRs, the
+// delays of the guest's work, and the stalls. An eager restore has its wait before the guest's first
+// instruction, so against it the stalls count with that.
+func (o outcome) noLater() (all []target) {
+	measures := []measure{
+		{"TTR(1 s, 80 %)", func(m method) (span, bool) { return m.ttr(targetU) }, nil},
+		{"TTR(100 ms, 95 %)", method.sharp, nil},
+		{"longest stall", func(m method) (span, bool) { return span{m.Longest, false}, true },
+			[]string{"lazy"}},
+		{"total stall", func(m method) (span, bool) { return span{m.Stalled, false}, true },
+			[]string{"lazy"}},
+		{"first instruction and total stall", method.waited, []string{"eager"}},
+	}
+	for _, n := range o.comparison.points() {
+		measures = append(measures, measure{"at " + count(n) + " " + o.comparison.Warm.Units,
+			func(m method) (span, bool) { return m.late(n) }, nil})
+	}
+	for _, other := range []string{"lazy", "eager"} {
+		for _, m := range measures {
+			if m.only == nil || slices.Contains(m.only, other) {
+				all = append(all, o.noLaterThan(other, m))
+			}
+		}
+	}
+	return all
+}
+
+// measure is one by which trace is to be no later than other methods.
+type measure struct {
+	name string
+	of   func(method) (span, bool)
+	only []string // the methods that it is for; nil: both
+}
+
+// noLaterThan is that target for one measure and one method.
+func (o outcome) noLaterThan(other string, by measure) target {
+	t := target{fmt.Sprintf("%s of trace, against %s", by.name, other), "no later", "not measured",
+		unknown}
+	if theirs, ours, ok := o.pair(other, by.of); ok {
+		t.found = fmt.Sprintf("%s against %s", spanned(ours, true), spanned(theirs, true))
+		t.verdict = ours.noLater(theirs)
+	}
+	return t
+}
+
+// pair is what another method and trace have by a measure; not ok: one of them was not measured.
+func (o outcome) pair(other string, of func(method) (span, bool)) (theirs, ours span, ok bool) {
 	m, ok := o.comparison.find(other)
 	trace, there := o.comparison.find("trace")
 	if !ok || !there {
-		return t
+		return theirs, ours, false
 	}
-	slow, ok := m.ttr(targetU)
-	fast, there := trace.ttr(targetU)
-	if !ok || !there {
-		return t
+	theirs, ok = of(m)
+	ours, there = of(trace)
+	return theirs, ours, ok && there
+}
+
+// noLater compares two times of which one may only be a bound; of two bounds nothing follows.
+func (s span) noLater(than span) verdict {
+	switch {
+	case s.above && than.above:
+		return unknown
+	case s.above && s.seconds < than.seconds, than.above && s.seconds > than.seconds:
+		return unknown
 	}
-	t.found, t.verdict = quotient(slow, fast, least)
-	return t
+	return decide(s.seconds <= than.seconds)
 }
 
 // quotient divides two times. Where one of them is only a bound so is the quotient, which decides

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"testing"
 	"time"
 )
@@ -32,7 +33,60 @@ func TestQuotient(t *testing.T) {
 // made is a restore with these figures.
 func made(name string, recall, ttr80 float64) method {
 	return method{Method: name, Recall: &recall, Precision: &recall,
-		TTRs: []ttr{{U: 0.7, TTR: new(float64)}, {U: 0.8, TTR: &ttr80}}}
+		TTRs: []ttr{{Window: 1, U: 0.7, TTR: new(float64)}, {Window: 1, U: 0.8, TTR: &ttr80},
+			{Window: 0.1, U: 0.95, TTR: &ttr80}}}
+}
+
+func TestNoLater(t *testing.T) {
+	for _, tc := range []struct {
+		ours, theirs span
+		want         verdict
+	}{
+		{span{1, false}, span{1, false}, met}, {span{1, false}, span{2, false}, met},
+		{span{2, false}, span{1, false}, short}, {span{1, false}, span{2, true}, met},
+		{span{2, false}, span{1, true}, unknown}, {span{1, true}, span{2, false}, unknown},
+		{span{2, true}, span{1, false}, short}, {span{1, true}, span{2, true}, unknown},
+	} {
+		if got := tc.ours.noLater(tc.theirs); got != tc.want {
+			t.Errorf("%v against %v: %s, want %s", tc.ours, tc.theirs, got, tc.want)
+		}
+	}
+}
+
+// TestNoLaterTargets: trace is asked to be no later than lazy and eager by every measure.
+func TestNoLaterTargets(t *testing.T) {
+	sec := func(f float64) *float64 { return &f }
+	restore := func(name string, ready, ttr, longest, total, late float64) method {
+		m := made(name, 1, ttr)
+		m.Restore, m.Longest, m.Stalled = ready, longest, total
+		m.Delays = []delay{{Units: 1000, Delay: sec(late)}}
+		return m
+	}
+	var o outcome
+	o.comparison.Warm = &warmRun{Units: "transactions"}
+	o.comparison.Warm.Done = append(o.comparison.Warm.Done, struct {
+		Units   uint64  `json:"units"`
+		Seconds float64 `json:"seconds"`
+	}{1000, 0.1})
+	o.comparison.Methods = []method{restore("eager", 2, 2, 0, 0, 1.9), restore("lazy", 0.1, 1.5, 0.02, 0.5, 0.6),
+		restore("trace", 0.12, 0.12, 0.03, 0.04, -0.001)}
+	check(t, o.noLater(), []target{
+		{"TTR(1 s, 80 %) of trace, against lazy", "no later", "0.12 against 1.5", met},
+		{"TTR(100 ms, 95 %) of trace, against lazy", "no later", "0.12 against 1.5", met},
+		{"longest stall of trace, against lazy", "no later", "0.03 against 0.02", short},
+		{"total stall of trace, against lazy", "no later", "0.04 against 0.5", met},
+		{"at 1,000 transactions of trace, against lazy", "no later", "-0.001 against 0.6", met},
+		{"TTR(1 s, 80 %) of trace, against eager", "no later", "0.12 against 2", met},
+		{"TTR(100 ms, 95 %) of trace, against eager", "no later", "0.12 against 2", met},
+		{"first instruction and total stall of trace, against eager", "no later", "0.16 against 2", met},
+		{"at 1,000 transactions of trace, against eager", "no later", "-0.001 against 1.9", met},
+	})
+	o.comparison.Methods = o.comparison.Methods[1:]
+	for _, got := range o.noLater()[5:] {
+		if got.verdict != unknown || got.found != "not measured" {
+			t.Errorf("%+v", got)
+		}
+	}
 }
 
 func TestTargets(t *testing.T) {
@@ -52,10 +106,10 @@ func TestTargets(t *testing.T) {
 		{"heap on hdd: share of scanning", "<= 1 %", "0.9 %", met},
 		{"heap on hdd: a traced first touch, in minor faults", "<= 3", "4", short},
 	}
-	check(t, o.targets(time.Microsecond), want)
+	check(t, paperOnly(o.targets(time.Microsecond)), want)
 
 	o.disk = "native"
-	got := o.targets(time.Microsecond)
+	got := paperOnly(o.targets(time.Microsecond))
 	check(t, got[4:6], []target{
 		{"heap on native: TTR(1 s, 80 %) of raw-eager over that of trace", ">= 1", "10", met},
 		{"heap on native: TTR(1 s, 80 %) of raw-lazy over that of trace", ">= 1", "4", met},
@@ -72,6 +126,11 @@ func TestTargets(t *testing.T) {
 	if got := o.targets(time.Microsecond); len(got) != 2 {
 		t.Errorf("%+v", got)
 	}
+}
+
+// paperOnly leaves out the targets of TestNoLaterTargets.
+func paperOnly(all []target) []target {
+	return slices.DeleteFunc(all, func(t target) bool { return t.asked == "no later" })
 }
 
 func check(t *testing.T, got, want []target) {

@@ -12,7 +12,6 @@ import (
 	"github.com/thawfs/thaw/tests/internal/cli"
 	"github.com/thawfs/thaw/tests/internal/client"
 	"github.com/thawfs/thaw/tests/internal/image"
-	"github.com/thawfs/thaw/tests/internal/proc"
 )
 
 // A way is one way to touch an image that was cold, and what it took, a value a round.
@@ -105,27 +104,17 @@ func (w *way) run(t *testing.T) {
 		t.Fatal(err)
 	}
 	chill(t, c, packs...)
-	before := serverCPU(t, m)
+	before := serverCPU(t, m.Pid())
 	opened := c.Open(t, m.Path("vm/memory"), mapped)
 	a := c.Must(t, client.Request{Op: "touch", GFNs: w.touches, Times: true})
 	if len(a.Lost) > 0 {
 		t.Fatalf("%d pages are lost", len(a.Lost))
 	}
 	w.wall = append(w.wall, float64(opened.Nanos+a.Nanos)/1e6)
-	w.cpu = append(w.cpu, serverCPU(t, m)-before)
+	w.cpu = append(w.cpu, float64(serverCPU(t, m.Pid())-before)/1e6)
 	w.p50 = append(w.p50, quantile(a.NS, 0.5)/1e3)
 	w.p99 = append(w.p99, quantile(a.NS, 0.99)/1e3)
 	s := m.Stats(t, "vm")
 	w.reads, w.pushed = append(w.reads, float64(s.LazyRequests)), append(w.pushed, float64(s.PushedPages))
 	t.Logf("%d pages of %d bytes: %v, %d major faults", len(w.touches), image.PageSize, s, a.Major)
-}
-
-// serverCPU is the CPU time of a server so far, in milliseconds.
-func serverCPU(t *testing.T, m *cli.Mounted) float64 {
-	t.Helper()
-	d, err := proc.CPU(m.Pid())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return d.Seconds() * 1e3
 }

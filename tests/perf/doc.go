@@ -28,6 +28,10 @@
 //
 //	go test ./tests/perf -run 'TestAhead$' -v -perf
 //
+// TestPrefetchParts measures the parts of a prefetch one by one: opening the image, reading, decoding,
+// pushing, and of the push the notifications alone, each on the clock and in CPU time. Its pushes go
+// into a file that the test serves itself and another process has open. -image and -perf are as above.
+//
 // TestLocality counts what locality blocks are worth, against single pages and 64 KiB of physical
 // addresses, as Halite does (USENIX ATC 2013); tests/e2e has the same of a real Linux.
 //

@@ -48,6 +48,7 @@ type bench struct {
 	real          bool     // image is of a real guest
 	pages         uint64   // of image
 	data          []uint64 // its pages that are not zero
+	bytes         []byte   // of image, where they were needed
 	rounds        int
 	samples       int // faults a round
 	setPages      int // of the working set

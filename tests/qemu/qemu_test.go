@@ -33,6 +33,9 @@ func TestSaveRestore(t *testing.T) {
 	defer cancel()
 	dir := t.TempDir()
 	c := Config{Dir: dir}
+	if testing.Short() {
+		c.PayloadBytes = 40 << 20
+	}
 	if testing.Verbose() {
 		c.Log = os.Stderr
 	}

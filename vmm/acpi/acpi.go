@@ -1,9 +1,6 @@
 package acpi
 
-import (
-	"fmt"
-	"slices"
-)
+import "fmt"
 
 // Config is the machine that the tables describe.
 type Config struct {
@@ -54,34 +51,22 @@ const (
 
 	sleepTypeOff = 5
 	sleepEnable  = 1 << 5
-
-	gsiCount   = 24 // inputs of the I/O APIC
-	maxVirtio  = 1000
-	genIDBytes = 16
 )
 
-// Build makes the tables, to be written to c.Base.
+// Build makes the tables, to be written to c.Base. It trusts the places in c: no port and no interrupt
+// may be given twice.
 func Build(c Config) ([]byte, error) {
-	if err := c.check(); err != nil {
-		return nil, fmt.Errorf("ACPI: %w", err)
-	}
-	body, err := encode(dsdt(c)...)
-	if err != nil {
-		return nil, fmt.Errorf("ACPI: DSDT: %w", err)
+	if c.CPUs < 1 || c.CPUs > MaxCPUs {
+		return nil, fmt.Errorf("ACPI: %d CPUs: 1 to %d are possible", c.CPUs, MaxCPUs)
 	}
 	t := tables{base: c.Base, data: make([]byte, rsdpSize)}
-	dsdtAddr := t.add(table("DSDT", dsdtRevision, body))
+	dsdtAddr := t.add(table("DSDT", dsdtRevision, dsdt(c)))
 	fadtAddr := t.add(fadt(c, dsdtAddr))
 	madtAddr := t.add(madt(c))
 	xsdtAddr := t.add(xsdt(fadtAddr, madtAddr))
 	copy(t.data, rsdp(xsdtAddr))
 	if n := uint64(len(t.data)); n > c.Size {
 		return nil, fmt.Errorf("ACPI: tables of %d bytes: there is room for %d", n, c.Size)
-	}
-	end := c.Base + uint64(len(t.data))
-	if c.VMGenID != 0 && c.VMGenID < end && c.VMGenID+genIDBytes > c.Base {
-		return nil, fmt.Errorf("ACPI: the generation id at %#x is within the tables, %#x to %#x",
-			c.VMGenID, c.Base, end)
 	}
 	return t.data, nil
 }
@@ -101,51 +86,21 @@ func (t *tables) add(table []byte) (addr uint64) {
 	return addr
 }
 
-func (c Config) check() error {
-	switch {
-	case c.CPUs < 1 || c.CPUs > MaxCPUs:
-		return fmt.Errorf("%d CPUs: 1 to %d are possible", c.CPUs, MaxCPUs)
-	case c.Base%16 != 0 || c.Base >= 1<<32 || c.Size > 1<<32-c.Base:
-		return fmt.Errorf("region of %#x bytes at %#x: it begins at a multiple of 16, below 4 GiB",
-			c.Size, c.Base)
-	case c.LocalAPIC == 0 || c.IOAPIC == 0:
-		return fmt.Errorf("local APIC at %#x, I/O APIC at %#x: both are needed", c.LocalAPIC, c.IOAPIC)
-	case c.VMGenID%8 != 0 || c.VMGenID > ^uint64(genIDBytes):
-		return fmt.Errorf("generation id at %#x: it is at a multiple of 8", c.VMGenID)
-	case len(c.Virtio) > maxVirtio:
-		return fmt.Errorf("%d virtio devices: %d are possible", len(c.Virtio), maxVirtio)
-	}
-	return c.checkPlaces()
-}
+// RestartAddr is where a PC's BIOS begins, ffff:0000.
+const RestartAddr = 0xf_fff0
 
-// checkPlaces refuses ports and interrupts that are missing, impossible or given twice. Level and
-// edge-triggered devices cannot share an input, and sharing among equals is left out too: it makes
-// each interrupt cost a look at every device.
-func (c Config) checkPlaces() error {
-	ports := []uint16{c.SleepControl, c.SleepStatus, c.Reset, c.Serial.Base}
-	gsis := []uint32{c.TimerGSI, c.Serial.GSI}
-	if c.Keyboard != (Ports{}) {
-		ports, gsis = append(ports, c.Keyboard.Base), append(gsis, c.Keyboard.GSI)
+// Restart is code for [RestartAddr]: all that is left of a BIOS. It resets the machine by the reset
+// register at a port.
+//
+// It is there for Linux, which on hardware-reduced machines does not use ACPI's reset register
+// unless it is told to (reboot=acpi). It takes them for EFI machines, finds no EFI, goes back to
+// real mode and jumps to the BIOS; without one it would run through memory until something breaks.
+func Restart(reset uint16) []byte {
+	return []byte{
+		0xba, byte(reset), byte(reset >> 8), // mov dx, reset
+		0xb0, ResetValue, // mov al, ResetValue
+		0xee,       // out dx, al
+		0xf4,       // hlt
+		0xeb, 0xfd, // jmp to the hlt
 	}
-	if c.VMGenID != 0 {
-		gsis = append(gsis, c.EventGSI)
-	}
-	for _, v := range c.Virtio {
-		if v.Base == 0 || v.Size == 0 || v.Size-1 > ^v.Base {
-			return fmt.Errorf("virtio device of %#x bytes at %#x", v.Size, v.Base)
-		}
-		gsis = append(gsis, v.GSI)
-	}
-	for i, p := range ports {
-		if p == 0 || slices.Contains(ports[:i], p) {
-			return fmt.Errorf("port %#x: each device and register needs its own", p)
-		}
-	}
-	for i, g := range gsis {
-		if g >= gsiCount || slices.Contains(gsis[:i], g) {
-			return fmt.Errorf("interrupt %d: it must be below %d, and each device needs its own", g,
-				gsiCount)
-		}
-	}
-	return nil
 }

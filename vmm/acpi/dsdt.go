@@ -9,7 +9,7 @@ const dsdtRevision = 2
 const genIDChanged = 0x80
 
 // dsdt is the machine's devices.
-func dsdt(c Config) []term {
+func dsdt(c Config) []byte {
 	devices := []term{serial(c.Serial)}
 	if c.Keyboard != (Ports{}) {
 		devices = append(devices, keyboard(c.Keyboard))
@@ -20,10 +20,8 @@ func dsdt(c Config) []term {
 	if c.VMGenID != 0 {
 		devices = append(devices, generationID(c.VMGenID), events(c.EventGSI))
 	}
-	return []term{
-		name("_S5", pkg(integer(sleepTypeOff), integer(0), integer(0), integer(0))),
-		scope("_SB", devices...),
-	}
+	off := name("_S5", pkg(integer(sleepTypeOff), integer(0), integer(0), integer(0)))
+	return append(off, scope("_SB", devices...)...)
 }
 
 func serial(p Ports) term {

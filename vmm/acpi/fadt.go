@@ -15,29 +15,19 @@ func port(p uint16) address {
 // fadtBody is the fixed ACPI description table behind its header (ACPI 6.5, 5.2.9). Most of it
 // describes the hardware that this profile does without, and is 0.
 type fadtBody struct {
-	FACS, DSDT                                           uint32 // addresses of 32 bits: not used
-	Reserved0, Profile                                   uint8
-	SCI                                                  uint16
-	SMICommand                                           uint32
-	ACPIEnable, ACPIDisable, S4BIOS, PState              uint8
-	PM1aEvent, PM1bEvent, PM1aControl, PM1bControl       uint32
-	PM2Control, PMTimer, GPE0, GPE1                      uint32
-	PM1EventLength, PM1ControlLength, PM2ControlLength   uint8
-	PMTimerLength, GPE0Length, GPE1Length, GPE1Base, CST uint8
-	C2Latency, C3Latency, FlushSize, FlushStride         uint16
-	DutyOffset, DutyWidth, DayAlarm, MonthAlarm, Century uint8
-	BootArchitecture                                     uint16
-	Reserved1                                            uint8
-	Flags                                                uint32
-	Reset                                                address
-	ResetValue                                           uint8
-	ARMBootArchitecture                                  uint16
-	Minor                                                uint8
-	XFACS, XDSDT                                         uint64
-	XPM1aEvent, XPM1bEvent, XPM1aControl, XPM1bControl   address
-	XPM2Control, XPMTimer, XGPE0, XGPE1                  address
-	SleepControl, SleepStatus                            address
-	Hypervisor                                           [8]byte
+	_                         [73]byte // FACS to Century
+	BootArchitecture          uint16
+	_                         uint8
+	Flags                     uint32
+	Reset                     address
+	ResetValue                uint8
+	_                         uint16 // of ARM
+	Minor                     uint8
+	_                         uint64 // FACS
+	XDSDT                     uint64
+	_                         [8]address // event, control and timer blocks
+	SleepControl, SleepStatus address
+	Hypervisor                [8]byte
 }
 
 // Revision of the table: ACPI 6.5.

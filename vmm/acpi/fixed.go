@@ -19,7 +19,6 @@ type header struct {
 
 const (
 	headerSize     = 36
-	lengthOffset   = 4
 	checksumOffset = 9
 )
 
@@ -56,11 +55,7 @@ func checksum(b []byte) (sum byte) {
 	return sum
 }
 
-const (
-	rsdpSize         = 36
-	rsdpFirstPart    = 20 // what the first checksum is of
-	rsdpExtendedByte = 32
-)
+const rsdpSize = 36
 
 // rsdp is the root system description pointer of ACPI 2.0 and later.
 func rsdp(xsdt uint64) []byte {
@@ -75,8 +70,8 @@ func rsdp(xsdt uint64) []byte {
 		ExtendedChecksum uint8 // of all
 		Reserved         [3]uint8
 	}{Signature: [8]byte([]byte("RSD PTR ")), OEMID: oemID, Revision: 2, Length: rsdpSize, XSDT: xsdt})
-	b[8] = checksum(b[:rsdpFirstPart])
-	b[rsdpExtendedByte] = checksum(b)
+	b[8] = checksum(b[:20])
+	b[32] = checksum(b)
 	return b
 }
 
@@ -88,40 +83,29 @@ func xsdt(addrs ...uint64) []byte {
 
 // madt is the multiple APIC description table.
 func madt(c Config) []byte {
-	const (
-		revision  = 5
-		pcat      = 1 << 0 // there are also the two 8259 of a PC
-		enabled   = 1 << 0
-		isaBus    = 0
-		allCPUs   = 0xff
-		nmiInput  = 1 // LINT1
-		busForm   = 0 // polarity and trigger as on the bus: high, edge
-		ioapicID  = 0
-		firstGSI  = 0
-		timerLine = 0
-	)
+	const revision, pcat = 5, 1 << 0 // pcat: there are also the two 8259 of a PC
 	b := pack(struct{ LocalAPIC, Flags uint32 }{c.LocalAPIC, pcat})
 	for i := range c.CPUs {
 		b = append(b, pack(struct {
 			Type, Length, ProcessorUID, APICID uint8
-			Flags                              uint32
-		}{0, 8, uint8(i), uint8(i), enabled})...)
+			Flags                              uint32 // enabled
+		}{0, 8, uint8(i), uint8(i), 1 << 0})...)
 	}
 	b = append(b, pack(struct {
 		Type, Length, ID, Reserved uint8
 		Address, FirstGSI          uint32
-	}{1, 12, ioapicID, 0, c.IOAPIC, firstGSI})...)
-	if c.TimerGSI != timerLine {
+	}{1, 12, 0, 0, c.IOAPIC, 0})...)
+	if c.TimerGSI != 0 {
 		b = append(b, pack(struct {
-			Type, Length, Bus, Source uint8
+			Type, Length, Bus, Source uint8 // ISA, the timer's line
 			GSI                       uint32
-			Flags                     uint16
-		}{2, 10, isaBus, timerLine, c.TimerGSI, busForm})...)
+			Flags                     uint16 // polarity and trigger as on the bus: high, edge
+		}{2, 10, 0, 0, c.TimerGSI, 0})...)
 	}
 	b = append(b, pack(struct {
-		Type, Length, ProcessorUID uint8
+		Type, Length, ProcessorUID uint8 // all CPUs
 		Flags                      uint16
-		Input                      uint8
-	}{4, 6, allCPUs, busForm, nmiInput})...)
+		Input                      uint8 // LINT1
+	}{4, 6, 0xff, 0, 1})...)
 	return table("APIC", revision, b)
 }

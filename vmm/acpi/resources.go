@@ -1,55 +1,38 @@
 package acpi
 
+import "slices"
+
 // Resource descriptors (ACPI 6.5, 6.4) say what of the machine a device uses: the value of its
 // _CRS is a buffer of them.
-
-// Descriptor types, and flags of theirs.
-const (
-	resPorts     = 0x47 // I/O port descriptor: small, 7 bytes follow
-	resEnd       = 0x79 // end tag: small, 1 byte follows
-	resMemory32  = 0x86 // 32-bit fixed memory range
-	resInterrupt = 0x89 // extended interrupt
-
-	portsDecode16   = 1 << 0
-	memoryWritable  = 1 << 0
-	irqConsumer     = 1 << 0
-	irqEdge         = 1 << 1 // otherwise level-triggered
-	interruptLength = 6      // flags, count, one number
-	memoryLength    = 9
-)
 
 // resources is a buffer of descriptors with the tag that ends it. The tag has a checksum; 0 says
 // that there is none.
 func resources(descriptors ...[]byte) term {
-	var b []byte
-	for _, d := range descriptors {
-		b = append(b, d...)
-	}
-	b = append(b, resEnd, 0)
-	return enclose([]byte{opBuffer}, integer(uint64(len(b))), raw(b...))
+	b := append(slices.Concat(descriptors...), 0x79, 0)
+	return enclose(term{0x11}, integer(uint64(len(b))), b)
 }
 
-// ports is a range of I/O ports.
+// ports is a range of I/O ports, all 16 bits of whose addresses count.
 func ports(base uint16, count uint8) []byte {
-	b := le.AppendUint16([]byte{resPorts, portsDecode16}, base) // lowest possible base
-	b = le.AppendUint16(b, base)                                // highest
-	return append(b, 1, count)                                  // alignment
+	b := le.AppendUint16([]byte{0x47, 1}, base) // lowest possible base
+	b = le.AppendUint16(b, base)                // highest
+	return append(b, 1, count)                  // alignment
 }
 
 // memory32 is a range of addresses that the guest reads and writes.
 func memory32(base, size uint32) []byte {
-	b := le.AppendUint16([]byte{resMemory32}, memoryLength)
-	b = append(b, memoryWritable)
+	b := le.AppendUint16([]byte{0x86}, 9)
+	b = append(b, 1)
 	return le.AppendUint32(le.AppendUint32(b, base), size)
 }
 
 // edge is an interrupt that counts when the line goes up. It is not shared.
-func edge(gsi uint32) []byte { return interrupt(gsi, irqConsumer|irqEdge) }
+func edge(gsi uint32) []byte { return interrupt(gsi, 1<<0|1<<1) }
 
 // level is an interrupt that lasts while the line is high. It is not shared.
-func level(gsi uint32) []byte { return interrupt(gsi, irqConsumer) }
+func level(gsi uint32) []byte { return interrupt(gsi, 1<<0) }
 
 func interrupt(gsi uint32, flags byte) []byte {
-	b := le.AppendUint16([]byte{resInterrupt}, interruptLength)
+	b := le.AppendUint16([]byte{0x89}, 6)
 	return le.AppendUint32(append(b, flags, 1), gsi)
 }

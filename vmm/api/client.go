@@ -35,64 +35,68 @@ type RefusedError struct {
 func (e *RefusedError) Error() string { return e.What }
 
 // Status asks what the machine is doing.
-func (c *Client) Status(ctx context.Context) (s Status, err error) {
-	return s, c.call(ctx, http.MethodGet, "status", nil, &s)
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	return call[Status](ctx, c, http.MethodGet, "status", nil)
 }
 
 // Metrics asks for the machine's counters.
-func (c *Client) Metrics(ctx context.Context) (m Metrics, err error) {
-	return m, c.call(ctx, http.MethodGet, "metrics", nil, &m)
+func (c *Client) Metrics(ctx context.Context) (Metrics, error) {
+	return call[Metrics](ctx, c, http.MethodGet, "metrics", nil)
 }
 
 // Pause stops the vCPUs.
-func (c *Client) Pause(ctx context.Context) (s Status, err error) {
-	return s, c.call(ctx, http.MethodPost, "pause", nil, &s)
+func (c *Client) Pause(ctx context.Context) (Status, error) {
+	return call[Status](ctx, c, http.MethodPost, "pause", nil)
 }
 
 // Resume lets them go on.
-func (c *Client) Resume(ctx context.Context) (s Status, err error) {
-	return s, c.call(ctx, http.MethodPost, "resume", nil, &s)
+func (c *Client) Resume(ctx context.Context) (Status, error) {
+	return call[Status](ctx, c, http.MethodPost, "resume", nil)
 }
 
 // Stop ends the machine.
-func (c *Client) Stop(ctx context.Context) (s Status, err error) {
-	return s, c.call(ctx, http.MethodPost, "stop", nil, &s)
+func (c *Client) Stop(ctx context.Context) (Status, error) {
+	return call[Status](ctx, c, http.MethodPost, "stop", nil)
 }
 
 // Checkpoint writes the machine into a directory, as seen by the machine's process; a relative path
 // is taken from this process.
-func (c *Client) Checkpoint(ctx context.Context, r CheckpointRequest) (rep CheckpointReply,
-	err error) {
-	if r.Dir, err = filepath.Abs(r.Dir); err != nil {
-		return rep, err
+func (c *Client) Checkpoint(ctx context.Context, r CheckpointRequest) (CheckpointReply, error) {
+	dir, err := filepath.Abs(r.Dir)
+	if err != nil {
+		return CheckpointReply{}, err
 	}
-	return rep, c.call(ctx, http.MethodPost, "checkpoint", r, &rep)
+	r.Dir = dir
+	return call[CheckpointReply](ctx, c, http.MethodPost, "checkpoint", r)
 }
 
-func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
+func call[T any](ctx context.Context, c *Client, method, path string, in any) (out T, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("machine at %s: %w", c.socket, err)
+		}
+	}()
 	var body bytes.Buffer
 	if in != nil {
 		if err := json.NewEncoder(&body).Encode(in); err != nil {
-			return err
+			return out, err
 		}
 	}
 	req, err := http.NewRequestWithContext(ctx, method, "http://vm/"+path, &body)
 	if err != nil {
-		return err
+		return out, err
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return fmt.Errorf("machine at %s: %w", c.socket, err)
+		return out, err
 	}
 	defer resp.Body.Close()
 	d := json.NewDecoder(resp.Body)
 	if resp.StatusCode != http.StatusOK {
 		f := failure{Message: resp.Status}
 		_ = d.Decode(&f) // without JSON the message is the status line
-		return fmt.Errorf("machine at %s: %w", c.socket, &RefusedError{resp.StatusCode, f.Message})
+		return out, &RefusedError{resp.StatusCode, f.Message}
 	}
-	if err := d.Decode(out); err != nil {
-		return fmt.Errorf("machine at %s: %w", c.socket, err)
-	}
-	return nil
+	err = d.Decode(&out)
+	return out, err
 }

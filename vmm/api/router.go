@@ -33,26 +33,21 @@ type badRequest struct{ what string }
 func (e *badRequest) Error() string { return e.what }
 
 func newRouter(m Machine, log *slog.Logger) *router {
-	rt := &router{m: m, log: log, paths: map[string]map[string]action{}}
-	status := func(*http.Request) (any, error) { return m.Status() }
-	rt.get("/", version)
-	rt.get("/version", version)
-	rt.get("/status", status)
-	rt.get("/metrics", func(*http.Request) (any, error) { return m.Metrics() })
-	rt.act("/pause", rt.then(m.Pause))
-	rt.act("/resume", rt.then(m.Resume))
-	rt.act("/stop", rt.then(func() error { m.Stop(); return nil }))
-	rt.act("/checkpoint", rt.checkpoint)
+	rt := &router{m: m, log: log}
+	get := func(a action) map[string]action { return map[string]action{http.MethodGet: a} }
+	// Requests that change something. Firecracker's clients PUT, curl's users POST.
+	act := func(a action) map[string]action {
+		return map[string]action{http.MethodPost: a, http.MethodPut: a}
+	}
+	rt.paths = map[string]map[string]action{
+		"/": get(version), "/version": get(version),
+		"/status":  get(func(*http.Request) (any, error) { return m.Status() }),
+		"/metrics": get(func(*http.Request) (any, error) { return m.Metrics() }),
+		"/pause":   act(rt.then(m.Pause)), "/resume": act(rt.then(m.Resume)),
+		"/stop":       act(rt.then(func() error { m.Stop(); return nil })),
+		"/checkpoint": act(rt.checkpoint),
+	}
 	return rt
-}
-
-func (rt *router) get(path string, a action) {
-	rt.paths[path] = map[string]action{http.MethodGet: a}
-}
-
-// act is for requests that change something. Firecracker's clients PUT, curl's users POST.
-func (rt *router) act(path string, a action) {
-	rt.paths[path] = map[string]action{http.MethodPost: a, http.MethodPut: a}
 }
 
 // then does something and answers with the status.

@@ -1,3 +1,7 @@
+// Package boot says what a guest finds at its start, in memory and in the registers of its vCPUs: a
+// guest program in 64-bit mode and ring 3 with page tables that the VMM made (program.go,
+// tables.go), or a Linux kernel at the entry of its boot protocol (kernel.go). This file has
+// the map of the guest's physical addresses. The package is not used by a restore.
 package boot
 
 import (
@@ -30,7 +34,7 @@ import (
 // GuestRAM is what is left for a guest program after the page tables.
 func GuestRAM(regions []ram.Region) guest.RAM {
 	ram := guest.RAM{
-		First: (pageTableBase + pageTableBytes(regions)) / pageSize,
+		First: layOutPageTables(regions).after / pageSize,
 		End:   ram.ImageSize(regions) / pageSize,
 	}
 	if len(regions) > 1 {

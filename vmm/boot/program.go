@@ -9,12 +9,6 @@ import (
 	"github.com/thawfs/thaw/vmm/ram"
 )
 
-// Bits of RFLAGS.
-const (
-	rflagsFixed = 1 << 1
-	rflagsIOPL3 = 3 << 12
-)
-
 // The task state segment has one purpose: its bitmap lets ring 3 use the ports. I/O privilege level
 // 3 in RFLAGS says the same, but a KVM that runs guests in ring 3 of the host (kvm_pvm) does not
 // keep it.
@@ -77,7 +71,7 @@ func EnterProgram(k *kvm.VCPU, number int, root uint64) error {
 		return err
 	}
 	return k.SetRegs(kvm.Regs{RIP: guest.LoadAddr, RDI: uint64(number),
-		RSP: guest.StackTop - uint64(number)*guest.StackSize, RFLAGS: rflagsFixed | rflagsIOPL3})
+		RSP: guest.StackTop - uint64(number)*guest.StackSize, RFLAGS: kvm.RFLAGSFixed | kvm.RFLAGSIOPL3})
 }
 
 // extendedState is what to switch on in XCR0: x87, SSE and, if the CPU has it, AVX. 0: no XSAVE.
@@ -119,5 +113,5 @@ func WriteProgram(mem io.WriterAt, regions []ram.Region, b guest.Boot, binary []
 			return 0, err
 		}
 	}
-	return tables.root(), nil
+	return tables.base[3], nil
 }

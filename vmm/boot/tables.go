@@ -35,6 +35,7 @@ type pageTables struct {
 	end   uint64    // first address that is not mapped
 	base  [4]uint64 // address of the first table of a level
 	count [4]uint64
+	after uint64 // address behind all of them
 }
 
 func layOutPageTables(regions []ram.Region) pageTables {
@@ -45,19 +46,9 @@ func layOutPageTables(regions []ram.Region) pageTables {
 		t.count[level] = (t.end + spans[level] - 1) / spans[level]
 		addr += t.count[level] * pageSize
 	}
+	t.after = addr
 	return t
 }
-
-// pageTableBytes is the size of all tables.
-func pageTableBytes(regions []ram.Region) (n uint64) {
-	for _, c := range layOutPageTables(regions).count {
-		n += c * pageSize
-	}
-	return n
-}
-
-// root is the address for CR3.
-func (t pageTables) root() uint64 { return t.base[3] }
 
 // write puts the tables into guest memory.
 func (t pageTables) write(mem io.WriterAt, regions []ram.Region) error {

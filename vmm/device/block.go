@@ -151,39 +151,42 @@ func (b *Block) inside(sector, size uint64) bool {
 		size/sectorSize <= b.disk.sectors-sector
 }
 
-func (b *Block) read(sector uint64, out *stream) (byte, error) {
-	if out.size > blockMax || !b.inside(sector, out.size) {
+// transfer takes a request's data through the buffer, from the disk into out, or from in to the disk.
+func (b *Block) transfer(sector uint64, data *stream, step func(p []byte, off int64) (byte, error)) (
+	byte, error) {
+	if data.size > blockMax || !b.inside(sector, data.size) {
 		return blockIOError, nil
 	}
-	for off := int64(sector * sectorSize); out.size > 0; {
-		p := b.buffer[:min(out.size, blockBuffer)]
-		if n, err := b.disk.storage.ReadAt(p, off); n < len(p) {
-			return b.failed("read", err), nil
-		}
-		if err := out.write(p); err != nil {
-			return 0, err
+	for off := int64(sector * sectorSize); data.size > 0; {
+		p := b.buffer[:min(data.size, blockBuffer)]
+		if code, err := step(p, off); err != nil || code != blockOK {
+			return code, err
 		}
 		off += int64(len(p))
 	}
 	return blockOK, nil
 }
 
+func (b *Block) read(sector uint64, out *stream) (byte, error) {
+	return b.transfer(sector, out, func(p []byte, off int64) (byte, error) {
+		if n, err := b.disk.storage.ReadAt(p, off); n < len(p) {
+			return b.failed("read", err), nil
+		}
+		return blockOK, out.write(p)
+	})
+}
+
 func (b *Block) write(sector uint64, in *stream) (byte, error) {
-	if in.size > blockMax || !b.inside(sector, in.size) {
-		return blockIOError, nil
-	}
-	b.dirty = true
-	for off := int64(sector * sectorSize); in.size > 0; {
-		p := b.buffer[:min(in.size, blockBuffer)]
+	return b.transfer(sector, in, func(p []byte, off int64) (byte, error) {
+		b.dirty = true
 		if err := in.read(p); err != nil {
 			return 0, err
 		}
 		if _, err := b.disk.storage.WriteAt(p, off); err != nil {
 			return b.failed("write", err), nil
 		}
-		off += int64(len(p))
-	}
-	return blockOK, nil
+		return blockOK, nil
+	})
 }
 
 // zero does a discard or a write of zeroes, of several ranges.

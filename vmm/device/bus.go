@@ -67,25 +67,22 @@ func (b *Bus) find(addr uint64, size int) (h Handler, off uint64) {
 
 // Read lets the device of an address answer. found is false, and p as it was, where nothing is.
 func (b *Bus) Read(addr uint64, p []byte) (found bool, err error) {
-	h, off := b.find(addr, len(p))
-	if h == nil {
-		return false, nil
-	}
-	return true, b.explain("read", addr, h.Read(off, p))
+	return b.access("read", Handler.Read, addr, p)
 }
 
 // Write hands an access to the device of an address. found is false where nothing is.
 func (b *Bus) Write(addr uint64, p []byte) (found bool, err error) {
+	return b.access("write", Handler.Write, addr, p)
+}
+
+func (b *Bus) access(op string, do func(h Handler, off uint64, p []byte) error, addr uint64, p []byte) (
+	found bool, err error) {
 	h, off := b.find(addr, len(p))
 	if h == nil {
 		return false, nil
 	}
-	return true, b.explain("write", addr, h.Write(off, p))
-}
-
-func (b *Bus) explain(op string, addr uint64, err error) error {
-	if err == nil {
-		return nil
+	if err := do(h, off, p); err != nil {
+		return true, fmt.Errorf("%s %#x: %s: %w", b.name, addr, op, err)
 	}
-	return fmt.Errorf("%s %#x: %s: %w", b.name, addr, op, err)
+	return true, nil
 }

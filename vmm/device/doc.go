@@ -11,7 +11,7 @@
 //	GenID     VM generation ID                    genid.go
 //
 // The two virtio devices share a transport (mmio.go: registers, virtio.go: life) and virtqueues
-// (queue.go: rings, chain.go: descriptors). Each device has its state beside it, in x_state.go: a
+// (queue.go: rings, chain.go: descriptors). Each device has a state: a
 // struct of fixed width, whose layout is that of its section in the state file. A [Set] owns the
 // devices of one machine.
 //

@@ -6,12 +6,7 @@ import (
 	"sync"
 )
 
-const (
-	genIDBytes = 16
-
-	// GenIDSize is the memory that a GenID wants for itself, a page.
-	GenIDSize = 4096
-)
+const genIDBytes = 16
 
 // GenID is a VM generation ID, as Microsoft has specified it and Linux knows it since 5.18: 128
 // random bits in guest memory that a guest finds changed, and is told of, when it has been
@@ -50,22 +45,18 @@ func NewGenID(mem Memory, addr uint64, line Line, source io.Reader) *GenID {
 func (g *GenID) Drain() error { return nil }
 
 // Resume gives a machine that is new, or restored, its own ID.
-func (g *GenID) Resume() error {
+func (g *GenID) Resume() (err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.stale {
-		if err := g.renew(); err != nil {
-			return fmt.Errorf("generation ID: %w", err)
+		err = g.renew()
+	}
+	if err == nil && g.notify {
+		if err = g.line.Set(true); err == nil {
+			err = g.line.Set(false)
 		}
-		g.stale = false
 	}
-	if !g.notify {
-		return nil
-	}
-	if err := g.line.Set(true); err != nil {
-		return fmt.Errorf("generation ID: %w", err)
-	}
-	if err := g.line.Set(false); err != nil {
+	if err != nil {
 		return fmt.Errorf("generation ID: %w", err)
 	}
 	g.notify = false
@@ -80,6 +71,35 @@ func (g *GenID) renew() error {
 	if _, err := g.mem.WriteAt(id[:], int64(g.addr)); err != nil {
 		return err
 	}
-	g.state.ID = id
+	g.state.ID, g.stale = id, false
+	return nil
+}
+
+// GenIDState is the state of a GenID. A restored machine gets another ID.
+type GenIDState struct {
+	ID   [genIDBytes]uint8
+	Addr uint64 // guest physical
+}
+
+// Tag names the section of the state file.
+func (*GenID) Tag() string { return "VMGENID" }
+
+// State returns what is saved.
+func (g *GenID) State() GenIDState {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s := g.state
+	s.Addr = g.addr
+	return s
+}
+
+// Restore sets it. The new ID comes with Resume.
+func (g *GenID) Restore(s GenIDState) error {
+	if s.Addr != g.addr {
+		return badState("the guest has its generation ID at %#x, this machine at %#x", s.Addr, g.addr)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.state, g.stale, g.notify = s, true, true
 	return nil
 }

@@ -101,7 +101,7 @@ func (v *virtio) register(off uint64) uint32 {
 	case regVendorID:
 		return virtioVendor
 	case regDeviceFeatures:
-		return half(v.offered(), v.state.DeviceFeaturesSel)
+		return uint32(v.offered() >> (32 * uint64(v.state.DeviceFeaturesSel))) // 0 behind the two words
 	case regQueueNumMax:
 		if v.selected() != nil {
 			return queueMax
@@ -121,14 +121,6 @@ func (v *virtio) register(off uint64) uint32 {
 		return noShm
 	}
 	return 0
-}
-
-// half is one of the two words of features.
-func half(features uint64, sel uint32) uint32 {
-	if sel > 1 {
-		return 0
-	}
-	return uint32(features >> (32 * sel))
 }
 
 // setHalf replaces one of two words.

@@ -71,7 +71,6 @@ func (o *output) run() {
 		if o.gap > 0 {
 			note = fmt.Sprintf("\r\n[%d bytes of output lost]\r\n", o.gap)
 		}
-		data := len(o.pending)
 		chunk = append(append(chunk[:0], note...), o.pending...)
 		told := o.gap
 		o.pending, o.gap, o.dropped = o.pending[:0], o.dropped, 0
@@ -80,28 +79,22 @@ func (o *output) run() {
 		n, err := o.w.Write(chunk)
 		o.mu.Lock()
 		o.writing = false
-		o.wrote(n-len(note), data, told, err)
 		o.cond.Broadcast()
+		if err == nil {
+			o.failing = false
+			continue
+		}
+		if !o.failing {
+			o.log.Warn("console output is lost", "err", err)
+		}
+		o.failing = true
+		if n < len(note) { // not even the note has arrived
+			n = len(note)
+			o.gap += told
+		}
+		o.gap += uint64(len(chunk) - n)
+		o.lost += uint64(len(chunk) - n)
 	}
-}
-
-// wrote accounts for a write of so many bytes of data, n of which have arrived; n is negative if
-// not even the note before them has.
-func (o *output) wrote(n, data int, told uint64, err error) {
-	if err == nil {
-		o.failing = false
-		return
-	}
-	if !o.failing {
-		o.log.Warn("console output is lost", "err", err)
-	}
-	o.failing = true
-	if n < 0 {
-		n = 0
-		o.gap += told
-	}
-	o.gap += uint64(data - n)
-	o.lost += uint64(data - n)
 }
 
 // flush waits until everything put so far has been written or lost.

@@ -32,22 +32,16 @@ func (r *RAM) contains(addr, size uint64) bool {
 	return false
 }
 
-func (r *RAM) read(addr uint64, p []byte) error {
-	if !r.contains(addr, uint64(len(p))) {
-		return askReset("%d bytes at %#x are not RAM", len(p), addr)
-	}
-	if n, err := r.mem.ReadAt(p, int64(addr)); n < len(p) {
-		return fmt.Errorf("read %d bytes of guest memory at %#x: %w", len(p), addr, err)
-	}
-	return nil
-}
+func (r *RAM) read(addr uint64, p []byte) error { return r.access("read", r.mem.ReadAt, addr, p) }
 
-func (r *RAM) write(addr uint64, p []byte) error {
+func (r *RAM) write(addr uint64, p []byte) error { return r.access("write", r.mem.WriteAt, addr, p) }
+
+func (r *RAM) access(op string, do func(p []byte, off int64) (int, error), addr uint64, p []byte) error {
 	if !r.contains(addr, uint64(len(p))) {
 		return askReset("%d bytes at %#x are not RAM", len(p), addr)
 	}
-	if n, err := r.mem.WriteAt(p, int64(addr)); n < len(p) {
-		return fmt.Errorf("write %d bytes of guest memory at %#x: %w", len(p), addr, err)
+	if n, err := do(p, int64(addr)); n < len(p) {
+		return fmt.Errorf("%s %d bytes of guest memory at %#x: %w", op, len(p), addr, err)
 	}
 	return nil
 }

@@ -61,15 +61,21 @@ const (
 // rxTrigger is the number of bytes at which the receiver interrupts, by the top bits of FCR.
 var rxTrigger = [4]uint16{1, 4, 8, 14}
 
+// divisor is a half of the divisor, if that is what is at the register; else nil.
+func (r *SerialState) divisor(off uint64) *uint8 {
+	switch {
+	case r.LCR&lcrDLAB != 0 && off == serialDivisorL:
+		return &r.DivisorL
+	case r.LCR&lcrDLAB != 0 && off == serialDivisorH:
+		return &r.DivisorH
+	}
+	return nil
+}
+
 func (s *Serial) read(off uint64) byte {
 	r := &s.state
-	if r.LCR&lcrDLAB != 0 {
-		switch off {
-		case serialDivisorL:
-			return r.DivisorL
-		case serialDivisorH:
-			return r.DivisorH
-		}
+	if d := r.divisor(off); d != nil {
+		return *d
 	}
 	switch off {
 	case serialData:
@@ -108,15 +114,9 @@ func (s *Serial) read(off uint64) byte {
 
 func (s *Serial) write(off uint64, b byte) {
 	r := &s.state
-	if r.LCR&lcrDLAB != 0 {
-		switch off {
-		case serialDivisorL:
-			r.DivisorL = b
-			return
-		case serialDivisorH:
-			r.DivisorH = b
-			return
-		}
+	if d := r.divisor(off); d != nil {
+		*d = b
+		return
 	}
 	switch off {
 	case serialData:
@@ -148,7 +148,7 @@ func (s *Serial) transmit(b byte) {
 		s.out.put(b)
 		return
 	}
-	if r.RxLen == s.capacity() {
+	if r.RxLen == r.capacity() {
 		r.LSR |= lsrOE
 		if r.FCR&fcrEnable == 0 {
 			r.Rx[0] = b // without FIFO the new byte takes the place of the old
@@ -194,8 +194,9 @@ func (s *Serial) modem() {
 	r.MSR = now | r.MSR&msrDelta | delta
 }
 
-func (s *Serial) capacity() uint16 {
-	if s.state.FCR&fcrEnable != 0 {
+// capacity is how many bytes the receiver holds.
+func (r *SerialState) capacity() uint16 {
+	if r.FCR&fcrEnable != 0 {
 		return serialFIFO
 	}
 	return 1
@@ -220,7 +221,7 @@ func (s *Serial) fill() {
 	if r.MCR&mcrLoop != 0 {
 		return
 	}
-	n := copy(r.Rx[r.RxLen:s.capacity()], r.Backlog[:r.BacklogLen])
+	n := copy(r.Rx[r.RxLen:r.capacity()], r.Backlog[:r.BacklogLen])
 	r.RxLen += uint16(n)
 	r.BacklogLen -= uint16(n)
 	copy(r.Backlog[:r.BacklogLen], r.Backlog[n:])

@@ -56,9 +56,14 @@ type member struct {
 // NewSet makes an empty set. Its machine does not run yet, so it begins drained.
 func NewSet() *Set { return &Set{drained: true} }
 
-// Add puts a device at some places of the buses and, unless that fails, takes it over. It is a
-// function and not a method of Set for the sake of its type parameter.
-func Add[S any](s *Set, d Device[S], places ...Place) error {
+// Add takes a device over and puts it at some places of the buses; one that cannot be put there is
+// closed. It is a function and not a method of Set for the sake of its type parameter.
+func Add[S any](s *Set, d Device[S], places ...Place) (err error) {
+	defer func() {
+		if c, ok := any(d).(io.Closer); ok && err != nil {
+			err = errors.Join(err, c.Close())
+		}
+	}()
 	m := member{tag: d.Tag(), device: d}
 	if len(m.tag) == 0 || len(m.tag) > 8 || binary.Size(*new(S)) <= 0 {
 		return fmt.Errorf("device %q with a state of type %T", m.tag, *new(S))

@@ -110,37 +110,33 @@ func Load(s Spec) (*Program, error) {
 }
 
 func (p *Program) option(key, value string) error {
-	number := func(dst *uint64, lo, hi uint64) error {
-		n, err := strconv.ParseUint(value, 0, 64)
-		if err != nil || n < lo || n > hi {
-			return fmt.Errorf("not a number from %d to %d", lo, hi)
+	for _, o := range []struct {
+		key    string
+		dst    *uint64
+		lo, hi uint64
+	}{
+		{"seed", &p.boot.Seed, 0, 1<<64 - 1}, {"units", &p.boot.Limit, 0, 1 << 62},
+		{"fill", &p.fill, 1, 100}, {"write", &p.boot.WritePercent, 0, 100},
+		{"cold", &p.boot.Cold, 0, 1 << 62}, {"cluster", &p.boot.Cluster, 1, 512},
+	} {
+		if key != o.key {
+			continue
 		}
-		*dst = n
+		n, err := strconv.ParseUint(value, 0, 64)
+		if err != nil || n < o.lo || n > o.hi {
+			return fmt.Errorf("not a number from %d to %d", o.lo, o.hi)
+		}
+		*o.dst = n
 		return nil
 	}
 	switch key {
-	case "seed":
-		return number(&p.boot.Seed, 0, 1<<64-1)
-	case "units":
-		return number(&p.boot.Limit, 0, 1<<62)
-	case "fill":
-		return number(&p.fill, 1, 100)
-	case "write":
-		return number(&p.boot.WritePercent, 0, 100)
-	case "cold":
-		return number(&p.boot.Cold, 0, 1<<62)
-	case "cluster":
-		return number(&p.boot.Cluster, 1, 512)
 	case "set":
 		n, err := humanize.ParseBytes(value)
-		if err != nil {
-			return err
-		}
-		if n < pageSize {
-			return fmt.Errorf("less than a page")
+		if err == nil && n < pageSize {
+			err = fmt.Errorf("less than a page")
 		}
 		p.set, p.fixed = bytesOrPercent{bytes: n}, true
-		return nil
+		return err
 	case "period":
 		d, err := time.ParseDuration(value)
 		if err != nil || d < time.Millisecond || d > time.Hour {

@@ -1,9 +1,6 @@
 package kvm
 
-import (
-	"encoding/binary"
-	"fmt"
-)
+import "encoding/binary"
 
 // LAPIC mirrors struct kvm_lapic_state: the page of a vCPU's local interrupt controller, a register
 // of 32 bits every 16 bytes.
@@ -57,8 +54,11 @@ const IOAPICPins = 24
 type IOAPICState struct {
 	Base                 uint64
 	Select, ID, IRR, Pad uint32
-	Redirect             [IOAPICPins]uint64
+	Pin                  [IOAPICPins]Redirection
 }
+
+// Redirection says what an input of the I/O APIC does: an entry of its table.
+type Redirection uint64
 
 // PITChannel mirrors struct kvm_pit_channel_state: one counter of an 8254.
 type PITChannel struct {
@@ -87,12 +87,8 @@ type pitConfig struct {
 	Padding [15]uint32
 }
 
-// Flags of a [Clock].
-const (
-	ClockTSCStable = 1 << 1 // the clock advances with the time stamp counter
-	ClockRealtime  = 1 << 2 // Realtime is set; on SetClock: add the time since then
-	ClockHostTSC   = 1 << 3 // HostTSC is set
-)
+// ClockRealtime in the flags of a [Clock]: Realtime is set. On SetClock: add the time since then.
+const ClockRealtime = 1 << 2
 
 // Clock mirrors struct kvm_clock_data: the guest's paravirtual clock, in nanoseconds since the
 // machine was made.
@@ -111,80 +107,42 @@ type irqLevel struct{ GSI, Level uint32 }
 // CreateIRQChip makes the interrupt controllers: two PICs, an I/O APIC, and a local APIC in each
 // vCPU. To be called before the first vCPU is made.
 func (vm *VM) CreateIRQChip() error {
-	if _, err := ioctl(vm.fd, ioCreateIRQChip, 0); err != nil {
-		return fmt.Errorf("KVM_CREATE_IRQCHIP: %w", err)
-	}
-	return nil
+	_, err := vm.call(ioCreateIRQChip, 0)
+	return err
 }
 
 // CreatePIT2 makes the interval timer. The interrupt controllers must be there.
 func (vm *VM) CreatePIT2() error {
-	_, err := ioctlStruct(vm.fd, ioCreatePIT2, &pitConfig{Flags: pitSpeakerDummy})
-	if err != nil {
-		return fmt.Errorf("KVM_CREATE_PIT2: %w", err)
-	}
-	return nil
+	return set(vm.descriptor, ioCreatePIT2, pitConfig{Flags: pitSpeakerDummy})
 }
 
-// SetIRQLine is KVM_IRQ_LINE: it asserts or releases an input of the interrupt controllers. Any
-// goroutine may call it.
+// SetIRQLine asserts or releases an input of the interrupt controllers. Any goroutine may call it.
 func (vm *VM) SetIRQLine(gsi uint32, asserted bool) error {
 	l := irqLevel{GSI: gsi}
 	if asserted {
 		l.Level = 1
 	}
-	if _, err := ioctlStruct(vm.fd, ioIRQLine, &l); err != nil {
-		return fmt.Errorf("KVM_IRQ_LINE %d: %w", gsi, err)
-	}
-	return nil
+	return set(vm.descriptor, ioIRQLine, l)
 }
 
-// IRQChip is KVM_GET_IRQCHIP.
-func (vm *VM) IRQChip(id uint32) (c IRQChip, err error) {
-	c.ID = id
-	if _, err := ioctlStruct(vm.fd, ioGetIRQChip, &c); err != nil {
-		return c, fmt.Errorf("KVM_GET_IRQCHIP %d: %w", id, err)
-	}
-	return c, nil
+// IRQChip reads the state of a controller.
+func (vm *VM) IRQChip(id uint32) (IRQChip, error) {
+	c := IRQChip{ID: id}
+	_, err := pass(vm.descriptor, ioGetIRQChip, &c)
+	return c, err
 }
 
-// SetIRQChip is KVM_SET_IRQCHIP. That of the I/O APIC passes on what its inputs hold to the local
-// APICs.
-func (vm *VM) SetIRQChip(c IRQChip) error {
-	if _, err := ioctlStruct(vm.fd, ioSetIRQChip, &c); err != nil {
-		return fmt.Errorf("KVM_SET_IRQCHIP %d: %w", c.ID, err)
-	}
-	return nil
-}
+// SetIRQChip sets it. That of the I/O APIC passes on what its inputs hold to the local APICs.
+func (vm *VM) SetIRQChip(c IRQChip) error { return set(vm.descriptor, ioSetIRQChip, c) }
 
-// PIT2 is KVM_GET_PIT2.
-func (vm *VM) PIT2() (p PIT, err error) {
-	if _, err := ioctlStruct(vm.fd, ioGetPIT2, &p); err != nil {
-		return p, fmt.Errorf("KVM_GET_PIT2: %w", err)
-	}
-	return p, nil
-}
+// PIT2 reads the state of the interval timer.
+func (vm *VM) PIT2() (PIT, error) { return get[PIT](vm.descriptor, ioGetPIT2) }
 
-// SetPIT2 is KVM_SET_PIT2. It starts the first counter again.
-func (vm *VM) SetPIT2(p PIT) error {
-	if _, err := ioctlStruct(vm.fd, ioSetPIT2, &p); err != nil {
-		return fmt.Errorf("KVM_SET_PIT2: %w", err)
-	}
-	return nil
-}
+// SetPIT2 sets it, and starts the first counter again.
+func (vm *VM) SetPIT2(p PIT) error { return set(vm.descriptor, ioSetPIT2, p) }
 
-// Clock is KVM_GET_CLOCK.
-func (vm *VM) Clock() (c Clock, err error) {
-	if _, err := ioctlStruct(vm.fd, ioGetClock, &c); err != nil {
-		return c, fmt.Errorf("KVM_GET_CLOCK: %w", err)
-	}
-	return c, nil
-}
+// Clock reads the guest's clock.
+func (vm *VM) Clock() (Clock, error) { return get[Clock](vm.descriptor, ioGetClock) }
 
-// SetClock is KVM_SET_CLOCK. Of the flags only [ClockRealtime] may be set.
-func (vm *VM) SetClock(c Clock) error {
-	if _, err := ioctlStruct(vm.fd, ioSetClock, &c); err != nil {
-		return fmt.Errorf("KVM_SET_CLOCK: %w", err)
-	}
-	return nil
-}
+// SetClock sets it. Of the flags only [ClockRealtime] may be set.
+func (vm *VM) SetClock(c Clock) error { return set(vm.descriptor, ioSetClock, c) }

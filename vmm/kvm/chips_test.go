@@ -8,6 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+const mpHalted = 3 // of an MPState
+
 // What is set is what is got, for the controllers and clocks.
 func TestChipsSetGet(t *testing.T) {
 	_, vm, c := testVCPUWithChips(t)
@@ -18,7 +20,7 @@ func TestChipsSetGet(t *testing.T) {
 		l.SetRegister(0x350, 0x700)    // LINT0: ExtINT
 		l.SetRegister(0x320, 0x1_00ec) // timer, masked
 	})
-	check(t, "mp state", c.MPState, c.SetMPState, func(m *MPState) { m.State = MPHalted })
+	check(t, "mp state", c.MPState, c.SetMPState, func(m *MPState) { m.State = mpHalted })
 	for _, id := range []uint32{PICMaster, PICSlave, IOAPIC} {
 		get := func() (IRQChip, error) { return vm.IRQChip(id) }
 		check(t, "irqchip", get, vm.SetIRQChip, func(c *IRQChip) {
@@ -33,7 +35,7 @@ func TestChipsSetGet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s := ioapic.IOAPIC(); s.Base != 0xfec00000 || s.Redirect[5]&0xff != 0x31 {
+	if s := ioapic.IOAPIC(); s.Base != 0xfec00000 || s.Pin[5]&0xff != 0x31 {
 		t.Errorf("I/O APIC: %+v", s)
 	}
 	pic, err := vm.IRQChip(PICMaster)

@@ -31,38 +31,14 @@ func layout() map[string]uintptr {
 		clock  Clock
 		chip   IRQChip
 	)
-	return map[string]uintptr{
-		"KVM_GET_API_VERSION": ioGetAPIVersion, "KVM_CREATE_VM": ioCreateVM,
-		"KVM_GET_MSR_INDEX_LIST": ioGetMSRIndexList, "KVM_CHECK_EXTENSION": ioCheckExtension,
-		"KVM_GET_VCPU_MMAP_SIZE": ioGetVCPUMmapSize, "KVM_GET_SUPPORTED_CPUID": ioGetSupportedCPUID,
-		"KVM_CREATE_VCPU": ioCreateVCPU, "KVM_SET_USER_MEMORY_REGION": ioSetUserMemoryRegion,
-		"KVM_SET_TSS_ADDR": ioSetTSSAddr, "KVM_SET_IDENTITY_MAP_ADDR": ioSetIdentityMapAddr,
-		"KVM_RUN": ioRun, "KVM_GET_REGS": ioGetRegs, "KVM_SET_REGS": ioSetRegs,
-		"KVM_GET_SREGS": ioGetSregs, "KVM_SET_SREGS": ioSetSregs, "KVM_GET_MSRS": ioGetMSRs,
-		"KVM_SET_MSRS": ioSetMSRs, "KVM_SET_SIGNAL_MASK": ioSetSignalMask,
-		"KVM_SET_CPUID2": ioSetCPUID2, "KVM_GET_CPUID2": ioGetCPUID2, "KVM_GET_MP_STATE": ioGetMPState,
-		"KVM_SET_MP_STATE": ioSetMPState, "KVM_GET_VCPU_EVENTS": ioGetVCPUEvents,
-		"KVM_SET_VCPU_EVENTS": ioSetVCPUEvents, "KVM_GET_DEBUGREGS": ioGetDebugRegs,
-		"KVM_SET_DEBUGREGS": ioSetDebugRegs, "KVM_SET_TSC_KHZ": ioSetTSCKHz,
-		"KVM_GET_TSC_KHZ": ioGetTSCKHz, "KVM_GET_XSAVE": ioGetXSave, "KVM_SET_XSAVE": ioSetXSave,
-		"KVM_GET_XCRS": ioGetXCRs, "KVM_SET_XCRS": ioSetXCRs, "KVM_GET_XSAVE2": ioGetXSave2,
-
-		"KVM_CREATE_IRQCHIP": ioCreateIRQChip, "KVM_IRQ_LINE": ioIRQLine,
-		"KVM_GET_IRQCHIP": ioGetIRQChip, "KVM_SET_IRQCHIP": ioSetIRQChip,
-		"KVM_CREATE_PIT2": ioCreatePIT2, "KVM_GET_PIT2": ioGetPIT2, "KVM_SET_PIT2": ioSetPIT2,
-		"KVM_GET_CLOCK": ioGetClock, "KVM_SET_CLOCK": ioSetClock, "KVM_GET_LAPIC": ioGetLAPIC,
-		"KVM_SET_LAPIC": ioSetLAPIC, "KVM_KVMCLOCK_CTRL": ioKVMClockCtrl,
-		"KVM_GET_STATS_FD": ioGetStatsFD,
-
+	values := map[string]uintptr{
 		"KVM_CAP_ADJUST_CLOCK": uintptr(CapAdjustClock), "KVM_CAP_MAX_VCPUS": uintptr(CapMaxVCPUs),
 		"KVM_CAP_TSC_DEADLINE_TIMER": uintptr(CapTSCDeadline),
 
 		"KVM_IRQCHIP_PIC_MASTER": PICMaster, "KVM_IRQCHIP_PIC_SLAVE": PICSlave,
 		"KVM_IRQCHIP_IOAPIC": IOAPIC, "KVM_IOAPIC_NUM_PINS": IOAPICPins,
-		"KVM_PIT_SPEAKER_DUMMY": pitSpeakerDummy, "KVM_CLOCK_TSC_STABLE": ClockTSCStable,
-		"KVM_CLOCK_REALTIME": ClockRealtime, "KVM_CLOCK_HOST_TSC": ClockHostTSC,
-		"KVM_MP_STATE_RUNNABLE": MPRunnable, "KVM_MP_STATE_UNINITIALIZED": MPUninitialized,
-		"KVM_MP_STATE_INIT_RECEIVED": MPInitReceived, "KVM_MP_STATE_HALTED": MPHalted,
+		"KVM_PIT_SPEAKER_DUMMY": pitSpeakerDummy, "KVM_CLOCK_REALTIME": ClockRealtime,
+		"KVM_MP_STATE_RUNNABLE": MPRunnable, "KVM_MP_STATE_HALTED": mpHalted,
 
 		"KVM_VCPUEVENT_VALID_SHADOW": EventsHaveShadow, "KVM_X86_SHADOW_INT_STI": ShadowSTI,
 
@@ -82,7 +58,7 @@ func layout() map[string]uintptr {
 		"offsetof(struct kvm_pic_state, auto_eoi)":       unsafe.Offsetof(pic.AutoEOI),
 		"offsetof(struct kvm_pic_state, elcr_mask)":      unsafe.Offsetof(pic.ELCRMask),
 		"offsetof(struct kvm_ioapic_state, irr)":         unsafe.Offsetof(ioapic.IRR),
-		"offsetof(struct kvm_ioapic_state, redirtbl)":    unsafe.Offsetof(ioapic.Redirect),
+		"offsetof(struct kvm_ioapic_state, redirtbl)":    unsafe.Offsetof(ioapic.Pin),
 		"offsetof(struct kvm_pit_channel_state, status)": unsafe.Offsetof(ch.Status),
 		"offsetof(struct kvm_pit_channel_state, mode)":   unsafe.Offsetof(ch.Mode),
 		"offsetof(struct kvm_pit_channel_state, gate)":   unsafe.Offsetof(ch.Gate),
@@ -96,16 +72,15 @@ func layout() map[string]uintptr {
 		"offsetof(struct kvm_stats_desc, offset)":        8,
 
 		"KVM_CAP_USER_MEMORY": uintptr(CapUserMemory), "KVM_CAP_EXT_CPUID": uintptr(CapExtCPUID),
-		"KVM_CAP_SET_TSS_ADDR": uintptr(CapSetTSSAddr), "KVM_CAP_MP_STATE": uintptr(CapMPState),
+		"KVM_CAP_MP_STATE":       uintptr(CapMPState),
 		"KVM_CAP_VCPU_EVENTS":    uintptr(CapVCPUEvents),
 		"KVM_CAP_XSAVE":          uintptr(CapXSave),
 		"KVM_CAP_IMMEDIATE_EXIT": uintptr(CapImmediateExit), "KVM_CAP_XSAVE2": uintptr(CapXSave2),
 
 		"KVM_EXIT_IO": uintptr(ExitIO), "KVM_EXIT_MMIO": uintptr(ExitMMIO),
-		"KVM_EXIT_SHUTDOWN": uintptr(ExitShutdown), "KVM_EXIT_HLT": uintptr(ExitHLT),
+		"KVM_EXIT_SHUTDOWN":   uintptr(ExitShutdown),
 		"KVM_EXIT_FAIL_ENTRY": uintptr(ExitFailEntry), "KVM_EXIT_INTR": uintptr(ExitIntr),
 		"KVM_EXIT_INTERNAL_ERROR": uintptr(ExitInternalError),
-		"KVM_EXIT_SYSTEM_EVENT":   uintptr(ExitSystemEvent),
 
 		"sizeof(struct kvm_regs)": sizeOf[Regs](), "sizeof(struct kvm_sregs)": sizeOf[Sregs](),
 		"sizeof(struct kvm_segment)": sizeOf[Segment](), "sizeof(struct kvm_dtable)": sizeOf[Dtable](),
@@ -153,6 +128,19 @@ func layout() map[string]uintptr {
 		"offsetof(struct kvm_cpuid_entry2, eax)":                       unsafe.Offsetof(cpuid.EAX),
 		"offsetof(struct kvm_userspace_memory_region, userspace_addr)": unsafe.Offsetof(region.UserspaceAddr),
 	}
+	for _, r := range []request{
+		ioGetAPIVersion, ioCreateVM, ioGetMSRIndexList, ioCheckExtension, ioGetVCPUMmapSize,
+		ioGetSupportedCPUID, ioCreateVCPU, ioSetUserMemoryRegion, ioSetTSSAddr, ioSetIdentityMapAddr,
+		ioCreateIRQChip, ioIRQLine, ioGetIRQChip, ioSetIRQChip, ioCreatePIT2, ioSetClock, ioGetClock,
+		ioRun, ioGetRegs, ioSetRegs, ioGetSregs, ioSetSregs, ioGetMSRs, ioSetMSRs, ioSetSignalMask,
+		ioGetLAPIC, ioSetLAPIC, ioSetCPUID2, ioGetCPUID2, ioGetMPState, ioSetMPState, ioGetVCPUEvents,
+		ioSetVCPUEvents, ioGetPIT2, ioSetPIT2, ioGetDebugRegs, ioSetDebugRegs, ioSetTSCKHz,
+		ioGetTSCKHz, ioGetXSave, ioSetXSave, ioGetXCRs, ioSetXCRs, ioKVMClockCtrl, ioGetStatsFD,
+		ioGetXSave2,
+	} {
+		values[r.name] = r.number
+	}
+	return values
 }
 
 // TestLayout compares with the kernel's own header.

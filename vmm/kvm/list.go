@@ -22,29 +22,41 @@ const (
 func putU32(b []byte, v uint32) { binary.LittleEndian.PutUint32(b, v) }
 func getU32(b []byte) uint32    { return binary.LittleEndian.Uint32(b) }
 
-// getCPUID reads a CPUID table. KVM_GET_CPUID2 may answer with empty entries at the end; they are
-// dropped, for KVM_SET_CPUID2 would refuse or, worse, take them as leaf 0.
-func getCPUID(fd int, req uintptr, name string) ([]CPUIDEntry, error) {
-	const entry = 40
+// readList reads a list of which nobody knows beforehand how long it is: its header begins with the
+// number of entries that there is room for, and then with that of those that there are.
+func readList[T any](d descriptor, req request, header int) (list []T, err error) {
+	size := binary.Size(*new(T))
 	for n := 128; ; n *= 2 {
-		buf := make([]byte, cpuidHeader+entry*n)
+		buf := make([]byte, header+size*n)
 		putU32(buf, uint32(n))
-		_, err := ioctlBytes(fd, req, buf)
+		_, err := pass(d, req, &buf[0])
 		if errors.Is(err, unix.E2BIG) && n < maxList {
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
+			return nil, err
 		}
-		list := make([]CPUIDEntry, getU32(buf))
-		if _, err := binary.Decode(buf[cpuidHeader:], binary.LittleEndian, list); err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
-		}
-		for len(list) > 1 && list[len(list)-1] == (CPUIDEntry{}) {
-			list = list[:len(list)-1]
-		}
-		return list, nil
+		list = make([]T, getU32(buf))
+		_, err = binary.Decode(buf[header:], binary.LittleEndian, list)
+		return list, err
 	}
+}
+
+// cpuid reads a CPUID table. KVM_GET_CPUID2 may answer with empty entries at the end; they are
+// dropped, for KVM_SET_CPUID2 would refuse or, worse, take them as leaf 0.
+func cpuid(d descriptor, req request) ([]CPUIDEntry, error) {
+	list, err := readList[CPUIDEntry](d, req, cpuidHeader)
+	for len(list) > 1 && list[len(list)-1] == (CPUIDEntry{}) {
+		list = list[:len(list)-1]
+	}
+	return list, err
+}
+
+// encodeList is the argument of an ioctl that takes a list, with the header of all but one.
+func encodeList[T any](list []T) ([]byte, error) {
+	buf := make([]byte, msrsHeader)
+	putU32(buf, uint32(len(list)))
+	return binary.Append(buf, binary.LittleEndian, list)
 }
 
 // MSRError says that the kernel stopped at one register. KVM_GET_MSRS and KVM_SET_MSRS report that
@@ -59,20 +71,17 @@ func (e *MSRError) Error() string {
 }
 
 // msrs runs KVM_GET_MSRS or KVM_SET_MSRS in chunks of MaxMSRs and fills in what was read.
-func msrs(fd int, req uintptr, op string, list []MSREntry) error {
-	const entry = 16
+func (d descriptor) msrs(req request, op string, list []MSREntry) error {
 	for len(list) > 0 {
 		chunk := list[:min(len(list), MaxMSRs)]
 		list = list[len(chunk):]
-		buf := make([]byte, msrsHeader, msrsHeader+entry*len(chunk))
-		putU32(buf, uint32(len(chunk)))
-		buf, err := binary.Append(buf, binary.LittleEndian, chunk)
+		buf, err := encodeList(chunk)
 		if err != nil {
 			return err
 		}
-		n, err := ioctlBytes(fd, req, buf)
+		n, err := pass(d, req, &buf[0])
 		if err != nil {
-			return fmt.Errorf("%s model specific registers: %w", op, err)
+			return err
 		}
 		if n < len(chunk) {
 			return &MSRError{op, chunk[max(n, 0)].Index}
@@ -82,10 +91,4 @@ func msrs(fd int, req uintptr, op string, list []MSREntry) error {
 		}
 	}
 	return nil
-}
-
-func encodeCPUID(list []CPUIDEntry) ([]byte, error) {
-	buf := make([]byte, cpuidHeader)
-	putU32(buf, uint32(len(list)))
-	return binary.Append(buf, binary.LittleEndian, list)
 }

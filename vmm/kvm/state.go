@@ -2,144 +2,107 @@ package kvm
 
 import "fmt"
 
-func get[T any](c *VCPU, req uintptr, name string) (v T, err error) {
-	if _, err := ioctlStruct(c.fd, req, &v); err != nil {
-		return v, fmt.Errorf("%s of vCPU %d: %w", name, c.id, err)
-	}
-	return v, nil
-}
+// Regs reads the general registers.
+func (c *VCPU) Regs() (Regs, error) { return get[Regs](c.descriptor, ioGetRegs) }
 
-func set[T any](c *VCPU, req uintptr, name string, v *T) error {
-	if _, err := ioctlStruct(c.fd, req, v); err != nil {
-		return fmt.Errorf("%s of vCPU %d: %w", name, c.id, err)
-	}
-	return nil
-}
+// SetRegs sets them. It clears pending exceptions.
+func (c *VCPU) SetRegs(r Regs) error { return set(c.descriptor, ioSetRegs, r) }
 
-// Regs is KVM_GET_REGS.
-func (c *VCPU) Regs() (Regs, error) { return get[Regs](c, ioGetRegs, "KVM_GET_REGS") }
+// Sregs reads segments, descriptor tables, control registers and the base of the local APIC.
+func (c *VCPU) Sregs() (Sregs, error) { return get[Sregs](c.descriptor, ioGetSregs) }
 
-// SetRegs is KVM_SET_REGS. It clears pending exceptions.
-func (c *VCPU) SetRegs(r Regs) error { return set(c, ioSetRegs, "KVM_SET_REGS", &r) }
+// SetSregs sets them.
+func (c *VCPU) SetSregs(r Sregs) error { return set(c.descriptor, ioSetSregs, r) }
 
-// Sregs is KVM_GET_SREGS.
-func (c *VCPU) Sregs() (Sregs, error) { return get[Sregs](c, ioGetSregs, "KVM_GET_SREGS") }
+// XCRs reads the extended control registers.
+func (c *VCPU) XCRs() (XCRs, error) { return get[XCRs](c.descriptor, ioGetXCRs) }
 
-// SetSregs is KVM_SET_SREGS.
-func (c *VCPU) SetSregs(r Sregs) error { return set(c, ioSetSregs, "KVM_SET_SREGS", &r) }
+// SetXCRs sets them.
+func (c *VCPU) SetXCRs(x XCRs) error { return set(c.descriptor, ioSetXCRs, x) }
 
-// XCRs is KVM_GET_XCRS.
-func (c *VCPU) XCRs() (XCRs, error) { return get[XCRs](c, ioGetXCRs, "KVM_GET_XCRS") }
+// DebugRegs reads the debug registers.
+func (c *VCPU) DebugRegs() (DebugRegs, error) { return get[DebugRegs](c.descriptor, ioGetDebugRegs) }
 
-// SetXCRs is KVM_SET_XCRS.
-func (c *VCPU) SetXCRs(x XCRs) error { return set(c, ioSetXCRs, "KVM_SET_XCRS", &x) }
+// SetDebugRegs sets them.
+func (c *VCPU) SetDebugRegs(d DebugRegs) error { return set(c.descriptor, ioSetDebugRegs, d) }
 
-// DebugRegs is KVM_GET_DEBUGREGS.
-func (c *VCPU) DebugRegs() (DebugRegs, error) {
-	return get[DebugRegs](c, ioGetDebugRegs, "KVM_GET_DEBUGREGS")
-}
+// MPState says whether the vCPU runs, is halted, or waits to be started.
+func (c *VCPU) MPState() (MPState, error) { return get[MPState](c.descriptor, ioGetMPState) }
 
-// SetDebugRegs is KVM_SET_DEBUGREGS.
-func (c *VCPU) SetDebugRegs(d DebugRegs) error {
-	return set(c, ioSetDebugRegs, "KVM_SET_DEBUGREGS", &d)
-}
+// SetMPState sets that.
+func (c *VCPU) SetMPState(s MPState) error { return set(c.descriptor, ioSetMPState, s) }
 
-// MPState is KVM_GET_MP_STATE.
-func (c *VCPU) MPState() (MPState, error) { return get[MPState](c, ioGetMPState, "KVM_GET_MP_STATE") }
+// Events reads what is pending or on its way in.
+func (c *VCPU) Events() (VCPUEvents, error) { return get[VCPUEvents](c.descriptor, ioGetVCPUEvents) }
 
-// SetMPState is KVM_SET_MP_STATE.
-func (c *VCPU) SetMPState(s MPState) error { return set(c, ioSetMPState, "KVM_SET_MP_STATE", &s) }
+// SetEvents sets it.
+func (c *VCPU) SetEvents(e VCPUEvents) error { return set(c.descriptor, ioSetVCPUEvents, e) }
 
-// Events is KVM_GET_VCPU_EVENTS.
-func (c *VCPU) Events() (VCPUEvents, error) {
-	return get[VCPUEvents](c, ioGetVCPUEvents, "KVM_GET_VCPU_EVENTS")
-}
-
-// SetEvents is KVM_SET_VCPU_EVENTS.
-func (c *VCPU) SetEvents(e VCPUEvents) error {
-	return set(c, ioSetVCPUEvents, "KVM_SET_VCPU_EVENTS", &e)
-}
-
-// XSave is KVM_GET_XSAVE2, or KVM_GET_XSAVE where the area fits into 4096 bytes: x87, SSE, AVX and
-// later register contents.
+// XSave reads x87, SSE, AVX and later register contents.
 func (c *VCPU) XSave() ([]byte, error) {
-	buf, req := make([]byte, c.xsaveSize), uintptr(ioGetXSave)
+	buf, req := make([]byte, c.xsaveSize), ioGetXSave
 	if c.xsaveSize > legacyXSave {
 		req = ioGetXSave2
 	}
-	if _, err := ioctlBytes(c.fd, req, buf); err != nil {
-		return nil, fmt.Errorf("KVM_GET_XSAVE of vCPU %d: %w", c.id, err)
-	}
-	return buf, nil
+	_, err := pass(c.descriptor, req, &buf[0])
+	return buf, err
 }
 
-// SetXSave is KVM_SET_XSAVE. The kernel reads as many bytes as this host's area has: a shorter area
-// is filled with zeros (components in their initial state), of a longer one the rest must be zeros.
+// SetXSave sets them. The kernel reads as many bytes as this host's area has: a shorter area is
+// filled with zeros (components in their initial state), of a longer one the rest must be zeros.
 func (c *VCPU) SetXSave(area []byte) error {
 	buf := make([]byte, c.xsaveSize)
 	for _, b := range area[copy(buf, area):] {
 		if b != 0 {
-			return fmt.Errorf("KVM_SET_XSAVE of vCPU %d: %d bytes saved, this host has %d", c.id,
-				len(area), c.xsaveSize)
+			return fmt.Errorf("%s%s: %d bytes saved, this host has %d", ioSetXSave.name, c.of, len(area),
+				c.xsaveSize)
 		}
 	}
-	if _, err := ioctlBytes(c.fd, ioSetXSave, buf); err != nil {
-		return fmt.Errorf("KVM_SET_XSAVE of vCPU %d: %w", c.id, err)
-	}
-	return nil
+	_, err := pass(c.descriptor, ioSetXSave, &buf[0])
+	return err
 }
 
-// TSCKHz is KVM_GET_TSC_KHZ, the frequency of the guest's time stamp counter in kHz.
+// TSCKHz is the frequency of the guest's time stamp counter in kHz.
 func (c *VCPU) TSCKHz() (uint32, error) {
-	n, err := ioctl(c.fd, ioGetTSCKHz, 0)
-	if err != nil {
-		return 0, fmt.Errorf("KVM_GET_TSC_KHZ of vCPU %d: %w", c.id, err)
-	}
-	return uint32(n), nil
+	n, err := c.call(ioGetTSCKHz, 0)
+	return uint32(n), err
 }
 
-// SetTSCKHz is KVM_SET_TSC_KHZ.
+// SetTSCKHz sets it.
 func (c *VCPU) SetTSCKHz(khz uint32) error {
-	if _, err := ioctl(c.fd, ioSetTSCKHz, uintptr(khz)); err != nil {
-		return fmt.Errorf("KVM_SET_TSC_KHZ %d of vCPU %d: %w", khz, c.id, err)
-	}
-	return nil
+	_, err := c.call(ioSetTSCKHz, uintptr(khz))
+	return err
 }
 
-// CPUID is KVM_GET_CPUID2: what the guest is told about its CPU.
-func (c *VCPU) CPUID() ([]CPUIDEntry, error) { return getCPUID(c.fd, ioGetCPUID2, "KVM_GET_CPUID2") }
+// CPUID is what the guest is told about its CPU.
+func (c *VCPU) CPUID() ([]CPUIDEntry, error) { return cpuid(c.descriptor, ioGetCPUID2) }
 
-// SetCPUID is KVM_SET_CPUID2. To be called before the first KVM_RUN.
+// SetCPUID sets it. To be called before the first KVM_RUN.
 func (c *VCPU) SetCPUID(list []CPUIDEntry) error {
-	buf, err := encodeCPUID(list)
-	if err != nil {
-		return err
+	buf, err := encodeList(list)
+	if err == nil {
+		_, err = pass(c.descriptor, ioSetCPUID2, &buf[0])
 	}
-	if _, err := ioctlBytes(c.fd, ioSetCPUID2, buf); err != nil {
-		return fmt.Errorf("KVM_SET_CPUID2 of vCPU %d: %w", c.id, err)
-	}
-	return nil
+	return err
 }
 
 // MSRs reads the registers named by the entries' Index into their Data. A register that cannot be
 // read is an [*MSRError].
-func (c *VCPU) MSRs(list []MSREntry) error { return msrs(c.fd, ioGetMSRs, "get", list) }
+func (c *VCPU) MSRs(list []MSREntry) error { return c.msrs(ioGetMSRs, "get", list) }
 
 // SetMSRs writes registers. A register that cannot be written is an [*MSRError]; those before it
 // are written then.
-func (c *VCPU) SetMSRs(list []MSREntry) error { return msrs(c.fd, ioSetMSRs, "set", list) }
+func (c *VCPU) SetMSRs(list []MSREntry) error { return c.msrs(ioSetMSRs, "set", list) }
 
-// LAPIC is KVM_GET_LAPIC. It fails in a machine without interrupt controllers.
-func (c *VCPU) LAPIC() (LAPIC, error) { return get[LAPIC](c, ioGetLAPIC, "KVM_GET_LAPIC") }
+// LAPIC reads the local APIC. It fails in a machine without interrupt controllers.
+func (c *VCPU) LAPIC() (LAPIC, error) { return get[LAPIC](c.descriptor, ioGetLAPIC) }
 
-// SetLAPIC is KVM_SET_LAPIC. It starts the timer again from the counts in it.
-func (c *VCPU) SetLAPIC(l LAPIC) error { return set(c, ioSetLAPIC, "KVM_SET_LAPIC", &l) }
+// SetLAPIC sets it. It starts the timer again from the counts in it.
+func (c *VCPU) SetLAPIC(l LAPIC) error { return set(c.descriptor, ioSetLAPIC, l) }
 
-// KVMClockCtrl is KVM_KVMCLOCK_CTRL: it tells the guest, in the page of its paravirtual clock, that
-// it was stopped. It fails with EINVAL when the guest does not use that clock.
+// KVMClockCtrl tells the guest, in the page of its paravirtual clock, that it was stopped. It fails
+// with EINVAL when the guest does not use that clock.
 func (c *VCPU) KVMClockCtrl() error {
-	if _, err := ioctl(c.fd, ioKVMClockCtrl, 0); err != nil {
-		return fmt.Errorf("KVM_KVMCLOCK_CTRL of vCPU %d: %w", c.id, err)
-	}
-	return nil
+	_, err := c.call(ioKVMClockCtrl, 0)
+	return err
 }

@@ -34,9 +34,9 @@ const (
 // Stats opens the counters of a vCPU. [ErrNoStats]: this kernel has none. As every ioctl it waits
 // while the vCPU is in KVM_RUN, which may be for ever; reading does not.
 func (c *VCPU) Stats() (*Stats, error) {
-	n, err := ioctl(c.fd, ioGetStatsFD, 0)
+	n, err := c.call(ioGetStatsFD, 0)
 	if err != nil {
-		return nil, fmt.Errorf("%w: KVM_GET_STATS_FD: %w", ErrNoStats, err)
+		return nil, fmt.Errorf("%w: %w", ErrNoStats, err)
 	}
 	s := &Stats{f: os.NewFile(uintptr(n), "KVM counters")}
 	if err := s.describe(); err != nil {

@@ -1,9 +1,5 @@
 package kvm
 
-import "strconv"
-
-func itoa(n uint32) string { return strconv.FormatUint(uint64(n), 10) }
-
 // Regs mirrors struct kvm_regs.
 type Regs struct {
 	RAX, RBX, RCX, RDX uint64
@@ -72,14 +68,9 @@ type DebugRegs struct {
 // MPState mirrors struct kvm_mp_state.
 type MPState struct{ State uint32 }
 
-// States of a vCPU. A machine's first one begins runnable; the others wait for the INIT and SIPI
-// of the first, where there is an interrupt controller that could bring them.
-const (
-	MPRunnable      = 0
-	MPUninitialized = 1 // waits for INIT
-	MPInitReceived  = 2 // waits for SIPI
-	MPHalted        = 3
-)
+// MPRunnable is the state of a vCPU that runs. A machine's first one begins so; the others wait for the
+// INIT and SIPI of the first, where there is an interrupt controller that could bring them.
+const MPRunnable = 0
 
 // VCPUEvents mirrors struct kvm_vcpu_events: exceptions, interrupts and NMIs that are pending or on
 // their way in.
@@ -137,6 +128,30 @@ type IO struct {
 // MMIO describes an access to a guest physical address without memory behind it.
 type MMIO struct {
 	Addr  uint64
-	Len   int // bytes
 	Write bool
 }
+
+// Bits of the control registers that a VMM sets or looks at; Intel's manual, volume 3, 2.5 and 2.2.1.
+const (
+	CR0PE = 1 << 0
+	CR0MP = 1 << 1
+	CR0ET = 1 << 4
+	CR0NE = 1 << 5
+	CR0WP = 1 << 16
+	CR0PG = 1 << 31
+
+	CR4PAE        = 1 << 5
+	CR4PGE        = 1 << 7 // global translations outlive a change of CR3
+	CR4OSFXSR     = 1 << 9
+	CR4OSXMMEXCPT = 1 << 10
+	CR4OSXSAVE    = 1 << 18
+
+	RFLAGSFixed = 1 << 1 // always set
+	RFLAGSIF    = 1 << 9 // interrupts are taken
+	RFLAGSIOPL3 = 3 << 12
+
+	EFERSCE = 1 << 0
+	EFERLME = 1 << 8
+	EFERLMA = 1 << 10
+	EFERNXE = 1 << 11
+)

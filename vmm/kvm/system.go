@@ -14,9 +14,9 @@ import (
 // right to open it, or another architecture. Tests skip on it.
 var ErrUnavailable = errors.New("KVM is not available")
 
-// System is an open /dev/kvm.
+// System is an open /dev/kvm. Virtual machines made from it go on when it is closed.
 type System struct {
-	fd       int
+	descriptor
 	mmapSize int // bytes of a vCPU's kvm_run mapping
 }
 
@@ -31,7 +31,7 @@ func Open() (*System, error) {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable,
 			&os.PathError{Op: "open", Path: "/dev/kvm", Err: err})
 	}
-	s := &System{fd: fd}
+	s := &System{descriptor: descriptor{fd: fd}}
 	if err := s.check(); err != nil {
 		unix.Close(fd)
 		return nil, err
@@ -40,12 +40,12 @@ func Open() (*System, error) {
 }
 
 func (s *System) check() error {
-	v, err := ioctl(s.fd, ioGetAPIVersion, 0)
-	if err != nil {
-		return fmt.Errorf("%w: KVM_GET_API_VERSION: %w", ErrUnavailable, err)
+	v, err := s.call(ioGetAPIVersion, 0)
+	if err == nil && v != apiVersion {
+		err = fmt.Errorf("/dev/kvm speaks version %d, not %d", v, apiVersion)
 	}
-	if v != apiVersion {
-		return fmt.Errorf("%w: /dev/kvm speaks version %d, not %d", ErrUnavailable, v, apiVersion)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	need := map[Capability]string{
 		CapUserMemory: "KVM_CAP_USER_MEMORY", CapExtCPUID: "KVM_CAP_EXT_CPUID",
@@ -57,57 +57,34 @@ func (s *System) check() error {
 			return fmt.Errorf("%w: the kernel lacks %s", ErrUnavailable, name)
 		}
 	}
-	s.mmapSize, err = ioctl(s.fd, ioGetVCPUMmapSize, 0)
-	if err != nil {
-		return fmt.Errorf("KVM_GET_VCPU_MMAP_SIZE: %w", err)
+	if s.mmapSize, err = s.call(ioGetVCPUMmapSize, 0); err == nil && s.mmapSize < runMinSize {
+		err = fmt.Errorf("KVM_GET_VCPU_MMAP_SIZE: %d bytes are too few", s.mmapSize)
 	}
-	if s.mmapSize < runMinSize {
-		return fmt.Errorf("KVM_GET_VCPU_MMAP_SIZE: %d bytes are too few", s.mmapSize)
-	}
-	return nil
+	return err
 }
 
-// Close closes /dev/kvm. Virtual machines made from it go on.
-func (s *System) Close() error { return unix.Close(s.fd) }
+// Check is KVM_CHECK_EXTENSION: 0 says no. Of a [VM] it knows more for some capabilities:
+// [CapXSave2] answers with the size of this machine's XSAVE area.
+func (d descriptor) Check(c Capability) (int, error) { return d.call(ioCheckExtension, uintptr(c)) }
 
-// Check is KVM_CHECK_EXTENSION on the system: 0 says no.
-func (s *System) Check(c Capability) (int, error) {
-	return ioctl(s.fd, ioCheckExtension, uintptr(c))
-}
-
-// MSRIndexList is KVM_GET_MSR_INDEX_LIST: the registers that this host can save and restore.
+// MSRIndexList lists the model specific registers that this host can save and restore.
 func (s *System) MSRIndexList() ([]uint32, error) {
-	for n := 256; ; n *= 2 {
-		buf := make([]byte, 4+4*n)
-		putU32(buf, uint32(n))
-		_, err := ioctlBytes(s.fd, ioGetMSRIndexList, buf)
-		if errors.Is(err, unix.E2BIG) && n < maxList {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("KVM_GET_MSR_INDEX_LIST: %w", err)
-		}
-		list := make([]uint32, getU32(buf))
-		for i := range list {
-			list[i] = getU32(buf[4+4*i:])
-		}
-		return list, nil
-	}
+	return readList[uint32](s.descriptor, ioGetMSRIndexList, 4)
 }
 
-// SupportedCPUID is KVM_GET_SUPPORTED_CPUID: what a guest may be told about its CPU on this host.
+// SupportedCPUID is what a guest may be told about its CPU on this host.
 func (s *System) SupportedCPUID() ([]CPUIDEntry, error) {
-	return getCPUID(s.fd, ioGetSupportedCPUID, "KVM_GET_SUPPORTED_CPUID")
+	return cpuid(s.descriptor, ioGetSupportedCPUID)
 }
 
 // CreateVM makes an empty virtual machine: no memory, no CPU, no interrupt controller.
 func (s *System) CreateVM() (*VM, error) {
-	fd, err := ioctl(s.fd, ioCreateVM, 0)
+	fd, err := s.call(ioCreateVM, 0)
 	if err != nil {
-		return nil, fmt.Errorf("KVM_CREATE_VM: %w", err)
+		return nil, err
 	}
 	unix.CloseOnExec(fd)
-	return &VM{fd: fd, mmapSize: s.mmapSize}, nil
+	return &VM{descriptor{fd: fd}, s.mmapSize}, nil
 }
 
 // SecondLevelTables says whether KVM's module is known to translate guest memory by second-level
@@ -121,4 +98,49 @@ func SecondLevelTables() bool {
 		}
 	}
 	return false
+}
+
+// VM is one virtual machine. It ends when it and its vCPUs are closed.
+type VM struct {
+	descriptor
+	mmapSize int
+}
+
+// SetTSSAddr names three free pages of guest physical memory below 4 GiB, which Intel hosts without
+// unrestricted guest mode need for themselves.
+func (vm *VM) SetTSSAddr(addr uint64) error {
+	_, err := vm.call(ioSetTSSAddr, uintptr(addr))
+	return err
+}
+
+// SetIdentityMapAddr names one more such page. To be called before the first vCPU is made.
+func (vm *VM) SetIdentityMapAddr(addr uint64) error {
+	return set(vm.descriptor, ioSetIdentityMapAddr, addr)
+}
+
+// SetMemoryRegion adds, changes or (Size 0) deletes a memory slot.
+func (vm *VM) SetMemoryRegion(r MemoryRegion) error {
+	if err := set(vm.descriptor, ioSetUserMemoryRegion, r); err != nil {
+		return fmt.Errorf("slot %d, %#x bytes at %#x: %w", r.Slot, r.MemorySize, r.GuestPhysAddr, err)
+	}
+	return nil
+}
+
+// CreateVCPU makes vCPU number id and maps its kvm_run page.
+func (vm *VM) CreateVCPU(id int) (*VCPU, error) {
+	fd, err := vm.call(ioCreateVCPU, uintptr(id))
+	if err != nil {
+		return nil, fmt.Errorf("vCPU %d: %w", id, err)
+	}
+	unix.CloseOnExec(fd)
+	xsave, err := vm.Check(CapXSave2)
+	if err != nil || xsave < legacyXSave {
+		xsave = legacyXSave
+	}
+	run, err := unix.Mmap(fd, 0, vm.mmapSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("map kvm_run of vCPU %d: %w", id, err)
+	}
+	return &VCPU{descriptor{fd, fmt.Sprintf(" of vCPU %d", id)}, runPage{run}, xsave}, nil
 }

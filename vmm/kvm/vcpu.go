@@ -12,19 +12,15 @@ const legacyXSave = 4096
 
 // VCPU is one virtual CPU. See the package documentation for which thread may call what.
 type VCPU struct {
-	fd        int
-	id        int
+	descriptor
 	run       runPage
 	xsaveSize int // bytes
 }
 
 // Close unmaps the kvm_run page and closes the vCPU.
 func (c *VCPU) Close() error {
-	return errors.Join(unix.Munmap(c.run.b), unix.Close(c.fd))
+	return errors.Join(unix.Munmap(c.run.b), c.descriptor.Close())
 }
-
-// ID is the number that the vCPU was made with.
-func (c *VCPU) ID() int { return c.id }
 
 // RequestExit makes a present or the next KVM_RUN come back with EINTR, if the thread is also sent
 // the signal that its mask lets through. Any goroutine may call it.
@@ -37,7 +33,7 @@ func (c *VCPU) ClearExitRequest() { c.run.requestExit(false) }
 // was asked to leave, unix.EFAULT when a page of guest memory could not be read. With EFAULT the
 // reason is ExitMemoryFault if this kernel tells the address.
 func (c *VCPU) Run() (ExitReason, error) {
-	_, err := ioctl(c.fd, ioRun, 0)
+	_, err := c.call(ioRun, 0)
 	if err != nil && !errors.Is(err, unix.EFAULT) {
 		return 0, err
 	}
@@ -80,7 +76,7 @@ func (c *VCPU) IO() (IO, []byte, error) {
 // what the guest wrote, for a read the place for the answer.
 func (c *VCPU) MMIO() (MMIO, []byte, error) {
 	b, n := c.run.b, c.run.u32(runMMIO+16)
-	m := MMIO{Addr: c.run.u64(runMMIO), Len: int(n), Write: b[runMMIO+20] != 0}
+	m := MMIO{Addr: c.run.u64(runMMIO), Write: b[runMMIO+20] != 0}
 	if n > 8 {
 		return m, nil, fmt.Errorf("memory-mapped access of %d bytes at %#x", n, m.Addr)
 	}
@@ -112,8 +108,6 @@ func (c *VCPU) SetSignalMask(except unix.Signal) error {
 	mask := ^uint64(0) &^ (1 << (uint(except) - 1))
 	putU32(buf[4:], uint32(mask))
 	putU32(buf[8:], uint32(mask>>32))
-	if _, err := ioctlBytes(c.fd, ioSetSignalMask, buf); err != nil {
-		return fmt.Errorf("KVM_SET_SIGNAL_MASK: %w", err)
-	}
-	return nil
+	_, err := pass(c.descriptor, ioSetSignalMask, &buf[0])
+	return err
 }

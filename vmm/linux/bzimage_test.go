@@ -82,8 +82,8 @@ func TestBzImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkEntry(t, m, e)
-	if e.RIP != 16*mib+0x200 || e.Kernel != (Range{16 * mib, 20 * mib}) {
-		t.Errorf("entry %#x, kernel %#x", e.RIP, e.Kernel)
+	if e.Regs.RIP != 16*mib+0x200 || e.Kernel != (Range{16 * mib, 20 * mib}) {
+		t.Errorf("entry %#x, kernel %#x", e.Regs.RIP, e.Kernel)
 	}
 	if !bytes.Equal(m.read(16*mib, uint64(len(image.protected))), image.protected) {
 		t.Error("the kernel in memory is not that of the file")
@@ -97,7 +97,7 @@ func TestBzImage(t *testing.T) {
 	if got := string(m.read(cmdlineAddr, 14)); got != "console=ttyS0\x00" {
 		t.Errorf("command line %q", got)
 	}
-	checkZeroPage(t, m.read(e.RSI, zeroPageSize), e, file)
+	checkZeroPage(t, m.read(e.Regs.RSI, zeroPageSize), e, file)
 }
 
 // checkZeroPage compares with the header in the file, but for what a loader fills in.
@@ -144,9 +144,9 @@ func TestKernelPlace(t *testing.T) {
 		{"does not fit", nil, Config{RAM: ramOf(36*mib - pageSize)}, 0},
 		{"aligned", func(i *testImage) { i.prefAddress = 16*mib + 1 }, Config{RAM: ramOf(64 * mib)},
 			18 * mib},
-		{"moved", nil, Config{RAM: ramOf(128 * mib), Reserved: []Range{{30 * mib, 11 * mib}}}, 42 * mib},
+		{"moved", nil, Config{RAM: []Range{{0, 30 * mib}, {41 * mib, 87 * mib}}}, 42 * mib},
 		{"not movable", func(i *testImage) { i.relocatable = 0 },
-			Config{RAM: ramOf(128 * mib), Reserved: []Range{{30 * mib, 11 * mib}}}, 0},
+			Config{RAM: []Range{{0, 30 * mib}, {41 * mib, 87 * mib}}}, 0},
 		{"not movable, free", func(i *testImage) { i.relocatable = 0 }, Config{RAM: ramOf(64 * mib)},
 			16 * mib},
 		{"not movable, no alignment", func(i *testImage) { i.relocatable, i.alignment = 0, 0 },
@@ -179,8 +179,8 @@ func TestKernelPlace(t *testing.T) {
 				t.Fatal(err)
 			}
 			checkEntry(t, m, e)
-			if e.Kernel.Start != c.at || e.RIP != c.at+0x200 {
-				t.Errorf("kernel at %#x, entry %#x, want it at %#x", e.Kernel.Start, e.RIP, c.at)
+			if e.Kernel.Start != c.at || e.Regs.RIP != c.at+0x200 {
+				t.Errorf("kernel at %#x, entry %#x, want it at %#x", e.Kernel.Start, e.Regs.RIP, c.at)
 			}
 			if !bytes.Equal(m.read(c.at, uint64(len(image.protected))), image.protected) {
 				t.Error("the kernel in memory is not that of the file")
@@ -228,7 +228,7 @@ func TestInitrdPlace(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			m, err := newMemoryMap(ramOf(c.memory), nil)
+			m, err := newMemoryMap(ramOf(c.memory))
 			if err != nil {
 				t.Fatal(err)
 			}

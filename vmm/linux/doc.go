@@ -61,8 +61,8 @@
 // # Hostile files
 //
 // A kernel file is data of somebody else. Every length and address in it is checked against the
-// file's size and the machine's RAM before anything is written; what is allocated does not depend
-// on them. Large parts go through a buffer of fixed size.
+// file's size and the machine's RAM before anything is written; what is allocated is no more than the
+// file has. Large parts go through a buffer of fixed size.
 //
 // Sources: Documentation/arch/x86/boot.rst ("64-bit Boot Protocol", "Details of Header Fields"),
 // Documentation/arch/x86/zero-page.rst and arch/x86/include/uapi/asm/bootparam.h of Linux; ELF-64

@@ -25,7 +25,7 @@ func sampleELF() testELF {
 		header: elf.Header64{
 			Ident: [16]byte{0x7f, 'E', 'L', 'F', byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB), 1},
 			Type:  uint16(elf.ET_EXEC), Machine: uint16(elf.EM_X86_64), Version: 1,
-			Entry: elfText + 0x123, Phoff: elfHeaderSize, Ehsize: elfHeaderSize, Phentsize: elfPhdrSize,
+			Entry: elfText + 0x123, Phoff: 64, Ehsize: 64, Phentsize: 56,
 		},
 		progs: []elf.Prog64{
 			{Type: uint32(elf.PT_LOAD), Off: 0x1000, Paddr: elfText, Vaddr: 0xffff_ffff_8100_0000,
@@ -64,8 +64,8 @@ func TestELF(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkEntry(t, m, e)
-	if e.RIP != elfText+0x123 || e.Kernel != (Range{elfText, elfData + 4*mib - elfText}) {
-		t.Errorf("entry %#x, kernel %#x", e.RIP, e.Kernel)
+	if e.Regs.RIP != elfText+0x123 || e.Kernel != (Range{elfText, elfData + 4*mib - elfText}) {
+		t.Errorf("entry %#x, kernel %#x", e.Regs.RIP, e.Kernel)
 	}
 	if !bytes.Equal(m.read(elfText, 0x3000), file[0x1000:0x4000]) ||
 		!bytes.Equal(m.read(elfData, 0x1000), file[0x4000:0x5000]) {
@@ -77,7 +77,7 @@ func TestELF(t *testing.T) {
 	if e.Initrd.End() != 64*mib-pageSize+uint64(len(initrd)) {
 		t.Errorf("initrd at %#x", e.Initrd)
 	}
-	zero := m.read(e.RSI, zeroPageSize)
+	zero := m.read(e.Regs.RSI, zeroPageSize)
 	if le.Uint16(zero[hdrBootFlag:]) != bootFlag || le.Uint32(zero[hdrCmdLinePtr:]) != cmdlineAddr ||
 		le.Uint32(zero[hdrRamdiskImage:]) != uint32(e.Initrd.Start) {
 		t.Errorf("setup header % x", zero[hdrStart:hdrEnd])
@@ -90,19 +90,19 @@ func TestELFRefusals(t *testing.T) {
 		change func(*testELF)
 		want   string
 	}{
-		{"32-bit", func(e *testELF) { e.header.Ident[4] = byte(elf.ELFCLASS32) }, "32-bit"},
+		{"half 32-bit", func(e *testELF) { e.header.Ident[4] = byte(elf.ELFCLASS32) }, "damaged"},
 		{"i386", func(e *testELF) { e.header.Machine = uint16(elf.EM_386) }, "file for EM_386"},
 		{"arm64", func(e *testELF) { e.header.Machine = uint16(elf.EM_AARCH64) }, "EM_AARCH64"},
-		{"big-endian", func(e *testELF) { e.header.Ident[5] = byte(elf.ELFDATA2MSB) }, "x86-64"},
+		{"big-endian", func(e *testELF) { e.header.Ident[5] = byte(elf.ELFDATA2MSB) }, "damaged"},
 		{"module", func(e *testELF) { e.header.Type = uint16(elf.ET_REL) }, "ET_REL"},
-		{"no headers", func(e *testELF) { e.progs = nil }, "0 program headers"},
-		{"many headers", func(e *testELF) { e.header.Phnum = 0xffff }, "65535 program headers"},
-		{"size of headers", func(e *testELF) { e.header.Phentsize = 55 }, "of 55 bytes"},
+		{"no headers", func(e *testELF) { e.progs = nil }, "no segment"},
+		{"many headers", func(e *testELF) { e.header.Phnum = 0xffff }, "cut off"},
+		{"size of headers", func(e *testELF) { e.header.Phentsize = 55 }, "phentsize '55'"},
 		{"headers outside", func(e *testELF) { e.header.Phoff = 1 << 40 }, "cut off"},
 		{"headers wrap", func(e *testELF) { e.header.Phoff = ^uint64(0) - 100 }, "cut off"},
 		{"nothing to load", func(e *testELF) { e.progs = e.progs[1:2] }, "no segment"},
 		{"segment outside", func(e *testELF) { e.progs[0].Off = 0x6000 }, "the file has"},
-		{"segment wraps", func(e *testELF) { e.progs[0].Off = ^uint64(0xfff) }, "the file has"},
+		{"segment wraps", func(e *testELF) { e.progs[0].Off = ^uint64(0xfff) }, "damaged"},
 		{"segment too long", func(e *testELF) { e.progs[2].Filesz = 0x2000 }, "the file has"},
 		{"more file than memory", func(e *testELF) { e.progs[0].Memsz = 0x2fff }, "for 0x2fff bytes"},
 		{"over boot data", func(e *testELF) { e.progs[0].Paddr = 0x7000 }, "between 1 MiB"},
@@ -123,7 +123,17 @@ func TestELFRefusals(t *testing.T) {
 			t.Errorf("%s: %v after %d writes, want %q before any", c.name, err, m.writes, c.want)
 		}
 	}
-	short := sampleELF().file()[:elfHeaderSize-1]
+	small := elf.Header32{Ident: [16]byte{0x7f, 'E', 'L', 'F', byte(elf.ELFCLASS32),
+		byte(elf.ELFDATA2LSB), 1}, Type: uint16(elf.ET_EXEC), Machine: uint16(elf.EM_386), Version: 1,
+		Phentsize: 32, Shentsize: 40}
+	file, err := binary.Append(nil, le, small)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := parseKernel(reader(file)); err == nil || !strings.Contains(err.Error(), "32-bit") {
+		t.Errorf("a 32-bit kernel: %v", err)
+	}
+	short := sampleELF().file()[:63]
 	if _, err := parseKernel(reader(short)); err == nil || !strings.Contains(err.Error(), "cut off") {
 		t.Errorf("half a header: %v", err)
 	}

@@ -9,7 +9,7 @@ import (
 // everything lies where it may.
 func fuzzLoad(t *testing.T, file []byte, initrd uint16) {
 	m := newGuestMemory(ramOf(64 * mib))
-	c := Config{Kernel: reader(file), RAM: m.ram, Cmdline: "quiet", Reserved: []Range{{48 * mib, mib}}}
+	c := Config{Kernel: reader(file), Cmdline: "quiet", RAM: []Range{{0, 48 * mib}, {49 * mib, 15 * mib}}}
 	if initrd > 0 {
 		c.Initrd = reader([]byte(strings.Repeat("i", int(initrd))))
 	}

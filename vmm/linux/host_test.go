@@ -116,7 +116,7 @@ func TestHostKernel(t *testing.T) {
 		}
 		loaded++
 		checkEntry(t, m, e)
-		t.Logf("%s: entry %#x, kernel %#x, initrd %#x", path, e.RIP, e.Kernel, e.Initrd)
+		t.Logf("%s: entry %#x, kernel %#x, initrd %#x", path, e.Regs.RIP, e.Kernel, e.Initrd)
 	}
 	if loaded == 0 {
 		t.Skipf("needs a readable /boot/vmlinuz-* for x86-64: %d are there", len(kernels))

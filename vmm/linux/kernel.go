@@ -41,7 +41,7 @@ func parseKernel(file *io.SectionReader) (*kernel, error) {
 	}
 	switch {
 	case bytes.HasPrefix(head, []byte("\x7fELF")):
-		return parseELF(file, head)
+		return parseELF(file)
 	case len(head) == headerSize && string(head[hdrMagic:hdrMagic+4]) == "HdrS":
 		return parseBzImage(file, head)
 	}

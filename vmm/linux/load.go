@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/thawfs/thaw/vmm/kvm"
 )
 
 // Config is what to boot.
@@ -12,22 +14,15 @@ type Config struct {
 	Initrd  *io.SectionReader // nil: none
 	Cmdline string
 
-	RAM      []Range // guest memory; it begins at 0 and has the first MiB and more in one piece
-	Reserved []Range // what of the address space the kernel must leave alone, in RAM or not
-	RSDP     uint64  // address of the ACPI root pointer; 0: no ACPI
+	RAM  []Range // guest memory; it begins at 0 and has the first MiB and more in one piece
+	RSDP uint64  // address of the ACPI root pointer; 0: no ACPI
 }
 
 // Entry is the state of the vCPU that enters the kernel; the others wait for their start-up
-// interrupt. Registers that are not here are 0, and the interrupt descriptor table is empty: the
-// kernel must be entered with interrupts off.
+// interrupt. The interrupt descriptor table is empty: the kernel must be entered with interrupts off.
 type Entry struct {
-	RIP, RSI, RSP, RFLAGS uint64
-	CR0, CR3, CR4, EFER   uint64
-
-	Code Segment // CS
-	Data Segment // DS, ES, FS, GS, SS
-	Task Segment // TR
-	GDT  Table
+	Regs  kvm.Regs
+	Sregs kvm.Sregs // without what is KVM's own: the base of the local APIC
 
 	Kernel Range // memory that the kernel has for itself from the first instruction on
 	Initrd Range // zero without one
@@ -51,7 +46,7 @@ const (
 // Load writes kernel, initrd, command line, zero page, GDT and page tables into guest memory,
 // which must read as zeros before: memory that the kernel expects to be zero is not written.
 func Load(mem io.WriterAt, c Config) (Entry, error) {
-	m, err := newMemoryMap(c.RAM, c.Reserved)
+	m, err := newMemoryMap(c.RAM)
 	if err != nil {
 		return Entry{}, err
 	}
@@ -78,20 +73,20 @@ func Load(mem io.WriterAt, c Config) (Entry, error) {
 			return Entry{}, fmt.Errorf("load initrd: %w", err)
 		}
 	}
-	e := longMode()
+	e := Entry{Sregs: longMode(), Kernel: k.memory, Initrd: initrd}
+	e.Regs = kvm.Regs{RIP: k.memory.Start + k.entry, RSI: zeroPageAddr, RSP: stackTop,
+		RFLAGS: kvm.RFLAGSFixed}
 	for _, p := range []struct {
 		addr int64
 		data []byte
 	}{
-		{gdtAddr, e.descriptors()}, {taskAddr, make([]byte, taskSize)}, {tablesAddr, identityMap()},
+		{gdtAddr, descriptors(e.Sregs)}, {taskAddr, make([]byte, taskSize)}, {tablesAddr, identityMap()},
 		{zeroPageAddr, zero}, {cmdlineAddr, append([]byte(c.Cmdline), 0)},
 	} {
 		if _, err := mem.WriteAt(p.data, p.addr); err != nil {
 			return Entry{}, fmt.Errorf("write boot data to %#x: %w", p.addr, err)
 		}
 	}
-	e.RIP, e.RSI, e.RSP = k.memory.Start+k.entry, zeroPageAddr, stackTop
-	e.Kernel, e.Initrd = k.memory, initrd
 	return e, nil
 }
 

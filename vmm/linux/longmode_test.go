@@ -3,35 +3,39 @@ package linux
 import (
 	"testing"
 
+	"github.com/thawfs/thaw/vmm/kvm"
 	"github.com/thawfs/thaw/wss/pagetable"
 )
 
 // TestDescriptors decodes the table as the CPU does (Intel SDM volume 3, figure 3-8).
 func TestDescriptors(t *testing.T) {
 	e := longMode()
-	gdt := e.descriptors()
+	gdt := descriptors(e)
 	if len(gdt) != int(e.GDT.Limit)+1 {
 		t.Errorf("table of %d bytes, limit %#x", len(gdt), e.GDT.Limit)
 	}
-	for _, s := range []Segment{e.Code, e.Data, e.Task} {
+	for _, s := range []kvm.Segment{e.CS, e.DS, e.TR} {
 		d := le.Uint64(gdt[s.Selector:])
-		got := Segment{
+		bit := func(n int) uint8 { return uint8(d >> n & 1) }
+		got := kvm.Segment{
 			Selector: s.Selector,
 			Base:     d>>16&0xff_ffff | d>>56<<24,
 			Limit:    uint32(d&0xffff | d>>48&0xf<<16),
 			Type:     uint8(d >> 40 & 0xf),
-			System:   d>>44&1 == 0,
-			Long:     d>>53&1 == 1,
-			Wide:     d>>54&1 == 1,
-			Pages:    d>>55&1 == 1,
+			S:        bit(44),
+			DPL:      uint8(d >> 45 & 3),
+			Present:  bit(47),
+			L:        bit(53),
+			DB:       bit(54),
+			G:        bit(55),
 		}
-		if got.Pages {
+		if got.G != 0 {
 			got.Limit = got.Limit<<12 | 0xfff
 		}
-		if got.System {
+		if got.S == 0 {
 			got.Base |= le.Uint64(gdt[s.Selector+8:]) << 32
 		}
-		if got != s || d>>47&1 != 1 || d>>45&3 != 0 {
+		if got != s || s.Present != 1 || s.DPL != 0 {
 			t.Errorf("descriptor %#x is %+v, want %+v, present, level 0", d, got, s)
 		}
 	}
@@ -50,8 +54,8 @@ func TestDescriptors(t *testing.T) {
 // TestDescriptorBases: bases that need all of their pieces.
 func TestDescriptorBases(t *testing.T) {
 	e := longMode()
-	e.Task.Base, e.Task.Limit = 0x1234_5678_9abc_def0, 0xf_1234
-	gdt := e.descriptors()
+	e.TR.Base, e.TR.Limit, e.TR.G = 0x1234_5678_9abc_def0, 0xf_1234, 0
+	gdt := descriptors(e)
 	if low, high := le.Uint64(gdt[selTask:]), le.Uint64(gdt[selTask+8:]); high != 0x1234_5678 ||
 		low != 0x9a0f_8bbc_def0_1234 {
 		t.Errorf("%#x %#x", low, high)
@@ -95,7 +99,7 @@ func TestIdentityMap(t *testing.T) {
 
 // TestLowMemory: what the loader puts below 1 MiB does not overlap, and is in usable memory.
 func TestLowMemory(t *testing.T) {
-	m, err := newMemoryMap(ramOf(2*mib), nil)
+	m, err := newMemoryMap(ramOf(2 * mib))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -88,10 +88,10 @@ func checkEntry(t testing.TB, m *guestMemory, e Entry) {
 		!inside(m.ram, e.Initrd) || e.Initrd.Start%pageSize != 0) {
 		t.Errorf("initrd at %#x, kernel at %#x", e.Initrd, e.Kernel)
 	}
-	if e.RIP < e.Kernel.Start || e.RIP >= e.Kernel.End() {
-		t.Errorf("entry %#x is outside of the kernel %#x", e.RIP, e.Kernel)
+	if e.Regs.RIP < e.Kernel.Start || e.Regs.RIP >= e.Kernel.End() {
+		t.Errorf("entry %#x is outside of the kernel %#x", e.Regs.RIP, e.Kernel)
 	}
-	zero := m.read(e.RSI, zeroPageSize)
+	zero := m.read(e.Regs.RSI, zeroPageSize)
 	count := int(zero[bpE820Entries])
 	last := uint64(0)
 	for i := range count {

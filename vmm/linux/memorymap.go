@@ -49,52 +49,34 @@ type memoryMap struct {
 	total  uint64      // bytes of RAM, with what of it is reserved
 }
 
-func newMemoryMap(ram, reserved []Range) (memoryMap, error) {
+func newMemoryMap(ram []Range) (memoryMap, error) {
 	var m memoryMap
-	usable, err := normal(ram)
-	if err != nil {
-		return m, fmt.Errorf("RAM: %w", err)
-	}
-	for i, r := range usable {
-		if r.Start%pageSize != 0 || r.Size%pageSize != 0 {
+	ram = slices.Clone(ram)
+	slices.SortFunc(ram, func(a, b Range) int { return cmp.Compare(a.Start, b.Start) })
+	for i, r := range ram {
+		switch {
+		case r.Size == 0 || r.Start > maxAddress || r.Size > maxAddress-r.Start:
+			return m, fmt.Errorf("RAM: %#x bytes at %#x", r.Size, r.Start)
+		case r.Start%pageSize != 0 || r.Size%pageSize != 0:
 			return m, fmt.Errorf("RAM: %#x bytes at %#x: not whole pages", r.Size, r.Start)
-		}
-		if i > 0 && r.Start < usable[i-1].End() {
-			return m, fmt.Errorf("RAM: ranges at %#x and %#x overlap", usable[i-1].Start, r.Start)
+		case i > 0 && r.Start < ram[i-1].End():
+			return m, fmt.Errorf("RAM: ranges at %#x and %#x overlap", ram[i-1].Start, r.Start)
 		}
 		m.total += r.Size
 	}
-	if len(usable) == 0 || usable[0].Start != 0 || usable[0].Size < mib {
+	if len(ram) == 0 || ram[0].Start != 0 || ram[0].Size < mib {
 		return m, errors.New("RAM: the first MiB is missing, which the boot data goes to")
 	}
-	kept, err := normal(append([]Range{extendedBIOS, firmware}, reserved...))
-	if err != nil {
-		return m, fmt.Errorf("reserved memory: %w", err)
-	}
-	kept = merge(kept)
-	usable = subtract(merge(usable), screenAndROM)
-	for _, r := range kept {
-		usable = subtract(usable, r)
+	m.usable = subtract(merge(ram), screenAndROM)
+	for _, r := range []Range{extendedBIOS, firmware} {
+		m.usable = subtract(m.usable, r)
 		m.e820 = append(m.e820, e820Entry{r, e820Reserved})
 	}
-	for _, r := range usable {
+	for _, r := range m.usable {
 		m.e820 = append(m.e820, e820Entry{r, e820RAM})
 	}
 	slices.SortFunc(m.e820, func(a, b e820Entry) int { return cmp.Compare(a.Start, b.Start) })
-	m.usable = usable
 	return m, nil
-}
-
-// normal sorts ranges, and refuses empty ones and those that no CPU could address.
-func normal(ranges []Range) ([]Range, error) {
-	sorted := slices.Clone(ranges)
-	for _, r := range sorted {
-		if r.Size == 0 || r.Start > maxAddress || r.Size > maxAddress-r.Start {
-			return nil, fmt.Errorf("%#x bytes at %#x", r.Size, r.Start)
-		}
-	}
-	slices.SortFunc(sorted, func(a, b Range) int { return cmp.Compare(a.Start, b.Start) })
-	return sorted, nil
 }
 
 // merge makes one of sorted ranges that touch or overlap.

@@ -22,12 +22,6 @@ func TestMemoryMap(t *testing.T) {
 			ram = append(ram, Range{start * unit, size * unit})
 			at = start + size
 		}
-		var reserved []Range
-		for range rand.N(6) {
-			start := rand.Uint64N(units - 1)
-			size := rand.Uint64N(min(units-start, 600)) + 1
-			reserved = append(reserved, Range{start * unit, size * unit})
-		}
 		paint := func(r Range, b byte) {
 			for i := r.Start / unit; i < r.End()/unit; i++ {
 				picture[i] = b
@@ -37,13 +31,13 @@ func TestMemoryMap(t *testing.T) {
 			paint(r, 'R')
 		}
 		paint(Range{0xa_0000, 0x4_0000}, 0)
-		for _, r := range append(reserved, Range{0x9_fc00, 0x400}, Range{0xe_0000, 0x2_0000}) {
+		for _, r := range []Range{{0x9_fc00, 0x400}, {0xe_0000, 0x2_0000}} {
 			paint(r, 'X')
 		}
 		rand.Shuffle(len(ram), func(i, j int) { ram[i], ram[j] = ram[j], ram[i] })
-		m, err := newMemoryMap(ram, reserved)
+		m, err := newMemoryMap(ram)
 		if err != nil {
-			t.Fatalf("%#x, reserved %#x: %v", ram, reserved, err)
+			t.Fatalf("%#x: %v", ram, err)
 		}
 		var got [units]byte
 		last := uint64(0)
@@ -57,7 +51,7 @@ func TestMemoryMap(t *testing.T) {
 			}
 		}
 		if got != picture {
-			t.Fatalf("RAM %#x, reserved %#x: map %#x", ram, reserved, m.e820)
+			t.Fatalf("RAM %#x: map %#x", ram, m.e820)
 		}
 		checkHighest(t, m, picture[:])
 	}
@@ -92,24 +86,22 @@ func checkHighest(t *testing.T, m memoryMap, picture []byte) {
 
 func TestMemoryMapRefusals(t *testing.T) {
 	for _, c := range []struct {
-		ram, reserved []Range
-		want          string
+		ram  []Range
+		want string
 	}{
-		{nil, nil, "first MiB"},
-		{[]Range{{0, mib - pageSize}}, nil, "first MiB"},
-		{[]Range{{mib, mib}}, nil, "first MiB"},
-		{[]Range{{0, 2*mib + 1}}, nil, "whole pages"},
-		{[]Range{{0, 2 * mib}, {4*mib + 1, pageSize}}, nil, "whole pages"},
-		{[]Range{{0, 2 * mib}, {mib, 2 * mib}}, nil, "overlap"},
-		{[]Range{{0, 2 * mib}, {4 * mib, 0}}, nil, "RAM: 0x0 bytes"},
-		{[]Range{{0, 1 << 53}}, nil, "RAM: 0x20000000000000 bytes"},
-		{[]Range{{0, 2 * mib}, {^uint64(0) - mib, 2 * mib}}, nil, "RAM"},
-		{[]Range{{0, 2 * mib}}, []Range{{0, 0}}, "reserved memory"},
-		{[]Range{{0, 2 * mib}}, []Range{{^uint64(0), 2}}, "reserved memory"},
+		{nil, "first MiB"},
+		{[]Range{{0, mib - pageSize}}, "first MiB"},
+		{[]Range{{mib, mib}}, "first MiB"},
+		{[]Range{{0, 2*mib + 1}}, "whole pages"},
+		{[]Range{{0, 2 * mib}, {4*mib + 1, pageSize}}, "whole pages"},
+		{[]Range{{0, 2 * mib}, {mib, 2 * mib}}, "overlap"},
+		{[]Range{{0, 2 * mib}, {4 * mib, 0}}, "RAM: 0x0 bytes"},
+		{[]Range{{0, 1 << 53}}, "RAM: 0x20000000000000 bytes"},
+		{[]Range{{0, 2 * mib}, {^uint64(0) - mib, 2 * mib}}, "RAM"},
 	} {
-		_, err := newMemoryMap(c.ram, c.reserved)
+		_, err := newMemoryMap(c.ram)
 		if err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%#x, %#x: %v, want %q", c.ram, c.reserved, err, c.want)
+			t.Errorf("%#x: %v, want %q", c.ram, err, c.want)
 		}
 	}
 }
@@ -117,16 +109,16 @@ func TestMemoryMapRefusals(t *testing.T) {
 // TestTooManyEntries: the zero page has room for 128.
 func TestTooManyEntries(t *testing.T) {
 	k := &kernel{setup: elfSetup(), cmdlineMax: 10}
-	for _, n := range []uint64{62, 63} {
-		var reserved []Range
+	for _, n := range []uint64{125, 126} { // and three of the first MiB
+		ram := []Range{{0, mib}}
 		for i := range n {
-			reserved = append(reserved, Range{2*mib + i*2*pageSize, pageSize})
+			ram = append(ram, Range{2*mib + i*2*pageSize, pageSize})
 		}
-		m, err := newMemoryMap(ramOf(64*mib), reserved)
+		m, err := newMemoryMap(ram)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := zeroPage(k, m, Range{}, Config{}); (err == nil) != (n == 62) {
+		if _, err := zeroPage(k, m, Range{}, Config{}); (err == nil) != (n == 125) {
 			t.Errorf("%d entries: %v", len(m.e820), err)
 		}
 	}

@@ -1,3 +1,6 @@
+// Package meter counts what happens over time, in bounded memory: a [Series] of units per slice of
+// time, the moments at which so many of them had been done ([Marks]), and when vCPUs waited for pages
+// ([SampleStalls]).
 package meter
 
 import (
@@ -63,6 +66,8 @@ type Progress struct {
 	Total        uint64   `json:"total"`         // in this run
 	SliceSeconds float64  `json:"slice_seconds"` // width of a slice
 	Slices       []uint64 `json:"slices"`        // units per slice since the first instruction
+	// Marks are pairs of units and of the microseconds after which so many had been done, see Marks.
+	Marks [][2]uint64 `json:"marks_us,omitempty"`
 }
 
 func (s *Series) Progress(units string) Progress {

@@ -134,10 +134,11 @@ func (w *idleWait) look(waits bool, halts, stalled time.Duration) {
 }
 
 // SampleStalls starts sampling.
-func SampleStalls(vcpus []VCPU, begun <-chan struct{}, first func() time.Time) *StallSampler {
-	s := &StallSampler{vcpus: vcpus, begun: begun, first: first, quit: make(chan struct{}),
+func SampleStalls[V VCPU](vcpus []V, begun <-chan struct{}, first func() time.Time) *StallSampler {
+	s := &StallSampler{begun: begun, first: first, quit: make(chan struct{}),
 		done: make(chan struct{}), idles: make([]idleWait, len(vcpus))}
-	for range vcpus {
+	for _, c := range vcpus {
+		s.vcpus = append(s.vcpus, c)
 		s.logs = append(s.logs, newStallLog())
 	}
 	go s.loop()

@@ -101,23 +101,7 @@ func (img *Image) ReadAt(p []byte, off int64) (int, error) {
 }
 
 // Extents returns the pages that may be something else than zeros.
-func (img *Image) Extents() ([]PageRun, error) {
-	var out []PageRun
-	for _, p := range img.pieces {
-		runs, err := p.src.data(p.PageRun)
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range runs {
-			if n := len(out); n > 0 && out[n-1].End() == r.First {
-				out[n-1].Count += r.Count
-			} else {
-				out = append(out, r)
-			}
-		}
-	}
-	return out, nil
-}
+func (img *Image) Extents() ([]PageRun, error) { return dataOf(img.pieces) }
 
 // Close closes the files.
 func (img *Image) Close() error { return img.release().Close() }

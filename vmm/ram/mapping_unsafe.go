@@ -27,7 +27,7 @@ const (
 
 // mapFile maps a file from its beginning, wherever there is room.
 func mapFile(f *os.File, size uint64, flags int) (mapping, error) {
-	addr, err := mmap(0, size, flags, f, 0)
+	addr, err := mmap(0, size, flags, f.Fd(), 0)
 	if err != nil {
 		return mapping{}, fmt.Errorf("map %s: %w", f.Name(), err)
 	}
@@ -38,7 +38,7 @@ func mapFile(f *os.File, size uint64, flags int) (mapping, error) {
 // stay in their file, private copies do not. Users of the addresses (KVM's memory slots) see
 // the new pages from then on.
 func (m mapping) replace(f *os.File, off uint64, flags int) error {
-	if _, err := mmap(m.addr, m.size, flags|unix.MAP_FIXED, f, off); err != nil {
+	if _, err := mmap(m.addr, m.size, flags|unix.MAP_FIXED, f.Fd(), off); err != nil {
 		return fmt.Errorf("map %s: %w", f.Name(), err)
 	}
 	return nil
@@ -46,31 +46,25 @@ func (m mapping) replace(f *os.File, off uint64, flags int) error {
 
 // empty puts empty memory in place of what is mapped.
 func (m mapping) empty() error {
-	const flags = mapPrivate | unix.MAP_ANONYMOUS | unix.MAP_FIXED
-	_, _, errno := unix.Syscall6(unix.SYS_MMAP, m.addr, uintptr(m.size),
-		unix.PROT_READ|unix.PROT_WRITE, flags, ^uintptr(0), 0)
-	return asError(errno)
+	_, err := mmap(m.addr, m.size, mapPrivate|unix.MAP_ANONYMOUS|unix.MAP_FIXED, ^uintptr(0), 0)
+	return err
 }
 
-// protect makes memory inaccessible.
-func (m mapping) protect() error {
-	_, _, errno := unix.Syscall(unix.SYS_MPROTECT, m.addr, uintptr(m.size), unix.PROT_NONE)
-	return asError(errno)
-}
-
-func mmap(addr uintptr, size uint64, flags int, f *os.File, off uint64) (uintptr, error) {
+func mmap(addr uintptr, size uint64, flags int, fd uintptr, off uint64) (uintptr, error) {
 	r, _, errno := unix.Syscall6(unix.SYS_MMAP, addr, uintptr(size),
-		unix.PROT_READ|unix.PROT_WRITE, uintptr(flags), f.Fd(), uintptr(off))
+		unix.PROT_READ|unix.PROT_WRITE, uintptr(flags), fd, uintptr(off))
 	return r, asError(errno)
 }
 
-func (m mapping) unmap() error {
-	_, _, errno := unix.Syscall(unix.SYS_MUNMAP, m.addr, uintptr(m.size), 0)
-	return asError(errno)
-}
+// protect makes memory inaccessible.
+func (m mapping) protect() error { return m.call(unix.SYS_MPROTECT, unix.PROT_NONE) }
 
-func (m mapping) advise(advice int) error {
-	_, _, errno := unix.Syscall(unix.SYS_MADVISE, m.addr, uintptr(m.size), uintptr(advice))
+func (m mapping) unmap() error { return m.call(unix.SYS_MUNMAP, 0) }
+
+func (m mapping) advise(advice int) error { return m.call(unix.SYS_MADVISE, uintptr(advice)) }
+
+func (m mapping) call(trap, arg uintptr) error {
+	_, _, errno := unix.Syscall(trap, m.addr, uintptr(m.size), arg)
 	return asError(errno)
 }
 

@@ -214,10 +214,14 @@ func (m *Memory) scanLocked() (touched, dirty *wss.Bitmap, err error) {
 	return touched, dirty, nil
 }
 
-// ScanAll is scan since the machine was restored, however often it was saved meanwhile.
+// ScanAll is Scan since the machine was restored, however often it was saved meanwhile.
 func (m *Memory) ScanAll() (touched, dirty *wss.Bitmap, err error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
+	return m.scanPast()
+}
+
+func (m *Memory) scanPast() (touched, dirty *wss.Bitmap, err error) {
 	if m.base == nil {
 		return nil, nil, nil
 	}
@@ -225,22 +229,6 @@ func (m *Memory) ScanAll() (touched, dirty *wss.Bitmap, err error) {
 		touched, dirty = touched.Or(m.past.touched), dirty.Or(m.past.dirty)
 	}
 	return touched, dirty, err
-}
-
-// remember adds to the past what a remap is going to forget.
-func (m *Memory) remember() error {
-	if m.base == nil {
-		return nil
-	}
-	touched, dirty, err := m.scanLocked()
-	if err != nil {
-		return err
-	}
-	if m.past.touched != nil {
-		touched, dirty = touched.Or(m.past.touched), dirty.Or(m.past.dirty)
-	}
-	m.past = past{touched, dirty}
-	return nil
 }
 
 // Exact says whether scan counts touched pages exactly, and why not.
@@ -283,15 +271,6 @@ func (m *Memory) Remote() (list []*os.File) {
 func (m *Memory) Written() (*wss.Bitmap, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	pages := wss.NewBitmap(m.size / pageSize)
-	for _, p := range m.pieces {
-		runs, err := p.src.data(p.PageRun)
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range runs {
-			pages.SetRange(r.First, r.Count)
-		}
-	}
-	return pages, nil
+	runs, err := dataOf(m.pieces)
+	return bitmapOf(runs, m.size/pageSize), err
 }

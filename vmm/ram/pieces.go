@@ -8,6 +8,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/thawfs/thaw/wss"
 )
 
 // PageRun is a run of pages.
@@ -126,23 +128,40 @@ const smallPiece = 16
 func readPages(pieces []piece, p []byte, first uint64) (empty bool, err error) {
 	empty = true
 	for _, part := range within(pieces, PageRun{first, uint64(len(p)) / pageSize}) {
-		b := p[(part.First-first)*pageSize:][:part.Count*pageSize]
+		runs := []PageRun{part.PageRun}
 		if part.Count > smallPiece {
-			hole, err := part.src.isHole(int64(part.First*pageSize), int64(len(b)))
-			if err != nil {
+			if runs, err = part.src.data(part.PageRun); err != nil {
 				return false, err
 			}
-			if hole {
-				clear(b)
-				continue
-			}
+			clear(p[(part.First-first)*pageSize:][:part.Count*pageSize])
 		}
-		empty = false
-		if err := part.src.readAt(b, part.First*pageSize); err != nil {
-			return false, err
+		for _, r := range runs {
+			empty = false
+			b := p[(r.First-first)*pageSize:][:r.Count*pageSize]
+			if err := part.src.readAt(b, r.First*pageSize); err != nil {
+				return false, err
+			}
 		}
 	}
 	return empty, nil
+}
+
+// dataOf returns the parts of the pieces that are no holes.
+func dataOf(pieces []piece) (list []PageRun, err error) {
+	for _, p := range pieces {
+		runs, err := p.src.data(p.PageRun)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range runs {
+			if n := len(list); n > 0 && list[n-1].End() == r.First {
+				list[n-1].Count += r.Count
+			} else {
+				list = append(list, r)
+			}
+		}
+	}
+	return list, nil
 }
 
 // readAt reads all of p. What cannot be read is lost memory.
@@ -158,37 +177,25 @@ func (s *source) readAt(p []byte, off uint64) error {
 		"%d bytes at %#x of the memory file could not be read", len(p), off), Err: err}
 }
 
-// isHole says whether a range of the file is one. File systems that cannot tell have no holes.
-func (s *source) isHole(off, n int64) (bool, error) {
-	data, err := unix.Seek(int(s.file.Fd()), off, unix.SEEK_DATA)
-	switch {
-	case errors.Is(err, unix.ENXIO):
-		return true, nil // none up to the end
-	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EOPNOTSUPP):
-		return false, nil
-	case err != nil:
-		return false, &LostError{GFN: uint64(off) / pageSize,
-			Sign: fmt.Sprintf("the memory file does not tell what is at %#x", off), Err: err}
-	}
-	return data >= off+n, nil
-}
-
-// data returns the parts of a run of pages that are no holes.
+// data returns the parts of a run of pages that are no holes. File systems that cannot tell have no
+// holes.
 func (s *source) data(r PageRun) (runs []PageRun, err error) {
+	fd := int(s.file.Fd())
 	for at, end := r.First, r.End(); at < end; {
-		from, err := unix.Seek(int(s.file.Fd()), int64(at*pageSize), unix.SEEK_DATA)
+		from, err := unix.Seek(fd, int64(at*pageSize), unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) {
-			break // only a hole is left
+			return runs, nil // only a hole is left
 		}
-		if errors.Is(err, unix.EINVAL) {
-			return append(runs, PageRun{at, end - at}), nil // a file system without holes
+		to := from
+		if err == nil {
+			to, err = unix.Seek(fd, from, unix.SEEK_HOLE)
 		}
-		if err != nil {
-			return nil, fmt.Errorf("find holes of %s: %w", s.file.Name(), err)
-		}
-		to, err := unix.Seek(int(s.file.Fd()), from, unix.SEEK_HOLE)
-		if err != nil {
-			return nil, fmt.Errorf("find holes of %s: %w", s.file.Name(), err)
+		switch {
+		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EOPNOTSUPP):
+			return append(runs, PageRun{at, end - at}), nil
+		case err != nil:
+			return nil, &LostError{GFN: at,
+				Sign: fmt.Sprintf("the memory file does not tell what is at %#x", at*pageSize), Err: err}
 		}
 		first := max(uint64(from)/pageSize, at)
 		at = max((uint64(to)+pageSize-1)/pageSize, at+1)
@@ -210,4 +217,47 @@ func (s *source) checkSize(size uint64) error {
 		return &LostError{Sign: "the memory file is cut off", Err: err}
 	}
 	return nil
+}
+
+// RunsOf lists the runs of a bitmap. If they are too many, runs that lie close to each other are
+// joined: some pages more than necessary are saved then.
+func RunsOf(b *wss.Bitmap, limit int) []PageRun {
+	var runs []PageRun
+	for first, n := range b.Runs() {
+		runs = append(runs, PageRun{first, n})
+	}
+	for gap := uint64(1); len(runs) > limit; gap *= 2 {
+		joined := runs[:1]
+		for _, r := range runs[1:] {
+			if last := &joined[len(joined)-1]; r.First-last.End() <= gap {
+				last.Count = r.End() - last.First
+			} else {
+				joined = append(joined, r)
+			}
+		}
+		runs = joined
+	}
+	return runs
+}
+
+func bitmapOf(runs []PageRun, pages uint64) *wss.Bitmap {
+	b := wss.NewBitmap(pages)
+	for _, r := range runs {
+		b.SetRange(r.First, r.Count)
+	}
+	return b
+}
+
+// copyChunk is how many bytes are read at once.
+const copyChunk = 1 << 20
+
+// Chunks cuts a run into pieces of a size to be read at once.
+func Chunks(r PageRun) (list []PageRun) {
+	const step = copyChunk / pageSize
+	for at := r.First; at < r.End(); {
+		n := min(r.End()-at, step-at%step)
+		list = append(list, PageRun{at, n})
+		at += n
+	}
+	return list
 }

@@ -2,6 +2,7 @@ package ram
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/thawfs/thaw/wss"
 )
@@ -73,14 +74,8 @@ func CheckLayout(regions []Region) error {
 	if err != nil {
 		return err
 	}
-	if len(want) != len(regions) {
-		return fmt.Errorf("%d regions of RAM, expected %d", len(regions), len(want))
-	}
-	for i, r := range regions {
-		if r != want[i] {
-			return fmt.Errorf("region of %#x bytes at %#x, expected %#x at %#x", r.Size, r.GPA,
-				want[i].Size, want[i].GPA)
-		}
+	if !slices.Equal(regions, want) {
+		return fmt.Errorf("regions of RAM %#x, expected %#x", regions, want)
 	}
 	return nil
 }

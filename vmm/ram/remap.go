@@ -95,7 +95,7 @@ func (m *Memory) Remap(file *os.File, runs []PageRun, b Base, limit int) (carrie
 			return 0, Files{src}, err
 		}
 	}
-	if err := m.remember(); err != nil {
+	if m.past.touched, m.past.dirty, err = m.scanPast(); err != nil {
 		return 0, Files{src}, err
 	}
 	r := &remapping{mem: m, since: since}

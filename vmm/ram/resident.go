@@ -49,8 +49,7 @@ func (s *source) resident(pages *wss.Bitmap, pieces []piece, size uint64) error 
 			if uint64(len(vec)) < n {
 				vec = make([]byte, n)
 			}
-			batch := residentAsk{f: s.file, mapping: b, first: first, vec: vec[:n]}
-			if err := batch.parallel(); err != nil {
+			if err := s.askParallel(b, first, vec[:n]); err != nil {
 				return err
 			}
 			setResident(pages, first, vec[:n])
@@ -65,40 +64,32 @@ const (
 	residentChunk = 1 << 9  // pages that cachestat is asked about at a time
 )
 
-// residentAsk is a question about len(vec) pages of a file from first on.
-type residentAsk struct {
-	f       *os.File
-	mapping mapping // of the whole file
-	first   uint64
-	vec     []byte // bit 0 of the answer: in the page cache
-}
-
-// parallel asks on several CPUs: it takes the kernel some 60 ns a page, while somebody waits for
-// the machine.
-func (a residentAsk) parallel() error {
-	n := uint64(len(a.vec))
+// askParallel fills in vec on several CPUs: it takes the kernel some 60 ns a page, while somebody waits
+// for the machine.
+func (s *source) askParallel(m mapping, first uint64, vec []byte) error {
+	n := uint64(len(vec))
 	workers := min(uint64(runtime.GOMAXPROCS(0)), max(n/residentShare, 1))
 	share := ((n+workers-1)/workers + residentChunk - 1) / residentChunk * residentChunk
 	errs := make([]error, workers)
 	var wg sync.WaitGroup
 	for i := range workers {
 		from, to := min(i*share, n), min((i+1)*share, n)
-		part := residentAsk{f: a.f, mapping: a.mapping, first: a.first + from, vec: a.vec[from:to]}
-		wg.Go(func() { errs[i] = part.ask() })
+		wg.Go(func() { errs[i] = s.ask(m, first+from, vec[from:to]) })
 	}
 	wg.Wait()
 	return errors.Join(errs...)
 }
 
-// ask fills in vec. cachestat(2) answers at once for the parts of an image of which nothing or
+// ask fills in vec for pages of the file from first on; bit 0 says that a page is in the page cache.
+// cachestat(2) answers at once for the parts of an image of which nothing or
 // everything is there, which are most of it; mincore(2) for the others.
-func (a residentAsk) ask() error {
-	for at := uint64(0); at < uint64(len(a.vec)); at += residentChunk {
-		part := a.vec[at:min(at+residentChunk, uint64(len(a.vec)))]
-		off := (a.first + at) * pageSize
+func (s *source) ask(m mapping, first uint64, vec []byte) error {
+	for at := uint64(0); at < uint64(len(vec)); at += residentChunk {
+		part := vec[at:min(at+residentChunk, uint64(len(vec)))]
+		off := (first + at) * pageSize
 		r := unix.CachestatRange{Off: off, Len: uint64(len(part)) * pageSize}
 		var st unix.Cachestat_t
-		err := unix.Cachestat(uint(a.f.Fd()), &r, &st, 0)
+		err := unix.Cachestat(uint(s.file.Fd()), &r, &st, 0)
 		switch {
 		case err == nil && st.Cache == 0:
 			clear(part)
@@ -107,7 +98,7 @@ func (a residentAsk) ask() error {
 				part[i] = 1
 			}
 		default: // also without cachestat, which is of Linux 6.5
-			if err := a.mapping.part(off, uint64(len(part))*pageSize).mincore(part); err != nil {
+			if err := m.part(off, uint64(len(part))*pageSize).mincore(part); err != nil {
 				return fmt.Errorf("mincore: %w", err)
 			}
 		}

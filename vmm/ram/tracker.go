@@ -1,9 +1,11 @@
 package ram
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -40,13 +42,12 @@ func newTracker(m mapping) *tracker {
 
 // ProbeTracker tries out whether touched pages are exact on this host. The error says why not.
 func ProbeTracker() error {
-	fd, err := unix.MemfdCreate("thaw-probe", unix.MFD_CLOEXEC)
+	mem, err := New(pageSize)
 	if err != nil {
-		return fmt.Errorf("memfd_create: %w", err)
+		return err
 	}
-	f := os.NewFile(uintptr(fd), "thaw-probe")
-	defer f.Close()
-	m, err := mapFile(f, pageSize, mapPrivate)
+	defer mem.Close()
+	m, err := mapFile(mem.pieces[0].src.file, pageSize, mapPrivate)
 	if err != nil {
 		return err
 	}
@@ -105,25 +106,25 @@ func (t *tracker) Close() error {
 // scan reads which pages were touched and which of those were changed since the mapping was made.
 // The guest may run meanwhile.
 func (t *tracker) scan() (touched, dirty *wss.Bitmap, err error) {
+	f, err := os.Open("/proc/self/pagemap")
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
 	pages := t.mapping.size / pageSize
 	touched, dirty = wss.NewBitmap(pages), wss.NewBitmap(pages)
 	if !t.pagemap {
-		err = t.scanRanges(touched, dirty)
+		err = t.scanRanges(f, touched, dirty)
 		if !errors.Is(err, unix.ENOTTY) && !errors.Is(err, unix.EINVAL) {
 			return touched, dirty, err
 		}
 		t.pagemap = true // a kernel before 6.7
 	}
-	return touched, dirty, t.readPagemap(touched, dirty)
+	return touched, dirty, t.readPagemap(f, touched, dirty)
 }
 
 // scanRanges is scan by PAGEMAP_SCAN.
-func (t *tracker) scanRanges(touched, dirty *wss.Bitmap) error {
-	f, err := os.Open("/proc/self/pagemap")
-	if err != nil {
-		return err
-	}
-	defer f.Close()
+func (t *tracker) scanRanges(f *os.File, touched, dirty *wss.Bitmap) error {
 	base := t.mapping.addr
 	regions := make([]pageRegion, 4096)
 	mask := uint64(pageIsPresent | pageIsSwapped)
@@ -168,22 +169,17 @@ const (
 )
 
 // readPagemap is scan for kernels without PAGEMAP_SCAN: eight bytes for each page.
-func (t *tracker) readPagemap(touched, dirty *wss.Bitmap) error {
-	f, err := os.Open("/proc/self/pagemap")
-	if err != nil {
-		return err
-	}
-	defer f.Close()
+func (t *tracker) readPagemap(f *os.File, touched, dirty *wss.Bitmap) error {
 	pages := t.mapping.size / pageSize
-	buf := make([]uint64, 8192)
-	for first := uint64(0); first < pages; first += uint64(len(buf)) {
-		chunk := buf[:min(uint64(len(buf)), pages-first)]
-		off := int64(uint64(t.mapping.addr)/pageSize+first) * 8
-		if err := readWords(f, chunk, off); err != nil {
+	buf := make([]byte, 8*8192)
+	for first := uint64(0); first < pages; {
+		chunk := buf[:min(uint64(len(buf)), 8*(pages-first))]
+		if _, err := f.ReadAt(chunk, int64(uint64(t.mapping.addr)/pageSize+first)*8); err != nil {
 			return fmt.Errorf("/proc/self/pagemap: %w", err)
 		}
-		for i, e := range chunk {
-			t.count(touched, dirty, first+uint64(i), 1, category(e))
+		for entry := range slices.Chunk(chunk, 8) {
+			t.count(touched, dirty, first, 1, category(binary.NativeEndian.Uint64(entry)))
+			first++
 		}
 	}
 	return nil
@@ -191,14 +187,11 @@ func (t *tracker) readPagemap(touched, dirty *wss.Bitmap) error {
 
 // category translates an entry of /proc/self/pagemap into the words of PAGEMAP_SCAN.
 func category(e uint64) (c uint64) {
-	if e&pagemapPresent != 0 {
-		c |= pageIsPresent
-	}
-	if e&pagemapSwapped != 0 {
-		c |= pageIsSwapped
-	}
-	if e&pagemapFile != 0 {
-		c |= pageIsFile
+	for _, bit := range [...]struct{ entry, category uint64 }{{pagemapPresent, pageIsPresent},
+		{pagemapSwapped, pageIsSwapped}, {pagemapFile, pageIsFile}} {
+		if e&bit.entry != 0 {
+			c |= bit.category
+		}
 	}
 	if e&pagemapUffdMark == 0 {
 		c |= pageIsWritten

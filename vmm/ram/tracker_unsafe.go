@@ -2,7 +2,6 @@ package ram
 
 import (
 	"encoding/binary"
-	"os"
 	"runtime"
 	"unsafe"
 
@@ -73,29 +72,30 @@ func userfaultfd(flags int) (int, error) {
 	return int(fd), nil
 }
 
+// ioctl passes a pointer to a structure of the size that is coded into req.
+func ioctl[T any](fd int, req uintptr, arg *T) (int, error) {
+	for {
+		r, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), req, uintptr(unsafe.Pointer(arg)))
+		if errno != unix.EAGAIN && errno != unix.EINTR {
+			return int(r), asError(errno)
+		}
+	}
+}
+
 func uffdHandshake(fd int, features uint64) error {
-	arg := uffdioAPI{API: uffdAPI, Features: features}
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), ioUffdAPI, uintptr(unsafe.Pointer(&arg)))
-	return asError(errno)
+	_, err := ioctl(fd, ioUffdAPI, &uffdioAPI{API: uffdAPI, Features: features})
+	return err
 }
 
 func uffdRegister(fd int, m mapping, mode uint64) error {
-	arg := uffdioRegister{Start: uint64(m.addr), Len: m.size, Mode: mode}
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), ioUffdRegister,
-		uintptr(unsafe.Pointer(&arg)))
-	return asError(errno)
+	_, err := ioctl(fd, ioUffdRegister, &uffdioRegister{Start: uint64(m.addr), Len: m.size, Mode: mode})
+	return err
 }
 
 func uffdProtect(fd int, m mapping) error {
-	arg := uffdioWriteProtect{Start: uint64(m.addr), Len: m.size, Mode: uffdWriteProtectModeWP}
-	for {
-		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), ioUffdWriteProtect,
-			uintptr(unsafe.Pointer(&arg)))
-		if errno == unix.EAGAIN || errno == unix.EINTR {
-			continue
-		}
-		return asError(errno)
-	}
+	_, err := ioctl(fd, ioUffdWriteProtect, &uffdioWriteProtect{Start: uint64(m.addr), Len: m.size,
+		Mode: uffdWriteProtectModeWP})
+	return err
 }
 
 // uffdFault returns the address of a page fault and the thread that has it; false: a message of another
@@ -113,23 +113,15 @@ func uffdCopy(fd int, m mapping, page []byte) error {
 	var pin runtime.Pinner
 	pin.Pin(unsafe.SliceData(page))
 	defer pin.Unpin()
-	for {
-		arg := uffdioCopy{Dst: uint64(m.addr), Len: m.size,
-			Src: uint64(uintptr(unsafe.Pointer(unsafe.SliceData(page))))}
-		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), ioUffdCopy,
-			uintptr(unsafe.Pointer(&arg)))
-		if errno == unix.EAGAIN || errno == unix.EINTR {
-			continue
-		}
-		return asError(errno)
-	}
+	_, err := ioctl(fd, ioUffdCopy, &uffdioCopy{Dst: uint64(m.addr), Len: m.size,
+		Src: uint64(uintptr(unsafe.Pointer(unsafe.SliceData(page))))})
+	return err
 }
 
 // uffdWake lets those go on who wait for pages of a mapping: they try again.
 func uffdWake(fd int, m mapping) error {
-	arg := uffdioRange{Start: uint64(m.addr), Len: m.size}
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), ioUffdWake, uintptr(unsafe.Pointer(&arg)))
-	return asError(errno)
+	_, err := ioctl(fd, ioUffdWake, &uffdioRange{Start: uint64(m.addr), Len: m.size})
+	return err
 }
 
 // pagemapScan lists ranges of pages that have any of the categories, with the categories in which
@@ -147,21 +139,6 @@ func pagemapScan(fd int, start, end uintptr, anyOf uint64, out []pageRegion) (
 		ReturnMask:        pageIsPresent | pageIsSwapped | pageIsWritten | pageIsFile,
 	}
 	arg.Size = uint64(unsafe.Sizeof(arg))
-	r, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), ioPagemapScan,
-		uintptr(unsafe.Pointer(&arg)))
-	if errno != 0 {
-		return 0, 0, errno
-	}
-	return int(r), uintptr(arg.WalkEnd), nil
-}
-
-func readWords(f *os.File, words []uint64, off int64) error {
-	b := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(words))), len(words)*8)
-	if _, err := f.ReadAt(b, off); err != nil {
-		return err
-	}
-	for i := range words {
-		words[i] = binary.NativeEndian.Uint64(b[i*8:])
-	}
-	return nil
+	n, err = ioctl(fd, ioPagemapScan, &arg)
+	return n, uintptr(arg.WalkEnd), err
 }

@@ -16,7 +16,7 @@ import (
 //
 //	CHANGED, required; integers are little-endian
 //	  0  size        u64, bytes of the image
-//	  8  parent id   32 bytes: SHA-256 over the parent's sections, without this one (id.go)
+//	  8  parent id   32 bytes: SHA-256 over the parent's sections, without this one (checkpoint.go)
 //	 40  length      u16, of the parent's path
 //	 42  parent      its absolute path when this was written
 //	     runs        up to the end: a pair of varints each, pages since the end of the run before,
@@ -30,16 +30,23 @@ type Changed struct {
 	Runs     []ram.PageRun // ascending, apart from each other
 }
 
-const changedHead = 8 + len(ID{}) + 2
+// changedHead is what the section begins with.
+type changedHead struct {
+	Size       uint64
+	ParentID   ID
+	ParentSize uint16
+}
 
 // section encodes it.
 func (c *Changed) section() (section, error) {
 	if len(c.Parent) > 1<<16-1 {
 		return section{}, badState("the path of the parent has %d bytes", len(c.Parent))
 	}
-	b := binary.LittleEndian.AppendUint64(nil, c.Size)
-	b = append(b, c.ParentID[:]...)
-	b = binary.LittleEndian.AppendUint16(b, uint16(len(c.Parent)))
+	b, err := binary.Append(nil, binary.LittleEndian,
+		changedHead{c.Size, c.ParentID, uint16(len(c.Parent))})
+	if err != nil {
+		return section{}, err
+	}
 	b = append(b, c.Parent...)
 	at := uint64(0)
 	for _, r := range c.Runs {
@@ -69,17 +76,14 @@ func splitChanged(sections []section) (c *Changed, others []section, err error) 
 }
 
 func decodeChanged(b []byte) (*Changed, error) {
-	if len(b) < changedHead {
-		return nil, badState("section %s of %d bytes", tagChanged, len(b))
+	var head changedHead
+	n, err := binary.Decode(b, binary.LittleEndian, &head)
+	if err != nil || int(head.ParentSize) > len(b)-n {
+		return nil, badState("section %s of %d bytes is cut off", tagChanged, len(b))
 	}
-	c := &Changed{Size: binary.LittleEndian.Uint64(b)}
-	copy(c.ParentID[:], b[8:])
-	n := int(binary.LittleEndian.Uint16(b[changedHead-2:]))
-	b = b[changedHead:]
-	if n > len(b) {
-		return nil, badState("section %s is cut off", tagChanged)
-	}
-	c.Parent, b = string(b[:n]), b[n:]
+	b = b[n:]
+	c := &Changed{Size: head.Size, ParentID: head.ParentID, Parent: string(b[:head.ParentSize])}
+	b = b[head.ParentSize:]
 	if !filepath.IsAbs(c.Parent) || strings.ContainsRune(c.Parent, 0) {
 		return nil, badState("section %s: %q is not a path of a parent", tagChanged, c.Parent)
 	}

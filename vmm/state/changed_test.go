@@ -1,6 +1,7 @@
 package state
 
 import (
+	"encoding/binary"
 	"errors"
 	"math/rand/v2"
 	"strings"
@@ -55,7 +56,7 @@ func TestSenselessChangedSection(t *testing.T) {
 	odd.Size++
 	for what, data := range map[string][]byte{
 		"empty":           nil,
-		"cut off":         b[:changedHead+1],
+		"cut off":         b[:binary.Size(changedHead{})+1],
 		"half a run":      b[:len(b)-1],
 		"run too long":    append(b[:len(b)-1:len(b)-1], 7),
 		"run of nothing":  append(b[:len(b)-1:len(b)-1], 0),

@@ -1,11 +1,13 @@
 package state
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"path/filepath"
 
 	"github.com/thawfs/thaw/vmm/ram"
+	"github.com/thawfs/thaw/wss"
 )
 
 // Checkpoint is a checkpoint directory whose state has been read, and can be restored by this VMM.
@@ -26,15 +28,15 @@ func Open(dir string) (*Checkpoint, error) {
 	if err != nil {
 		return nil, err
 	}
+	c := &Checkpoint{Dir: dir, sections: sections}
 	_, own, err := splitChanged(sections)
+	if err == nil {
+		c.Machine, err = decodeMachine(own)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	s, err := decodeMachine(own)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return &Checkpoint{Dir: dir, Machine: s, sections: sections}, nil
+	return c, nil
 }
 
 // OpenImage opens the memory. On a mount of thaw this is the request to restore: it returns once the
@@ -60,4 +62,39 @@ func HasConsole(dir string) bool {
 	}
 	s, err := decodeFacts(list)
 	return err == nil && s.Facts.Kernel()
+}
+
+// Names of the files of a checkpoint directory.
+const (
+	MemoryFile = "memory"
+	StateFile  = "state"
+	InfoFile   = "info.json"
+	SetFile    = "working-set" // working sets, in the text of package wss
+)
+
+const pageSize = wss.PageSize
+
+// ID names a checkpoint: a hash of its state. The machine's time stamp counter is in it, so
+// no two are the same; what a differential checkpoint adds to it is not (changed.go), so it stays
+// when such a one is put together with its parents.
+type ID [sha256.Size]byte
+
+func identify(sections []section) ID {
+	h := sha256.New()
+	for _, s := range sections {
+		if s.tag != tagChanged {
+			fmt.Fprintf(h, "%q %d %d\n", s.tag, s.index, len(s.data))
+			h.Write(s.data)
+		}
+	}
+	return ID(h.Sum(nil))
+}
+
+// ReadID reads the identity of the checkpoint in a directory.
+func ReadID(dir string) (ID, error) {
+	sections, err := readFile(filepath.Join(dir, StateFile))
+	if err != nil {
+		return ID{}, err
+	}
+	return identify(sections), nil
 }

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"encoding/binary"
 	"math/bits"
 	"slices"
 
@@ -122,25 +123,21 @@ func (t topology) set(e *kvm.CPUIDEntry) {
 		if t.cpus > 1 {
 			e.EDX |= leaf1HTT
 		}
-	case 4: // Intel's caches: the first two levels are a core's own
+	case 4, 0x8000001d: // caches of Intel, of AMD: the first two levels are a core's own
 		if e.EAX&0x1f == 0 {
 			break
 		}
 		e.EAX &= 1<<14 - 1
-		if e.EAX>>5&7 > 2 {
-			e.EAX |= share << 14
+		sharing := t.cpus - 1
+		if e.Function == 4 {
+			sharing = share
+			e.EAX |= share << 26
 		}
-		e.EAX |= share << 26
+		if e.EAX>>5&7 > 2 {
+			e.EAX |= sharing << 14
+		}
 	case 0x80000008: // AMD's number of threads, and bits of the APIC ID
 		e.ECX = t.bits<<12 | t.cpus - 1
-	case 0x8000001d: // AMD's caches
-		if e.EAX&0x1f == 0 {
-			break
-		}
-		e.EAX &= 1<<14 - 1
-		if e.EAX>>5&7 > 2 {
-			e.EAX |= (t.cpus - 1) << 14
-		}
 	case 0x8000001e: // AMD's place of a thread: APIC ID, core, node
 		e.EAX, e.EBX, e.ECX, e.EDX = t.id, t.id, 0, 0
 	}
@@ -160,11 +157,8 @@ func (t topology) levels(leaf uint32) []kvm.CPUIDEntry {
 func vendor(list []kvm.CPUIDEntry) string {
 	for _, l := range list {
 		if l.Function == 0 {
-			var b []byte
-			for _, r := range []uint32{l.EBX, l.EDX, l.ECX} {
-				b = append(b, byte(r), byte(r>>8), byte(r>>16), byte(r>>24))
-			}
-			return string(b)
+			le := binary.LittleEndian
+			return string(le.AppendUint32(le.AppendUint32(le.AppendUint32(nil, l.EBX), l.EDX), l.ECX))
 		}
 	}
 	return ""

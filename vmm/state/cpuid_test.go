@@ -172,7 +172,7 @@ func TestFeatureNames(t *testing.T) {
 	}
 	for _, c := range []struct {
 		leaf, index uint32
-		reg         register
+		reg         int
 		bit         int
 		name        string
 	}{ // landmarks: a name that is left out moves all behind it

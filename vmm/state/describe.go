@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/thawfs/thaw/vmm/device"
 	"github.com/thawfs/thaw/vmm/kvm"
 )
 
@@ -19,77 +18,37 @@ func describe(s section) []Field {
 		return []Field{{"json", string(s.data)}}
 	case tagChanged:
 		return describeChanged(s.data)
-	case tagPorts:
-		return describeFixed[Ports](s.data)
-	case tagMPState:
-		return describeFixed[kvm.MPState](s.data)
-	case tagRegs:
-		return describeFixed[kvm.Regs](s.data)
-	case tagSregs:
-		return describeFixed[kvm.Sregs](s.data)
-	case tagXCRs:
-		return describeFixed[kvm.XCRs](s.data)
-	case tagDebug:
-		return describeFixed[kvm.DebugRegs](s.data)
-	case tagEvents:
-		return describeFixed[kvm.VCPUEvents](s.data)
-	case tagTSC:
-		return describeFixed[uint32](s.data)
-	case tagXSave:
-		return describeXSave(s.data)
-	case tagLAPIC:
-		return describeLAPIC(s.data)
-	case tagCPUID:
-		return describeCPUID(s)
-	case tagMSRs:
-		return describeMSRs(s)
-	case tagIRQChip:
-		return describeChip(s)
-	case tagPIT:
-		return describeFixed[kvm.PIT](s.data)
-	case tagClock:
-		return describeFixed[kvm.Clock](s.data)
 	}
-	return describeDevice(s)
-}
-
-// describeDevice takes the state of a device apart.
-func describeDevice(s section) []Field {
-	switch s.tag {
-	case (*device.Serial)(nil).Tag():
-		return describeFixed[device.SerialState](s.data)
-	case (*device.I8042)(nil).Tag():
-		return describeFixed[device.I8042State](s.data)
-	case (*device.Power)(nil).Tag():
-		return describeFixed[device.PowerState](s.data)
-	case (*device.GenID)(nil).Tag():
-		return describeFixed[device.GenIDState](s.data)
-	case (*device.RNG)(nil).Tag():
-		return describeFixed[device.RNGState](s.data)
-	case (*device.Block)(nil).Tag():
-		return describeFixed[device.BlockState](s.data)
+	value := newPart(s.tag)
+	if value == nil || s.decode(value) != nil {
+		return raw(s.data, 0)
 	}
-	return raw(s.data, 0)
-}
-
-// describeFixed takes a structure of fixed layout apart. Of one that is too short nothing is known.
-func describeFixed[T any](data []byte) []Field {
-	var v T
-	n, err := binary.Decode(data, binary.LittleEndian, &v)
-	if err != nil {
-		return raw(data, 0)
+	switch v := value.(type) {
+	case *[]byte:
+		return describeXSave(*v)
+	case *kvm.LAPIC:
+		return describeLAPIC(v)
+	case *[]kvm.CPUIDEntry:
+		return describeCPUID(*v)
+	case *[]kvm.MSREntry:
+		return describeMSRs(*v)
+	case *kvm.IRQChip:
+		return describeChip(v)
 	}
-	return append(flatten("", reflect.ValueOf(v)), raw(data[n:], n)...)
+	return flatten("", reflect.ValueOf(value).Elem())
 }
 
 // flatten names the parts of a value as Go does, in lower case. Padding is shown if it holds
 // something.
 func flatten(name string, v reflect.Value) (fields []Field) {
+	switch s := v.Interface().(type) {
+	case kvm.Segment:
+		return []Field{{name, segment(s)}}
+	case kvm.Redirection:
+		return []Field{{name, redirection(s)}}
+	}
 	switch v.Kind() {
 	case reflect.Struct:
-		if s, ok := v.Interface().(kvm.Segment); ok {
-			return []Field{{name, segment(s)}}
-		}
 		for i := range v.NumField() {
 			part := strings.ToLower(v.Type().Field(i).Name)
 			if name != "" {
@@ -122,22 +81,9 @@ func flatten(name string, v reflect.Value) (fields []Field) {
 }
 
 func segment(s kvm.Segment) string {
-	text := fmt.Sprintf("selector %#x base %#x limit %#x type %#x dpl %d", s.Selector, s.Base, s.Limit,
-		s.Type, s.DPL)
-	for _, bit := range []struct {
-		name string
-		v    uint8
-	}{{"p", s.Present}, {"s", s.S}, {"l", s.L}, {"db", s.DB}, {"g", s.G}, {"avl", s.AVL},
-		{"unusable", s.Unusable}, {"padding", s.Padding}} {
-		switch bit.v {
-		case 0:
-		case 1:
-			text += " " + bit.name
-		default:
-			text += fmt.Sprintf(" %s=%d", bit.name, bit.v)
-		}
-	}
-	return text
+	return fmt.Sprintf("selector %#x base %#x limit %#x type %#x dpl %d p %d s %d l %d db %d g %d avl %d "+
+		"unusable %d padding %d", s.Selector, s.Base, s.Limit, s.Type, s.DPL, s.Present, s.S, s.L, s.DB,
+		s.G, s.AVL, s.Unusable, s.Padding)
 }
 
 // raw shows bytes in lines of 16, leaving out lines of zeros.
@@ -153,83 +99,76 @@ func raw(b []byte, at int) (fields []Field) {
 
 // describeXSave takes an XSAVE area apart, in the layout that does not depend on what is in use.
 func describeXSave(b []byte) (fields []Field) {
-	if len(b) < 576 {
-		return raw(b, 0)
+	rest := slices.Clone(b) // what no field shows
+	show := func(at, size, count int, name string) {
+		for i := range count {
+			from := at + 16*i
+			if from+size > len(b) {
+				return
+			}
+			v := slices.Clone(b[from : from+size])
+			slices.Reverse(v)
+			clear(rest[from : from+size])
+			field := name
+			if count > 1 {
+				field = fmt.Sprintf(name, i)
+			}
+			fields = append(fields, Field{field, "0x" + hex.EncodeToString(v)})
+		}
 	}
-	value := func(name string, at, n int) {
-		le := slices.Clone(b[at : at+n])
-		slices.Reverse(le)
-		fields = append(fields, Field{name, "0x" + hex.EncodeToString(le)})
-	}
-	value("fcw", 0, 2)
-	value("fsw", 2, 2)
-	value("ftw", 4, 1)
-	value("reserved", 5, 1)
-	value("fop", 6, 2)
-	value("fip", 8, 8)
-	value("fdp", 16, 8)
-	value("mxcsr", 24, 4)
-	value("mxcsr_mask", 28, 4)
-	for i := range 8 {
-		value(fmt.Sprintf("st%d", i), 32+16*i, 10)
-	}
-	for i := range 16 {
-		value(fmt.Sprintf("xmm%d", i), 160+16*i, 16)
-	}
-	value("xstate_bv", 512, 8)
-	value("xcomp_bv", 520, 8)
-	for i := range 8 { // the rest of the places for the x87 registers
-		fields = append(fields, raw(b[42+16*i:48+16*i], 42+16*i)...)
-	}
-	fields = append(fields, raw(b[416:512], 416)...)
-	fields = append(fields, raw(b[528:576], 528)...)
-	const avx = 576
-	if len(b) < avx+256 {
-		return append(fields, raw(b[avx:], avx)...)
-	}
-	for i := range 16 {
-		value(fmt.Sprintf("ymm%d_high", i), avx+16*i, 16)
-	}
-	return append(fields, raw(b[avx+256:], avx+256)...)
+	show(0, 2, 1, "fcw")
+	show(2, 2, 1, "fsw")
+	show(4, 1, 1, "ftw")
+	show(6, 2, 1, "fop")
+	show(8, 8, 1, "fip")
+	show(16, 8, 1, "fdp")
+	show(24, 4, 1, "mxcsr")
+	show(28, 4, 1, "mxcsr_mask")
+	show(32, 10, 8, "st%d")
+	show(160, 16, 16, "xmm%d")
+	show(512, 8, 1, "xstate_bv")
+	show(520, 8, 1, "xcomp_bv")
+	show(576, 16, 16, "ymm%d_high")
+	return append(fields, raw(rest, 0)...)
 }
 
-// describeLAPIC names the registers, and shows others that hold something.
-func describeLAPIC(b []byte) (fields []Field) {
-	var l kvm.LAPIC
-	if len(b) != len(l.Regs) {
-		return raw(b, 0)
+// describeLAPIC names the registers that tell something, and shows others that hold something.
+func describeLAPIC(l *kvm.LAPIC) (fields []Field) {
+	rest := *l // what no field shows
+	take := func(off int) (v uint32) {
+		v = l.Register(off)
+		rest.SetRegister(off, 0)
+		return v
 	}
-	copy(l.Regs[:], b)
-	shown := make(map[int]bool)
-	for _, r := range lapicRegisters() {
-		fields = append(fields, Field{r.name, fmt.Sprintf("%#x", l.Register(r.off))})
-		shown[r.off] = true
+	for _, r := range []struct {
+		off  int
+		name string
+	}{
+		{0x20, "id"}, {0x30, "version"}, {0x80, "tpr"}, {0xa0, "ppr"}, {0xd0, "ldr"}, {0xe0, "dfr"},
+		{0xf0, "svr"}, {0x280, "esr"}, {0x300, "icr"}, {0x310, "icr2"}, {lapicLVTTimer, "lvt_timer"},
+		{0x330, "lvt_thermal"}, {0x340, "lvt_perf"}, {0x350, "lvt_lint0"}, {0x360, "lvt_lint1"},
+		{0x370, "lvt_error"}, {0x380, "timer_initial"}, {0x390, "timer_current"},
+		{0x3e0, "timer_divide"},
+	} {
+		fields = append(fields, Field{r.name, fmt.Sprintf("%#x", take(r.off))})
 	}
-	for _, r := range lapicVectors() {
+	// Sets of 256 bits, one for each vector, in eight registers each.
+	for i, name := range []string{"isr", "tmr", "irr"} {
 		var set []string
-		for i := range 8 {
-			shown[r.off+16*i] = true
-			for bit := range 32 {
-				if l.Register(r.off+16*i)&(1<<bit) != 0 {
-					set = append(set, fmt.Sprintf("%#x", 32*i+bit))
-				}
+		for vector := range 256 {
+			if l.Register(0x100+0x80*i+vector/32*16)&(1<<(vector%32)) != 0 {
+				set = append(set, fmt.Sprintf("%#x", vector))
 			}
 		}
-		fields = append(fields, Field{r.name, strings.Join(set, " ")})
-	}
-	for off := 0; off < len(b); off += 4 {
-		if v := l.Register(off); v != 0 && !shown[off] {
-			fields = append(fields, Field{fmt.Sprintf("bytes %#x", off), fmt.Sprintf("%#x", v)})
+		for word := range 8 {
+			take(0x100 + 0x80*i + 16*word)
 		}
+		fields = append(fields, Field{name, strings.Join(set, " ")})
 	}
-	return fields
+	return append(fields, raw(rest.Regs[:], 0)...)
 }
 
-func describeCPUID(s section) (fields []Field) {
-	list, err := decodeList[kvm.CPUIDEntry](s)
-	if err != nil {
-		return raw(s.data, 0)
-	}
+func describeCPUID(list []kvm.CPUIDEntry) (fields []Field) {
 	var features []string
 	for _, w := range featureWords() {
 		features = append(features, w.namesOf(w.in(list))...)
@@ -247,11 +186,7 @@ func describeCPUID(s section) (fields []Field) {
 	return fields
 }
 
-func describeMSRs(s section) (fields []Field) {
-	list, err := decodeList[kvm.MSREntry](s)
-	if err != nil {
-		return raw(s.data, 0)
-	}
+func describeMSRs(list []kvm.MSREntry) (fields []Field) {
 	for _, e := range list {
 		f := Field{msrName(e.Index), fmt.Sprintf("%#x", e.Data)}
 		if e.Reserved != 0 {
@@ -262,37 +197,19 @@ func describeMSRs(s section) (fields []Field) {
 	return fields
 }
 
-func describeChip(s section) []Field {
-	var c kvm.IRQChip
-	if err := decodeFixed(s, &c); err != nil {
-		return raw(s.data, 0)
+func describeChip(c *kvm.IRQChip) []Field {
+	var state any = c.PIC()
+	if c.ID == kvm.IOAPIC {
+		state = c.IOAPIC()
 	}
-	fields := []Field{{"controller", fmt.Sprint(c.ID)}}
-	if c.Padding != 0 {
-		fields = append(fields, Field{"padding", fmt.Sprintf("%#x", c.Padding)})
-	}
-	if s.index != kvm.IOAPIC {
-		const picSize = 16
-		fields = append(fields, flatten("", reflect.ValueOf(c.PIC()))...)
-		return append(fields, raw(c.Data[picSize:], 8+picSize)...)
-	}
-	const ioapicSize = 24 + 8*kvm.IOAPICPins
-	io := c.IOAPIC()
-	pins := io.Redirect
-	io.Redirect = [kvm.IOAPICPins]uint64{}
-	for _, f := range flatten("", reflect.ValueOf(io)) {
-		if !strings.HasPrefix(f.Name, "redirect") {
-			fields = append(fields, f)
-		}
-	}
-	for i, p := range pins {
-		fields = append(fields, Field{fmt.Sprintf("pin %d", i), redirection(p)})
-	}
-	return append(fields, raw(c.Data[ioapicSize:], 8+ioapicSize)...)
+	head := struct{ Controller, Padding uint32 }{c.ID, c.Padding}
+	size := binary.Size(state)
+	return slices.Concat(flatten("", reflect.ValueOf(head)), flatten("", reflect.ValueOf(state)),
+		raw(c.Data[size:], binary.Size(head)+size))
 }
 
 // redirection reads an entry of the I/O APIC's table.
-func redirection(p uint64) string {
+func redirection(p kvm.Redirection) string {
 	bit := func(n int, off, on string) string {
 		if p>>n&1 != 0 {
 			return on

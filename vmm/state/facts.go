@@ -27,19 +27,20 @@ type Disk struct {
 	ReadOnly bool   `json:"read_only,omitempty"`
 }
 
-// deviceKeys are the sections of the devices of a machine with a kernel.
-func (f Facts) deviceKeys() (keys []string) {
+// devices are the sections of the devices of a machine with a kernel, without data.
+func (f Facts) devices() (list []device.Section) {
 	if !f.Kernel() {
 		return nil
 	}
-	for _, tag := range []string{(*device.Serial)(nil).Tag(), (*device.I8042)(nil).Tag(),
-		(*device.Power)(nil).Tag(), (*device.GenID)(nil).Tag(), (*device.RNG)(nil).Tag()} {
-		keys = append(keys, sectionKey(tag, 0))
+	kinds := deviceParts()
+	disk := len(kinds) - 1
+	for _, p := range kinds[:disk] {
+		list = append(list, device.Section{Tag: p.tag})
 	}
 	for i := range f.Disks {
-		keys = append(keys, sectionKey((*device.Block)(nil).Tag(), i))
+		list = append(list, device.Section{Tag: kinds[disk].tag, Index: uint32(i)})
 	}
-	return keys
+	return list
 }
 
 // LinuxGuest is the program of a machine that runs a Linux kernel; its options say what was

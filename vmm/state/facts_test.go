@@ -1,10 +1,8 @@
 package state
 
 import (
-	"strings"
 	"testing"
 
-	"github.com/thawfs/thaw/vmm/device"
 	"github.com/thawfs/thaw/vmm/guest"
 )
 
@@ -14,10 +12,9 @@ func TestDeviceSections(t *testing.T) {
 	s.Facts.Guest = guest.Spec{Program: LinuxGuest, Args: map[string]string{"kernel": "/boot/vmlinuz"}}
 	s.Facts.Disks = []Disk{{Path: "/a"}, {Path: "/b", ReadOnly: true}}
 	s.Ports = Ports{}
-	for _, key := range s.Facts.deviceKeys() {
-		tag, index, _ := strings.Cut(key, " ")
-		s.Devices = append(s.Devices, device.Section{Tag: tag, Index: uint32(index[0] - '0'),
-			Data: []byte(key)})
+	for _, d := range s.Facts.devices() {
+		d.Data = []byte(sectionKey(d.Tag, d.Index))
+		s.Devices = append(s.Devices, d)
 	}
 	list, err := s.sections()
 	if err != nil {

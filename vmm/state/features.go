@@ -7,28 +7,20 @@ import (
 	"github.com/thawfs/thaw/vmm/kvm"
 )
 
-// register of a CPUID entry.
-type register int
-
+// Registers of a CPUID entry.
 const (
-	eax register = iota
+	eax = iota
 	ebx
 	ecx
 	edx
 )
-
-func (r register) String() string { return [...]string{"eax", "ebx", "ecx", "edx"}[r] }
-
-func (r register) of(e kvm.CPUIDEntry) uint32 {
-	return [...]uint32{e.EAX, e.EBX, e.ECX, e.EDX}[r]
-}
 
 // featureWord is a register of a CPUID leaf whose bits are features: what a guest may have chosen
 // its code by. A feature that is gone after a restore is an invalid instruction, or a register that
 // does not exist, at some later time.
 type featureWord struct {
 	leaf, index uint32
-	reg         register
+	reg         int
 	names       string // of bits 0, 1, ...; "-" has none
 	ignore      uint32 // bits that are not features: they follow the guest's own doing or the topology
 }
@@ -87,14 +79,14 @@ func (w featureWord) name(bit int) string {
 	if names := strings.Fields(w.names); bit < len(names) && names[bit] != "-" {
 		return names[bit]
 	}
-	return fmt.Sprintf("cpuid %#x.%d %v[%d]", w.leaf, w.index, w.reg, bit)
+	return fmt.Sprintf("cpuid %#x.%d e%cx[%d]", w.leaf, w.index, "abcd"[w.reg], bit)
 }
 
 // in is the word of a CPUID list; 0 where the list does not have the leaf.
 func (w featureWord) in(list []kvm.CPUIDEntry) uint32 {
 	for _, e := range list {
 		if e.Function == w.leaf && e.Index == w.index {
-			return w.reg.of(e)
+			return [...]uint32{e.EAX, e.EBX, e.ECX, e.EDX}[w.reg]
 		}
 	}
 	return 0

@@ -71,6 +71,22 @@ const (
 	maxSectionSize = 4 << 20
 )
 
+// fileHeader is the header of the file.
+type fileHeader struct {
+	Magic              [8]byte
+	Arch, Major, Minor uint16
+	Sections           uint16
+	Length             uint64
+	Reserved, Sum      uint32
+}
+
+// sectionHeader is in front of the data of each section.
+type sectionHeader struct {
+	Tag          [8]byte
+	Index, Flags uint32
+	Length, Sum  uint32
+}
+
 // section is one part of the state.
 type section struct {
 	tag      string // up to 8 characters
@@ -79,7 +95,24 @@ type section struct {
 	data     []byte
 }
 
+func (s section) key() string { return sectionKey(s.tag, s.index) }
+
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// checksum is that of a header, which ends with the place for it, and of the data behind.
+func checksum(header, data []byte) uint32 {
+	return crc32.Update(crc32.Checksum(header[:len(header)-4], castagnoli), castagnoli, data)
+}
+
+// seal encodes a header and puts the checksum at its end.
+func seal(header any, data []byte) ([]byte, error) {
+	b, err := binary.Append(nil, binary.LittleEndian, header)
+	if err != nil {
+		return nil, err
+	}
+	binary.LittleEndian.PutUint32(b[len(b)-4:], checksum(b, data))
+	return b, nil
+}
 
 // encodeFile makes the file.
 func encodeFile(sections []section) ([]byte, error) {
@@ -88,59 +121,43 @@ func encodeFile(sections []section) ([]byte, error) {
 		if len(s.tag) > 8 || len(s.data) > maxSectionSize {
 			return nil, fmt.Errorf("state section %q of %d bytes", s.tag, len(s.data))
 		}
-		var h [sectionSize]byte
-		copy(h[:], s.tag+strings.Repeat(" ", 8-len(s.tag)))
-		binary.LittleEndian.PutUint32(h[8:], s.index)
+		h := sectionHeader{Index: s.index, Length: uint32(len(s.data))}
+		copy(h.Tag[:], fmt.Sprintf("%-8s", s.tag))
 		if s.required {
-			binary.LittleEndian.PutUint32(h[12:], flagRequired)
+			h.Flags = flagRequired
 		}
-		binary.LittleEndian.PutUint32(h[16:], uint32(len(s.data)))
-		sum := crc32.Update(crc32.Checksum(h[:20], castagnoli), castagnoli, s.data)
-		binary.LittleEndian.PutUint32(h[20:], sum)
-		out = append(append(out, h[:]...), s.data...)
+		b, err := seal(h, s.data)
+		if err != nil {
+			return nil, err
+		}
+		out = append(append(out, b...), s.data...)
 	}
 	if len(out) > maxStateSize || len(sections) > 1<<16-1 {
 		return nil, fmt.Errorf("state of %d bytes in %d sections is too large", len(out), len(sections))
 	}
-	copy(out, stateMagic)
-	binary.LittleEndian.PutUint16(out[8:], stateArch)
-	binary.LittleEndian.PutUint16(out[10:], stateMajor)
-	binary.LittleEndian.PutUint16(out[12:], stateMinor)
-	binary.LittleEndian.PutUint16(out[14:], uint16(len(sections)))
-	binary.LittleEndian.PutUint64(out[16:], uint64(len(out)))
-	binary.LittleEndian.PutUint32(out[28:], crc32.Checksum(out[:28], castagnoli))
-	return out, nil
+	head, err := seal(fileHeader{Magic: [8]byte([]byte(stateMagic)), Arch: stateArch, Major: stateMajor,
+		Minor: stateMinor, Sections: uint16(len(sections)), Length: uint64(len(out))}, nil)
+	copy(out, head)
+	return out, err
 }
 
 // decodeFile takes a file apart and verifies it. The sections alias b.
 func decodeFile(b []byte) ([]section, error) {
-	count, err := checkStateHeader(b)
+	h, err := checkStateHeader(b)
 	if err != nil {
 		return nil, err
 	}
 	var sections []section
 	rest := b[stateHeaderSize:]
-	for i := range count {
-		if len(rest) < sectionSize {
-			return nil, badState("section %d is cut off", i)
+	for i := range int(h.Sections) {
+		s, sum, whole := cutSection(&rest)
+		switch {
+		case !whole:
+			return nil, badState("section %d is cut off, or claims more than there is", i)
+		case sum.stored != sum.right:
+			return nil, badState("checksum of section %d (%q) is wrong", i, s.tag)
 		}
-		h := rest[:sectionSize]
-		n := binary.LittleEndian.Uint32(h[16:])
-		if n > maxSectionSize || uint64(n) > uint64(len(rest)-sectionSize) {
-			return nil, badState("section %d claims %d bytes, %d are left", i, n, len(rest)-sectionSize)
-		}
-		data := rest[sectionSize : sectionSize+n]
-		sum := crc32.Update(crc32.Checksum(h[:20], castagnoli), castagnoli, data)
-		if sum != binary.LittleEndian.Uint32(h[20:]) {
-			return nil, badState("checksum of section %d (%q) is wrong", i, h[:8])
-		}
-		sections = append(sections, section{
-			tag:      strings.TrimRight(string(h[:8]), " "),
-			index:    binary.LittleEndian.Uint32(h[8:]),
-			required: binary.LittleEndian.Uint32(h[12:])&flagRequired != 0,
-			data:     data,
-		})
-		rest = rest[sectionSize+n:]
+		sections = append(sections, s)
 	}
 	if len(rest) != 0 {
 		return nil, badState("%d bytes after the last section", len(rest))
@@ -148,27 +165,38 @@ func decodeFile(b []byte) ([]section, error) {
 	return sections, nil
 }
 
-func checkStateHeader(b []byte) (sections int, err error) {
-	switch {
-	case len(b) < stateHeaderSize:
-		return 0, badState("%d bytes are no state file", len(b))
-	case string(b[:8]) != stateMagic:
-		return 0, badState("not a state file of thaw's VMM (magic %q)", b[:8])
-	case crc32.Checksum(b[:28], castagnoli) != binary.LittleEndian.Uint32(b[28:]):
-		return 0, badState("checksum of the header is wrong")
-	case binary.LittleEndian.Uint16(b[8:]) != stateArch:
-		return 0, badState("made for architecture %d, this VMM runs %d (x86-64)",
-			binary.LittleEndian.Uint16(b[8:]), stateArch)
-	case binary.LittleEndian.Uint16(b[10:]) < stateOldest,
-		binary.LittleEndian.Uint16(b[10:]) > stateMajor:
-		return 0, badState("version %d.%d, this VMM reads %d.x to %d.x",
-			binary.LittleEndian.Uint16(b[10:]), binary.LittleEndian.Uint16(b[12:]), stateOldest,
-			stateMajor)
-	case binary.LittleEndian.Uint64(b[16:]) != uint64(len(b)):
-		return 0, badState("%d bytes long, the header says %d", len(b),
-			binary.LittleEndian.Uint64(b[16:]))
+// cutSection takes the first section off the rest of a file. whole: it is all there.
+func cutSection(rest *[]byte) (s section, sum struct{ stored, right uint32 }, whole bool) {
+	var h sectionHeader
+	n, err := binary.Decode(*rest, binary.LittleEndian, &h)
+	if err != nil || h.Length > maxSectionSize || int(h.Length) > len(*rest)-n {
+		return s, sum, false
 	}
-	return int(binary.LittleEndian.Uint16(b[14:])), nil
+	head, data := (*rest)[:n], (*rest)[n:n+int(h.Length)]
+	sum.stored, sum.right = h.Sum, checksum(head, data)
+	*rest = (*rest)[n+len(data):]
+	return section{tag: strings.TrimRight(string(h.Tag[:]), " "), index: h.Index,
+		required: h.Flags&flagRequired != 0, data: data}, sum, true
+}
+
+func checkStateHeader(b []byte) (h fileHeader, err error) {
+	if _, err := binary.Decode(b, binary.LittleEndian, &h); err != nil {
+		return h, badState("%d bytes are no state file", len(b))
+	}
+	switch {
+	case string(h.Magic[:]) != stateMagic:
+		return h, badState("not a state file of thaw's VMM (magic %q)", h.Magic[:])
+	case h.Sum != checksum(b[:stateHeaderSize], nil):
+		return h, badState("checksum of the header is wrong")
+	case h.Arch != stateArch:
+		return h, badState("made for architecture %d, this VMM runs %d (x86-64)", h.Arch, stateArch)
+	case h.Major < stateOldest, h.Major > stateMajor:
+		return h, badState("version %d.%d, this VMM reads %d.x to %d.x", h.Major, h.Minor, stateOldest,
+			stateMajor)
+	case h.Length != uint64(len(b)):
+		return h, badState("%d bytes long, the header says %d", len(b), h.Length)
+	}
+	return h, nil
 }
 
 // readFile reads and takes apart a state file.

@@ -109,7 +109,7 @@ func TestStateSections(t *testing.T) {
 		t.Errorf("unknown optional section: %v", err)
 	}
 	wantStateError(t, "unknown required section", try(with(section{tag: "NEWTHING", required: true})))
-	wantStateError(t, "section of a third vCPU", try(with(section{tag: tagRegs, index: 2,
+	wantStateError(t, "section of a third vCPU", try(with(section{tag: "REGS", index: 2,
 		required: true, data: make([]byte, 144)})))
 	wantStateError(t, "double section", try(with(list[2])))
 	wantStateError(t, "no sections", try(nil))
@@ -117,7 +117,7 @@ func TestStateSections(t *testing.T) {
 		without := append(append([]section{}, list[:i]...), list[i+1:]...)
 		wantStateError(t, "without "+list[i].tag, try(without))
 		short := append([]section{}, list...)
-		if len(short[i].data) > 0 && short[i].tag != tagXSave {
+		if len(short[i].data) > 0 && short[i].tag != "XSAVE" {
 			short[i].data = short[i].data[:len(short[i].data)-1]
 			wantStateError(t, "short "+list[i].tag, try(short))
 		}

@@ -53,11 +53,11 @@ func isState(path string) (bool, error) {
 	}
 	defer f.Close()
 	head := make([]byte, len(stateMagic))
-	if _, err := io.ReadFull(f, head); err != nil && !errors.Is(err, io.EOF) &&
-		!errors.Is(err, io.ErrUnexpectedEOF) {
-		return false, fmt.Errorf("%s: %w", path, err)
+	n, err := f.ReadAt(head, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return false, err
 	}
-	return string(head) == stateMagic, nil
+	return string(head[:n]) == stateMagic, nil
 }
 
 // openImage opens the memory of a directory whose state has been read.

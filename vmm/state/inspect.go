@@ -1,13 +1,10 @@
 package state
 
 import (
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"path/filepath"
-	"strings"
 )
 
 // Inspection is a state file laid open, for people and for comparison: every byte of every section
@@ -33,7 +30,7 @@ type SectionInfo struct {
 }
 
 // Name is tag and index.
-func (s SectionInfo) Name() string { return sectionKey(s.Tag, int(s.Index)) }
+func (s SectionInfo) Name() string { return sectionKey(s.Tag, s.Index) }
 
 // Inspect reads the state file of a checkpoint directory. It fails only if there is no such file or
 // nothing at all can be told of it; everything else that is wrong is among the Problems.
@@ -43,8 +40,7 @@ func Inspect(dir string) (*Inspection, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(b) < stateHeaderSize || string(b[:8]) != stateMagic {
-		_, err := checkStateHeader(b)
+	if h, err := checkStateHeader(b); string(h.Magic[:]) != stateMagic {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	in := inspect(b)
@@ -54,17 +50,16 @@ func Inspect(dir string) (*Inspection, error) {
 
 // inspect lays the bytes of a file open. They are at least a header.
 func inspect(b []byte) *Inspection {
-	in := &Inspection{Bytes: len(b), Version: fmt.Sprintf("%d.%d", binary.LittleEndian.Uint16(b[10:]),
-		binary.LittleEndian.Uint16(b[12:]))}
-	for rest := b[stateHeaderSize:]; len(rest) >= sectionSize; {
-		h := rest[:sectionSize]
-		n := uint64(binary.LittleEndian.Uint32(h[16:]))
-		if n > uint64(len(rest)-sectionSize) {
+	h, _ := checkStateHeader(b) // what is wrong with it is said in the end
+	in := &Inspection{Bytes: len(b), Version: fmt.Sprintf("%d.%d", h.Major, h.Minor)}
+	for rest := b[stateHeaderSize:]; ; {
+		s, sum, whole := cutSection(&rest)
+		if !whole {
 			break // the length is damaged, or what follows is cut off
 		}
-		data := rest[sectionSize : sectionSize+n]
-		in.Sections = append(in.Sections, inspectSection(h, data))
-		rest = rest[sectionSize+n:]
+		in.Sections = append(in.Sections, SectionInfo{Tag: s.tag, Index: s.index, Bytes: len(s.data),
+			Required: s.required, Checksum: fmt.Sprintf("%08x", sum.stored), Fields: describe(s),
+			Damaged: sum.stored != sum.right})
 	}
 	for i, s := range in.Sections {
 		if s.Damaged {
@@ -88,17 +83,6 @@ func inspect(b []byte) *Inspection {
 		in.Problems = append(in.Problems, "it cannot be restored: "+bad.What)
 	}
 	return in
-}
-
-func inspectSection(h, data []byte) SectionInfo {
-	sum := binary.LittleEndian.Uint32(h[20:])
-	s := section{tag: strings.TrimRight(string(h[:8]), " "), index: binary.LittleEndian.Uint32(h[8:]),
-		data: data}
-	info := SectionInfo{Tag: s.tag, Index: s.index, Bytes: len(data),
-		Required: binary.LittleEndian.Uint32(h[12:])&flagRequired != 0,
-		Checksum: fmt.Sprintf("%08x", sum), Fields: describe(s)}
-	info.Damaged = sum != crc32.Update(crc32.Checksum(h[:20], castagnoli), castagnoli, data)
-	return info
 }
 
 // Change is a field in which two states differ. A value is empty where there is no such field.

@@ -2,10 +2,9 @@ package state
 
 import (
 	"encoding/json"
-	"errors"
-	"slices"
 
 	"github.com/thawfs/thaw/vmm/device"
+	"github.com/thawfs/thaw/vmm/kvm"
 	"github.com/thawfs/thaw/vmm/ram"
 )
 
@@ -25,20 +24,15 @@ func (s *Machine) sections() ([]section, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &encoder{list: []section{{tag: tagMachine, required: true, data: facts}}}
-	if !s.Facts.Kernel() {
-		e.add(tagPorts, 0, s.Ports)
+	list := []section{{tag: tagMachine, required: true, data: facts}}
+	for _, p := range s.parts() {
+		sec, err := p.encode()
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, sec)
 	}
-	for i := range s.VCPUs {
-		s.VCPUs[i].encode(e, i)
-	}
-	if s.Chips != nil {
-		s.Chips.encode(e)
-	}
-	for _, d := range s.Devices {
-		e.list = append(e.list, section{tag: d.Tag, index: d.Index, required: true, data: d.Data})
-	}
-	return e.list, errors.Join(e.errs...)
+	return list, nil
 }
 
 // decodeMachine is the inverse. It refuses what is missing, double, unknown but required, or
@@ -48,69 +42,29 @@ func decodeMachine(list []section) (Machine, error) {
 	if err != nil {
 		return s, err
 	}
-	seen := make(map[string]bool)
+	missing, known := make(map[string]any), make(map[string]bool)
+	for _, p := range s.parts() {
+		missing[p.key()], known[p.key()] = p.value, true
+	}
 	for _, sec := range list[1:] {
-		known, err := s.decode(sec)
-		if err != nil {
-			return s, err
-		}
-		key := sectionKey(sec.tag, int(sec.index))
+		key := sec.key()
+		value, wanted := missing[key]
 		switch {
-		case known && seen[key]:
+		case wanted:
+			if err := sec.decode(value); err != nil {
+				return s, err
+			}
+			delete(missing, key)
+		case known[key]:
 			return s, badState("section %s comes twice", key)
-		case !known && sec.required:
+		case sec.required:
 			return s, badState("section %s is required and this VMM does not know it", key)
 		}
-		seen[key] = true
 	}
-	for _, key := range s.keys() {
-		if !seen[key] {
-			return s, badState("section %s is missing", key)
-		}
+	for key := range missing {
+		return s, badState("section %s is missing", key)
 	}
-	return s, nil
-}
-
-func (s *Machine) decode(sec section) (known bool, err error) {
-	if sec.tag == tagPorts && sec.index == 0 && !s.Facts.Kernel() {
-		return true, s.Ports.decode(sec)
-	}
-	if slices.Contains(s.Facts.deviceKeys(), sectionKey(sec.tag, int(sec.index))) {
-		s.Devices = append(s.Devices, device.Section{Tag: sec.tag, Index: sec.index,
-			Data: slices.Clone(sec.data)})
-		return true, nil
-	}
-	if s.Chips != nil {
-		if known, err := s.Chips.decode(sec); known || err != nil {
-			return known, err
-		}
-	} else if sec.tag == tagLAPIC {
-		return false, nil
-	}
-	if sec.index >= uint32(len(s.VCPUs)) {
-		return false, nil
-	}
-	return s.VCPUs[sec.index].decode(sec)
-}
-
-// keys are the sections that a machine of these facts must have.
-func (s *Machine) keys() []string {
-	keys := s.Facts.deviceKeys()
-	if !s.Facts.Kernel() {
-		keys = append(keys, sectionKey(tagPorts, 0))
-	}
-	for i := range s.VCPUs {
-		for _, tag := range vcpuTags(s.Facts.IRQChip) {
-			keys = append(keys, sectionKey(tag, i))
-		}
-	}
-	if s.Chips != nil {
-		for id := range s.Chips.Chips {
-			keys = append(keys, sectionKey(tagIRQChip, id))
-		}
-		keys = append(keys, sectionKey(tagPIT, 0), sectionKey(tagClock, 0))
-	}
-	return keys
+	return s, s.check()
 }
 
 // Encode makes the state file of a checkpoint and names it. c is what makes it a differential one;
@@ -155,9 +109,25 @@ func decodeFacts(list []section) (s Machine, err error) {
 		return s, badState("guest %s with %d disks, interrupt controllers %v", s.Facts.Guest.Program,
 			len(s.Facts.Disks), s.Facts.IRQChip)
 	}
-	s.VCPUs = make([]VCPU, s.Facts.VCPUs)
+	s.VCPUs, s.Devices = make([]VCPU, s.Facts.VCPUs), s.Facts.devices()
 	if s.Facts.IRQChip {
 		s.Chips = new(Chips)
+		for i := range s.VCPUs {
+			s.VCPUs[i].LAPIC = new(kvm.LAPIC)
+		}
 	}
 	return s, nil
+}
+
+// ReportWords is the length of a report, in 32-bit words: gfn, offset, expected, found, version.
+const ReportWords = 10
+
+// Ports is the state of the device of a guest program (its section PORTS).
+type Ports struct {
+	Done     uint64 // units of all time
+	PeriodUS uint32
+	Ready    uint8
+	Words    uint8 // words of a report taken so far
+	Pad      uint16
+	Word     [ReportWords]uint32
 }

@@ -10,6 +10,10 @@ import (
 const (
 	msrTSC         = 0x10
 	msrTSCDeadline = 0x6e0
+
+	lapicLVTTimer      = 0x320   // a register of the local APIC, as an offset into its page
+	lapicTimerMode     = 3 << 17 // of it
+	lapicTimerDeadline = 2 << 17
 )
 
 // msrRange is a run of model specific registers that are part of a guest's state.
@@ -31,69 +35,37 @@ const (
 // savedMSRs are the registers that are saved as far as a vCPU has them. KVM lists others too: facts
 // of the host, and registers of what no guest is told of here (virtualisation, Hyper-V, processor
 // trace). EFER, FS.base, GS.base and the base of the APIC come with SREGS; the x2APIC's registers
-// are the LAPIC.
+// are the LAPIC. From MTRR_PHYS0 on they are base, mask, base, mask, ...; from MC0_CTL on control,
+// status, address and misc of bank 0, of bank 1, ...
 func savedMSRs() []msrRange {
 	return []msrRange{
-		{msrTSC, 1, "TSC", listed},
-		{0x34, 1, "SMI_COUNT", listed},
-		{0x3a, 1, "FEAT_CTL", listed},
-		{0x3b, 1, "TSC_ADJUST", listed},
-		{0x48, 1, "SPEC_CTRL", listed},
-		{0x8b, 1, "UCODE_REV", listed},
-		{0x9e, 1, "SMBASE", listed},
-		{0xc1, 8, "PERFCTR0", listed},
-		{0xce, 1, "PLATFORM_INFO", listed},
-		{0xe1, 1, "UMWAIT_CONTROL", listed},
-		{0x10a, 1, "ARCH_CAPABILITIES", listed},
-		{0x122, 1, "TSX_CTRL", listed},
-		{0x140, 1, "MISC_FEATURES_ENABLES", listed},
-		{0x174, 1, "SYSENTER_CS", listed},
-		{0x175, 1, "SYSENTER_ESP", listed},
-		{0x176, 1, "SYSENTER_EIP", listed},
-		{0x17a, 1, "MCG_STATUS", listed},
-		{0x17b, 1, "MCG_CTL", listed},
-		{0x186, 8, "EVNTSEL0", listed},
-		{0x1a0, 1, "MISC_ENABLE", listed},
-		{0x1c4, 1, "XFD", listed},
-		{0x1c5, 1, "XFD_ERR", listed},
-		{0x1cc, 9, "FRED_RSP0", listed},
-		{0x1d9, 1, "DEBUGCTL", listed},
-		{0x1fc, 1, "POWER_CTL", listed},
-		{0x200, 16, "MTRR_PHYS0", unlisted}, // base, mask, base, mask, ...
-		{0x250, 1, "MTRR_FIX64K_00000", unlisted},
-		{0x258, 2, "MTRR_FIX16K_80000", unlisted},
-		{0x268, 8, "MTRR_FIX4K_C0000", unlisted},
-		{0x277, 1, "PAT", listed},
-		{0x2ff, 1, "MTRR_DEF_TYPE", unlisted},
-		{0x309, 4, "FIXED_CTR0", listed},
-		{0x38d, 4, "FIXED_CTR_CTRL", listed},
-		{0x3f1, 2, "PEBS_ENABLE", listed},
-		{0x400, 32 * 4, "MC0_CTL", unlisted}, // control, status, address, misc of bank 0, of bank 1, ...
-		{0x4d0, 1, "MCG_EXT_CTL", listed},
-		{0x600, 1, "DS_AREA", listed},
-		{0x6a0, 1, "U_CET", listed},
-		{0x6a2, 1, "S_CET", listed},
-		{0x6a4, 5, "PL0_SSP", listed},
-		{msrTSCDeadline, 1, "TSC_DEADLINE", listed},
-		{0xd90, 1, "BNDCFGS", listed},
-		{0xda0, 1, "XSS", listed},
-		{0xc0000081, 1, "STAR", listed},
-		{0xc0000082, 1, "LSTAR", listed},
-		{0xc0000083, 1, "CSTAR", listed},
-		{0xc0000084, 1, "SYSCALL_MASK", listed},
-		{0xc0000102, 1, "KERNEL_GS_BASE", listed},
-		{0xc0000103, 1, "TSC_AUX", listed},
-		{0xc0010000, 8, "K7_EVNTSEL0", listed},
-		{0xc0010015, 1, "K7_HWCR", listed},
-		{0xc001011f, 1, "VIRT_SPEC_CTRL", listed},
-		{0xc0010200, 12, "F15H_PERF_CTL0", listed},
-		{0x4b564d00, 1, "KVM_WALL_CLOCK", listed},
-		{0x4b564d01, 1, "KVM_SYSTEM_TIME", listed},
-		{0x4b564d02, 1, "KVM_ASYNC_PF_EN", withAPIC},
-		{0x4b564d03, 1, "KVM_STEAL_TIME", listed},
-		{0x4b564d04, 1, "KVM_PV_EOI_EN", withAPIC},
-		{0x4b564d05, 1, "KVM_POLL_CONTROL", listed},
-		{0x4b564d06, 1, "KVM_ASYNC_PF_INT", withAPIC},
+		{msrTSC, 1, "TSC", listed}, {0x34, 1, "SMI_COUNT", listed}, {0x3a, 1, "FEAT_CTL", listed},
+		{0x3b, 1, "TSC_ADJUST", listed}, {0x48, 1, "SPEC_CTRL", listed},
+		{0x8b, 1, "UCODE_REV", listed}, {0x9e, 1, "SMBASE", listed}, {0xc1, 8, "PERFCTR0", listed},
+		{0xce, 1, "PLATFORM_INFO", listed}, {0xe1, 1, "UMWAIT_CONTROL", listed},
+		{0x10a, 1, "ARCH_CAPABILITIES", listed}, {0x122, 1, "TSX_CTRL", listed},
+		{0x140, 1, "MISC_FEATURES_ENABLES", listed}, {0x174, 1, "SYSENTER_CS", listed},
+		{0x175, 1, "SYSENTER_ESP", listed}, {0x176, 1, "SYSENTER_EIP", listed},
+		{0x17a, 1, "MCG_STATUS", listed}, {0x17b, 1, "MCG_CTL", listed},
+		{0x186, 8, "EVNTSEL0", listed}, {0x1a0, 1, "MISC_ENABLE", listed}, {0x1c4, 1, "XFD", listed},
+		{0x1c5, 1, "XFD_ERR", listed}, {0x1cc, 9, "FRED_RSP0", listed}, {0x1d9, 1, "DEBUGCTL", listed},
+		{0x1fc, 1, "POWER_CTL", listed}, {0x200, 16, "MTRR_PHYS0", unlisted},
+		{0x250, 1, "MTRR_FIX64K_00000", unlisted}, {0x258, 2, "MTRR_FIX16K_80000", unlisted},
+		{0x268, 8, "MTRR_FIX4K_C0000", unlisted}, {0x277, 1, "PAT", listed},
+		{0x2ff, 1, "MTRR_DEF_TYPE", unlisted}, {0x309, 4, "FIXED_CTR0", listed},
+		{0x38d, 4, "FIXED_CTR_CTRL", listed}, {0x3f1, 2, "PEBS_ENABLE", listed},
+		{0x400, 32 * 4, "MC0_CTL", unlisted}, {0x4d0, 1, "MCG_EXT_CTL", listed},
+		{0x600, 1, "DS_AREA", listed}, {0x6a0, 1, "U_CET", listed}, {0x6a2, 1, "S_CET", listed},
+		{0x6a4, 5, "PL0_SSP", listed}, {msrTSCDeadline, 1, "TSC_DEADLINE", listed},
+		{0xd90, 1, "BNDCFGS", listed}, {0xda0, 1, "XSS", listed}, {0xc0000081, 1, "STAR", listed},
+		{0xc0000082, 1, "LSTAR", listed}, {0xc0000083, 1, "CSTAR", listed},
+		{0xc0000084, 1, "SYSCALL_MASK", listed}, {0xc0000102, 1, "KERNEL_GS_BASE", listed},
+		{0xc0000103, 1, "TSC_AUX", listed}, {0xc0010000, 8, "K7_EVNTSEL0", listed},
+		{0xc0010015, 1, "K7_HWCR", listed}, {0xc001011f, 1, "VIRT_SPEC_CTRL", listed},
+		{0xc0010200, 12, "F15H_PERF_CTL0", listed}, {0x4b564d00, 1, "KVM_WALL_CLOCK", listed},
+		{0x4b564d01, 1, "KVM_SYSTEM_TIME", listed}, {0x4b564d02, 1, "KVM_ASYNC_PF_EN", withAPIC},
+		{0x4b564d03, 1, "KVM_STEAL_TIME", listed}, {0x4b564d04, 1, "KVM_PV_EOI_EN", withAPIC},
+		{0x4b564d05, 1, "KVM_POLL_CONTROL", listed}, {0x4b564d06, 1, "KVM_ASYNC_PF_INT", withAPIC},
 		{0x4b564d07, 1, "KVM_ASYNC_PF_ACK", withAPIC},
 		{0x4b564d08, 1, "KVM_MIGRATION_CONTROL", listed},
 	}

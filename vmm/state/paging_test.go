@@ -10,6 +10,8 @@ import (
 	"github.com/thawfs/thaw/wss/pagetable"
 )
 
+const la57 = 1 << 12 // of CR4: page tables of five levels
+
 func TestPaging(t *testing.T) {
 	const below, above = 3 << 30, 4 << 30 // where the hole begins and ends
 	regions := []ram.Region{{GPA: 0, Size: below}, {GPA: above, Size: 1 << 30}}
@@ -31,9 +33,9 @@ func TestPaging(t *testing.T) {
 		"kernel": {kernel, []kvm.Sregs{cpu(1<<63|0x7fff_f805, 0), {}, cpu(0x12003, 0)},
 			AddressSpaces{},
 			&pagetable.Info{Levels: 4, Roots: []uint64{0x12000, 0x7fff_f000}, Regions: at}},
-		"five levels": {kernel, []kvm.Sregs{cpu(0x5000, kvm.CR4LA57)}, AddressSpaces{},
+		"five levels": {kernel, []kvm.Sregs{cpu(0x5000, la57)}, AddressSpaces{},
 			&pagetable.Info{Levels: 5, Roots: []uint64{0x5000}, Regions: at}},
-		"of two kinds": {program, []kvm.Sregs{cpu(0x5000, kvm.CR4LA57), cpu(0x6000, 0)},
+		"of two kinds": {program, []kvm.Sregs{cpu(0x5000, la57), cpu(0x6000, 0)},
 			AddressSpaces{}, &pagetable.Info{Levels: 5, Roots: []uint64{0x5000}, Regions: at}},
 		"scanned in part": {kernel, []kvm.Sregs{cpu(0x5000, 0)}, AddressSpaces{[]uint64{4, 5}, false},
 			&pagetable.Info{Levels: 4, Roots: []uint64{0x4000, 0x5000}, Regions: at}},

@@ -4,166 +4,134 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 
+	"github.com/thawfs/thaw/vmm/device"
 	"github.com/thawfs/thaw/vmm/kvm"
 )
 
-// Tags of the sections of a vCPU, with its number as index.
+// Tags of the sections that the code has to know by name.
 const (
-	tagMPState = "MPSTATE"
-	tagRegs    = "REGS"
-	tagSregs   = "SREGS"
-	tagXSave   = "XSAVE"
-	tagXCRs    = "XCRS"
-	tagDebug   = "DEBUGREG"
-	tagLAPIC   = "LAPIC"
-	tagTSC     = "TSCKHZ"
-	tagCPUID   = "CPUID2"
-	tagMSRs    = "MSRS"
-	tagEvents  = "EVENTS"
-)
-
-// Tags of the sections of a machine.
-const (
+	tagMachine = "MACHINE" // JSON: what the machine is, and so which parts it has
 	tagChanged = "CHANGED" // changed.go
-	tagMachine = "MACHINE"
 	tagPorts   = "PORTS"
-	tagIRQChip = "IRQCHIP" // index: which of the three
-	tagPIT     = "PIT2"
-	tagClock   = "CLOCK"
 )
 
-// vcpuTags are the sections that every vCPU has; those with interrupt controllers have tagLAPIC too.
-func vcpuTags(irqchip bool) []string {
-	tags := []string{tagMPState, tagRegs, tagSregs, tagXSave, tagXCRs, tagDebug, tagTSC, tagCPUID,
-		tagMSRs, tagEvents}
-	if irqchip {
-		tags = append(tags, tagLAPIC)
+// part is a section of a state file, and where its value is: a pointer to one of the kernel's
+// structures, which lies in the file as it lies in memory, or to a list of them.
+type part struct {
+	tag   string
+	index uint32
+	value any
+}
+
+func (p part) key() string { return sectionKey(p.tag, p.index) }
+
+func sectionKey(tag string, index uint32) string { return fmt.Sprintf("%s %d", tag, index) }
+
+// parts are all that a state has besides MACHINE, in the order of the file.
+func (s *Machine) parts() (list []part) {
+	if !s.Facts.Kernel() {
+		list = append(list, part{tagPorts, 0, &s.Ports})
 	}
-	return tags
+	for i := range s.VCPUs {
+		list = append(list, s.VCPUs[i].parts(uint32(i))...)
+	}
+	if s.Chips != nil {
+		list = append(list, s.Chips.parts()...)
+	}
+	for i := range s.Devices {
+		d := &s.Devices[i]
+		list = append(list, part{d.Tag, d.Index, &d.Data})
+	}
+	return list
 }
 
-// encoder gathers sections of fixed layout.
-type encoder struct {
-	list []section
-	errs []error
-}
-
-func (e *encoder) add(tag string, index int, v any) {
-	s, err := encodeFixed(tag, index, v)
-	e.list, e.errs = append(e.list, s), append(e.errs, err)
-}
-
-// encode adds the state as the kernel's own structures.
-func (s *VCPU) encode(e *encoder, index int) {
-	e.add(tagMPState, index, s.MP)
-	e.add(tagRegs, index, s.Regs)
-	e.add(tagSregs, index, s.Sregs)
-	e.add(tagXSave, index, s.XSave)
-	e.add(tagXCRs, index, s.XCRs)
-	e.add(tagDebug, index, s.Debug)
+func (s *VCPU) parts(i uint32) []part {
+	list := []part{{"MPSTATE", i, &s.MP}, {"REGS", i, &s.Regs}, {"SREGS", i, &s.Sregs},
+		{"XSAVE", i, &s.XSave}, {"XCRS", i, &s.XCRs}, {"DEBUGREG", i, &s.Debug}}
 	if s.LAPIC != nil {
-		e.add(tagLAPIC, index, s.LAPIC)
+		list = append(list, part{"LAPIC", i, s.LAPIC})
 	}
-	e.add(tagTSC, index, s.TSCKHz)
-	e.add(tagCPUID, index, s.CPUID)
-	e.add(tagMSRs, index, s.MSRs)
-	e.add(tagEvents, index, s.Events)
+	return append(list, part{"TSCKHZ", i, &s.TSCKHz}, part{"CPUID2", i, &s.CPUID},
+		part{"MSRS", i, &s.MSRs}, part{"EVENTS", i, &s.Events})
 }
 
-// decode takes one section if it is one of a vCPU.
-func (s *VCPU) decode(sec section) (known bool, err error) {
-	switch sec.tag {
-	case tagMPState:
-		return true, decodeFixed(sec, &s.MP)
-	case tagRegs:
-		return true, decodeFixed(sec, &s.Regs)
-	case tagSregs:
-		return true, decodeFixed(sec, &s.Sregs)
-	case tagXSave:
-		s.XSave = slices.Clone(sec.data)
-		return true, nil
-	case tagXCRs:
-		return true, decodeFixed(sec, &s.XCRs)
-	case tagDebug:
-		return true, decodeFixed(sec, &s.Debug)
-	case tagLAPIC:
-		s.LAPIC = new(kvm.LAPIC)
-		return true, decodeFixed(sec, s.LAPIC)
-	case tagTSC:
-		return true, decodeFixed(sec, &s.TSCKHz)
-	case tagCPUID:
-		s.CPUID, err = decodeList[kvm.CPUIDEntry](sec)
-		return true, err
-	case tagMSRs:
-		s.MSRs, err = decodeList[kvm.MSREntry](sec)
-		return true, err
-	case tagEvents:
-		return true, decodeFixed(sec, &s.Events)
+func (s *Chips) parts() (list []part) {
+	for id := range s.Chips {
+		list = append(list, part{"IRQCHIP", uint32(id), &s.Chips[id]})
 	}
-	return false, nil
+	return append(list, part{"PIT2", 0, &s.PIT}, part{"CLOCK", 0, &s.Clock})
 }
 
-// encode adds what the vCPUs share.
-func (s *Chips) encode(e *encoder) {
-	for id, c := range s.Chips {
-		e.add(tagIRQChip, id, c)
+// deviceParts are the devices of a machine with a kernel, but for its disks, and a disk.
+func deviceParts() []part {
+	return []part{
+		{(*device.Serial)(nil).Tag(), 0, new(device.SerialState)},
+		{(*device.I8042)(nil).Tag(), 0, new(device.I8042State)},
+		{(*device.Power)(nil).Tag(), 0, new(device.PowerState)},
+		{(*device.GenID)(nil).Tag(), 0, new(device.GenIDState)},
+		{(*device.RNG)(nil).Tag(), 0, new(device.RNGState)},
+		{(*device.Block)(nil).Tag(), 0, new(device.BlockState)},
 	}
-	e.add(tagPIT, 0, s.PIT)
-	e.add(tagClock, 0, s.Clock)
 }
 
-func (s *Chips) decode(sec section) (known bool, err error) {
-	switch {
-	case sec.tag == tagIRQChip && sec.index < chipCount:
-		c := &s.Chips[sec.index]
-		if err := decodeFixed(sec, c); err != nil {
-			return true, err
+// encode writes a part.
+func (p part) encode() (section, error) {
+	b, err := binary.Append(nil, binary.LittleEndian, p.value)
+	if err != nil {
+		return section{}, fmt.Errorf("state section %s: %w", p.key(), err)
+	}
+	return section{tag: p.tag, index: p.index, required: true, data: b}, nil
+}
+
+// decode reads a section into the value of a part.
+func (s section) decode(value any) error {
+	if bytes, ok := value.(*[]byte); ok {
+		*bytes = slices.Clone(s.data)
+		return nil
+	}
+	if list := reflect.ValueOf(value).Elem(); list.Kind() == reflect.Slice {
+		size := int(list.Type().Elem().Size()) // without padding, as all of these structures
+		if len(s.data)%size != 0 {
+			return badState("section %s of %d bytes is not made of entries of %d", s.key(), len(s.data), size)
 		}
-		if c.ID != sec.index {
-			return true, badState("section %s %d is of controller %d", sec.tag, sec.index, c.ID)
-		}
-		return true, nil
-	case sec.tag == tagPIT && sec.index == 0:
-		return true, decodeFixed(sec, &s.PIT)
-	case sec.tag == tagClock && sec.index == 0:
-		return true, decodeFixed(sec, &s.Clock)
+		n := len(s.data) / size
+		list.Set(reflect.MakeSlice(list.Type(), n, n))
 	}
-	return false, nil
-}
-
-// decodeFixed reads a section of fixed layout.
-func decodeFixed(s section, v any) error {
-	n, err := binary.Decode(s.data, binary.LittleEndian, v)
+	n, err := binary.Decode(s.data, binary.LittleEndian, value)
 	if err == nil && n != len(s.data) {
 		err = errors.New("too long")
 	}
 	if err != nil {
-		return badState("section %s %d of %d bytes: %v", s.tag, s.index, len(s.data), err)
+		return badState("section %s of %d bytes: %v", s.key(), len(s.data), err)
 	}
 	return nil
 }
 
-// encodeFixed writes one.
-func encodeFixed(tag string, index int, v any) (section, error) {
-	b, err := binary.Append(nil, binary.LittleEndian, v)
-	if err != nil {
-		return section{}, fmt.Errorf("state section %s: %w", tag, err)
+// check refuses values that no machine has.
+func (s *Machine) check() error {
+	if s.Ports.Words > ReportWords {
+		return badState("section %s: %d words of a report", tagPorts, s.Ports.Words)
 	}
-	return section{tag: tag, index: uint32(index), required: true, data: b}, nil
+	if s.Chips != nil {
+		for id, c := range s.Chips.Chips {
+			if c.ID != uint32(id) {
+				return badState("section IRQCHIP %d is of controller %d", id, c.ID)
+			}
+		}
+	}
+	return nil
 }
 
-// decodeList reads a section that is an array.
-func decodeList[T any](sec section) ([]T, error) {
-	var one T
-	size := binary.Size(one)
-	if len(sec.data)%size != 0 {
-		return nil, badState("section %s %d of %d bytes is not made of entries of %d", sec.tag, sec.index,
-			len(sec.data), size)
+// newPart is an empty value for a section, by its tag; nil: the tag is not known.
+func newPart(tag string) any {
+	var c Chips
+	v := VCPU{LAPIC: new(kvm.LAPIC)}
+	known := slices.Concat([]part{{tagPorts, 0, new(Ports)}}, v.parts(0), c.parts(), deviceParts())
+	if i := slices.IndexFunc(known, func(p part) bool { return p.tag == tag }); i >= 0 {
+		return known[i].value
 	}
-	list := make([]T, len(sec.data)/size)
-	return list, decodeFixed(sec, list)
+	return nil
 }
-
-func sectionKey(tag string, index int) string { return fmt.Sprintf("%s %d", tag, index) }

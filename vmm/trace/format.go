@@ -1,10 +1,14 @@
 package trace
 
 import (
-	"bufio"
+	"errors"
 	"fmt"
+	"io"
+	"os"
+	"regexp"
 	"strconv"
-	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // format is what of a tracepoint's `format` file matters: its number, and where its fields lie in a
@@ -18,66 +22,35 @@ type format struct {
 // field is an unsigned integer in a raw record, little-endian.
 type field struct{ offset, size int }
 
-// maxRecord bounds what a format file may claim of a record, in bytes.
-const maxRecord = 1 << 12
+// Lines of a format file, such as "ID: 118" and "field:u64 gfn;	offset:8;	size:8;	signed:0;".
+var (
+	idLine    = regexp.MustCompile(`(?m)^ID:\s*(\d+)\s*$`)
+	fieldLine = regexp.MustCompile(`(?m)^\s*field:[^;\n]*\b(\w+);\s*offset:(\d+);\s*size:([1248]);`)
+)
 
 // parseFormat reads a format file (Documentation/trace/events.rst, "Event formats").
 func parseFormat(text string) (format, error) {
 	var f format
-	fields := make(map[string]field)
-	for s := bufio.NewScanner(strings.NewReader(text)); s.Scan(); {
-		line := strings.TrimSpace(s.Text())
-		if v, ok := strings.CutPrefix(line, "ID:"); ok {
-			id, err := strconv.ParseUint(strings.TrimSpace(v), 10, 32)
-			if err != nil {
-				return f, fmt.Errorf("format of the tracepoint: %q", line)
-			}
-			f.id = id
-		}
-		if decl, ok := strings.CutPrefix(line, "field:"); ok {
-			name, at, err := parseField(decl)
-			if err != nil {
-				return f, fmt.Errorf("format of the tracepoint: %q: %w", line, err)
-			}
-			fields[name] = at
-		}
+	var err error
+	if m := idLine.FindStringSubmatch(text); m != nil {
+		f.id, err = strconv.ParseUint(m[1], 10, 32)
 	}
-	if f.id == 0 {
+	if err != nil || f.id == 0 {
 		return f, fmt.Errorf("format of the tracepoint: it has no number")
 	}
-	for name, dst := range map[string]*field{"gfn": &f.gfn, "level": &f.level} {
-		at, ok := fields[name]
-		if !ok || at.size != 1 && at.size != 2 && at.size != 4 && at.size != 8 {
+	fields := map[string]*field{"gfn": &f.gfn, "level": &f.level}
+	for _, m := range fieldLine.FindAllStringSubmatch(text, -1) {
+		offset, err := strconv.ParseUint(m[2], 10, 12) // no record is longer than 4096 bytes
+		if at := fields[m[1]]; at != nil && err == nil {
+			*at = field{int(offset), int(m[3][0] - '0')}
+		}
+	}
+	for name, at := range fields {
+		if at.size == 0 {
 			return f, fmt.Errorf("format of the tracepoint: no integer field %q", name)
 		}
-		*dst = at
 	}
 	return f, nil
-}
-
-// parseField reads "u64 gfn;	offset:8;	size:8;	signed:0;".
-func parseField(decl string) (name string, at field, err error) {
-	parts := strings.Split(decl, ";")
-	words := strings.Fields(parts[0])
-	if len(words) == 0 {
-		return "", at, fmt.Errorf("no name")
-	}
-	for _, p := range parts[1:] {
-		key, value, _ := strings.Cut(strings.TrimSpace(p), ":")
-		if key != "offset" && key != "size" {
-			continue
-		}
-		n, err := strconv.Atoi(value)
-		if err != nil || n < 0 || n > maxRecord {
-			return "", at, fmt.Errorf("%s %q", key, value)
-		}
-		if key == "offset" {
-			at.offset = n
-		} else {
-			at.size = n
-		}
-	}
-	return words[len(words)-1], at, nil
 }
 
 // get reads the field. A record too short for it gives false.
@@ -89,4 +62,54 @@ func (f field) get(raw []byte) (v uint64, ok bool) {
 		v |= uint64(raw[f.offset+i]) << (8 * i)
 	}
 	return v, true
+}
+
+// formatFile is the tracepoint's place in tracefs.
+const formatFile = "events/kvmmmu/kvm_mmu_spte_requested/format"
+
+// places are where tracefs is by custom.
+var places = [...]string{"/sys/kernel/tracing", "/sys/kernel/debug/tracing"}
+
+// ErrUnavailable matches the errors of a host on which first touches cannot be traced.
+var ErrUnavailable = errors.New("KVM's tracepoint cannot be used")
+
+// readFormat finds the tracepoint's format.
+func readFormat() (format, error) {
+	var text []byte
+	var err error
+	for _, p := range places {
+		if text, err = os.ReadFile(p + "/" + formatFile); err == nil {
+			return parseFormat(string(text))
+		}
+	}
+	if text, err2 := readDetached(formatFile); err2 == nil {
+		return parseFormat(string(text))
+	} else {
+		err = errors.Join(err, err2)
+	}
+	return format{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
+}
+
+// readDetached reads a file of tracefs through a mount of it that is attached nowhere.
+func readDetached(name string) ([]byte, error) {
+	fsfd, err := unix.Fsopen("tracefs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("tracefs is not mounted, and fsopen: %w", err)
+	}
+	defer unix.Close(fsfd)
+	if err := unix.FsconfigCreate(fsfd); err != nil {
+		return nil, fmt.Errorf("tracefs is not mounted, and fsconfig: %w", err)
+	}
+	mnt, err := unix.Fsmount(fsfd, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_RDONLY)
+	if err != nil {
+		return nil, fmt.Errorf("tracefs is not mounted, and fsmount: %w", err)
+	}
+	defer unix.Close(mnt)
+	fd, err := unix.Openat(mnt, name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: "tracefs/" + name, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), name)
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, 1<<16))
 }

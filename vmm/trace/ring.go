@@ -44,11 +44,6 @@ func (r *ring) records(data []byte, tail, head uint64, f func(Event)) (lost uint
 				return lost, fmt.Errorf("perf ring: a short record of what was lost")
 			}
 			lost += binary.LittleEndian.Uint64(rec[16:])
-		case unix.PERF_RECORD_LOST_SAMPLES:
-			if len(rec) < 16 {
-				return lost, fmt.Errorf("perf ring: a short record of what was lost")
-			}
-			lost += binary.LittleEndian.Uint64(rec[8:])
 		}
 	}
 	return lost, nil

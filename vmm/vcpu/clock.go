@@ -3,8 +3,6 @@ package vcpu
 import (
 	"fmt"
 	"os"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -104,17 +102,8 @@ func threadCPU(tid int) time.Duration {
 
 // queuedTime is how long a thread has waited for a CPU. 0 on a kernel that does not tell.
 func queuedTime(tid int) time.Duration {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/schedstat", tid))
-	if err != nil {
-		return 0
-	}
-	f := strings.Fields(string(b))
-	if len(f) < 2 {
-		return 0
-	}
-	ns, err := strconv.ParseInt(f[1], 10, 64)
-	if err != nil {
-		return 0
-	}
-	return time.Duration(ns)
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/schedstat", tid))
+	var ran, queued time.Duration
+	_, _ = fmt.Sscan(string(b), &ran, &queued)
+	return queued
 }

@@ -2,10 +2,10 @@ package vcpu
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -188,7 +188,7 @@ func (c *Thread) serve(reason kvm.ExitReason, err error) error {
 	case errors.Is(err, unix.EFAULT):
 		return ErrFault
 	case err != nil:
-		return fmt.Errorf("KVM_RUN of vCPU %d: %w", c.KVM.ID(), err)
+		return err
 	}
 	c.exits.count(reason)
 	c.pending = true // the next KVM_RUN completes it
@@ -219,6 +219,10 @@ func (c *Thread) kick() {
 	// Under the lock, so that the thread and the shared page are there: they go after modeGone.
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.kickLocked()
+}
+
+func (c *Thread) kickLocked() {
 	if c.is != modeGone {
 		c.KVM.RequestExit()
 		_ = unix.Tgkill(os.Getpid(), c.tid, kickSignal) // ESRCH: it has just ended, which is as good
@@ -276,8 +280,7 @@ func (c *Thread) Interject(f func()) {
 	}
 	// A request to park is set before the request to exit, so clearing that loses nothing.
 	c.jobs = append(c.jobs, func() { f(); c.KVM.ClearExitRequest() })
-	c.KVM.RequestExit()
-	_ = unix.Tgkill(os.Getpid(), c.tid, kickSignal)
+	c.kickLocked()
 }
 
 // Stop ends the goroutine and waits for it, then closes the vCPU.
@@ -330,4 +333,19 @@ func (c *Thread) PageFaults() (taken, fixed uint64, ok bool) {
 	}
 	all, err := c.stats.Read()
 	return all["pf_taken"], all["pf_fixed"], err == nil
+}
+
+// exitCounts counts a vCPU's exits by their reason.
+type exitCounts [64]atomic.Uint64
+
+func (e *exitCounts) count(r kvm.ExitReason) { e[min(uint32(r), uint32(len(e)-1))].Add(1) }
+
+func (e *exitCounts) byReason() map[string]uint64 {
+	m := make(map[string]uint64)
+	for i := range e {
+		if n := e[i].Load(); n > 0 {
+			m[kvm.ExitReason(i).String()] = n
+		}
+	}
+	return m
 }

@@ -3,6 +3,8 @@ package pagetable
 import (
 	"context"
 	"slices"
+
+	"github.com/thawfs/thaw/wss"
 )
 
 // AddressSpace is pages of the image in the order of their virtual addresses, each page once.
@@ -24,7 +26,7 @@ func (s *Space) Order(ctx context.Context, roots []Root) ([]AddressSpace, error)
 	if err != nil {
 		return nil, err
 	}
-	o := ordering{got: newBits(s.pages), much: (s.pages + 1) / 2}
+	o := ordering{got: wss.NewBitmap(s.pages), much: (s.pages + 1) / 2}
 	for _, h := range append(slices.Clone(programs), kernels...) {
 		o.sense = o.sense || h.makesSense(o.much)
 	}
@@ -87,9 +89,9 @@ func (h *mapped) makesSense(much uint64) bool {
 // ordering is a list of address spaces in the making.
 type ordering struct {
 	out   []AddressSpace
-	got   bits   // pages that have their place
-	much  uint64 // pages at one distance that make a map of all memory
-	sense bool   // there is something else than such maps
+	got   *wss.Bitmap // pages that have their place
+	much  uint64      // pages at one distance that make a map of all memory
+	sense bool        // there is something else than such maps
 }
 
 // add appends an address space of some halves.
@@ -117,9 +119,9 @@ func (m Mapping) follows(next Mapping) bool {
 }
 
 // add appends those of the pages that are in no address space yet.
-func (a *AddressSpace) add(got bits, page, count uint64) {
+func (a *AddressSpace) add(got *wss.Bitmap, page, count uint64) {
 	for ; count > 0; page, count = page+1, count-1 {
-		if !got.set(page) {
+		if !got.Set(page) {
 			continue
 		}
 		if n := len(a.Runs); n > 0 && a.Runs[n-1].Page+a.Runs[n-1].Count == page {
@@ -128,17 +130,4 @@ func (a *AddressSpace) add(got bits, page, count uint64) {
 			a.Runs = append(a.Runs, Extent{page, 1})
 		}
 	}
-}
-
-// bits is a set of pages.
-type bits []uint64
-
-func newBits(n uint64) bits { return make(bits, (n+63)/64) }
-
-// set puts a page in and says whether it was not there.
-func (b bits) set(page uint64) bool {
-	word, bit := &b[page/64], uint64(1)<<(page%64)
-	fresh := *word&bit == 0
-	*word |= bit
-	return fresh
 }

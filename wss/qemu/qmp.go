@@ -14,7 +14,6 @@ import (
 // QMPError is what QEMU answered to a command that it refused.
 type QMPError struct {
 	Command string
-	Class   string `json:"class"`
 	Desc    string `json:"desc"`
 }
 

@@ -45,7 +45,29 @@
 // [Timeline.TTRCurve] is TTR for all u at once. [Agree] compares two views of the same stalls, the
 // VMM's by vCPU and the server's by request, with the error that was stated for them.
 //
+// # What a second forgives
+//
+// TTR(1 s, 80 %) lets a machine stand still for 200 ms of each second, so a lazy restore whose pages
+// come quickly passes for responsive at once. What stands beside it does not forgive that:
+//
+//   - TTR(100 ms, 95 %), the same definition (VEE'11, section 2.3, leaves w and u to the reader) for
+//     windows that a user can just notice: at most 5 ms of any 100 ms are stalled;
+//   - the longest stall and the total stall, in the time from the guest's first instruction to the
+//     end of the observation ([Method.LongestStall], [Method.TotalStall]). A stall is time in which at
+//     least one READ was outstanding (package wss): several at once count once. The wait before the
+//     first instruction is not part of it, but of the restore time;
+//   - the delay of the guest's own work against a warm run, below.
+//
 // # The application's own measure
+//
+// VEE'11 judges its measure by what the applications say of themselves (sections 4 and 5).
+//
+// The delay is how much later than in a warm run a guest had done its first N units of work, both
+// counted from the request. The warm run ([Report.Warm]) is a restore of the same machine with all
+// of its memory in the page cache, so what is left of its time is what any restore costs. N is the
+// greatest power of ten that the warm run did in its first second, and a tenth of that
+// ([Report.Points]). The times are exact: a guest that reports its work stops for that moment, and
+// its machine notes the time ([Mark]).
 //
 // [Pace] is how fast a guest did its work. [SteadyOf] gives its undisturbed pace with the standard
 // deviation, [Pace.Recovery] the time from which on it kept up with one deviation below that: the
@@ -54,11 +76,13 @@
 // # The report
 //
 // A [Report] of several [Method]s prints the table of the poster to VEE'11 with recall, precision,
-// restore time, TTR and recovery. Methods of one name are repetitions of it: the table has medians,
-// and the least and the greatest under them. It draws three figures as SVG: that of the poster (the
-// share of time spent fetching memory, over time, one panel a method, before and after the guest's
-// first instruction), TTR over u, and the pace of the guests. [Report.WriteHTML] makes one page of all
-// that, which opens without a network; its JSON is that of `thaw demo`.
+// restore time, TTR, stalls, delays and recovery. Methods of one name are repetitions of it: the table
+// has medians, and the least and the greatest under them. [Report.Headline] and [Report.Gain] say in
+// a sentence which method was best, with the figures of the table. It draws four figures as SVG: that
+// of the poster (the share of time spent fetching memory, over time, one panel a method, before and
+// after the guest's first instruction), TTR over u, the first work of the guests, and their pace.
+// [Report.WriteHTML] makes one page of all that, which opens without a network; its JSON is that of
+// `thaw demo`.
 //
 // # A set in numbers
 //

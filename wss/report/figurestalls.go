@@ -92,6 +92,10 @@ func (r Report) caption(m Method, runs int) string {
 	if !m.NoLazy {
 		parts = append(parts, comma(m.Lazy)+" lazy")
 	}
+	if total := m.TotalStall(); total > 0 {
+		parts = append(parts, fmt.Sprintf("waits %s, %s at once", humanSeconds(total),
+			humanSeconds(m.LongestStall())))
+	}
 	if runs > 1 {
 		parts = append(parts, fmt.Sprintf("median of %d", runs))
 	}

@@ -2,101 +2,142 @@ package report
 
 import (
 	"fmt"
+	"io"
 	"math"
+	"slices"
 	"strings"
 )
 
-// Headline is the result in a sentence or two: when the machine was usable that was restored by a
-// working set, and how much sooner that was than with the restores that know none.
-func (r Report) Headline() string {
-	column := r.ttrColumn()
-	ttr := map[string]outcome{}
-	best := ""
-	for _, g := range r.methods() {
-		ttr[g.name] = column.spread(g).median
-		if !baseline(g.name) && (best == "" || ttr[g.name].compare(ttr[best]) < 0) {
-			best = g.name
+// WriteSentences writes Headline and, where there is one, Gain, each behind an empty line.
+func (r Report) WriteSentences(w io.Writer) error {
+	var b strings.Builder
+	for _, sentence := range []string{r.Headline(), r.Gain()} {
+		if sentence != "" {
+			b.WriteString("\n" + strings.Join(wrapped("", sentence), "\n") + "\n")
 		}
 	}
-	if best == "" {
-		return r.headlineWithout(ttr)
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// Headline is the result in a sentence: which method was responsive first by the sharp TTR, and how
+// much sooner than the others. It has the figures of the table, as the table prints them; methods that
+// the table cannot tell apart are not told apart here.
+func (r Report) Headline() string {
+	t := sharpTTR()
+	s := r.standing(column{value: t.of, format: secondsText})
+	switch {
+	case len(s) == 0:
+		return "Nothing was compared."
+	case !s[0].ok:
+		return fmt.Sprintf("By %s none of the machines became responsive while it was watched.",
+			t.title())
 	}
-	if !ttr[best].ok {
-		return fmt.Sprintf("Restored by its working set (%s), the machine was not seen to become "+
-			"responsive within %s.", best, secondsText(ttr[best].value))
+	first, others := s.winners()
+	after := fmt.Sprintf("after %s by %s", s[0].text, t.title())
+	switch {
+	case len(s) == 1:
+		return fmt.Sprintf("Restored by %s, the machine was responsive %s.", s[0].name, after)
+	case len(others) == 0:
+		return fmt.Sprintf("By all of %s the machine was responsive %s.", sentenceList(first), after)
 	}
 	var against []string
-	for _, name := range []string{MethodEager, MethodLazy, MethodRawEager, MethodRawLazy} {
-		if o, ok := ttr[name]; ok {
-			against = append(against, versus(ttr[best], name, o))
-		}
+	for _, p := range others {
+		against = append(against, sooner(s[0], p))
 	}
-	head := fmt.Sprintf("Restored by its working set (%s), the machine was responsive after %s", best,
-		secondsText(ttr[best].value))
-	if len(against) == 0 {
+	return fmt.Sprintf("Restored by %s, the machine was responsive first, %s: %s.",
+		strings.Join(first, " or "), after, sentenceList(against))
+}
+
+// Gain is what a restore was worth to the guest, in a sentence: by which method its own work was done
+// first, and by how much the others were later, all against a warm run as the table has it. Empty
+// where the work was not counted.
+func (r Report) Gain() string {
+	columns := r.delayColumns()
+	if len(columns) == 0 {
+		return ""
+	}
+	points := r.Points()
+	s := r.standing(columns[len(columns)-1])
+	if len(s) == 0 || !s[0].ok {
+		return ""
+	}
+	first, others := s.winners()
+	work := fmt.Sprintf("the guest's first %s %s were done", comma(points[len(points)-1]), r.units())
+	head := fmt.Sprintf("Restored by %s, %s %s than with all of its memory in the page cache",
+		strings.Join(first, " or "), work, s[0].against())
+	if len(others) == 0 {
 		return head + "."
 	}
-	return head + ": " + sentenceList(against) + "."
+	var rest []string
+	for _, p := range others {
+		rest = append(rest, fmt.Sprintf("by %s %s", p.name, p.against()))
+	}
+	return head + "; " + sentenceList(rest) + "."
 }
 
-// headlineWithout is the headline of a comparison without working sets.
-func (r Report) headlineWithout(ttr map[string]outcome) string {
-	var parts []string
+// standing is how the methods stand in a column, the best first.
+type standing []place
+
+// place is a method's median in a column.
+type place struct {
+	name string
+	outcome
+	text string // as the table prints it
+}
+
+// standing leaves out the methods that the column does not apply to.
+func (r Report) standing(c column) (s standing) {
 	for _, g := range r.methods() {
-		text := "not seen to be"
-		if o := ttr[g.name]; o.ok {
-			text = "after " + secondsText(o.value)
-		}
-		parts = append(parts, g.name+" "+text)
-	}
-	if len(parts) == 0 {
-		return "Nothing was compared."
-	}
-	return "Responsive: " + sentenceList(parts) + "."
-}
-
-// ttrColumn is that of the report's own utilisation.
-func (r Report) ttrColumn() column {
-	for _, c := range r.columns() {
-		if c.key == ttrKey(r.u()) {
-			return c
+		median := c.spread(g).median
+		if !math.IsNaN(median.value) {
+			s = append(s, place{g.name, median, c.text(median)})
 		}
 	}
-	return column{}
+	slices.SortStableFunc(s, func(a, b place) int { return a.compare(b.outcome) })
+	return s
 }
 
-// baseline says whether a method knows no working set.
-func baseline(name string) bool {
-	switch name {
-	case MethodEager, MethodLazy, MethodRawEager, MethodRawLazy:
-		return true
+// winners are the names of those that print as the best does, and the others.
+func (s standing) winners() (names []string, others standing) {
+	n := 0
+	for n < len(s) && s[n].text == s[0].text {
+		names = append(names, s[n].name)
+		n++
 	}
-	return false
+	return names, s[n:]
 }
 
-// versus is "16 times sooner than eager (32 s)".
-func versus(a outcome, name string, b outcome) string {
-	than := fmt.Sprintf("%s (%s)", name, secondsText(b.value))
+// against is a delay in words: "0.01 s later".
+func (p place) against() string {
 	switch {
-	case !b.ok:
-		return fmt.Sprintf("sooner than %s, which was not seen to be within %s", name,
-			secondsText(b.value))
-	case a.value == b.value:
-		return "as soon as " + than
-	case a.value < b.value:
-		return times(b.value/a.value) + " sooner than " + than
+	case !p.ok:
+		return "more than " + strings.TrimLeft(p.text, "> +") + " later"
+	case strings.HasPrefix(p.text, "-"):
+		return p.text[1:] + " sooner"
 	}
-	return times(a.value/b.value) + " later than " + than
+	return strings.TrimPrefix(p.text, "+") + " later"
+}
+
+// sooner is "16 times sooner than eager (32 s)".
+func sooner(best, p place) string {
+	switch {
+	case !p.ok:
+		return fmt.Sprintf("sooner than %s (%s)", p.name, p.text)
+	case best.value <= 0:
+		return fmt.Sprintf("sooner than %s (%s)", p.name, p.text)
+	}
+	return fmt.Sprintf("%s sooner than %s (%s)", times(p.value/best.value), p.name, p.text)
 }
 
 func times(factor float64) string {
 	switch {
-	case math.IsInf(factor, 0):
-		return "beyond measure"
+	case factor < 1.0095:
+		return fmt.Sprintf("%.1f %%", (factor-1)*100)
 	case factor < 1.095:
 		return fmt.Sprintf("%.0f %%", (factor-1)*100)
 	case factor < 10:
-		return fmt.Sprintf("%.1f times", factor)
+		return strings.TrimSuffix(fmt.Sprintf("%.1f", factor), ".0") + " times"
 	}
 	return fmt.Sprintf("%.0f times", factor)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"math"
 	"strings"
 )
 
@@ -17,13 +18,23 @@ type htmlPage struct {
 	Pages    string // of the guest
 	Heading  string
 	Headline string
-	Header   []string
-	Rows     []htmlRow
+	Gain     string
+	Tables   []htmlTable
 	W, U     string
+	SharpW   string
+	SharpU   string
+	Warm     string // what the warm run did
+	Units    string
+	Playout  bool // there is such a column
 	Windows  string
 	Repeated string
 	Recovery string
 	Figures  []htmlFigure
+}
+
+type htmlTable struct {
+	Header []string
+	Rows   []htmlRow
 }
 
 type htmlRow struct {
@@ -54,7 +65,10 @@ func (r Report) WriteHTML(w io.Writer) error {
 	page := htmlPage{
 		Report: r, Headline: unbroken(r.Headline()), W: unbroken(humanSeconds(r.w())),
 		U: fmt.Sprintf("%.3g %%", r.u()*100), Windows: r.windows(),
-		Repeated: repetitions(r.methods()),
+		Repeated: repetitions(r.methods()), Gain: unbroken(r.Gain()), Units: r.units(),
+		SharpW: unbroken(spanText(SharpTTRWindow)),
+		SharpU: unbroken(fmt.Sprintf("%.3g %%", SharpTTRUtilisation*100)),
+		Warm:   unbroken(r.warmText()), Playout: len(r.playoutColumns()) > 0,
 	}
 	if r.GuestPages > 0 {
 		page.Pages = comma(r.GuestPages)
@@ -66,7 +80,7 @@ func (r Report) WriteHTML(w io.Writer) error {
 		page.Recovery = fmt.Sprintf("%s ± %s %s a second, %s", number3(s.Mean), number3(s.Deviation),
 			r.units(), origin)
 	}
-	page.table(r)
+	page.Tables = r.htmlTables()
 	if page.Figures, err = r.figures(); err != nil {
 		return fmt.Errorf("write report: %w", err)
 	}
@@ -76,46 +90,76 @@ func (r Report) WriteHTML(w io.Writer) error {
 	return nil
 }
 
+// space is one that is not broken.
+const space = "\u00a0"
+
+// breakable undoes unbroken.
+func breakable(text string) string { return strings.ReplaceAll(text, space, " ") }
+
 // unbroken keeps numbers and their units on one line.
 func unbroken(text string) string {
-	const space = "\u00a0"
 	return strings.NewReplacer(" s)", space+"s)", "1st s", "1st"+space+"s",
 		" s ", space+"s ", " s:", space+"s:",
-		" s,", space+"s,", " ms", space+"ms", " %", space+"%", " times", space+"times").Replace(text)
+		" s,", space+"s,", " s.", space+"s.", " ms", space+"ms", " ± ", space+"±"+space,
+		" %", space+"%", " times", space+"times").Replace(text)
+}
+
+// SharpAllowed is what the sharp TTR lets a window be stalled.
+func (p htmlPage) SharpAllowed() string {
+	return unbroken(spanText(SharpTTRWindow - needed(SharpTTRWindow, SharpTTRUtilisation)))
 }
 
 // Stretch is how long a pace must last.
 func (p htmlPage) Stretch() string { return humanSeconds(PaceStretch) }
 
-// table fills in the header and the rows.
-func (p *htmlPage) table(r Report) {
-	columns, groups := r.columns(), r.methods()
-	p.Header = []string{"method"}
-	for _, c := range columns {
-		p.Header = append(p.Header, unbroken(c.title))
-	}
-	for _, g := range groups {
-		row := htmlRow{Name: g.name, Raw: g.name == MethodRawEager || g.name == MethodRawLazy}
-		for _, c := range columns {
-			s := c.spread(g)
-			row.Cells = append(row.Cells, htmlCell{Text: c.text(s.median), Span: c.span(s),
-				Best: c.race && fastest(c, groups, s.median)})
+// htmlTables are the two that are printed; that of the times has what is not printed as well.
+func (r Report) htmlTables() []htmlTable {
+	var brought, waited []column
+	for _, c := range r.columns() {
+		if c.in == pagesTable {
+			brought = append(brought, c)
+		} else {
+			waited = append(waited, c)
 		}
-		p.Rows = append(p.Rows, row)
 	}
+	return []htmlTable{r.htmlTable(brought), r.htmlTable(waited)}
+}
+
+func (r Report) htmlTable(columns []column) htmlTable {
+	t := htmlTable{Header: []string{"method"}}
+	groups := r.methods()
+	for _, g := range groups {
+		t.Rows = append(t.Rows, htmlRow{Name: g.name,
+			Raw: g.name == MethodRawEager || g.name == MethodRawLazy})
+	}
+	for _, c := range columns {
+		t.Header = append(t.Header, unbroken(c.title))
+		spreads := make([]spread, len(groups))
+		for i, g := range groups {
+			spreads[i] = c.spread(g)
+		}
+		for i, s := range spreads {
+			t.Rows[i].Cells = append(t.Rows[i].Cells, htmlCell{Text: c.text(s.median), Span: c.span(s),
+				Best: c.race && fastest(s.median, spreads)})
+		}
+	}
+	return t
 }
 
 // fastest says whether no method has a lower median, and one has a greater.
-func fastest(c column, groups []runs, median outcome) bool {
+func fastest(median outcome, of []spread) bool {
 	slower := false
-	for _, g := range groups {
-		order := c.spread(g).median.compare(median)
+	for _, s := range of {
+		if math.IsNaN(s.median.value) {
+			continue
+		}
+		order := s.median.compare(median)
 		if order < 0 {
 			return false
 		}
 		slower = slower || order > 0
 	}
-	return slower && median.ok
+	return slower && median.ok && !math.IsNaN(median.value)
 }
 
 // figures are the pictures of the page, with what teaches to read them.
@@ -148,6 +192,18 @@ func (r Report) figures() ([]htmlFigure, error) {
 				"time of its last page. A ring ends the curve of a machine that was not seen to " +
 				"reach more. The dotted lines are the utilisations of the table.",
 		}},
+	}
+	if len(r.Points()) > 0 {
+		list = append(list, struct {
+			write func(io.Writer) error
+			htmlFigure
+		}{r.WriteWork, htmlFigure{
+			Title: "How soon the guest gets on",
+			Label: "What the guest had done of its own work over time, a curve for each method",
+			Text: "What the guest had done of its own work, from the request on. The grey curve is that " +
+				"of the warm run, with all of its memory in the page cache: no restore does better. How " +
+				"far a curve lies to the right of it is what the restore cost the guest.",
+		}})
 	}
 	if len(r.paces()) > 0 {
 		list = append(list, struct {

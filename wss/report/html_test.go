@@ -8,7 +8,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/thawfs/thaw/wss"
 )
@@ -97,7 +96,7 @@ func TestHTMLOfHostileNames(t *testing.T) {
 	const evil = `</script><img/onerror=alert(1)>&"'` + "`{{.}}"
 	r := repeated()
 	r.Title = evil
-	r.Facts = []Fact{{evil, evil}}
+	r.Facts = []Fact{{Name: evil, Value: evil}}
 	for i := range r.Methods {
 		p := *r.Methods[i].Pace
 		p.Units = evil
@@ -141,33 +140,3 @@ func TestHTMLOfLittle(t *testing.T) {
 type failing struct{}
 
 func (failing) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
-
-func TestHeadline(t *testing.T) {
-	method := func(name string, ready int) Method {
-		return NewMethod(name, wss.Counts{}, time.Duration(ready)*ms, 100*sec, nil)
-	}
-	slow := method("lazy", 100)
-	slow.Stalls = []wss.Interval{{Start: 100 * ms, End: 100 * sec}}
-	for _, c := range []struct {
-		want    string
-		methods []Method
-	}{
-		{"Nothing was compared.", nil},
-		{"Responsive: eager after 32 s and lazy not seen to be.",
-			[]Method{slow, method("eager", 32_000)}},
-		{"Restored by its working set (trace), the machine was responsive after 2 s.",
-			[]Method{method("access", 3000), method("trace", 2000)}},
-		{"Restored by its working set (access), the machine was responsive after 2 s: 16 times sooner " +
-			"than eager (32 s), sooner than lazy, which was not seen to be within 99 s and 2.5 times " +
-			"later than raw-lazy (0.8 s).", []Method{method("access", 2000), method("eager", 32_000),
-			method("raw-lazy", 800), slow}},
-		{"Restored by its working set (trace), the machine was responsive after 2 s: as soon as eager " +
-			"(2 s).", []Method{method("trace", 2000), method("eager", 2000)}},
-		{"Restored by its working set (trace), the machine was responsive after 2 s: 5 % sooner than " +
-			"eager (2.1 s).", []Method{method("trace", 2000), method("eager", 2100)}},
-	} {
-		if got := (Report{Methods: c.methods}).Headline(); got != c.want {
-			t.Errorf("%q\nwant %q", got, c.want)
-		}
-	}
-}

@@ -22,8 +22,12 @@ type methodJSON struct {
 	CountedWindow float64  `json:"window_seconds"`
 	Observed      float64  `json:"observed_seconds"`
 	Stalled       float64  `json:"stall_seconds"` // after the first instruction
+	Longest       float64  `json:"longest_stall_seconds"`
+	HeadStart     *float64 `json:"head_start_seconds,omitempty"`
+	LatePages     *uint64  `json:"late_pages,omitempty"`
 
 	TTRs   []ttrJSON             `json:"ttr"`
+	Delays []delayJSON           `json:"delays,omitempty"`
 	Pace   *paceJSON             `json:"pace,omitempty"`
 	Spread map[string][]*float64 `json:"spread,omitempty"`
 	Runs   []runJSON             `json:"runs,omitempty"`
@@ -31,9 +35,31 @@ type methodJSON struct {
 
 // ttrJSON is a TTR at one utilisation.
 type ttrJSON struct {
-	U     float64  `json:"u"`
-	TTR   *float64 `json:"seconds"`
+	Window float64  `json:"window_seconds"`
+	U      float64  `json:"u"`
+	TTR    *float64 `json:"seconds"`
+	Above  *float64 `json:"above_seconds,omitempty"`
+}
+
+// delayJSON is how much later than in the warm run so many units had been done.
+type delayJSON struct {
+	Units uint64   `json:"units"`
+	Delay *float64 `json:"seconds"` // null: they were not done, or not counted
 	Above *float64 `json:"above_seconds,omitempty"`
+}
+
+// warmJSON is the warm run; times are from the request on.
+type warmJSON struct {
+	Restore float64    `json:"restore_seconds"`
+	Stalled float64    `json:"stall_seconds"`
+	Units   string     `json:"units"`
+	Done    []doneJSON `json:"done"`
+}
+
+// doneJSON is when so many units had been done.
+type doneJSON struct {
+	Units   uint64  `json:"units"`
+	Seconds float64 `json:"seconds"`
 }
 
 // paceJSON is the application's own measure.
@@ -51,6 +77,8 @@ type runJSON struct {
 	Stalls [][2]int64   `json:"stalls_us"`           // start and end
 	Curve  [][2]float64 `json:"ttr_curve,omitempty"` // u and seconds, for each percent
 	Slices *slicesJSON  `json:"progress,omitempty"`
+	// Playout is what the server said of a set that came while the guest ran.
+	Playout *Playout `json:"playout,omitempty"`
 }
 
 // slicesJSON is a Pace as it was counted.
@@ -59,6 +87,8 @@ type slicesJSON struct {
 	Seconds float64  `json:"slice_seconds"`
 	Ran     float64  `json:"run_seconds"`
 	Slices  []uint64 `json:"slices"`
+	// Marks are pairs of units and microseconds since the first instruction, up to the last of Points.
+	Marks [][2]uint64 `json:"marks_us,omitempty"`
 }
 
 type steadyJSON struct {
@@ -77,13 +107,14 @@ type reportJSON struct {
 	Title       string       `json:"title,omitempty"`
 	Facts       []Fact       `json:"facts,omitempty"`
 	Steady      *steadyJSON  `json:"steady,omitempty"`
+	Warm        *warmJSON    `json:"warm,omitempty"`
 }
 
 // MarshalJSON implements json.Marshaler: the JSON of `thaw demo`.
 func (r Report) MarshalJSON() ([]byte, error) {
 	groups := r.methods()
 	j := reportJSON{r.GuestPages, r.w().Seconds(), r.u(), make([]methodJSON, len(groups)),
-		r.Title, r.Facts, nil}
+		r.Title, r.Facts, nil, r.warmJSON()}
 	if s, _, ok := r.steady(); ok {
 		j.Steady = &steadyJSON{s.Mean, s.Deviation, s.Window.Seconds(), s.Windows,
 			PaceStretch.Seconds()}
@@ -95,6 +126,21 @@ func (r Report) MarshalJSON() ([]byte, error) {
 		}
 	}
 	return json.Marshal(j)
+}
+
+// warmJSON is the warm run; nil without one whose work was counted.
+func (r Report) warmJSON() *warmJSON {
+	points := r.Points()
+	if len(points) == 0 {
+		return nil
+	}
+	j := &warmJSON{Restore: r.Warm.Ready.Seconds(), Stalled: r.Warm.TotalStall().Seconds(),
+		Units: r.units()}
+	for _, n := range points {
+		at, _ := r.Warm.Reached(n)
+		j.Done = append(j.Done, doneJSON{n, at.Seconds()})
+	}
+	return j
 }
 
 // method are the medians of the repetitions.
@@ -113,10 +159,19 @@ func (r Report) method(g runs) methodJSON {
 	j.Recall, j.Precision = finite(median["recall"].value), finite(median["precision"].value)
 	j.Restore = median["restore_seconds"].value
 	j.TTR, j.TTRAbove = seenOrAbove(median[ttrKey(r.u())])
-	for _, u := range r.us() {
-		ttr := ttrJSON{U: u}
-		ttr.TTR, ttr.Above = seenOrAbove(median[ttrKey(u)])
+	for _, t := range r.ttrs() {
+		ttr := ttrJSON{Window: t.w.Seconds(), U: t.u}
+		ttr.TTR, ttr.Above = seenOrAbove(median[t.key])
 		j.TTRs = append(j.TTRs, ttr)
+	}
+	j.Longest, j.Stalled = median["longest_stall_seconds"].value, median["total_stall_seconds"].value
+	for _, n := range r.Points() {
+		delay := delayJSON{Units: n}
+		delay.Delay, delay.Above = seenOrAbove(median[delayKey(n)])
+		j.Delays = append(j.Delays, delay)
+	}
+	if late, ok := median["late_pages"]; ok {
+		j.HeadStart, j.LatePages = finite(median["head_start_seconds"].value), whole(late)
 	}
 	of := func(f func(Method) time.Duration) float64 {
 		all := make([]outcome, len(g.all))
@@ -127,9 +182,6 @@ func (r Report) method(g runs) methodJSON {
 	}
 	j.CountedWindow = of(func(m Method) time.Duration { return m.Window })
 	j.Observed = of(func(m Method) time.Duration { return m.End })
-	j.Stalled = of(func(m Method) time.Duration {
-		return NewTimeline(m.Stalls).Stalled(m.Ready, m.End)
-	})
 	if rate, ok := median["per_second"]; ok && !math.IsNaN(rate.value) {
 		j.Pace = &paceJSON{Units: r.units(), FirstSecond: median["first_second"].value,
 			PerSecond: rate.value}
@@ -150,10 +202,26 @@ func (r Report) run(m Method) runJSON {
 	for _, p := range m.TTRCurve(r.w()).Sample(100) {
 		j.Curve = append(j.Curve, [2]float64{p.U, p.TTR.Seconds()})
 	}
+	j.Playout = m.Playout
 	if p := m.Pace; p != nil {
-		j.Slices = &slicesJSON{p.Units, p.Slice.Seconds(), p.Ran.Seconds(), p.Counts}
+		j.Slices = &slicesJSON{p.Units, p.Slice.Seconds(), p.Ran.Seconds(), p.Counts, r.marks(*p)}
 	}
 	return j
+}
+
+// marks are those of a pace up to the last point: what the delays were computed from.
+func (r Report) marks(p Pace) (pairs [][2]uint64) {
+	points := r.Points()
+	if len(points) == 0 {
+		return nil
+	}
+	for _, m := range p.Marks {
+		pairs = append(pairs, [2]uint64{m.Units, uint64(m.At.Microseconds())})
+		if m.Units >= points[len(points)-1] {
+			break
+		}
+	}
+	return pairs
 }
 
 // seenOrAbove is what was seen, or the bound that it lies above.

@@ -19,8 +19,30 @@ type Method struct {
 	Ready  time.Duration  // the guest's first instruction: the restore time
 	End    time.Duration  // end of the observation
 	Stalls []wss.Interval // when the guest waited for memory, after Ready
+	// Longest is the longest stall after Ready, where it is known better than Stalls have it, which
+	// are as sharp as the buckets that they come from; 0: it is not.
+	Longest time.Duration
 
-	Pace *Pace // how the guest went on with its work, if it was counted; its time 0 is Ready
+	Pace    *Pace    // how the guest went on with its work, if it was counted; its time 0 is Ready
+	Playout *Playout // how the set was brought while the guest ran, if the server says so
+}
+
+// Playout is what a server says of a working set whose prefetch goes on while the guest runs: the
+// object "playout" of stats.json.
+type Playout struct {
+	HeadStart float64 `json:"head_start_seconds"` // how long the open waited
+	HeadPages uint64  `json:"head_pages"`         // that had come then
+	TailPages uint64  `json:"tail_pages"`         // that were to follow
+	Margin    float64 `json:"margin"`
+	Rate      float64 `json:"rate_bytes_per_second"`
+	// The least time by which a page was planned to come, and came, before its recorded touch; nil: no
+	// page that followed had a time.
+	PlannedSlack *float64 `json:"planned_slack_seconds"`
+	RealSlack    *float64 `json:"real_slack_seconds"`
+	// LatePages came after the guest had wanted them.
+	LatePages uint64  `json:"late_pages"`
+	LateMax   float64 `json:"late_seconds_max"`
+	LateTotal float64 `json:"late_seconds_total"`
 }
 
 // The methods that a comparison knows, in the order in which a report shows them. The raw ones
@@ -61,6 +83,29 @@ func (m Method) TTR(w time.Duration, u float64) (time.Duration, bool) {
 // TTRCurve is Timeline.TTRCurve of this restore.
 func (m Method) TTRCurve(w time.Duration) Curve {
 	return NewTimeline(m.Stalls).TTRCurve(m.Ready, m.End, w)
+}
+
+// TotalStall is how long the guest waited for memory, from its first instruction on.
+func (m Method) TotalStall() time.Duration {
+	return NewTimeline(m.Stalls).Stalled(m.Ready, m.End)
+}
+
+// LongestStall is the longest time without a break for which it did.
+func (m Method) LongestStall() time.Duration {
+	if m.Longest > 0 {
+		return m.Longest
+	}
+	return NewTimeline(m.Stalls).Longest(m.Ready, m.End)
+}
+
+// Reached is when the guest had done so many units of its work, counted from when the restore was
+// asked for; see Pace.Reached. Without a pace it was not seen.
+func (m Method) Reached(units uint64) (time.Duration, bool) {
+	if m.Pace == nil {
+		return m.Ready, false
+	}
+	x, ok := m.Pace.Reached(units)
+	return m.Ready + x, ok
 }
 
 // Recovery is when the application had its pace back, counted from when the restore was asked for;

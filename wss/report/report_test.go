@@ -3,6 +3,7 @@ package report
 import (
 	"bytes"
 	"encoding/json"
+	"flag"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -52,12 +53,21 @@ func TestTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `
-method  prefetched  skipped   lazy  recall  precision  restore  TTR(1 s, 70 %)  TTR(1 s, 80 %)
-eager      262,144      n/a    n/a     n/a        n/a     32 s            32 s            32 s
-lazy             0      n/a  1,675     n/a        n/a    0.1 s          24.8 s          24.9 s
-access      11,181   11,181     75  99.3 %    100.0 %    1.9 s         > 1.9 s         > 1.9 s
-trace       11,295   11,293     11  99.9 %    100.0 %   1.92 s          1.92 s          1.92 s
-pages of 4 KiB; skipped and lazy are counted over the first 10 s of the guest
+method  prefetched  skipped   lazy  recall  precision
+eager      262,144      n/a    n/a     n/a        n/a
+lazy             0      n/a  1,675     n/a        n/a
+access      11,181   11,181     75  99.3 %    100.0 %
+trace       11,295   11,293     11  99.9 %    100.0 %
+
+                 TTR(1 s,  TTR(100 ms,   longest    total
+method  restore     80 %)        95 %)     stall    stall
+eager      32 s      32 s         32 s       0 s      0 s
+lazy      0.1 s    24.9 s       25.1 s   0.012 s   23.3 s
+access    1.9 s   > 1.9 s      > 2.3 s  0.0117 s   0.19 s
+trace    1.92 s    1.92 s       3.88 s  0.0118 s  0.125 s
+
+pages of 4 KiB; skipped and lazy are counted over the first 10 s of the guest; times are from the
+request on, stalls from the guest's first instruction on
 `
 	if d := cmp.Diff(want, "\n"+out.String()); d != "" {
 		t.Error(d)
@@ -77,11 +87,24 @@ func TestTableOfRepetitions(t *testing.T) {
 	if err := r.Table(&out); err != nil {
 		t.Fatal(err)
 	}
-	want, err := os.ReadFile("testdata/table.txt")
+	golden(t, "testdata/table.txt", out.String())
+}
+
+var update = flag.Bool("update", false, "write the files in testdata")
+
+// golden compares a text with a file.
+func golden(t *testing.T, path, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff(string(want), out.String()); d != "" {
+	if d := cmp.Diff(string(want), got); d != "" {
 		t.Error(d)
 	}
 }
@@ -111,7 +134,9 @@ func repeated() Report {
 		}
 	}
 	r.Methods[0].End = r.Methods[0].Ready + 10*sec // a lazy one that was not watched for long enough
-	r.Facts = []Fact{{"disk", "hdd: 10 ms a seek, 100 MB/s"}, {"dropped", "page cache of the packs"}}
+	r.Facts = []Fact{{Name: "disk", Value: "hdd: 10 ms a seek, 100 MB/s"},
+		{Name: "dropped", Value: "page cache of the packs"},
+		{Name: "stalls of lazy", Value: "by vCPU against by request", Detail: true}}
 	return r
 }
 
@@ -141,12 +166,15 @@ func TestReportJSON(t *testing.T) {
    "lazy": 1675,
    "restore_seconds": 0.1,
    "ttr_seconds": 0.4,
-   "ttr": [{"u": 0.7, "seconds": 0.3}, {"u": 0.8, "seconds": 0.4}],
+   "ttr": [{"u": 0.7, "seconds": 0.3, "window_seconds": 1},
+    {"u": 0.8, "seconds": 0.4, "window_seconds": 1},
+    {"u": 0.95, "seconds": 0.595, "window_seconds": 0.1}],
    "recall": null,
    "precision": null,
    "window_seconds": 10,
    "observed_seconds": 30.1,
-   "stall_seconds": 0.5
+   "stall_seconds": 0.5,
+   "longest_stall_seconds": 0.5
   },
   {
    "method": "access",
@@ -156,13 +184,15 @@ func TestReportJSON(t *testing.T) {
    "restore_seconds": 1.9,
    "ttr_seconds": null,
    "ttr_above_seconds": 1.9,
-   "ttr": [{"u": 0.7, "seconds": null, "above_seconds": 1.9},
-    {"u": 0.8, "seconds": null, "above_seconds": 1.9}],
+   "ttr": [{"u": 0.7, "seconds": null, "above_seconds": 1.9, "window_seconds": 1},
+    {"u": 0.8, "seconds": null, "above_seconds": 1.9, "window_seconds": 1},
+    {"u": 0.95, "seconds": 1.9, "window_seconds": 0.1}],
    "recall": 0.9933368869936035,
    "precision": 1,
    "window_seconds": 10,
    "observed_seconds": 2.4,
-   "stall_seconds": 0
+   "stall_seconds": 0,
+   "longest_stall_seconds": 0
   }
  ]
 }`

@@ -4,17 +4,26 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
 )
 
-// Table prints the table of the poster to VEE'11, and beside it recall, precision, the time to the
-// guest's first instruction, TTR and the application's own measure; under it the facts of the run.
+// lineWidth is what the printed report fits in, where the names of the methods are not long.
+const lineWidth = 100
+
+// Table prints the table of the poster to VEE'11 with recall and precision, a table of the times that
+// the user and the guest waited, and under them the facts of the run.
 func (r Report) Table(w io.Writer) error {
 	var b strings.Builder
-	writeRows(&b, r.rows())
+	writeRows(&b, r.rows(pagesTable))
+	if len(r.Methods) > 0 {
+		b.WriteByte('\n')
+		writeRows(&b, r.rows(timesTable))
+		b.WriteByte('\n')
+	}
 	for _, line := range r.notes() {
 		b.WriteString(line + "\n")
 	}
@@ -22,28 +31,57 @@ func (r Report) Table(w io.Writer) error {
 	return err
 }
 
-// rows are the header, then a row for each method, and a second one where its repetitions differ.
-func (r Report) rows() [][]string {
-	columns := r.columns()
-	header := []string{"method"}
-	for _, c := range columns {
-		header = append(header, c.title)
+// rows are the header in two lines, then a row for each method; where its repetitions differ two more
+// have the least and the greatest.
+func (r Report) rows(in tableOfRun) [][]string {
+	upper, lower := []string{""}, []string{"method"}
+	var columns []column
+	for _, c := range r.columns() {
+		if c.in == in {
+			columns = append(columns, c)
+			first, second := folded(c.title)
+			upper, lower = append(upper, first), append(lower, second)
+		}
 	}
-	rows := [][]string{header}
+	rows := [][]string{upper, lower}
+	if !slices.ContainsFunc(upper, func(s string) bool { return s != "" }) {
+		rows = rows[1:]
+	}
 	for _, g := range r.methods() {
-		medians, spans, wide := []string{g.name}, []string{""}, false
+		median, least, most, wide := []string{g.name}, []string{"  least"}, []string{"  most"}, false
 		for _, c := range columns {
 			s := c.spread(g)
-			span := c.span(s)
-			wide = wide || span != ""
-			medians, spans = append(medians, c.text(s.median)), append(spans, span)
+			low, high := c.bounds(s)
+			wide = wide || low != ""
+			median, least, most = append(median, c.text(s.median)), append(least, low),
+				append(most, high)
 		}
-		rows = append(rows, medians)
+		rows = append(rows, median)
 		if wide {
-			rows = append(rows, spans)
+			rows = append(rows, least, most)
 		}
 	}
 	return rows
+}
+
+// folded is a title in two lines; one that is short, or one word, stands in the lower. A number stays
+// with its unit.
+func folded(title string) (upper, lower string) {
+	const short = 10
+	kept := unbroken(title)
+	if len([]rune(title)) <= short || !strings.Contains(kept, " ") {
+		return "", title
+	}
+	least := len([]rune(title)) + 1
+	for i, c := range kept {
+		if c != ' ' {
+			continue
+		}
+		if width := max(len([]rune(kept[:i])), len([]rune(kept[i+1:]))); width < least {
+			least, upper, lower = width, kept[:i], kept[i+1:]
+		}
+	}
+	return breakable(upper), breakable(lower)
 }
 
 // writeRows aligns rows: the first column to the left, the others to the right.
@@ -68,36 +106,67 @@ func writeRows(b *strings.Builder, rows [][]string) {
 	}
 }
 
+// wrapped are the lines of a text that begins behind a name. Numbers stay with their units, and words
+// longer than a line whole.
+func wrapped(name, text string) (lines []string) {
+	indent := strings.Repeat(" ", len([]rune(name)))
+	line, empty := name, true
+	for word := range strings.SplitSeq(unbroken(text), " ") {
+		if !empty && len([]rune(line))+1+len([]rune(word)) > lineWidth {
+			lines = append(lines, breakable(line))
+			line, empty = indent, true
+		}
+		if !empty {
+			line += " "
+		}
+		line, empty = line+word, false
+	}
+	return append(lines, breakable(strings.TrimRight(line, " ")))
+}
+
 // notes say what the table counts, and how it was measured.
-func (r Report) notes() []string {
+func (r Report) notes() (notes []string) {
 	groups := r.methods()
 	if len(groups) == 0 {
 		return nil
 	}
-	notes := []string{fmt.Sprintf(
-		"pages of 4 KiB; skipped and lazy are counted over the first %s of the guest", r.windows())}
+	add := func(text string) { notes = append(notes, wrapped("", text)...) }
+	add(fmt.Sprintf("pages of 4 KiB; skipped and lazy are counted over the first %s of the guest; times "+
+		"are from the request on, stalls from the guest's first instruction on", r.windows()))
+	if len(r.playoutColumns()) > 0 {
+		add("prefetched pages with a head start: those of the set, the rest of which came while the guest " +
+			"ran; late ones count as lazy")
+	}
 	if repeated := repetitions(groups); repeated != "" {
-		notes = append(notes, repeated+"; medians, under them least to greatest")
+		add(repeated + "; medians, under them the least and the most")
+	}
+	if text := r.warmText(); text != "" {
+		add("at N " + r.units() + ": how much later than warm the guest had done its first N. Warm is the " +
+			"same machine, restored once with all of its memory in the page cache. " + text)
 	}
 	if s, origin, ok := r.steady(); ok && len(r.paces()) > 0 {
-		notes = append(notes, fmt.Sprintf("recovery: until the guest kept up for %s with one "+
-			"standard deviation below its steady state,", humanSeconds(PaceStretch)),
-			fmt.Sprintf("%s ± %s %s a second, %s", number3(s.Mean), number3(s.Deviation),
-				r.units(), origin))
+		add(fmt.Sprintf("recovery: until the guest kept up for %s with one standard deviation below its "+
+			"steady state, %s ± %s %s a second, %s", humanSeconds(PaceStretch), number3(s.Mean),
+			number3(s.Deviation), r.units(), origin))
 	}
 	width := 0
-	for _, f := range r.Facts {
+	facts := slices.DeleteFunc(slices.Clone(r.Facts), func(f Fact) bool { return f.Detail })
+	for _, f := range facts {
 		width = max(width, len([]rune(f.Name)))
 	}
-	for _, f := range r.Facts {
+	for _, f := range facts {
 		fill := strings.Repeat(" ", width-len([]rune(f.Name)))
-		notes = append(notes, f.Name+fill+"  "+f.Value)
+		notes = append(notes, wrapped(f.Name+fill+"  ", f.Value)...)
 	}
 	return notes
 }
 
 func (r Report) units() string {
-	for _, p := range r.paces() {
+	paces := r.paces()
+	if r.Warm != nil && r.Warm.Pace != nil {
+		paces = append(paces, *r.Warm.Pace)
+	}
+	for _, p := range paces {
 		if p.Units != "" {
 			return p.Units
 		}
@@ -172,4 +241,12 @@ func humanSeconds(d time.Duration) string {
 	default:
 		return fmt.Sprintf("%.3g ms", s*1000)
 	}
+}
+
+// spanText prints a length of a window: "100 ms", "1 s".
+func spanText(d time.Duration) string {
+	if d < time.Second && d%time.Millisecond == 0 {
+		return fmt.Sprintf("%d ms", d.Milliseconds())
+	}
+	return humanSeconds(d)
 }

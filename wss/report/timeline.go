@@ -64,6 +64,15 @@ func (t *Timeline) upTo(x time.Duration) time.Duration {
 	return t.before[i] + min(x, t.stalls[i].End) - t.stalls[i].Start
 }
 
+// Longest is the longest unbroken stall within [from, to); of one that reaches beyond it the part
+// that lies in it.
+func (t *Timeline) Longest(from, to time.Duration) (longest time.Duration) {
+	for _, s := range t.stalls {
+		longest = max(longest, min(s.End, to)-max(s.Start, from))
+	}
+	return longest
+}
+
 // Fractions cuts [from, to) into steps and returns the stalled share of each; the last step may be
 // shorter than the others. It is the curve of the figure of the stalls.
 func (t *Timeline) Fractions(from, to, step time.Duration) []float64 {

@@ -19,10 +19,7 @@ type generations struct {
 }
 
 // generation is one sweep but the first: what it found was touched between two points in time.
-type generation struct {
-	from, to time.Time
-	pages    uint64 // found in it
-}
+type generation struct{ from, to time.Time }
 
 func newGenerations(pages uint64) *generations {
 	leaves := make([]*[leafPages]uint32, (pages+leafPages-1)/leafPages)
@@ -32,7 +29,7 @@ func newGenerations(pages uint64) *generations {
 // add is a new generation. Of two marks of a page the greater counts: the younger, and of one sweep
 // that by a bit of its own.
 func (g *generations) add(from, to time.Time, fine, coarse *wss.Bitmap) {
-	g.sweeps = append(g.sweeps, generation{from, to, fine.Count() + coarse.AndNot(fine).Count()})
+	g.sweeps = append(g.sweeps, generation{from, to})
 	n := uint32(len(g.sweeps))
 	g.mark(coarse, 2*n)
 	g.mark(fine, 2*n+1)

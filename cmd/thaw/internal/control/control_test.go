@@ -125,7 +125,7 @@ func TestCloseCancelsTheWork(t *testing.T) {
 			return nil, ctx.Err()
 		},
 	}, testClassify, slog.New(slog.DiscardHandler))
-	c, err := Connect(t.Context(), l.path)
+	c, err := Connect(t.Context(), l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}

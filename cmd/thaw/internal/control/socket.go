@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"sync"
 	"syscall"
 )
 
@@ -20,51 +19,43 @@ const maxPath = 107
 
 // Listener listens on the control socket of a store. Close removes the socket.
 type Listener struct {
-	net.Listener
-	dir  *os.File // the store's directory: path may go through this descriptor
-	path string
-	once sync.Once
-	err  error
+	*net.UnixListener
+	dir *os.File // the store's directory: the socket's path may go through this descriptor
 }
 
 // Listen makes the control socket in the directory of a store. The caller holds the store's lock;
 // a socket that is there already belongs to a dead server and is replaced. Only the user that runs
 // the server may connect (mode 0600).
 func Listen(dir string) (*Listener, error) {
+	l, err := listen(dir)
+	if err != nil {
+		return nil, fmt.Errorf("control socket in %s: %w", dir, err)
+	}
+	return l, nil
+}
+
+func listen(dir string) (*Listener, error) {
 	d, err := os.Open(dir)
 	if err != nil {
-		return nil, fmt.Errorf("control socket: %w", err)
+		return nil, err
 	}
 	path := reach(d, filepath.Join(dir, SocketName))
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		d.Close()
-		return nil, fmt.Errorf("remove stale control socket: %w", err)
+		return nil, errors.Join(err, d.Close())
 	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	u, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
-		d.Close()
-		return nil, fmt.Errorf("control socket in %s: %w", dir, err)
+		return nil, errors.Join(err, d.Close())
 	}
-	l.SetUnlinkOnClose(false)
+	l := &Listener{u, d}
 	if err := os.Chmod(path, 0o600); err != nil {
-		l.Close()
-		d.Close()
-		return nil, fmt.Errorf("control socket in %s: %w", dir, err)
+		return nil, errors.Join(err, l.Close())
 	}
-	return &Listener{Listener: l, dir: d, path: path}, nil
+	return l, nil
 }
 
-// Close stops listening and removes the socket.
-func (l *Listener) Close() error {
-	l.once.Do(func() {
-		l.err = l.Listener.Close()
-		if err := os.Remove(l.path); err != nil && !errors.Is(err, os.ErrNotExist) {
-			l.err = errors.Join(l.err, err)
-		}
-		l.err = errors.Join(l.err, l.dir.Close())
-	})
-	return l.err
-}
+// Close stops listening and removes the socket. That it is closed already is an error.
+func (l *Listener) Close() error { return errors.Join(l.UnixListener.Close(), l.dir.Close()) }
 
 // reach returns a path of at most maxPath bytes to a file in the directory that d is.
 func reach(d *os.File, path string) string {

@@ -60,20 +60,8 @@ func Run(ctx context.Context) Report {
 	return report
 }
 
-// missing makes the result of a check that failed.
-func (c Check) missing(format string, args ...any) Check {
-	c.Status, c.Found = Missing, fmt.Sprintf(format, args...)
-	return c
-}
-
-// ok makes the result of a check that passed.
-func (c Check) ok(format string, args ...any) Check {
-	c.Status, c.Found = OK, fmt.Sprintf(format, args...)
-	return c
-}
-
-// limited makes the result of a check that found only a part.
-func (c Check) limited(format string, args ...any) Check {
-	c.Status, c.Found = Limited, fmt.Sprintf(format, args...)
+// is makes the result of a check.
+func (c Check) is(status Status, format string, args ...any) Check {
+	c.Status, c.Found = status, fmt.Sprintf(format, args...)
 	return c
 }

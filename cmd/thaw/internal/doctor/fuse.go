@@ -1,11 +1,11 @@
 package doctor
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -17,52 +17,33 @@ func checkFuseDevice(context.Context) Check {
 		"check and the other commands on a store work"}
 	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
 	if err != nil {
-		return c.missing("%v (modprobe fuse; a container must be given the device)", err)
+		return c.is(Missing, "%v (modprobe fuse; a container must be given the device)", err)
 	}
 	defer f.Close()
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Rdev != unix.Mkdev(10, 229) {
-		return c.missing("/dev/fuse is not the device of FUSE (character device 10, 229)")
+		return c.is(Missing, "/dev/fuse is not the device of FUSE (character device 10, 229)")
 	}
-	return c.ok("/dev/fuse opens")
+	return c.is(OK, "/dev/fuse opens")
 }
 
 func checkFusermount(context.Context) Check {
 	c := Check{Name: "fusermount3", Without: "only root can mount"}
-	path, err := fusermount()
-	if err != nil {
-		return c.missing("%v (package fuse3)", err)
-	}
-	c.Facts = map[string]any{"path": path, "user_allow_other": userAllowOther()}
-	if !userAllowOther() {
-		return c.ok("%s; without user_allow_other in /etc/fuse.conf, a user's mount is the user's only",
-			path)
-	}
-	return c.ok("%s; user_allow_other is set", path)
-}
-
-func fusermount() (string, error) {
 	path, err := exec.LookPath("fusermount3")
 	if err != nil {
-		if other, err := exec.LookPath("fusermount"); err == nil {
-			return other, nil
+		var old error
+		if path, old = exec.LookPath("fusermount"); old != nil {
+			return c.is(Missing, "%v (package fuse3)", err)
 		}
 	}
-	return path, err
-}
-
-func userAllowOther() bool {
-	f, err := os.Open("/etc/fuse.conf")
-	if err != nil {
-		return false
+	conf, _ := os.ReadFile("/etc/fuse.conf")
+	others := regexp.MustCompile(`(?m)^\s*user_allow_other\s*$`).Match(conf)
+	c.Facts = map[string]any{"path": path, "user_allow_other": others}
+	if !others {
+		return c.is(OK, "%s; without user_allow_other in /etc/fuse.conf, a user's mount is the user's only",
+			path)
 	}
-	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if strings.TrimSpace(lines.Text()) == "user_allow_other" {
-			return true
-		}
-	}
-	return false
+	return c.is(OK, "%s; user_allow_other is set", path)
 }
 
 func checkMount(context.Context) Check {
@@ -70,18 +51,17 @@ func checkMount(context.Context) Check {
 		"and the other commands on a store work"}
 	m, err := tryMount()
 	if err != nil {
-		return c.missing("%v", err)
+		return c.is(Missing, "%v", err)
 	}
 	defer m.close()
-	return c.ok("an empty FUSE file system was mounted")
+	return c.is(OK, "an empty FUSE file system was mounted")
 }
 
 func checkFuseProtocol(context.Context) Check {
 	c := Check{Name: "fuse protocol"}
 	m, err := tryMount()
 	if err != nil {
-		c.Status, c.Found = Unknown, "nothing could be mounted to ask"
-		return c
+		return c.is(Unknown, "nothing could be mounted to ask")
 	}
 	defer m.close()
 	init := m.KernelSettings()
@@ -103,9 +83,9 @@ func checkFuseProtocol(context.Context) Check {
 	}
 	if len(not) > 0 {
 		c.Without = "guests run all the same, as long as their server lives"
-		return c.limited("%s, without %s", found, strings.Join(not, ", "))
+		return c.is(Limited, "%s, without %s", found, strings.Join(not, ", "))
 	}
-	return c.ok("%s with explicit invalidation and resend", found)
+	return c.is(OK, "%s with explicit invalidation and resend", found)
 }
 
 func checkFuseControl(context.Context) Check {
@@ -114,11 +94,11 @@ func checkFuseControl(context.Context) Check {
 	const dir = "/sys/fs/fuse/connections"
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
-		return c.missing("%s: %v", dir, err)
+		return c.is(Missing, "%s: %v", dir, err)
 	}
 	const fusectlMagic = 0x65735543 // linux/magic.h
 	if int64(st.Type) != fusectlMagic {
-		return c.missing("fusectl is not mounted (mount -t fusectl fusectl %s)", dir)
+		return c.is(Missing, "fusectl is not mounted (mount -t fusectl fusectl %s)", dir)
 	}
-	return c.ok("fusectl is mounted on %s", dir)
+	return c.is(OK, "fusectl is mounted on %s", dir)
 }

@@ -14,23 +14,18 @@ func checkKernel(context.Context) Check {
 	c := Check{Name: "kernel", Facts: map[string]any{"cpus": runtime.NumCPU()}}
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
-		return c.missing("uname: %v", err)
+		return c.is(Missing, "uname: %v", err)
 	}
 	release := unix.ByteSliceToString(u.Release[:])
 	c.Facts["release"], c.Facts["machine"] = release, unix.ByteSliceToString(u.Machine[:])
-	memory := memTotal()
-	c.Facts["memory_bytes"] = memory
-	return c.ok("Linux %s, %s, %d CPUs, %.1f GiB of memory", release, c.Facts["machine"],
-		runtime.NumCPU(), float64(memory)/(1<<30))
-}
-
-// memTotal is the memory of the host in bytes, 0 if it is not known.
-func memTotal() int64 {
+	var memory uint64 // 0: not known
 	var info unix.Sysinfo_t
-	if unix.Sysinfo(&info) != nil {
-		return 0
+	if unix.Sysinfo(&info) == nil {
+		memory = uint64(info.Totalram) * uint64(info.Unit)
 	}
-	return int64(info.Totalram) * int64(info.Unit)
+	c.Facts["memory_bytes"] = memory
+	return c.is(OK, "Linux %s, %s, %d CPUs, %.1f GiB of memory", release, c.Facts["machine"],
+		runtime.NumCPU(), float64(memory)/(1<<30))
 }
 
 func checkRights(context.Context) Check {
@@ -40,11 +35,11 @@ func checkRights(context.Context) Check {
 	c.Facts = map[string]any{"uid": os.Geteuid(), "cap_sys_admin": admin}
 	switch {
 	case admin && os.Geteuid() == 0:
-		return c.ok("root with CAP_SYS_ADMIN")
+		return c.is(OK, "root with CAP_SYS_ADMIN")
 	case os.Geteuid() == 0:
-		return c.limited("root, but without CAP_SYS_ADMIN (a container?)")
+		return c.is(Limited, "root, but without CAP_SYS_ADMIN (a container?)")
 	default:
-		return c.limited("user %d, CAP_SYS_ADMIN: %v", os.Geteuid(), admin)
+		return c.is(Limited, "user %d, CAP_SYS_ADMIN: %v", os.Geteuid(), admin)
 	}
 }
 
@@ -64,22 +59,22 @@ func checkCachestat(context.Context) Check {
 	// It is allowed only for files that this process may write.
 	f, err := os.CreateTemp("", "thaw-doctor-")
 	if err != nil {
-		return c.missing("%v", err)
+		return c.is(Missing, "%v", err)
 	}
 	defer f.Close()
 	defer os.Remove(f.Name())
 	var st unix.Cachestat_t
 	if err := unix.Cachestat(uint(f.Fd()), &unix.CachestatRange{}, &st, 0); err != nil {
-		return c.missing("cachestat(2): %v (Linux 6.5 has it)", err)
+		return c.is(Missing, "cachestat(2): %v (Linux 6.5 has it)", err)
 	}
-	return c.ok("cachestat(2) works")
+	return c.is(OK, "cachestat(2) works")
 }
 
 func checkTracepoint(context.Context) Check {
 	c := Check{Name: "tracepoint", Without: `"thaw vm checkpoint --trace" takes the order of first ` +
 		"touches from scans 10 ms apart, without their vCPU"}
 	if err := trace.Probe(); err != nil {
-		return c.missing("%v (it takes root)", err)
+		return c.is(Missing, "%v (it takes root)", err)
 	}
-	return c.ok("kvmmmu:kvm_mmu_spte_requested, by perf_event_open(2)")
+	return c.is(OK, "kvmmmu:kvm_mmu_spte_requested, by perf_event_open(2)")
 }

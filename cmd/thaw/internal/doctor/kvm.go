@@ -6,7 +6,6 @@ import (
 	"errors"
 	"log/slog"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/thawfs/thaw/vmm"
@@ -22,13 +21,13 @@ func checkKVM(ctx context.Context) Check {
 	c.Facts["kind"] = kind
 	switch err := runGuest(ctx); {
 	case errors.Is(err, os.ErrPermission):
-		return c.missing("%v (the group kvm may open it); %s", err, kind)
+		return c.is(Missing, "%v (the group kvm may open it); %s", err, kind)
 	case errors.Is(err, kvm.ErrUnavailable):
-		return c.missing("%v", err)
+		return c.is(Missing, "%v", err)
 	case err != nil:
-		return c.missing("%v; %s", err, kind)
+		return c.is(Missing, "%v; %s", err, kind)
 	}
-	return c.ok("a guest runs; %s", kind)
+	return c.is(OK, "a guest runs; %s", kind)
 }
 
 // kvmKind says how this KVM runs guests.
@@ -37,13 +36,9 @@ func kvmKind() string {
 		_, err := os.Stat("/sys/module/" + module)
 		return err == nil
 	}
-	parameter := func(path string) string {
-		text, _ := os.ReadFile("/sys/module/" + path)
-		return strings.TrimSpace(string(text))
-	}
-	on := func(path string) bool { v := parameter(path); return v == "Y" || v == "1" }
-	paging := func(path, name string) string {
-		if on(path) {
+	paging := func(parameter, name string) string {
+		on, _ := os.ReadFile("/sys/module/" + parameter)
+		if bytes.HasPrefix(on, []byte("Y")) || bytes.HasPrefix(on, []byte("1")) {
 			return name
 		}
 		return "shadow paging"

@@ -10,7 +10,7 @@ func checkUserfaultfd(context.Context) Check {
 	c := Check{Name: "userfaultfd", Without: "which prefetched pages a guest of thaw vm used is not " +
 		"exact to the page (16 are mapped at a time); changed pages are"}
 	if err := ram.ProbeTracker(); err != nil {
-		return c.missing("%v (Linux 6.7 has it)", err)
+		return c.is(Missing, "%v (Linux 6.7 has it)", err)
 	}
-	return c.ok("touched pages are exact, by asynchronous write-protection")
+	return c.is(OK, "touched pages are exact, by asynchronous write-protection")
 }

@@ -9,6 +9,7 @@ package exitcode
 import (
 	"errors"
 	"fmt"
+	"syscall"
 )
 
 // Code is the exit status of the process.
@@ -133,9 +134,19 @@ func Errorf(code Code, format string, args ...any) error {
 
 // Of returns the code and the hint that an error carries; ok is false where it carries none.
 func Of(err error) (code Code, hint string, ok bool) {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Code, e.Hint, true
 	}
 	return Failure, "", false
+}
+
+// Has says whether an error carries a code.
+func Has(err error, code Code) bool {
+	got, _, ok := Of(err)
+	return ok && got == code
+}
+
+// IsFull says whether an error means that the disk, or the user's share of it, is full.
+func IsFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }

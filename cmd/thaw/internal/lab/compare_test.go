@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -109,13 +110,17 @@ func TestNewRefuses(t *testing.T) {
 
 // compared is a comparison of made-up restores, two of each method.
 func compared(o Options) *Comparison {
-	c := &Comparison{o: o}
+	c := &Comparison{o: o, warm: outcome{method: report.NewMethod("warm", wss.Counts{}, 50*time.Millisecond,
+		2*time.Second, nil)}}
+	marks := []report.Mark{{Units: 10, At: 30 * time.Millisecond}}
+	c.warm.method.Pace = &report.Pace{Units: "transactions", Marks: marks, Ran: time.Second}
 	for i, name := range []string{"lazy", "eager", "trace", "access", "eager", "lazy", "trace", "access"} {
 		counts := wss.Counts{Prefetched: uint64(100 * i), Skipped: 90, Lazy: 10, Window: 5 * time.Second}
 		ready := time.Duration(i+1) * time.Second
 		m := report.NewMethod(name, counts, ready, ready+counts.Window,
 			[]wss.Interval{{Start: ready, End: ready + 10*time.Millisecond}})
 		p := report.NewPace("transactions", 0.1, []uint64{1, 5, 5, 5, 5, 5, 5, 5, 5, 5}, counts.Window)
+		p.Marks = marks
 		m.Pace = &p
 		c.outcomes = append(c.outcomes, outcome{pages: 262144, method: m,
 			vcpus: []wss.Interval{{Start: ready, End: ready + 11*time.Millisecond}}})
@@ -137,12 +142,20 @@ func TestResult(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"eager", "lazy", "access", "trace", "figure: ", "report: ", "hdd",
-		"heap set=8MiB with 1.0 GiB", "by vCPU against by request"} {
+		"heap set=8MiB with 1.0 GiB", "at N transactions", "+2.95 s", "TTR(100 ms,"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, out.String())
 		}
 	}
-	for path, want := range map[string]string{o.Figure: "<svg", o.HTML: "<html"} {
+	// It ends with what was found, and no line reads as if something had failed.
+	if end := "\n" + strings.Join(strings.Fields(r.report.Gain()), " "); !strings.HasSuffix(
+		strings.ReplaceAll(strings.TrimSpace(out.String()), "\n", " "), strings.TrimSpace(end)) {
+		t.Errorf("the end is not %q:\n%s", end, out.String())
+	}
+	if bad := regexp.MustCompile(`(?i)beyond|error|fail|warning`).FindString(out.String()); bad != "" {
+		t.Errorf("nothing failed, but it says %q:\n%s", bad, out.String())
+	}
+	for path, want := range map[string]string{o.Figure: "<svg", o.HTML: "by vCPU against by request"} {
 		if text, err := os.ReadFile(path); err != nil || !bytes.Contains(text, []byte(want)) {
 			t.Errorf("%s: %v", path, err)
 		}

@@ -8,9 +8,13 @@
 //  1. The guest is booted and saved, unless a checkpoint is given. Its access bits are scanned before
 //     the checkpoint and its accesses are traced after it (guest.go).
 //  2. The checkpoint is imported once for each working set that a method needs (compare.go).
-//  3. Each method restores the machine, each time from a cold page cache, and both the VMM and the
-//     server of the memory are asked what they saw (restore.go).
-//  4. What they saw becomes a [Result]: a table, a figure, a page, JSON (result.go).
+//  3. The machine is restored once with all of its memory in the page cache: the warm run, which the
+//     delays of the methods are measured against (compare.go).
+//  4. Each method restores the machine, each time from a cold page cache, and both the VMM and the
+//     server of the memory are asked what they saw (restore.go). A set that comes while the guest runs
+//     is counted by its pages and those that the guest touched.
+//  5. What they saw becomes a [Result]: tables, a figure, a page, JSON, and a sentence or two
+//     (result.go).
 //
 // All of it happens in a directory of its own with a mount point, the testbed (testbed.go), which is
 // removed again unless it is to be kept.

@@ -34,7 +34,7 @@ func checkKVM() error {
 // own disk leave it: they are to be cold. Those on a simulated disk are brought: their reads take
 // the simulated time, and the time of the host's own disk must not be added to that.
 func prepareCache(ctx context.Context, path, onDisk string) error {
-	prepare := fillCache
+	prepare := func(path string) error { return fillCache(ctx, path) }
 	if onDisk == disk.Native {
 		prepare = dropCache
 	}
@@ -65,17 +65,29 @@ func dropCache(path string) error {
 }
 
 // fillCache brings a file into the page cache.
-func fillCache(path string) error {
+func fillCache(ctx context.Context, path string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	// The plain interfaces keep io.CopyBuffer from the buffer of io.Discard, which has only 8 KiB, and
-	// from splice, which need not read the pages.
-	_, err = io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{f},
-		make([]byte, 1<<20))
+	// from splice, which need not read the pages: they have no ReadFrom and no WriteTo.
+	_, err = io.CopyBuffer(struct{ io.Writer }{io.Discard}, untilDone{ctx, f}, make([]byte, 1<<20))
 	return err
+}
+
+// untilDone reads until a context ends.
+type untilDone struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (u untilDone) Read(p []byte) (int, error) {
+	if err := u.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return u.r.Read(p)
 }
 
 // populateMemory takes memory and gives it back. Where this host is a virtual machine itself, memory

@@ -23,6 +23,8 @@ type trial struct {
 	name   string        // the checkpoint's name on the mount
 	disk   string        // device under the packs, or under the plain image
 	window time.Duration // how long the restored machine works; what it does then is counted
+	warm   bool          // all of its memory is in the page cache of the mount before it is asked for
+	set    *wss.Set      // the working set that it restores by; nil: none
 }
 
 // outcome is what one restore showed.
@@ -35,9 +37,9 @@ type outcome struct {
 // String sums it up.
 func (o outcome) String() string {
 	m := o.method
-	return fmt.Sprintf("%s: ran after %.3f s; %s pages prefetched, %s of them used, %s fetched on "+
-		"demand",
-		m.Name, m.Ready.Seconds(), count(m.Prefetched), count(m.Skipped), count(m.Lazy))
+	return fmt.Sprintf("%s: ran after %.3f s; %s pages prefetched, %s of them used; it waited %.3f s "+
+		"for %s others", m.Name, m.Ready.Seconds(), count(m.Prefetched), count(m.Skipped),
+		m.TotalStall().Seconds(), count(m.Lazy))
 }
 
 // restore runs a trial from a mount of its own and ends the mount again.
@@ -89,11 +91,12 @@ func (t *testbed) measure(ctx context.Context, r trial) (o outcome, err error) {
 	if err != nil {
 		return o, err
 	}
-	need := uint64(st.Size()) // for the page cache of the mount
-	if r.method.policy == fs.PolicyEager {
-		need *= 2 // and for that of the files beneath
+	if r.warm {
+		err = fillCache(ctx, filepath.Join(dir, "memory"))
+	} else {
+		err = populateMemory(r.need(uint64(st.Size())))
 	}
-	if err := populateMemory(need); err != nil {
+	if err != nil {
 		return o, err
 	}
 	requested := time.Now()
@@ -101,24 +104,57 @@ func (t *testbed) measure(ctx context.Context, r trial) (o outcome, err error) {
 	if err != nil {
 		return o, err
 	}
-	stalls, err := readStalls(filepath.Join(dir, "stats.json"), requested)
+	seen, err := readStats(filepath.Join(dir, "stats.json"))
 	if err != nil {
 		return o, err
 	}
-	return newOutcome(r.method.name, rep, stalls), nil
+	o = newOutcome(r.method.name, rep, seen, requested)
+	if r.set == nil {
+		return o, nil
+	}
+	touched, err := readSet(t.touched())
+	if err == nil && seen.Playout != nil {
+		o.method.Counts, err = countPlayout(r.set, touched, seen.Playout.LatePages, o.method.Window)
+	}
+	return o, errors.Join(err, os.Remove(t.touched()))
+}
+
+// touched is the file in which a VMM says what its guest touched.
+func (t *testbed) touched() string { return filepath.Join(t.dir, "touched") }
+
+// countPlayout counts the pages of a restore whose set came while the guest ran. The VMM's own count is of
+// what was in memory before the first instruction; here a page of the set that came later, but before
+// the guest wanted it, was prefetched too, and one that was late is one that the guest waited for.
+func countPlayout(set, touched *wss.Set, late uint64, window time.Duration) (c wss.Counts, err error) {
+	if set.ImagePages != touched.ImagePages {
+		return c, fmt.Errorf("the working set is of an image of %d pages, the machine has %d",
+			set.ImagePages, touched.ImagePages)
+	}
+	c = wss.Count(set.Bitmap(), touched.Bitmap(), window)
+	late = min(late, c.Skipped)
+	c.Skipped, c.Lazy = c.Skipped-late, c.Lazy+late
+	return c, nil
+}
+
+// need is the memory that a restore of an image of some size takes: for the page cache of the mount,
+// and where all of it is read at once for that of the files beneath.
+func (r trial) need(size uint64) uint64 {
+	if r.method.policy == fs.PolicyEager {
+		size *= 2
+	}
+	return size
 }
 
 // newOutcome puts together what the VMM and the server of its memory saw of a restore.
-func newOutcome(method string, rep *vmm.Report, stalls []wss.Interval) outcome {
+func newOutcome(method string, rep *vmm.Report, seen stats, requested time.Time) outcome {
 	counts := *rep.Restore.Counts
 	// They were taken some milliseconds after the window, which is what they are stated for.
 	counts.Window = counts.Window.Round(100 * time.Millisecond)
 	ready := time.Duration(rep.Restore.FirstInstructionSeconds * float64(time.Second))
-	m := report.NewMethod(method, counts, ready, ready+counts.Window, stalls)
-	p := rep.Progress
-	pace := report.NewPace(p.Units, p.SliceSeconds, p.Slices,
-		time.Duration(rep.RunSeconds*float64(time.Second)))
-	m.Pace = &pace
+	m := report.NewMethod(method, counts, ready, ready+counts.Window, seen.Stalls.Intervals(requested))
+	m.Longest = seen.longest(requested.Add(m.Ready), requested.Add(m.End))
+	m.Playout = seen.Playout
+	m.Pace = newPace(rep)
 	o := outcome{pages: rep.GuestPages, method: m}
 	for _, v := range rep.Stalls {
 		for _, i := range v.Intervals {
@@ -132,10 +168,14 @@ func newOutcome(method string, rep *vmm.Report, stalls []wss.Interval) outcome {
 // work for the window and returns its report. The process has ended then, however it went.
 func (t *testbed) restoreMachine(ctx context.Context, dir string, requested time.Time, r trial) (
 	*vmm.Report, error) {
-	p, err := t.start("restored machine", "vm", "restore", dir, "--no-page-tables",
+	args := []string{"vm", "restore", dir, "--no-page-tables",
 		fmt.Sprintf("--read-around=%v", r.method.raw), // as for any program that maps a file
-		"--for="+r.window.String(), "--window="+r.window.String(),
-		"--requested="+requested.Format(time.RFC3339Nano), "--json")
+		"--for=" + r.window.String(), "--window=" + r.window.String(),
+		"--requested=" + requested.Format(time.RFC3339Nano), "--json"}
+	if r.set != nil {
+		args = append(args, "--touched="+t.touched())
+	}
+	p, err := t.start("restored machine", args...)
 	if err != nil {
 		return nil, err
 	}
@@ -156,18 +196,41 @@ func (t *testbed) restoreMachine(ctx context.Context, dir string, requested time
 	return &rep, nil
 }
 
-// readStalls reads from a stats.json when somebody waited for a page of the image, on a clock that
-// began at requested.
-func readStalls(path string, requested time.Time) ([]wss.Interval, error) {
+// newPace is how the guest went on with its work.
+func newPace(rep *vmm.Report) *report.Pace {
+	p := rep.Progress
+	pace := report.NewPace(p.Units, p.SliceSeconds, p.Slices,
+		time.Duration(rep.RunSeconds*float64(time.Second)))
+	for _, m := range p.Marks {
+		pace.Marks = append(pace.Marks, report.Mark{Units: m[0],
+			At: time.Duration(m[1]) * time.Microsecond})
+	}
+	return &pace
+}
+
+// stats is what is read of a stats.json: when somebody waited for a page of the image, and how its
+// working set was brought while the guest ran, where it was.
+type stats struct {
+	Stalls  wss.StallSnapshot `json:"stalls"`
+	Playout *report.Playout   `json:"playout"`
+}
+
+func readStats(path string) (s stats, err error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return nil, err
+		return s, err
 	}
-	var stats struct {
-		Stalls wss.StallSnapshot `json:"stalls"`
+	if err := json.Unmarshal(text, &s); err != nil {
+		return s, fmt.Errorf("%s: %w", path, err)
 	}
-	if err := json.Unmarshal(text, &stats); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+	return s, nil
+}
+
+// longest is the longest stall, exact, if it lies between two moments; else 0.
+func (s stats) longest(from, to time.Time) time.Duration {
+	start := s.Stalls.Origin.Add(s.Stalls.LongestAt)
+	if s.Stalls.Requests == 0 || start.Before(from) || start.Add(s.Stalls.Longest).After(to) {
+		return 0
 	}
-	return stats.Stalls.Intervals(requested), nil
+	return s.Stalls.Longest
 }

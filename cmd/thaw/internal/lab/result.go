@@ -40,13 +40,17 @@ func (c *Comparison) guestName() string {
 
 // report is the table with the facts about it.
 func (c *Comparison) report() report.Report {
-	r := report.Report{Title: "Restores of " + c.guestName()}
+	r := report.Report{Title: "Restores of " + c.guestName(), Warm: &c.warm.method}
 	for _, o := range c.outcomes {
 		r.GuestPages = o.pages
 		r.Methods = append(r.Methods, o.method)
 	}
 	add := func(name, format string, args ...any) {
 		r.Facts = append(r.Facts, report.Fact{Name: name, Value: fmt.Sprintf(format, args...)})
+	}
+	detail := func(name, format string, args ...any) {
+		add(name, format, args...)
+		r.Facts[len(r.Facts)-1].Detail = true
 	}
 	add("guest", "%s", c.guestName())
 	add("disk", "%s", c.o.Disk)
@@ -58,14 +62,14 @@ func (c *Comparison) report() report.Report {
 		add("dropped", "%g %% of each working set, at random", c.o.Drop)
 	}
 	if s := c.saved.checkpoint.Scan; s != nil {
-		add("access bits", "%s", s.Way)
+		detail("access bits", "%s", s.Way)
 	}
 	if t := c.saved.checkpoint.Trace; t != nil {
-		add("trace", "%s; %.3g s", t.Way, t.Seconds)
+		detail("trace", "%s; %.3g s", t.Way, t.Seconds)
 	}
 	for _, o := range c.outcomes {
 		if o.method.Lazy > 0 && len(o.vcpus) > 0 {
-			add("stalls of "+o.method.Name, "by vCPU against by request: %s", o.agreement())
+			detail("stalls of "+o.method.Name, "by vCPU against by request: %s", o.agreement())
 		}
 	}
 	return r
@@ -103,12 +107,15 @@ func (r *Result) writeFiles() (err error) {
 	return nil
 }
 
-// Print prints the table and says where the files are.
+// Print prints the table, says where the files are, and ends with what was found, in a sentence each:
+// which method was responsive first, and what that was worth to the guest.
 func (r *Result) Print(w io.Writer) error {
 	if err := r.report.Table(w); err != nil {
 		return err
 	}
-	fmt.Fprintln(w)
+	if r.o.Figure != "" || r.o.HTML != "" || r.dir != "" {
+		fmt.Fprintln(w)
+	}
 	for _, f := range []struct{ what, path string }{{"figure", r.o.Figure}, {"report", r.o.HTML}} {
 		if f.path != "" {
 			fmt.Fprintf(w, "%s: %s\n", f.what, f.path)
@@ -117,7 +124,7 @@ func (r *Result) Print(w io.Writer) error {
 	if r.dir != "" {
 		fmt.Fprintf(w, "kept: %s (try: thaw mount %s MNT)\n", r.dir, r.store)
 	}
-	return nil
+	return r.report.WriteSentences(w)
 }
 
 // MarshalJSON is the report of package report with what only the lab knows.

@@ -9,11 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// reader is a way to read.
-type reader interface {
-	read(off int64, buf []byte) error
-}
-
 // ReadError is a block that could not be read.
 type ReadError struct {
 	Op     string // "read" or "page fault"
@@ -27,11 +22,9 @@ func (e *ReadError) Error() string {
 
 func (e *ReadError) Unwrap() error { return e.Err }
 
-// pread reads by pread(2).
-type pread struct{ f *os.File }
-
-func (p pread) read(off int64, buf []byte) error {
-	if err := readFull(p.f, off, buf); err != nil {
+// pread reads a block by pread(2).
+func pread(f *os.File, off int64, buf []byte) error {
+	if err := readFull(f, off, buf); err != nil {
 		return &ReadError{"read", off, errno(err)}
 	}
 	return nil
@@ -51,8 +44,7 @@ func readFull(f *os.File, off int64, buf []byte) error {
 
 // errno is the error without the path around it, which the caller names.
 func errno(err error) error {
-	var e unix.Errno
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[unix.Errno](err); ok {
 		return e
 	}
 	return err

@@ -18,16 +18,20 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"os"
-	"sync"
-	"sync/atomic"
 	"time"
+
+	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 )
 
-// Ways to read, the values of Config.By.
+// Values of Config.
 const (
 	Mmap = "mmap"
 	Read = "read"
+
+	Sequential = "sequential" // block after block
+	Random     = "random"     // each page once, in random order
 )
 
 // Config says what to read and how.
@@ -38,9 +42,8 @@ type Config struct {
 	Order   string // Sequential or Random
 	Seed    uint64 // of the random order
 
-	// Progress, if not nil, is called now and then with the bytes read so far and those to read;
-	// quiet is how long no read has ended.
-	Progress func(done, total int64, quiet time.Duration)
+	Progress func(done, total int64) // nil, or called after each block
+	Quiet    func()                  // nil, or called when no read has ended for QuietTime
 }
 
 // PageSize is the unit in which differences are counted, and that of a random order.
@@ -52,6 +55,9 @@ const sequentialBlock = 1 << 20
 // maxNamed is the number of differences that a result names.
 const maxNamed = 10
 
+// QuietTime is how long a read takes before somebody should be told.
+const QuietTime = 10 * time.Second
+
 // Result is the result of a run.
 type Result struct {
 	Elapsed time.Duration
@@ -60,33 +66,16 @@ type Result struct {
 	At      []int64 // offsets of the first bytes that differ, of a few pages
 }
 
-// ConfigError says what is wrong with a Config.
-type ConfigError struct{ What string }
-
-func (e *ConfigError) Error() string { return e.What }
-
-// run is a comparison under way.
-type run struct {
-	Config
-	reader reader
-	source *os.File
-	size   int64
-	result Result
-
-	done atomic.Int64 // bytes compared
-	last atomic.Int64 // when a read ended, in Unix nanoseconds
-}
-
 // Run compares all of the file. It ends when everything is read, at the first error, or with ctx;
 // a read that the kernel has begun is waited for. The result is nil if the run could not begin.
 func Run(ctx context.Context, c Config) (*Result, error) {
 	switch {
 	case c.Against == "":
-		return nil, &ConfigError{"say with --against which file it is compared with"}
+		return nil, wrong("say with --against which file it is compared with")
 	case c.By != Mmap && c.By != Read:
-		return nil, &ConfigError{fmt.Sprintf("--by=%s: mmap and read can be", c.By)}
+		return nil, wrong("--by=%s: mmap and read can be", c.By)
 	case c.Order != Sequential && c.Order != Random:
-		return nil, &ConfigError{fmt.Sprintf("--order=%s: sequential and random can be", c.Order)}
+		return nil, wrong("--order=%s: sequential and random can be", c.Order)
 	}
 	file, size, err := open(c.File)
 	if err != nil {
@@ -99,24 +88,25 @@ func Run(ctx context.Context, c Config) (*Result, error) {
 	}
 	defer source.Close()
 	if sourceSize != size {
-		return nil, &ConfigError{fmt.Sprintf("%s has %d bytes, %s has %d", c.Against, sourceSize,
-			c.File, size)}
+		return nil, wrong("%s has %d bytes, %s has %d", c.Against, sourceSize, c.File, size)
 	}
-	r := &run{Config: c, reader: pread{file}, source: source, size: size}
+	read := func(off int64, buf []byte) error { return pread(file, off, buf) }
 	if c.By == Mmap {
 		m, err := newMapping(file, size, c.Order)
 		if err != nil {
 			return nil, fmt.Errorf("map %s: %w", c.File, err)
 		}
 		defer m.close()
-		r.reader = m
+		read = m.read
 	}
-	start := time.Now()
-	r.last.Store(start.UnixNano())
-	err = r.watched(ctx)
-	r.result.Elapsed = time.Since(start)
-	return &r.result, err
+	start, r := time.Now(), &Result{}
+	err = c.compare(ctx, r, read, source, size)
+	r.Elapsed = time.Since(start)
+	return r, err
 }
+
+// wrong is the error for a Config that makes no sense.
+func wrong(format string, args ...any) error { return exitcode.Errorf(exitcode.Usage, format, args...) }
 
 // open opens a file and says how large it is.
 func open(path string) (*os.File, int64, error) {
@@ -128,9 +118,9 @@ func open(path string) (*os.File, int64, error) {
 	switch {
 	case err != nil:
 	case !info.Mode().IsRegular():
-		err = &ConfigError{fmt.Sprintf("%s is not a regular file", path)}
+		err = wrong("%s is not a regular file", path)
 	case info.Size() == 0:
-		err = &ConfigError{fmt.Sprintf("%s is empty", path)}
+		err = wrong("%s is empty", path)
 	default:
 		return f, info.Size(), nil
 	}
@@ -138,82 +128,62 @@ func open(path string) (*os.File, int64, error) {
 	return nil, 0, err
 }
 
-// watched compares, and reports the progress meanwhile.
-func (r *run) watched(ctx context.Context) error {
-	if r.Progress == nil {
-		return r.compare(ctx)
-	}
-	var watch sync.WaitGroup
-	over := make(chan struct{})
-	watch.Go(func() {
-		tick := time.NewTicker(200 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-over:
-				return
-			case now := <-tick.C:
-				r.Progress(r.done.Load(), r.size, now.Sub(time.Unix(0, r.last.Load())))
-			}
-		}
-	})
-	defer watch.Wait()
-	defer close(over)
-	return r.compare(ctx)
-}
-
 // compare reads block after block in the order that was asked for.
-func (r *run) compare(ctx context.Context) error {
+func (c Config) compare(ctx context.Context, r *Result, read func(int64, []byte) error,
+	source *os.File, size int64) error {
 	block := int64(PageSize)
-	if r.Order == Sequential {
+	if c.Order == Sequential {
 		block = sequentialBlock
 	}
-	blocks := uint64((r.size + block - 1) / block)
-	at := func(i uint64) uint64 { return i }
-	if r.Order == Random {
-		at = newPermutation(r.Seed, blocks).at
+	order := make([]uint32, (size+block-1)/block)
+	for i := range order {
+		order[i] = uint32(i)
 	}
-	got, want := make([]byte, block), make([]byte, block)
-	for i := range blocks {
+	if c.Order == Random {
+		rng := rand.New(rand.NewPCG(c.Seed, 0))
+		rng.Shuffle(len(order), func(i, k int) { order[i], order[k] = order[k], order[i] })
+	}
+	if c.Quiet == nil {
+		c.Quiet = func() {}
+	}
+	quiet := time.AfterFunc(QuietTime, c.Quiet)
+	defer quiet.Stop()
+	got, want, done := make([]byte, block), make([]byte, block), int64(0)
+	for _, i := range order {
 		if err := context.Cause(ctx); err != nil {
 			return err
 		}
-		off := int64(at(i)) * block
-		n := min(block, r.size-off)
-		err := r.reader.read(off, got[:n])
-		r.last.Store(time.Now().UnixNano())
-		if err != nil {
+		off := int64(i) * block
+		n := min(block, size-off)
+		if err := read(off, got[:n]); err != nil {
 			return err
 		}
-		if err := readFull(r.source, off, want[:n]); err != nil {
-			return fmt.Errorf("read %s at %d: %w", r.Against, off, errno(err))
+		quiet.Reset(QuietTime)
+		if err := readFull(source, off, want[:n]); err != nil {
+			return fmt.Errorf("read %s at %d: %w", c.Against, off, errno(err))
 		}
 		r.count(off, got[:n], want[:n])
-		r.done.Add(n)
+		if done += n; c.Progress != nil {
+			c.Progress(done, size)
+		}
 	}
 	return nil
 }
 
 // count compares the pages of a block.
-func (r *run) count(off int64, got, want []byte) {
-	for len(got) > 0 {
-		n := min(PageSize, len(got))
-		r.result.Pages++
-		if !bytes.Equal(got[:n], want[:n]) {
-			r.result.Differ++
-			if len(r.result.At) < maxNamed {
-				r.result.At = append(r.result.At, off+firstDifference(got[:n], want[:n]))
+func (r *Result) count(off int64, got, want []byte) {
+	for at := 0; at < len(got); at += PageSize {
+		end := min(at+PageSize, len(got))
+		r.Pages++
+		if bytes.Equal(got[at:end], want[at:end]) {
+			continue
+		}
+		if r.Differ++; len(r.At) < maxNamed {
+			first := at
+			for got[first] == want[first] {
+				first++
 			}
-		}
-		off, got, want = off+int64(n), got[n:], want[n:]
-	}
-}
-
-func firstDifference(a, b []byte) int64 {
-	for i := range a {
-		if a[i] != b[i] {
-			return int64(i)
+			r.At = append(r.At, off+int64(first))
 		}
 	}
-	return int64(len(a))
 }

@@ -1,0 +1,86 @@
+package importer
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/index"
+	"github.com/thawfs/thaw/vmm/state"
+	"github.com/thawfs/thaw/wss"
+)
+
+// Request says how a checkpoint is imported.
+type Request struct {
+	Name             string
+	Profile          *index.Profile // nil: the store's
+	IgnoreWorkingSet bool           // import the memory, ignore a working-set file
+	Physical         bool           // pages in no working set are stored by their number
+	Policy           wss.Policy     // of what is prefetched
+	Log              *slog.Logger
+	Progress         func(index.Progress) // may be called by several goroutines
+}
+
+// Reply is what `thaw import --json` prints.
+type Reply struct {
+	Checkpoint index.Checkpoint  `json:"checkpoint"`
+	Stats      index.ImportStats `json:"stats"`
+	Layout     Layout            `json:"layout"`
+	Warning    string            `json:"warning,omitempty"` // of a working set that is too large
+}
+
+// Import imports the source into a store that is open for writing.
+func (src *Source) Import(ctx context.Context, store *index.Store, r Request) (reply Reply, err error) {
+	o := index.ImportOptions{Name: r.Name, Profile: store.Profile(), Progress: r.Progress}
+	if r.Profile != nil {
+		o.Profile = *r.Profile
+	}
+	if r.IgnoreWorkingSet {
+		delete(src.Files, state.SetFile)
+	}
+	var set *wss.Set
+	if path, ok := src.Files[state.SetFile]; ok {
+		if set, err = src.workingSet(path); err != nil {
+			return reply, err
+		}
+		o.WorkingSet, reply.Warning = within(set, r.Policy)
+	}
+	if o.Order, reply.Layout, err = layoutOf(ctx, src.Source, set, !r.Physical, r.Log); err != nil {
+		return reply, err
+	}
+	reply.Checkpoint, reply.Stats, err = store.Import(ctx, src.Source, o)
+	return reply, err
+}
+
+// workingSet reads the working set at path, which must fit the image.
+func (src *Source) workingSet(path string) (*wss.Set, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("working set: %w", err)
+	}
+	set, err := ParseWorkingSet(text, src.Image.Size())
+	if err != nil {
+		return nil, exitcode.WithHint(exitcode.WorkingSet, fmt.Errorf("%s: %w", path, err),
+			"correct or remove the file, or import with --ignore-working-set")
+	}
+	return set, nil
+}
+
+// ParseWorkingSet reads a working set of an image of so many bytes.
+func ParseWorkingSet(text []byte, memoryBytes int64) (*wss.Set, error) {
+	set, err := wss.Parse(bytes.NewReader(text))
+	if err == nil {
+		err = set.Validate(uint64(memoryBytes) / index.PageSize)
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case len(set.Runs) == 0:
+		return nil, errors.New("it has no pages")
+	}
+	return set, nil
+}

@@ -1,0 +1,17 @@
+// Package server is the process of `thaw mount`: a store that is mounted, and the verbs of its
+// control socket.
+//
+// [Start] builds it from the store up, [Server.Run] serves until the mount ends and takes everything
+// down from the mount down: the store is opened for reading and locked, the control socket listens,
+// the residency prober starts, the file system is mounted, the socket answers, metrics are served.
+//
+// The server only reads the store. Commands change it themselves and then ask for a refresh, so that
+// no command can end the server by an error. What only the server can do is the verbs
+// ([control.Mount]): who uses the mount, the record of its reads, letting go of an image, unmounting.
+//
+// # The end
+//
+// A mount ends by umount(8), by the verb, or by SIGTERM or SIGINT. In the last case a mount in use is
+// tried again for a moment, then detached: it leaves the directory tree, and is served until all open
+// files are closed. A second signal cuts it off from what uses it.
+package server

@@ -1,0 +1,98 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/thawfs/thaw/cmd/thaw/internal/access"
+	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/cmd/thaw/internal/process"
+	"github.com/thawfs/thaw/fs"
+)
+
+// How a server that is asked to end treats a mount in use.
+const (
+	busyPatience = 3 * time.Second        // how long it waits before it detaches
+	busyRetry    = 200 * time.Millisecond // between tries to unmount
+)
+
+// Run serves until the mount ends: by umount, or because ctx ended (SIGTERM, SIGINT).
+func (s *Server) Run(ctx context.Context) error {
+	again := make(chan os.Signal, 4)
+	signal.Notify(again, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(again)
+	var err error
+	select {
+	case <-s.gone:
+		s.Note("thaw: %s was unmounted", s.Mount)
+	case <-ctx.Done():
+		select {
+		case <-again: // the signal that ended ctx
+		default:
+		}
+		if err := process.Notify("STOPPING=1"); err != nil {
+			s.Log.Warn("tell systemd", "err", err)
+		}
+		err = s.unmount(again)
+	}
+	return errors.Join(err, s.close())
+}
+
+// unmount ends the mount; while it is in use it says so, waits, then detaches it and serves what
+// is open until it is closed. A signal on again ends it at once.
+func (s *Server) unmount(again <-chan os.Signal) error {
+	deadline := time.Now().Add(busyPatience)
+	for told := false; !s.detached.Load(); told = true {
+		err := s.take(context.Background(), time.Now().After(deadline))
+		if s.detached.Load() {
+			break
+		}
+		if !errors.Is(err, fs.ErrBusy) {
+			return err
+		}
+		if !told {
+			s.Note("thaw: %s is in use%s: trying again for %v", s.Mount, access.UsersOf(err), busyPatience)
+		}
+		select {
+		case <-s.gone:
+			return nil
+		case <-again:
+			s.Note("thaw: cutting off %s, in use%s", s.Mount, access.UsersOf(err))
+			return fs.Abort(s.Mount)
+		case <-time.After(busyRetry):
+		}
+	}
+	select {
+	case <-s.gone:
+		return nil
+	case <-again:
+		// The end of the process is the end of the connection. There is nothing left to join: the
+		// kernel would keep it as long as somebody has a file open.
+		s.abandoned = true
+		return exitcode.Errorf(exitcode.Interrupted, "%s was cut off from what used it", s.Mount)
+	}
+}
+
+// take takes the mount away; with detach also one that is in use, whose connection the kernel keeps
+// for what is open.
+func (s *Server) take(ctx context.Context, detach bool) error {
+	if !detach {
+		err := s.fs.Unmount(ctx)
+		if in, ok := errors.AsType[*fs.InUseError](err); ok && in.Gone {
+			s.detached.Store(true)
+		}
+		return err
+	}
+	err := s.fs.Detach(ctx)
+	if !errors.Is(err, fs.ErrBusy) {
+		return exitcode.With(exitcode.Mount, err)
+	}
+	s.detached.Store(true)
+	s.Note("thaw: %s is detached. It is in use%s and is served until all files are closed; "+
+		"to end it at once: thaw umount --abort %s", s.Mount, access.UsersOf(err), s.Mount)
+	return nil
+}
