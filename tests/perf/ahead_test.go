@@ -38,7 +38,7 @@ func TestAhead(t *testing.T) {
 	anywhere := b.sample(b.samples, 3)
 	lazy, off := []string{"--restore=lazy"}, []string{"--restore=lazy", "--no-push"}
 	ways := []*way{
-		{name: "prefetch, then touch", store: both, touches: set, flags: []string{"--restore=working-set-full"}},
+		{name: "prefetch, then touch", store: both, touches: set},
 		{name: "lazy, order of layout and set", store: both, touches: set, flags: lazy},
 		{name: "lazy, order of layout and set, no pushes", store: both, touches: set, flags: off},
 		{name: "lazy, order of the layout", store: layout, touches: set, flags: lazy},
@@ -111,7 +111,7 @@ func (w *way) run(t *testing.T) {
 		t.Fatalf("%d pages are lost", len(a.Lost))
 	}
 	w.wall = append(w.wall, float64(opened.Nanos+a.Nanos)/1e6)
-	w.cpu = append(w.cpu, 1e3*(serverCPU(t, m.Pid())-before).Seconds())
+	w.cpu = append(w.cpu, float64(serverCPU(t, m.Pid())-before)/1e6)
 	w.p50 = append(w.p50, quantile(a.NS, 0.5)/1e3)
 	w.p99 = append(w.p99, quantile(a.NS, 0.99)/1e3)
 	s := m.Stats(t, "vm")
