@@ -38,7 +38,7 @@ func TestAhead(t *testing.T) {
 	anywhere := b.sample(b.samples, 3)
 	lazy, off := []string{"--restore=lazy"}, []string{"--restore=lazy", "--no-push"}
 	ways := []*way{
-		{name: "prefetch, then touch", store: both, touches: set},
+		{name: "prefetch, then touch", store: both, touches: set, flags: []string{"--restore=working-set-full"}},
 		{name: "lazy, order of layout and set", store: both, touches: set, flags: lazy},
 		{name: "lazy, order of layout and set, no pushes", store: both, touches: set, flags: off},
 		{name: "lazy, order of the layout", store: layout, touches: set, flags: lazy},
