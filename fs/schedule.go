@@ -1,12 +1,10 @@
 package fs
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"sort"
 	"time"
 
@@ -60,8 +58,11 @@ func newSchedule(feed Feed, record *wss.Set) *schedule {
 	return s
 }
 
-// touches are the first touches that one source saw, by gfn. Its runs do not overlap.
-type touches []wss.Run
+// touches are the first touches that one source saw. Its runs do not overlap.
+type touches struct {
+	runs  []wss.Run
+	order []int // of the runs, by gfn
+}
 
 // firstTouches are the first touches after a restore, one list for each source that tells them, and the
 // end of the recording.
@@ -74,12 +75,12 @@ func firstTouches(record *wss.Set) (all []touches, end time.Duration) {
 		var t touches
 		for _, r := range record.Runs {
 			if r.Source == source {
-				t = append(t, r)
+				t.runs = append(t.runs, r)
 				end = max(end, r.At)
 			}
 		}
-		if len(t) > 0 {
-			slices.SortFunc(t, func(a, b wss.Run) int { return cmp.Compare(a.GFN, b.GFN) })
+		if len(t.runs) > 0 {
+			t.order = wss.Ascending(t.runs)
 			all = append(all, t)
 		}
 	}
@@ -92,11 +93,11 @@ func (t touches) earliest(gfns []uint64) time.Duration {
 	var run wss.Run // the last one that was found: neighbours come one after another
 	for _, gfn := range gfns {
 		if gfn < run.GFN || gfn >= run.End() {
-			i := sort.Search(len(t), func(i int) bool { return t[i].End() > gfn })
-			if i == len(t) || t[i].GFN > gfn {
+			i := sort.Search(len(t.order), func(i int) bool { return t.runs[t.order[i]].End() > gfn })
+			if i == len(t.order) || t.runs[t.order[i]].GFN > gfn {
 				continue
 			}
-			run = t[i]
+			run = t.runs[t.order[i]]
 		}
 		at = min(at, run.At)
 	}

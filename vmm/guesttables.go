@@ -35,16 +35,24 @@ func readTables(mem *ram.Memory, vcpus []state.VCPU) (uint64, error) {
 		return 0, nil
 	}
 	r := newTableReader(mem, mem.Size()/pageSize)
+	if err := r.walkAll(vcpus); err != nil {
+		return 0, err
+	}
+	return r.read, nil
+}
+
+// walkAll reads the tables of some vCPUs.
+func (r *tableReader) walkAll(vcpus []state.VCPU) error {
 	for _, c := range vcpus {
 		mode, root, ok := state.LongMode(c.Sregs)
 		if !ok {
 			continue // no paging, or tables of another kind, which are a few pages
 		}
 		if err := r.walk(mode, root); err != nil {
-			return 0, err
+			return err
 		}
 	}
-	return r.read, nil
+	return nil
 }
 
 // pageFiles are the files that a guest's memory lies in.

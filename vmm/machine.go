@@ -172,7 +172,10 @@ func (m *Machine) Close() error {
 	if m.vm != nil {
 		errs = append(errs, m.vm.Close())
 	}
-	return errors.Join(append(errs, m.mem.Close())...)
+	if m.mem != nil {
+		errs = append(errs, m.mem.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // end marks the machine as ended, once, and stops all vCPUs. It does not wait for them.

@@ -45,11 +45,7 @@ func newIn(regions []ram.Region, cfg Config) (*Machine, error) {
 		return nil, fmt.Errorf("guest program %s is for %d vCPUs, not %d", program.Name, program.CPUs,
 			f.VCPUs)
 	}
-	mem, err := ram.New(ram.ImageSize(regions))
-	if err != nil {
-		return nil, err
-	}
-	m, err := newMachine(f, mem, cfg)
+	m, err := newMachine(f, func() (*ram.Memory, error) { return ram.New(ram.ImageSize(regions)) }, cfg)
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/thawfs/thaw/vmm/kvm"
+	"github.com/thawfs/thaw/vmm/ram"
 	"github.com/thawfs/thaw/vmm/state"
 	"github.com/thawfs/thaw/wss"
 )
@@ -34,9 +35,9 @@ type loaded struct {
 
 // load makes a machine from a checkpoint directory, on disk or on a mount.
 //
-// The order matters for the time that the user waits. The state is small and comes first, so that a
-// machine that cannot be restored costs no prefetch. Opening the memory file then is the request to
-// prefetch. What is left afterwards are system calls.
+// The order matters for the time that the user waits. The state is small and comes first. Opening the
+// memory file then is the request to prefetch, and what needs no memory is done meanwhile: the host is
+// checked, and the machine is made. What is left afterwards are system calls.
 func load(dir string, cfg Config) (*loaded, error) {
 	c, err := state.Open(dir)
 	if err != nil {
@@ -44,26 +45,16 @@ func load(dir string, cfg Config) (*loaded, error) {
 	}
 	s := &c.Machine
 	l := &loaded{dir: c.Dir, log: cfg.Log, force: cfg.Force}
+	opening := openMemory(c, cfg.ReadAround)
 	if err := l.forgive(state.CheckHost(s.VCPUs)); err != nil {
-		return nil, err
+		return nil, errors.Join(err, opening.abandon())
 	}
-	img, err := c.OpenImage()
+	l.Machine, err = newMachine(s.Facts, opening.memory, cfg)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, opening.abandon())
 	}
-	mem, err := img.Map()
-	if err != nil {
-		return nil, err
-	}
-	if cfg.ReadAround {
-		if err := mem.ReadAround(); err != nil {
-			return nil, errors.Join(err, mem.Close())
-		}
-	}
-	l.opened = time.Now()
-	if l.Machine, err = newMachine(s.Facts, mem, cfg); err != nil {
-		return nil, err
-	}
+	l.opened = opening.ended
+	mem := l.mem
 	var why string
 	if l.exact, why = mem.Exact(); !l.exact {
 		l.note("touched pages are counted with their neighbours: " + why)
@@ -87,6 +78,57 @@ func load(dir string, cfg Config) (*loaded, error) {
 		l.walking = time.Since(begin)
 	}
 	return l, nil
+}
+
+// An opening is the memory of a checkpoint that is being opened, which takes as long as the prefetch.
+type opening struct {
+	done  chan struct{} // closed when it has ended
+	ended time.Time
+	mem   *ram.Memory // nil: taken, or err
+	err   error
+}
+
+func openMemory(c *state.Checkpoint, readAround bool) *opening {
+	o := &opening{done: make(chan struct{})}
+	go func() {
+		defer close(o.done)
+		o.mem, o.err = mapImage(c, readAround)
+		o.ended = time.Now()
+	}()
+	return o
+}
+
+func mapImage(c *state.Checkpoint, readAround bool) (*ram.Memory, error) {
+	img, err := c.OpenImage()
+	if err != nil {
+		return nil, err
+	}
+	mem, err := img.Map()
+	if err != nil {
+		return nil, err
+	}
+	if readAround {
+		if err := mem.ReadAround(); err != nil {
+			return nil, errors.Join(err, mem.Close())
+		}
+	}
+	return mem, nil
+}
+
+// memory waits for the memory, and gives it away.
+func (o *opening) memory() (mem *ram.Memory, err error) {
+	<-o.done
+	mem, o.mem = o.mem, nil
+	return mem, o.err
+}
+
+// abandon waits for memory that nobody takes, and closes it. Nothing can end an open early.
+func (o *opening) abandon() error {
+	<-o.done
+	if o.mem == nil {
+		return nil // taken, or there is none: memory tells why
+	}
+	return o.mem.Close()
 }
 
 func (l *loaded) note(s string) {

@@ -40,6 +40,7 @@ type save struct {
 
 	sets      *wss.Set            // working sets estimated so far; nil: none
 	spaces    state.AddressSpaces // found on the way
+	vcpus     []state.VCPU        // as saved
 	recording *recording          // nil: there is none
 }
 
@@ -106,6 +107,7 @@ func (s *save) capture(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.vcpus = read.VCPUs
 	if err := timed(&s.stats.CopySeconds, func() error { return s.copyMemory(ctx) }); err != nil {
 		return err
 	}

@@ -48,7 +48,7 @@ func (s *save) trace(ctx context.Context) error {
 	s.stats.PauseSeconds += s.recording.paused.Seconds()
 	if err == nil {
 		s.stats.Trace = &stats
-		if err = s.putSets(set); err != nil {
+		if err = s.putSets(s.tablesFirst(set)); err != nil {
 			err = fmt.Errorf("the checkpoint is there, without its working set: %w", err)
 		}
 	}
@@ -59,6 +59,17 @@ func (s *save) trace(ctx context.Context) error {
 		}
 		return s.recording.close()
 	}))
+}
+
+// tablesFirst is a set in which the guest's page tables are wanted at once, because a restore reads them
+// before the first instruction (guesttables.go).
+func (s *save) tablesFirst(set *wss.Set) *wss.Set {
+	r := newTableReader(s.m.mem, set.ImagePages)
+	if err := r.walkAll(s.vcpus); err != nil {
+		s.note("page tables are in the working set by their first touch: %v", err)
+		return set
+	}
+	return set.First(r.seen)
 }
 
 // putSets adds a working set to those of the checkpoint, which is in its place. The file is

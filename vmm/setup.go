@@ -13,10 +13,10 @@ import (
 	"github.com/thawfs/thaw/vmm/vcpu"
 )
 
-// newMachine sets up KVM around some memory, with the console and the disks of a configuration. It
-// takes over the memory, also when it fails.
-func newMachine(f state.Facts, mem *ram.Memory, cfg Config) (_ *Machine, err error) {
-	m := &Machine{log: cfg.Log, facts: f, mem: mem, ports: newPorts(time.Now), phase: phasePaused,
+// newMachine sets up KVM around some memory, with the console and the disks of a configuration. It asks
+// for the memory when all that needs none is done, and owns it then, also when it fails.
+func newMachine(f state.Facts, memory func() (*ram.Memory, error), cfg Config) (_ *Machine, err error) {
+	m := &Machine{log: cfg.Log, facts: f, ports: newPorts(time.Now), phase: phasePaused,
 		portBus: device.NewBus("port"), mmioBus: device.NewBus("address"), devices: device.NewSet(),
 		begun: make(chan struct{}), ended: make(chan struct{})}
 	defer func() {
@@ -39,6 +39,12 @@ func newMachine(f state.Facts, mem *ram.Memory, cfg Config) (_ *Machine, err err
 		return nil, err
 	}
 	if err := m.addVCPUs(sys); err != nil {
+		return nil, err
+	}
+	if m.mem, err = memory(); err != nil {
+		return nil, err
+	}
+	if err := m.addSlots(); err != nil {
 		return nil, err
 	}
 	return m, m.addDevices(cfg)
@@ -68,7 +74,7 @@ func (m *Machine) setUpVM() error {
 			return err
 		}
 	}
-	return m.addSlots()
+	return nil
 }
 
 // addVCPUs makes the vCPUs with this host's features and parks them.

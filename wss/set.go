@@ -1,12 +1,10 @@
 package wss
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"iter"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -86,7 +84,7 @@ func (s *Set) Pages() (n uint64) {
 func (s *Set) Ascending() iter.Seq2[uint64, uint64] {
 	return func(yield func(uint64, uint64) bool) {
 		var next uint64
-		for _, i := range s.order(func(a, b *Run) int { return cmp.Compare(a.GFN, b.GFN) }) {
+		for _, i := range Ascending(s.Runs) {
 			r := s.Runs[i]
 			first := max(r.GFN, next)
 			if r.End() <= first {
@@ -128,6 +126,32 @@ func (s *Set) GFNs() iter.Seq[uint64] {
 			}
 		}
 	}
+}
+
+// First returns the set with some of its pages in front, wanted at once: those that whoever restores the
+// machine reads before it runs.
+func (s *Set) First(pages *Bitmap) *Set {
+	out := *s
+	var rest []Run
+	out.Runs = nil
+	for _, r := range s.Runs {
+		for first := r.GFN; first < r.End(); {
+			part := r
+			in := pages.Has(first)
+			for part.GFN, part.Count = first, 1; part.End() < r.End() && pages.Has(part.End()) == in; {
+				part.Count++
+			}
+			first = part.End()
+			if in {
+				part.At = 0
+				out.Runs = append(out.Runs, part)
+			} else {
+				rest = append(rest, part)
+			}
+		}
+	}
+	out.Runs = append(out.Runs, rest...)
+	return &out
 }
 
 // Bitmap returns the pages of the set as a bitmap. The set must be valid.
@@ -183,33 +207,41 @@ func (r Run) check(imagePages uint64) error {
 }
 
 func (s Source) valid() bool {
-	const bytes = "abcdefghijklmnopqrstuvwxyz0123456789-"
-	return len(s) > 0 && len(s) <= 32 && strings.Trim(string(s), bytes) == ""
+	for i := range len(s) {
+		if c := s[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return false
+		}
+	}
+	return len(s) > 0 && len(s) <= 32
 }
 
 // checkOverlap finds a page that one source names twice. Without this a few runs of a hostile file
 // could claim an image over and over, and a reader that goes through the pages would not come to an end.
 func (s *Set) checkOverlap() error {
-	sorted := s.order(func(a, b *Run) int {
-		return cmp.Or(cmp.Compare(a.Source, b.Source), cmp.Compare(a.GFN, b.GFN))
-	})
-	for i := 1; i < len(sorted); i++ {
-		a, b := s.Runs[sorted[i-1]], s.Runs[sorted[i]]
-		if a.Source == b.Source && b.GFN < a.End() {
-			return badSet("gfn %d appears twice (source %s)", b.GFN, b.Source)
+	ends := map[Source]uint64{} // of the runs so far, in ascending order
+	for _, i := range Ascending(s.Runs) {
+		r := &s.Runs[i]
+		if r.GFN < ends[r.Source] {
+			return badSet("gfn %d appears twice (source %s)", r.GFN, r.Source)
 		}
+		ends[r.Source] = r.End()
 	}
 	return nil
 }
 
-// order returns the numbers of the runs in the order of compare. It sorts these and not the runs:
-// a twelfth of the memory.
-func (s *Set) order(compare func(a, b *Run) int) []int32 {
-	numbers := make([]int32, len(s.Runs))
-	for i := range numbers {
-		numbers[i] = int32(i)
+// Ascending returns the numbers of valid runs in the order of their gfns. Numbers with their gfns in front
+// are sorted in a fraction of the time that runs take, since they can be compared as they are.
+func Ascending(runs []Run) []int {
+	const bits = 22 // of a number: MaxRuns has 22, MaxImagePages 41
+	keys := make([]uint64, len(runs))
+	for i, r := range runs {
+		keys[i] = r.GFN<<bits | uint64(i)
 	}
-	slices.SortFunc(numbers, func(a, b int32) int { return compare(&s.Runs[a], &s.Runs[b]) })
+	slices.Sort(keys)
+	numbers := make([]int, len(keys))
+	for i, k := range keys {
+		numbers[i] = int(k & (1<<bits - 1))
+	}
 	return numbers
 }
 

@@ -191,3 +191,35 @@ func TestCounts(t *testing.T) {
 		t.Errorf("recall %v precision %v", r, p)
 	}
 }
+
+func TestFirst(t *testing.T) {
+	s := &Set{ImagePages: 100, Runs: []Run{
+		{GFN: 10, Count: 5, At: 3, Source: SourceTrace},
+		{GFN: 90, Count: 1, At: 4, Source: SourceTrace, VCPU: 1},
+		{GFN: 11, Count: 2, At: 5, Source: SourceRead},
+		{GFN: 40, Count: 2, At: 6, Source: SourceTrace},
+	}}
+	pages := NewBitmap(100)
+	for _, gfn := range []uint64{0, 11, 12, 41, 90} {
+		pages.Set(gfn)
+	}
+	want := []Run{
+		{GFN: 11, Count: 2, Source: SourceTrace},
+		{GFN: 90, Count: 1, Source: SourceTrace, VCPU: 1},
+		{GFN: 11, Count: 2, Source: SourceRead},
+		{GFN: 41, Count: 1, Source: SourceTrace},
+		{GFN: 10, Count: 1, At: 3, Source: SourceTrace},
+		{GFN: 13, Count: 2, At: 3, Source: SourceTrace},
+		{GFN: 40, Count: 1, At: 6, Source: SourceTrace},
+	}
+	got := s.First(pages)
+	if diff := cmp.Diff(want, got.Runs); diff != "" {
+		t.Error(diff)
+	}
+	if err := got.Validate(100); err != nil {
+		t.Error(err)
+	}
+	if got.Pages() != s.Pages() || len(s.Runs) != 4 {
+		t.Errorf("%d pages, there were %d", got.Pages(), s.Pages())
+	}
+}
