@@ -76,12 +76,14 @@ func TestIndexStore(t *testing.T) {
 	if !bytes.Equal(got, text.Bytes()) {
 		t.Errorf("working-set is %q", got)
 	}
-	for _, policy := range []Policy{PolicyWorkingSet, PolicyEager} {
+	for _, policy := range []Policy{PolicyWorkingSetFull, PolicyEager} {
 		srv.SetPolicy(policy)
 		if err := srv.Drop(t.Context(), "vm"); err != nil {
 			t.Fatal(err)
 		}
-		want := map[Policy]uint64{PolicyWorkingSet: uint64(len(touched)), PolicyEager: x.Pages}[policy]
+		want := map[Policy]uint64{
+			PolicyWorkingSetFull: uint64(len(touched)), PolicyEager: x.Pages,
+		}[policy]
 		// The kernel may evict what was brought, when it likes; the server knows of that.
 		if st := restore(); st.PrefetchedPages != want || st.LazyPages > st.EvictedPages {
 			t.Errorf("%v: %+v, want %d", policy, st.Counters, want)

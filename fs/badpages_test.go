@@ -14,7 +14,7 @@ func TestBadPages(t *testing.T) {
 	x.LocalBlocks = true
 	store := newFakeStore(x)
 	store.bad = map[uint64]bool{69: true, 300: true, 1000: true} // 69 is of the working set
-	b := mounted(t, store, Options{})
+	b := mounted(t, store, Options{Policy: PolicyWorkingSetFull})
 	c := b.client()
 	fd := c.open(b.path("a/memory"), unix.O_RDONLY)
 	if st := b.stats("a", ""); st.PrefetchedPages != 1023 || st.FailedPrefetches != 1 {

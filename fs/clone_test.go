@@ -10,7 +10,7 @@ import (
 // Private mappings of clones are written to freely: nothing of it reaches the server.
 func TestClonePrivate(t *testing.T) {
 	x := wsSpec()
-	b := mounted(t, newFakeStore(x), Options{})
+	b := mounted(t, newFakeStore(x), Options{Policy: PolicyWorkingSetFull})
 	c := b.client()
 	fd := c.open(b.path("a/clones/m1/memory"), unix.O_RDWR)
 	m := c.mapFile(fd, x.Pages)
@@ -102,7 +102,7 @@ func TestCloneWriteCall(t *testing.T) {
 // What a forgotten clone has counted stays in the image's numbers; a poisoned clone stays poisoned.
 func TestCloneForgotten(t *testing.T) {
 	x := wsSpec()
-	b := mounted(t, newFakeStore(x), Options{})
+	b := mounted(t, newFakeStore(x), Options{Policy: PolicyWorkingSetFull})
 	c := b.client()
 	c.close(c.open(b.path("a/clones/x/memory"), unix.O_RDONLY))
 	fd := c.open(b.path("a/clones/y/memory"), unix.O_RDWR)

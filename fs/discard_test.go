@@ -17,7 +17,7 @@ const punch = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
 func TestDiscard(t *testing.T) {
 	x := wsSpec()
 	x.LocalBlocks = true
-	b := mounted(t, newFakeStore(x), Options{})
+	b := mounted(t, newFakeStore(x), Options{Policy: PolicyWorkingSetFull})
 	c := b.client()
 	path := b.path("a/clones/x/memory")
 	fd := c.open(path, unix.O_RDWR)

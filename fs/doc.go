@@ -42,8 +42,8 @@
 //  2. readMemory notes that the pages are in flight, that a stall has begun, and which pages are
 //     touched for the first time (epoch.read), and reads the page with Image.ReadPage into go-fuse's buffer.
 //  3. The reply goes out; reply.Done runs after that. The pages, resident already, are no longer in
-//     flight, the stall is over, and what lies beside the page in its locality block, or ahead of a
-//     sequential reader, becomes a job for the pushers if there is room in their queue.
+//     flight, the stall is over, and what lies ahead of its reader, or beside the page in its locality
+//     block, becomes a job for the pushers if there is room in their queue.
 //
 // This path allocates nothing, waits for no lock that is held over I/O or over a push (on a high-latency
 // medium it may wait for another READ of the same block, see index), and cannot be interrupted: a signal
@@ -56,6 +56,18 @@
 // gives READs of 128 KiB. A VMM that asks for huge pages (MADV_HUGEPAGE, as QEMU does) is the
 // exception: Linux then reads 2 MiB around each fault, and the record has more than was touched.
 //
+// # Ahead of a reader
+//
+// A guest that goes through its memory in an order that the image has (by number, by the working set, by
+// the layout, which is that of a trace or of the guest's page tables) is found within a few READs, and
+// run ahead of: see streams. What is pushed grows with what the reader has come through, to 2 MiB, and
+// never beyond two such rounds. Pushers take it part by part, from where the reader is then, and read each
+// part at once. A READ of a page in a part that is on its way waits for the part (see coming, and why that
+// is no deadlock): a reader faster than the pushes then makes one READ a part, not one a page.
+//
+// A READ that belongs to no such reader brings its locality block, as long as blocks are used: see
+// neighbourhood. A guest that jumps costs the first two dozen blocks, and then none.
+//
 // # One restore
 //
 // OPEN of memory calls restore, which joins the flight that is under way or starts one: a goroutine
@@ -63,9 +75,33 @@
 // working set's feed in their order, one at a time or as many as the medium serves well; Options.Workers
 // of them at a time decode, and push (NOTIFY_STORE) in one notification for each run of
 // neighbouring pages, which they write to /dev/fuse themselves where mount(2) mounted it, and by
-// go-fuse otherwise. When all is there, or a cap is reached, the opens return; the rest of a capped
-// flight goes on as its tail and steps aside while READs are outstanding. When the last file is
-// closed, the tail ends.
+// go-fuse otherwise. When the flight lands, the opens return; what is left of it goes on as its tail
+// and steps aside while READs are outstanding. When the last file is closed, the tail ends.
+//
+// When a flight lands, its playout decides (playout.go). The record of the working set says when each
+// page was first touched, and so when each piece of the feed is wanted (schedule.go, read beside the first
+// pieces, once for each opened image). After each piece that has come the flight asks: will all that are
+// missing come before they are wanted, if the guest's first instruction is now? Piece j is expected after
+//
+//	pages missing up to j * (time of a page + 2 * its deviation / sqrt(pieces missing up to j)) * (1 + margin)
+//
+// where the time of a page is measured in this flight: the mean over all pieces, or over the newest eight
+// if they came more slowly. The mean of the server's last flights counts as one piece more. The flight
+// lands at the first moment at which that is so for all pieces, or when all are there, or at a cap. What
+// the VMM does between its open and the first instruction is left out, and to the good.
+//
+// Only a trace and the reads of a restore have times. A page of such a set that just the access bits name
+// is wanted at the end of the recording. A set without times lies by recency and density: it lands with
+// its front half, more if the margin has grown, and so with half of the wait at most. Half is what is used
+// of pages with access bits. A record of a restore (Record) gives it times.
+//
+// The margin is learned for each image (Lesson): two restores in which pieces came after their time, or
+// more than one page in 64 of the tail was asked for before it came, double it; two in a row that would
+// have kept four times the margin take a quarter off. It is 0.25 in the beginning, 0.1 to 4. Options.Lessons
+// keep it over restarts. Stats.Playout and the metrics show each plan and what became of it.
+//
+// PolicyWorkingSetFull lands when all is there. A session counts as restored when the tail has come to its
+// end, never because of the landing.
 //
 // An open waits for a restore of its own working set and its own session, or for none: if a flight
 // ends early (the image is made cold, all files are closed, there is a new working set), its opens begin
@@ -76,12 +112,24 @@
 // in another process, whose own open is answered at once). If none was lost, it returns; else, or
 // if nobody can say, everything is pushed again, which over pages that are there costs a copy.
 //
+// # Fill
+//
+// With Options.Fill a fill follows the tail (fill.go), or the open where nothing is restored: it brings the
+// rest of the image in the order of EagerFeed, then the zero pages, at that rate. It waits while a READ is
+// outstanding anywhere, or came since it looked last (20 ms ago or less than a piece), while any flight goes
+// on, and while reads are recorded. It looks before each read, before decoding, and every 32 pages; next to
+// READs that never cease for 20 ms it takes a turn each second. It ends with the last close, a drop, and the
+// next restore, which is followed by another. Files are filled as long as those being filled have half of
+// the host's memory at most, or without that limit (Options.FillLarge).
+//
 // # Who may wait for whom
 //
 // A push of a page whose READ is in flight waits until that READ is answered, because the page is
 // locked. These rules follow:
 //
-//   - READs never push. Only flights and pushers do.
+//   - READs never push. Only flights, fills and pushers do.
+//   - A READ waits for a pusher only while that waits for no READ and for no gate, and at most
+//     maxComing: see coming.
 //   - Code that pushes holds no lock that a READ could take. memory.gate is held over pushes; drops
 //     take its other side, READs do not take it.
 //   - Decoding is not shared by locks: a page that a READ wants and a flight is decoding at the

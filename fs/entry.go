@@ -37,6 +37,8 @@ type entry struct {
 	// main and clones are the memory files that were opened; clones by ID.
 	main   *memoryFile
 	clones map[string]*memoryFile
+	// lesson is what restores have taught; its zero value: not known yet.
+	lesson Lesson
 	// retired sums the counters of clones that were forgotten.
 	retired Counters
 }

@@ -15,7 +15,7 @@ import (
 // SIGBUS or ENOTCONN, what is there stays right. Nothing hangs.
 func TestServerKilled(t *testing.T) {
 	x := wsSpec()
-	r := startServer(t, remoteConfig{Dir: mountDir(t), Specs: []spec{x}}, nil)
+	r := startServer(t, remoteConfig{Dir: mountDir(t), Specs: []spec{x}, Policy: PolicyWorkingSetFull}, nil)
 	c := startClient(t, r.abort, nil)
 	fd := c.open(r.path("a/memory"), unix.O_RDONLY)
 	m := c.mapFile(fd, x.Pages)

@@ -70,6 +70,7 @@ type fakeStore struct {
 	onRead    func(gfn uint64) error
 	onFeed    func(piece int) error
 	onOpen    func(name string) error
+	onFile    func()
 	bad       map[uint64]bool // pages that cannot be read
 	piece     int             // pages of a piece of a feed; 0: fakePiece
 	fileError error
@@ -162,6 +163,9 @@ type fakeFile struct{ *bytes.Reader }
 func (fakeFile) Close() error { return nil }
 
 func (s *fakeStore) OpenFile(_ context.Context, c Checkpoint, file string) (File, error) {
+	if s.onFile != nil {
+		s.onFile()
+	}
 	if s.filePanic.Load() {
 		panic("injected")
 	}
@@ -328,6 +332,10 @@ func (f *fakeFeed) piece() int { return cmp.Or(f.m.store.piece, fakePiece) }
 
 func (f *fakeFeed) Len() int { return (len(f.gfns) + f.piece() - 1) / f.piece() }
 
+func (f *fakeFeed) GFNs(i int, dst []uint64) []uint64 {
+	return append(dst, f.gfns[i*f.piece():min((i+1)*f.piece(), len(f.gfns))]...)
+}
+
 func (f *fakeFeed) Parallel() int         { return 1 }
 func (f *fakeFeed) Decode(p *Piece) error { return nil }
 
@@ -341,4 +349,66 @@ func (f *fakeFeed) Fetch(ctx context.Context, i int, p *Piece) error {
 		return err
 	}
 	return f.m.fill(p, f.gfns[i*f.piece():min((i+1)*f.piece(), len(f.gfns))])
+}
+
+// Orders are the working set's, read in pieces, and that of the layout: block for block.
+func (m *fakeImage) Orders() (orders []Order) {
+	if set := m.workingSet(); len(set) > 0 {
+		orders = append(orders, newFakeOrder(m, set, uint64(cmp.Or(m.store.piece, fakePiece))))
+	}
+	if m.LocalBlocks {
+		orders = append(orders, newFakeOrder(m, m.layout(), 0))
+	}
+	return orders
+}
+
+// layout is all pages that are not zero, as they are stored.
+func (m *fakeImage) layout() (gfns []uint64) {
+	for first := range m.stride() {
+		gfns = m.Neighbours(first, gfns)
+	}
+	return gfns
+}
+
+// A fakeOrder is read in frames of one size, each ascending, or at will.
+type fakeOrder struct {
+	m     *fakeImage
+	gfns  []uint64
+	at    map[uint64]uint64
+	frame uint64 // 0: at will
+}
+
+func newFakeOrder(m *fakeImage, gfns []uint64, frame uint64) *fakeOrder {
+	o := &fakeOrder{m: m, gfns: gfns, at: make(map[uint64]uint64, len(gfns)), frame: frame}
+	for i, gfn := range gfns {
+		o.at[gfn] = uint64(i)
+	}
+	return o
+}
+
+func (o *fakeOrder) Len() uint64 { return uint64(len(o.gfns)) }
+
+func (o *fakeOrder) Position(gfn uint64) (uint64, bool) {
+	pos, ok := o.at[gfn]
+	return pos, ok
+}
+
+func (o *fakeOrder) Part(pos, max uint64) uint64 {
+	if o.frame == 0 {
+		return min(pos+max, o.Len())
+	}
+	return min((pos/o.frame+1)*o.frame, o.Len())
+}
+
+func (o *fakeOrder) GFNs(pos, end uint64, dst []uint64) []uint64 {
+	return append(dst, o.gfns[min(pos, o.Len()):min(end, o.Len())]...)
+}
+
+func (o *fakeOrder) Read(_ context.Context, pos, end uint64, p *Piece) error {
+	if o.frame == 0 {
+		return o.m.fill(p, o.gfns[pos:end])
+	}
+	gfns := slices.Clone(o.gfns[pos/o.frame*o.frame : o.Part(pos, 0)])
+	slices.Sort(gfns)
+	return o.m.fill(p, gfns)
 }

@@ -80,7 +80,9 @@ func (s *Server) pushNext(f *flight, feed Feed, q *fetchQueue, p *Piece) (more b
 		lost := err
 		f.lost.CompareAndSwap(nil, &lost) // the other pages are good
 	}
-	err = s.pushPiece(f, p)
+	if err = s.pushPiece(f, p); err == nil {
+		s.brought(f, i, p.GFNs)
+	}
 	s.capped(f) // at once: the next piece may take long
 	return err == nil, err
 }

@@ -81,8 +81,11 @@ func interleave(t *testing.T, seed uint64) bool {
 	store.onRead = func(uint64) error { pause(); return nil }
 	store.onOpen = func(string) error { pause(); return nil }
 	o := Options{
-		Policy: Policy(rnd.IntN(3)), RecordWindow: time.Hour, Workers: 1 + rnd.IntN(2),
+		Policy: Policy(rnd.IntN(4)), RecordWindow: time.Hour, Workers: 1 + rnd.IntN(2),
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+	}
+	if rnd.IntN(3) == 0 {
+		o.Fill, o.FillLarge = 1<<30, true
 	}
 	s := newServer(context.Background(), store, "/nowhere", o.withDefaults(2))
 	h := &shuffle{t: t, s: s, store: store, k: newModelKernel(s),
@@ -156,8 +159,9 @@ func (h *shuffle) client(uid uint32) func(*rand.Rand) {
 			return
 		}
 		if h.open(id, of, uid, since) {
-			for range rnd.IntN(12) {
-				gfn := rnd.Uint64N(of.Pages)
+			next := walk(rnd, of)
+			for range rnd.IntN(24) {
+				gfn := next()
 				h.read.Store(gfn, true)
 				h.k.touch(h.raw, id, gfn)
 				if name != "" && rnd.IntN(6) == 0 {
@@ -179,6 +183,25 @@ func (h *shuffle) client(uid uint32) func(*rand.Rand) {
 				h.raw.Forget(id, uint64(n))
 			}
 		}
+	}
+}
+
+// walk gives the pages that a client touches: anywhere, or in one of the orders of the image from some
+// position on.
+func walk(rnd *rand.Rand, of spec) func() uint64 {
+	image := &fakeImage{spec: of, store: newFakeStore()}
+	order := image.workingSet()
+	if rnd.IntN(2) == 0 || len(order) == 0 {
+		order = image.layout()
+	}
+	if rnd.IntN(3) == 0 {
+		return func() uint64 { return rnd.Uint64N(of.Pages) }
+	}
+	at := rnd.IntN(len(order))
+	return func() uint64 {
+		gfn := order[at%len(order)]
+		at += 1 + rnd.IntN(2)
+		return gfn
 	}
 }
 
@@ -240,11 +263,20 @@ func (h *shuffle) open(id uint64, of spec, uid uint32, since moment) bool {
 	return true
 }
 
-// promised are the pages that the policy brings.
+// promised are the pages that the policy brings before the open returns.
 func (h *shuffle) promised(of spec) []uint64 {
 	switch h.s.opts.Policy {
-	case PolicyWorkingSet:
+	case PolicyWorkingSetFull:
 		return (&fakeImage{spec: of}).workingSet()
+	case PolicyWorkingSet: // a set without times
+		feed := (&fakeImage{spec: of, store: h.store}).WorkingSetFeed()
+		var gfns []uint64
+		for i, d := range newSchedule(feed, nil).frontFirst(minMargin) {
+			if d.at == 0 {
+				gfns = feed.GFNs(i, gfns)
+			}
+		}
+		return gfns
 	case PolicyEager:
 		return upTo(of.Pages)
 	}

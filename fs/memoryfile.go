@@ -34,15 +34,19 @@ type memoryFile struct {
 	writes atomic.Int64
 
 	streams streams
+	// coming are pages that will be pushed at once, storing those of notifications under way.
+	coming  coming
+	storing *bitmap
 
 	// gate lets a drop or a discard wait until nobody pushes, and keeps pushes from starting. READs never
 	// take it: it is held over notifications, which wait for READs.
 	gate sync.RWMutex
 
-	// flight is the newest restore that nobody has ended; opens counts open files, probes those among
+	// flight is the newest restore that nobody has ended, and fill what brings the rest; opens counts open files, probes those among
 	// them that the prober has, pushing the goroutines that push pages into it; forgotten says that the
 	// kernel does not know it. Guarded by e.mu.
 	flight    *flight
+	fill      *fill
 	opens     int
 	probes    int
 	pushing   int
@@ -66,8 +70,13 @@ type session struct {
 	// stalls are the times in which a READ of this file was outstanding; nil for the image's own
 	// file, whose READs are in the epoch's log like everyone's.
 	stalls *wss.StallLog
-	// restored is the policy of the last restore that came to its end, plus one.
+	// restored is the policy of the last restore that came to its end, plus one: what it brought is
+	// all there, whenever its opens returned.
 	restored atomic.Int64
+	// landing is that of the newest restore by working set; nil: there was none.
+	landing atomic.Pointer[landing]
+	// fill counts what was brought when nothing was asked for.
+	fill filled
 
 	mu sync.Mutex
 	// waits are the times in which opens waited for a prefetch. Guarded by mu.
@@ -83,6 +92,8 @@ func newMemoryFile(e *entry, nodeID uint64, clone string) *memoryFile {
 		pages:    pages,
 		size:     pages * PageSize,
 		inflight: newBitmap(pages),
+		coming:   coming{pages: newBitmap(pages)},
+		storing:  newBitmap(pages),
 	}
 	m.sess.Store(m.newSession(e.epoch.Load()))
 	return m
@@ -108,6 +119,7 @@ func (s *session) cached() uint64 { return s.resident.len() + s.kept.Load() }
 func (s *session) cold() {
 	s.resident.clear()
 	s.kept.Store(0)
+	s.fill.done.Store(false)
 }
 
 // settle frees the sets of a clone that was closed, so that thousands of closed clones cost almost
@@ -118,6 +130,9 @@ func (s *session) settle() {
 	s.resident.clear()
 	s.touched.clear()
 	s.brought.clear()
+	if l := s.landing.Load(); l != nil {
+		l.awaited.clear()
+	}
 }
 
 // A span is a stretch of time.

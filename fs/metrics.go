@@ -23,6 +23,9 @@ type metrics struct {
 	dropped    atomic.Uint64
 	pushErrors atomic.Uint64
 	panics     atomic.Uint64
+	fillBytes  atomic.Uint64
+	fills      atomic.Uint64
+	playout    playoutMetrics
 
 	registry *prometheus.Registry
 }
@@ -46,11 +49,30 @@ func newMetrics(s *Server) *metrics {
 			"Pushes beside or ahead of READs that found the queue full.", &m.dropped},
 		{"push_errors_total", "Pushes beside or ahead of READs that failed, in part or whole.",
 			&m.pushErrors},
+		{"fill_bytes_total", "Bytes brought while nothing was asked for.", &m.fillBytes},
+		{"fills_total", "Memory files that were filled: all of their image is there.", &m.fills},
+		{"playout_restores_total", "Restores by working set that have ended.", &m.playout.restores},
+		{"playout_late_pages_total",
+			"Pages of working sets asked for after the open had returned and before they had come.",
+			&m.playout.latePages},
 		{"panics_total", "Panics that were caught: each is a fault of the server.", &m.panics},
 	} {
 		m.registry.MustRegister(prometheus.NewCounterFunc(
 			prometheus.CounterOpts{Namespace: "thaw", Subsystem: "fs", Name: c.name, Help: c.help},
 			func() float64 { return float64(c.value.Load()) }))
+	}
+	for _, c := range []struct {
+		name, help string
+		nanos      *atomic.Int64
+	}{
+		{"playout_head_start_seconds_total", "How long opens waited for restores by working set.",
+			&m.playout.head},
+		{"playout_late_seconds_total", "How long READs took that asked for late pages.",
+			&m.playout.late},
+	} {
+		m.registry.MustRegister(prometheus.NewCounterFunc(
+			prometheus.CounterOpts{Namespace: "thaw", Subsystem: "fs", Name: c.name, Help: c.help},
+			func() float64 { return time.Duration(c.nanos.Load()).Seconds() }))
 	}
 	for _, g := range []struct {
 		name, help string
@@ -61,6 +83,16 @@ func newMetrics(s *Server) *metrics {
 		{"open_memories", "Open memory files.", s.openMemories},
 		{"reads_outstanding", "READs of memory not answered yet.",
 			func() float64 { return float64(s.demand.outstanding.Load()) }},
+		{"playout_margin", "By how much longer than measured the last restore expected its tail to take.",
+			m.playout.of(func(p *Playout) float64 { return p.Margin })},
+		{"playout_rate_bytes_per_second", "How fast the pages of the last restore came.",
+			m.playout.of(func(p *Playout) float64 { return p.RateBytesPerSecond })},
+		{"playout_planned_slack_seconds",
+			"Least time before its first touch at which a piece of the last restore was expected.",
+			m.playout.of(func(p *Playout) float64 { return orZero(p.PlannedSlackSeconds) })},
+		{"playout_real_slack_seconds",
+			"Least time before its recorded first touch at which a piece of the last restore came.",
+			m.playout.of(func(p *Playout) float64 { return orZero(p.RealSlackSeconds) })},
 	} {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(
 			prometheus.GaugeOpts{Namespace: "thaw", Subsystem: "fs", Name: g.name, Help: g.help},
@@ -121,6 +153,14 @@ func (l *latencies) observe(d time.Duration) {
 	}
 	l.buckets[i].Add(1)
 	l.sum.Add(int64(d))
+}
+
+// count is how many were observed.
+func (l *latencies) count() (n uint64) {
+	for i := range l.buckets {
+		n += l.buckets[i].Load()
+	}
+	return n
 }
 
 // Describe implements prometheus.Collector.

@@ -50,7 +50,11 @@ func TestMetrics(t *testing.T) {
 		"thaw_fs_opens_total": 3, "thaw_fs_push_bytes_total": 1 << 20, "thaw_fs_pushes_total": 0,
 		"thaw_fs_pushes_dropped_total": 0, "thaw_fs_read_bytes_total": 0,
 		"thaw_fs_read_errors_total": 0, "thaw_fs_panics_total": 0,
-		"thaw_fs_push_errors_total": 0,
+		"thaw_fs_push_errors_total": 0, "thaw_fs_fill_bytes_total": 0, "thaw_fs_fills_total": 0,
+		"thaw_fs_playout_restores_total": 0, "thaw_fs_playout_late_pages_total": 0,
+		"thaw_fs_playout_late_seconds_total": 0, "thaw_fs_playout_head_start_seconds_total": 0,
+		"thaw_fs_playout_margin": 0, "thaw_fs_playout_rate_bytes_per_second": 0,
+		"thaw_fs_playout_planned_slack_seconds": 0, "thaw_fs_playout_real_slack_seconds": 0,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("counters and gauges (-want +got):\n%s", diff)

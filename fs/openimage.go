@@ -3,6 +3,7 @@ package fs
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -19,6 +20,14 @@ type openImage struct {
 	local bool
 	// ws is mem.WorkingSetFeed.
 	ws Feed
+	// of is the checkpoint as it was listed when the image was opened.
+	of *Checkpoint
+	// schedule has one element: when the pieces of ws are wanted, or nil until a restore has found that
+	// out. Who takes it out puts it back.
+	schedule chan *schedule
+	// orders are that by number, and, once a READ has asked for them, mem.Orders.
+	orders atomic.Pointer[[]Order]
+	asked  atomic.Bool // for mem.Orders
 	// users are pushers at work on it. Guarded by the entry's mu.
 	users int
 }
@@ -54,7 +63,10 @@ func (s *Server) imageLocked(e *entry) (*openImage, error) {
 	}
 	h := &openImage{
 		mem: mem, revision: c.Revision, local: mem.Local(), ws: mem.WorkingSetFeed(),
+		of: c, schedule: make(chan *schedule, 1),
 	}
+	h.schedule <- nil
+	h.orders.Store(&[]Order{numbers{mem, e.pages()}})
 	e.img.Store(h)
 	if cur != nil {
 		e.replaced = append(e.replaced, cur)
@@ -181,6 +193,9 @@ func (s *Server) released(m *memoryFile, probe bool) {
 		if m.clone != "" {
 			m.sess.Load().settle()
 			m.inflight.clear() // all READs of it are answered
+			m.storing.clear()
+			m.coming.letGo()
+			m.streams.reset()
 		}
 	}
 	idle := e.opens == 0

@@ -12,13 +12,27 @@ import (
 type Policy int
 
 const (
-	// PolicyWorkingSet brings the working set; nothing where there is none.
+	// PolicyWorkingSet brings so much of the working set that the rest, which follows while the guest
+	// runs, comes before it is wanted; nothing where there is no set.
 	PolicyWorkingSet Policy = iota
 	// PolicyEager brings all of the image, zero pages included.
 	PolicyEager
 	// PolicyLazy brings nothing: every page comes at its first touch.
 	PolicyLazy
+	// PolicyWorkingSetFull brings all of the working set; nothing where there is none.
+	PolicyWorkingSetFull
 )
+
+// bySet says that a policy brings the working set.
+func (p Policy) bySet() bool { return p == PolicyWorkingSet || p == PolicyWorkingSetFull }
+
+// whole is the policy that brings the same pages in the end, and waits for all of them.
+func (p Policy) whole() Policy {
+	if p.bySet() {
+		return PolicyWorkingSetFull
+	}
+	return p
+}
 
 // String is the word of the command line.
 func (p Policy) String() string {
@@ -29,18 +43,20 @@ func (p Policy) String() string {
 		return "eager"
 	case PolicyLazy:
 		return "lazy"
+	case PolicyWorkingSetFull:
+		return "working-set-full"
 	}
 	return fmt.Sprintf("Policy(%d)", int(p))
 }
 
 // ParsePolicy is the inverse of String.
 func ParsePolicy(s string) (Policy, error) {
-	for _, p := range []Policy{PolicyWorkingSet, PolicyEager, PolicyLazy} {
+	for _, p := range []Policy{PolicyWorkingSet, PolicyWorkingSetFull, PolicyEager, PolicyLazy} {
 		if s == p.String() {
 			return p, nil
 		}
 	}
-	return 0, fmt.Errorf("unknown restore policy %q: want working-set, eager or lazy", s)
+	return 0, fmt.Errorf("unknown restore policy %q: want working-set, working-set-full, eager or lazy", s)
 }
 
 // Options say how a store is mounted. The zero value is a good one.
@@ -63,9 +79,22 @@ type Options struct {
 	// 0 means 4096. More is for stores that only show a file as it is: then the server pushes
 	// nothing by itself, and a READ is not a fault.
 	ReadAhead int
+	// NoPush answers READs and pushes nothing beside or ahead of them. It is for measurements.
+	NoPush bool
 	// Workers is the number of goroutines that decode and push for one prefetch. 0: 2, or the
 	// number of CPUs if that is more, but 4 at most.
 	Workers int
+	// Lessons keep what restores teach about the head start that their images need. nil: the server
+	// remembers it as long as it runs.
+	Lessons Lessons
+	// Fill is how many bytes a second of the rest of an image are brought while nothing is asked for.
+	// 0: none.
+	Fill int64
+	// FillLarge also fills images that are larger than half of the host's memory.
+	FillLarge bool
+	// Filled is called when all of an image, or of a clone of it, is in the page cache because of Fill,
+	// once for each time that it was cold. nil: nobody is told.
+	Filled func(name, clone string, bytes uint64)
 	// Prober asks the kernel whether a file is still in the page cache, for second opens. nil:
 	// they push what was there again. Mount does not close it.
 	Prober Prober

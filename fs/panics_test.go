@@ -119,7 +119,9 @@ func TestPanicInHandlers(t *testing.T) {
 
 // A prober that panics costs a prefetch, which is counted; the open returns.
 func TestPanicInProber(t *testing.T) {
-	r := newHandRig(t, newFakeStore(wsSpec()), Options{Prober: panickingProber{}})
+	r := newHandRig(t, newFakeStore(wsSpec()), Options{
+		Policy: PolicyWorkingSetFull, Prober: panickingProber{},
+	})
 	r.open()
 	if st := r.open(); !st.Ok() {
 		t.Fatal(st)

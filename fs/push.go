@@ -27,7 +27,8 @@ func (e *pushError) Error() string { return fmt.Sprintf("push into the page cach
 //
 // It waits for READs: a page whose READ comes in between the look at inflight and the notification
 // is locked until that READ is answered. Hence the rule that this is called with no lock held that
-// a READ could want, and never by a READ; of m.gate only drops take the other side.
+// a READ could want, and never by a READ; of m.gate only drops take the other side. READs that wait for
+// pages to come are let go before it waits for m.gate, and do not wait for pages that are being stored.
 func (s *Server) push(m *memoryFile, sess *session, p *Piece, pushed func(first, n uint64)) error {
 	for i := 0; i < len(p.GFNs); {
 		first := p.GFNs[i]
@@ -41,8 +42,8 @@ func (s *Server) push(m *memoryFile, sess *session, p *Piece, pushed func(first,
 			n++
 		}
 		err := s.storeRun(m, sess, first, p.Pages[i*PageSize:(i+n)*PageSize])
-		if err == errHole {
-			continue // look again: a page was discarded and is not wanted any more
+		if err == errAgain {
+			continue // look again: a page is not wanted any more
 		}
 		if err != nil {
 			return err
@@ -55,19 +56,28 @@ func (s *Server) push(m *memoryFile, sess *session, p *Piece, pushed func(first,
 
 // storeRun sends one run to the kernel.
 func (s *Server) storeRun(m *memoryFile, sess *session, first uint64, data []byte) error {
-	m.gate.RLock()
+	n := uint64(len(data) / PageSize)
+	m.storing.addRange(first, n)
+	defer m.storing.removeRange(first, n)
+	if m.inflight.any(first, n) {
+		return errAgain
+	}
+	if !m.gate.TryRLock() {
+		m.coming.letGo()
+		m.gate.RLock()
+	}
 	defer m.gate.RUnlock()
 	if m.sess.Load() != sess || m.poisoned.Load() {
 		return errStale
 	}
-	if m.hole(first, uint64(len(data)/PageSize)) {
-		return errHole
+	if m.hole(first, n) {
+		return errAgain
 	}
 	status := s.kernel.InodeNotifyStoreCache(m.node, int64(first*PageSize), data)
 	if !status.Ok() {
 		return &pushError{status}
 	}
-	sess.resident.addRange(first, uint64(len(data)/PageSize))
+	sess.resident.addRange(first, n)
 	s.metrics.pushes.Add(1)
 	s.metrics.pushBytes.Add(uint64(len(data)))
 	return nil

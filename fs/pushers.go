@@ -2,22 +2,36 @@ package fs
 
 import (
 	"errors"
+	"slices"
 	"time"
 )
 
 // errStale ends a push into a page cache that was dropped or must not be filled any more.
 var errStale = errors.New("the page cache was dropped")
 
-// errHole refuses a push if some of its pages were discarded after it was decided.
-var errHole = errors.New("some of the pages were discarded")
+// errAgain refuses a push if a READ of some of its pages came in, or they were discarded, after it was
+// decided.
+var errAgain = errors.New("some of the pages are not wanted any more")
 
 // A job is something to push beside or ahead of a READ that was answered.
 type job struct {
 	m    *memoryFile
 	sess *session
-	// Pages from first on, count of them; count 0: the locality block of page first.
-	first, count uint64
+	do   work
+	page uint64 // that was read
+	// of is the stream that it is for, of an image that was open then; id 0: none.
+	of    pump
+	image *openImage
 }
+
+// work is what a job does.
+type work int
+
+const (
+	workAhead  work = iota // push what a stream wants
+	workBeside             // push the locality block of a page first
+	workOrders             // find out in which orders a guest may touch the image
+)
 
 // pushers push in the background. READs hand them jobs without waiting: when the queue is full, the
 // job is dropped, and the pages are read on demand.
@@ -35,22 +49,46 @@ type scratch struct {
 	gfns  []uint64
 }
 
-// follow queues the pages that should follow a READ.
+// follow queues what should follow a READ.
 func (p *pushers) follow(r *reply) {
-	if r.h.local && r.count == 1 {
-		p.add(job{m: r.m, sess: r.sess, first: r.first})
+	j := job{m: r.m, sess: r.sess, page: r.first, image: r.h}
+	orders := *r.h.orders.Load()
+	at := touch{count: r.count}
+	for i, o := range orders {
+		if i == 0 || r.count == 1 {
+			at.pos[i], at.in[i] = o.Position(r.first)
+		}
 	}
-	if from, n := r.m.streams.read(r.first, r.count, r.m.pages); n > 0 {
-		p.add(job{m: r.m, sess: r.sess, first: from, count: n})
+	var ahead, beside bool
+	j.of, ahead, beside = r.m.streams.read(r.h, &at, orders)
+	switch {
+	case ahead:
+		p.add(j)
+	case beside:
+		j.do = workBeside
+		p.add(j)
+	}
+	if !r.h.asked.Load() && r.h.asked.CompareAndSwap(false, true) {
+		p.add(job{m: r.m, sess: r.sess, do: workOrders, image: r.h})
 	}
 }
 
+// add queues a job. If there is no room, it is as if it was done and had pushed nothing.
 func (p *pushers) add(j job) {
 	select {
 	case p.queue <- j:
 	default:
 		p.srv.metrics.dropped.Add(1)
+		p.ended(j)
 	}
+}
+
+// ended does the book-keeping of a job that did not come to its end.
+func (p *pushers) ended(j job) {
+	if j.do == workOrders {
+		j.image.asked.Store(false) // the next READ asks again
+	}
+	j.m.streams.leave(j.image, j.of)
 }
 
 // run is the loop of one pusher.
@@ -66,48 +104,86 @@ func (p *pushers) run() {
 	}
 }
 
-// do pushes for one job. Errors end the job only: a page that cannot be read gets its EIO when it
-// is asked for.
+// do does one job. Errors end the job only: a page that cannot be read gets its EIO when it is asked
+// for.
 func (p *pushers) do(j job, sc *scratch) {
 	h := j.m.hold()
 	if h == nil {
+		p.ended(j)
 		return
 	}
 	defer p.srv.unhold(j.m, h)
-	err := p.bring(j, h, sc)
+	whole := false
+	defer func() {
+		if !whole {
+			p.ended(j)
+		}
+	}()
+	err := errStale // the job is for an image that was replaced
+	if h == j.image {
+		whole, err = p.bring(j, h, sc)
+	}
 	if err != nil && !errors.Is(err, errStale) {
 		p.srv.metrics.pushErrors.Add(1)
-		p.srv.log.Debug("push", "checkpoint", j.m.e.name, "page", j.first, "error", err)
+		p.srv.log.Debug("push", "checkpoint", j.m.e.name, "page", j.page, "error", err)
 	}
 }
 
-// bring reads and pushes the pages of a job.
-func (p *pushers) bring(j job, h *openImage, sc *scratch) (err error) {
+// bring does a job; whole is false if it was ended early.
+func (p *pushers) bring(j job, h *openImage, sc *scratch) (whole bool, err error) {
 	defer p.srv.rescueErr("pushing in the background", &err)
-	if j.count > 0 {
-		return p.ahead(j, h, sc)
+	switch j.do {
+	case workOrders:
+		orders := append(*h.orders.Load(), h.mem.Orders()...)
+		h.orders.Store(&orders)
+		return true, nil
+	case workBeside:
+		if err := p.neighbours(j, h, sc); err != nil {
+			return false, err
+		}
 	}
-	return p.neighbours(j, h, sc)
+	if j.of.id == 0 {
+		return true, nil
+	}
+	return p.ahead(j, h, sc)
 }
 
 // neighbours pushes the locality block of a page.
 func (p *pushers) neighbours(j job, h *openImage, sc *scratch) error {
-	if h.mem.Zero(j.first) {
+	if h.mem.Zero(j.page) {
 		return p.zeroGroup(j, h, sc)
 	}
-	sc.gfns = h.mem.Neighbours(j.first, sc.gfns[:0])
-	wanted := false
-	for _, gfn := range sc.gfns {
-		wanted = wanted || j.m.wants(j.sess, gfn)
-	}
-	if !wanted {
+	sc.gfns = h.mem.Neighbours(j.page, sc.gfns[:0])
+	if !p.reach(j, h, sc.gfns) {
 		return nil
 	}
-	err := h.mem.ReadNeighbours(j.first, &sc.piece)
+	sc.gfns = slices.DeleteFunc(sc.gfns, func(gfn uint64) bool { return !j.m.wants(j.sess, gfn) })
+	if len(sc.gfns) == 0 {
+		return nil
+	}
+	probe, pays := j.m.streams.block(h, sc.gfns)
+	if !pays {
+		return nil
+	}
+	err := h.mem.ReadNeighbours(j.page, &sc.piece)
 	if err != nil && lostPages(err) == nil {
 		return err
 	}
-	return errors.Join(err, p.push(j, &sc.piece))
+	return errors.Join(err, p.pushWithout(j, &sc.piece, probe))
+}
+
+// reach tells the stream of a page how far its block goes; false if that far was pushed before.
+func (p *pushers) reach(j job, h *openImage, block []uint64) bool {
+	if j.of.id == 0 {
+		return true
+	}
+	end := uint64(0)
+	for _, gfn := range block {
+		if pos, ok := (*h.orders.Load())[j.of.order].Position(gfn); ok {
+			end = max(end, pos+1)
+		}
+	}
+	return j.m.streams.reach(h, j.of, end)
 }
 
 // lostPages says that err names pages which could not be read, and that all others were; else nil.
@@ -122,7 +198,7 @@ func lostPages(err error) *PagesError {
 // zeroGroup is the locality block of a zero page: the zero pages of its 16 aligned neighbours.
 func (p *pushers) zeroGroup(j job, h *openImage, sc *scratch) error {
 	const group = 16
-	first := j.first / group * group
+	first := j.page / group * group
 	sc.gfns = sc.gfns[:0]
 	for gfn := first; gfn < min(first+group, j.m.pages); gfn++ {
 		if h.mem.Zero(gfn) && j.m.wants(j.sess, gfn) {
@@ -132,36 +208,79 @@ func (p *pushers) zeroGroup(j job, h *openImage, sc *scratch) error {
 	return p.push(j, &Piece{GFNs: sc.gfns, Pages: p.srv.zeros.bytes(len(sc.gfns))})
 }
 
-// ahead pushes a run of pages ahead of a reader, 16 at a time: the first are wanted soon.
-func (p *pushers) ahead(j job, h *openImage, sc *scratch) error {
-	const step = 16
-	for first, end := j.first, j.first+j.count; first < end; first += step {
-		n := min(step, end-first)
-		if !p.anyWanted(j, first, n) {
+// ahead pushes for a stream until there is nothing left to push.
+func (p *pushers) ahead(j job, h *openImage, sc *scratch) (whole bool, err error) {
+	orders := *h.orders.Load()
+	for {
+		x, more, ok := j.m.streams.take(h, j.of, orders)
+		if !ok {
+			return true, nil
+		}
+		if more {
+			also := j
+			also.do = workAhead
+			p.add(also)
+		}
+		if err := p.part(j, x, orders[j.of.order], sc); err != nil {
+			return false, err
+		}
+	}
+}
+
+// part reads and pushes one part of a stream. READs of its pages wait until that is done: see coming.
+func (p *pushers) part(j job, x part, o Order, sc *scratch) error {
+	sc.gfns = o.GFNs(x.first, x.end, sc.gfns[:0])
+	if !slices.ContainsFunc(sc.gfns, func(gfn uint64) bool { return j.m.wants(j.sess, gfn) }) {
+		return nil
+	}
+	j.m.coming.begin(sc.gfns)
+	defer j.m.coming.end(sc.gfns)
+	if err := o.Read(p.srv.ctx, x.first, x.end, &sc.piece); err != nil && lostPages(err) == nil {
+		return err
+	}
+	return p.pushPart(j, x, sc)
+}
+
+// pushPart pushes a part that was read, without the marker, and its last run first: a reader that comes
+// to its beginning meanwhile then waits for the whole part, and does not follow close behind the push.
+func (p *pushers) pushPart(j job, x part, sc *scratch) error {
+	mark := uint64(none)
+	if x.first <= x.mark && x.mark < x.end {
+		mark = sc.gfns[x.mark-x.first]
+	}
+	gfns, pages := sc.piece.GFNs, sc.piece.Pages
+	for end := len(gfns); end > 0; {
+		first := end - 1
+		if gfns[first] == mark {
+			end = first
 			continue
 		}
-		sc.gfns = sc.gfns[:0]
-		for gfn := first; gfn < first+n; gfn++ {
-			sc.gfns = append(sc.gfns, gfn)
+		for first > 0 && gfns[first-1]+1 == gfns[first] && gfns[first-1] != mark {
+			first--
 		}
-		pages := grow(&sc.piece.Pages, int(n)*PageSize)
-		if err := h.mem.ReadRange(first, pages); err != nil {
-			return err // also if only some of them cannot be read: a READ of the others brings them
-		}
-		if err := p.push(j, &Piece{GFNs: sc.gfns, Pages: pages}); err != nil {
+		run := Piece{GFNs: gfns[first:end], Pages: pages[first*PageSize : end*PageSize]}
+		if err := p.push(j, &run); err != nil {
 			return err
 		}
+		end = first
 	}
 	return nil
 }
 
-func (p *pushers) anyWanted(j job, first, n uint64) bool {
-	for gfn := first; gfn < first+n; gfn++ {
-		if j.m.wants(j.sess, gfn) {
-			return true
-		}
+// none is no page.
+const none = ^uint64(0)
+
+// pushWithout pushes all pages of a piece but one.
+func (p *pushers) pushWithout(j job, piece *Piece, page uint64) error {
+	i := slices.Index(piece.GFNs, page)
+	if i < 0 {
+		return p.push(j, piece)
 	}
-	return false
+	before := Piece{GFNs: piece.GFNs[:i], Pages: piece.Pages[:i*PageSize]}
+	if err := p.push(j, &before); err != nil {
+		return err
+	}
+	return p.push(j, &Piece{GFNs: piece.GFNs[i+1:], Pages: piece.Pages[(i+1)*PageSize:]})
 }
 
 // push pushes and counts.

@@ -26,6 +26,9 @@ func (s *Server) readMemory(m *memoryFile, in *fuse.ReadIn, buf []byte) (fuse.Re
 	}
 	length := min(uint64(len(buf)), m.size-in.Offset)
 	r := s.begin(m, h, in, length)
+	if r.follow && r.count == 1 && !m.storing.has(r.first) {
+		m.coming.wait(r.first)
+	}
 	if err := s.fill(m, h.mem, in.Offset, buf[:length]); err != nil {
 		r.sess.errors.Add(1)
 		s.metrics.readErrors.Add(1)
@@ -85,8 +88,11 @@ func (s *Server) begin(m *memoryFile, h *openImage, in *fuse.ReadIn, length uint
 	if again := sess.resident.removeRange(first, count); again > 0 {
 		sess.evicted.Add(uint64(again))
 	}
+	if l := sess.landing.Load(); l != nil && l.asked(first, count) {
+		r.late = &l.late
+	}
 	sess.epoch.read(first, count, now)
-	r.follow = s.opts.ReadAhead == PageSize && !sess.epoch.exclusive(now)
+	r.follow = s.opts.ReadAhead == PageSize && !s.opts.NoPush && !sess.epoch.exclusive(now)
 	return r
 }
 

@@ -108,7 +108,7 @@ func TestRefreshWorkingSet(t *testing.T) {
 // stats.json and metrics are live, and what one open reads is of one moment.
 func TestLiveFiles(t *testing.T) {
 	x := wsSpec()
-	b := mounted(t, newFakeStore(x), Options{})
+	b := mounted(t, newFakeStore(x), Options{Policy: PolicyWorkingSetFull})
 	c := b.client()
 	early := c.open(b.path("a/stats.json"), unix.O_RDONLY)
 	fd := c.open(b.path("a/clones/c/memory"), unix.O_RDONLY)
@@ -124,7 +124,7 @@ func TestLiveFiles(t *testing.T) {
 		"a/stats.json": 1024, "a/clones/c/stats.json": 1024, "a/clones/d/stats.json": 0,
 	} {
 		st := read(c.do(request{Op: "readfile", Path: b.path(path)}).Data)
-		if st.PrefetchedPages != want || st.Policy != "working-set" {
+		if st.PrefetchedPages != want || st.Policy != "working-set-full" {
 			t.Errorf("%s: %+v", path, st)
 		}
 		if want > 0 && (st.LazyPages != 1 || st.StallSeconds <= 0 || len(st.Stalls.Buckets) == 0) {

@@ -23,8 +23,11 @@ type reply struct {
 	cached bool
 	// follow: what lies beside or ahead of the pages may be pushed after the answer.
 	follow bool
-	data   []byte
-	vec    [1][]byte
+	// late notes how long the READ took if it asked for pages that a restore should have brought
+	// before; else nil.
+	late *lateness
+	data []byte
+	vec  [1][]byte
 }
 
 var _ fuse.ReadResult = (*reply)(nil)
@@ -75,7 +78,11 @@ func (r *reply) over() {
 	}
 	r.stall(false)
 	r.srv.demand.end()
-	r.srv.metrics.reads.observe(time.Since(r.start))
+	took := time.Since(r.start)
+	if r.late != nil {
+		r.late.waited(took)
+	}
+	r.srv.metrics.reads.observe(took)
 }
 
 // stall notes in the logs that a reader begins or ends to wait.

@@ -28,6 +28,9 @@ type flight struct {
 	// cut: it was ended early, because the image was made cold or everybody closed it.
 	// Set before front is closed.
 	cut atomic.Bool
+	// landing decides when the opens return; nil: it is not a restore by working set.
+	landing  *landing
+	planning sync.WaitGroup // the goroutine that finds out when pieces are wanted
 	// lost is the first error of pages that could not be read; the others are brought.
 	lost atomic.Pointer[error]
 	// over: it has ended, successfully or not.
@@ -41,17 +44,25 @@ type flight struct {
 func (f *flight) land() {
 	f.frontOnce.Do(func() {
 		f.tail.Store(true)
-		f.sess.waited(f.start, time.Now())
+		now := time.Now()
+		if f.landing != nil {
+			f.landing.land(now)
+		}
+		f.sess.waited(f.start, now)
 		close(f.front)
 	})
 }
 
-// abandonLocked ends the restore that goes on for m, if there is one: nobody joins it any more.
-// e.mu is held.
+// abandonLocked ends the restore that goes on for m, if there is one, and what brings the rest: nobody
+// joins it any more. e.mu is held.
 func (m *memoryFile) abandonLocked() {
 	if m.flight != nil {
 		m.flight.cancel()
 		m.flight = nil
+	}
+	if m.fill != nil {
+		m.fill.stop()
+		m.fill = nil
 	}
 }
 
@@ -67,11 +78,12 @@ func (s *Server) restore(m *memoryFile, o *opening) *flight {
 	ep := sess.epoch
 	o.meets(ep)
 	policy := Policy(s.policy.Load())
-	if policy == PolicyWorkingSet && h.ws.Len() == 0 {
+	if policy.bySet() && h.ws.Len() == 0 {
 		policy = PolicyLazy
 	}
 	if policy == PolicyLazy || ep.armed && ep.exclusive(now) {
 		ep.start(now)
+		s.fillLocked(m, sess)
 		return nil
 	}
 	if f := m.flight; f != nil && f.sess == sess && f.h == h && !f.over.Load() {
@@ -81,6 +93,9 @@ func (s *Server) restore(m *memoryFile, o *opening) *flight {
 	ep.spoil(now)
 	ep.start(now)
 	f := &flight{m: m, h: h, sess: sess, policy: policy, start: now, front: make(chan struct{})}
+	if policy.bySet() {
+		f.landing = newLanding(m, h.ws, policy, now, s.pace.load())
+	}
 	f.ctx, f.cancel = context.WithCancel(s.ctx)
 	if !s.goes("a prefetch", func() { s.fly(f) }) {
 		f.cancel()
@@ -114,8 +129,11 @@ func (s *Server) fly(f *flight) {
 	defer f.land()
 	m := f.m
 	defer s.unhold(m, f.h)
+	defer s.fillAfter(f)
+	s.flying.Add(1)
+	defer s.flying.Add(-1)
 	m.settled()
-	complete := f.sess.restored.Load() == int64(f.policy)+1
+	complete := f.sess.restored.Load() == int64(f.policy.whole())+1
 	if f.sess.cached() > 0 {
 		if !s.stillResident(f) {
 			// Some of it was evicted, and which pages is not known: bring everything again.
@@ -128,7 +146,7 @@ func (s *Server) fly(f *flight) {
 	err := s.bring(f)
 	switch {
 	case err == nil:
-		f.sess.restored.Store(int64(f.policy) + 1)
+		f.sess.restored.Store(int64(f.policy.whole()) + 1)
 	case f.ctx.Err() != nil || errors.Is(err, errStale):
 		f.cut.Store(true)
 	default:
@@ -136,6 +154,7 @@ func (s *Server) fly(f *flight) {
 		f.sess.failed.Add(1)
 		s.complain(m.e, "prefetch", err)
 	}
+	s.landed(f, err == nil)
 }
 
 // settled waits for pushes that have begun. Pushes of an earlier restore may have gone into an inode
@@ -155,7 +174,7 @@ func (s *Server) bring(f *flight) (err error) {
 		}
 		return errors.Join(err, s.pushZeros(f))
 	}
-	return s.pushFeed(f, f.h.ws)
+	return s.bringSet(f)
 }
 
 // turn is called before each piece: the tail waits in it while READs are outstanding.

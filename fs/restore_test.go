@@ -24,10 +24,10 @@ func wsSpec() spec {
 // as some hosts do at any time. If it is more than a few, the prefetch did not work.
 func mayEvict(st Stats) uint64 { return min(st.EvictedPages, (st.PrefetchedPages+st.TailPages)/20) }
 
-// The open brings the working set: touching it then asks the server for nothing.
-func TestPolicyWorkingSet(t *testing.T) {
+// The open brings all of the working set: touching it then asks the server for nothing.
+func TestPolicyWorkingSetFull(t *testing.T) {
 	x := wsSpec()
-	b := mounted(t, newFakeStore(x), Options{})
+	b := mounted(t, newFakeStore(x), Options{Policy: PolicyWorkingSetFull})
 	c := b.client()
 	fd := c.open(b.path("a/memory"), unix.O_RDONLY)
 	ws := (&fakeImage{spec: x}).workingSet()
@@ -81,7 +81,7 @@ func TestOpensAtOnce(t *testing.T) {
 		<-release
 		return nil
 	}
-	b := mounted(t, store, Options{})
+	b := mounted(t, store, Options{Policy: PolicyWorkingSetFull})
 	c := b.client()
 	var waits []func() response
 	for range 10 {
@@ -176,7 +176,7 @@ func TestPrefetchError(t *testing.T) {
 		}
 		return nil
 	}
-	b := mounted(t, store, Options{})
+	b := mounted(t, store, Options{Policy: PolicyWorkingSetFull})
 	c := b.client()
 	fd := c.open(b.path("a/memory"), unix.O_RDONLY)
 	c.do(request{Op: "touch", Map: c.mapFile(fd, x.Pages), GFNs: upTo(x.Pages), Spec: &x})
@@ -202,7 +202,7 @@ func startProber(t testing.TB) *ProcessProber {
 // A second open asks the prober, and finds everything there or brings it again.
 func TestSecondOpen(t *testing.T) {
 	x := wsSpec()
-	b := mounted(t, newFakeStore(x), Options{Prober: startProber(t)})
+	b := mounted(t, newFakeStore(x), Options{Policy: PolicyWorkingSetFull, Prober: startProber(t)})
 	c := b.client()
 	for _, path := range []string{"a/memory", "a/clones/x/memory"} {
 		c.close(c.open(b.path(path), unix.O_RDONLY))
@@ -235,7 +235,7 @@ func TestSecondOpenWithoutProber(t *testing.T) {
 	dead.child.cmd.Process.Kill()
 	for name, prober := range map[string]Prober{"none": nil, "dead": dead} {
 		t.Run(name, func(t *testing.T) {
-			b := mounted(t, newFakeStore(wsSpec()), Options{Prober: prober})
+			b := mounted(t, newFakeStore(wsSpec()), Options{Policy: PolicyWorkingSetFull, Prober: prober})
 			c := b.client()
 			c.close(c.open(b.path("a/memory"), unix.O_RDONLY))
 			fd := c.open(b.path("a/memory"), unix.O_RDONLY)
@@ -275,7 +275,7 @@ func TestPrefetchGoesRoundReads(t *testing.T) {
 		}))
 	}
 	eventually(t, "8 READs wait", func() bool { return waiting.Load() == 8 })
-	b.SetPolicy(PolicyWorkingSet)
+	b.SetPolicy(PolicyWorkingSetFull)
 	b.client().open(b.path("a/memory"), unix.O_RDONLY) // returns while they wait
 	if st := b.stats("a", ""); st.PrefetchedPages != 1024-8 {
 		t.Errorf("%d prefetched beside 8 READs", st.PrefetchedPages)

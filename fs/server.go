@@ -24,6 +24,9 @@ type Server struct {
 	ram   uint64 // of the host, in bytes
 
 	policy    atomic.Int64
+	pace      lastPace
+	flying    atomic.Int64 // restores that go on, their tails among them
+	filling   atomic.Int64 // bytes of the memory files that are filled
 	tree      *tree
 	liveTexts liveTexts
 	idle      idleList

@@ -121,6 +121,7 @@ func TestResentOpen(t *testing.T) {
 	release := make(chan struct{})
 	store.onFeed = func(int) error { <-release; return nil }
 	s := testServer(store)
+	s.SetPolicy(PolicyWorkingSetFull)
 	r := &raw{fuse.NewDefaultRawFileSystem(), s}
 	open := fuse.OpenIn{InHeader: fuse.InHeader{NodeId: s.memoryNode("a"), Unique: resent | 7}}
 	if st := r.Open(nil, &open, new(fuse.OpenOut)); !st.Ok() { // returns

@@ -72,7 +72,9 @@ func blocking(store *fakeStore) (arrived chan int, free chan struct{}) {
 func TestOpenAfterLastClose(t *testing.T) {
 	store := newFakeStore(wsSpec())
 	arrived, free := blocking(store)
-	r := newHandRig(t, store, Options{CapTime: time.Nanosecond, Workers: 1})
+	r := newHandRig(t, store, Options{
+		Policy: PolicyWorkingSetFull, CapTime: time.Nanosecond, Workers: 1,
+	})
 	if st := r.open(); !st.Ok() { // capped: it goes on behind the open
 		t.Fatal(st)
 	}
@@ -97,7 +99,7 @@ func TestOpenAfterLastClose(t *testing.T) {
 func TestOpenWhileDropped(t *testing.T) {
 	store := newFakeStore(wsSpec())
 	arrived, free := blocking(store)
-	r := newHandRig(t, store, Options{Workers: 1})
+	r := newHandRig(t, store, Options{Policy: PolicyWorkingSetFull, Workers: 1})
 	done := make(chan fuse.Status)
 	go func() { done <- r.open() }()
 	<-arrived

@@ -23,6 +23,11 @@ type Stats struct {
 	Poisoned bool `json:"poisoned"`
 	// Recording: reads are traced, and until the window is over nothing is pushed.
 	Recording bool `json:"recording"`
+	// Playout is how the newest restore by working set was planned, and how it went; nil: there was
+	// none. Of an image: the newest over its files, with the late pages of the newest of each.
+	Playout *Playout `json:"playout,omitempty"`
+	// Fill is how much of the rest was brought in the background; nil: nothing is filled.
+	Fill *Fill `json:"fill,omitempty"`
 	// Origin is time 0 of what follows: the first open since the image was cold.
 	Origin time.Time `json:"origin"`
 	// Prefetches are the times in which opens waited for a prefetch.
@@ -77,8 +82,14 @@ func (s *Server) stats(e *entry, clone string) Stats {
 		st.Stalls = wss.StallSnapshot{Origin: st.Stalls.Origin, Elapsed: st.Stalls.Elapsed}
 	}
 	st.Origin = st.Stalls.Origin
+	var newest time.Time
 	for _, m := range of {
 		sess := m.sess.Load()
+		if l := sess.landing.Load(); l != nil {
+			st.Playout = st.Playout.with(l.report(), l.start.After(newest))
+			newest = later(newest, l.start)
+		}
+		st.Fill = st.Fill.with(sess.fill.report())
 		st.Counters.add(sess.load())
 		st.PrefetchIntervals = append(st.PrefetchIntervals, sess.waitsSince(st.Origin)...)
 		if clone != "" {

@@ -79,6 +79,9 @@ type Image interface {
 	Local() bool
 	// WorkingSetFeed is the working set, zero pages of it included, in first-touch order.
 	WorkingSetFeed() Feed
+	// Orders are the sequences in which a guest is likely to touch pages, two at most: the working
+	// set's, and, if Local, the one of the layout, last. They are made anew by each call.
+	Orders() []Order
 	// EagerFeed is every page that is not zero, in the order they lie on disk.
 	EagerFeed() Feed
 	// ZeroRuns calls fn for each run of zero pages until fn returns false.
@@ -90,10 +93,12 @@ type Image interface {
 // Buffers of pages on their way into a page cache, and the sequences they come in, are index's own:
 // Piece.Pages[i*4096:] belongs to Piece.GFNs[i]; the pieces of a Feed can be read in any order and
 // by many goroutines at once, each with a Piece of its own.
-// A PagesError names pages that could not be read; a Piece is without them.
+// A PagesError names pages that could not be read; a Piece is without them. An Order is a sequence of
+// pages in which a guest may touch them.
 type (
 	Piece      = index.Piece
 	Feed       = index.Feed
+	Order      = index.Order
 	PagesError = index.PagesError
 )
 

@@ -106,48 +106,6 @@ func TestNodeIDs(t *testing.T) {
 	}
 }
 
-// A reader of single pages is found after 16 pages, and never more than two pushes lie before it.
-func TestStreams(t *testing.T) {
-	const end = 10000
-	var s streams
-	have := map[uint64]bool{}
-	reads, pushed := 0, 0
-	for gfn := uint64(100); gfn < end; gfn++ {
-		if have[gfn] {
-			continue
-		}
-		reads++
-		from, n := s.read(gfn, 1, end)
-		if gfn < 100+minStream-1 && n > 0 {
-			t.Fatalf("pushed at page %d", gfn)
-		}
-		if n > 0 && (from <= gfn || from+n > end || from+n > gfn+2*maxAhead+1) {
-			t.Fatalf("READ of %d pushes [%d,+%d)", gfn, from, n)
-		}
-		for i := range n {
-			if have[from+i] {
-				t.Fatalf("page %d pushed twice", from+i)
-			}
-			have[from+i] = true
-			pushed++
-		}
-	}
-	if reads > 250 {
-		t.Errorf("%d READs, %d pages pushed", reads, pushed)
-	}
-}
-
-// Random reads are no streams.
-func TestStreamsRandom(t *testing.T) {
-	rnd := rand.New(rand.NewPCG(3, 4))
-	var s streams
-	for range 10000 {
-		if _, n := s.read(rnd.Uint64N(1<<20), 1, 1<<20); n > 0 {
-			t.Fatal("a stream was found")
-		}
-	}
-}
-
 func TestDirOffsetsSurviveChanges(t *testing.T) {
 	s := testServer(newFakeStore(spec{Name: "a"}, spec{Name: "b"}, spec{Name: "c"}))
 	read := func(off uint64, limit int) (names []string, next uint64) {

@@ -318,6 +318,12 @@ func feedDespite(t *testing.T, m *Image, f Feed, want []byte, good []bool) {
 				seen[gfn]++
 			}
 		}
+		promised := slices.DeleteFunc(f.GFNs(i, nil), func(gfn uint64) bool {
+			return lost != nil && slices.Contains(lost.GFNs, gfn)
+		})
+		if !slices.Equal(promised, p.GFNs) {
+			t.Fatalf("piece %d has pages %d, it should have %d", i, p.GFNs, promised)
+		}
 		comparePiece(t, &p, want, seen)
 	}
 	for gfn := range m.Pages() {

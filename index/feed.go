@@ -12,6 +12,8 @@ import (
 // one another where they lie. Pieces may be read by many goroutines, each with a Piece of its own.
 type Feed interface {
 	Len() int
+	// GFNs appends to dst the pages that piece i should have, in the order of the piece, without I/O.
+	GFNs(i int, dst []uint64) []uint64
 	// Fetch reads piece i as it is stored. Fetches one after another, in ascending order, are one
 	// sequential read; how many at once are of use, Parallel says. Damage is not an error yet.
 	Fetch(ctx context.Context, i int, p *Piece) error
@@ -63,6 +65,14 @@ type eagerFeed struct {
 type eagerPiece struct{ pack, from, to int }
 
 func (f *eagerFeed) Len() int { return len(f.pieces) }
+
+func (f *eagerFeed) GFNs(i int, dst []uint64) []uint64 {
+	piece := f.pieces[i]
+	for _, page := range f.m.reverse.packs[piece.pack][piece.from:piece.to] {
+		dst = append(dst, page.gfn())
+	}
+	return dst
+}
 
 func (f *eagerFeed) Parallel() int { return f.m.parallel() }
 

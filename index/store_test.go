@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -77,6 +78,9 @@ func sameWorkingSet(t testing.TB, m *Image, img []byte, want []Run) {
 			t.Fatal(err)
 		}
 		comparePiece(t, &p, img, seen)
+		if got := feed.GFNs(i, []uint64{7})[1:]; !slices.Equal(got, p.GFNs) {
+			t.Errorf("piece %d has pages %d, it should have %d", i, p.GFNs, got)
+		}
 	}
 	eachPage(want, func(gfn uint64) {
 		if seen[gfn] != 1 {

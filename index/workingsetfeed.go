@@ -11,6 +11,15 @@ import (
 // without a working set. Pages that the segment has no room for come after it, from the blocks. Pages
 // that cannot be read from the segment also come from the blocks, where every page is stored as well.
 func (m *Image) WorkingSetFeed() Feed {
+	f := m.workingSetFeed()
+	if m.root.top.segment != 0 {
+		f.rest = m.pieces(tail(m.root.setRuns, f.stored))
+	}
+	return f
+}
+
+// workingSetFeed is the feed of what the segment has.
+func (m *Image) workingSetFeed() *workingSetFeed {
 	f := &workingSetFeed{m: m}
 	if m.root.top.segment == 0 {
 		return f
@@ -20,7 +29,7 @@ func (m *Image) WorkingSetFeed() Feed {
 		f.warn(err)
 		f.frames, stored = nil, 0
 	}
-	f.rest = m.pieces(tail(m.root.setRuns, stored))
+	f.stored = stored
 	return f
 }
 
@@ -28,6 +37,7 @@ type workingSetFeed struct {
 	m       *Image
 	segment uint64 // position of the segment's pack
 	frames  []segmentFrame
+	stored  uint64 // pages in them
 	rest    [][]uint64
 	warned  atomic.Bool
 }
@@ -77,21 +87,31 @@ func (f *workingSetFeed) open() (stored uint64, err error) {
 
 // gfns returns the pages that a frame should hold, ascending as in the frame.
 func (f *workingSetFeed) gfns(i int) []uint64 {
-	at := f.frames[i]
-	gfns := make([]uint64, 0, at.pages)
+	return f.frameGFNs(i, make([]uint64, 0, f.frames[i].pages))
+}
+
+func (f *workingSetFeed) frameGFNs(i int, dst []uint64) []uint64 {
+	at, from := f.frames[i], len(dst)
 	for _, r := range f.m.root.setRuns[at.run:] {
-		for gfn := r.GFN + at.skip; gfn < r.GFN+r.Count && len(gfns) < at.pages; gfn++ {
-			gfns = append(gfns, gfn)
+		for gfn := r.GFN + at.skip; gfn < r.GFN+r.Count && len(dst)-from < at.pages; gfn++ {
+			dst = append(dst, gfn)
 		}
-		if at.skip = 0; len(gfns) == at.pages {
+		if at.skip = 0; len(dst)-from == at.pages {
 			break
 		}
 	}
-	slices.Sort(gfns)
-	return gfns
+	slices.Sort(dst[from:])
+	return dst
 }
 
 func (f *workingSetFeed) Len() int { return len(f.frames) + len(f.rest) }
+
+func (f *workingSetFeed) GFNs(i int, dst []uint64) []uint64 {
+	if i < len(f.frames) {
+		return f.frameGFNs(i, dst)
+	}
+	return append(dst, f.rest[i-len(f.frames)]...)
+}
 
 func (f *workingSetFeed) Parallel() int { return f.m.parallel() }
 
@@ -138,16 +158,9 @@ func (f *workingSetFeed) Decode(p *Piece) error {
 
 // fromBlocks fills a piece with pages from the blocks, as many as can be read there.
 func (f *workingSetFeed) fromBlocks(gfns []uint64, p *Piece) {
-	p.Pages = p.reset(len(gfns))
+	p.reset(0)
 	p.GFNs = append(p.GFNs, gfns...)
-	p.ready, p.err = true, f.m.readPages(gfns, p.Pages)
-	var lost *PagesError
-	switch {
-	case errors.As(p.err, &lost):
-		p.drop(lost.GFNs)
-	case p.err != nil:
-		p.reset(0)
-	}
+	p.ready, p.err = true, f.m.readPiece(p)
 }
 
 // drop takes pages out of a piece. gfns ascend.

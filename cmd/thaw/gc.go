@@ -40,7 +40,11 @@ func runGC(ctx context.Context, a *app, store string, dryRun bool) error {
 	collect := func(s *index.Store) (index.GCReport, error) {
 		p := a.progress()
 		defer p.done()
-		return s.GC(ctx, index.GCOptions{DryRun: dryRun, Progress: p.set})
+		report, err := s.GC(ctx, index.GCOptions{DryRun: dryRun, Progress: p.set})
+		if !dryRun {
+			a.forgetLessons(ctx, store, s)
+		}
+		return report, err
 	}
 	report, err := access.Write(ctx, a.stores, store, index.OpenOptions{}, collect)
 	if err != nil {

@@ -23,6 +23,7 @@ import (
 type mountOptions struct {
 	server.Options
 	restore string
+	fill    fillFlag
 	disk    diskFlag
 	daemon  bool
 	logFile string
@@ -40,10 +41,18 @@ func newMountCommand(a *app) *cobra.Command {
   MNT/NAME/clones/ID/memory the same for one machine, can be opened read-write
   MNT/.thaw/                control socket, metrics
 
-What opening "memory" does is the policy: "working-set" brings the pages of the
-working set into the page cache before the open returns, "eager" all pages, "lazy"
-none. --prefetch-cap-time and --prefetch-cap-bytes let the open return earlier; the
-rest follows while the machine runs.
+What opening "memory" does is the policy. "working-set" brings the pages of the working
+set into the page cache in the order in which the machine will touch them, and the open
+returns as soon as the rest, which follows while the machine runs, is sure to come before
+it is touched: the working set has the times, and the server measures how fast it brings
+pages. "working-set-full" returns when all of the set is there, "eager" when all pages
+are; "lazy" brings none. --prefetch-cap-time and --prefetch-cap-bytes let the open return
+earlier. See "thaw help restore".
+
+With --fill the server brings the rest of memory, too, in the order in which it is stored,
+while nothing is asked for and nothing is recorded, RATE bytes a second (` + size(defaultFill) + `).
+MNT/NAME/stats.json says when all is there. Images that, with the others being filled, are
+larger than half of the host's memory are left out, unless RATE is given.
 
 ` + diskHelp + ` Reads of packs are simulated, also those that opening
 an image needs. Reads of the index and all writes are not.
@@ -76,11 +85,13 @@ As root it uses mount(2), otherwise fusermount3.` +
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.restore, "restore", "working-set",
-		"what opening memory brings: working-set, eager or lazy")
+		"what opening memory brings: working-set, working-set-full, eager or lazy")
 	f.DurationVar(&o.FS.CapTime, "prefetch-cap-time", 0,
 		"longest time that an open waits for its prefetch (0: as long as it takes)")
 	f.Var((*sizeFlag)(&o.FS.CapBytes), "prefetch-cap-bytes",
 		"most that an open brings before it returns (0: all)")
+	f.Var(&o.fill, "fill", "bring the rest of memory while nothing is asked for, at this `rate` a second")
+	f.Lookup("fill").NoOptDefVal = fillByDefault
 	f.DurationVar(&o.FS.RecordWindow, "record-window", 10*time.Second,
 		"how long reads are recorded after the first open of a cold image")
 	f.BoolVar(&o.FS.AllowOther, "allow-other", false, "let other users use the mount")
@@ -89,6 +100,10 @@ As root it uses mount(2), otherwise fusermount3.` +
 		"where a background server writes its messages (default STORE/server.log)")
 	f.StringVar(&o.DebugListen, "debug-listen", "",
 		"serve /metrics and profiles (/debug/pprof) over HTTP on this address, such as 127.0.0.1:9411")
+	f.BoolVar(&o.FS.NoPush, "no-push", false, "push nothing beside or ahead of READs")
+	if err := f.MarkHidden("no-push"); err != nil {
+		panic(err) // there is no such flag
+	}
 	o.disk.add(f)
 	return cmd
 }
@@ -106,6 +121,8 @@ func runMount(cmd *cobra.Command, a *app, store, mnt string, o mountOptions) (er
 	if o.Mount, err = filepath.Abs(mnt); err != nil {
 		return err
 	}
+	o.FS.Fill, o.FS.FillLarge, o.FS.Filled = o.fill.rate, o.fill.large, a.filled
+	o.FS.Lessons = lessons{o.Store}
 	if err := access.Answering(cmd.Context(), o.Store); err != nil {
 		return err
 	}

@@ -47,6 +47,7 @@ func runRm(ctx context.Context, a *app, store string, names []string) error {
 				a.note("removed %s", name)
 				removed = append(removed, name)
 			}
+			a.forgetLessons(ctx, store, s)
 			return removed, nil
 		})
 	err = errors.Join(errors.Join(failed...), named(err, "rm"))

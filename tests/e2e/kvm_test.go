@@ -196,7 +196,7 @@ func TestKVMGuest(t *testing.T) {
 	}
 	m.Unmount()
 
-	m = cli.Mount(t, store)
+	m = cli.Mount(t, store, "--restore=working-set-full")
 	byTrace := restore(t, m.Path("vm"))
 	c := byTrace.Restore.Counts
 	if c.Prefetched == 0 || c.Lazy*5 > lazy.Restore.Counts.Lazy || c.Skipped == 0 {

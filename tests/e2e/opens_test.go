@@ -45,7 +45,7 @@ func distinct(gfns []uint64) uint64 {
 // finds it there. None of them needs one demand read for a page of the working set.
 func TestManyOpens(t *testing.T) {
 	store, source, set := withWorkingSet(t, small)
-	m := cli.Mount(t, store)
+	m := cli.Mount(t, store, "--restore=working-set-full")
 	clients := make([]*client.Client, 8)
 	for i := range clients {
 		clients[i] = m.Client(t)
@@ -94,7 +94,9 @@ func TestPolicies(t *testing.T) {
 	for _, tt := range []struct {
 		policy     string
 		prefetched uint64
-	}{{"lazy", 0}, {"working-set", distinct(set)}, {"eager", small.Pages}} {
+	}{
+		{"lazy", 0}, {"working-set", 1}, {"working-set-full", distinct(set)}, {"eager", small.Pages},
+	} {
 		t.Run(tt.policy, func(t *testing.T) {
 			m := cli.Mount(t, store, "--restore="+tt.policy)
 			for _, file := range []string{"vm/memory", "vm/clones/a/memory"} {

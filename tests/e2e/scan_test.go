@@ -127,7 +127,7 @@ func TestLinuxScanned(t *testing.T) {
 		t.Errorf("the scan has %.3f of what a lazy restore reads, want 0.7 or more", both.OfA())
 	}
 
-	m := cli.Mount(t, store)
+	m := cli.Mount(t, store, "--restore=working-set-full")
 	g := restoreLinux(t, &s.savedLinux, m, "scanned", "b")
 	g.goesOn(t, s.savedLinux.ticks, ticks)
 	st := m.Stats(t, "scanned")

@@ -27,6 +27,11 @@
 // pushing, and of the push the notifications alone, each on the clock and in CPU time. Its pushes go
 // into a file that the test serves itself and another process has open. -image and -perf are as above.
 //
+// TestAhead shows what a lazy guest costs that touches a set back to back, in the order of the layout, of
+// the set or of neither, with pushes and without, beside the prefetch of the set:
+//
+//	go test ./tests/perf -run 'TestAhead$' -v -perf
+//
 // TestLocality counts what locality blocks are worth, against single pages and 64 KiB of physical
 // addresses, as Halite does (USENIX ATC 2013); tests/e2e has the same of a real Linux.
 //

@@ -65,7 +65,7 @@ func (b *bench) measurePrefetch(store string) {
 	var open, read, reaped, rate []float64
 	for i := range b.rounds {
 		b.round("prefetch", i, func(t *testing.T) {
-			m := cli.Mount(t, store)
+			m := cli.Mount(t, store, "--restore=working-set-full")
 			c := m.Client(t)
 			packs, err := filepath.Glob(filepath.Join(store, "packs", "*"))
 			if err != nil {
@@ -141,7 +141,7 @@ func (b *bench) measureFirstTouch(store string) {
 	var thaw, same, whole touches
 	for i := range b.rounds {
 		b.round("touch", i, func(t *testing.T) {
-			m := cli.Mount(t, store)
+			m := cli.Mount(t, store, "--restore=working-set-full")
 			thaw.measure(t, m.Client(t), m.Path("vm/memory"), order)
 			if s := m.Stats(t, "vm"); s.Demanded() > 0 {
 				t.Errorf("%d demand reads of prefetched pages", s.Demanded())

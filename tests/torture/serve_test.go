@@ -35,7 +35,11 @@ func (l *commandLife) serve() {
 }
 
 func (l *commandLife) start() {
-	flags := []string{"--restore=" + [...]string{"lazy", "working-set", "eager"}[l.r.IntN(3)]}
+	policies := [...]string{"lazy", "working-set", "working-set-full", "eager"}
+	flags := []string{"--restore=" + policies[l.r.IntN(len(policies))]}
+	if l.r.IntN(4) == 0 {
+		flags = append(flags, "--fill=1GiB")
+	}
 	switch l.r.IntN(6) {
 	case 0:
 		flags = append(flags, "--prefetch-cap-bytes="+fmt.Sprint(4096*(1+l.r.IntN(500))))

@@ -29,6 +29,7 @@ func (m *image) Local() bool                                { return false }
 func (m *image) Neighbours(_ uint64, dst []uint64) []uint64 { return dst }
 func (m *image) ReadNeighbours(uint64, *fs.Piece) error     { return nil }
 func (m *image) WorkingSetFeed() fs.Feed                    { return &feed{m: m} }
+func (m *image) Orders() []fs.Order                         { return nil }
 func (m *image) ReadPage(gfn uint64, dst []byte) error      { return m.ReadRange(gfn, dst) }
 func (m *image) ZeroRuns(fn func(first, count uint64) bool) { m.places.holes(m.pages(), fn) }
 
@@ -81,6 +82,14 @@ type feed struct {
 
 func (f *feed) Len() int { return len(f.pieces) }
 
+func (f *feed) GFNs(i int, dst []uint64) []uint64 {
+	r := f.pieces[i]
+	for gfn := r.GFN; gfn < r.GFN+r.Count; gfn++ {
+		dst = append(dst, gfn)
+	}
+	return dst
+}
+
 func (f *feed) Parallel() int {
 	if f.m.disk == nil {
 		return 1
@@ -93,10 +102,7 @@ func (f *feed) Fetch(ctx context.Context, i int, p *fs.Piece) error {
 		return err
 	}
 	r := f.pieces[i]
-	p.GFNs = p.GFNs[:0]
-	for gfn := r.GFN; gfn < r.GFN+r.Count; gfn++ {
-		p.GFNs = append(p.GFNs, gfn)
-	}
+	p.GFNs = f.GFNs(i, p.GFNs[:0])
 	if n := int(r.Count) * fs.PageSize; cap(p.Pages) < n {
 		p.Pages = make([]byte, n)
 	} else {

@@ -20,7 +20,7 @@ type Server struct {
 // Mount serves the checkpoint directory (or bare memory file) at path on mnt, under a name. Of the
 // options only the policy, the log and the collectors are heeded. d may be nil.
 func Mount(ctx context.Context, path, mnt, name string, d *disk.Disk, o fs.Options) (*Server, error) {
-	if o.Policy == fs.PolicyWorkingSet {
+	if o.Policy == fs.PolicyWorkingSet || o.Policy == fs.PolicyWorkingSetFull {
 		return nil, errors.New("a plain file has no working set to restore")
 	}
 	store, err := Open(path, name, d)

@@ -1,0 +1,138 @@
+package fs
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A landing is the playout of one flight: what its pieces are told to, the opens wait by, READs note late
+// pages in, and stats.json shows.
+type landing struct {
+	// early: the opens may return before all is there.
+	early bool
+	start time.Time
+	// awaited are the pages of the working set that have not come.
+	awaited *bitmap
+	// running: the opens have returned. From then on READs note which pages they had to ask for.
+	running atomic.Bool
+	late    lateness
+
+	mu   sync.Mutex
+	play *playout // guarded by mu, as all below
+	head uint64   // pages that were brought before the opens returned
+	cost float64  // of a page until then, in nanoseconds; 0: not known
+	over bool     // nothing more will come
+}
+
+// lateness sums the pages that a READ asked for before they were pushed.
+type lateness struct {
+	pages   atomic.Uint64
+	total   atomic.Int64 // nanoseconds that such READs took, as longest
+	longest atomic.Int64
+}
+
+func newLanding(m *memoryFile, feed Feed, policy Policy, start time.Time, prior float64) *landing {
+	return &landing{early: policy == PolicyWorkingSet, start: start, awaited: newBitmap(m.pages),
+		play: newPlayout(feed.Len(), startMargin, prior)}
+}
+
+// plan takes the schedule of the feed; true: the opens may return.
+func (l *landing) plan(feed Feed, s *schedule, margin float64) bool {
+	var gfns []uint64
+	for i := range feed.Len() {
+		gfns = feed.GFNs(i, gfns[:0])
+		l.await(i, gfns)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.play.plan(s, margin)
+	return l.early && l.play.safe()
+}
+
+func (l *landing) await(i int, gfns []uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.play.done[i] || l.over {
+		return
+	}
+	eachRun(gfns, func(first, n uint64) { l.awaited.addRange(first, n) })
+}
+
+// brought notes that a piece was pushed; true: the opens may return.
+func (l *landing) brought(i int, gfns []uint64, now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	eachRun(gfns, func(first, n uint64) { l.awaited.removeRange(first, n) })
+	l.play.brought(i, len(gfns), now.Sub(l.start))
+	if !l.play.landed {
+		l.head += uint64(len(gfns))
+	}
+	return l.early && !l.play.landed && l.play.safe()
+}
+
+// land notes that the opens return.
+func (l *landing) land(now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.play.land(now.Sub(l.start))
+	l.cost = l.costNow()
+	l.running.Store(true)
+}
+
+// end notes that nothing more will come; complete: because all is there.
+func (l *landing) end(complete bool) (r result, cost float64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.over = true
+	l.awaited.clear()
+	if !complete {
+		return unknown, 0
+	}
+	if cost = l.cost; cost == 0 { // the tail steps aside for READs, and says less about the medium
+		cost = l.costNow()
+	}
+	return l.play.result(l.late.pages.Load()), cost
+}
+
+// costNow is what a page costs; 0 if too few have come to know.
+func (l *landing) costNow() float64 {
+	if l.play.pace.pages < priorPages {
+		return 0
+	}
+	cost, _ := l.play.pace.cost()
+	return cost
+}
+
+// asked notes a READ; true: some of its pages should have been there.
+func (l *landing) asked(first, count uint64) bool {
+	if !l.running.Load() {
+		return false
+	}
+	n := l.awaited.removeRange(first, count)
+	l.late.pages.Add(uint64(n))
+	return n > 0
+}
+
+// waited notes how long a READ took that asked for late pages.
+func (t *lateness) waited(d time.Duration) {
+	t.total.Add(int64(d))
+	for {
+		longest := t.longest.Load()
+		if int64(d) <= longest || t.longest.CompareAndSwap(longest, int64(d)) {
+			return
+		}
+	}
+}
+
+// eachRun calls fn for each run of neighbours.
+func eachRun(gfns []uint64, fn func(first, n uint64)) {
+	for len(gfns) > 0 {
+		n := 1
+		for n < len(gfns) && gfns[n] == gfns[0]+uint64(n) {
+			n++
+		}
+		fn(gfns[0], uint64(n))
+		gfns = gfns[n:]
+	}
+}

@@ -1,0 +1,198 @@
+package fs
+
+import (
+	"math"
+	"time"
+)
+
+// A playout decides when a machine may begin to run while its working set is still on the way, as a player
+// begins when it has buffered enough: at the earliest moment from which on each piece comes before it is
+// wanted, by the rate measured so far, its spread, and a margin. It has no clock and no lock: times are
+// given to it, counted from the beginning of the restore.
+type playout struct {
+	margin float64
+	pace   pace
+	// pieces are nil until the schedule is known; done are those that were brought.
+	pieces []due
+	timed  bool
+	done   []bool
+
+	landed bool
+	head   time.Duration // from the beginning to the landing
+	tail   uint64        // pages that were missing then
+	// planned is the least time between the expected arrival of a piece of the tail and the moment at
+	// which it is wanted; real is the same of those that have arrived. never: there was none.
+	planned, real time.Duration
+	// room is the largest margin with which all pieces of the tail that have arrived came in time.
+	room float64
+}
+
+// untimedHead is the share of a set without times that is brought before the machine runs, with
+// startMargin. Such sets are ordered by recency and density, and of the pages with access bits a half
+// is used after a restore (37 to 85 % in VEE'11): these are looked for in the front half. The open then
+// waits half as long as for the whole, at most.
+const untimedHead = 0.5
+
+func newPlayout(pieces int, margin float64, prior float64) *playout {
+	return &playout{margin: margin, pace: pace{prior: prior}, done: make([]bool, pieces),
+		planned: never, real: never, room: math.Inf(1)}
+}
+
+// plan tells when the pieces are wanted.
+func (p *playout) plan(s *schedule, margin float64) {
+	p.pieces, p.timed, p.margin = s.pieces, s.timed, margin
+	if !s.timed {
+		p.pieces = s.frontFirst(margin)
+	}
+	if p.landed { // by a cap, before the schedule was known
+		p.land(p.head)
+	}
+}
+
+// frontFirst is a schedule without times as one that wants the front at once and the rest at any time.
+func (s *schedule) frontFirst(margin float64) []due {
+	pieces := make([]due, len(s.pieces))
+	all, before := 0, 0
+	for _, d := range s.pieces {
+		all += d.pages
+	}
+	head := float64(all) * untimedHead * (1 + margin) / (1 + startMargin)
+	for i, d := range s.pieces {
+		if pieces[i] = d; float64(before) < head {
+			pieces[i].at = 0
+		}
+		before += d.pages
+	}
+	return pieces
+}
+
+// brought notes that a piece has arrived.
+func (p *playout) brought(i, pages int, now time.Duration) {
+	p.done[i] = true
+	p.pace.brought(pages, now)
+	if !p.landed || p.pieces == nil || p.pieces[i].at == never {
+		return
+	}
+	after := now - p.head
+	p.real = min(p.real, p.pieces[i].at-after)
+	if after > 0 {
+		p.room = min(p.room, float64(p.pieces[i].at)/float64(after)-1)
+	}
+}
+
+// safe says whether all pieces that are missing will come in time if the machine runs from this moment
+// on. It can only change when a piece arrives or the schedule is known.
+func (p *playout) safe() bool {
+	if p.pieces == nil {
+		return false
+	}
+	cost, spread := p.pace.cost()
+	var pages, count float64
+	for i, d := range p.pieces {
+		if p.done[i] {
+			continue
+		}
+		pages, count = pages+float64(d.pages), count+1
+		if d.at != never && pages*(cost+2*spread/math.Sqrt(count))*(1+p.margin) > float64(d.at) {
+			return false
+		}
+	}
+	return true
+}
+
+// land notes that the machine runs from now on.
+func (p *playout) land(now time.Duration) {
+	p.landed, p.head = true, now
+	cost, _ := p.pace.cost()
+	for i, d := range p.pieces {
+		if p.done[i] {
+			continue
+		}
+		p.tail += uint64(d.pages)
+		if arrival := float64(p.tail) * cost; p.timed && d.at != never && arrival < float64(never) {
+			p.planned = min(p.planned, d.at-time.Duration(arrival))
+		}
+	}
+}
+
+// result is what the restore shows about its plan, once all of it has come; late are the pages of the
+// tail that were read on demand before.
+func (p *playout) result(late uint64) result {
+	switch {
+	case !p.landed || p.tail == 0:
+		return unknown
+	case late > p.tail/lateShare || p.room < 0:
+		return missed
+	case late == 0 && p.room > spareRoom*p.margin && p.timed:
+		return spare
+	case late == 0 && !p.timed:
+		return spare
+	}
+	return met
+}
+
+// A pace is how fast pieces arrive.
+type pace struct {
+	prior   float64 // nanoseconds a page, from earlier restores; 0: not known
+	pages   float64
+	last    time.Duration // the arrival of the newest piece
+	squares float64       // the sum of time²/pages of each piece
+	recent  [recentPieces]arrival
+	pieces  int
+}
+
+// arrival is the sum of the pages until a moment.
+type arrival struct {
+	pages float64
+	at    time.Duration
+}
+
+const (
+	// recentPieces is the number of the newest pieces whose pace counts if they come more slowly
+	// than all did.
+	recentPieces = 8
+	// priorPages is how many pages of this restore weigh as much as those before: one piece. The first
+	// pieces take longer than the others, because nothing is overlapped yet.
+	priorPages = 256
+)
+
+func (c *pace) brought(pages int, now time.Duration) {
+	n := float64(pages)
+	if n == 0 {
+		return
+	}
+	took := float64(now - c.last)
+	c.squares += took * took / n
+	c.pages, c.last = c.pages+n, now
+	c.recent[c.pieces%recentPieces] = arrival{c.pages, now}
+	c.pieces++
+}
+
+// cost is the time that a page takes, in nanoseconds, and its standard deviation over the pieces.
+func (c *pace) cost() (mean, spread float64) {
+	if c.pieces == 0 {
+		if c.prior == 0 {
+			return math.Inf(1), 0
+		}
+		return c.prior, 0
+	}
+	own := float64(c.last) / c.pages
+	mean = own
+	if c.prior > 0 {
+		mean = (float64(c.last) + priorPages*c.prior) / (c.pages + priorPages)
+	}
+	if c.pieces >= recentPieces {
+		old := c.recent[c.pieces%recentPieces]
+		newest := c.recent[(c.pieces-1)%recentPieces]
+		mean = max(mean, float64(newest.at-old.at)/(newest.pages-old.pages))
+	}
+	return mean, math.Sqrt(max(c.squares/c.pages-own*own, 0))
+}
+
+// rate is in bytes a second; 0: not known.
+func (c *pace) rate() float64 {
+	if c.last == 0 {
+		return 0
+	}
+	return c.pages * PageSize / c.last.Seconds()
+}
