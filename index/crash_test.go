@@ -8,7 +8,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -105,7 +104,7 @@ func TestKilled(t *testing.T) {
 // runAndKill returns what the process said until it was killed.
 func runAndKill(t *testing.T, dir string, seed int, after time.Duration) string {
 	t.Helper()
-	cmd := exec.Command(os.Args[0])
+	cmd := thisBinary()
 	cmd.Env = append(os.Environ(), crashDirEnv+"="+dir, crashSeedEnv+"="+fmt.Sprint(seed))
 	cmd.Stderr = os.Stderr
 	pipe, err := cmd.StdoutPipe()

@@ -21,9 +21,17 @@ import (
 
 const keeperEnv = "THAW_TEST_KEEPER" // makes the test binary a keeper
 
+// thisBinary starts the test binary again: by an emulator where that is what runs this process.
+func thisBinary() *exec.Cmd {
+	if emulator := os.Getenv("THAW_TEST_EMULATOR"); emulator != "" {
+		return exec.Command(emulator, os.Args[0])
+	}
+	return exec.Command(os.Args[0])
+}
+
 // testKeeper is a keeper for tests: this binary.
 func testKeeper() *exec.Cmd {
-	cmd := exec.Command(os.Args[0])
+	cmd := thisBinary()
 	cmd.Env = append(os.Environ(), keeperEnv+"=1")
 	return cmd
 }
