@@ -42,9 +42,9 @@ type memoryFile struct {
 	// take it: it is held over notifications, which wait for READs.
 	gate sync.RWMutex
 
-	// flight is the newest restore that nobody has ended, and fill what brings the rest; opens counts open files, probes those among
-	// them that the prober has, pushing the goroutines that push pages into it; forgotten says that the
-	// kernel does not know it. Guarded by e.mu.
+	// flight is the newest restore that nobody has ended, and fill what brings the rest; opens
+	// counts open files, probes those among them that the prober has, pushing the goroutines that
+	// push pages into it; forgotten says that the kernel does not know it. Guarded by e.mu.
 	flight    *flight
 	fill      *fill
 	opens     int

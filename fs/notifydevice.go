@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A notifyDevice is a notifier that writes what is pushed into page caches to /dev/fuse by itself. A restore of
-// scattered pages sends a notification for each run of one or two pages, and go-fuse makes a request
-// of each, with a map and six slices, which costs a fifth of the push.
+// A notifyDevice is a notifier that writes what is pushed into page caches to /dev/fuse by itself.
+// A restore of scattered pages sends a notification for each run of one or two pages, and go-fuse
+// makes a request of each, with a map and six slices, which costs a fifth of the push.
 type notifyDevice struct {
 	notifier
 	fd       int       // open as long as anybody may push

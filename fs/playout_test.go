@@ -239,13 +239,17 @@ func TestPlayoutResult(t *testing.T) {
 		late uint64
 		want result
 	}{
-		"no tail":               {playout{landed: true, timed: true, room: math.Inf(1)}, 0, unknown},
-		"not landed":            {playout{tail: 100, timed: true, room: 9}, 0, unknown},
-		"much room":             {playout{landed: true, tail: 1000, timed: true, margin: 0.25, room: 2}, 0, spare},
-		"some room":             {playout{landed: true, tail: 1000, timed: true, margin: 0.25, room: 0.3}, 0, met},
-		"no room":               {playout{landed: true, tail: 1000, timed: true, margin: 0.25, room: -0.1}, 0, missed},
-		"a page late":           {playout{landed: true, tail: 1000, timed: true, margin: 0.25, room: 2}, 1, met},
-		"many pages late":       {playout{landed: true, tail: 1000, timed: true, margin: 0.25, room: 2}, 50, missed},
+		"no tail":    {playout{landed: true, timed: true, room: math.Inf(1)}, 0, unknown},
+		"not landed": {playout{tail: 100, timed: true, room: 9}, 0, unknown},
+		"much room": {
+			playout{landed: true, tail: 1000, timed: true, margin: 0.25, room: 2}, 0, spare},
+		"some room": {playout{landed: true, tail: 1000, timed: true, margin: 0.25, room: 0.3}, 0, met},
+		"no room": {
+			playout{landed: true, tail: 1000, timed: true, margin: 0.25, room: -0.1}, 0, missed},
+		"a page late": {
+			playout{landed: true, tail: 1000, timed: true, margin: 0.25, room: 2}, 1, met},
+		"many pages late": {
+			playout{landed: true, tail: 1000, timed: true, margin: 0.25, room: 2}, 50, missed},
 		"without times":         {playout{landed: true, tail: 1000, margin: 0.25, room: math.Inf(1)}, 0, spare},
 		"without times, late":   {playout{landed: true, tail: 1000, margin: 0.25, room: math.Inf(1)}, 50, missed},
 		"without times, a page": {playout{landed: true, tail: 1000, margin: 0.25, room: math.Inf(1)}, 1, met},

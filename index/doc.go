@@ -142,10 +142,10 @@
 //
 // Badger writes through shared mappings, so a full disk or quota causes a SIGBUS, and a damaged byte
 // in its files may cause a panic in one of its goroutines. So commands do not open it: a keeper does,
-// a child process (OpenOptions.Keeper, [KeeperMain]) that only answers questions over a pipe, by
-// net/rpc. It inherits the writers' lock, so that no other command opens the index before it has
-// ended. It ends when its parent does, ignores signals of the terminal, and must answer within a
-// minute.
+// a child process (OpenOptions.Keeper, [KeeperMain]) that only answers questions over a pipe, in
+// values of package gob. It inherits the writers' lock, so that no other command opens the index
+// before it has ended. It ends when its parent does, ignores signals of the terminal, and must answer
+// within a minute.
 //
 // A failure of the index (it cannot be opened, dies, hangs, answers nonsense, fails to close) is never an
 // error of an import. The directory is set aside as index.damaged-TIME, one at most, and another index is

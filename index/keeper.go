@@ -5,9 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"net/rpc"
 	"os"
 	"os/signal"
 	"sync"
@@ -18,7 +16,7 @@ import (
 	"github.com/thawfs/thaw/index/pack"
 )
 
-// KeeperMain is the process that has Badger open for a store: it answers questions (package net/rpc) on
+// KeeperMain is the process that has Badger open for a store: it answers questions (keeperwire.go) on
 // stdin until that ends, and returns the exit code. A command that calls it does nothing else. See
 // OpenOptions.Keeper.
 func KeeperMain() int {
@@ -28,7 +26,7 @@ func KeeperMain() int {
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0)
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	k := &keeper{log: log}
-	err := serveKeeper(k)
+	err := serveKeeper(methodsOf(k))
 	if err = errors.Join(err, k.Close(0, new(int))); err != nil {
 		fmt.Fprintln(os.Stderr, "keeper:", err)
 		return 1
@@ -39,25 +37,8 @@ func KeeperMain() int {
 // keeperGrace is how long a keeper whose command has died may take to close the index.
 const keeperGrace = 10 * time.Second
 
-const (
-	// keeperService is the name of the keeper's methods in net/rpc.
-	keeperService = "keeper"
-	// keeperVersion is the answer to Version.
-	keeperVersion = "thaw-keeper 2"
-)
-
-// serveKeeper answers questions on stdin until there are no more. service is a keeper.
-func serveKeeper(service any) error {
-	server := rpc.NewServer()
-	if err := server.RegisterName(keeperService, service); err != nil {
-		return err
-	}
-	server.ServeConn(struct {
-		io.Reader
-		io.WriteCloser
-	}{keeperInput{}, os.Stdout})
-	return nil
-}
+// keeperVersion is the answer to Version.
+const keeperVersion = "thaw-keeper 3"
 
 // keeperInput is stdin. When that ends this process must end soon, also if Badger hangs.
 type keeperInput struct{}
@@ -70,7 +51,7 @@ func (keeperInput) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// keeper answers questions: its exported methods are called by keptKeys through net/rpc. There is no
+// keeper answers questions: its exported methods are called by keptKeys. There is no
 // context, because the store ends this process when it does not want to wait.
 type keeper struct {
 	log *slog.Logger

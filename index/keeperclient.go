@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/rpc"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,7 +30,7 @@ type keptKeys struct {
 	proc    *exec.Cmd
 	in      io.WriteCloser // questions
 	out     io.ReadCloser  // answers
-	rpc     *rpc.Client    // over both
+	wire    *caller        // over both
 	stderr  stderrHead
 	ended   chan struct{}
 	end     error // how the process ended; valid once ended is closed
@@ -98,10 +97,7 @@ func (k *keptKeys) start(lock *os.File) (err error) {
 	if err := <-started; err != nil {
 		return err
 	}
-	k.rpc = rpc.NewClient(struct {
-		io.Reader
-		io.WriteCloser
-	}{k.out, k.in})
+	k.wire = newCaller(k.out, k.in)
 	return nil
 }
 
@@ -120,11 +116,11 @@ func (k *keptKeys) ask(ctx context.Context, method string, question, answer any)
 	limited, cancel := context.WithTimeoutCause(ctx, k.timeout, fmt.Errorf("no answer in %v", k.timeout))
 	defer cancel()
 	stop := context.AfterFunc(limited, k.kill)
-	err := k.rpc.Call(keeperService+"."+method, question, answer)
+	err := k.wire.call(method, question, answer)
 	if !stop() {
 		err = context.Cause(limited)
 	}
-	var answered rpc.ServerError
+	var answered answeredError
 	if err != nil && !errors.As(err, &answered) {
 		k.dead = fmt.Errorf("the keeper of the index: %w", k.failure(err))
 		return k.dead
@@ -222,7 +218,7 @@ func (k *keptKeys) kill() {
 
 // disconnect closes the pipes.
 func (k *keptKeys) disconnect() {
-	_ = k.rpc.Close()
+	_ = k.in.Close()
 	_ = k.out.Close()
 }
 

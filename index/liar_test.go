@@ -20,8 +20,9 @@ type liar string
 
 // lies are the ways.
 var lies = []liar{
-	"refs of other pages", "refs to nowhere", "too few refs", "a scan without end", "a scan without keys", "half a row",
-	"another version", "another node", "errors", "all packs are known", "no answer of its kind", "noise", "half an answer",
+	"refs of other pages", "refs to nowhere", "too few refs", "a scan without end", "a scan without keys",
+	"half a row", "another version", "another node", "errors", "all packs are known",
+	"no answer of its kind", "noise", "half an answer",
 }
 
 func (l liar) err() error {
@@ -89,40 +90,29 @@ func (l liar) Scan(from []byte, rows *[]string) error {
 
 func (l liar) Close(int, *int) error { return nil }
 
-// mute is a liar whose answers to scans are numbers.
-type mute struct{ liar }
-
-func (mute) Scan(_ []byte, n *int) error {
-	*n = 7
-	return nil
-}
-
-// garbler is a liar that does not speak the protocol, once it is to scan.
-type garbler struct{ liar }
-
-func (g garbler) Scan([]byte, *[]string) error {
-	if g.liar == "noise" {
-		_, _ = os.Stdout.Write(bytes.Repeat([]byte{0xf8, 0x7f, 0xff}, 1000))
-	} else {
-		_, _ = os.Stdout.Write([]byte{100, 1, 2})
-	}
-	os.Exit(0)
-	return nil
-}
-
 // liarMain is the process of a liar.
 func liarMain(how string) int {
-	var service any = liar(how)
+	methods := methodsOf(liar(how))
 	switch how {
 	case "no answer of its kind":
-		service = mute{liar(how)}
+		methods["Scan"] = methodOf(func(_ []byte, n *int) error { *n = 7; return nil })
 	case "noise", "half an answer":
-		service = garbler{liar(how)}
+		methods["Scan"] = methodOf(func([]byte, *[]string) error { garble(how); return nil })
 	}
-	if serveKeeper(service) != nil {
+	if serveKeeper(methods) != nil {
 		return 1
 	}
 	return 0
+}
+
+// garble does not speak the protocol.
+func garble(how string) {
+	garbage := []byte{100, 1, 2}
+	if how == "noise" {
+		garbage = bytes.Repeat([]byte{0xf8, 0x7f, 0xff}, 1000)
+	}
+	_, _ = os.Stdout.Write(garbage)
+	os.Exit(0)
 }
 
 // Whatever the keeper of the index answers, what is stored is right.

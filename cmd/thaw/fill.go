@@ -17,8 +17,8 @@ const (
 	fillOff       = "0"
 )
 
-// fillFlag is the rate at which the rest of memory is brought. A rate that was given also goes for images that
-// are too large for the default.
+// fillFlag is the rate at which the rest of memory is brought. A rate that was given also goes for
+// images that are too large for the default.
 type fillFlag struct {
 	rate  int64 // bytes a second; 0: not at all
 	large bool

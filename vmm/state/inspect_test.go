@@ -38,7 +38,8 @@ func TestInspect(t *testing.T) {
 	in := inspected(t, s)
 	for _, c := range []struct{ section, field, want string }{
 		{"REGS 1", "rip", "0x10000"},
-		{"SREGS 1", "cs", "selector 0x33 base 0x0 limit 0x0 type 0x0 dpl 0 p 0 s 0 l 1 db 0 g 0 avl 0 unusable 0 padding 0"},
+		{"SREGS 1", "cs", "selector 0x33 base 0x0 limit 0x0 type 0x0 dpl 0 p 0 s 0 l 1 db 0 g 0 avl 0 " +
+			"unusable 0 padding 0"},
 		{"SREGS 1", "cr3", "0x100000"},
 		{"XSAVE 1", "xmm0", "0x0000000000000000000000000000005a"},
 		{"LAPIC 1", "irr", "0x24"},
