@@ -22,6 +22,7 @@ type liar string
 var lies = []liar{
 	"refs of other pages", "refs to nowhere", "too few refs", "a scan without end", "a scan without keys", "half a row",
 	"another version", "another node", "errors", "all packs are known", "no answer of its kind", "noise", "half an answer",
+	"an answer without end",
 }
 
 func (l liar) err() error {
@@ -101,10 +102,16 @@ func (mute) Scan(_ []byte, n *int) error {
 type garbler struct{ liar }
 
 func (g garbler) Scan([]byte, *[]string) error {
-	if g.liar == "noise" {
+	switch g.liar {
+	case "noise":
 		_, _ = os.Stdout.Write(bytes.Repeat([]byte{0xf8, 0x7f, 0xff}, 1000))
-	} else {
+	case "half an answer":
 		_, _ = os.Stdout.Write([]byte{100, 1, 2})
+	case "an answer without end":
+		_, err := os.Stdout.Write([]byte{0xfc, 0x40, 0, 0, 0}) // 1 GiB follow
+		for zeros := make([]byte, 1<<20); err == nil; {
+			_, err = os.Stdout.Write(zeros)
+		}
 	}
 	os.Exit(0)
 	return nil
@@ -116,13 +123,32 @@ func liarMain(how string) int {
 	switch how {
 	case "no answer of its kind":
 		service = mute{liar(how)}
-	case "noise", "half an answer":
+	case "noise", "half an answer", "an answer without end":
 		service = garbler{liar(how)}
 	}
 	if serveKeeper(service) != nil {
 		return 1
 	}
 	return 0
+}
+
+// An answer without end does not fill the memory.
+func TestKeeperAnswersWithoutEnd(t *testing.T) {
+	lock, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	cmd := testKeeper()
+	cmd.Env = append(cmd.Env, liarEnv+"=an answer without end")
+	k, err := startKeeper(t.Context(), cmd, lock, t.TempDir(), keeperTimeout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.kill()
+	if _, err := k.scan(t.Context(), rowPack, nil); !errors.Is(err, errAnswer) {
+		t.Errorf("%v, want %v", err, errAnswer)
+	}
 }
 
 // Whatever the keeper of the index answers, what is stored is right.
