@@ -74,17 +74,23 @@ type hashCache struct {
 	ids   map[uint64]uint64 // of packs that checkpoints list
 	log   *slog.Logger
 	lru   *simplelru.LRU[uint64, []pack.Hash] // zero for a page that is gone; nil for a pack that cannot be read
+	held  int                                 // hashes in lru
 
 	number uint64 // of the pack asked for last
 	hashes []pack.Hash
 }
 
-// maxHashedPacks bounds the cache: 64 MiB, where packs have maxPackPages.
-const maxHashedPacks = 64 << 20 / pack.HashSize / maxPackPages
+// Bounds of the cache. A store that grew by small steps has many packs of few pages, and a pack of
+// somebody else's may have 16,777,216: so it is the hashes that count (64 MiB).
+const (
+	maxHeldHashes  = 64 << 20 / pack.HashSize
+	maxHashedPacks = 1 << 16
+)
 
 func newHashCache(ctx context.Context, packs *packSet, ids map[uint64]uint64, log *slog.Logger) *hashCache {
-	lru, _ := simplelru.NewLRU[uint64, []pack.Hash](maxHashedPacks, nil) // the size is not 0
-	return &hashCache{ctx: ctx, packs: packs, ids: ids, log: log, lru: lru}
+	c := &hashCache{ctx: ctx, packs: packs, ids: ids, log: log}
+	c.lru, _ = simplelru.NewLRU(maxHashedPacks, func(_ uint64, hashes []pack.Hash) { c.held -= len(hashes) })
+	return c
 }
 
 // is says whether ref is a page that is there and has this hash.
@@ -106,7 +112,11 @@ func (c *hashCache) get(number uint64) []pack.Hash {
 		c.log.Warn("a pack is not used for deduplication: its hashes cannot be read",
 			"pack", number, "err", err)
 	}
+	c.held += len(hashes)
 	c.lru.Add(number, hashes)
+	for c.held > maxHeldHashes && c.lru.Len() > 1 {
+		c.lru.RemoveOldest()
+	}
 	return hashes
 }
 

@@ -92,7 +92,10 @@ func (s *packSet) settleID(e *packEntry, r *pack.Reader) error {
 	if e.id == nil || s.refresh != nil {
 		e.id = &id
 	}
-	return hasID(r, *e.id)
+	if *e.id != id { // also where one of both has none
+		return otherPack(r.Name(), id, *e.id)
+	}
+	return nil
 }
 
 // id returns the identity of a pack, which it opens if nobody did before.

@@ -381,6 +381,25 @@ func forgetIDs(t *testing.T, dir string) {
 	}
 }
 
+// A pack without an identity does not become one that has one under a writer, which refers to its pages.
+func TestPackWithoutIdentityStays(t *testing.T) {
+	f := makeFork(t, false)
+	forgetIDs(t, f.dir)
+	numbers, _ := listed(t, f.dir, "x")
+	n := numbers[0]
+	s := openTest(t, f.dir, nil)
+	if id, err := s.packs.id(t.Context(), n); err != nil || id != 0 {
+		t.Fatalf("identity %x, %v", id, err)
+	}
+	copyFile(t, filepath.Join(f.other, pack.Name(n, 0)), filepath.Join(f.dir, pack.Name(n, 0)))
+	if _, done, err := s.packs.use(t.Context(), n, 0); !errors.Is(err, ErrOtherPack) {
+		t.Errorf("another pack in its place: %v", err)
+		if err == nil {
+			done()
+		}
+	}
+}
+
 // A store without identities is read, written and collected as before.
 func TestStoreWithoutIdentities(t *testing.T) {
 	dir := t.TempDir()

@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,8 +30,8 @@ type keptKeys struct {
 	timeout time.Duration
 	proc    *exec.Cmd
 	in      io.WriteCloser // questions
-	out     io.ReadCloser  // answers
-	wire    *caller        // over both
+	out     boundedAnswers
+	wire    *caller // over both
 	stderr  stderrHead
 	ended   chan struct{}
 	end     error // how the process ended; valid once ended is closed
@@ -74,7 +75,7 @@ func (k *keptKeys) start(lock *os.File) (err error) {
 	if k.in, err = k.proc.StdinPipe(); err != nil {
 		return err
 	}
-	if k.out, err = k.proc.StdoutPipe(); err != nil {
+	if k.out.ReadCloser, err = k.proc.StdoutPipe(); err != nil {
 		return errors.Join(err, k.in.Close())
 	}
 	k.proc.Stderr = &k.stderr
@@ -97,8 +98,26 @@ func (k *keptKeys) start(lock *os.File) (err error) {
 	if err := <-started; err != nil {
 		return err
 	}
-	k.wire = newCaller(k.out, k.in)
+	k.wire = newCaller(&k.out, k.in)
 	return nil
+}
+
+// maxAnswer bounds an answer in bytes. Rows and refs of maxRows have some hundred thousand.
+const maxAnswer = 4 << 20
+
+// boundedAnswers is what a keeper writes. One that does not stop is an error before it fills the memory:
+// package rpc itself takes answers of several GiB.
+type boundedAnswers struct {
+	io.ReadCloser
+	left atomic.Int64 // bytes of the present answer
+}
+
+func (a *boundedAnswers) Read(b []byte) (int, error) {
+	n, err := a.ReadCloser.Read(b)
+	if a.left.Add(-int64(n)) < 0 {
+		return 0, fmt.Errorf("%w: it has more than %d bytes", errAnswer, maxAnswer)
+	}
+	return n, err
 }
 
 // ask calls a method of the keeper. After any error but one that the keeper answers, no more questions
@@ -116,6 +135,7 @@ func (k *keptKeys) ask(ctx context.Context, method string, question, answer any)
 	limited, cancel := context.WithTimeoutCause(ctx, k.timeout, fmt.Errorf("no answer in %v", k.timeout))
 	defer cancel()
 	stop := context.AfterFunc(limited, k.kill)
+	k.out.left.Store(maxAnswer)
 	err := k.wire.call(method, question, answer)
 	if !stop() {
 		err = context.Cause(limited)

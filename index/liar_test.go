@@ -22,7 +22,7 @@ type liar string
 var lies = []liar{
 	"refs of other pages", "refs to nowhere", "too few refs", "a scan without end", "a scan without keys",
 	"half a row", "another version", "another node", "errors", "all packs are known",
-	"no answer of its kind", "noise", "half an answer",
+	"no answer of its kind", "noise", "half an answer", "an answer without end",
 }
 
 func (l liar) err() error {
@@ -96,7 +96,7 @@ func liarMain(how string) int {
 	switch how {
 	case "no answer of its kind":
 		methods["Scan"] = methodOf(func(_ []byte, n *int) error { *n = 7; return nil })
-	case "noise", "half an answer":
+	case "noise", "half an answer", "an answer without end":
 		methods["Scan"] = methodOf(func([]byte, *[]string) error { garble(how); return nil })
 	}
 	if serveKeeper(methods) != nil {
@@ -107,12 +107,37 @@ func liarMain(how string) int {
 
 // garble does not speak the protocol.
 func garble(how string) {
-	garbage := []byte{100, 1, 2}
-	if how == "noise" {
-		garbage = bytes.Repeat([]byte{0xf8, 0x7f, 0xff}, 1000)
+	switch how {
+	case "noise":
+		_, _ = os.Stdout.Write(bytes.Repeat([]byte{0xf8, 0x7f, 0xff}, 1000))
+	case "half an answer":
+		_, _ = os.Stdout.Write([]byte{100, 1, 2})
+	case "an answer without end":
+		_, err := os.Stdout.Write([]byte{0xfc, 0x40, 0, 0, 0}) // 1 GiB follow
+		for zeros := make([]byte, 1<<20); err == nil; {
+			_, err = os.Stdout.Write(zeros)
+		}
 	}
-	_, _ = os.Stdout.Write(garbage)
 	os.Exit(0)
+}
+
+// An answer without end does not fill the memory.
+func TestKeeperAnswersWithoutEnd(t *testing.T) {
+	lock, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	cmd := testKeeper()
+	cmd.Env = append(cmd.Env, liarEnv+"=an answer without end")
+	k, err := startKeeper(t.Context(), cmd, lock, t.TempDir(), keeperTimeout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.kill()
+	if _, err := k.scan(t.Context(), rowPack, nil); !errors.Is(err, errAnswer) {
+		t.Errorf("%v, want %v", err, errAnswer)
+	}
 }
 
 // Whatever the keeper of the index answers, what is stored is right.

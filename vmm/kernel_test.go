@@ -363,6 +363,21 @@ func TestKernelRefusals(t *testing.T) {
 	}
 }
 
+// What only a kernel has is refused for a guest program: no restore would take its checkpoints.
+func TestProgramRefusals(t *testing.T) {
+	needKVM(t)
+	for what, cfg := range map[string]Config{
+		"a disk":                    {Guest: spec("heap"), Disks: []state.Disk{{Path: os.DevNull}}},
+		"a kernel without its file": {Guest: spec(state.LinuxGuest)},
+	} {
+		cfg.MemoryBytes, cfg.Log = ram.MinMemory, testLog(t)
+		if m, err := New(cfg); err == nil {
+			t.Errorf("%s: no error", what)
+			m.Close()
+		}
+	}
+}
+
 // A page that cannot be read ends a guest that takes interrupts too. KVM gets pages for it in the
 // background and lets it go on meanwhile; a page that never comes must not make that an endless
 // loop.

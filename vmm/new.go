@@ -37,6 +37,9 @@ func newIn(regions []ram.Region, cfg Config) (*Machine, error) {
 			f.Guest.Args["initrd"] = cfg.Initrd
 		}
 	}
+	if cfg.Kernel == "" && len(cfg.Disks) > 0 {
+		return nil, fmt.Errorf("disks are for a Linux kernel, and guest program %s is none", cfg.Guest.Program)
+	}
 	program, err := loadProgram(f)
 	if err != nil {
 		return nil, err

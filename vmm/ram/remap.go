@@ -95,9 +95,11 @@ func (m *Memory) Remap(file *os.File, runs []PageRun, b Base, limit int) (carrie
 			return 0, Files{src}, err
 		}
 	}
-	if m.past.touched, m.past.dirty, err = m.scanPast(); err != nil {
+	touched, dirty, err := m.scanPast()
+	if err != nil {
 		return 0, Files{src}, err
 	}
+	m.past = past{touched, dirty}
 	r := &remapping{mem: m, since: since}
 	r.choose(runs, src, limit)
 	for _, window := range carryWindows(since, maxCarry) {

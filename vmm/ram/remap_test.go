@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/thawfs/thaw/wss"
 )
 
@@ -272,4 +274,50 @@ func TestMemoryOverGenerations(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A remap that fails before it has begun forgets nothing of what the guest touched before.
+func TestFailedRemapForgetsNothing(t *testing.T) {
+	m := newModel(t, 64, 1)
+	m.restore(m.save(false, false))
+	m.work(20)
+	dir := m.save(false, true)
+	touched, dirty, err := m.mem.ScanAll()
+	if err != nil || touched.Count() == 0 {
+		t.Fatalf("%d pages touched, %v", touched.Count(), err)
+	}
+	f, err := os.Open(filepath.Join(dir, "memory"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = withoutFiles(t, func() error {
+		_, unused, err := m.mem.Remap(f, []PageRun{{0, m.pages()}}, Base{Dir: dir}, m.limit)
+		return errors.Join(err, unused.Close())
+	})
+	if !errors.Is(err, unix.EMFILE) {
+		t.Fatalf("remap without files: %v", err)
+	}
+	nowTouched, nowDirty, err := m.mem.ScanAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !nowTouched.Equal(touched) || !nowDirty.Equal(dirty) {
+		t.Errorf("%d pages touched, %d dirty, before %d and %d", nowTouched.Count(), nowDirty.Count(),
+			touched.Count(), dirty.Count())
+	}
+}
+
+// withoutFiles does something while this process can open no file.
+func withoutFiles(t *testing.T, do func() error) error {
+	t.Helper()
+	var was unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
+		t.Fatal(err)
+	}
+	none := unix.Rlimit{Max: was.Max}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	err := do()
+	return errors.Join(err, unix.Setrlimit(unix.RLIMIT_NOFILE, &was))
 }
