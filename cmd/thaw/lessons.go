@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -9,10 +10,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/thawfs/thaw/fs"
 	"github.com/thawfs/thaw/index"
-	"github.com/thawfs/thaw/index/blob"
 )
 
 // lessonsDir is the directory of a store in which its server keeps what restores have taught it, one small
@@ -25,35 +28,69 @@ type lessons struct{ store string }
 
 var _ fs.Lessons = lessons{}
 
-// path is where the lesson of a checkpoint is kept. IDs are hex, and nothing else becomes a path.
-func (l lessons) path(id string) (string, error) {
-	if id == "" || len(id) > 128 || strings.Trim(id, "0123456789abcdef") != "" {
+// name is the file of a checkpoint's lesson. IDs are hex, and nothing else becomes a name.
+func (l lessons) name(id string) (string, error) {
+	if !isLesson(id) {
 		return "", fmt.Errorf("%.40q is not the ID of a checkpoint", id)
 	}
-	return filepath.Join(l.store, lessonsDir, id), nil
+	return id, nil
+}
+
+func isLesson(name string) bool {
+	return name != "" && len(name) <= 128 && strings.Trim(name, "0123456789abcdef") == ""
+}
+
+// newLesson begins the name of a lesson that is being written.
+const newLesson = ".new-"
+
+// openLessons opens the directory of the lessons. A server may run as another user than the owner of the
+// store, who must not lead it elsewhere: no link is followed out of the store, and the directory is no link.
+func openLessons(store string) (*os.Root, error) {
+	root, err := os.OpenRoot(store)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	st, err := root.Lstat(lessonsDir)
+	if err == nil && !st.IsDir() {
+		err = fmt.Errorf("%s is not a directory; remove it", filepath.Join(store, lessonsDir))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return root.OpenRoot(lessonsDir)
 }
 
 // Load implements fs.Lessons.
 func (l lessons) Load(id string) (fs.Lesson, error) {
-	path, err := l.path(id)
+	name, err := l.name(id)
 	if err != nil {
 		return fs.Lesson{}, err
 	}
-	st, err := os.Lstat(path)
+	dir, err := openLessons(l.store)
 	if errors.Is(err, iofs.ErrNotExist) {
 		return fs.Lesson{}, nil
 	}
-	if err == nil && !st.Mode().IsRegular() { // a pipe would never end
-		err = fmt.Errorf("%s is not a regular file", path)
-	}
 	if err != nil {
 		return fs.Lesson{}, err
 	}
-	f, err := os.Open(path)
+	defer dir.Close()
+	// The open of a pipe must not wait for a writer.
+	f, err := dir.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if errors.Is(err, iofs.ErrNotExist) {
+		return fs.Lesson{}, nil
+	}
 	if err != nil {
 		return fs.Lesson{}, err
 	}
 	defer f.Close()
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = fmt.Errorf("the lesson %s is not a regular file; remove it", name)
+	}
+	if err != nil {
+		return fs.Lesson{}, err
+	}
 	text, err := io.ReadAll(io.LimitReader(f, fs.MaxLessonText+1))
 	if err != nil {
 		return fs.Lesson{}, err
@@ -63,7 +100,7 @@ func (l lessons) Load(id string) (fs.Lesson, error) {
 
 // Save implements fs.Lessons. A lesson is there whole or as it was before.
 func (l lessons) Save(id string, lesson fs.Lesson) (err error) {
-	path, err := l.path(id)
+	name, err := l.name(id)
 	if err != nil {
 		return err
 	}
@@ -71,38 +108,72 @@ func (l lessons) Save(id string, lesson fs.Lesson) (err error) {
 	if err != nil {
 		return err
 	}
-	dir := filepath.Dir(path)
-	if err := os.Mkdir(dir, 0o700); err == nil {
-		err = blob.GiveTo(l.store, dir)
-		if err != nil {
-			return err
-		}
-	} else if !errors.Is(err, iofs.ErrExist) {
+	dir, err := l.makeDir()
+	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, ".new-")
+	defer dir.Close()
+	next := newLesson + rand.Text()
+	f, err := dir.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(text)
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = blob.GiveTo(l.store, f.Name())
-	}
+	err = errors.Join(err, giveTo(l.store, f.Chown), f.Close())
 	if err == nil {
-		err = os.Rename(f.Name(), path)
+		err = dir.Rename(next, name)
 	}
 	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
+		return errors.Join(err, dir.Remove(next))
 	}
 	return nil
 }
 
-// sweepLessons removes the lessons of checkpoints that the store does not have.
-func sweepLessons(ctx context.Context, dir string, s *index.Store) error {
-	entries, err := os.ReadDir(filepath.Join(dir, lessonsDir))
+// makeDir is openLessons, and makes the directory if there is none.
+func (l lessons) makeDir() (*os.Root, error) {
+	dir, err := openLessons(l.store)
+	if !errors.Is(err, iofs.ErrNotExist) {
+		return dir, err
+	}
+	root, err := os.OpenRoot(l.store)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	err = root.Mkdir(lessonsDir, 0o700)
+	if err == nil {
+		err = giveTo(l.store, func(uid, gid int) error { return root.Lchown(lessonsDir, uid, gid) })
+	}
+	if err != nil && !errors.Is(err, iofs.ErrExist) {
+		return nil, err
+	}
+	return openLessons(l.store)
+}
+
+// giveTo gives what root has made to the owner of the store.
+func giveTo(store string, chown func(uid, gid int) error) error {
+	st, err := os.Stat(store)
+	if err != nil || os.Geteuid() != 0 {
+		return err
+	}
+	owner, ok := st.Sys().(*syscall.Stat_t)
+	if !ok || owner.Uid == 0 {
+		return nil
+	}
+	return chown(int(owner.Uid), int(owner.Gid))
+}
+
+// sweepLessons removes the lessons of checkpoints that the store does not have, and nothing else.
+func sweepLessons(ctx context.Context, store string, s *index.Store) error {
+	dir, err := openLessons(store)
 	if errors.Is(err, iofs.ErrNotExist) {
 		return nil
 	}
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	entries, err := iofs.ReadDir(dir.FS(), ".")
 	if err != nil {
 		return err
 	}
@@ -116,11 +187,11 @@ func sweepLessons(ctx context.Context, dir string, s *index.Store) error {
 	}
 	var errs []error
 	for _, e := range entries {
-		if known[e.Name()] {
+		name := e.Name()
+		if known[name] || !isLesson(name) && !strings.HasPrefix(name, newLesson) {
 			continue
 		}
-		err := os.Remove(filepath.Join(dir, lessonsDir, e.Name()))
-		if err != nil && !errors.Is(err, iofs.ErrNotExist) {
+		if err := dir.Remove(name); err != nil && !errors.Is(err, iofs.ErrNotExist) {
 			errs = append(errs, err)
 		}
 	}

@@ -95,6 +95,50 @@ func TestSweepLessons(t *testing.T) {
 	}
 }
 
+// A directory of lessons that is a link leads a server nowhere, and a sweep removes lessons only.
+func TestLessonsStayInTheStore(t *testing.T) {
+	store, other := filepath.Join(t.TempDir(), "store"), t.TempDir()
+	s, err := index.Open(t.Context(), store, index.OpenOptions{Create: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	id := strings.Repeat("ab", 32)
+	for _, name := range []string{id, "notes"} {
+		if err := os.WriteFile(filepath.Join(other, name), []byte(`{"margin":1}`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(other, filepath.Join(store, lessonsDir)); err != nil {
+		t.Fatal(err)
+	}
+	l := lessons{store}
+	if got, err := l.Load(id); err == nil || got != (fs.Lesson{}) {
+		t.Errorf("through a link: %+v, %v", got, err)
+	}
+	if err := l.Save(strings.Repeat("cd", 32), fs.Lesson{Margin: 1}); err == nil {
+		t.Error("saved through a link")
+	}
+	if err := sweepLessons(t.Context(), store, s); err == nil {
+		t.Error("swept through a link")
+	}
+	if e, err := os.ReadDir(other); err != nil || len(e) != 2 {
+		t.Errorf("%d files are left, %v", len(e), err)
+	}
+	if err := os.Remove(filepath.Join(store, lessonsDir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(other, filepath.Join(store, lessonsDir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := sweepLessons(t.Context(), store, s); err != nil {
+		t.Error(err)
+	}
+	if e, err := os.ReadDir(filepath.Join(store, lessonsDir)); err != nil || len(e) != 1 || e[0].Name() != "notes" {
+		t.Errorf("left: %v, %v", e, err)
+	}
+}
+
 // What the flag prints, it reads; the server of --daemon gets it so.
 func TestFillFlag(t *testing.T) {
 	for text, want := range map[string]fillFlag{
