@@ -134,7 +134,8 @@ func TestLessonsStayInTheStore(t *testing.T) {
 	if err := sweepLessons(t.Context(), store, s); err != nil {
 		t.Error(err)
 	}
-	if e, err := os.ReadDir(filepath.Join(store, lessonsDir)); err != nil || len(e) != 1 || e[0].Name() != "notes" {
+	e, err := os.ReadDir(filepath.Join(store, lessonsDir))
+	if err != nil || len(e) != 1 || e[0].Name() != "notes" {
 		t.Errorf("left: %v, %v", e, err)
 	}
 }
