@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/thawfs/thaw/index"
@@ -45,6 +46,9 @@ func (s indexStore) List(ctx context.Context) ([]Checkpoint, error) {
 
 func (s indexStore) OpenImage(ctx context.Context, c Checkpoint) (Image, error) {
 	img, err := s.store.OpenImageOf(ctx, version(c))
+	if errors.Is(err, index.ErrNotFound) {
+		err = fmt.Errorf("%w: %w", ErrNotFound, err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -171,4 +171,10 @@ func TestReaderStore(t *testing.T) {
 	c.close(other)
 	c.close(fd)
 	eventually(t, "it is released", func() bool { return b.Release(t.Context(), "vm") == nil })
+	if err := writer.Remove(t.Context(), "vm"); err != nil {
+		t.Fatal(err)
+	}
+	if r := c.try(request{Op: "open", Path: b.path("vm/memory")}); r.Errno != unix.ENOENT {
+		t.Errorf("the memory of a checkpoint that was removed: %v, want %v", r.Errno, unix.ENOENT)
+	}
 }

@@ -238,7 +238,8 @@ func (h *shuffle) open(id uint64, of spec, uid uint32, since moment) bool {
 	defer h.k.mu.Unlock()
 	ino := h.k.inodes[id]
 	switch {
-	case st == fuse.EACCES && ino.clone, st == fuse.EIO && (h.gone(of) || h.changed(since)):
+	case st == fuse.EACCES && ino.clone,
+		(st == fuse.ENOENT || st == fuse.EIO) && (h.gone(of) || h.changed(since)):
 		return false
 	case !st.Ok():
 		h.k.fault("open: %v", st)

@@ -63,6 +63,8 @@ func (s *Server) openMemory(n *node, in *fuse.OpenIn, out *fuse.OpenOut) fuse.St
 	switch err := s.opened(m, who); {
 	case errors.Is(err, errForeign):
 		return fuse.EACCES
+	case errors.Is(err, ErrNotFound):
+		return fuse.ENOENT // it was removed, and the tree does not know yet
 	case err != nil:
 		s.complain(m.e, "open", err)
 		return fuse.EIO

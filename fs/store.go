@@ -19,7 +19,7 @@ type Store interface {
 	// List returns every checkpoint there is.
 	List(ctx context.Context) ([]Checkpoint, error)
 	// OpenImage opens the memory of a checkpoint as List showed it. It is an error, not other
-	// content, when the name has a new checkpoint by now.
+	// content, when the name has a new checkpoint by now; ErrNotFound when the checkpoint is gone.
 	OpenImage(ctx context.Context, c Checkpoint) (Image, error)
 	// OpenFile opens one of c.Files as List showed it: like OpenImage an error, not other bytes,
 	// when the name has a new checkpoint by now, or the working set was replaced.
