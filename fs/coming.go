@@ -12,7 +12,9 @@ import (
 // That cannot be a deadlock, because the pusher waits for no READ that waits. It does not push pages in
 // flight; a READ that comes in while its page is being stored does not wait (both look: the pusher at
 // inflight after it has marked the page in storing, the READ at storing after it has marked it in
-// inflight); and before the pusher waits for the gate it lets all READs go.
+// inflight); and before the pusher waits for the gate it lets all READs go. Only if two pushers store one
+// page at once does the first to finish take the mark of both away: a READ that comes then may wait for
+// the second, which waits for it, until maxComing is over.
 type coming struct {
 	pages *bitmap
 	mu    sync.Mutex
