@@ -45,9 +45,11 @@ const NoVCPU = -1
 // Run is Count pages from GFN on, first touched in ascending order at (or just after) At.
 type Run struct {
 	GFN, Count uint64
-	At         time.Duration // since the start of the recording, whole microseconds
-	Source     Source
-	VCPU       int // NoVCPU: not known
+	// At is since the start of the recording, whole microseconds; of SourceRead without the time in which
+	// the machine waited for its READs.
+	At     time.Duration
+	Source Source
+	VCPU   int // NoVCPU: not known
 }
 
 // End is the first gfn after the run.

@@ -85,6 +85,16 @@ func (l *StallLog) End() {
 	l.mu.Unlock()
 }
 
+// Stalled is the time so far in which at least one request was outstanding.
+func (l *StallLog) Stalled() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open == 0 {
+		return l.summary.Stalled
+	}
+	return l.summary.Stalled + l.now() - l.stall
+}
+
 // Reset forgets everything and makes origin time 0. Requests that are outstanding go on: they count
 // from origin.
 func (l *StallLog) Reset(origin time.Time) {
