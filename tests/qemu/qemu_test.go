@@ -29,7 +29,7 @@ func needTools(t *testing.T) {
 func TestSaveRestore(t *testing.T) {
 	race.SkipSlow(t)
 	needTools(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	dir := t.TempDir()
 	c := Config{Dir: dir}
