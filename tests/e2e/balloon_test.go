@@ -75,7 +75,7 @@ func TestBalloon(t *testing.T) {
 	v.until("free pages are given back", func() bool { return v.rss() < full-64<<20 })
 	v.say("1")
 	v.expect("works 1")
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	before := v.rss()
 	size := map[string]any{"value": 96 << 20}
@@ -164,7 +164,7 @@ func bootBallooned(t *testing.T, tools qemu.Tools, memory, initrd string, size i
 		conn, err = net.Dial("unix", socket)
 		return err == nil
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	if v.monitor, err = qmp.NewQMP(ctx, conn); err != nil {
 		t.Fatal(err)

@@ -20,7 +20,7 @@ type restored struct {
 // `memory` read-only, before it needs a clone that opens O_RDWR.
 func restoreLinux(t *testing.T, l *savedLinux, m *cli.Mounted, name, clone string) *restored {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	tools, err := qemu.Find()
 	if err != nil {
@@ -56,7 +56,7 @@ func restoreLinux(t *testing.T, l *savedLinux, m *cli.Mounted, name, clone strin
 // and its data right.
 func (r *restored) goesOn(t *testing.T, saved []qemu.Tick, ticks int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	got, err := r.Console.WaitTicks(ctx, 0, ticks)
 	if err != nil {
@@ -93,7 +93,7 @@ func (r *restored) checkAll(t *testing.T) (wait func()) {
 	}
 	return func() {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 		defer cancel()
 		bad, files, err := r.Console.WaitAll(ctx, mark)
 		if err != nil {

@@ -30,7 +30,7 @@ func scanLinux(t *testing.T) *scanned {
 	if _, err := qemu.Find(); err != nil {
 		t.Skip(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	dir := t.TempDir()
 	sockets, err := os.MkdirTemp("", "thaw-scan") // the path of a socket is at most 107 bytes

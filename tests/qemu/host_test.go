@@ -35,7 +35,7 @@ func TestHost(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(files, "sub", "text"), []byte("hello\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	r, err := Host{Tools: tools, Dir: dir, Files: map[string]string{"/work": files},
 		Script: `
@@ -77,7 +77,7 @@ func TestHostIsStopped(t *testing.T) {
 // TestHostPanics: a kernel that gives up ends the machine.
 func TestHostPanics(t *testing.T) {
 	tools := needHost(t)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	r, err := Host{Tools: tools, Dir: t.TempDir(), Script: "echo c >/proc/sysrq-trigger"}.Run(ctx)
 	if err == nil || ctx.Err() != nil || !strings.Contains(r.Console, "Kernel panic") {
