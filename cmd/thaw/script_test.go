@@ -17,8 +17,12 @@ import (
 	"github.com/thawfs/thaw/fs"
 )
 
-// scriptTimeout bounds a script, and whatever waits within one.
-const scriptTimeout = 2 * time.Minute
+const (
+	// scriptsTimeout bounds all scripts together: with the race detector, on a busy host.
+	scriptsTimeout = 15 * time.Minute
+	// waitTimeout bounds whatever waits within a script.
+	waitTimeout = time.Minute
+)
 
 // Scripts under testdata/script are command lines and their expected results, in the language of
 // testscript (go doc github.com/rogpeppe/go-internal/testscript). "exec thaw" runs the code under
@@ -54,7 +58,7 @@ func TestScripts(t *testing.T) {
 		Setup:               setupScript,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
-		Deadline:            time.Now().Add(scriptTimeout),
+		Deadline:            time.Now().Add(scriptsTimeout),
 	})
 }
 
@@ -84,7 +88,7 @@ func setupScript(env *testscript.Env) error {
 	}
 	// A process that waits for a server which hangs cannot be killed: cutting the connections frees
 	// it. This comes after the deadline at which testscript kills what still runs.
-	watchdog := time.AfterFunc(scriptTimeout+10*time.Second, func() {
+	watchdog := time.AfterFunc(scriptsTimeout+10*time.Second, func() {
 		for _, mnt := range mountsBelow(env.WorkDir) {
 			fmt.Fprintf(os.Stderr, "%s hangs: %v\n", mnt, fs.Abort(mnt))
 		}

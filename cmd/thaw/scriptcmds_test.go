@@ -112,7 +112,7 @@ func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
 	re, err := regexp.Compile("(?m)" + args[0])
 	ts.Check(err)
 	var text []byte
-	for end := time.Now().Add(scriptTimeout / 4); time.Now().Before(end); {
+	for end := time.Now().Add(waitTimeout); time.Now().Before(end); {
 		text, err = os.ReadFile(ts.MkAbs(args[1]))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			ts.Check(err)
@@ -134,7 +134,7 @@ func cmdFetch(ts *testscript.TestScript, neg bool, args []string) {
 	if len(found) != 2 {
 		ts.Fatalf("%s has no %s with one address in parentheses", args[1], args[0])
 	}
-	client := http.Client{Timeout: scriptTimeout / 4,
+	client := http.Client{Timeout: waitTimeout,
 		Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Get(found[1])
 	ts.Check(err)
@@ -175,14 +175,14 @@ func cmdKillServer(ts *testscript.TestScript, neg bool, args []string) {
 		return
 	}
 	delete(servers, args[0])
-	if !p.Wait(scriptTimeout / 4) {
+	if !p.Wait(waitTimeout) {
 		ts.Fatalf("the server survives kill -9")
 	}
 }
 
 // awaitStop waits until every thread of a process has stopped: a signal only begins that.
 func awaitStop(ts *testscript.TestScript, pid int) {
-	for end := time.Now().Add(scriptTimeout / 4); time.Now().Before(end); {
+	for end := time.Now().Add(waitTimeout); time.Now().Before(end); {
 		threads, err := filepath.Glob("/proc/" + strconv.Itoa(pid) + "/task/*/stat")
 		ts.Check(err)
 		running := slices.ContainsFunc(threads, func(name string) bool {
@@ -206,7 +206,7 @@ func cmdServerGone(ts *testscript.TestScript, neg bool, args []string) {
 	if !ok {
 		ts.Fatalf("killserver -TERM %s comes first", args[0])
 	}
-	if !p.Wait(scriptTimeout / 4) {
+	if !p.Wait(waitTimeout) {
 		ts.Fatalf("the server does not end")
 	}
 	delete(servers, args[0])
@@ -228,7 +228,7 @@ func serverOf(mnt string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), scriptTimeout/4)
+	ctx, cancel := context.WithTimeout(context.Background(), waitTimeout)
 	defer cancel()
 	server, err := m.Server(ctx)
 	if err != nil {
