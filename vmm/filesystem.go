@@ -16,6 +16,7 @@ type fileSystem interface {
 	Replace(from, to string) error
 	SyncDir(path string) error
 	RemoveAll(path string) error
+	Lock(f *os.File) error // exclusive, until f is closed; EWOULDBLOCK: another process has the lock
 }
 
 // outFile is a new file, open for writing.
@@ -56,3 +57,5 @@ func (hostFiles) SyncDir(path string) error {
 }
 
 func (hostFiles) RemoveAll(path string) error { return os.RemoveAll(path) }
+
+func (hostFiles) Lock(f *os.File) error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) }

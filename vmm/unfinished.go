@@ -20,7 +20,7 @@ const unfinishedInfix = ".thaw-part-"
 // makeUnfinished makes and locks the directory of an unfinished checkpoint.
 func (s *save) makeUnfinished() error {
 	parent, base := filepath.Split(s.dir)
-	if err := removeUnfinished(parent); err != nil {
+	if err := removeUnfinished(s.opt.fileSystem, parent); err != nil {
 		s.m.log.Warn("files of a killed checkpoint could not be removed", "err", err)
 	}
 	for {
@@ -28,8 +28,8 @@ func (s *save) makeUnfinished() error {
 		if err != nil {
 			return err
 		}
-		s.held, err = hold(tmp)
-		if err == nil {
+		s.held, err = hold(s.opt.fileSystem, tmp)
+		if err == nil || errors.Is(err, errNoLock) {
 			s.tmp = tmp
 			return nil
 		}
@@ -43,16 +43,21 @@ func (s *save) makeUnfinished() error {
 // errHeld: another process has locked the directory.
 var errHeld = errors.New("another process is writing it")
 
-// hold locks a directory for as long as the returned file is open. On a file system without locks it
-// fails, and removeIfDead, which calls it too, removes nothing there.
-func hold(dir string) (*os.File, error) {
+// errNoLock: the file system of the directory has no locks.
+var errNoLock = errors.New("it cannot be locked")
+
+// hold locks a directory for as long as the returned file is open.
+func hold(files fileSystem, dir string) (*os.File, error) {
 	f, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	err = files.Lock(f)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		return nil, errors.Join(fmt.Errorf("%s: %w", dir, errHeld), f.Close())
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w: %w", dir, errNoLock, err), f.Close())
 	}
 	// The directory may have been removed between the open and the lock.
 	if _, err := os.Lstat(dir); err != nil {
@@ -62,7 +67,7 @@ func hold(dir string) (*os.File, error) {
 }
 
 // removeUnfinished removes the unfinished checkpoints in a directory whose writers are gone.
-func removeUnfinished(parent string) error {
+func removeUnfinished(files fileSystem, parent string) error {
 	entries, err := os.ReadDir(parent)
 	if err != nil {
 		return nil // the checkpoint will fail with the reason
@@ -73,14 +78,15 @@ func removeUnfinished(parent string) error {
 			!strings.Contains(e.Name(), unfinishedInfix) {
 			continue
 		}
-		errs = append(errs, removeIfDead(filepath.Join(parent, e.Name())))
+		errs = append(errs, removeIfDead(files, filepath.Join(parent, e.Name())))
 	}
 	return errors.Join(errs...)
 }
 
-// removeIfDead removes a directory that no process has locked.
-func removeIfDead(dir string) error {
-	f, err := hold(dir)
+// removeIfDead removes a directory that no process has locked. Where there are no locks it removes nothing:
+// the writer may be alive.
+func removeIfDead(files fileSystem, dir string) error {
+	f, err := hold(files, dir)
 	if errors.Is(err, errHeld) || errors.Is(err, os.ErrNotExist) {
 		return nil
 	}

@@ -52,6 +52,35 @@ func TestUnfinishedCheckpoints(t *testing.T) {
 	}
 }
 
+// noLocks is a file system without locks.
+type noLocks struct{ hostFiles }
+
+func (noLocks) Lock(*os.File) error { return unix.ENOLCK }
+
+// On a file system without locks a checkpoint is written all the same, and does not take another one that
+// is being written for that of a killed process.
+func TestUnfinishedWithoutLocks(t *testing.T) {
+	parent := t.TempDir()
+	newSave := func() *save {
+		s := &save{m: &Machine{log: slog.New(slog.DiscardHandler)}, dir: filepath.Join(parent, "sv"),
+			opt: checkpointOptions{fileSystem: noLocks{}}}
+		if err := s.makeUnfinished(); err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	first := newSave()
+	second := newSave()
+	for _, s := range []*save{first, second} {
+		if _, err := os.Stat(s.tmp); err != nil {
+			t.Error(err)
+		}
+		if err := s.discard(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // A checkpoint is a guest's memory: it is its owner's alone, whatever the umask.
 func TestCheckpointsArePrivate(t *testing.T) {
 	defer unix.Umask(unix.Umask(0))
