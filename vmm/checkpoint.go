@@ -129,7 +129,8 @@ func (s *save) mark() bool {
 	return err == nil
 }
 
-// remap maps the memory from the checkpoint. If that fails, the machine continues with the memory that it had.
+// remap maps the memory from the checkpoint. If that fails, the machine continues with the memory
+// that it had.
 func (s *save) remap() {
 	if !s.paused {
 		if err := s.stop(); err != nil { // it has ended

@@ -34,7 +34,8 @@ type suspectVCPU struct {
 // manyFaults is more than a healthy guest has between two looks with none of them fixed.
 const manyFaults = 16
 
-// watchPageLoops returns the watcher of the vCPUs. Without KVM's counters (before Linux 5.14) it does nothing.
+// watchPageLoops returns the watcher of the vCPUs. Without KVM's counters (before Linux 5.14) it
+// does nothing.
 func (m *Machine) watchPageLoops() *pageLoops {
 	p := &pageLoops{m: m}
 	if !m.facts.IRQChip || !m.mem.Mapped() {

@@ -110,7 +110,8 @@ func (s *scanned) flushTLB() error {
 	})
 }
 
-// renewSlots deletes the memory slots and adds them again, so that KVM drops all translations derived from them.
+// renewSlots deletes the memory slots and adds them again, so that KVM drops all translations
+// derived from them.
 func (s *scanned) renewSlots() error {
 	for i := range s.m.facts.Regions {
 		if err := s.m.vm.SetMemoryRegion(kvm.MemoryRegion{Slot: uint32(i)}); err != nil {

@@ -26,7 +26,8 @@ const (
 	entries = 1020
 )
 
-// Boot is struct boot of src/guest.h: the parameters that the VMM passes to a program. All sizes are in pages.
+// Boot is struct boot of src/guest.h: the parameters that the VMM passes to a program. All sizes
+// are in pages.
 type Boot struct {
 	Magic     uint64
 	Seed      uint64

@@ -72,7 +72,8 @@ type MPState struct{ State uint32 }
 // wait for INIT and SIPI from the first, if the machine has interrupt controllers.
 const MPRunnable = 0
 
-// VCPUEvents mirrors struct kvm_vcpu_events: exceptions, interrupts and NMIs that are pending or being injected.
+// VCPUEvents mirrors struct kvm_vcpu_events: exceptions, interrupts and NMIs that are pending or
+// being injected.
 type VCPUEvents struct {
 	Exception struct {
 		Injected, Nr, HasErrorCode, Pending uint8

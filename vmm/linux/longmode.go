@@ -19,7 +19,8 @@ const (
 	taskSize = 0x68         // the fixed part of a 64-bit task state segment
 )
 
-// longMode returns the registers for 64-bit mode with flat segments and the identity map, at privilege level 0.
+// longMode returns the registers for 64-bit mode with flat segments and the identity map, at
+// privilege level 0.
 func longMode() kvm.Sregs {
 	data := kvm.Segment{Selector: selData, Limit: 0xffff_ffff, Type: typeData, Present: 1, S: 1, DB: 1,
 		G: 1}

@@ -83,7 +83,8 @@ func (t *tracker) arm() error {
 	return nil
 }
 
-// protect starts again: pages that were written so far no longer count as written. They still count as touched.
+// protect starts again: pages that were written so far no longer count as written. They still count
+// as touched.
 func (t *tracker) protect() error {
 	if err := uffdProtect(t.uffd, t.mapping); err != nil {
 		return fmt.Errorf("UFFDIO_WRITEPROTECT: %w", err)

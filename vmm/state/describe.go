@@ -38,7 +38,8 @@ func describe(s section) []Field {
 	return flatten("", reflect.ValueOf(value).Elem())
 }
 
-// flatten lists the fields of a value by their Go names, in lower case. Padding is shown only if it is not zero.
+// flatten lists the fields of a value by their Go names, in lower case. Padding is shown only if it
+// is not zero.
 func flatten(name string, v reflect.Value) (fields []Field) {
 	switch s := v.Interface().(type) {
 	case kvm.Segment:

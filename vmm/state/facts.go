@@ -17,7 +17,8 @@ type Facts struct {
 	Disks   []Disk     `json:"disks,omitempty"` // of a kernel
 }
 
-// MaxDisks is the most disks of a machine: one for each free interrupt, except that of the random number device.
+// MaxDisks is the most disks of a machine: one for each free interrupt, except that of the random
+// number device.
 const MaxDisks = 13
 
 // Disk is a disk of a machine with a kernel.

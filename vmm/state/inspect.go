@@ -97,7 +97,8 @@ func (c Change) String() string {
 	return fmt.Sprintf("%s %s: %s, %s", c.Section, c.Field, c.A, c.B)
 }
 
-// Diff compares two states field by field, in the order of the first. Fields that only the second has come last.
+// Diff compares two states field by field, in the order of the first. Fields that only the second
+// has come last.
 func Diff(a, b *Inspection) (changes []Change) {
 	type key struct{ section, field string }
 	left := make(map[key]string)

@@ -15,7 +15,8 @@ type Tracer struct {
 	lost  uint64
 }
 
-// Probe tests whether [New] can work on this host. The error says what is missing and matches [ErrUnavailable].
+// Probe tests whether [New] can work on this host. The error says what is missing and matches
+// [ErrUnavailable].
 func Probe() error {
 	t, err := New([]int{0})
 	if err != nil {

@@ -37,7 +37,8 @@ type runClock struct {
 	outside time.Duration // the part of queued outside of KVM_RUN
 }
 
-// lostTime is how long a thread may be off its CPU between two entries before its time in the run queue is read.
+// lostTime is how long a thread may be off its CPU between two entries before its time in the run
+// queue is read.
 const lostTime = 20 * time.Microsecond
 
 // enter is called by the vCPU's thread before KVM_RUN, leave after it.

@@ -149,7 +149,8 @@ func (m ram) frames() (n uint64) {
 	return n
 }
 
-// nth returns RAM frame number n, which must be below frames, and how many frames its region has from there on.
+// nth returns RAM frame number n, which must be below frames, and how many frames its region has
+// from there on.
 func (m ram) nth(n uint64) (gfn, count uint64) {
 	for _, r := range m.regions {
 		if n < r.Count {

@@ -2,7 +2,8 @@ package scan
 
 import "github.com/thawfs/thaw/wss/pagetable"
 
-// space is an address space: an uppermost table that a vCPU has used, or a page of memory that looks like one.
+// space is an address space: an uppermost table that a vCPU has used, or a page of memory that
+// looks like one.
 //
 // Such a page may be left over from a dead process, or be part of a memory dump. Clearing bits below it
 // would destroy data, because its former tables are used for something else. But a page in which a vCPU
