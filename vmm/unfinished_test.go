@@ -12,8 +12,8 @@ import (
 	"github.com/thawfs/thaw/vmm/state"
 )
 
-// What a killed checkpoint left is removed by the next one; what another process writes just now,
-// and what is not a checkpoint, stays.
+// The next checkpoint removes the files of a killed one. It keeps those that another process is
+// writing, and those that are not of a checkpoint.
 func TestUnfinishedCheckpoints(t *testing.T) {
 	parent := t.TempDir()
 	newSave := func() *save {
@@ -57,8 +57,8 @@ type noLocks struct{ hostFiles }
 
 func (noLocks) Lock(*os.File) error { return unix.ENOLCK }
 
-// On a file system without locks a checkpoint is written all the same, and does not take another one that
-// is being written for that of a killed process.
+// On a file system without locks a checkpoint can be written, and does not remove another one that is
+// being written.
 func TestUnfinishedWithoutLocks(t *testing.T) {
 	parent := t.TempDir()
 	newSave := func() *save {
@@ -81,7 +81,7 @@ func TestUnfinishedWithoutLocks(t *testing.T) {
 	}
 }
 
-// A checkpoint is a guest's memory: it is its owner's alone, whatever the umask.
+// A checkpoint has a guest's memory, so only its owner may read it, whatever the umask is.
 func TestCheckpointsArePrivate(t *testing.T) {
 	defer unix.Umask(unix.Umask(0))
 	dir, err := hostFiles{}.MkdirTemp(t.TempDir(), ".sv"+unfinishedInfix)

@@ -10,7 +10,7 @@ const (
 	BootAddr = 0x7000  // the boot page
 	LoadAddr = 0x10000 // the program, then its data
 	StackTop = 0x30000 // of the first vCPU; each further one has its stack StackSize lower
-	// StackSize is the stack size of each vCPU in bytes. MaxCPUs stacks end at 0x20000.
+	// StackSize is the stack size of each vCPU in bytes. The lowest of MaxCPUs stacks ends at 0x20000.
 	StackSize = 0x2000
 	// MaxCPUs is the most vCPUs that a program can use.
 	MaxCPUs = 8

@@ -58,7 +58,7 @@ func (m *mapper) root(r Root, half Half, fn func(Mapping)) error {
 	return w.Root(r.GPA / PageSize)
 }
 
-// enter calls fn for a table that was not visited before, and says whether it was.
+// enter calls fn for a table that was not visited before. It returns false if it was, or at a limit.
 func (m *mapper) enter(p Place, fn func(Mapping)) bool {
 	v := visit{p.Frame, p.Level}
 	if m.seen[v] || m.tables == 0 {
