@@ -1,4 +1,4 @@
-// Package tests has the tests of several parts of thaw together. The parts import nothing of it.
+// Package tests has the tests that use several parts of thaw together. The parts do not import it.
 //
 //	tests/run           every check and every test, with fewer rounds of what is random (go test
 //	                    -short); --long has all of them, and .ci/run calls that
@@ -16,11 +16,11 @@
 //
 // # Rules of every test that mounts
 //
-// The server is a process of its own; so is every client that maps or reads through the mount:
-// the test process itself never does, because a Go program that faults on a mount whose server
-// has died cannot be stopped any more. Everything has a time limit, and what a test has started or
-// mounted is gone when it ends, also when it fails: processes by pid, mounts by umount, and where
-// a client hangs in the kernel, by aborting the FUSE connection of that very mount.
+// The server runs in its own process, and so does every client that maps or reads through the mount.
+// The test process itself never does that, because a Go program that faults on a mount whose server has
+// died cannot be stopped. Everything has a time limit. Whatever a test has started or mounted is gone
+// when it ends, even if it fails: processes are killed by pid, mounts are unmounted, and if a client
+// hangs in the kernel, the FUSE connection of that mount is aborted.
 //
-// A test skips only if the host lacks something, and says what.
+// A test is skipped only if the host lacks something, which the message names.
 package tests

@@ -4,8 +4,8 @@ import (
 	"testing"
 )
 
-// BenchmarkLoad is a restore up to the first instruction, everything in the page cache, and the end
-// of the machine.
+// BenchmarkLoad measures a restore up to the first instruction, with everything in the page cache, and
+// the end of the machine.
 func BenchmarkLoad(b *testing.B) {
 	dir := checkpointed(b, spec("idle"), 128<<20, 1)
 	for b.Loop() {
@@ -19,7 +19,7 @@ func BenchmarkLoad(b *testing.B) {
 	}
 }
 
-// BenchmarkPause stops a busy vCPU, reads its state and lets it go on.
+// BenchmarkPause pauses a busy vCPU, reads its state and resumes it.
 func BenchmarkPause(b *testing.B) {
 	m := newTestMachine(b, spec("heap", "set", "4MiB"), testMemory)
 	runUntil(b, m, 1)

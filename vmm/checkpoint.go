@@ -11,9 +11,9 @@ import (
 	"github.com/thawfs/thaw/vmm/ram"
 )
 
-// Checkpoint writes the machine into a new directory, which appears complete or not at all. A
-// running machine goes on afterwards, also when writing fails; then its memory is mapped from the
-// directory, which must stay as it is: see the package's documentation.
+// Checkpoint writes the machine into a new directory, which appears complete or not at all. A running
+// machine continues afterwards, even if the checkpoint failed. After a successful checkpoint its memory
+// is mapped from the files in dir, which must not be changed: see the package documentation.
 func (m *Machine) Checkpoint(ctx context.Context, dir string) (api.CheckpointReply, error) {
 	return m.checkpoint(ctx, dir, checkpointOptions{})
 }
@@ -56,7 +56,8 @@ func (m *Machine) checkpoint(ctx context.Context, dir string, o checkpointOption
 	return s.stats, nil
 }
 
-// run saves. The order is what keeps the guest's pause short, and ram/remap.go says why it is right.
+// run makes the checkpoint. The order of the steps keeps the guest's pause short; ram/remap.go explains
+// why it is correct.
 func (s *save) run(ctx context.Context) error {
 	s.running = s.m.is(phaseRunning)
 	if err := s.prepare(); err != nil {
@@ -69,7 +70,7 @@ func (s *save) run(ctx context.Context) error {
 	traced := s.opt.Trace > 0
 	remap := err == nil && (traced || !s.opt.NoRemap && !s.opt.Stop)
 	marked := false
-	if remap && !traced { // a trace begins where the checkpoint is, so the guest has to wait
+	if remap && !traced { // a trace must begin at the state that was saved, so the guest waits
 		marked = s.mark()
 	}
 	if s.running && !s.opt.Stop && (marked || !remap) {
@@ -100,8 +101,8 @@ func (s *save) stop() error {
 	return timed(&s.stats.StateSeconds, s.m.pause)
 }
 
-// goOn lets a machine that ran go on. It may have ended meanwhile; the checkpoint is none the worse
-// for that.
+// goOn resumes the machine if it was running before the checkpoint. If the machine has ended meanwhile,
+// that is not an error: the checkpoint is still valid.
 func (s *save) goOn() error {
 	if !s.paused {
 		return nil
@@ -117,16 +118,19 @@ func (s *save) goOn() error {
 	return nil
 }
 
-// mark begins to count what the guest changes from now on. It is false on a host that cannot.
+// mark starts to track the pages that the guest changes from now on. It returns false if the host
+// cannot do that.
 func (s *save) mark() bool {
 	err := timed(&s.stats.MarkSeconds, s.m.mem.Mark)
 	if err != nil {
-		s.note("the guest had to wait for the disk: changes cannot be counted meanwhile: %v", err)
+		s.note("the guest was paused until the checkpoint was on disk, because this host cannot track "+
+			"changes: %v", err)
 	}
 	return err == nil
 }
 
-// remap maps the memory from the checkpoint. If that cannot be done the machine goes on as it was.
+// remap maps the memory from the checkpoint. If that fails, the machine continues with the memory
+// that it had.
 func (s *save) remap() {
 	if !s.paused {
 		if err := s.stop(); err != nil { // it has ended
@@ -151,34 +155,35 @@ func (s *save) remap() {
 		s.beginTrace()
 	}
 	err = s.goOn()
-	// Here, while the guest runs: it takes the kernel a while to free the memory of a memfd.
+	// Closed only now, while the guest runs: the kernel needs some time to free the memory of a memfd.
 	if err = errors.Join(err, unused.Close()); err != nil {
 		s.m.log.Warn("after a checkpoint", "err", err)
 	}
 }
 
-// checkpointOptions is how to save a machine.
+// checkpointOptions says how to save a machine.
 type checkpointOptions struct {
-	// Stop ends the machine when all is written: nothing that the guest does afterwards is lost.
+	// Stop ends the machine once the checkpoint is complete, so the guest does nothing that the
+	// checkpoint does not contain.
 	Stop bool
-	// Diff writes only the pages that changed since the checkpoint that the machine is mapped from.
+	// Diff writes only the pages that changed since the checkpoint that the machine's memory is mapped from.
 	Diff bool
-	// NoRemap leaves the machine's memory mapped from what it is mapped from.
+	// NoRemap leaves the machine's memory mapped as it is.
 	NoRemap bool
-	// Scan looks at the machine's access bits for so long before the checkpoint and records what was
-	// touched as its working set; zero: it does not.
+	// Scan reads the machine's access bits before the checkpoint, and records the touched pages as its
+	// working set. The zero value: no scan.
 	Scan scanOptions
-	// Trace lets the guest go on for so long and records what it touches first, page by page, as the
-	// working set of the checkpoint; 0: it does not. It needs the memory mapped from the checkpoint.
+	// Trace is how long the guest's first touches are recorded after the checkpoint, page by page, as
+	// its working set; 0: no trace. It needs the memory to be mapped from the checkpoint.
 	Trace time.Duration
 
 	fileSystem fileSystem // nil: the operating system's
 	pieces     int        // limit of a remap, 0: ram.MaxRemap
-	way        string     // of tracing, even if there is a better one; "": the best
+	way        string     // how to trace, even if the host has a better way; "": the best way
 }
 
-// scanOptions is how the working set before a checkpoint is estimated.
+// scanOptions says how the working set before a checkpoint is estimated.
 type scanOptions struct {
-	Within time.Duration // what was touched in so long before the checkpoint
-	Budget float64       // share of the guest's time; 0: scan.DefaultBudget
+	Within time.Duration // the set is the pages touched in this time before the checkpoint; 0: no scan
+	Budget float64       // share of the guest's time that the scan may take; 0: scan.DefaultBudget
 }

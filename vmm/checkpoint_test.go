@@ -32,7 +32,7 @@ func newEveryPage(t *testing.T, args ...string) *Machine {
 	return newTestMachine(t, spec(name, args...), ram.MinMemory)
 }
 
-// round lets the guest look at all of its pages once more.
+// round lets the guest check all of its pages once more.
 func round(t *testing.T, m *Machine) {
 	t.Helper()
 	runUntil(t, m, m.ports.snapshot().Done+m.mem.Size()/pageSize)
@@ -72,7 +72,7 @@ func readMemory(t *testing.T, m *Machine) []byte {
 	return b
 }
 
-// differing are the pages in which two images differ.
+// differing returns the pages in which two images differ.
 func differing(a, b []byte) *wss.Bitmap {
 	d := wss.NewBitmap(uint64(len(a)) / pageSize)
 	for gfn := range d.Len() {
@@ -93,8 +93,8 @@ func mustSave(t *testing.T, m *Machine, o checkpointOptions) (string, api.Checkp
 	return dir, stats
 }
 
-// A running machine, started and not restored, is saved again and again. It goes on upon what was
-// written, finds all of its pages right, and what it changes can be told.
+// A running machine, started and not restored, is saved several times. It continues on the files that
+// were written, finds all of its pages right, and its changes are tracked.
 func TestCheckpointBecomesTheMemory(t *testing.T) {
 	m := newEveryPage(t)
 	if st, err := m.status(); err != nil || st.MappedFrom != "" || st.DirtyPages != nil {
@@ -152,8 +152,8 @@ func (d blockingDisk) SyncDir(path string) error {
 	return d.hostFiles.SyncDir(path)
 }
 
-// What the guest changes while a checkpoint goes to disk is in the memory afterwards, and not in
-// the checkpoint.
+// Changes that the guest makes while a checkpoint is written to disk are in its memory afterwards, but
+// not in the checkpoint.
 func TestGuestGoesOnDuringSync(t *testing.T) {
 	m := newEveryPage(t)
 	if ok, why := canMark(t, m); !ok {
@@ -165,7 +165,7 @@ func TestGuestGoesOnDuringSync(t *testing.T) {
 		disk := blockingDisk{work: func() {
 			from := m.ports.snapshot().Done
 			for done = from; done < from+300; done = m.ports.snapshot().Done {
-				time.Sleep(time.Millisecond) // between two questions
+				time.Sleep(time.Millisecond) // the interval of a poll
 			}
 		}}
 		dir, stats := mustSave(t, m, checkpointOptions{fileSystem: disk})
@@ -195,8 +195,8 @@ func canMark(t *testing.T, m *Machine) (bool, string) {
 	return true, ""
 }
 
-// Ten generations, each in a process of its own, saved from the image that it is mapped from: whole
-// and as a difference, from the same moment.
+// Ten generations, each in its own process, mapped from the one before: at the same moment each is
+// saved completely and as a differential checkpoint.
 func TestTenGenerations(t *testing.T) {
 	name, args := everyPage()
 	dir := checkpointed(t, spec(name, args...), ram.MinMemory, ram.MinMemory/pageSize)
@@ -281,8 +281,8 @@ func rename(t *testing.T, from, to string) {
 	}
 }
 
-// Of a difference that lies in many pieces the longest is mapped; the other pages stay where they
-// are, and it goes on from there.
+// If a differential checkpoint has many runs, the longest are mapped; the other pages stay private
+// copies, and the machine continues.
 func TestManyPieces(t *testing.T) {
 	m := newEveryPage(t)
 	round(t, m)
@@ -378,7 +378,7 @@ func (f faultyFile) Sync() error { return errors.Join(f.outFile.Sync(), f.d.fail
 
 func (f faultyFile) Close() error { return errors.Join(f.outFile.Close(), f.d.fail("close")) }
 
-// Every call of a save fails once: nothing is left, the guest goes on, and the next save works.
+// Every call of a save fails once: no files are left, the guest continues, and the next save works.
 func TestEveryFailureOfASave(t *testing.T) {
 	for _, diff := range []bool{false, true} {
 		t.Run(fmt.Sprint("diff=", diff), func(t *testing.T) {
@@ -413,12 +413,12 @@ func TestEveryFailureOfASave(t *testing.T) {
 	}
 }
 
-// A machine that is stopped while its checkpoint goes to disk has its checkpoint.
+// A machine that is stopped while its checkpoint is written to disk still has its checkpoint.
 func TestStopDuringSync(t *testing.T) {
 	m := newTestMachine(t, spec("idle"), ram.MinMemory)
 	runUntil(t, m, 1)
 	dir, stats := mustSave(t, m, checkpointOptions{fileSystem: blockingDisk{work: m.Stop}})
-	// A host that cannot count changes meanwhile keeps the machine waiting, and remaps it then.
+	// On a host that cannot track changes the machine waits, and is remapped then.
 	remapped := stats.Remapped && !stats.WaitedForSync
 	if err := m.Wait(context.Background()); !errors.Is(err, errStopped) || remapped {
 		t.Errorf("end: %v, %+v", err, stats)
@@ -428,7 +428,7 @@ func TestStopDuringSync(t *testing.T) {
 	}
 }
 
-// TestInfoOfCheckpoint: what info.json says of a program's page tables is where they are.
+// TestInfoOfCheckpoint: info.json has the right addresses of a program's page tables.
 func TestInfoOfCheckpoint(t *testing.T) {
 	dir := checkpointed(t, spec("random:20"), testMemory, 1)
 	text, err := os.ReadFile(filepath.Join(dir, state.InfoFile))

@@ -67,8 +67,7 @@ func TestClockModes(t *testing.T) {
 	}
 }
 
-// An armed deadline survives, though setting it is a no-op without an error in every other order
-// than the right one.
+// An armed deadline survives, although setting it in a wrong order has no effect and gives no error.
 func TestDeadlineSurvives(t *testing.T) {
 	m := newTestMachine(t, spec("registers"), ram.MinMemory)
 	c := m.vcpus[0]
@@ -88,7 +87,7 @@ func TestDeadlineSurvives(t *testing.T) {
 	}
 }
 
-// A line that a device holds is in the saved state, and an edge that waits at the I/O APIC too.
+// A line that a device asserts is in the saved state, and so is an edge that waits at the I/O APIC.
 func TestInterruptLines(t *testing.T) {
 	m := newTestMachine(t, spec("registers"), ram.MinMemory)
 	for _, gsi := range []uint32{5, 17} {

@@ -10,34 +10,35 @@ import (
 	"github.com/thawfs/thaw/vmm/state"
 )
 
-// DefaultWindow is how long after a restore pages are counted if nothing is said.
+// DefaultWindow is the default of [Config].Window.
 const DefaultWindow = 10 * time.Second
 
-// DefaultCmdline is the command line of a kernel if none is given: it prints to the serial console,
-// and a panic resets the machine, which ends it.
+// DefaultCmdline is the default of [Config].Cmdline: the kernel prints to the serial console, and a
+// panic resets the machine, which ends it.
 const DefaultCmdline = "console=ttyS0 panic=-1"
 
-// Config is what [Run] and [Restore] are told.
+// Config is the configuration of [Run], [New] and [Restore]. A field that is marked Run or Restore is
+// ignored by the others.
 type Config struct {
 	Guest       guest.Spec      // Run: the program, if there is no kernel
 	Kernel      string          // Run: path of a Linux kernel, bzImage or vmlinux
 	Initrd      string          // Run: path of its initial RAM disk; "": none
 	Cmdline     string          // Run: its command line; "": DefaultCmdline
-	MemoryBytes uint64          // Run: RAM
-	CPUs        int             // Run: vCPUs; 0: as many as the program is for, 1 for a kernel
-	Disks       []state.Disk    // of a kernel. Restore: in place of those at the checkpoint; nil: those
-	Console     io.Writer       // what a kernel prints; nil: nowhere. It is closed by its owner
-	Input       io.ReadCloser   // what is typed; nil: nothing. Closed at the end
-	API         string          // path of a unix socket to drive the machine by; "": none
-	Paused      bool            // do not start until the API says resume
-	For         time.Duration   // stop so long after the first instruction; 0: run until it ends
-	Window      time.Duration   // Restore: count pages so long after the first instruction
-	Requested   time.Time       // Restore: when the user asked for it; zero: now
-	NoCount     bool            // Restore: do not find out what was prefetched; saves the time for it
-	ReadAround  bool            // Restore: leave it to the kernel what comes with a page (see load)
-	NoTables    bool            // Restore: do not read the guest's page tables first (guesttables.go)
-	Clock       state.ClockMode // Restore: what the guest's clock does about the time since
-	Force       bool            // Restore: also on a host that lacks what the machine was told of
+	MemoryBytes uint64          // Run: size of RAM
+	CPUs        int             // Run: number of vCPUs; 0: as many as the guest program needs, or 1 for a kernel
+	Disks       []state.Disk    // for a kernel. Restore: replace the disks of the checkpoint; nil: keep them
+	Console     io.Writer       // where a kernel's output goes; nil: discarded. The caller closes it
+	Input       io.ReadCloser   // the kernel's console input; nil: none. Closed at the end
+	API         string          // path of the unix socket of the machine's API; "": none
+	Paused      bool            // do not start before a resume request to the API
+	For         time.Duration   // stop the machine this long after its first instruction; 0: never
+	Window      time.Duration   // Restore: count touched pages for this long from the first instruction
+	Requested   time.Time       // Restore: when the user asked for the restore; zero: now
+	NoCount     bool            // Restore: do not count the prefetched pages, which saves some time
+	ReadAround  bool            // Restore: let the kernel read ahead around a fault
+	NoTables    bool            // Restore: do not read the guest's page tables before it starts (guesttables.go)
+	Clock       state.ClockMode // Restore: how the guest's clock treats the time since the checkpoint
+	Force       bool            // Restore: even on a host that lacks features which the machine was started with
 	Log         *slog.Logger
 	// Started, if not nil, is called when the machine is set up and the API answers.
 	Started func()
@@ -54,7 +55,7 @@ func (c *Config) defaults() error {
 		c.Window = DefaultWindow
 	}
 	if c.For < 0 || c.Window < 0 {
-		return fmt.Errorf("a time below zero: for %s, window %s", c.For, c.Window)
+		return fmt.Errorf("a time is negative: for %s, window %s", c.For, c.Window)
 	}
 	if c.For > 0 {
 		c.Window = min(c.Window, c.For)

@@ -8,8 +8,8 @@ import (
 // ErrLeave is what a console's input returns when its user wants to end the machine.
 var ErrLeave = errors.New("the console was left")
 
-// feedConsole starts to carry what is typed to the serial port. in must return from a Read once it is
-// closed, which stop does; nil: there is no input.
+// feedConsole starts to copy console input to the serial port. Closing in, which stop does, must end a
+// Read that waits. in may be nil: there is no input.
 func (m *Machine) feedConsole(in io.ReadCloser) (stop func() error) {
 	if in == nil {
 		return func() error { return nil }
@@ -32,7 +32,8 @@ func (m *Machine) pump(in io.Reader) {
 	buf := make([]byte, 256)
 	for {
 		n, err := in.Read(buf)
-		// What does not fit is dropped, as on a real line: the next byte may be the one that leaves.
+		// Input that does not fit is dropped, as on a real serial line. Waiting would block the escape
+		// sequence that ends the machine.
 		if _, err := m.serial.Feed(buf[:n]); err != nil {
 			m.end(err)
 			return

@@ -15,7 +15,7 @@ import (
 	"github.com/thawfs/thaw/vmm/vcpu"
 )
 
-// apiMachine is a machine as the API sees it.
+// apiMachine implements [api.Machine] for a Machine.
 type apiMachine struct {
 	*Machine
 	watcher *watcher
@@ -54,7 +54,7 @@ func (d apiMachine) Status() (api.Status, error) {
 	return s, err
 }
 
-// status tells what the machine is doing.
+// status returns what the machine is doing.
 func (m *Machine) status() (api.Status, error) {
 	p := m.ports.snapshot()
 	g := m.guestInfo(p)
@@ -99,7 +99,7 @@ func (d apiMachine) Metrics() (api.Metrics, error) {
 type counters struct {
 	mu       sync.Mutex  // guards what follows
 	metrics  api.Metrics // of pauses and checkpoints
-	pausedAt time.Time   // zero: it is not, or never ran
+	pausedAt time.Time   // zero: it is not paused, or it never ran
 }
 
 func (c *counters) paused() {
@@ -116,7 +116,7 @@ func (c *counters) resumed() {
 	c.pausedAt = time.Time{}
 }
 
-// pausedSeconds is with the pause that goes on. c.mu is held.
+// pausedSeconds includes a pause that has not ended yet. c.mu is held.
 func (c *counters) pausedSeconds() float64 {
 	if c.pausedAt.IsZero() {
 		return c.metrics.PausedSeconds

@@ -7,7 +7,8 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-// A restored guest that looks at known pages touches those, what they stand in, and nothing else.
+// A restored guest that reads known pages touches those pages, the pages with their versions, its
+// program and its page tables, and nothing else.
 func TestCountsOfARestore(t *testing.T) {
 	const units = 3000
 	m := newTestMachine(t, spec("random:30", "write", "0", "units", "200000000"), testMemory)

@@ -14,10 +14,10 @@ import (
 	"github.com/thawfs/thaw/wss/pagetable"
 )
 
-// fault is an end of the guest whose cause is, or may be, a page that could not be read. The signs differ
-// with the host's KVM: with hardware paging KVM_RUN fails with EFAULT; where KVM emulates, it takes
-// the access for a device; and a page table that cannot be read becomes a page fault in the guest,
-// for which this guest has no handler.
+// fault is a failure of the guest that was, or may have been, caused by a page that could not be read.
+// How it shows depends on the host's KVM: with hardware paging KVM_RUN fails with EFAULT; a KVM that
+// emulates the access reports it as an access to a device; and a page table that cannot be read becomes
+// a page fault in the guest, for which a guest program has no handler.
 type fault struct {
 	sign    string
 	gfn     uint64
@@ -29,7 +29,7 @@ type fault struct {
 func (f *fault) Error() string { return f.sign }
 func (f *fault) Unwrap() error { return f.err }
 
-// vcpuEnded ends the machine with what a vCPU died of.
+// vcpuEnded ends the machine with the error that ended a vCPU.
 func (m *Machine) vcpuEnded(c *vcpu.Thread, err error) {
 	if f := suspect(err); f != nil {
 		err = m.explain(c.KVM, f)
@@ -37,9 +37,9 @@ func (m *Machine) vcpuEnded(c *vcpu.Thread, err error) {
 	m.end(err)
 }
 
-// suspect says whether an end may come from a page that could not be read. Nearly any may: a guest
-// without its memory does what it likes. Only what it says of itself is believed, and what is known
-// already.
+// suspect returns a fault if an error may have been caused by a page that could not be read. Nearly
+// every error may: a guest that lost memory can behave in any way. Excluded are only the guest's own
+// reports and errors whose cause is known.
 func suspect(err error) *fault {
 	var f *fault
 	var lost *ram.LostError
@@ -56,7 +56,7 @@ func suspect(err error) *fault {
 	return &fault{sign: err.Error(), perhaps: true, err: err}
 }
 
-// explain makes an error out of a fault. It runs on the vCPU's thread.
+// explain turns a fault into the error that is reported. It runs on the vCPU's thread.
 func (m *Machine) explain(k *kvm.VCPU, f *fault) error {
 	regs, err := k.Regs()
 	if err != nil {
@@ -68,7 +68,8 @@ func (m *Machine) explain(k *kvm.VCPU, f *fault) error {
 	}
 	lost := &ram.LostError{GFN: f.gfn, Known: f.known, Sign: f.sign, RIP: regs.RIP, CR2: sregs.CR2}
 	if !m.mem.Mapped() {
-		// Memory of its own cannot be lost, so this is an error of the guest, of KVM or of ours.
+		// Memory that is not mapped from files cannot be lost, so this is an error of the guest, of KVM
+		// or of this VMM.
 		return fmt.Errorf("%w (rip %#x, cr2 %#x)", f, regs.RIP, sregs.CR2)
 	}
 	if !lost.Known {
@@ -80,10 +81,10 @@ func (m *Machine) explain(k *kvm.VCPU, f *fault) error {
 	return lost
 }
 
-// searchTime bounds a search: a server that neither answers nor dies must not hold up the end.
+// searchTime bounds a search: a server that hangs must not delay the end of the machine.
 const searchTime = 500 * time.Millisecond
 
-// search fills in what can be found out about a lost page within a bounded time.
+// search fills in which page was lost and why, as far as that can be found out within searchTime.
 func (m *Machine) search(lost *ram.LostError, regs kvm.Regs, sregs kvm.Sregs) {
 	found, done := within(searchTime, func() ram.LostError {
 		f := m.searchLost(regs, sregs)
@@ -98,8 +99,8 @@ func (m *Machine) search(lost *ram.LostError, regs kvm.Regs, sregs kvm.Sregs) {
 	lost.GFN, lost.Known, lost.Err = found.GFN, found.Known, found.Err
 }
 
-// searchLost looks for the page that the guest could not have: it reads, in the kernel, what the
-// CPU would have read. Only when exactly one page fails is it known.
+// searchLost looks for the page that could not be read: it reads, by system calls, the addresses that
+// the CPU may have accessed. The page is known only if exactly one page fails.
 func (m *Machine) searchLost(regs kvm.Regs, sregs kvm.Sregs) (found ram.LostError) {
 	failed := make(map[uint64]bool)
 	general := regs.General() // operands of the instruction are among them
@@ -114,8 +115,8 @@ func (m *Machine) searchLost(regs kvm.Regs, sregs kvm.Sregs) (found ram.LostErro
 	return found
 }
 
-// readVirtual reads one byte at a guest virtual address, through the guest's page tables. A guest
-// without such tables has physical addresses.
+// readVirtual reads one byte at a guest virtual address, through the guest's page tables. Without
+// 64-bit paging the address is taken as physical.
 func readVirtual(mem io.ReaderAt, sregs kvm.Sregs, virtual uint64) error {
 	gpa := virtual
 	if mode, root, ok := state.LongMode(sregs); ok {
@@ -132,7 +133,7 @@ func readVirtual(mem io.ReaderAt, sregs kvm.Sregs, virtual uint64) error {
 	return err
 }
 
-// tables are the page tables in a guest's memory.
+// tables implements [pagetable.Memory] for a guest's memory.
 type tables struct{ io.ReaderAt }
 
 // ReadTable implements pagetable.Memory.

@@ -24,9 +24,9 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-// fuseEnv makes a child of the test binary a server of a checkpoint directory: page by page,
-// nothing pushed, some pages damaged. It is a process of its own: who serves a mount must not map
-// it.
+// fuseEnv makes a child of the test binary a server of a checkpoint directory: page by page, without
+// pushes, with some damaged pages. It is a separate process, because the server of a mount must not map
+// its files.
 const fuseEnv = "THAW_VMM_TEST_FUSE"
 
 type fuseJob struct {
@@ -165,8 +165,7 @@ func (s *served) kill() {
 	}
 }
 
-// The whole road from a mount: cold, so every page that is touched is read lazily, and exactly
-// those.
+// A complete restore from a cold mount: every page that is touched is read lazily, and no other.
 func TestRestoreFromAMount(t *testing.T) {
 	dir := checkpointed(t, spec("random:30", "units", "60000"), testMemory, 20000)
 	s := serve(t, dir)
@@ -291,8 +290,8 @@ func TestServerDies(t *testing.T) {
 	}
 }
 
-// A server that neither answers nor dies: a machine that is stopped says so instead of hanging, and
-// ends when the server does.
+// A server that neither answers nor dies: a machine that is stopped reports that instead of hanging,
+// and ends when the server ends.
 func TestServerHangs(t *testing.T) {
 	dir := checkpointed(t, spec("random:100", "write", "0"), testMemory, 1)
 	s := serve(t, dir)
@@ -301,7 +300,7 @@ func TestServerHangs(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	defer s.kill() // before the Close, which needs an end
+	defer s.kill() // before Close, which otherwise waits for the server
 	if err := s.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
@@ -313,7 +312,7 @@ func TestServerHangs(t *testing.T) {
 	if err := l.Wait(withTimeout(t, 200*time.Millisecond)); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("the machine ended: %v", err)
 	}
-	// The watcher notices, and does not take silence for death.
+	// The watcher notices the silence, but does not end the machine.
 	w := l.watch()
 	defer w.stop()
 	limit := time.Now().Add(time.Minute)

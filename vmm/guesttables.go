@@ -10,26 +10,25 @@ import (
 	"github.com/thawfs/thaw/wss/pagetable"
 )
 
-// The guest's page tables are read before it starts, if its memory lies on a mount. A page of data
-// that cannot be read stops KVM with an error that says so. A page table that cannot be read may look
-// to KVM like an entry that is not present, which is the guest's own business: it gets a page fault
-// that it cannot explain, and dies of that, or lives on in a wrong way. In the page cache they are
-// safe from a server that dies; from eviction nothing is safe, but then the watcher is quicker.
+// The guest's page tables are read before it starts, if its memory lies on a mount. If a page of data
+// cannot be read, KVM_RUN fails with an error. If a page table cannot be read, KVM may treat it like an
+// entry that is not present: the guest gets a page fault that it cannot explain, and crashes or
+// continues wrongly. Page tables in the page cache stay readable when the server dies. They may still
+// be evicted, but the watcher usually ends the machine before that.
 //
-// The caller of a restore decides ([Config.NoTables]): a server that records what the guest
-// reads, to make a working set of it, records the tables too, those that the guest needs and
-// others.
+// The caller of a restore can turn this off ([Config].NoTables): a server that records the guest's
+// reads as a working set would also record the page tables that the guest does not need.
 //
-// They are read from the file, and not populated in the mapping, so that they do not count as
-// touched. Nor is anything else populated, not even what was prefetched. MADV_POPULATE_READ costs
-// 0.4 us a page, of all pages, while the user waits; it spares 0.9 us of the first touch, of the
-// pages that are touched, which a guest spreads over its run; and then "present" does not mean
-// "touched" any more, which is what prefetched, skipped and lazy pages are counted by.
+// The page tables are read from the file, not through the mapping, so they do not count as touched. No
+// page is populated in the mapping, not even the prefetched ones. MADV_POPULATE_READ would cost 0.4 us
+// for every page while the user waits, and would save 0.9 us for every page that the guest touches,
+// spread over its run. It would also make pages present that the guest never touched, and "present" is
+// how touched pages are counted.
 
-// maxTables bounds what is read: 256 MiB, the tables of half a terabyte in small pages.
+// maxTables is the most page tables that are read: 256 MiB, enough to map half a terabyte in 4 KiB pages.
 const maxTables = 1 << 16
 
-// readTables reads the page tables of all vCPUs, and says how many pages they are.
+// readTables reads the page tables of all vCPUs and returns their number of pages.
 func readTables(mem *ram.Memory, vcpus []state.VCPU) (uint64, error) {
 	if len(mem.Remote()) == 0 {
 		return 0, nil
@@ -55,19 +54,19 @@ func (r *tableReader) walkAll(vcpus []state.VCPU) error {
 	return nil
 }
 
-// pageFiles are the files that a guest's memory lies in.
+// pageFiles reads guest memory from the files behind it.
 type pageFiles interface {
-	// ReadFiles reads whole pages from the first one on.
+	// ReadFiles fills p, whole pages, beginning with the page first.
 	ReadFiles(p []byte, first uint64) error
 }
 
-// tableReader goes through page tables. Those that one table points to it brings together, in the
-// order of the image, as many of them are neighbours there; then it looks at each.
+// tableReader reads page tables. All tables that one table points to are read together, in the order of
+// the image, where many of them are neighbours. Then each is walked.
 type tableReader struct {
 	mem    pageFiles
 	mode   pagetable.Mode
-	seen   *wss.Bitmap // brought
-	walked *wss.Bitmap // looked at: whatever points to a table and at which level, it is so once
+	seen   *wss.Bitmap // tables that were read
+	walked *wss.Bitmap // tables that were walked: each only once, however often it is used
 	read   uint64
 }
 
@@ -86,12 +85,12 @@ func (r *tableReader) walk(mode pagetable.Mode, root uint64) error {
 	return w.Root(root)
 }
 
-// enter says whether to look at a table. Those of the lowest level point to no others.
+// enter says whether to walk a table. Tables of the lowest level point to no others.
 func (r *tableReader) enter(p pagetable.Place) (bool, error) {
 	return p.Level > 1 && p.Frame < r.walked.Len() && r.read <= maxTables && r.walked.Set(p.Frame), nil
 }
 
-// below brings the tables that a table points to.
+// below reads the tables that a table points to.
 func (r *tableReader) below(p pagetable.Place, t *pagetable.Table) error {
 	var frames []uint64
 	for i := range pagetable.Entries {
@@ -103,7 +102,7 @@ func (r *tableReader) below(p pagetable.Place, t *pagetable.Table) error {
 	return r.bring(frames)
 }
 
-// bring reads those of some frames, ascending, that were not read before.
+// bring reads the frames that were not read before. frames is ascending.
 func (r *tableReader) bring(frames []uint64) error {
 	var run ram.PageRun
 	for _, frame := range frames {
@@ -133,7 +132,7 @@ func (r *tableReader) bringRun(run ram.PageRun) error {
 	return nil
 }
 
-// ReadTable implements pagetable.Memory. The table has just been brought.
+// ReadTable implements pagetable.Memory, from the tables that bring has read.
 func (r *tableReader) ReadTable(frame uint64, t *pagetable.Table) (bool, error) {
 	return true, r.pages(t[:], frame)
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/thawfs/thaw/wss/pagetable"
 )
 
-// tableFile is guest memory in a file, of which one page may be lost. It notes what is read.
+// tableFile is guest memory in a file, of which one page may be lost. It records which pages are read.
 type tableFile struct {
 	b    []byte
 	lost uint64
@@ -80,8 +80,8 @@ func TestTablesAreBroughtTogether(t *testing.T) {
 	}
 }
 
-// TestHostileTables: circles, entries beyond the end, a table used at every level. Each page is
-// brought once at most.
+// TestHostileTables: loops, entries beyond the end, a table used at every level. Each page is read
+// at most once.
 func TestHostileTables(t *testing.T) {
 	f := newTableFile(32)
 	for frame := range uint64(32) {

@@ -14,8 +14,7 @@ import (
 	"github.com/thawfs/thaw/vmm/state"
 )
 
-// Places and interrupts of the devices of a machine with a kernel. All of them are told to the
-// kernel by ACPI.
+// Addresses and interrupts of the devices of a machine with a kernel. The ACPI tables contain all of them.
 const (
 	serialPort  = 0x3f8
 	serialGSI   = 4
@@ -23,17 +22,17 @@ const (
 	keyboardGSI = 1
 	powerPort   = 0x600
 
-	localAPICAddr = 0xfee0_0000 // where KVM has it after a reset
+	localAPICAddr = 0xfee0_0000 // its address after a reset
 	ioAPICAddr    = 0xfec0_0000
 
-	virtioBase = 0xd000_0000 // one window after the other, in the hole below 4 GiB
+	virtioBase = 0xd000_0000 // windows of the virtio devices, one after the other, in the hole below 4 GiB
 
 	acpiBase  = 0xe_0000 // up to the page of the generation ID; RSDP first
 	genIDAddr = 0xf_e000
 	genIDGSI  = 9
 )
 
-// virtioGSIs are the interrupts of virtio devices: what a PC has free, without that of its clock
+// virtioGSIs returns the interrupts for virtio devices: those that a PC has free, without the clock's
 // (8) and the event device's.
 func virtioGSIs() []uint32 {
 	return []uint32{5, 6, 7, 10, 11, 12, 16, 17, 18, 19, 20, 21, 22, 23}
@@ -48,8 +47,8 @@ type irqLine struct {
 // Set implements device.Line.
 func (l irqLine) Set(asserted bool) error { return l.vm.SetIRQLine(l.gsi, asserted) }
 
-// addDevices puts the devices on the buses. Machines of the same facts have the same ones, in the
-// same order and places: so a state finds its device.
+// addDevices puts the devices on the buses. Machines with the same facts have the same devices, in the
+// same order and at the same addresses, so that a saved state matches its device.
 func (m *Machine) addDevices(cfg Config) error {
 	if !m.facts.Kernel() {
 		return m.portBus.Add(portBase, portCount, m.ports)
@@ -73,7 +72,7 @@ func (m *Machine) addDevices(cfg Config) error {
 	}
 	if cfg.Disks != nil {
 		if given, has := len(cfg.Disks), len(m.facts.Disks); given != has {
-			return fmt.Errorf("%d disks are given, the machine has %d", given, has)
+			return fmt.Errorf("the machine was saved with %d disks, and %d are given", has, given)
 		}
 		if m.facts.Disks, err = absolute(cfg.Disks); err != nil {
 			return err
@@ -91,7 +90,7 @@ func (m *Machine) addDevices(cfg Config) error {
 	return nil
 }
 
-// virtio is what virtio device i needs of the machine.
+// virtio returns the configuration of virtio device i.
 func (m *Machine) virtio(i int) device.VirtioConfig {
 	var ranges []device.Range
 	for _, r := range m.facts.Regions {
@@ -106,7 +105,7 @@ func (m *Machine) window(i int) device.Place {
 		Size: device.VirtioSize}
 }
 
-// acpiConfig describes the machine for ACPI.
+// acpiConfig returns the description of the machine for its ACPI tables.
 func acpiConfig(f state.Facts) acpi.Config {
 	c := acpi.Config{
 		Base: acpiBase, Size: genIDAddr - acpiBase,
@@ -123,10 +122,10 @@ func acpiConfig(f state.Facts) acpi.Config {
 	return c
 }
 
-// absolute makes the paths of disks good for a state file, which is read from elsewhere.
+// absolute makes the paths of disks absolute: a restore has another working directory.
 func absolute(disks []state.Disk) ([]state.Disk, error) {
 	if len(disks) > state.MaxDisks {
-		return nil, fmt.Errorf("%d disks, a machine has at most %d", len(disks), state.MaxDisks)
+		return nil, fmt.Errorf("%d disks are given, and a machine can have at most %d", len(disks), state.MaxDisks)
 	}
 	list := slices.Clone(disks)
 	for i := range list {

@@ -22,8 +22,8 @@ import (
 	"github.com/thawfs/thaw/vmm/ram"
 )
 
-// childEnv holds the job of a test binary that was started as a child: a restore in a process of
-// its own, as a user's would be.
+// childEnv has the job of a test binary that was started as a child: a restore in a separate process,
+// like a user's.
 const childEnv = "THAW_VMM_TEST_CHILD"
 
 func TestMain(m *testing.M) {
@@ -122,7 +122,7 @@ func restoreChild(t *testing.T, j childJob, while func(*api.Client)) childResult
 	return res
 }
 
-// await polls a machine until it is as wanted.
+// await polls a machine until a condition holds.
 func await(t *testing.T, c *api.Client, ok func(api.Status) bool) api.Status {
 	t.Helper()
 	deadline := time.Now().Add(time.Minute)
@@ -134,7 +134,7 @@ func await(t *testing.T, c *api.Client, ok func(api.Status) bool) api.Status {
 		if time.Now().After(deadline) {
 			t.Fatalf("machine is not as wanted: %+v, %v", s, err)
 		}
-		time.Sleep(5 * time.Millisecond) // between two questions
+		time.Sleep(5 * time.Millisecond) // the interval of a poll
 	}
 }
 
@@ -186,7 +186,7 @@ func newTestMachine(t testing.TB, s guest.Spec, memory uint64) *Machine {
 // Start lets a paused machine run.
 func (m *Machine) Start() error { return m.Resume() }
 
-// runUntil lets a machine run until it has done so many units in all.
+// runUntil lets a machine run until it has done a total number of units.
 func runUntil(t testing.TB, m *Machine, units uint64) {
 	t.Helper()
 	if err := m.Start(); err != nil {
@@ -227,7 +227,7 @@ func tableBytes(regions []ram.Region) uint64 {
 	return boot.GuestRAM(regions).First*pageSize - guest.Reserved
 }
 
-// loadDir loads a checkpoint as Restore does if nothing is said.
+// loadDir loads a checkpoint as Restore does by default.
 func loadDir(dir string, log *slog.Logger) (*loaded, error) {
 	return load(dir, Config{Log: log})
 }

@@ -18,9 +18,9 @@ import (
 	"github.com/thawfs/thaw/vmm/state"
 )
 
-// tinyKernel is a kernel of a few instructions in ring 0: it prints 'A'; 'V' if the first virtio
-// device answers at its address, else 'v'; 'F' if a port where nothing is reads as ones, else 'f'.
-// Then it sends back what it gets; 'q' switches the machine off, 'r' resets it.
+// tinyKernel is a kernel of a few instructions in ring 0: it prints 'A'; 'V' if the first virtio device
+// answers at its address, else 'v'; 'F' if a port without a device reads as all ones, else 'f'. Then it
+// echoes its input; 'q' switches the machine off, 'r' resets it.
 var tinyKernel = []byte{
 	0xba, 0xf8, 0x03, 0x00, 0x00, //       mov $0x3f8, %edx
 	0xb0, 0x41, //                         mov $'A', %al
@@ -61,7 +61,7 @@ var tinyKernel = []byte{
 	0xeb, 0xf6, //                         jmp off
 }
 
-// touchKernel waits for a byte, then reads a page 31 MiB up with interrupts on, and says 'B'.
+// touchKernel waits for a byte, then reads a page at 31 MiB with interrupts on, and prints 'B'.
 var touchKernel = []byte{
 	0xba, 0xfd, 0x03, 0x00, 0x00, // poll: mov $0x3fd, %edx
 	0xec,       //                         in %dx, %al
@@ -108,7 +108,7 @@ func vmlinux(t *testing.T, code []byte) string {
 	return path
 }
 
-// screen is a console's output, that one can wait for.
+// screen collects a console's output, and can wait for a text.
 type screen struct {
 	mu   sync.Mutex // guards text
 	text bytes.Buffer
@@ -156,7 +156,7 @@ func (s *screen) config(t *testing.T) Config {
 		Disks: []state.Disk{{Path: diskImage(t)}}, Log: testLog(t)}
 }
 
-// Devices are where the kernel looks for them, and it can end its machine in both ways.
+// Devices are at the addresses where the kernel looks for them, and it can end its machine in both ways.
 func TestKernel(t *testing.T) {
 	needKVM(t)
 	for typed, want := range map[string]string{"hello q": endPowerOff, "r": endReset} {
@@ -195,7 +195,7 @@ func TestLeaveConsole(t *testing.T) {
 	}
 }
 
-// A kernel's machine is saved and goes on, with bytes in its serial port that it has not read.
+// A machine with a kernel is saved and continues, with bytes in its serial port that it has not read.
 func TestKernelGoesOn(t *testing.T) {
 	needKVM(t)
 	var s screen
@@ -363,7 +363,8 @@ func TestKernelRefusals(t *testing.T) {
 	}
 }
 
-// What only a kernel has is refused for a guest program: no restore would take its checkpoints.
+// Devices that only a kernel has are refused for a guest program, because its checkpoints could not
+// be restored.
 func TestProgramRefusals(t *testing.T) {
 	needKVM(t)
 	for what, cfg := range map[string]Config{
@@ -378,9 +379,8 @@ func TestProgramRefusals(t *testing.T) {
 	}
 }
 
-// A page that cannot be read ends a guest that takes interrupts too. KVM gets pages for it in the
-// background and lets it go on meanwhile; a page that never comes must not make that an endless
-// loop.
+// A page that cannot be read also ends a guest that takes interrupts. KVM loads pages for it in the
+// background while it continues; a page that never loads must not become an endless loop.
 func TestLostPageWithInterrupts(t *testing.T) {
 	needKVM(t)
 	var s screen

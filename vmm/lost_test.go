@@ -20,8 +20,8 @@ import (
 	"github.com/thawfs/thaw/vmm/vcpu"
 )
 
-// changedPages are the gfns of checked pages that differ between two checkpoints: the guest is sure
-// to look at them again.
+// changedPages returns the gfns of checked pages that differ between two checkpoints: the guest
+// certainly reads them again.
 func changedPages(t *testing.T, a, b string) []uint64 {
 	t.Helper()
 	x, err := os.ReadFile(filepath.Join(a, state.MemoryFile))
@@ -105,7 +105,7 @@ func TestGuestFindsZeros(t *testing.T) {
 	}
 }
 
-// A page that was right once is wrong too.
+// An old version of a page is wrong, too.
 func TestGuestFindsAnOldPage(t *testing.T) {
 	older, newer := twoCheckpoints(t)
 	gfn := changedPages(t, older, newer)[0]
@@ -125,7 +125,7 @@ func TestGuestFindsAnOldPage(t *testing.T) {
 	}
 }
 
-// The same for the pages that hold the versions: all pages of the guest but its own data are old.
+// The same for the pages with the versions: all pages of the guest except its own data are old.
 func TestGuestFindsOldTables(t *testing.T) {
 	older, newer := twoCheckpoints(t)
 	l, err := loadDir(newer, testLog(t))
@@ -146,15 +146,15 @@ func TestGuestFindsOldTables(t *testing.T) {
 	if w == nil {
 		t.Fatalf("nothing was found: %q", res.Err)
 	}
-	// As a rule the root page is what is found, by its version or, if the older checkpoint stands
-	// in the middle of a change, by its hash; if the newer one does, it may be the page in hand.
+	// Usually the root page is found to be wrong, by its version or, if the older checkpoint was made
+	// in the middle of a change, by its hash. If the newer one was, it may be the current page.
 	if w.GFN == first && w.Offset > 8 || w.GFN != first && w.Offset != 0 {
 		t.Errorf("root page is gfn %d: %q", first, res.Err)
 	}
 }
 
-// Truncating a mapped file is the simplest way to lose memory: what is beyond its end
-// cannot be read, as what a dead server had cannot.
+// Truncating a mapped file is the simplest way to lose memory: pages beyond its end cannot be read,
+// like those of a dead server.
 func TestMemoryLost(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -225,7 +225,7 @@ func wantEmpty(t *testing.T, dir string) {
 	}
 }
 
-// A disk that fills up in the middle: nothing half visible, and the guest goes on.
+// A disk that gets full during a checkpoint: no partial checkpoint is visible, and the guest continues.
 func TestCheckpointToAFullDisk(t *testing.T) {
 	m := newTestMachine(t, spec("heap", "set", "4MiB"), testMemory)
 	runUntil(t, m, 1000)
@@ -287,7 +287,7 @@ func TestLoadRefusals(t *testing.T) {
 	}
 }
 
-// One vCPU loses a page, or the watcher sees that the mount is dead: all of them stop.
+// If one vCPU loses a page, or the watcher sees that the mount is dead, all vCPUs stop.
 func TestTwoVCPUsLoseMemory(t *testing.T) {
 	dir := checkpointed(t, spec("pair"), testMemory, 20)
 	s := serve(t, dir)
@@ -311,7 +311,7 @@ func TestTwoVCPUsLoseMemory(t *testing.T) {
 	t.Log(err)
 }
 
-// Whatever a vCPU says at its end, the cause is looked for; but not behind an end in order.
+// For every error of a vCPU the cause is searched for, but not for a normal end.
 func TestSuspects(t *testing.T) {
 	for _, err := range []error{guestDone{}, &WrongByteError{}, &ram.LostError{},
 		device.ErrPowerOff, fmt.Errorf("port 0x64: %w", device.ErrReset)} {

@@ -19,25 +19,25 @@ import (
 
 const pageSize = wss.PageSize
 
-// Errors by which a caller decides.
+// Errors that callers compare with errors.Is.
 var (
-	// errNotRunning refuses what needs a machine that runs.
+	// errNotRunning: the operation needs a running machine.
 	errNotRunning = errors.New("the machine is paused")
-	// errEnded refuses what needs a machine that has not ended.
+	// errEnded: the operation needs a machine that has not ended.
 	errEnded = errors.New("the machine has ended")
-	// errTracing refuses a checkpoint of a machine whose touches after another one are being recorded.
+	// errTracing: a machine cannot be saved while its first touches after another checkpoint are recorded.
 	errTracing = errors.New("the machine is being traced after a checkpoint")
-	// errNoParent refuses a differential checkpoint of a machine that is not mapped from a checkpoint.
+	// errNoParent: a differential checkpoint needs memory that is mapped from a checkpoint.
 	errNoParent = errors.New("the machine's memory is not mapped from a checkpoint: " +
 		"it has neither been restored nor saved")
-	// errStopped is the end of a machine that was stopped from outside.
+	// errStopped: the machine was stopped by its user.
 	errStopped = errors.New("the machine was stopped")
 )
 
-// phase is the state of a machine: whether its vCPUs may run.
+// phase says whether the vCPUs of a machine may run.
 type phase string
 
-// States. A machine begins paused; an ended one stays ended.
+// Phases. A new machine is paused; an ended one stays ended.
 const (
 	phasePaused  phase = "paused"
 	phaseRunning phase = "running"
@@ -46,8 +46,8 @@ const (
 
 // Machine is a virtual machine: memory, vCPUs, and the devices on its two buses.
 //
-// Its methods may be called from any goroutine. Those that change the state follow one after the
-// other. Close must be the last.
+// Its methods may be called from any goroutine. Those that change its phase run one after another.
+// Close must be the last call.
 type Machine struct {
 	log     *slog.Logger
 	facts   state.Facts
@@ -61,24 +61,24 @@ type Machine struct {
 	serial  *device.Serial // one of them; nil for a guest program
 	ports   *ports
 	vcpus   []*vcpu.Thread
-	known   []uint32 // model specific registers that KVM can save
-	msrs    []uint32 // those of them that are saved
+	known   []uint32 // model-specific registers that KVM can save
+	msrs    []uint32 // those that are saved
 
 	counters counters
 	control  sync.Mutex // one change of state at a time; held before mu
 	closed   bool       // guarded by control
-	drained  error      // guarded by control: what draining the devices of a paused machine came to
-	tracing  bool       // guarded by control: touches after a checkpoint are being recorded
+	drained  error      // guarded by control: the error of draining the devices at the last pause
+	tracing  bool       // guarded by control: first touches after a checkpoint are being recorded
 
 	mu    sync.Mutex // guards what follows
 	phase phase
 	err   error         // why it ended; nil: the guest program was finished
 	first time.Time     // first instruction, zero before
-	begun chan struct{} // closed then
+	begun chan struct{} // closed at the first instruction
 	ended chan struct{} // closed at the end
 }
 
-// Resume lets a paused machine run. It is not an error if it runs already.
+// Resume starts a paused machine. It does nothing if the machine runs already.
 func (m *Machine) Resume() error {
 	m.control.Lock()
 	defer m.control.Unlock()
@@ -86,14 +86,14 @@ func (m *Machine) Resume() error {
 }
 
 func (m *Machine) resume() error {
-	// Devices before vCPUs: what a guest looks at first may be whether an interrupt is there.
+	// Devices before vCPUs: the guest may check at once whether an interrupt is pending.
 	if m.is(phasePaused) {
 		m.drained = nil
 		if err := m.devices.Resume(); err != nil {
 			return err
 		}
 	}
-	// The vCPUs are let go under the lock: end, which stops them, comes wholly before or after.
+	// The vCPUs are started under the lock, so that end, which stops them, runs either before or after.
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.phase == phaseEnded {
@@ -108,7 +108,8 @@ func (m *Machine) resume() error {
 	return nil
 }
 
-// Pause stops the vCPUs, with nothing pending. It is not an error if the machine is paused already.
+// Pause stops the vCPUs, with no access half done, and drains the devices. It does nothing if the
+// machine is paused already.
 func (m *Machine) Pause() error {
 	m.control.Lock()
 	defer m.control.Unlock()
@@ -125,7 +126,8 @@ func (m *Machine) pause() error {
 			return errEnded
 		}
 	}
-	// With no vCPU left that gives them more to do. The caller that needs the state gets the error.
+	// All vCPUs are stopped now, so the devices get no more work. An error is kept for the caller that
+	// saves the state.
 	m.drained = m.devices.Drain()
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -142,8 +144,8 @@ func (m *Machine) pause() error {
 // Stop ends the machine. It is not an error if it has ended already.
 func (m *Machine) Stop() { m.end(errStopped) }
 
-// Wait returns when the machine has ended, or the context: nil when the guest program was finished,
-// else the reason.
+// Wait returns when the machine or the context has ended: nil if the guest program finished its work,
+// otherwise the reason.
 func (m *Machine) Wait(ctx context.Context) error {
 	select {
 	case <-m.ended:
@@ -155,7 +157,7 @@ func (m *Machine) Wait(ctx context.Context) error {
 	}
 }
 
-// Close ends the machine and gives everything back.
+// Close ends the machine and releases its resources.
 func (m *Machine) Close() error {
 	m.end(errStopped)
 	m.control.Lock()
@@ -198,7 +200,7 @@ func (m *Machine) end(err error) {
 	}
 }
 
-// eachVCPU does something on the thread of each vCPU, which must be parked, one after the other.
+// eachVCPU calls f on the thread of each vCPU, one after another. The vCPUs must be parked.
 func (m *Machine) eachVCPU(what string, f func(i int, k *kvm.VCPU) error) error {
 	for i, c := range m.vcpus {
 		if err := c.Do(func() error { return f(i, c.KVM) }); err != nil {
@@ -208,7 +210,7 @@ func (m *Machine) eachVCPU(what string, f func(i int, k *kvm.VCPU) error) error 
 	return nil
 }
 
-// vcpuStarted notes the time before the first instruction.
+// vcpuStarted records the time of the first instruction.
 func (m *Machine) vcpuStarted(t time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -219,21 +221,21 @@ func (m *Machine) vcpuStarted(t time.Time) {
 	}
 }
 
-// is says whether the machine is in a state.
+// is says whether the machine is in a phase.
 func (m *Machine) is(s phase) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.phase == s
 }
 
-// firstInstruction is when that was; zero: not yet.
+// firstInstruction returns when the first instruction ran; zero: not yet.
 func (m *Machine) firstInstruction() time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.first
 }
 
-// guestInfo says what the guest was doing when its device was read.
+// guestInfo returns what the guest is doing, from the state of its device.
 func (m *Machine) guestInfo(p state.Ports) state.GuestInfo {
 	g := state.GuestInfo{Program: m.facts.Guest.Program, Args: m.facts.Guest.Args, Done: p.Done,
 		Ready: p.Ready != 0}

@@ -19,7 +19,7 @@ import (
 	"github.com/thawfs/thaw/vmm/vcpu"
 )
 
-// programs are guest programs, short: an option that ends them, and how many units that is.
+// programs are short guest programs: with an option that ends them, and the number of units at the end.
 var programs = []struct {
 	spec  guest.Spec
 	units uint64 // at the end
@@ -47,8 +47,8 @@ func TestGuestsFinish(t *testing.T) {
 	}
 }
 
-// A machine that is saved and restored in another process does the rest of its work there, and
-// finds every byte as it left it.
+// A machine that is saved and restored in another process does the rest of its work there, and finds
+// every byte unchanged.
 func TestRestoreGoesOn(t *testing.T) {
 	for _, p := range programs {
 		t.Run(p.spec.Program, func(t *testing.T) {
@@ -68,7 +68,7 @@ func TestRestoreGoesOn(t *testing.T) {
 	}
 }
 
-// Checkpoints of checkpoints: each in a process of its own, from the image that it is mapped from.
+// Checkpoints of checkpoints: each in its own process, mapped from the one before.
 func TestGenerations(t *testing.T) {
 	dir := checkpointed(t, spec("heap", "set", "4MiB", "cold", "100"), testMemory, 20000)
 	first := dir
@@ -94,7 +94,7 @@ func TestGenerations(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("%s", info)
-	// The first is as good as ever: its pages were never changed under it.
+	// The first checkpoint is still right: its pages were never changed.
 	for _, d := range []string{first, dir} {
 		if res := restoreChild(t, childJob{Dir: d, For: time.Second}, nil); res.Err != "" {
 			t.Errorf("%s: %s", d, res.Err)
@@ -102,8 +102,8 @@ func TestGenerations(t *testing.T) {
 	}
 }
 
-// Two restores of one checkpoint do the same work in the same order, and tell of it at the same units:
-// their times can be compared.
+// Two restores of one checkpoint do the same work in the same order, and have marks at the same units,
+// so their times can be compared.
 func TestRestoreIsRepeatable(t *testing.T) {
 	dir := checkpointed(t, spec("heap", "set", "4MiB", "units", "60000"), testMemory, 20000)
 	var images [2][]byte
@@ -183,7 +183,7 @@ func dropMSR(s *state.VCPU, index uint32) {
 	}
 }
 
-// Registers of all kinds survive, at many points of a program that does nothing but look at them.
+// Registers of all kinds survive, at many points of a program that only checks them.
 func TestRegistersSurvive(t *testing.T) {
 	m := newTestMachine(t, spec("registers"), ram.MinMemory)
 	runUntil(t, m, 10)
@@ -202,8 +202,8 @@ func TestRegistersSurvive(t *testing.T) {
 	}
 }
 
-// Pausing at any moment loses nothing: the guest would notice a port access that was done twice or
-// not at all, and its memory does not change while it is paused.
+// A pause at any moment loses nothing: the guest would notice a port access that was done twice or not
+// at all, and its memory does not change while it is paused.
 func TestPauseResume(t *testing.T) {
 	m := newTestMachine(t, spec("stream", "set", "2MiB", "period", "1ms"), testMemory)
 	runUntil(t, m, 1)
@@ -272,7 +272,7 @@ func TestRunEnds(t *testing.T) {
 	}
 }
 
-// RAM goes on above a hole of the address space, and the image has the hole.
+// RAM continues above a hole of the address space, and the image contains the hole.
 func TestMemoryAboveTheHole(t *testing.T) {
 	needKVM(t)
 	regions := []ram.Region{{GPA: 0, Size: 24 << 20}, {GPA: 1 << 32, Size: 8 << 20}}

@@ -13,7 +13,7 @@ import (
 	"github.com/thawfs/thaw/vmm/state"
 )
 
-// New makes the machine of a configuration, paused before its first instruction.
+// New makes a machine, paused before its first instruction.
 func New(cfg Config) (*Machine, error) {
 	if err := cfg.defaults(); err != nil {
 		return nil, err
@@ -38,14 +38,14 @@ func newIn(regions []ram.Region, cfg Config) (*Machine, error) {
 		}
 	}
 	if cfg.Kernel == "" && len(cfg.Disks) > 0 {
-		return nil, fmt.Errorf("disks are for a Linux kernel, and guest program %s is none", cfg.Guest.Program)
+		return nil, fmt.Errorf("disks need a Linux kernel, and guest program %s cannot use them", cfg.Guest.Program)
 	}
 	program, err := loadProgram(f)
 	if err != nil {
 		return nil, err
 	}
 	if f.VCPUs = cmp.Or(f.VCPUs, program.CPUs); !f.Kernel() && f.VCPUs != program.CPUs {
-		return nil, fmt.Errorf("guest program %s is for %d vCPUs, not %d", program.Name, program.CPUs,
+		return nil, fmt.Errorf("guest program %s needs %d vCPUs, not %d", program.Name, program.CPUs,
 			f.VCPUs)
 	}
 	m, err := newMachine(f, func() (*ram.Memory, error) { return ram.New(ram.ImageSize(regions)) }, cfg)
@@ -58,7 +58,7 @@ func newIn(regions []ram.Region, cfg Config) (*Machine, error) {
 	return m, nil
 }
 
-// bootProgram puts a guest program into memory, and the vCPUs at its entry.
+// bootProgram loads a guest program and sets the vCPUs to its entry.
 func (m *Machine) bootProgram(Config) error {
 	b, err := m.program.Boot(boot.GuestRAM(m.facts.Regions))
 	if err != nil {
@@ -71,8 +71,8 @@ func (m *Machine) bootProgram(Config) error {
 	return m.eachVCPU("start", func(i int, k *kvm.VCPU) error { return boot.EnterProgram(k, i, root) })
 }
 
-// bootKernel puts the kernel and all that it is told into memory, and the first vCPU at its entry.
-// The others wait for the interrupt by which the kernel starts them.
+// bootKernel loads the kernel and its boot data, and sets the first vCPU to its entry. The other vCPUs
+// wait for the startup interrupt from the kernel.
 func (m *Machine) bootKernel(cfg Config) error {
 	tables, err := acpi.Build(acpiConfig(m.facts))
 	if err != nil {

@@ -8,18 +8,18 @@ import (
 	"github.com/thawfs/thaw/vmm/vcpu"
 )
 
-// A guest that takes interrupts gets its pages in the background: KVM has a kernel thread fetch the
-// page, halts the vCPU or lets it do something else meanwhile, and then lets it try again. Before
-// Linux 6.13 KVM does not look whether the page came. One that cannot be read is asked for again and
-// again, for ever, and KVM_RUN never fails.
+// For a guest that takes interrupts KVM fetches pages asynchronously: a kernel thread reads the page,
+// the vCPU is halted or runs another task meanwhile, and then it tries again. Before Linux 6.13 KVM
+// does not check whether the read succeeded. So a vCPU that needs a page which cannot be read retries
+// for ever, and KVM_RUN never fails.
 //
-// A vCPU that has page faults and gets no page is suspected of that. An instruction during which
-// interrupts are held off is served at once, in the foreground, where failure is EFAULT: so the
-// next one is made to run in that way, as the one after STI does. If its page can be read after all,
-// nothing has happened. Where that does not help (a host whose processor is emulated may not have
-// it), the page is looked for among those that the CPU's registers point to.
+// A vCPU that has many page faults, none of them fixed, is suspected of such a loop. While interrupts
+// are blocked, KVM fetches a page synchronously and KVM_RUN fails with EFAULT. So interrupts are
+// blocked for one instruction, as STI does. If the page can be read, this has no other effect. Where it
+// does not help (a host with an emulated processor may not support it), the lost page is looked for
+// among those that the vCPU's registers point to.
 
-// pageLoops watches the vCPUs of a machine for it.
+// pageLoops watches the vCPUs of a machine for such loops.
 type pageLoops struct {
 	m     *Machine
 	vcpus []suspectVCPU
@@ -27,14 +27,15 @@ type pageLoops struct {
 
 type suspectVCPU struct {
 	*vcpu.Thread
-	taken, fixed uint64 // page faults, when last looked
-	looks        int    // in a row, at which it was suspected
+	taken, fixed uint64 // page faults at the last look
+	looks        int    // successive looks at which it was suspected
 }
 
-// manyFaults are more than a guest has between two looks without any of them being fixed.
+// manyFaults is more than a healthy guest has between two looks with none of them fixed.
 const manyFaults = 16
 
-// watchPageLoops begins. Where KVM has no counters (before Linux 5.14) nothing is watched.
+// watchPageLoops returns the watcher of the vCPUs. Without KVM's counters (before Linux 5.14) it
+// does nothing.
 func (m *Machine) watchPageLoops() *pageLoops {
 	p := &pageLoops{m: m}
 	if !m.facts.IRQChip || !m.mem.Mapped() {
@@ -46,7 +47,7 @@ func (m *Machine) watchPageLoops() *pageLoops {
 	return p
 }
 
-// look compares the counters with those of the last time.
+// look compares the counters with those of the last look.
 func (p *pageLoops) look() {
 	for i := range p.vcpus {
 		c := &p.vcpus[i]
@@ -69,9 +70,8 @@ func (p *pageLoops) look() {
 	}
 }
 
-// holdInterrupts keeps interrupts off for one instruction. Only a CPU that takes them may be in
-// that state, and another one is not in a loop: what it needs is fetched in the foreground anyway.
-// If KVM does not like it, the next look comes soon.
+// holdInterrupts blocks interrupts for one instruction. It skips a vCPU that does not take interrupts:
+// its pages are fetched synchronously anyway. If KVM refuses, the next look tries again.
 func holdInterrupts(k *kvm.VCPU) {
 	regs, err := k.Regs()
 	if err != nil || regs.RFLAGS&kvm.RFLAGSIF == 0 {
@@ -86,9 +86,9 @@ func holdInterrupts(k *kvm.VCPU) {
 	_ = k.SetEvents(e)
 }
 
-// findLost ends the machine if the page that a vCPU waits for is known to be lost.
+// findLost ends the machine if it finds the page that the vCPU waits for to be lost.
 func (m *Machine) findLost(k *kvm.VCPU) {
-	err := m.explain(k, &fault{sign: "the guest asks for a page again and again", perhaps: true})
+	err := m.explain(k, &fault{sign: "the guest requests the same page again and again", perhaps: true})
 	var lost *ram.LostError
 	if errors.As(err, &lost) && lost.Known {
 		m.end(lost)

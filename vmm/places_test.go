@@ -7,8 +7,8 @@ import (
 	"github.com/thawfs/thaw/vmm/state"
 )
 
-// TestPlaces: no two devices of the largest machine have a port or an interrupt in common, all inputs
-// are those of an I/O APIC, and the generation ID is behind the tables.
+// TestPlaces: no two devices of the largest machine share a port or an interrupt, all interrupts are
+// inputs of the I/O APIC, and the generation ID is after the tables.
 func TestPlaces(t *testing.T) {
 	c := acpiConfig(state.Facts{VCPUs: 1, Disks: make([]state.Disk, state.MaxDisks)})
 	tables, err := acpi.Build(c)

@@ -10,21 +10,21 @@ import (
 	"github.com/thawfs/thaw/vmm/state"
 )
 
-// Ports through which a guest program talks to the VMM; src/guest.h is the other side.
+// Ports of a guest program's device. They match guest/src/guest.h.
 const (
 	portBase     = 0x500
 	portCount    = 0x1c
 	portWord     = 0x500 // out: one word of a report
 	portFail     = 0x504 // out: the report is complete; its number of 64-bit words
-	portProgress = 0x508 // out: units done since the last time
+	portProgress = 0x508 // out: units done since the last report
 	portReady    = 0x50c // out: memory is filled, the work begins
 	portDone     = 0x510 // out: the program is finished
 	portPace     = 0x514 // out: period in microseconds; in: wait for the next one
 	portSync     = 0x518 // out: the number of a point that a test may wait for
 )
 
-// ports is the one device of a bare machine: progress, pace and the end of a guest program. It is
-// the [device.Handler] of its range of the port bus.
+// ports is the only device of a machine with a guest program: it takes the program's progress, its
+// errors and its end, and sets its pace. It is the [device.Handler] of its range of the port bus.
 type ports struct {
 	series *meter.Series
 	marks  *meter.Marks
@@ -35,8 +35,8 @@ type ports struct {
 	mu    sync.Mutex // guards what follows
 	state state.Ports
 	next  time.Time     // when the next period begins; not saved, a restored guest begins a new one
-	held  bool          // no access waits
-	cut   chan struct{} // closed while held
+	held  bool          // waiting is not allowed
+	cut   chan struct{} // closed while held is true
 }
 
 func newPorts(now func() time.Time) *ports {
@@ -44,8 +44,8 @@ func newPorts(now func() time.Time) *ports {
 		cut: make(chan struct{})}
 }
 
-// hold ends a wait and keeps others from beginning, until release: a machine that is to stop does
-// not wait for the end of a period.
+// hold ends a wait and prevents further ones until release, so that a pause does not wait for the end
+// of a period.
 func (p *ports) hold() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -63,7 +63,7 @@ func (p *ports) release() {
 	}
 }
 
-// guestDone is the error by which a vCPU tells that the guest program is finished.
+// guestDone is the error with which a vCPU ends when the guest program is finished.
 type guestDone struct{}
 
 func (guestDone) Error() string { return "the guest program is finished" }
@@ -90,7 +90,7 @@ func (p *ports) Write(off uint64, b []byte) error {
 }
 
 func badAccess(off uint64, b []byte) error {
-	return fmt.Errorf("the guest made an access of %d bytes at port %#x", len(b), portBase+off)
+	return fmt.Errorf("the guest made an access of %d bytes to port %#x, which needs 4", len(b), portBase+off)
 }
 
 func (p *ports) out(port uint16, v uint32) error {
@@ -121,18 +121,18 @@ func (p *ports) out(port uint16, v uint32) error {
 			p.sync(v)
 		}
 	default:
-		return fmt.Errorf("the guest wrote %#x to port %#x, where nothing is", v, port)
+		return fmt.Errorf("the guest wrote %#x to port %#x, which does not exist", v, port)
 	}
 	return nil
 }
 
-// begin sets the time of the guest's first instruction.
+// begin records the time of the guest's first instruction.
 func (p *ports) begin(t time.Time) {
 	p.series.Begin(t)
 	p.marks.Begin(t)
 }
 
-// progress is what the guest has told of its work.
+// progress returns the work that the guest has reported.
 func (p *ports) progress(units string) meter.Progress {
 	work := p.series.Progress(units)
 	for _, m := range p.marks.List() {
@@ -141,8 +141,8 @@ func (p *ports) progress(units string) meter.Progress {
 	return work
 }
 
-// wait blocks until the next period begins. It is false when it was cut short: the guest then asks
-// again, so that a machine can be stopped in the middle of a wait with nothing pending.
+// wait blocks until the next period begins. It returns false if hold ended it early: the guest then
+// asks again, so a machine can be paused during a wait with no access half done.
 func (p *ports) wait() bool {
 	p.mu.Lock()
 	now, period := p.now(), time.Duration(p.state.PeriodUS)*time.Microsecond
@@ -162,7 +162,7 @@ func (p *ports) wait() bool {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	// A guest that is late loses the periods that it missed, as a player drops frames.
+	// A guest that is late skips the periods that it missed, as a player drops frames.
 	p.next = due.Add(period)
 	if now := p.now(); p.next.Before(now) {
 		p.next = now
@@ -173,7 +173,7 @@ func (p *ports) wait() bool {
 func (p *ports) wrongByte() error {
 	w := func(i int) uint64 { return uint64(p.state.Word[2*i]) | uint64(p.state.Word[2*i+1])<<32 }
 	if p.state.Words != state.ReportWords {
-		return fmt.Errorf("the guest reports an error in %d words, expected %d", p.state.Words,
+		return fmt.Errorf("the guest reported an error in %d words, and %d are expected", p.state.Words,
 			state.ReportWords)
 	}
 	return &WrongByteError{GFN: w(0), Offset: w(1), Expected: w(2), Found: w(3), Version: uint32(w(4))}
@@ -186,25 +186,25 @@ func (p *ports) snapshot() state.Ports {
 	return p.state
 }
 
-// restore sets it.
+// restore sets the state from a state file.
 func (p *ports) restore(s state.Ports) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.state = s
 }
 
-// WrongByteError says that the guest found something else in its memory than must be there.
+// WrongByteError says that the guest found wrong contents in its memory.
 type WrongByteError struct {
 	GFN             uint64 `json:"gfn"`
-	Offset          uint64 `json:"offset"` // bytes into the page, of the 8-byte word that differs
-	Expected, Found uint64 // the word; little-endian as in memory
-	Version         uint32 `json:"version"` // of the page, as the guest knows it
+	Offset          uint64 `json:"offset"` // in bytes, of the wrong 8-byte word in its page
+	Expected, Found uint64 // the word, as a little-endian number
+	Version         uint32 `json:"version"` // of the page: how often the guest has changed it
 }
 
 func (e *WrongByteError) Error() string {
 	s := fmt.Sprintf("wrong byte in guest memory: gfn %d (%#x) offset %#x: expected %#016x, "+
 		"found %#016x", e.GFN, e.GFN, e.Offset, e.Expected, e.Found)
-	// The first word of a page names the frame and the version that it was written for.
+	// The first word of a page encodes its frame and version.
 	if gfn, version := e.Found&(1<<40-1), uint32(e.Found>>40); e.Offset == 0 && version != 0 &&
 		e.Expected&(1<<40-1) == e.GFN {
 		if gfn == e.GFN {

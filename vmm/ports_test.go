@@ -52,7 +52,7 @@ func TestPortRefusals(t *testing.T) {
 	}
 }
 
-// Pace, on a clock of the test: a guest that is late loses periods and does not run after them.
+// Pace, on the test's clock: a guest that is late skips periods and does not try to catch up.
 func TestPace(t *testing.T) {
 	now := time.Unix(1000, 0)
 	p := newPorts(func() time.Time { return now })

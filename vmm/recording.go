@@ -17,27 +17,27 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-// Ways in which first touches are traced, as the record names them, the best first. The last is for
-// kernels without asynchronous write-protection (before 6.7): the first touch of a page costs the
-// guest some four times as much.
+// Ways to trace first touches, as the record names them, the best first. The last is for kernels
+// without asynchronous write-protection (before 6.7): with it, the first touch of a page costs the
+// guest about four times as much.
 const (
 	wayEvents = "first touches by KVM's tracepoint, pages exact by write-protection"
 	wayScans  = "first touches by scans of the page table, order as fine as their interval"
 	wayFaults = "first touches by userfaultfd, each page served from the checkpoint"
 )
 
-// scanEvery is the interval of the scans where there is no tracepoint: what was touched within one
-// has no order.
+// scanEvery is the interval of the page table scans without a tracepoint. The order of touches within
+// one interval is not known.
 const scanEvery = 10 * time.Millisecond
 
-// recording is a trace of a machine's first touches. It begins while the machine is paused and no
-// page is mapped: just after its memory was mapped again from a checkpoint. Then each first touch is
-// a fault that KVM resolves, which its tracepoint tells of, and leaves an entry in the VMM's own
-// page table, which the tracker sees.
+// recording is a trace of a machine's first touches. It begins while the machine is paused and no page
+// is mapped: just after the remap from a checkpoint. Then each first touch is a fault that KVM
+// resolves. Its tracepoint reports the fault, and the new entry in the VMM's own page table is seen by
+// the tracker.
 type recording struct {
 	m       *Machine
 	way     string
-	why     string // none that is better
+	why     string // why no better way is used
 	touches *wss.Touches
 	tracer  *trace.Tracer // of wayEvents
 	begin   time.Duration // CLOCK_MONOTONIC
@@ -45,16 +45,16 @@ type recording struct {
 	paused  time.Duration // at the end
 }
 
-// record begins to trace, in the best way that this host has, or in one that is no better than the
-// given one. The machine is paused.
+// record begins to trace, in the best way that this host has, but no better than the given one ("":
+// any). The machine must be paused.
 func (m *Machine) record(way string) (*recording, error) {
 	r := &recording{m: m, way: wayEvents, touches: wss.NewTouches(m.mem.Size() / pageSize),
 		kernel: m.kernelTime(), begin: monotonic()}
 	if ok, why := m.mem.Exact(); !ok || way == wayFaults {
 		r.way, r.why = wayFaults, cmp.Or(why, chosen)
 		if err := m.mem.StartPager(r.fault(), m.end); err != nil {
-			return nil, fmt.Errorf("touched pages cannot be told from their neighbours: %s; "+
-				"nor be served one by one: %w", r.why, err)
+			return nil, fmt.Errorf("this host does not show which pages were touched: %s; "+
+				"and userfaultfd cannot serve pages one by one: %w", r.why, err)
 		}
 		return r, nil
 	}
@@ -73,8 +73,8 @@ func (m *Machine) record(way string) (*recording, error) {
 // chosen is why the way is not the best that this host has.
 const chosen = "chosen by the caller"
 
-// fault notes a touch that userfaultfd tells of. The thread of a vCPU is it; another one does what
-// some vCPU or device wants.
+// fault returns a function that records a touch reported by userfaultfd. The thread says which vCPU it
+// was; touches by other threads, on behalf of a vCPU or a device, have no vCPU.
 func (r *recording) fault() func(gfn uint64, thread int) {
 	vcpus := map[int]int{}
 	for i, tid := range r.m.threads() {
@@ -89,7 +89,7 @@ func (r *recording) fault() func(gfn uint64, thread int) {
 	}
 }
 
-// run traces for so long, or until the machine or the context ends.
+// run traces for the time d, or until the machine or the context ends.
 func (r *recording) run(ctx context.Context, d time.Duration) (set *wss.Set, s api.TraceStats,
 	err error) {
 	ctx, cancel := context.WithTimeout(ctx, d)
@@ -127,7 +127,7 @@ func (r *recording) run(ctx context.Context, d time.Duration) (set *wss.Set, s a
 	return set, s, nil
 }
 
-// byEvents lets the tracepoint tell. The scan at the end is exact: it finds what no event told of.
+// byEvents traces by the tracepoint. The scan at the end is exact: it also finds pages without an event.
 func (r *recording) byEvents(ctx context.Context) error {
 	err := r.tracer.Run(ctx, func(e trace.Event) {
 		r.touches.Add(wss.Touch{GFN: e.GFN, Count: e.Count, At: e.At - r.begin, VCPU: e.VCPU})
@@ -153,7 +153,7 @@ func (r *recording) byScans(ctx context.Context) error {
 	}
 }
 
-// byFaults waits while pages are served, and gives the machine its memory back.
+// byFaults waits while the pager serves pages and records them, and then maps the files again.
 func (r *recording) byFaults(ctx context.Context) (err error) {
 	<-ctx.Done()
 	m := r.m
@@ -187,7 +187,7 @@ func (r *recording) scan() error {
 	return nil
 }
 
-// close gives the tracepoint back.
+// close releases the tracepoint.
 func (r *recording) close() error {
 	if r.tracer == nil {
 		return nil
@@ -195,7 +195,7 @@ func (r *recording) close() error {
 	return r.tracer.Close()
 }
 
-// threads are those of the vCPUs.
+// threads returns the thread IDs of the vCPUs.
 func (m *Machine) threads() (tids []int) {
 	for _, c := range m.vcpus {
 		tids = append(tids, c.TID())
@@ -203,24 +203,24 @@ func (m *Machine) threads() (tids []int) {
 	return tids
 }
 
-// monotonic is the clock of the tracepoint's events.
+// monotonic reads the clock of the tracepoint's events.
 func monotonic() time.Duration {
 	var t unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &t) // it cannot fail
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &t) // cannot fail
 	return time.Duration(t.Nano())
 }
 
 // tickTime is the unit of times in /proc/PID/stat (USER_HZ).
 const tickTime = 10 * time.Millisecond
 
-// kernelTime is how long the vCPUs' threads have been in the kernel; 0 where it does not tell.
+// kernelTime returns the time that the vCPUs' threads have spent in the kernel; 0 if it cannot be read.
 func (m *Machine) kernelTime() (sum time.Duration) {
 	for _, tid := range m.threads() {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/stat", tid))
 		if err != nil {
 			return 0
 		}
-		// Field 15, stime; the second one is a name in parentheses that may hold anything.
+		// Field 15 is stime. Field 2 is a name in parentheses, which may contain anything.
 		fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
 		if len(fields) < 13 {
 			return 0

@@ -16,7 +16,7 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-// tracedToEnd traces a machine, as it has got ready, to the end of its program.
+// tracedToEnd traces a machine, from when it is ready to the end of its program.
 func tracedToEnd(t *testing.T, m *Machine, way string) (*wss.Set, *api.TraceStats) {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "cp")
@@ -42,7 +42,7 @@ func tracedToEnd(t *testing.T, m *Machine, way string) (*wss.Set, *api.TraceStat
 var tracedSpec = guest.Spec{Program: "random:20", Args: map[string]string{"units": "60000"}}
 
 // TestTrace traces a machine from its checkpoint to the end of its program, and compares the record
-// with what the page table says was touched, page by page.
+// with the touched pages in the page table, page by page.
 func TestTrace(t *testing.T) {
 	m := startReady(t, tracedSpec, 32<<20)
 	set, stats := tracedToEnd(t, m, "")
@@ -60,8 +60,8 @@ func TestTrace(t *testing.T) {
 	case strings.HasPrefix(set.Way, wayScans):
 		t.Skipf("no tracepoint, so neither order nor vCPUs: %s", set.Way)
 	}
-	// A KVM without second-level tables goes through the guest's own and through its task state
-	// segment by itself: no fault, no event. All else has one.
+	// A KVM without second-level tables reads the guest's own tables and its task state segment itself,
+	// without a fault and an event. All other pages have an event.
 	tables := uint64(guest.Reserved / pageSize)
 	end := tables + tableBytes([]ram.Region{{GPA: 0, Size: 32 << 20}})/pageSize
 	silent := uint64(0)
@@ -82,9 +82,9 @@ func TestTrace(t *testing.T) {
 	}
 }
 
-// TestTraceWays: a machine goes on from one checkpoint several times, traced in another way each
-// time. It does the same, so the records have the same pages, and where they know the order the same
-// order.
+// TestTraceWays: a machine continues from one checkpoint several times, traced in a different way each
+// time. It does the same work, so the records have the same pages, and also the same order if they know
+// it.
 func TestTraceWays(t *testing.T) {
 	m := startReady(t, tracedSpec, 32<<20)
 	from := checkpoint(t, m)
@@ -206,7 +206,7 @@ func TestTraceTwoVCPUs(t *testing.T) {
 	}
 }
 
-// TestTraceRefused: what cannot be traced says so, and leaves nothing behind.
+// TestTraceRefused: a machine that cannot be traced gives an error and leaves no files.
 func TestTraceRefused(t *testing.T) {
 	m := startReady(t, guest.Spec{Program: "idle"}, 16<<20)
 	if err := m.Pause(); err != nil {
@@ -253,8 +253,8 @@ func readSet(t *testing.T, dir string) *wss.Set {
 	return set
 }
 
-// TestTraceByFaultsGoesOn: after a trace the guest goes on with what it had, which it checks itself;
-// and what it has changed is in the next checkpoint, also in a differential one.
+// TestTraceByFaultsGoesOn: after a trace the guest continues with its memory, which it checks itself,
+// and its changes are in the next checkpoint, also in a differential one.
 func TestTraceByFaultsGoesOn(t *testing.T) {
 	m := startReady(t, spec("random:20", "units", "300000"), testMemory)
 	dir := t.TempDir()
@@ -300,8 +300,8 @@ func TestTraceByFaultsGoesOn(t *testing.T) {
 	}
 }
 
-// TestTraceByFaultsLost: a guest whose checkpoint is cut off while its pages are served ends with that
-// error, and so does the trace.
+// TestTraceByFaultsLost: if the checkpoint is truncated while its pages are served, the guest and the
+// trace end with that error.
 func TestTraceByFaultsLost(t *testing.T) {
 	m := startReady(t, spec("random:20", "units", "200000000"), testMemory)
 	dir := filepath.Join(t.TempDir(), "cp")

@@ -8,7 +8,7 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-// Report is what a run of a machine came to.
+// Report is the result of a run of a machine.
 type Report struct {
 	Guest       guest.Spec     `json:"guest"`
 	MemoryBytes uint64         `json:"memory_bytes"`
@@ -18,28 +18,29 @@ type Report struct {
 	Done        uint64         `json:"done"`        // units since the guest was first started
 	Progress    meter.Progress `json:"progress"`    // in this run
 	Restore     *Restored      `json:"restore,omitempty"`
-	// Stalls is when each vCPU waited for pages.
+	// Stalls says when each vCPU waited for pages.
 	Stalls []meter.VCPUStalls `json:"stalls,omitempty"`
 	Notes  []string           `json:"notes,omitempty"` // what this host could not do
 }
 
-// Restored is the part of the report about a restore. Times are seconds since it was asked for.
+// Restored is the part of the report about a restore. Times are in seconds since [Config].Requested.
 type Restored struct {
 	Dir string `json:"dir"`
-	// OpenSeconds is when the memory file was open: prefetched.
+	// OpenSeconds is when the open of the memory file returned, that is, when the prefetch was done.
 	OpenSeconds             float64 `json:"open_seconds"`
 	FirstInstructionSeconds float64 `json:"first_instruction_seconds"` // 0: it never ran
-	// CountSeconds is the part of that time in which the prefetched pages were counted.
+	// CountSeconds is the part of FirstInstructionSeconds that was spent counting the prefetched pages.
 	CountSeconds float64 `json:"count_seconds"`
 
-	// PageTablePages of the guest were read before it ran, if its memory lies on a mount.
+	// PageTablePages is how many pages of page tables were read before the guest ran; 0 if its memory
+	// is not on a mount.
 	PageTablePages   uint64  `json:"page_table_pages"`
 	PageTableSeconds float64 `json:"page_table_seconds"`
 
-	// Counts is nil if the kernel did not tell what was prefetched.
+	// Counts is nil if the prefetched pages are not known.
 	Counts       *wss.Counts `json:"counts,omitempty"`
-	Exact        bool        `json:"exact"`          // touched pages are without their neighbours
-	Window       float64     `json:"window_seconds"` // what the counts are for
+	Exact        bool        `json:"exact"`          // neighbours of touched pages do not count
+	Window       float64     `json:"window_seconds"` // the counts are of this time after the first instruction
 	TouchedPages uint64      `json:"touched_pages"`
 	DirtyPages   uint64      `json:"dirty_pages"`
 
@@ -48,7 +49,7 @@ type Restored struct {
 	Dirty      *wss.Bitmap `json:"-"`
 }
 
-// count counts the touched pages of a restored machine, once. Nil: it was not restored.
+// count counts the touched pages of a restored machine, once. l may be nil: the machine was not restored.
 func (l *loaded) count() {
 	if l == nil || l.counted || l.firstInstruction().IsZero() {
 		return
@@ -90,7 +91,7 @@ func (m *Machine) report(cfg Config, l *loaded, end string) *Report {
 	return r
 }
 
-// Ends of a run, as the report names them.
+// Values of [Report].End.
 const (
 	endFinished    = "finished"    // the guest program did all its units
 	endPowerOff    = "power-off"   // the kernel switched the machine off

@@ -17,10 +17,10 @@ type loaded struct {
 	*Machine
 	dir        string
 	opened     time.Time     // when the open of the memory file returned
-	prefetched *wss.Bitmap   // pages in the page cache now; nil if the kernel does not tell
-	counting   time.Duration // what it took to find that out
-	tables     uint64        // page tables of the guest, read before it started
-	walking    time.Duration // the time for that
+	prefetched *wss.Bitmap   // pages in the page cache before the first instruction; nil if not known
+	counting   time.Duration // the time to find that out
+	tables     uint64        // pages of the guest's page tables that were read
+	walking    time.Duration // the time to read them
 	exact      bool          // the tracker counts touched pages exactly
 	notes      []string      // what this host could not do
 
@@ -35,9 +35,9 @@ type loaded struct {
 
 // load makes a machine from a checkpoint directory, on disk or on a mount.
 //
-// The order matters for the time that the user waits. The state is small and comes first. Opening the
-// memory file then is the request to prefetch, and what needs no memory is done meanwhile: the host is
-// checked, and the machine is made. What is left afterwards are system calls.
+// The order keeps the user's wait short. The state is small and is read first. The open of the memory
+// file then starts the prefetch; what needs no memory is done in parallel: the host is checked, and the
+// machine is made. After the open only some system calls remain.
 func load(dir string, cfg Config) (*loaded, error) {
 	c, err := state.Open(dir)
 	if err != nil {
@@ -63,7 +63,7 @@ func load(dir string, cfg Config) (*loaded, error) {
 		return nil, errors.Join(err, l.Machine.Close())
 	}
 	if !cfg.NoCount {
-		// As late as can be: a prefetch may go on after the open returned.
+		// As late as possible: a prefetch may continue after the open has returned.
 		begin := time.Now()
 		if l.prefetched, err = mem.Resident(); err != nil {
 			l.note("prefetched pages are not known: " + err.Error())
@@ -80,11 +80,11 @@ func load(dir string, cfg Config) (*loaded, error) {
 	return l, nil
 }
 
-// An opening is the memory of a checkpoint that is being opened, which takes as long as the prefetch.
+// opening opens the memory of a checkpoint on a goroutine. It takes as long as the prefetch.
 type opening struct {
-	done  chan struct{} // closed when it has ended
+	done  chan struct{} // closed when the open has ended
 	ended time.Time
-	mem   *ram.Memory // nil: taken, or err
+	mem   *ram.Memory // nil: the open failed, or memory has returned it already
 	err   error
 }
 
@@ -115,18 +115,18 @@ func mapImage(c *state.Checkpoint, readAround bool) (*ram.Memory, error) {
 	return mem, nil
 }
 
-// memory waits for the memory, and gives it away.
+// memory waits for the open and passes the memory to the caller, who owns it.
 func (o *opening) memory() (mem *ram.Memory, err error) {
 	<-o.done
 	mem, o.mem = o.mem, nil
 	return mem, o.err
 }
 
-// abandon waits for memory that nobody takes, and closes it. Nothing can end an open early.
+// abandon waits for the open, which cannot be cancelled, and closes memory that nobody took.
 func (o *opening) abandon() error {
 	<-o.done
 	if o.mem == nil {
-		return nil // taken, or there is none: memory tells why
+		return nil // passed on already, or the open failed, which memory reports
 	}
 	return o.mem.Close()
 }
@@ -136,11 +136,12 @@ func (l *loaded) note(s string) {
 	l.log.Warn(s)
 }
 
-// loadState sets the state of a new machine: vCPUs, then what they share, then the devices. Those
-// assert their interrupt lines again when the machine is resumed: KVM saves what the controllers have
-// seen of a line, but not that a device holds it.
+// loadState sets the state of a new machine: vCPUs, then interrupt controllers and clocks, then
+// devices. The devices assert their interrupt lines again when the machine is resumed, because KVM's
+// state does not contain the levels of its input lines.
 //
-// forgive is asked about every [*state.HostError]; what it makes nil is left as it is on this host.
+// forgive is called with every [*state.HostError]. If it returns nil, that part keeps this host's value
+// and the restore continues.
 func (m *Machine) loadState(s *state.Machine, clock state.ClockMode, forgive func(error) error) error {
 	first := m.vcpus[0]
 	if err := first.Do(func() error { return s.VCPUs[0].PartTSC(first.KVM) }); err != nil {
@@ -162,8 +163,7 @@ func (m *Machine) loadState(s *state.Machine, clock state.ClockMode, forgive fun
 	return nil
 }
 
-// forgive is asked about this host's faults: without force they are the end of a restore, with it
-// they are notes.
+// forgive handles what this host lacks: with force it becomes a note, without it the restore fails.
 func (l *loaded) forgive(err error) error {
 	var host *state.HostError
 	if !l.force || !errors.As(err, &host) {

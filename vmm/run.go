@@ -12,9 +12,9 @@ import (
 	"github.com/thawfs/thaw/vmm/ram"
 )
 
-// Run starts a guest program in a new machine and returns when it ends: finished, stopped by the
-// API, after cfg.For, or by the context. The report is there also with an error, if the machine
-// ran.
+// Run starts a guest program or a kernel in a new machine and returns when the machine ends: the
+// program is finished, the API or the context stops it, or cfg.For has passed. If the machine ran, the
+// report is not nil even with an error.
 func Run(ctx context.Context, cfg Config) (*Report, error) {
 	if err := cfg.defaults(); err != nil {
 		return nil, err
@@ -26,9 +26,9 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	return runToEnd(ctx, cfg, m, nil)
 }
 
-// Restore makes a machine from a checkpoint directory, lets it go on, and returns when it ends, as
-// Run does. Lost pages are a [*ram.LostError], bytes that the guest finds wrong a
-// [*WrongByteError].
+// Restore makes a machine from a checkpoint directory, runs it, and returns when it ends, as Run does.
+// The error is a [*ram.LostError] if a page of memory could not be read, and a [*WrongByteError] if the
+// guest found wrong contents in its memory.
 func Restore(ctx context.Context, dir string, cfg Config) (*Report, error) {
 	if err := cfg.defaults(); err != nil {
 		return nil, err
@@ -43,7 +43,7 @@ func Restore(ctx context.Context, dir string, cfg Config) (*Report, error) {
 // runToEnd runs a machine to its end and closes it.
 func runToEnd(ctx context.Context, cfg Config, m *Machine, l *loaded) (rep *Report, err error) {
 	defer func() {
-		if !errors.Is(err, ram.ErrStuck) { // else it cannot be closed, and ends with the process
+		if !errors.Is(err, ram.ErrStuck) { // a stuck machine cannot be closed: it ends with the process
 			err = errors.Join(err, m.Close())
 		}
 	}()
@@ -76,8 +76,8 @@ func runToEnd(ctx context.Context, cfg Config, m *Machine, l *loaded) (rep *Repo
 	return m.report(cfg, l, end), err
 }
 
-// await returns when the machine has ended, having seen to that, and counts pages at the right
-// time.
+// await waits until the machine ends, or ends it when its time is over or ctx is done. It counts the
+// touched pages when the window ends.
 func (m *Machine) await(ctx context.Context, cfg Config, l *loaded) (end string, err error) {
 	begun, interrupt := m.begun, ctx.Done()
 	var window, limit <-chan time.Time
@@ -127,7 +127,7 @@ func (m *Machine) await(ctx context.Context, cfg Config, l *loaded) (end string,
 	}
 }
 
-// stuckTime is how long an ended machine may take to leave the guest.
+// stuckTime is how long the vCPUs of an ended machine may take to leave the guest.
 const stuckTime = 5 * time.Second
 
 // quiesce waits until no vCPU of an ended machine is in the guest, for a bounded time.
@@ -136,7 +136,7 @@ func (m *Machine) quiesce(limit time.Duration) error {
 		m.control.Lock()
 		defer m.control.Unlock()
 		for _, c := range m.vcpus {
-			_ = c.AwaitParked() // its only error is that the vCPU is gone
+			_ = c.AwaitParked() // fails only if the vCPU is gone already
 		}
 		return nil
 	})
@@ -146,7 +146,8 @@ func (m *Machine) quiesce(limit time.Duration) error {
 	return nil
 }
 
-// within calls a function that a hanging file system may hold up, and waits for it so long.
+// within calls a function that may block on a hanging file system, and waits for it no longer than
+// limit. done is false if it has not returned by then.
 func within[T any](limit time.Duration, f func() T) (v T, done bool) {
 	ch := make(chan T, 1)
 	go func() { ch <- f() }()

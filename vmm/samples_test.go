@@ -46,7 +46,7 @@ func unpacked(t *testing.T, sample string) string {
 	return dir
 }
 
-// Every version goes on executing, and can be saved and restored again as the newest.
+// A machine of every version continues to run, and can be saved and restored again in the newest version.
 func TestSamplesGoOn(t *testing.T) {
 	needKVM(t)
 	samples, err := filepath.Glob("testdata/[0-9]*.[0-9]*")
@@ -79,7 +79,7 @@ func TestSamplesGoOn(t *testing.T) {
 	}
 }
 
-// What this host lacks is named, and --force goes on without it.
+// Features that this host lacks are named, and --force continues without them.
 func TestFeaturesOfAnotherHost(t *testing.T) {
 	needKVM(t)
 	dir := checkpointed(t, spec("registers"), ram.MinMemory, 10)

@@ -19,32 +19,32 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-// save is one checkpoint in the making: a directory beside its place.
+// save is a checkpoint that is being made: a directory with a temporary name beside its final one.
 type save struct {
 	m     *Machine
 	opt   checkpointOptions
-	dir   string // where it is to be
+	dir   string // its final path
 	stats api.CheckpointReply
 
-	running bool // the machine ran when it was asked for
+	running bool // the machine ran when the checkpoint was requested
 	paused  bool
 	since   time.Time // of the pause
 
-	tmp    string   // "": there is none any more
-	held   *os.File // the lock on it, until the checkpoint is in its place or given up
+	tmp    string   // the directory now; "": it was removed
+	held   *os.File // its lock, until the checkpoint is complete or discarded
 	files  []outFile
 	memory outFile
 	id     state.ID
-	parent *ram.Base     // opt.Diff: what it is relative to
-	runs   []ram.PageRun // the pages that it has
+	parent *ram.Base     // opt.Diff: the parent checkpoint
+	runs   []ram.PageRun // opt.Diff: the pages in its memory file
 
-	sets      *wss.Set            // working sets estimated so far; nil: none
-	spaces    state.AddressSpaces // found on the way
+	sets      *wss.Set            // the working sets estimated so far; nil: none
+	spaces    state.AddressSpaces // found by the scan
 	vcpus     []state.VCPU        // as saved
 	recording *recording          // nil: there is none
 }
 
-// prepare makes what can be made while the guest runs.
+// prepare does what can be done while the guest runs.
 func (s *save) prepare() (err error) {
 	s.stats.Dir, s.stats.MemoryBytes = s.dir, s.m.mem.Size()
 	if _, err := os.Lstat(s.dir); err == nil {
@@ -72,7 +72,7 @@ func (s *save) prepare() (err error) {
 	return nil
 }
 
-// checkParent makes sure that the pages which a differential checkpoint leaves out are there.
+// checkParent makes sure that the parent of a differential checkpoint still exists and is the same.
 func (s *save) checkParent() error {
 	if s.parent = s.m.mem.Base(); s.parent == nil {
 		return errNoParent
@@ -80,7 +80,7 @@ func (s *save) checkParent() error {
 	s.stats.Parent = s.parent.Dir
 	id, err := state.ReadID(s.parent.Dir)
 	if err != nil || id != s.parent.ID {
-		why := "it is another checkpoint now"
+		why := "the directory has a different checkpoint now"
 		if err != nil {
 			why = err.Error()
 		}
@@ -97,7 +97,7 @@ func (s *save) create(name string) (outFile, error) {
 	return f, err
 }
 
-// capture writes a paused machine, as far as into the page cache.
+// capture writes the state and memory of the paused machine into files, without a sync.
 func (s *save) capture(ctx context.Context) error {
 	var read state.Machine
 	err := timed(&s.stats.StateSeconds, func() (err error) {
@@ -158,7 +158,7 @@ func (s *save) writeInfo(read *state.Machine) error {
 	return s.write(state.InfoFile, append(b, '\n'))
 }
 
-// writeSets writes the working sets that are known before the checkpoint.
+// writeSets writes the working set that was estimated before the checkpoint.
 func (s *save) writeSets() error {
 	if s.sets == nil {
 		return nil
@@ -179,7 +179,7 @@ func (s *save) write(name string, b []byte) error {
 	return err
 }
 
-// commit gets all to disk and into its place.
+// commit syncs the files and renames the directory to its final path.
 func (s *save) commit() error {
 	var errs []error
 	for _, f := range s.files {
@@ -194,7 +194,7 @@ func (s *save) commit() error {
 	if err := s.opt.fileSystem.Rename(s.tmp, s.dir); err != nil {
 		return err
 	}
-	s.tmp = s.dir // it is ours still: until it is sure to stay it may be taken back
+	s.tmp = s.dir // removed again if the sync of its parent directory fails
 	if err := s.opt.fileSystem.SyncDir(filepath.Dir(s.dir)); err != nil {
 		return err
 	}
@@ -202,7 +202,7 @@ func (s *save) commit() error {
 	return s.letGo()
 }
 
-// letGo gives the lock back.
+// letGo releases the lock.
 func (s *save) letGo() error {
 	if s.held == nil {
 		return nil
@@ -221,7 +221,7 @@ func (s *save) closeFiles() error {
 	return errors.Join(errs...)
 }
 
-// discard removes what there is of a checkpoint that came to nothing.
+// discard removes the files of a failed checkpoint.
 func (s *save) discard() error {
 	err := s.closeFiles()
 	if s.tmp != "" {
@@ -254,9 +254,8 @@ func (m *Machine) save() (state.Machine, error) {
 		return state.Machine{}, errEnded
 	}
 	s := state.Machine{Facts: m.facts, VCPUs: make([]state.VCPU, len(m.vcpus))}
-	// Devices were drained by the pause, and come before vCPUs and controllers: one that finishes a
-	// request as it is drained raises an interrupt, which would be in the state of neither if the
-	// controllers were saved already.
+	// The pause has drained the devices. Draining must come before the vCPUs and controllers are saved:
+	// a device that finishes a request raises an interrupt, which must be in their state.
 	if m.drained != nil {
 		return state.Machine{}, m.drained
 	}
@@ -266,7 +265,7 @@ func (m *Machine) save() (state.Machine, error) {
 	}
 	s.Ports = m.ports.snapshot()
 	err = m.eachVCPU("save", func(i int, k *kvm.VCPU) (err error) {
-		if m.msrs == nil { // once: the vCPUs have the CPUID that they keep
+		if m.msrs == nil { // only once: the vCPUs' CPUID does not change
 			m.msrs = state.GuestMSRs(m.known, k, m.facts.IRQChip)
 		}
 		s.VCPUs[i], err = state.SaveVCPU(k, m.msrs, m.facts.IRQChip)
@@ -285,7 +284,7 @@ func (m *Machine) save() (state.Machine, error) {
 
 func (s *save) note(format string, args ...any) { s.stats.Note = fmt.Sprintf(format, args...) }
 
-// timed adds to a time.
+// timed adds the time that f takes to seconds.
 func timed(seconds *float64, f func() error) error {
 	begin := time.Now()
 	err := f()
@@ -293,7 +292,7 @@ func timed(seconds *float64, f func() error) error {
 	return err
 }
 
-// locked does something as a change of the machine's state.
+// locked calls f with the machine's control lock held.
 func (s *save) locked(f func() error) error {
 	s.m.control.Lock()
 	defer s.m.control.Unlock()

@@ -12,10 +12,10 @@ import (
 	"github.com/thawfs/thaw/wss/scan"
 )
 
-// scanned is a machine as the access-bit scanner sees it. One goroutine uses it.
+// scanned implements scan.Guest for a machine. It is used by one goroutine.
 //
-// From Pause to Resume it holds the machine's control lock: nobody saves, resumes or ends the
-// machine in the middle of a scan.
+// From Pause to Resume it holds the machine's control lock, so nothing else saves, resumes or closes
+// the machine during a sweep.
 type scanned struct {
 	m       *Machine
 	running bool // before the pause
@@ -73,22 +73,22 @@ func (s *scanned) CPUs() ([]scan.CPU, error) {
 	return cpus, err
 }
 
-// What a touch costs after each way to flush: a TLB miss, or a shadow entry (or second-level entry)
-// that has to be made again.
+// The cost of the next touch of a page after each kind of flush: a TLB miss, or a shadow or
+// second-level entry that KVM has to make again.
 const (
 	refaultTLB  = 100 * time.Nanosecond
 	refaultSlot = 2400 * time.Nanosecond
 )
 
-// Flushes lists the cheapest way first. Which of them works depends on how the
-// host's KVM translates: with second-level tables (EPT, NPT) the CPU walks the guest's own tables,
-// and only its TLB stands between; with shadow tables the guest's are not looked at as long as
-// there is a shadow entry, and these go with the memory slot.
+// Flushes lists the cheapest way first. Which of them works depends on how the host's KVM translates
+// addresses. With second-level tables (EPT, NPT) the CPU walks the guest's own tables, and a TLB flush
+// is enough. With shadow tables the CPU does not read the guest's tables as long as a shadow entry
+// exists, and KVM drops those when the memory slot is deleted.
 //
-// Where KVM's modules do not say that they use second-level tables the first is not tried: it would
-// be found out not to work, but the test costs the guest some pauses.
+// If KVM's modules do not report second-level tables, the TLB flush is not offered: it would fail its
+// test, which costs the guest some pauses.
 func (s *scanned) Flushes() []scan.Flush {
-	slots := scan.Flush{Name: "memory slots made anew", Do: s.renewSlots, Refault: refaultSlot}
+	slots := scan.Flush{Name: "memory slots deleted and added again", Do: s.renewSlots, Refault: refaultSlot}
 	if !kvm.SecondLevelTables() {
 		return []scan.Flush{slots}
 	}
@@ -96,8 +96,8 @@ func (s *scanned) Flushes() []scan.Flush {
 	return []scan.Flush{tlb, slots}
 }
 
-// flushTLB changes a bit of CR4 that concerns the TLB alone and puts it back: KVM flushes the vCPU's
-// translations when a paging bit changes (x86.c, __set_sregs), and does nothing when none does.
+// flushTLB changes a bit of CR4 that affects only the TLB, and changes it back: KVM flushes the vCPU's
+// translations if a paging bit changes (x86.c, __set_sregs), and only then.
 func (s *scanned) flushTLB() error {
 	return s.m.eachVCPU("flush the TLB of", func(_ int, k *kvm.VCPU) error {
 		sregs, err := k.Sregs()
@@ -110,7 +110,8 @@ func (s *scanned) flushTLB() error {
 	})
 }
 
-// renewSlots deletes the memory slots and adds them again: KVM drops all that it derived from them.
+// renewSlots deletes the memory slots and adds them again, so that KVM drops all translations
+// derived from them.
 func (s *scanned) renewSlots() error {
 	for i := range s.m.facts.Regions {
 		if err := s.m.vm.SetMemoryRegion(kvm.MemoryRegion{Slot: uint32(i)}); err != nil {
@@ -120,7 +121,7 @@ func (s *scanned) renewSlots() error {
 	return s.m.addSlots()
 }
 
-// addSlots gives KVM the machine's memory.
+// addSlots makes KVM memory slots for the machine's RAM.
 func (m *Machine) addSlots() error {
 	base := m.mem.Address()
 	for i, r := range m.facts.Regions {
@@ -133,8 +134,8 @@ func (m *Machine) addSlots() error {
 	return nil
 }
 
-// Present implements scan.Presence. Of a machine that is mapped from a checkpoint these are the pages
-// that it has touched: to look at others would bring them in, and count them as touched.
+// Present implements scan.Presence. If the memory is mapped from a checkpoint, these are the pages that
+// the machine has touched: reading others would load them and count them as touched.
 func (s *scanned) Present() (*wss.Bitmap, error) {
 	touched, _, err := s.m.mem.Scan()
 	if touched != nil || err != nil {
@@ -144,7 +145,7 @@ func (s *scanned) Present() (*wss.Bitmap, error) {
 }
 
 // scanAccess estimates the working set of a running guest by the access bits of its page tables. It
-// takes as long as it looks back.
+// takes o.Within or longer.
 func scanAccess(ctx context.Context, g scan.Guest, o scanOptions) (set *wss.Set,
 	spaces state.AddressSpaces, stats api.ScanStats, err error) {
 	tables, err := scan.NewTables(g, scan.TableOptions{})

@@ -32,8 +32,8 @@ func TestScan(t *testing.T) {
 	}
 	o := access.Overlap(sets.Only(wss.SourceTrace))
 	t.Logf("access %d, trace %d, both %d", o.A, o.B, o.Both)
-	// The guest goes round its pages; what it touched once it touches again. The working set is that
-	// of some seconds and not of all time: most of memory is not in it.
+	// The guest visits its pages in turn, and so touches them again. The working set is that of some
+	// seconds, not of the whole run: most of memory is not in it.
 	if o.OfB() < 0.9 {
 		t.Errorf("recall %.3f", o.OfB())
 	}
@@ -47,7 +47,7 @@ type withoutTables struct{ *scanned }
 
 func (withoutTables) CPUs() ([]scan.CPU, error) { return make([]scan.CPU, 1), nil }
 
-// TestScanWithoutTables: there is nothing to look at, and that is said.
+// TestScanWithoutTables: without page tables the scan fails with an error that says so.
 func TestScanWithoutTables(t *testing.T) {
 	m := startReady(t, guest.Spec{Program: "idle"}, 16<<20)
 	o := scanOptions{Within: 200 * time.Millisecond, Budget: 0.5}

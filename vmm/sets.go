@@ -25,18 +25,18 @@ func (s *save) scan(ctx context.Context) error {
 }
 
 // beginTrace begins to record what the guest touches. The machine is paused and its memory has just
-// been mapped from the checkpoint. The checkpoint is good without it.
+// been mapped from the checkpoint. A failure is only noted: the checkpoint is valid without a trace.
 func (s *save) beginTrace() {
 	var err error
 	if s.recording, err = s.m.record(s.opt.way); err != nil {
-		s.note("nothing is traced: %v", err)
+		s.note("first touches are not traced: %v", err)
 		return
 	}
 	s.m.tracing = true
 }
 
-// trace records what the guest touches while it goes on, adds that to the checkpoint, and ends the
-// machine if that is wanted. Others may drive the machine meanwhile; they may not save it again.
+// trace records what the guest touches as it continues, adds that to the checkpoint, and then stops the
+// machine if opt.Stop is set. Meanwhile the API can control the machine, but cannot save it again.
 func (s *save) trace(ctx context.Context) error {
 	if s.recording == nil {
 		if s.opt.Trace > 0 && s.opt.Stop {
@@ -49,7 +49,7 @@ func (s *save) trace(ctx context.Context) error {
 	if err == nil {
 		s.stats.Trace = &stats
 		if err = s.putSets(s.tablesFirst(set)); err != nil {
-			err = fmt.Errorf("the checkpoint is there, without its working set: %w", err)
+			err = fmt.Errorf("the checkpoint was written, but without its working set: %w", err)
 		}
 	}
 	return errors.Join(err, s.locked(func() error {
@@ -61,19 +61,18 @@ func (s *save) trace(ctx context.Context) error {
 	}))
 }
 
-// tablesFirst is a set in which the guest's page tables are wanted at once, because a restore reads them
-// before the first instruction (guesttables.go).
+// tablesFirst returns the set with the guest's page tables moved to its front, because a restore reads
+// them before the first instruction (guesttables.go).
 func (s *save) tablesFirst(set *wss.Set) *wss.Set {
 	r := newTableReader(s.m.mem, set.ImagePages)
 	if err := r.walkAll(s.vcpus); err != nil {
-		s.note("page tables are in the working set by their first touch: %v", err)
+		s.note("the working set does not list the page tables first: %v", err)
 		return set
 	}
 	return set.First(r.seen)
 }
 
-// putSets adds a working set to those of the checkpoint, which is in its place. The file is
-// replaced in one step.
+// putSets adds a working set to the complete checkpoint. The file is replaced in one step.
 func (s *save) putSets(set *wss.Set) error {
 	if s.sets != nil {
 		var err error
@@ -83,7 +82,7 @@ func (s *save) putSets(set *wss.Set) error {
 	}
 	s.sets = set
 	path := filepath.Join(s.dir, state.SetFile)
-	part := filepath.Join(s.dir, "."+state.SetFile+".new") // hidden files are no part of a checkpoint
+	part := filepath.Join(s.dir, "."+state.SetFile+".new") // hidden files do not belong to a checkpoint
 	f, err := s.opt.fileSystem.Create(part)
 	if err == nil {
 		_, err = set.WriteTo(io.NewOffsetWriter(f, 0))

@@ -13,8 +13,8 @@ import (
 	"github.com/thawfs/thaw/vmm/vcpu"
 )
 
-// newMachine sets up KVM around some memory, with the console and the disks of a configuration. It asks
-// for the memory when all that needs none is done, and owns it then, also when it fails.
+// newMachine makes a machine with the console and the disks of a configuration. It calls memory after
+// everything that needs no memory is done, and owns the result, even if it fails later.
 func newMachine(f state.Facts, memory func() (*ram.Memory, error), cfg Config) (_ *Machine, err error) {
 	m := &Machine{log: cfg.Log, facts: f, ports: newPorts(time.Now), phase: phasePaused,
 		portBus: device.NewBus("port"), mmioBus: device.NewBus("address"), devices: device.NewSet(),
@@ -50,15 +50,14 @@ func newMachine(f state.Facts, memory func() (*ram.Memory, error), cfg Config) (
 	return m, m.addDevices(cfg)
 }
 
-// Pages that KVM wants for itself, in the hole below 4 GiB.
+// Pages that KVM needs for itself, in the hole below 4 GiB.
 const (
 	tssAddr         = 0xfffb_d000 // three pages
 	identityMapAddr = 0xfffb_c000
 )
 
-// setUpVM makes what vCPUs have in common. KVM wants it before the first of them: the pages that it
-// needs for itself, and the interrupt controllers, because a vCPU gets its local APIC when it is
-// made, and none if there was no KVM_CREATE_IRQCHIP before.
+// setUpVM makes what the vCPUs share. It must come before the first vCPU: KVM needs its own pages then,
+// and a vCPU gets a local APIC only if KVM_CREATE_IRQCHIP came before it.
 func (m *Machine) setUpVM() error {
 	if err := m.vm.SetTSSAddr(tssAddr); err != nil {
 		return err
@@ -77,10 +76,11 @@ func (m *Machine) setUpVM() error {
 	return nil
 }
 
-// addVCPUs makes the vCPUs with this host's features and parks them.
+// addVCPUs makes the vCPUs, parked, with this host's features.
 func (m *Machine) addVCPUs(sys *kvm.System) (err error) {
 	if limit, err := sys.Check(kvm.CapMaxVCPUs); err != nil || limit > 0 && m.facts.VCPUs > limit {
-		return errors.Join(err, fmt.Errorf("%d vCPUs, KVM has at most %d", m.facts.VCPUs, limit))
+		return errors.Join(err, fmt.Errorf("%d vCPUs are requested, and KVM allows at most %d",
+			m.facts.VCPUs, limit))
 	}
 	if m.known, err = sys.MSRIndexList(); err != nil {
 		return err
@@ -107,7 +107,7 @@ func (m *Machine) addVCPUs(sys *kvm.System) (err error) {
 	return nil
 }
 
-// loadProgram finds the guest program. For a kernel it is a name: its code is in memory.
+// loadProgram finds the guest program. For a kernel the result has only a name: its code is in guest memory.
 func loadProgram(f state.Facts) (*guest.Program, error) {
 	if f.Kernel() {
 		return &guest.Program{Name: state.LinuxGuest, CPUs: max(f.VCPUs, 1)}, nil

@@ -10,8 +10,8 @@ import (
 	"github.com/thawfs/thaw/vmm/ram"
 )
 
-// The formula against a server that takes its time: every page that the guest needs comes so late,
-// and the time in which it waited cannot be less than that, nor more than the run.
+// The formula of stalls against a slow server: every page that the guest needs is delayed by a fixed
+// time, so its stalled time must be at least the sum of the delays, and at most the run.
 func TestStallsOfASlowServer(t *testing.T) {
 	const delay = 3 * time.Millisecond
 	dir := checkpointed(t, spec("random:30", "write", "0", "units", "60000"), ram.MinMemory, 500)
@@ -44,7 +44,7 @@ func TestStallsOfASlowServer(t *testing.T) {
 	}
 }
 
-// A guest that waits for nobody does not stall, however long it is paused or sleeps in a device.
+// A guest that waits for no page does not stall, however long it is paused or waits in a device.
 func TestNoStalls(t *testing.T) {
 	m := newTestMachine(t, spec("idle", "set", "4KiB", "period", "5ms"), ram.MinMemory)
 	runUntil(t, m, 3) // its memory is there now
@@ -70,7 +70,7 @@ func TestNoStalls(t *testing.T) {
 	s.Stop()
 }
 
-// A vCPU that nobody starts waits, but not for a page.
+// A vCPU that is never started waits, but not for a page.
 func TestNoStallsOfAnIdleVCPU(t *testing.T) {
 	needKVM(t)
 	var s screen

@@ -18,10 +18,10 @@ import (
 	"github.com/thawfs/thaw/vmm/state"
 )
 
-// stepEnv makes a child of the test binary do one step of a machine's life.
+// stepEnv makes a child of the test binary do one step of a machine.
 const stepEnv = "THAW_VMM_TEST_STEP"
 
-// stepJob: restore From (a new machine if it is empty), go on to the next sync point, save to To.
+// stepJob: restore From (a new machine if it is empty), run to the next sync point, save to To.
 type stepJob struct{ From, To string }
 
 // stepResult is what a step prints.
@@ -33,8 +33,8 @@ type stepResult struct {
 // tscDeadline is the register of the deadline timer.
 const tscDeadline = 0x6e0
 
-// knownState sets what a program in ring 3 cannot: debug registers, model specific registers, the
-// local APIC. None of it does anything to the program.
+// knownState sets what a program in ring 3 cannot set: debug registers, model-specific registers, the
+// local APIC. It does not affect the program.
 func knownState(k *kvm.VCPU) error {
 	d := kvm.DebugRegs{DR6: 0xffff0ff0, DR7: 0x400, DB: [4]uint64{0x1111000, 0x2222000, 0x3333000,
 		0x4444000}}
@@ -110,7 +110,7 @@ func restoreAndCompare(dir string, log *slog.Logger) (*Machine, []state.Change, 
 	return l.Machine, state.Diff(want, got), nil
 }
 
-// inspectSaved lays open a state that is in no file.
+// inspectSaved inspects a state that is not in a file.
 func inspectSaved(s state.Machine) (_ *state.Inspection, err error) {
 	b, _, err := s.Encode(nil)
 	if err != nil {
@@ -180,8 +180,8 @@ func step(t *testing.T, j stepJob) (res stepResult) {
 	return res
 }
 
-// runsOn says whether a field is a clock, which goes on in a machine that is paused: up to a
-// minute, and never back.
+// runsOn says whether a field is a clock, which continues while the machine is paused: by at most a
+// minute, and never backwards.
 func runsOn(c state.Change, khz uint64) bool {
 	perSecond := map[string]uint64{"MSRS 0 TSC": khz * 1000, "CLOCK 0 clock": 1e9,
 		"CLOCK 0 realtime": 1e9, "CLOCK 0 hosttsc": khz * 1000,
@@ -193,8 +193,8 @@ func runsOn(c state.Change, khz uint64) bool {
 	return ok && errA == nil && errB == nil && b >= a && b-a < 60*speed
 }
 
-// The program is saved at every one of its sync points, its process ends, another one restores it,
-// compares the state field by field, and lets it go on: it checks all registers by itself.
+// The program is saved at each of its sync points, and its process ends. Another process restores it,
+// compares the state field by field, and continues it. The program checks all registers itself.
 func TestEverySyncPoint(t *testing.T) {
 	needKVM(t)
 	dir := t.TempDir()
@@ -239,7 +239,7 @@ func TestEverySyncPoint(t *testing.T) {
 	}
 }
 
-// Two vCPUs that check each other are saved while both run, and come back to where they were.
+// Two vCPUs that check each other are saved while both run, and continue correctly after the restore.
 func TestTwoVCPUs(t *testing.T) {
 	m := newTestMachine(t, spec("pair", "set", "64KiB"), ram.MinMemory)
 	runUntil(t, m, 20)
@@ -263,7 +263,7 @@ func TestTwoVCPUs(t *testing.T) {
 		}
 		runUntil(t, m, m.ports.snapshot().Done+20)
 	}
-	// Neither goes on without the other: both run.
+	// Neither can continue without the other, so both run.
 	if n := m.facts.VCPUs; n != 2 || len(m.vcpus) != 2 {
 		t.Errorf("%d vCPUs", n)
 	}

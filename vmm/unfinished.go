@@ -10,62 +10,67 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A checkpoint is written into a hidden directory beside its place, .NAME.thaw-part-123, and its
-// writer holds a lock (flock) on that until it is over. So what a killed process left is known by
-// its missing lock, and the next checkpoint in the same place removes it.
+// A checkpoint is written into a hidden directory beside its final path, .NAME.thaw-part-123, which its
+// writer keeps locked (flock). A directory without a lock was left by a killed process, and the next
+// checkpoint with the same parent directory removes it.
 
-// unfinishedInfix is in the names of checkpoints in the making.
+// unfinishedInfix is part of the names of unfinished checkpoints.
 const unfinishedInfix = ".thaw-part-"
 
-// makeUnfinished makes the directory of a checkpoint in the making.
+// makeUnfinished makes and locks the directory of an unfinished checkpoint.
 func (s *save) makeUnfinished() error {
 	parent, base := filepath.Split(s.dir)
-	if err := removeUnfinished(parent); err != nil {
-		s.m.log.Warn("what a killed checkpoint left stays", "err", err)
+	if err := removeUnfinished(s.opt.fileSystem, parent); err != nil {
+		s.m.log.Warn("files of a killed checkpoint could not be removed", "err", err)
 	}
 	for {
 		tmp, err := s.opt.fileSystem.MkdirTemp(parent, "."+base+unfinishedInfix)
 		if err != nil {
 			return err
 		}
-		s.held, err = hold(tmp)
-		if err == nil {
+		s.held, err = hold(s.opt.fileSystem, tmp)
+		if err == nil || errors.Is(err, errNoLock) {
 			s.tmp = tmp
 			return nil
 		}
-		// Another process saw it before it was locked, and takes it away.
+		// Another process found the directory before it was locked, and removes it: try again.
 		if !errors.Is(err, errHeld) && !errors.Is(err, os.ErrNotExist) {
 			return errors.Join(err, s.opt.fileSystem.RemoveAll(tmp))
 		}
 	}
 }
 
-// errHeld: somebody has the lock.
-var errHeld = errors.New("another process holds it")
+// errHeld: another process has locked the directory.
+var errHeld = errors.New("another process is writing it")
 
-// hold locks a directory for as long as the file is open. On a file system without locks nobody can
-// take it for a dead one's either.
-func hold(dir string) (*os.File, error) {
+// errNoLock: the file system of the directory has no locks.
+var errNoLock = errors.New("it cannot be locked")
+
+// hold locks a directory for as long as the returned file is open.
+func hold(files fileSystem, dir string) (*os.File, error) {
 	f, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	err = files.Lock(f)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		return nil, errors.Join(fmt.Errorf("%s: %w", dir, errHeld), f.Close())
 	}
-	// It may have been removed between the open and the lock.
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w: %w", dir, errNoLock, err), f.Close())
+	}
+	// The directory may have been removed between the open and the lock.
 	if _, err := os.Lstat(dir); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
 }
 
-// removeUnfinished removes the unfinished checkpoints in a directory that nobody writes any more.
-func removeUnfinished(parent string) error {
+// removeUnfinished removes the unfinished checkpoints in a directory whose writers are gone.
+func removeUnfinished(files fileSystem, parent string) error {
 	entries, err := os.ReadDir(parent)
 	if err != nil {
-		return nil // the checkpoint itself finds out what is wrong
+		return nil // the checkpoint will fail with the reason
 	}
 	var errs []error
 	for _, e := range entries {
@@ -73,14 +78,15 @@ func removeUnfinished(parent string) error {
 			!strings.Contains(e.Name(), unfinishedInfix) {
 			continue
 		}
-		errs = append(errs, removeIfDead(filepath.Join(parent, e.Name())))
+		errs = append(errs, removeIfDead(files, filepath.Join(parent, e.Name())))
 	}
 	return errors.Join(errs...)
 }
 
-// removeIfDead removes a directory that nobody has locked.
-func removeIfDead(dir string) error {
-	f, err := hold(dir)
+// removeIfDead removes a directory that no process has locked. Where there are no locks it removes nothing:
+// the writer may be alive.
+func removeIfDead(files fileSystem, dir string) error {
+	f, err := hold(files, dir)
 	if errors.Is(err, errHeld) || errors.Is(err, os.ErrNotExist) {
 		return nil
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/thawfs/thaw/vmm/state"
 )
 
-// What a killed checkpoint left is removed by the next one; what another process writes just now,
-// and what is not a checkpoint, stays.
+// The next checkpoint removes the files of a killed one. It keeps those that another process is
+// writing, and those that are not of a checkpoint.
 func TestUnfinishedCheckpoints(t *testing.T) {
 	parent := t.TempDir()
 	newSave := func() *save {
@@ -52,7 +52,36 @@ func TestUnfinishedCheckpoints(t *testing.T) {
 	}
 }
 
-// A checkpoint is a guest's memory: it is its owner's alone, whatever the umask.
+// noLocks is a file system without locks.
+type noLocks struct{ hostFiles }
+
+func (noLocks) Lock(*os.File) error { return unix.ENOLCK }
+
+// On a file system without locks a checkpoint can be written, and does not remove another one that is
+// being written.
+func TestUnfinishedWithoutLocks(t *testing.T) {
+	parent := t.TempDir()
+	newSave := func() *save {
+		s := &save{m: &Machine{log: slog.New(slog.DiscardHandler)}, dir: filepath.Join(parent, "sv"),
+			opt: checkpointOptions{fileSystem: noLocks{}}}
+		if err := s.makeUnfinished(); err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	first := newSave()
+	second := newSave()
+	for _, s := range []*save{first, second} {
+		if _, err := os.Stat(s.tmp); err != nil {
+			t.Error(err)
+		}
+		if err := s.discard(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// A checkpoint has a guest's memory, so only its owner may read it, whatever the umask is.
 func TestCheckpointsArePrivate(t *testing.T) {
 	defer unix.Umask(unix.Umask(0))
 	dir, err := hostFiles{}.MkdirTemp(t.TempDir(), ".sv"+unfinishedInfix)

@@ -9,22 +9,22 @@ import (
 
 const (
 	watchTime = 250 * time.Millisecond
-	// silentTime is how long a server may be silent before somebody is told.
+	// silentTime is how long a server may be silent before the log and the status say so.
 	silentTime = 5 * time.Second
 )
 
-// watcher ends a restored machine when the mount under its memory has lost its server. The guest
-// would go on as long as it needs no page that is not there; but pages that are there may be
-// dropped at any time, so it would die later, at a moment that nobody understands.
+// watcher ends a restored machine when the mount under its memory has lost its server. Without it the
+// guest would run as long as all pages that it needs are cached. But cached pages may be evicted at any
+// time, so it would fail later, for no visible reason.
 //
-// A server that is there and does not answer is another matter. It may be busy, or stopped, or
-// about to be replaced by another process that answers the same requests; and nothing is lost, for
-// every page comes in the end or fails. So the machine waits. After [silentTime] the log says so,
-// and the status from then on; a user who does not want to wait ends the machine, or the mount.
+// A server that exists but does not answer is different: it may be busy, or stopped, or about to be
+// replaced by a new process that answers the same requests. Nothing is lost yet, so the machine waits.
+// After [silentTime] the log and the status say so. A user who does not want to wait can stop the
+// machine or abort the mount.
 type watcher struct {
 	quit, done chan struct{}
 	answers    chan error
-	asked      atomic.Int64 // when the question was put that is not answered yet; 0: none
+	asked      atomic.Int64 // time of the request that is not answered yet, in ns; 0: none
 }
 
 // watch starts a watcher.
@@ -59,8 +59,8 @@ func (w *watcher) loop(m *Machine) {
 		case <-tick.C:
 			loops.look()
 			if w.asked.Load() == 0 {
-				// In a goroutine of its own: if the server hangs, it waits for as long. The server itself
-				// is asked, every time; nothing of this is cached.
+				// On its own goroutine, which blocks as long as the server hangs. Every request reaches
+				// the server; nothing is cached.
 				w.asked.Store(time.Now().UnixNano())
 				go func() { w.answers <- m.mem.Alive() }()
 			} else if silent := w.silent(); silent > silentTime && !warned {
@@ -71,7 +71,7 @@ func (w *watcher) loop(m *Machine) {
 	}
 }
 
-// silent is how long the server has not answered.
+// silent returns how long the server has not answered.
 func (w *watcher) silent() time.Duration {
 	if at := w.asked.Load(); at != 0 {
 		return time.Since(time.Unix(0, at))
@@ -79,7 +79,7 @@ func (w *watcher) silent() time.Duration {
 	return 0
 }
 
-// stop ends the watcher and waits for it, but not for a server that neither answers nor dies.
+// stop ends the watcher and waits for it, but not for a request that the server does not answer.
 func (w *watcher) stop() {
 	close(w.quit)
 	<-w.done

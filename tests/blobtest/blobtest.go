@@ -1,5 +1,5 @@
-// Package blobtest is what every blob.Store must pass, and a store in memory for tests. Its packages
-// errblob and crashfs make the operations of a store, and of the file system under it, fail.
+// Package blobtest has the tests that every blob.Store must pass, and a store in memory for tests. Its
+// packages errblob and crashfs inject failures into a store and into the file system under it.
 package blobtest
 
 import (
@@ -21,8 +21,8 @@ import (
 type Suite struct {
 	// New makes an empty store for one test.
 	New func(t *testing.T) blob.Store
-	// Reopen gives the store again as the next process would find it, whatever was left open.
-	// Nil: the store does not outlive its process.
+	// Reopen returns the store as the next process would find it, whatever was left open. Nil: the
+	// store does not survive its process.
 	Reopen func(t *testing.T, s blob.Store) blob.Store
 }
 

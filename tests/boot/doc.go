@@ -1,6 +1,6 @@
-// Package boot tests that kernels start with what vmm/linux and vmm/acpi write, on hosts whose KVM
-// cannot run one to the end: under QEMU's software CPU, without any of QEMU's own firmware, loader
-// or tables.
+// Package boot tests that kernels boot with the data and tables of vmm/linux and vmm/acpi. They run on
+// QEMU's software CPU, because the KVM of some hosts cannot run a kernel completely, and without QEMU's
+// own firmware, loader or tables.
 //
 // QEMU gets guest RAM as a file that [linux.Load] has filled, and a ROM made here: the ACPI tables,
 // and a few dozen bytes that put the CPU into the state of the [linux.Entry], loading the segments

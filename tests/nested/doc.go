@@ -1,17 +1,16 @@
-// Package nested runs tests of this project on another host: one whose KVM is that of an AMD
-// processor, with nested paging, under Debian's kernel, all of it made by QEMU in software (package
-// qemu's Host). So they run as on a machine with hardware virtualisation, whatever this one has, and
-// as on one that lacks what newer kernels have: asynchronous write-protection, PAGEMAP_SCAN,
-// cachestat, requests that outlive their server.
+// Package nested runs tests of this project on a host that QEMU emulates in software (type Host of
+// package qemu): an AMD processor with nested paging, under Debian's kernel. So the tests run with KVM
+// on hardware virtualisation, whatever this machine has, and on a kernel without newer features:
+// asynchronous write-protection, PAGEMAP_SCAN, cachestat, and resending of requests to a new FUSE
+// server.
 //
 // The test binaries are built here and run there; each of their tests is a subtest here, with its
 // output if it fails and with its reason if it is skipped.
 //
 // # What QEMU's processor does differently
 //
-// An XSETBV of the guest does not leave it (QEMU 7.2), so KVM does not know of it and takes it back
-// at the next entry: a Linux guest has no AVX, and gets "noxsave" on its command line so that it does
-// not wonder. State that is set by ioctl is not affected: ring-3 guests have their AVX registers.
-// Time is the host's, so whatever waits for an answer within so many seconds has fewer instructions
-// in them: about a twentieth.
+// An XSETBV of the guest does not cause an exit (QEMU 7.2), so KVM does not see it and resets XCR0 at
+// the next entry. So a Linux guest has no AVX, and gets "noxsave" on its command line. State that is
+// set by ioctl is not affected: ring-3 guests have their AVX registers. Time is real time but the CPU
+// is slow: within a time limit it executes about a twentieth of the instructions.
 package nested

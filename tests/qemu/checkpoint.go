@@ -12,8 +12,8 @@ import (
 	qmp "github.com/thawfs/thaw/wss/qemu"
 )
 
-// Save stops the machine and writes it as a checkpoint directory: `memory`, `state`, `info.json`.
-// The directory is made; it must not exist. The machine stays stopped: Continue lets it go on.
+// Save stops the machine and writes it as a checkpoint directory: `memory`, `state`, `info.json`. The
+// directory must not exist. The machine stays stopped; Continue continues it.
 func (g *Guest) Save(ctx context.Context, dir string) error {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return fmt.Errorf("qemu: save: %w", err)
@@ -56,7 +56,7 @@ func (g *Guest) Save(ctx context.Context, dir string) error {
 	return os.WriteFile(filepath.Join(dir, "info.json"), append(info, '\n'), 0o644)
 }
 
-// Continue lets a stopped, saved or restored machine go on.
+// Continue continues a stopped, saved or restored machine.
 func (g *Guest) Continue(ctx context.Context) error { return g.QMP.Run(ctx, "cont", nil, nil) }
 
 // RestoreOptions say how QEMU opens the memory file.
@@ -66,9 +66,9 @@ type RestoreOptions struct {
 	ReadOnly bool
 }
 
-// Restore starts QEMU on a saved machine, from any file that holds its memory. The machine stands
-// still until Continue is called. Opening the file is the request to restore, which is why a
-// caller measures from here.
+// Restore starts QEMU on a saved machine, from any file that has its memory. The machine is stopped
+// until Continue is called. Opening the file is the request to restore, so a caller measures times from
+// here.
 func Restore(ctx context.Context, c Config, memory, state string, o RestoreOptions) (*Guest, error) {
 	if err := c.fill(); err != nil {
 		return nil, err

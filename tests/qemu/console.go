@@ -59,8 +59,8 @@ func (c *Console) read(log io.Writer) {
 	c.mu.Unlock()
 }
 
-// close is called when the process is gone, so that the reader sees the end by itself; a
-// descendant that still held the pipe would keep it, hence the deadline.
+// close is called when the process is gone, so the reader gets the end of the file by itself. The
+// deadline is for a descendant that still holds the pipe.
 func (c *Console) close() {
 	_ = c.file.SetReadDeadline(time.Now().Add(2 * time.Second))
 	<-c.done
@@ -81,7 +81,7 @@ func (c *Console) Lines() int {
 	return len(c.lines)
 }
 
-// wait gives match each line from position from on, and ends when it says so.
+// wait calls match for each line from position from on, until it returns true.
 func (c *Console) wait(ctx context.Context, from int, what string,
 	match func(line string, at time.Time) bool) error {
 	for {
@@ -105,7 +105,7 @@ func (c *Console) wait(ctx context.Context, from int, what string,
 	}
 }
 
-// WaitTicks waits for n lines of progress after position from and gives them.
+// WaitTicks waits for n lines of progress after position from and returns them.
 func (c *Console) WaitTicks(ctx context.Context, from, n int) ([]Tick, error) {
 	var ticks []Tick
 	err := c.wait(ctx, from, fmt.Sprintf("%d ticks", n), func(line string, at time.Time) bool {

@@ -1,7 +1,6 @@
-// Package qemu runs a real Linux under QEMU for the tests: it boots Debian's kernel with an
-// initramfs made here, lets a workload fill memory with files and data structures whose content
-// it keeps checking, saves the machine by migration and restores it from any file that holds its
-// memory.
+// Package qemu runs a real Linux under QEMU for the tests: it boots Debian's kernel with an initramfs
+// made here, runs a workload that fills memory with files and data structures and checks their contents
+// all the time, saves the machine by migration, and restores it from any file that has its memory.
 //
 // # The machine
 //
@@ -28,6 +27,6 @@
 //     have failed so far;
 //   - a line `all` sent to the console makes it check every file once: `all bad=N files=N`.
 //
-// A page with wrong bytes anywhere in that data shows as bad > 0 or as a guest that does not go
-// on; both are what Guest's waiting methods report.
+// A page with wrong bytes in that data shows as bad > 0, or the guest stops working. Guest's waiting
+// methods report both.
 package qemu

@@ -17,15 +17,15 @@ import (
 	qmp "github.com/thawfs/thaw/wss/qemu"
 )
 
-// Config describes the machine. It must be the same for a boot and for the restores of what was
-// saved, but for the files.
+// Config describes the machine. It must be the same for a boot and for the restores of its checkpoints,
+// except for the files.
 type Config struct {
 	QEMU, Kernel, Busybox string // paths; empty = found by Find
 	MemoryBytes           int64  // guest RAM; 0 = 512 MiB
 	PayloadBytes          int64  // files in the initramfs; 0 = 112 MiB
 	Dir                   string // scratch: initramfs, RAM file of the first run; must exist
 	Socket                string // path of a second QMP socket, for another process; empty = none
-	NoHugePages           bool   // what QEMU reads of the memory file is what the guest touches
+	NoHugePages           bool   // so that QEMU reads only pages of the memory file that the guest touches
 	Log                   io.Writer
 }
 

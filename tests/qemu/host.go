@@ -25,14 +25,14 @@ var hostScript []byte
 // hostModules are what a host needs: KVM, FUSE, a disk.
 var hostModules = []string{"kvm_amd", "fuse", "virtio_pci", "virtio_blk", "ext4"}
 
-// Host is a machine that runs KVM as hardware does: QEMU's software CPU has AMD's virtualisation
-// with nested paging. A script runs in it as root, with files of this host, and Run gives what it
-// printed. With Debian 12's kernel it is also a host that lacks what Linux 6.7 brought.
+// Host is an emulated machine that can run KVM: QEMU's software CPU has AMD's virtualisation with
+// nested paging. A script runs in it as root, with files of this host, and Run returns what it printed.
+// With Debian 12's kernel it is also a host without the features of Linux 6.7.
 //
-// One CPU is as fast as two: QEMU needs a thread for each, and the script's processes seldom have
-// work for both. With one, time is counted by the TSC. Its ticks are periodic: a one-shot timer that
-// expires while a guest of the machine runs is lost now and then (QEMU 7.2), and all of it stands
-// still until another interrupt comes.
+// One CPU is as fast as two: QEMU needs a thread for each, and the script's processes seldom have work
+// for both. With one, the TSC is the clock. Timer ticks are periodic, because a one-shot timer that
+// expires while a guest of the machine runs is sometimes lost (QEMU 7.2), and then the whole machine
+// waits until another interrupt comes.
 type Host struct {
 	Tools
 	MemoryBytes int64             // 0 = 1 GiB

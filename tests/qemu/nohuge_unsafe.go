@@ -7,12 +7,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// QEMU asks for huge pages wherever its RAM lies (MADV_HUGEPAGE), and for a mapped file Linux then
-// reads 2 MiB and more around each fault, whatever readahead the file system wants. What the guest
-// itself reads is only to be seen without that.
+// QEMU requests huge pages for its RAM (MADV_HUGEPAGE). For a mapped file Linux then reads 2 MiB and
+// more around each fault, whatever readahead the file system has set. The guest's own reads can only be
+// seen without that.
 
-// refuseHugePages makes madvise(MADV_HUGEPAGE) fail on this thread, by a seccomp filter, and in the
-// processes that it makes.
+// refuseHugePages makes madvise(MADV_HUGEPAGE) fail on this thread and in its child processes, by a
+// seccomp filter.
 func refuseHugePages() error {
 	const nr, advice = 0, 16 + 2*8 // offsets in struct seccomp_data; the low half of an argument
 	load := func(off uint32) unix.SockFilter {

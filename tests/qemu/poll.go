@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// poll asks until done says so. QEMU has events for some of what is waited for here, but the
-// state can change between a command and its answer, so that asking is the simpler truth.
+// poll asks repeatedly until done returns true. QEMU has events for some of these changes, but the
+// state can also change between a command and its answer, so polling is simpler.
 func poll(ctx context.Context, done func() (bool, error)) error {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

@@ -1,19 +1,19 @@
-// Package torture lives random lives of a store, through package index and through the command line,
-// and compares all that comes out with a plain model: a map from name to bytes.
+// Package torture runs random sequences of operations (lives) on a store, through package index and
+// through the command line, and compares all results with a simple model: a map from name to bytes.
 //
 //	go test ./tests/torture                              about 60 s, another life each time
 //	go test ./tests/torture -life 1h                     a long one
 //	go test ./tests/torture -run Package -seed S         the life that a failure printed
 //
-// A life is drawn from its seed alone. What depends on time (the instant at which a process is
-// killed) is drawn from it too, but hits where it hits.
+// A life depends only on its seed, except for timing: the time at which a process is killed is drawn
+// from the seed, too, but what the process is doing then may differ.
 //
-// TestPackage lives through package index: imports of fresh images and of later versions of them,
-// under names in no order, working sets of every shape, removals, collections, indexes lost, old
-// and made again, blob operations that fail, images that stay open meanwhile. TestCommand does it
-// through the command line, with processes that are killed, mounts that are read in every way by
-// other processes, and servers that die. TestDamage damages packs and roots, and wants of every way
-// of reading an error or the right bytes. TestTogether does it all at once, in several processes.
+// TestPackage uses package index: imports of new images and of later versions of them, under random
+// names, working sets of every kind, removals, garbage collections, indexes that are lost, old or
+// rebuilt, blob operations that fail, and images that stay open meanwhile. TestCommand uses the command
+// line, with processes that are killed, mounts that other processes read in every way, and servers that
+// die. TestDamage damages packs and roots, and requires an error or the right bytes from every way of
+// reading. TestTogether does all of this at once, in several processes.
 //
-// For long lives of a store that loses its power see TestCrashRig of package index.
+// For long lives with power failures see TestCrashRig of package index.
 package torture

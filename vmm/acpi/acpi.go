@@ -4,24 +4,24 @@ import "fmt"
 
 // Config is the machine that the tables describe.
 type Config struct {
-	Base, Size uint64 // region for the tables, below 4 GiB; the RSDP is at Base
+	Base, Size uint64 // region for the tables in bytes, below 4 GiB; the RSDP is at Base
 
 	CPUs      int    // 1 to [MaxCPUs]; local APIC ids are 0, 1, ...
 	LocalAPIC uint32 // its address, the same for each CPU
 	IOAPIC    uint32
-	// TimerGSI is the input of the I/O APIC that the PIT, interrupt 0 of a PC, is wired to: 2 on
-	// PCs, and with KVM only after KVM_SET_GSI_ROUTING says so. Its routing from the start is 0.
+	// TimerGSI is the input of the I/O APIC that the PIT (interrupt 0 of a PC) is connected to. On PCs
+	// it is 2, in KVM only after KVM_SET_GSI_ROUTING; KVM's default is 0.
 	TimerGSI uint32
 
 	Serial   Ports // COM1
-	Keyboard Ports // PS/2 controller: its data port; the command port is 4 further on. Zero: none
+	Keyboard Ports // PS/2 controller: its data port; the command port is 4 higher. Zero: none
 
 	SleepControl, SleepStatus, Reset uint16 // ports of a byte each
 
 	Virtio []MMIO
 
-	// VMGenID is the address of the 16 bytes of the generation id; EventGSI is raised after they
-	// have changed. Zero: there is none.
+	// VMGenID is the address of the 16 bytes of the generation ID; zero: there is none. EventGSI is
+	// raised after they have changed.
 	VMGenID  uint64
 	EventGSI uint32
 }
@@ -39,25 +39,25 @@ type MMIO struct {
 }
 
 const (
-	// MaxCPUs is given by the local APIC ids of a byte: 255 means all of them.
+	// MaxCPUs follows from the size of a local APIC ID, one byte, of which 255 means all CPUs.
 	MaxCPUs = 255
 
-	// PowerOff is what a guest writes to the sleep control register to switch the machine off:
-	// the sleep type of \_S5, and the bit that lets it begin.
+	// PowerOff is the value that a guest writes to the sleep control register to switch the machine
+	// off: the sleep type of \_S5 and the sleep enable bit.
 	PowerOff = sleepTypeOff<<2 | sleepEnable
 
-	// ResetValue is what a guest writes to the reset register.
+	// ResetValue is the value that a guest writes to the reset register.
 	ResetValue = 1
 
 	sleepTypeOff = 5
 	sleepEnable  = 1 << 5
 )
 
-// Build makes the tables, to be written to c.Base. It trusts the places in c: no port and no interrupt
-// may be given twice.
+// Build returns the tables, which must be written to c.Base. It does not check the addresses in c: no
+// port and no interrupt may be used twice.
 func Build(c Config) ([]byte, error) {
 	if c.CPUs < 1 || c.CPUs > MaxCPUs {
-		return nil, fmt.Errorf("ACPI: %d CPUs: 1 to %d are possible", c.CPUs, MaxCPUs)
+		return nil, fmt.Errorf("ACPI: %d CPUs are given, and 1 to %d are possible", c.CPUs, MaxCPUs)
 	}
 	t := tables{base: c.Base, data: make([]byte, rsdpSize)}
 	dsdtAddr := t.add(table("DSDT", dsdtRevision, dsdt(c)))
@@ -66,7 +66,7 @@ func Build(c Config) ([]byte, error) {
 	xsdtAddr := t.add(xsdt(fadtAddr, madtAddr))
 	copy(t.data, rsdp(xsdtAddr))
 	if n := uint64(len(t.data)); n > c.Size {
-		return nil, fmt.Errorf("ACPI: tables of %d bytes: there is room for %d", n, c.Size)
+		return nil, fmt.Errorf("ACPI: the tables have %d bytes, and there is room for %d", n, c.Size)
 	}
 	return t.data, nil
 }
@@ -86,15 +86,15 @@ func (t *tables) add(table []byte) (addr uint64) {
 	return addr
 }
 
-// RestartAddr is where a PC's BIOS begins, ffff:0000.
+// RestartAddr is the address where a PC's BIOS begins, ffff:0000.
 const RestartAddr = 0xf_fff0
 
-// Restart is code for [RestartAddr]: all that is left of a BIOS. It resets the machine by the reset
+// Restart returns code for [RestartAddr], in place of a BIOS. It resets the machine by the reset
 // register at a port.
 //
-// It is there for Linux, which on hardware-reduced machines does not use ACPI's reset register
-// unless it is told to (reboot=acpi). It takes them for EFI machines, finds no EFI, goes back to
-// real mode and jumps to the BIOS; without one it would run through memory until something breaks.
+// Linux needs it: on hardware-reduced machines it does not use ACPI's reset register unless it is told
+// to (reboot=acpi). It expects EFI, finds none, goes back to real mode and jumps to the BIOS. Without
+// this code it would execute whatever is in memory there.
 func Restart(reset uint16) []byte {
 	return []byte{
 		0xba, byte(reset), byte(reset >> 8), // mov dx, reset

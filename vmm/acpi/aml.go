@@ -8,16 +8,16 @@ import (
 
 var le = binary.LittleEndian
 
-// AML is a byte code: an opcode, its operands, and for what encloses other things a length in
-// front of them. So it is written from the inside out.
+// AML is a byte code: an opcode and its operands, and a length before the contents of a term that
+// encloses others. So the inner terms are encoded first.
 //
-// A term is a piece of it. Terms are made by the functions below, named after the ASL that they
-// stand for and nested as in ASL: each has its opcode (ACPI 6.5, table 20.2; two bytes are one opcode
-// after the extension prefix 0x5b). All names and numbers in them are this package's own.
+// A term is a part of the byte code. The functions below make terms. They are named after their ASL
+// operators and nested as in ASL; each writes its opcode (ACPI 6.5, table 20.2; an opcode of two bytes
+// begins with the extension prefix 0x5b). All names and numbers come from this package.
 type term = []byte
 
-// pkgLength encodes the length of what follows it, itself included: one byte for less than 64, or
-// in the first byte how many follow, and the length's low four bits.
+// pkgLength encodes the length of the contents and of itself: in one byte if it is less than 64;
+// otherwise the first byte has the number of further bytes and the length's low four bits.
 func pkgLength(content int) []byte {
 	if content+1 < 1<<6 {
 		return []byte{byte(content + 1)}
@@ -40,11 +40,11 @@ func enclose(op term, terms ...term) term {
 	return slices.Concat(op, pkgLength(len(content)), content)
 }
 
-// segment is a name of one to four characters, filled up with underscores. That is all the names
-// there are here: a name is looked for in the scopes around it too.
+// segment is a name of one to four characters, padded with underscores. No longer names are needed,
+// because the guest searches for a name in the enclosing scopes, too.
 func segment(s string) term { return term((s + "___")[:4]) }
 
-// integer is a number in the shortest of its encodings.
+// integer is a number in its shortest encoding.
 func integer(v uint64) term {
 	switch {
 	case v == 0:
@@ -61,11 +61,11 @@ func integer(v uint64) term {
 	return le.AppendUint64(term{0x0e}, v)
 }
 
-// text is a string: ASCII, closed by a 0.
+// text is a string: ASCII, terminated by a 0.
 func text(s string) term { return append(append(term{0x0d}, s...), 0) }
 
-// eisaID packs an id of three letters and four hexadecimal digits into a number, as _HID has it:
-// five bits for each letter, then the digits, the high byte first.
+// eisaID encodes an ID of three letters and four hexadecimal digits as the number that _HID needs: five
+// bits for each letter, then the digits, the high byte first.
 func eisaID(id string) term {
 	vendor := uint32(id[0]-'@')<<10 | uint32(id[1]-'@')<<5 | uint32(id[2]-'@')
 	product, err := strconv.ParseUint(id[3:], 16, 16)
@@ -75,7 +75,7 @@ func eisaID(id string) term {
 	return binary.BigEndian.AppendUint32(term{0x0c}, vendor<<16|uint32(product))
 }
 
-// Terms that enclose others or take operands.
+// Terms that enclose other terms or have operands.
 
 func name(n string, value term) term { return slices.Concat(term{0x08}, segment(n), value) }
 

@@ -5,10 +5,10 @@ import "fmt"
 // dsdtRevision 2 makes integers of AML 64 bits wide.
 const dsdtRevision = 2
 
-// genIDChanged is the notification that the generation id is another, by its specification.
+// genIDChanged is the notification that the generation ID has changed, by its specification.
 const genIDChanged = 0x80
 
-// dsdt is the machine's devices.
+// dsdt returns the table of the machine's devices.
 func dsdt(c Config) []byte {
 	devices := []term{serial(c.Serial)}
 	if c.Keyboard != (Ports{}) {
@@ -37,17 +37,17 @@ func keyboard(p Ports) term {
 		name("_CRS", resources(ports(p.Base, 1), ports(p.Base+4, 1), edge(p.GSI))))
 }
 
-// virtio announces one virtio-mmio device. _CCA says that its reads and writes of memory are
-// coherent with the CPU's caches.
+// virtio describes one virtio-mmio device. _CCA says that its memory accesses are coherent with the
+// CPU's caches.
 func virtio(i int, v MMIO) term {
 	return device(fmt.Sprintf("V%03d", i),
-		name("_HID", text("LNRO0005")), // the id that Linux, QEMU and Firecracker use for it
+		name("_HID", text("LNRO0005")), // the ID that Linux, QEMU and Firecracker use
 		name("_UID", integer(uint64(i))),
 		name("_CCA", integer(1)),
 		name("_CRS", resources(memory32(v.Base, v.Size), level(v.GSI))))
 }
 
-// generationID tells the address of the id in two halves.
+// generationID describes the generation ID, with its address in two halves.
 func generationID(addr uint64) term {
 	return device("VGEN",
 		name("_HID", text("THAW0001")),
@@ -56,7 +56,7 @@ func generationID(addr uint64) term {
 		name("ADDR", pkg(integer(addr&0xffff_ffff), integer(addr>>32))))
 }
 
-// events is the generic event device: the guest calls _EVT with the number of the interrupt.
+// events describes the generic event device: the guest calls _EVT with the number of the interrupt.
 func events(gsi uint32) term {
 	return device("GED",
 		name("_HID", text("ACPI0013")),

@@ -12,8 +12,8 @@ func port(p uint16) address {
 	return address{Space: systemIO, Width: 8, Access: byteAccess, Address: uint64(p)}
 }
 
-// fadtBody is the fixed ACPI description table behind its header (ACPI 6.5, 5.2.9). Most of it
-// describes the hardware that this profile does without, and is 0.
+// fadtBody is the fixed ACPI description table without its header (ACPI 6.5, 5.2.9). Most of it
+// describes hardware that this profile does not have, and is 0.
 type fadtBody struct {
 	_                         [73]byte // FACS to Century
 	BootArchitecture          uint16
@@ -36,18 +36,17 @@ const (
 	fadtMinor    = 5
 )
 
-// Bits of the IA-PC boot architecture flags. Bit 3 would say that there are no message-signalled
-// interrupts; it is not set, they are possible.
+// Bits of the IA-PC boot architecture flags. Bit 3 (no message-signalled interrupts) is not set.
 const (
 	bootLegacyDevices = 1 << 0 // a serial port as on a PC
 	bootKeyboard      = 1 << 1 // 8042 at 0x60 and 0x64
-	bootNoVGA         = 1 << 2 // nothing at 0xa0000 to probe
-	bootNoCMOSClock   = 1 << 5 // nothing at 0x70; the time of day is kvmclock's
+	bootNoVGA         = 1 << 2 // no VGA at 0xa0000
+	bootNoCMOSClock   = 1 << 5 // no clock at port 0x70; kvmclock has the time of day
 )
 
 // Bits of the fixed feature flags.
 const (
-	fixedWBINVD    = 1 << 0      // the instruction does what it says: every CPU since the 486
+	fixedWBINVD    = 1 << 0      // the WBINVD instruction works, as on every CPU since the 486
 	fixedNoButtons = 1<<4 | 1<<5 // no power button and no sleep button in fixed hardware
 	fixedReset     = 1 << 10     // the reset register is there
 	fixedReduced   = 1 << 20     // hardware-reduced ACPI

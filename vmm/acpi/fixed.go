@@ -2,9 +2,9 @@ package acpi
 
 import "encoding/binary"
 
-// The tables other than the DSDT are structures of fixed form.
+// All tables except the DSDT are structures of fixed layout.
 
-// header is in front of every table but the RSDP.
+// header is the header of every table except the RSDP.
 type header struct {
 	Signature       [4]byte
 	Length          uint32 // of the whole table
@@ -28,7 +28,7 @@ var (
 	creator    = [4]byte{'T', 'H', 'A', 'W'}
 )
 
-// table puts a header in front of a body.
+// table returns a table with a header and a body.
 func table(signature string, revision uint8, body []byte) []byte {
 	h := header{Length: uint32(headerSize + len(body)), Revision: revision, OEMID: oemID,
 		OEMTableID: oemTableID, OEMRevision: 1, Creator: creator, CreatorRevision: 1}
@@ -38,7 +38,7 @@ func table(signature string, revision uint8, body []byte) []byte {
 	return b
 }
 
-// pack is the bytes of a structure of fixed-width fields, without padding.
+// pack encodes a structure of fixed-width fields, without padding.
 func pack(v any) []byte {
 	b, err := binary.Append(nil, le, v)
 	if err != nil {
@@ -47,7 +47,7 @@ func pack(v any) []byte {
 	return b
 }
 
-// checksum is the byte that makes the sum of all bytes 0, if it is 0 itself so far.
+// checksum returns the byte that makes the sum of all bytes 0. In b its place must be 0.
 func checksum(b []byte) (sum byte) {
 	for _, x := range b {
 		sum -= x
@@ -64,7 +64,7 @@ func rsdp(xsdt uint64) []byte {
 		Checksum         uint8 // of the first 20 bytes
 		OEMID            [6]byte
 		Revision         uint8
-		RSDT             uint32 // for readers of ACPI 1.0: there is none
+		RSDT             uint32 // for ACPI 1.0: there is none
 		Length           uint32
 		XSDT             uint64
 		ExtendedChecksum uint8 // of all

@@ -225,7 +225,7 @@ func TestSocketFiles(t *testing.T) {
 	}
 	long := filepath.Join(t.TempDir(), strings.Repeat("x", maxPath))
 	_, err := Serve(long, &fake{}, log)
-	if err == nil || !strings.Contains(err.Error(), "the kernel takes 107") {
+	if err == nil || !strings.Contains(err.Error(), "at most 107") {
 		t.Errorf("a long path: %v", err)
 	}
 	// The socket of a machine that was killed.

@@ -10,13 +10,13 @@ import (
 	"path/filepath"
 )
 
-// Client speaks to the machine behind a socket.
+// Client sends requests to a machine through its socket.
 type Client struct {
 	socket string
 	http   http.Client
 }
 
-// NewClient makes a client. It does not connect yet.
+// NewClient makes a client for the path of a socket. It connects with the first request.
 func NewClient(socket string) *Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
@@ -26,7 +26,7 @@ func NewClient(socket string) *Client {
 		DisableKeepAlives: true}}}
 }
 
-// RefusedError is what the machine answered instead of doing it.
+// RefusedError is the error that the machine has answered.
 type RefusedError struct {
 	Code int // HTTP status
 	What string
@@ -34,12 +34,12 @@ type RefusedError struct {
 
 func (e *RefusedError) Error() string { return e.What }
 
-// Status asks what the machine is doing.
+// Status returns what the machine is doing.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	return call[Status](ctx, c, http.MethodGet, "status", nil)
 }
 
-// Metrics asks for the machine's counters.
+// Metrics returns the machine's counters.
 func (c *Client) Metrics(ctx context.Context) (Metrics, error) {
 	return call[Metrics](ctx, c, http.MethodGet, "metrics", nil)
 }
@@ -49,7 +49,7 @@ func (c *Client) Pause(ctx context.Context) (Status, error) {
 	return call[Status](ctx, c, http.MethodPost, "pause", nil)
 }
 
-// Resume lets them go on.
+// Resume starts the vCPUs.
 func (c *Client) Resume(ctx context.Context) (Status, error) {
 	return call[Status](ctx, c, http.MethodPost, "resume", nil)
 }
@@ -59,8 +59,8 @@ func (c *Client) Stop(ctx context.Context) (Status, error) {
 	return call[Status](ctx, c, http.MethodPost, "stop", nil)
 }
 
-// Checkpoint writes the machine into a directory, as seen by the machine's process; a relative path
-// is taken from this process.
+// Checkpoint writes the machine into a directory. The machine's process opens its path; a relative path
+// is made absolute in this process.
 func (c *Client) Checkpoint(ctx context.Context, r CheckpointRequest) (CheckpointReply, error) {
 	dir, err := filepath.Abs(r.Dir)
 	if err != nil {
@@ -94,7 +94,7 @@ func call[T any](ctx context.Context, c *Client, method, path string, in any) (o
 	d := json.NewDecoder(resp.Body)
 	if resp.StatusCode != http.StatusOK {
 		f := failure{Message: resp.Status}
-		_ = d.Decode(&f) // without JSON the message is the status line
+		_ = d.Decode(&f) // without valid JSON the message is the status line
 		return out, &RefusedError{resp.StatusCode, f.Message}
 	}
 	err = d.Decode(&out)

@@ -1,6 +1,6 @@
-// Package api is how a running machine is driven: HTTP with JSON over a unix socket, one request
-// for one action, in the manner of Firecracker. The commands `thaw vm pause`, `resume`,
-// `checkpoint`, `status`, `metrics` and `stop` are its client; curl does as well:
+// Package api is the interface to control a running machine: HTTP with JSON over a unix socket, one
+// request for one action, as in Firecracker. The commands `thaw vm pause`, `resume`, `checkpoint`,
+// `status`, `metrics` and `stop` are its clients; curl works, too:
 //
 //	curl --unix-socket SOCK http://vm/status
 //	curl --unix-socket SOCK -X PUT http://vm/pause
@@ -12,16 +12,16 @@
 //	GET      /version     -> Version   who answers; "api" is the number of this interface
 //	GET      /status      -> Status    what the machine is doing
 //	GET      /metrics     -> Metrics   exits, pauses, checkpoints, stalls, pages
-//	PUT|POST /pause       -> Status    the vCPUs are paused; no error if they do already
-//	PUT|POST /resume      -> Status    they go on; also the start of a machine that began paused
+//	PUT|POST /pause       -> Status    the vCPUs are paused; no error if they are already
+//	PUT|POST /resume      -> Status    they continue, or start if the machine began paused
 //	PUT|POST /checkpoint  CheckpointRequest -> CheckpointReply   a running machine goes on afterwards
 //	PUT|POST /stop        -> Status    ends the machine
 //
-// With scan_seconds or trace_seconds a checkpoint takes as long as these say: it estimates the
-// machine's working set before or after, and answers when that is written.
+// With scan_seconds or trace_seconds a checkpoint also takes this time: it estimates the machine's
+// working set before or afterwards, and answers when that is written.
 //
-// A checkpoint is finished also if the client disconnects. Requests that change something follow one
-// after the other; /status and /metrics are answered at any time.
+// A checkpoint is completed even if the client disconnects. Requests that change something are served
+// one after another; /status and /metrics are answered at any time.
 //
 // # Failures
 //
@@ -38,6 +38,6 @@
 //
 // Fields of the replies are only ever added.
 //
-// The socket belongs to the user of the machine's process alone (mode 0600): who may write to it
-// may write the machine's memory to disk.
+// The socket has mode 0600: only the user of the machine's process can use it, because it can write the
+// machine's memory to disk.
 package api

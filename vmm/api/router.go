@@ -17,17 +17,17 @@ import (
 // maxBody bounds what a client may send, in bytes.
 const maxBody = 1 << 16
 
-// router knows which request is which act of the machine.
+// router maps requests to actions of the machine.
 type router struct {
 	m     Machine
 	log   *slog.Logger
 	paths map[string]map[string]action // path -> method -> what to do
 }
 
-// action answers a request: with a value, or an error that is a *badRequest or the machine's own.
+// action answers a request with a value, or with an error: a *badRequest or an error of the machine.
 type action func(r *http.Request) (any, error)
 
-// badRequest is an error of the client's.
+// badRequest is an error of the client.
 type badRequest struct{ what string }
 
 func (e *badRequest) Error() string { return e.what }
@@ -50,7 +50,7 @@ func newRouter(m Machine, log *slog.Logger) *router {
 	return rt
 }
 
-// then does something and answers with the status.
+// then returns an action that calls act and answers with the status.
 func (rt *router) then(act func() error) action {
 	return func(*http.Request) (any, error) {
 		if err := act(); err != nil {
@@ -84,7 +84,7 @@ func (rt *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	reply(w, http.StatusOK, v)
 }
 
-// code is the HTTP status of an error.
+// code returns the HTTP status for an error.
 func (rt *router) code(err error) int {
 	if _, ok := err.(*badRequest); ok {
 		return http.StatusBadRequest
@@ -103,7 +103,7 @@ func fail(w http.ResponseWriter, code int, message string) { reply(w, code, fail
 func reply(w http.ResponseWriter, code int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(v) // a client that is gone needs no answer
+	_ = json.NewEncoder(w).Encode(v) // fails only if the client is gone
 }
 
 func (rt *router) checkpoint(r *http.Request) (any, error) {
@@ -111,12 +111,12 @@ func (rt *router) checkpoint(r *http.Request) (any, error) {
 	d := json.NewDecoder(io.LimitReader(r.Body, maxBody))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&req); err != nil {
-		return nil, &badRequest{"the request is not understood: " + err.Error()}
+		return nil, &badRequest{"the request cannot be decoded: " + err.Error()}
 	}
 	if !filepath.IsAbs(req.Dir) {
-		return nil, &badRequest{fmt.Sprintf("dir %q: an absolute path is needed", req.Dir)}
+		return nil, &badRequest{fmt.Sprintf("dir %q must be an absolute path", req.Dir)}
 	}
-	// Not the request's context: a client that disconnects does not undo a checkpoint.
+	// Without the request's cancellation: a client that disconnects does not stop a checkpoint.
 	return rt.m.Checkpoint(context.WithoutCancel(r.Context()), req)
 }
 

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// Server answers on a unix socket.
+// Server serves the API on a unix socket.
 type Server struct {
 	http   http.Server
 	socket string
@@ -22,10 +22,10 @@ type Server struct {
 // maxPath is the size of sun_path in struct sockaddr_un, less its final zero.
 const maxPath = 107
 
-// Serve starts to answer for a machine. A socket file that nobody listens on any more is replaced.
+// Serve starts to serve a machine on a socket. A socket file that no process listens on is replaced.
 func Serve(socket string, m Machine, log *slog.Logger) (*Server, error) {
 	if len(socket) > maxPath {
-		return nil, fmt.Errorf("API socket: a path of %d bytes, the kernel takes %d", len(socket),
+		return nil, fmt.Errorf("API socket: the path has %d bytes, and at most %d are possible", len(socket),
 			maxPath)
 	}
 	if err := removeStale(socket); err != nil {
@@ -46,10 +46,10 @@ func Serve(socket string, m Machine, log *slog.Logger) (*Server, error) {
 	return s, nil
 }
 
-// closeTime is how long Close waits for requests under way.
+// closeTime is how long Close waits for current requests.
 const closeTime = 5 * time.Second
 
-// Close lets the requests under way finish, within bounds, and removes the socket.
+// Close waits a limited time for current requests, and removes the socket.
 func (s *Server) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
 	defer cancel()

@@ -10,8 +10,8 @@ import (
 	"github.com/thawfs/thaw/vmm/ram"
 )
 
-// LoadKernel puts the kernel of a file into memory, with its command line and its initial RAM disk
-// (another file; "": none). rsdp is where the tables of ACPI begin.
+// LoadKernel loads the kernel, command line and initial RAM disk into memory. kernel and initrd are
+// paths of files; initrd may be "". rsdp is the address of the ACPI tables.
 func LoadKernel(mem io.WriterAt, regions []ram.Region, kernel, initrd, cmdline string, rsdp uint64) (
 	linux.Entry, error) {
 	c := linux.Config{Cmdline: cmdline, RSDP: rsdp}
@@ -35,7 +35,7 @@ func LoadKernel(mem io.WriterAt, regions []ram.Region, kernel, initrd, cmdline s
 			return linux.Entry{}, err
 		}
 		if !st.Mode().IsRegular() {
-			return linux.Entry{}, fmt.Errorf("%s is not a file", file.path)
+			return linux.Entry{}, fmt.Errorf("%s is not a regular file", file.path)
 		}
 		*file.section = io.NewSectionReader(f, 0, st.Size())
 	}
@@ -46,14 +46,14 @@ func LoadKernel(mem io.WriterAt, regions []ram.Region, kernel, initrd, cmdline s
 	return e, err
 }
 
-// SetMemoryTypes does what firmware does on each CPU: all memory is write-back. With the registers
-// as they are after a reset (uncached) a kernel takes the CPU for one without PAT.
+// SetMemoryTypes makes all memory write-back, as firmware does on each CPU. With the reset value of the
+// registers (uncached) a kernel assumes that the CPU has no PAT.
 func SetMemoryTypes(k *kvm.VCPU) error {
 	const defType, enabled, writeBack = 0x2ff, 1 << 11, 6
 	return k.SetMSRs([]kvm.MSREntry{{Index: defType, Data: enabled | writeBack}})
 }
 
-// EnterKernel sets a vCPU up as the boot protocol wants it.
+// EnterKernel sets the registers of a vCPU for the kernel's entry.
 func EnterKernel(k *kvm.VCPU, e linux.Entry) error {
 	s, err := k.Sregs()
 	if err != nil {

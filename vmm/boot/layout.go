@@ -1,7 +1,7 @@
-// Package boot says what a guest finds at its start, in memory and in the registers of its vCPUs: a
-// guest program in 64-bit mode and ring 3 with page tables that the VMM made (program.go,
-// tables.go), or a Linux kernel at the entry of its boot protocol (kernel.go). This file has
-// the map of the guest's physical addresses. The package is not used by a restore.
+// Package boot sets up the memory and registers of a guest before its first instruction: for a guest
+// program, 64-bit mode in ring 3 with page tables made by the VMM (program.go, tables.go); for a Linux
+// kernel, the entry of its boot protocol (kernel.go). This file has the map of the guest's physical
+// addresses. A restore does not use the package.
 package boot
 
 import (
@@ -21,7 +21,7 @@ import (
 //	0xc000_0000  hole up to 4 GiB, if there is so much RAM: interrupt controllers, device windows and
 //	             four pages that KVM wants for itself lie in it. RAM goes on at 4 GiB.
 //
-// With a kernel (package linux has what is below 1 MiB then, and hardware.go the rest):
+// With a kernel (package linux has the map below 1 MiB, and vmm/hardware.go the rest):
 //
 //	0x000e_0000  ACPI tables, reserved in the kernel's memory map
 //	0x000f_e000  page of the generation ID             (reserved too)
@@ -29,9 +29,9 @@ import (
 //	0xd000_0000  windows of the virtio devices, 4 KiB each
 //	0xfec0_0000  I/O APIC, 0xfee0_0000 local APICs
 //
-// The offset in the image is the physical address, so the hole is in the image too, as zeros.
+// The offset in the image is the physical address, so the image contains the hole, too, as zeros.
 
-// GuestRAM is what is left for a guest program after the page tables.
+// GuestRAM returns the RAM that is left for a guest program after the page tables.
 func GuestRAM(regions []ram.Region) guest.RAM {
 	ram := guest.RAM{
 		First: layOutPageTables(regions).after / pageSize,

@@ -9,13 +9,13 @@ import (
 	"github.com/thawfs/thaw/vmm/ram"
 )
 
-// The task state segment has one purpose: its bitmap lets ring 3 use the ports. I/O privilege level
-// 3 in RFLAGS says the same, but a KVM that runs guests in ring 3 of the host (kvm_pvm) does not
-// keep it.
+// The task state segment is needed only for its bitmap, which lets ring 3 use the ports. I/O privilege
+// level 3 in RFLAGS would do that, too, but a KVM that runs guests in ring 3 of the host (kvm_pvm) does
+// not preserve it.
 const (
 	tssBase   = 0x8000
-	tssBitmap = 0x68                   // right behind the fixed part of a 64-bit TSS
-	tssPorts  = 0x520                  // ports below are allowed, a bit each
+	tssBitmap = 0x68                   // directly after the fixed part of a 64-bit TSS
+	tssPorts  = 0x520                  // ports below this are allowed; one bit each
 	tssLimit  = tssBitmap + tssPorts/8 // with the byte of ones that ends a bitmap
 )
 
@@ -26,12 +26,12 @@ func taskState() []byte {
 	return b
 }
 
-// EnterProgram sets up a vCPU as a kernel does before its first user program: 64-bit mode,
-// paging, and privilege level 3, so that the guest also runs at native speed where KVM has no help
-// from hardware and interprets the privileged level. There is no IDT: an exception is a triple
-// fault, and the VMM reports where. All vCPUs begin at the same place, each with its number as the
-// first argument and a stack of its own; no kernel sends the others a SIPI, so they are made
-// runnable here.
+// EnterProgram sets up a vCPU as a kernel does for a user program: 64-bit mode, paging, and privilege
+// level 3, so that the guest runs at native speed even if KVM has no hardware support and interprets
+// privileged code. There is no IDT: an exception is a triple fault, and the VMM reports its address.
+// All vCPUs begin at the same address, each with its number as the first argument and its own stack. No
+// kernel sends them a SIPI, so they are made runnable here. root is the address of the uppermost page
+// table.
 func EnterProgram(k *kvm.VCPU, number int, root uint64) error {
 	s, err := k.Sregs()
 	if err != nil {
@@ -74,7 +74,7 @@ func EnterProgram(k *kvm.VCPU, number int, root uint64) error {
 		RSP: guest.StackTop - uint64(number)*guest.StackSize, RFLAGS: kvm.RFLAGSFixed | kvm.RFLAGSIOPL3})
 }
 
-// extendedState is what to switch on in XCR0: x87, SSE and, if the CPU has it, AVX. 0: no XSAVE.
+// extendedState returns the value for XCR0: x87, SSE and, if the CPU has it, AVX; 0: the CPU has no XSAVE.
 func extendedState(k *kvm.VCPU) (uint64, error) {
 	const x87, sse, avx = 1, 2, 4
 	leaves, err := k.CPUID()
@@ -97,8 +97,8 @@ func extendedState(k *kvm.VCPU) (uint64, error) {
 	return supported & (x87 | sse | avx), nil
 }
 
-// WriteProgram puts page tables, boot page, task state and program into memory, and gives the address
-// of the uppermost page table.
+// WriteProgram writes page tables, boot page, task state segment and program into memory, and returns
+// the address of the uppermost page table.
 func WriteProgram(mem io.WriterAt, regions []ram.Region, b guest.Boot, binary []byte) (root uint64,
 	err error) {
 	tables := layOutPageTables(regions)

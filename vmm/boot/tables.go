@@ -10,12 +10,11 @@ import (
 	"github.com/thawfs/thaw/wss/pagetable"
 )
 
-// The guest has no kernel, so the VMM builds its page tables: four levels, 4 KiB pages, every page
-// of RAM (but page 0) mapped to itself for user mode.
+// A guest program has no kernel, so the VMM makes its page tables: four levels, 4 KiB pages, with every
+// page of RAM except page 0 mapped at its physical address for user mode.
 //
-// Small pages cost memory, 2 MiB for each GiB, and are the point: the access and dirty bits that
-// the CPU sets in them are those of single pages, which is what a working set consists of. The
-// tables are pages of the image like all others.
+// Small pages need 2 MiB of tables for each GiB, but they have one access and dirty bit for each page,
+// and a working set consists of single pages. The tables are pages of the image like all others.
 
 const pageSize = wss.PageSize
 
@@ -26,16 +25,16 @@ const (
 	tableEntries = pagetable.Entries
 )
 
-// spans are the bytes that one table of each level maps, lowest level first.
+// spans has the number of bytes that one table of each level maps, lowest level first.
 var spans = [4]uint64{2 << 20, 1 << 30, 512 << 30, 256 << 40}
 
-// pageTables says where the tables of a machine lie: those of one level side by side, the highest
-// level first, so that the root is at pageTableBase.
+// pageTables has the addresses of a machine's tables: the tables of one level are contiguous, the
+// highest level is first, so the root is at pageTableBase.
 type pageTables struct {
-	end   uint64    // first address that is not mapped
+	end   uint64    // end of the mapped addresses
 	base  [4]uint64 // address of the first table of a level
 	count [4]uint64
-	after uint64 // address behind all of them
+	after uint64 // end of all tables
 }
 
 func layOutPageTables(regions []ram.Region) pageTables {
@@ -50,7 +49,7 @@ func layOutPageTables(regions []ram.Region) pageTables {
 	return t
 }
 
-// write puts the tables into guest memory.
+// write writes the tables into guest memory.
 func (t pageTables) write(mem io.WriterAt, regions []ram.Region) error {
 	table := make([]byte, pageSize)
 	for level := range t.base {
@@ -64,7 +63,7 @@ func (t pageTables) write(mem io.WriterAt, regions []ram.Region) error {
 	return nil
 }
 
-// fill makes table n of a level.
+// fill fills table n of a level.
 func (t pageTables) fill(table []byte, regions []ram.Region, level int, n uint64) {
 	for i := range uint64(tableEntries) {
 		var entry uint64

@@ -31,7 +31,7 @@ const (
 	blockUnmap   = 1  // the one flag of a range
 )
 
-// Limits that the driver is told of. Together they bound the time of one request, and with it
+// Limits that the device reports to the driver. Together they bound the time of one request, and so
 // that of a Drain.
 const (
 	blockSizeMax = 64 << 10 // bytes of a segment
@@ -40,12 +40,12 @@ const (
 	blockRanges  = 16      // of a discard
 	blockZeroMax = 1 << 15 // sectors of a range
 
-	blockBuffer = 128 << 10 // bytes; through it everything goes
+	blockBuffer = 128 << 10 // bytes of the buffer for all transfers
 )
 
-// Block is a virtio-blk device. Its requests are done one by one, on its own goroutine. A request
-// that is given back is done: what was written is in the file, where any process sees it. It is on
-// the medium after a flush; for a driver that knows no flushes, at once.
+// Block is a virtio-blk device. It serves its requests one by one, on its own goroutine. When a write
+// request is complete, the data is in the file and visible to other processes. It is on the medium
+// after a flush; for a driver without flushes, at once.
 //
 // An error of the file becomes an I/O error of the request. It never ends the machine.
 type Block struct {
@@ -53,15 +53,15 @@ type Block struct {
 	disk   *Disk
 	buffer []byte
 
-	// The worker's while it is busy, else guarded by mu.
+	// Owned by the worker while it is busy, otherwise guarded by mu.
 	id       [blockIDBytes]byte
 	dirty    bool  // written since the last sync
-	syncErr  error // of a sync that the guest does not know of
-	changed  int64 // of the storage, in ns since 1970, when last settled
+	syncErr  error // of a sync, not yet reported to the guest
+	changed  int64 // modification time of the storage at the last settle, in ns since 1970
 	reported bool  // an error of the storage has been logged
 }
 
-// NewBlock makes a device over a disk, drained. It takes over the disk.
+// NewBlock makes a device over a disk, drained. The disk belongs to the device.
 func NewBlock(config VirtioConfig, disk *Disk) *Block {
 	b := &Block{disk: disk, buffer: make([]byte, blockBuffer)}
 	copy(b.id[:], disk.name)
@@ -79,7 +79,7 @@ func (b *Block) features() uint64 {
 	return always | blockFeatureDiscard | blockFeatureWriteZeroes
 }
 
-// config is struct virtio_blk_config.
+// config encodes struct virtio_blk_config.
 func (b *Block) config() []byte {
 	c := make([]byte, 60)
 	le.PutUint64(c[0:], b.disk.sectors)
@@ -95,7 +95,7 @@ func (b *Block) config() []byte {
 	return c
 }
 
-// serve does a request: a header, the data, and one byte at the end for how it went.
+// serve serves a request: a header, the data, and one byte at the end for the status.
 func (b *Block) serve(c *chain, features uint64) (uint32, error) {
 	if c.in.size < blockHeader || c.out.size < 1 {
 		return 0, askReset("a disk request of %d bytes to read and %d to write", c.in.size, c.out.size)
@@ -112,7 +112,7 @@ func (b *Block) serve(c *chain, features uint64) (uint32, error) {
 	return uint32(room-c.out.size) + 1, nil
 }
 
-// request does what a header says and gives the status. An error is one of guest memory.
+// request does what a header says and returns the status. err is only an error of guest memory.
 func (b *Block) request(c *chain, features uint64) (code byte, err error) {
 	var header [blockHeader]byte
 	if err := c.in.read(header[:]); err != nil {
@@ -145,13 +145,13 @@ func (b *Block) request(c *chain, features uint64) (code byte, err error) {
 	return blockOK, nil
 }
 
-// inside says whether so many bytes from a sector on are whole sectors of the disk.
+// inside says whether size bytes from a sector on are whole sectors of the disk.
 func (b *Block) inside(sector, size uint64) bool {
 	return size%sectorSize == 0 && sector <= b.disk.sectors &&
 		size/sectorSize <= b.disk.sectors-sector
 }
 
-// transfer takes a request's data through the buffer, from the disk into out, or from in to the disk.
+// transfer copies a request's data through the buffer, from the disk or to it.
 func (b *Block) transfer(sector uint64, data *stream, step func(p []byte, off int64) (byte, error)) (
 	byte, error) {
 	if data.size > blockMax || !b.inside(sector, data.size) {
@@ -189,7 +189,7 @@ func (b *Block) write(sector uint64, in *stream) (byte, error) {
 	})
 }
 
-// zero does a discard or a write of zeroes, of several ranges.
+// zero does a discard or a write of zeros, for several ranges.
 func (b *Block) zero(op uint32, in *stream) (byte, error) {
 	if in.size%blockRange != 0 || in.size > blockRanges*blockRange {
 		return blockIOError, nil
@@ -224,7 +224,7 @@ func (b *Block) zero(op uint32, in *stream) (byte, error) {
 	return blockOK, nil
 }
 
-// flush puts what was written on the medium.
+// flush syncs the disk and returns the status.
 func (b *Block) flush() byte {
 	if err := b.sync(); err != nil {
 		b.syncErr = nil // now the guest knows
@@ -233,8 +233,8 @@ func (b *Block) flush() byte {
 	return blockOK
 }
 
-// sync syncs the storage, if it was written to. The kernel tells of a failed write-back once only;
-// so every error is kept until a flush has reported it to the guest.
+// sync syncs the storage, if it was written to. The kernel reports a failed write-back only once, so an
+// error is kept until a flush has reported it to the guest.
 func (b *Block) sync() error {
 	if b.dirty {
 		if err := b.disk.storage.Sync(); err != nil {
@@ -246,7 +246,7 @@ func (b *Block) sync() error {
 	return b.syncErr
 }
 
-// failed logs the first error of the storage and gives the status for all.
+// failed logs the first error of the storage and returns the status for an error.
 func (b *Block) failed(op string, err error) byte {
 	if !b.reported {
 		b.reported = true
@@ -256,8 +256,7 @@ func (b *Block) failed(op string, err error) byte {
 	return blockIOError
 }
 
-// settle makes the disk agree with the memory that is about to be saved: the guest counts on what
-// it was told is written.
+// settle syncs the disk before the guest's memory is saved: that memory records which writes are complete.
 func (b *Block) settle() error {
 	err := b.sync()
 	if err != nil {

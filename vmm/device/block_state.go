@@ -1,20 +1,20 @@
 package device
 
-// BlockState is the state of a Block. It does not contain the disk: whoever restores
-// it brings a disk with the contents of the time of the checkpoint.
+// BlockState is the state of a Block. It does not contain the disk: a restore needs a disk with the
+// contents that it had at the checkpoint.
 type BlockState struct {
 	Transport TransportState
 	Queue     [1]QueueState
 	Sectors   uint64
-	Changed   int64 // when the file was last written, in ns since 1970
+	Changed   int64 // modification time of the file, in ns since 1970
 	ID        [blockIDBytes]uint8
 	ReadOnly  uint8
 }
 
-// Tag names the section of the state file.
+// Tag returns the tag of the section in the state file.
 func (*Block) Tag() string { return "VIRTBLK" }
 
-// State returns what is saved. The device must be drained.
+// State returns the state for a checkpoint. The device must be drained.
 func (b *Block) State() BlockState {
 	s := BlockState{Sectors: b.disk.sectors, ReadOnly: flag(b.disk.readOnly)}
 	s.Transport = b.save(s.Queue[:])
@@ -24,11 +24,11 @@ func (b *Block) State() BlockState {
 	return s
 }
 
-// Restore sets it. The disk must be like the one that the guest knows.
+// Restore sets the state. The disk must be like the one that the guest knows.
 func (b *Block) Restore(s BlockState) error {
 	if s.Sectors != b.disk.sectors || s.ReadOnly != flag(b.disk.readOnly) {
-		return badState("the guest has a disk of %d sectors (read-only: %d), %s has %d (%d)", s.Sectors,
-			s.ReadOnly, b.disk.name, b.disk.sectors, flag(b.disk.readOnly))
+		return badState("the guest has a disk of %d sectors (read-only: %d), and %s has %d sectors (read-only: %d)",
+			s.Sectors, s.ReadOnly, b.disk.name, b.disk.sectors, flag(b.disk.readOnly))
 	}
 	if err := b.load(s.Transport, s.Queue[:]); err != nil {
 		return err
@@ -38,8 +38,8 @@ func (b *Block) Restore(s BlockState) error {
 	b.id, b.changed = s.ID, s.Changed
 	changed, err := b.disk.storage.Changed()
 	if err == nil && changed.UnixNano() != s.Changed {
-		b.machine.Log.Warn("the disk was written to, or copied, after the checkpoint: unless it holds "+
-			"what it held then, the guest will damage its file system", "disk", b.disk.name,
+		b.machine.Log.Warn("the disk was written to, or copied, after the checkpoint: if its contents are not "+
+			"those at the checkpoint, the guest will damage its file system", "disk", b.disk.name,
 			"written", changed)
 	}
 	return nil

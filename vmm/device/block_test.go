@@ -168,8 +168,8 @@ func (m *blockModel) status(r blockRequest) byte {
 	return m.mem.get(uint64(drvBufs+r.slot*drvBuf)+blockHeader+uint64(r.size), 1)[0]
 }
 
-// Random requests, cut up at random, with the device saved and made again at random moments, must
-// give what a plain model of a disk gives.
+// Random requests, split at random, with the device saved and made again at random moments, must give
+// the same results as a simple model of a disk.
 func TestBlockAgainstAModel(t *testing.T) {
 	const size = 256 << 10
 	for seed := range uint64(4) {
@@ -320,7 +320,7 @@ func TestBlockConfig(t *testing.T) {
 	}
 }
 
-// A driver that does not know flushes gets every write on the medium before it comes back.
+// For a driver without flushes every write is on the medium before it completes.
 func TestBlockWithoutFlush(t *testing.T) {
 	for _, refuse := range []uint64{0, blockFeatureFlush} {
 		storage := newFakeStorage(4096)
@@ -343,7 +343,7 @@ func TestBlockWithoutFlush(t *testing.T) {
 	}
 }
 
-// An error that write-back met during a Drain is told to the guest by its next flush, once.
+// An error of a write-back during a Drain is reported to the guest by its next flush, once.
 func TestBlockLateError(t *testing.T) {
 	storage := newFakeStorage(4096)
 	mem, line := newFakeMemory(drvMemory), newFakeLine()

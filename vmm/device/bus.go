@@ -5,26 +5,26 @@ import (
 	"slices"
 )
 
-// Bus finds the device of an address: the ports of a machine are one bus, its memory-mapped
-// devices another. Ranges are added before the machine runs and stay; from then on Read and Write
-// may be called by several vCPUs at once, and each device locks for itself.
+// Bus finds the device at an address. A machine has one bus for ports and one for memory-mapped
+// devices. All ranges are added before the machine runs. After that several vCPUs may call Read and
+// Write at once; each device does its own locking.
 type Bus struct {
 	name   string
 	ranges []busRange // ascending, without overlap
 }
 
 type busRange struct {
-	base, last uint64 // addresses, both inside
+	base, last uint64 // first and last address
 	handler    Handler
 }
 
-// NewBus makes an empty bus. The name is for its errors.
+// NewBus makes an empty bus. The name appears in its errors.
 func NewBus(name string) *Bus { return &Bus{name: name} }
 
-// Name is what NewBus was told.
+// Name returns the name given to NewBus.
 func (b *Bus) Name() string { return b.name }
 
-// Add gives a range of addresses to a device. Overlap with what is there is refused.
+// Add assigns size addresses from base on to a device. It fails if they overlap with another range.
 func (b *Bus) Add(base, size uint64, h Handler) error {
 	last := base + size - 1
 	if size == 0 || last < base {
@@ -40,7 +40,7 @@ func (b *Bus) Add(base, size uint64, h Handler) error {
 	return nil
 }
 
-// after is the index of the first range that begins after an address.
+// after returns the index of the first range that begins after an address.
 func (b *Bus) after(addr uint64) int {
 	i, _ := slices.BinarySearchFunc(b.ranges, addr, func(r busRange, addr uint64) int {
 		if r.base <= addr {
@@ -51,8 +51,8 @@ func (b *Bus) after(addr uint64) int {
 	return i
 }
 
-// find returns the device that an access belongs to: one whose range has all of it. An access across
-// the end of a range belongs to no device.
+// find returns the device whose range contains the whole access, and the offset into the range. An
+// access across the end of a range has no device.
 func (b *Bus) find(addr uint64, size int) (h Handler, off uint64) {
 	i := b.after(addr) - 1
 	if i < 0 || size == 0 {
@@ -65,12 +65,12 @@ func (b *Bus) find(addr uint64, size int) (h Handler, off uint64) {
 	return r.handler, addr - r.base
 }
 
-// Read lets the device of an address answer. found is false, and p as it was, where nothing is.
+// Read reads from the device at an address. If there is none, found is false and p is unchanged.
 func (b *Bus) Read(addr uint64, p []byte) (found bool, err error) {
 	return b.access("read", Handler.Read, addr, p)
 }
 
-// Write hands an access to the device of an address. found is false where nothing is.
+// Write writes to the device at an address. If there is none, found is false.
 func (b *Bus) Write(addr uint64, p []byte) (found bool, err error) {
 	return b.access("write", Handler.Write, addr, p)
 }

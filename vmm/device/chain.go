@@ -20,9 +20,9 @@ type chain struct {
 	in, out stream
 }
 
-// readChain follows descriptors from the one that the driver has made available. All of it is the
-// guest's word: indexes are compared with the size of their table, addresses with RAM, and a chain
-// that is longer than the queue goes in a circle.
+// readChain follows descriptors from the one that the driver has made available. Nothing from the guest
+// is trusted: indexes are compared with the size of their table, addresses with RAM, and a chain that
+// is longer than the queue is refused, because it must contain a loop.
 func (q *queue) readChain(head uint16) (*chain, error) {
 	c := &chain{head: head, in: stream{ram: q.ram}, out: stream{ram: q.ram}}
 	table, entries := q.state.Desc, uint32(q.state.Size)
@@ -56,14 +56,14 @@ func (q *queue) readChain(head uint16) (*chain, error) {
 	}
 }
 
-// checkIndirect verifies a descriptor that stands for a table of its own. The table is the end of
-// its chain, and has no further tables in it.
+// checkIndirect verifies a descriptor that points to a table of descriptors. The table ends its chain
+// and must not contain further tables.
 func (q *queue) checkIndirect(addr uint64, size uint32, flags uint16, nested bool) error {
 	switch {
 	case !q.indirect:
 		return askReset("an indirect descriptor, which was not negotiated")
 	case nested || flags&descNext != 0:
-		return askReset("an indirect descriptor inside of a chain")
+		return askReset("an indirect descriptor with a next one, or in an indirect table")
 	case size == 0 || size%descSize != 0:
 		return askReset("an indirect table of %d bytes", size)
 	case !q.ram.contains(addr, uint64(size)):
@@ -72,13 +72,13 @@ func (q *queue) checkIndirect(addr uint64, size uint32, flags uint16, nested boo
 	return nil
 }
 
-// add puts a descriptor's buffer at the end.
+// add appends a descriptor's buffer.
 func (c *chain) add(s segment, flags uint16) error {
 	half := &c.in
 	if flags&descWrite != 0 {
 		half = &c.out
 	} else if len(c.out.segs) > 0 {
-		return askReset("a buffer to read behind one to write")
+		return askReset("a buffer to read follows one to write")
 	}
 	if s.size == 0 {
 		return nil
@@ -91,18 +91,18 @@ func (c *chain) add(s segment, flags uint16) error {
 	return nil
 }
 
-// stream is one half of a chain as a run of bytes, taken from its front. How the driver has cut it
-// into buffers means nothing (virtio 1.2, 2.7.4).
+// stream is one half of a chain as a sequence of bytes, consumed from its front. How the driver has
+// divided it into buffers does not matter (virtio 1.2, 2.7.4).
 type stream struct {
 	ram  *RAM
 	segs []segment
 	size uint64 // bytes left
 }
 
-// read takes len(p) bytes. There must be so many.
+// read consumes len(p) bytes. It fails if there are fewer.
 func (s *stream) read(p []byte) error { return s.each(p, s.ram.read) }
 
-// write puts len(p) bytes. There must be room for so many.
+// write fills len(p) bytes. It fails if there is less room.
 func (s *stream) write(p []byte) error { return s.each(p, s.ram.write) }
 
 func (s *stream) each(p []byte, transfer func(addr uint64, p []byte) error) error {
@@ -125,7 +125,7 @@ func (s *stream) each(p []byte, transfer func(addr uint64, p []byte) error) erro
 	return nil
 }
 
-// cutLast takes the last byte off, as a stream of its own. There must be one.
+// cutLast removes the last byte and returns it as a stream. The stream must not be empty.
 func (s *stream) cutLast() stream {
 	last := &s.segs[len(s.segs)-1]
 	last.size--

@@ -13,17 +13,17 @@ import (
 
 const sectorSize = 512
 
-// storage holds the bytes of a disk: a file, or something else in tests.
+// storage stores the bytes of a disk. It is a file, except in tests.
 type storage interface {
 	io.ReaderAt
 	io.WriterAt
 	// Sync returns when everything written is on the medium.
 	Sync() error
-	// Discard gives up a range. What it reads as afterwards is undefined.
+	// Discard drops the contents of a range, which are undefined afterwards.
 	Discard(off, size int64) error
-	// Zero makes a range read as zeros, by a hole if unmap says that it may.
+	// Zero makes a range read as zeros, by a hole if unmap allows it.
 	Zero(off, size int64, unmap bool) error
-	// Changed returns when it was last written to.
+	// Changed returns the time of the last write.
 	Changed() (time.Time, error)
 	Close() error
 }
@@ -36,9 +36,8 @@ type Disk struct {
 	readOnly bool
 }
 
-// OpenDisk opens a disk and locks it: against all others if it can be written, else against those
-// who write it. The lock is that of flock(2), which goes with the file and ends with the process.
-// The size must be a multiple of 512 bytes.
+// OpenDisk opens a disk and locks it by flock(2): exclusively, or shared if it is read-only. The lock
+// ends when the file is closed. The size must be a multiple of 512 bytes.
 func OpenDisk(path string, readOnly bool) (*Disk, error) {
 	flags, lock, use := os.O_RDWR, unix.LOCK_EX, "in use"
 	if readOnly {
@@ -62,7 +61,7 @@ func OpenDisk(path string, readOnly bool) (*Disk, error) {
 		sectors: uint64(size) / sectorSize, readOnly: readOnly}, nil
 }
 
-// Close is for a disk that did not become part of a machine.
+// Close closes a disk that did not become part of a machine.
 func (d *Disk) Close() error { return d.storage.Close() }
 
 func diskSize(f *os.File) (int64, error) {
@@ -71,26 +70,26 @@ func diskSize(f *os.File) (int64, error) {
 		return 0, err
 	}
 	if m := st.Mode(); !m.IsRegular() && m.Type() != os.ModeDevice {
-		return 0, fmt.Errorf("neither a file nor a block device (%s)", m)
+		return 0, fmt.Errorf("it is neither a file nor a block device (%s)", m)
 	}
 	size, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
 		return 0, err
 	}
 	if size == 0 || size%sectorSize != 0 {
-		return 0, fmt.Errorf("%d bytes long, which is not a multiple of %d", size, sectorSize)
+		return 0, fmt.Errorf("it has %d bytes, and must have a multiple of %d", size, sectorSize)
 	}
 	return size, nil
 }
 
-// fileStorage is a storage over a file.
+// fileStorage is a storage in a file.
 type fileStorage struct{ *os.File }
 
 func (f *fileStorage) Sync() error {
 	return again(func() error { return unix.Fdatasync(int(f.Fd())) })
 }
 
-// again repeats a system call that the Go runtime's signals interrupt.
+// again repeats a system call that a signal of the Go runtime has interrupted.
 func again(call func() error) error {
 	for {
 		if err := call(); !errors.Is(err, unix.EINTR) {
@@ -102,7 +101,7 @@ func again(call func() error) error {
 func (f *fileStorage) Discard(off, size int64) error {
 	err := f.allocate(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, size)
 	if errors.Is(err, unix.EOPNOTSUPP) {
-		return nil // a discard is advice
+		return nil // a discard is only a hint
 	}
 	return err
 }

@@ -23,7 +23,7 @@ type buf struct {
 	write bool // by the device
 }
 
-// driver is the guest's side of a virtio device, by the book: it is what Linux does, in small.
+// driver is the guest's side of a virtio device, by the specification: a small version of Linux's driver.
 type driver struct {
 	t        testing.TB
 	dev      Handler
@@ -164,7 +164,7 @@ func (d *driver) add(bufs []buf) (head uint16, ok bool) {
 	return head, true
 }
 
-// kick tells the device of the last n requests, unless it does not want to be told.
+// kick notifies the device of the last n requests, unless it has disabled notifications.
 func (d *driver) kick(n uint16) {
 	if d.features&featureEventIdx != 0 {
 		event := d.mem.get16(drvUsed + 4 + 8*uint64(d.size))
@@ -206,7 +206,7 @@ func (d *driver) collect() (all []done) {
 	}
 }
 
-// await returns when everything has come back, by interrupts alone.
+// await returns when all requests are complete, using only interrupts.
 func (d *driver) await() (all []done) {
 	d.t.Helper()
 	all = d.collect()

@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-// Guests and state files are hostile here. Whatever they say, a device must not panic, hang, use
-// memory without bound or touch what is not RAM (fakeMemory panics then), and must not end the
-// machine: nothing that a guest does is the machine's fault.
+// Guests and state files are hostile here. Whatever they contain, a device must not panic, hang, use
+// unbounded memory or access addresses outside of RAM (fakeMemory panics then), and must not end the
+// machine.
 
 // fuzzMemory is small, so that random addresses are often in it.
 const fuzzMemory = 16 << 10
@@ -23,7 +23,7 @@ func fuzzDevices(t testing.TB) (*fakeMemory, []workingDevice) {
 		NewRNG(config, rand.Reader)}
 }
 
-// workingDevice is what a virtio device is to a machine.
+// workingDevice is a virtio device as a machine uses it.
 type workingDevice interface {
 	Handler
 	Worker
@@ -31,8 +31,8 @@ type workingDevice interface {
 	idle()
 }
 
-// idle waits until the device has done what it was kicked for. Rings that overlap may keep it busy
-// for ever; that is the guest's time, as long as the device can be drained.
+// idle waits until the device has served its kicks. Overlapping rings may keep it busy for ever, which
+// is allowed as long as the device can be drained.
 func (v *virtio) idle() {
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -8,10 +8,9 @@ import (
 
 const genIDBytes = 16
 
-// GenID is a VM generation ID, as Microsoft has specified it and Linux knows it since 5.18: 128
-// random bits in guest memory that a guest finds changed, and is told of, when it has been
-// restored. It then seeds its random number generator again. Two machines from one checkpoint differ
-// by that.
+// GenID is a VM generation ID, as specified by Microsoft and supported by Linux since 5.18: 128 random
+// bits in guest memory. After a restore they change, and the guest is notified and reseeds its random
+// number generator, so that two machines from one checkpoint differ.
 //
 // The ID is at the start of a page that the memory map reserves. The guest learns of it from ACPI,
 // which must declare
@@ -21,7 +20,7 @@ const genIDBytes = 16
 //   - a generic event device (ACPI0013) whose _CRS has the line's GSI as edge-triggered and active
 //     high, and whose _EVT notifies the former device with 0x80.
 //
-// Edge-triggered, because nothing that the guest does would clear a level: the line is asserted and
+// The line is edge-triggered, because no action of the guest would clear a level: it is asserted and
 // deasserted at once, before the vCPUs run.
 type GenID struct {
 	mem    Memory
@@ -32,19 +31,19 @@ type GenID struct {
 	mu     sync.Mutex // guards what follows
 	state  GenIDState
 	stale  bool // the ID is to be replaced at Resume
-	notify bool // and the guest told
+	notify bool // and the guest is to be notified
 }
 
 // NewGenID makes a device whose page is at a guest physical address. The source of the ID is
-// [crypto/rand.Reader], other than in tests.
+// [crypto/rand.Reader], except in tests.
 func NewGenID(mem Memory, addr uint64, line Line, source io.Reader) *GenID {
 	return &GenID{mem: mem, addr: addr, line: line, source: source, stale: true}
 }
 
-// Drain does nothing: there is nothing in work.
+// Drain does nothing: the device has no work of its own.
 func (g *GenID) Drain() error { return nil }
 
-// Resume gives a machine that is new, or restored, its own ID.
+// Resume gives a new or restored machine its own ID.
 func (g *GenID) Resume() (err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -81,10 +80,10 @@ type GenIDState struct {
 	Addr uint64 // guest physical
 }
 
-// Tag names the section of the state file.
+// Tag returns the tag of the section in the state file.
 func (*GenID) Tag() string { return "VMGENID" }
 
-// State returns what is saved.
+// State returns the state for a checkpoint.
 func (g *GenID) State() GenIDState {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -93,7 +92,7 @@ func (g *GenID) State() GenIDState {
 	return s
 }
 
-// Restore sets it. The new ID comes with Resume.
+// Restore sets the state. The new ID comes with Resume.
 func (g *GenID) Restore(s GenIDState) error {
 	if s.Addr != g.addr {
 		return badState("the guest has its generation ID at %#x, this machine at %#x", s.Addr, g.addr)

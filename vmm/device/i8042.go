@@ -2,8 +2,8 @@ package device
 
 import "sync"
 
-// Ports of the keyboard controller, relative to 0x60. What lies between is not its own: 0x61 is the
-// speaker port of the PIT, which KVM keeps to itself.
+// Ports of the keyboard controller, relative to 0x60. Port 0x61, between them, is the speaker port of
+// the PIT, which KVM serves itself.
 const (
 	i8042Data    = 0 // 0x60
 	i8042Command = 4 // 0x64; reads give the status
@@ -31,10 +31,10 @@ const (
 	i8042EnableKbd    = 0xae
 	i8042ReadOutput   = 0xd0
 	i8042WriteOutput  = 0xd1
-	i8042EchoKbd      = 0xd2 // the parameter comes back as if from the keyboard
+	i8042EchoKbd      = 0xd2 // the parameter is returned as if it came from the keyboard
 	i8042EchoAux      = 0xd3 // the same from the mouse
 	i8042SendAux      = 0xd4
-	i8042Pulse        = 0xf0 // to 0xff: pulls the output lines low whose bit is clear
+	i8042Pulse        = 0xf0 // to 0xff: pulls the output lines whose bit is clear low for a moment
 )
 
 // Control byte and output port.
@@ -47,9 +47,9 @@ const (
 	i8042OutputA20     = 1 << 1
 )
 
-// I8042 is a keyboard controller without keyboard and mouse. PCs are reset through it, and a kernel
-// that probes for it waits half a second for every answer that does not come; so it answers what
-// the controller itself knows. It has no interrupts, because it never sends anything by itself.
+// I8042 is a keyboard controller without keyboard and mouse. Guests use it to reset a PC. A kernel that
+// probes for it waits half a second for every missing answer, so it answers all commands for the
+// controller itself. It has no interrupts, because it never sends data by itself.
 type I8042 struct {
 	mu    sync.Mutex // guards state
 	state I8042State
@@ -64,7 +64,7 @@ func NewI8042() *I8042 {
 // Read returns the status or the waiting byte.
 func (k *I8042) Read(off uint64, p []byte) error {
 	for i := range p {
-		p[i] = 0xff // as where nothing is
+		p[i] = 0xff // as at a port without a device
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -109,9 +109,9 @@ func (k *I8042) command(c byte) error {
 	case i8042SelfTest:
 		k.answer(0x55) // passed
 	case i8042TestKeyboard:
-		k.answer(0) // the lines are good
+		k.answer(0) // the lines work
 	case i8042TestAux:
-		k.answer(1) // the clock line is stuck: by this Linux knows that there is no such port
+		k.answer(1) // the clock line is stuck: Linux takes that for a missing port
 	case i8042DisableKbd:
 		k.state.Control |= i8042ControlKbdOff
 	case i8042EnableKbd:
@@ -122,7 +122,7 @@ func (k *I8042) command(c byte) error {
 		k.state.Control &^= i8042ControlAuxOff
 	default:
 		if c >= i8042Pulse && c&i8042OutputRunning == 0 {
-			return ErrReset // 0xfe, as everyone writes it
+			return ErrReset // 0xfe, the usual way to reset a PC
 		}
 	}
 	return nil
@@ -140,9 +140,9 @@ func (k *I8042) parameter(b byte) error {
 		}
 		k.state.Output = b
 	case i8042EchoKbd, i8042EchoAux:
-		k.answer(b) // never marked as the mouse's, so a probe for a mouse ends here
+		k.answer(b) // without the mark of the mouse, so a probe for a mouse fails
 	}
-	return nil // to a keyboard or mouse that is not there
+	return nil // data for a keyboard or mouse, which do not exist
 }
 
 func (k *I8042) answer(b byte) { k.state.Data, k.state.Full = b, 1 }
@@ -151,30 +151,30 @@ func (k *I8042) answer(b byte) { k.state.Data, k.state.Full = b, 1 }
 type I8042State struct {
 	Control uint8 // control byte
 	Output  uint8 // output port
-	Command uint8 // whose parameter comes next, 0: none's
+	Command uint8 // the command that waits for its parameter; 0: none
 	Data    uint8 // what the data port reads
 	Full    uint8 // 1: Data has not been read
 }
 
-// Tag names the section of the state file.
+// Tag returns the tag of the section in the state file.
 func (*I8042) Tag() string { return "I8042" }
 
-// State returns what is saved.
+// State returns the state for a checkpoint.
 func (k *I8042) State() I8042State {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.state
 }
 
-// Restore sets it.
+// Restore sets the state.
 func (k *I8042) Restore(s I8042State) error {
 	switch s.Command {
 	case 0, i8042WriteControl, i8042WriteOutput, i8042EchoKbd, i8042EchoAux, i8042SendAux:
 	default:
-		return badState("keyboard controller waits for the parameter of command %#x", s.Command)
+		return badState("the keyboard controller waits for the parameter of command %#x, which has none", s.Command)
 	}
 	if s.Full > 1 || s.Output&i8042OutputRunning == 0 {
-		return badState("keyboard controller %+v", s)
+		return badState("the keyboard controller cannot have state %+v", s)
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -70,7 +70,7 @@ const (
 
 func (v *virtio) offered() uint64 { return v.backend.features() | transportFeatures }
 
-// running: the driver has set the device up, and nothing is wrong with either.
+// running says whether the driver has set up the device, and neither has reported an error.
 func (v *virtio) running() bool {
 	return v.state.Status&(statusDriverOK|statusNeedsReset|statusFailed) == statusDriverOK
 }
@@ -101,7 +101,7 @@ func (v *virtio) register(off uint64) uint32 {
 	case regVendorID:
 		return virtioVendor
 	case regDeviceFeatures:
-		return uint32(v.offered() >> (32 * uint64(v.state.DeviceFeaturesSel))) // 0 behind the two words
+		return uint32(v.offered() >> (32 * uint64(v.state.DeviceFeaturesSel))) // 0 beyond the two words
 	case regQueueNumMax:
 		if v.selected() != nil {
 			return queueMax
@@ -139,7 +139,7 @@ func (v *virtio) selected() *queue {
 	return nil
 }
 
-// Write sets a register. What the driver may not write, or not now, changes nothing.
+// Write sets a register. A write that is not allowed, or not allowed now, has no effect.
 func (v *virtio) Write(off uint64, p []byte) error {
 	if len(p) != 4 || off >= regConfig {
 		return nil // registers have 32 bits, and no configuration can be written
@@ -181,7 +181,7 @@ func (v *virtio) setRegister(off uint64, value uint32) error {
 	return nil
 }
 
-// setStatus goes a step of the initialization (virtio 1.2, 3.1), or resets.
+// setStatus makes a step of the initialization (virtio 1.2, 3.1), or resets the device.
 func (v *virtio) setStatus(value uint32) error {
 	s := &v.state
 	if value == 0 {
@@ -193,7 +193,7 @@ func (v *virtio) setStatus(value uint32) error {
 	}
 	begun := uint32(statusAcknowledge | statusDriver)
 	if value&begun != begun || v.refuses() {
-		value &^= statusFeaturesOK &^ s.Status // by this the driver sees it
+		value &^= statusFeaturesOK &^ s.Status // so the driver sees that its features are refused
 	}
 	if value&statusFeaturesOK == 0 {
 		value &^= statusDriverOK
@@ -201,25 +201,25 @@ func (v *virtio) setStatus(value uint32) error {
 	started := value&^s.Status&statusDriverOK != 0
 	s.Status = value
 	if started {
-		v.kickAll() // chains may be available from before
+		v.kickAll() // chains may be available already
 	}
 	return nil
 }
 
-// refuses says whether the driver's features are not acceptable.
+// refuses says whether the driver's features are unacceptable.
 func (v *virtio) refuses() bool {
 	f := v.state.DriverFeatures
 	return f&^v.offered() != 0 || f&featureVersion1 == 0
 }
 
-// negotiated tells a queue of the features, which are fixed before any queue is made ready.
+// negotiated sets the features of a queue. They are fixed before any queue is made ready.
 func (v *virtio) negotiated(q *queue) {
 	q.indirect = v.state.DriverFeatures&featureIndirect != 0
 	q.eventIdx = v.state.DriverFeatures&featureEventIdx != 0
 }
 
-// reset makes the device as new. When it returns no request is in work: the driver takes it that
-// the device does not touch its memory any more.
+// reset resets the device. When it returns, no request is being served: the driver relies on the device
+// not touching its memory any more.
 func (v *virtio) reset() error {
 	v.stop()
 	v.state = TransportState{Generation: v.state.Generation}
@@ -229,7 +229,7 @@ func (v *virtio) reset() error {
 	return v.setLine()
 }
 
-// setQueueRegister sets up a queue. While it is ready only that can be changed.
+// setQueueRegister sets a register of a queue. While the queue is ready, only QueueReady can be changed.
 func (v *virtio) setQueueRegister(q *queue, off uint64, value uint32) error {
 	s := &q.state
 	if off == regQueueReady {
@@ -251,7 +251,7 @@ func (v *virtio) setQueueRegister(q *queue, off uint64, value uint32) error {
 	return nil
 }
 
-// setReady lets the device use a queue, or takes it away.
+// setReady starts or stops the use of a queue.
 func (v *virtio) setReady(q *queue, value uint32) error {
 	switch {
 	case value == 0:

@@ -1,7 +1,7 @@
 package device
 
-// TransportState is the state of a virtio-mmio device apart from its queues and from what kind of
-// device it is.
+// TransportState is the part of a virtio-mmio device's state that does not depend on its kind, without
+// its queues.
 type TransportState struct {
 	DriverFeatures    uint64 // as accepted by the driver
 	Status            uint32
@@ -23,7 +23,7 @@ func (v *virtio) save(queues []QueueState) TransportState {
 	return v.state
 }
 
-// load sets it. The device must be drained; the interrupt line follows at Resume.
+// load sets the state. The device must be drained; Resume sets the interrupt line.
 func (v *virtio) load(s TransportState, queues []QueueState) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -42,10 +42,10 @@ func (v *virtio) load(s TransportState, queues []QueueState) error {
 		if err := q.restore(queues[i]); err != nil {
 			return err
 		}
-		// All chains that were taken are given back, but one for which the device asks to be reset.
+		// All chains that were taken have been returned, except one if the device needs a reset.
 		if open := queues[i].LastAvail - queues[i].LastUsed; open > 1 ||
 			open == 1 && s.Status&statusNeedsReset == 0 {
-			return badState("a queue with %d chains in work", open)
+			return badState("a queue has %d chains that are not returned", open)
 		}
 	}
 	return nil
@@ -57,12 +57,12 @@ func (v *virtio) checkState() error {
 	case s.Status&^statusMask != 0,
 		s.Status&statusFeaturesOK != 0 && s.Status&statusDriver == 0,
 		s.Status&statusDriverOK != 0 && s.Status&statusFeaturesOK == 0:
-		return badState("virtio device %d with status %#x", v.backend.deviceID(), s.Status)
+		return badState("virtio device %d cannot have status %#x", v.backend.deviceID(), s.Status)
 	case s.Status&statusFeaturesOK != 0 && v.refuses():
 		return badState("the guest uses features %#x of virtio device %d, which offers %#x",
 			s.DriverFeatures, v.backend.deviceID(), v.offered())
 	case s.Interrupt&^(interruptUsed|interruptConfig) != 0:
-		return badState("virtio device %d with interrupt status %#x", v.backend.deviceID(), s.Interrupt)
+		return badState("virtio device %d cannot have interrupt status %#x", v.backend.deviceID(), s.Interrupt)
 	}
 	return nil
 }

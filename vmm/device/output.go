@@ -8,17 +8,16 @@ import (
 	"sync"
 )
 
-// outputLimit bounds what waits for a slow writer, in bytes: a whole boot log fits.
+// outputLimit is how many bytes may wait for a slow writer: enough for a whole boot log.
 const outputLimit = 256 << 10
 
-// output carries bytes from the guest to a writer, on a goroutine of its own.
+// output copies bytes from the guest to a writer, on a goroutine of its own.
 //
-// The guest's time is not the terminal's: a writer that is slow, stopped or broken holds up neither
-// the vCPU nor a checkpoint. What does not fit any more is dropped, and so is what the writer fails
-// on; how much that was is said in the output, where it is missing. Holding the guest back instead
-// (by not reporting the transmitter empty) would be worse: a kernel waits up to 10 ms for each
-// character of a message and then goes on, so a stopped terminal would make a boot take minutes
-// and lose the messages all the same.
+// A writer that is slow, stopped or broken delays neither the vCPU nor a checkpoint. Bytes that exceed
+// the limit, or that the writer fails to write, are dropped; a note in the output says how many are
+// missing. The alternative, not to report the transmitter as empty, would be worse: a kernel waits up
+// to 10 ms for each character of a message and then continues, so with a stopped terminal a boot would
+// take minutes and still lose the messages.
 type output struct {
 	w      io.Writer
 	log    *slog.Logger
@@ -27,9 +26,9 @@ type output struct {
 	mu      sync.Mutex // guards what follows
 	cond    *sync.Cond
 	pending []byte
-	gap     uint64 // bytes lost before pending, not yet told
+	gap     uint64 // bytes lost before pending, not yet reported
 	dropped uint64 // bytes lost after pending
-	lost    uint64 // bytes lost of all time
+	lost    uint64 // bytes lost in total
 	writing bool
 	failing bool // the last write failed
 	closed  bool
@@ -42,7 +41,7 @@ func newOutput(w io.Writer, log *slog.Logger) *output {
 	return o
 }
 
-// put takes a byte, at once.
+// put takes a byte without waiting.
 func (o *output) put(b byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -88,7 +87,7 @@ func (o *output) run() {
 			o.log.Warn("console output is lost", "err", err)
 		}
 		o.failing = true
-		if n < len(note) { // not even the note has arrived
+		if n < len(note) { // the note itself was not written
 			n = len(note)
 			o.gap += told
 		}
@@ -116,7 +115,7 @@ func (o *output) flush(ctx context.Context) error {
 	return nil
 }
 
-// close ends the goroutine after what is pending has been written.
+// close writes what is pending and ends the goroutine.
 func (o *output) close() {
 	o.mu.Lock()
 	o.closed = true

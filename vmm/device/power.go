@@ -3,14 +3,14 @@ package device
 import "sync"
 
 // Registers of hardware-reduced ACPI, one byte each (ACPI 6.5, 4.8.3.7 and 4.8.4.6). The FADT must
-// name them, and the DSDT's \_S5 package must have [SleepTypeS5] as its first element.
+// contain their ports, and the DSDT's \_S5 package must have [SleepTypeS5] as its first element.
 const (
 	PowerControl = 0 // sleep control
 	PowerStatus  = 1 // sleep status
 	PowerReset   = 2 // reset
 	PowerSize    = 3
 
-	SleepTypeS5 = 5 // SLP_TYP of soft off, the only sleep there is
+	SleepTypeS5 = 5 // SLP_TYP of soft off, the only sleep state
 	ResetValue  = 1 // RESET_VALUE of the FADT
 
 	sleepTypeShift = 2
@@ -18,7 +18,7 @@ const (
 	sleepEnable    = 1 << 5
 )
 
-// Power is how a guest with ACPI switches its machine off and resets it.
+// Power has the registers by which a guest with ACPI switches its machine off or resets it.
 type Power struct {
 	mu    sync.Mutex // guards state
 	state PowerState
@@ -27,8 +27,8 @@ type Power struct {
 // NewPower makes the registers.
 func NewPower() *Power { return &Power{} }
 
-// Read returns the sleep type last written; there is nothing else to read. A machine that has slept
-// is gone, so the wake status is always clear.
+// Read returns the sleep type last written for the control register, and 0 for the others: the wake
+// status is always clear, because a machine that goes to sleep ends.
 func (w *Power) Read(off uint64, p []byte) error {
 	clear(p)
 	w.mu.Lock()
@@ -39,7 +39,7 @@ func (w *Power) Read(off uint64, p []byte) error {
 	return nil
 }
 
-// Write ends the machine when soft off or a reset is asked for.
+// Write ends the machine with ErrPowerOff or ErrReset if the guest requests that.
 func (w *Power) Write(off uint64, p []byte) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -63,20 +63,20 @@ type PowerState struct {
 	Control uint8 // the sleep type last written
 }
 
-// Tag names the section of the state file.
+// Tag returns the tag of the section in the state file.
 func (*Power) Tag() string { return "ACPIPWR" }
 
-// State returns what is saved.
+// State returns the state for a checkpoint.
 func (w *Power) State() PowerState {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.state
 }
 
-// Restore sets it.
+// Restore sets the state.
 func (w *Power) Restore(s PowerState) error {
 	if s.Control&^sleepTypeMask != 0 {
-		return badState("sleep control register %#x", s.Control)
+		return badState("the sleep control register cannot be %#x", s.Control)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

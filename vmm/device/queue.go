@@ -7,36 +7,35 @@ const (
 
 	availNoInterrupt = 1 // flag of the available ring
 
-	// Where the index stands in either ring.
+	// Offset of the index in either ring.
 	ringIndex = 2
 	ringSlots = 4
 	usedSlot  = 8 // bytes of an entry of the used ring
 )
 
-// queue is the device's side of a split virtqueue (virtio 1.2, 2.7): a table of descriptors, a ring
-// in which the driver makes chains of them available, and one in which the device gives them back.
-// All three lie in guest memory. Chains are taken, served and given back one by one, in order.
+// queue is the device's side of a split virtqueue (virtio 1.2, 2.7): a table of descriptors, a ring in
+// which the driver makes chains of descriptors available, and a ring in which the device returns them.
+// All three are in guest memory. Chains are taken, served and returned one by one, in order.
 //
 // # Indexes and system calls
 //
-// Both sides count on an index of 16 bits being read and written at once. But guest memory is
-// reached by system calls, and the kernel copies two bytes one by one. An index that goes from
-// 0x00ff to 0x0100 meanwhile can be read as 0x01ff: 255 chains too many. So the driver's index is
-// read until two reads agree: a value that mixes old and new is not found a second time. And the
-// device's own index is written with the eight aligned bytes around it, which the kernel copies by
-// one instruction. The driver's other words need no such care: entries are complete before their
-// index is, and of an event index that is just changing, the driver looks at the ring again after
-// it has changed it.
+// Both sides assume that an index of 16 bits is read and written atomically. But the device accesses
+// guest memory by system calls, and the kernel copies two bytes one after the other. An index that
+// changes from 0x00ff to 0x0100 at that moment can be read as 0x01ff: 255 chains too many. So the
+// driver's index is read until two reads agree; a mix of old and new is not read twice. The device's
+// own index is written with the eight aligned bytes around it, which the kernel copies by one
+// instruction. The driver's other words need no such care: entries are complete before their index is,
+// and after it changes an event index, the driver checks the ring again.
 type queue struct {
 	ram   *RAM
 	state QueueState
 	fence atomic.Uint32
 
-	// Of the features that were negotiated.
-	indirect bool // chains may have a table of their own
-	eventIdx bool // each side says at which index it wants to be told
+	// From the negotiated features.
+	indirect bool // descriptors may be in indirect tables
+	eventIdx bool // each side says at which index it needs a notification
 
-	kicked bool // the ring is to be looked at; guarded by the transport's mutex
+	kicked bool // the ring must be checked; guarded by the transport's mutex
 }
 
 // check verifies what the driver (or a state file) says of a queue, before it is used.
@@ -56,7 +55,7 @@ func (q *queue) check() error {
 	return nil
 }
 
-// pop takes the next chain that the driver has made available; nil: there is none.
+// pop takes the next chain that the driver has made available. It returns nil if there is none.
 func (q *queue) pop() (*chain, error) {
 	s := &q.state
 	index, err := q.availIndex()
@@ -78,10 +77,10 @@ func (q *queue) pop() (*chain, error) {
 	return q.readChain(head)
 }
 
-// availIndex is how many chains the driver has ever made available, modulo 2^16.
+// availIndex returns how many chains the driver has made available so far, modulo 2^16.
 func (q *queue) availIndex() (uint16, error) {
 	var last uint16
-	// A driver can go on adding chains while this reads, but not more than the queue has.
+	// A driver can add chains during these reads, but no more than the queue has room for.
 	for try := range 2 * queueMax {
 		index, err := q.ram.read16(q.state.Avail + ringIndex)
 		if err != nil {
@@ -92,10 +91,10 @@ func (q *queue) availIndex() (uint16, error) {
 		}
 		last = index
 	}
-	return 0, askReset("the index of the available ring does not stand still")
+	return 0, askReset("the index of the available ring changes on every read")
 }
 
-// push gives a chain back. written is how much of it the device has filled.
+// push returns a chain to the driver. written is how many bytes of it the device has filled.
 func (q *queue) push(head uint16, written uint32) error {
 	s := &q.state
 	var slot [usedSlot]byte
@@ -105,18 +104,18 @@ func (q *queue) push(head uint16, written uint32) error {
 	if err := q.ram.write(at, slot[:]); err != nil {
 		return err
 	}
-	// x86 keeps the order of stores, so a reader that sees the index also sees the entry.
+	// x86 keeps the order of stores, so a driver that sees the index also sees the entry.
 	s.LastUsed++
 	return q.writeUsedIndex()
 }
 
-// writeUsedIndex publishes LastUsed. The ring is the device's alone, so that its first bytes can be
-// read and written back.
+// writeUsedIndex publishes LastUsed. Only the device writes this ring, so it can read its first bytes
+// and write them back.
 func (q *queue) writeUsedIndex() error {
 	s := &q.state
 	word := make([]byte, 8)
 	if s.Used%8 != 0 {
-		word = word[:4] // the other half is not ours; no driver known lays out its ring like that
+		word = word[:4] // the other half is not part of the ring; no known driver aligns its ring like that
 	}
 	if err := q.ram.read(s.Used, word); err != nil {
 		return err
@@ -125,11 +124,11 @@ func (q *queue) writeUsedIndex() error {
 	return q.ram.write(s.Used, word)
 }
 
-// rearm asks the driver to say when it adds a chain to a queue that was found empty. more: it has
-// added one meanwhile, perhaps without saying so.
+// rearm asks the driver for a notification when it adds a chain to the empty queue. more says that it
+// has added one meanwhile, perhaps without a notification.
 func (q *queue) rearm() (more bool, err error) {
 	if !q.eventIdx {
-		return false, nil // it always says so
+		return false, nil // it always notifies
 	}
 	s := &q.state
 	var event [2]byte
@@ -142,7 +141,7 @@ func (q *queue) rearm() (more bool, err error) {
 	return index != s.LastAvail, err
 }
 
-// wantsInterrupt says whether the driver is to be told of the chain that was just given back.
+// wantsInterrupt says whether the driver needs an interrupt for the chain that was just returned.
 func (q *queue) wantsInterrupt() (bool, error) {
 	q.order()
 	s := &q.state
@@ -154,13 +153,14 @@ func (q *queue) wantsInterrupt() (bool, error) {
 	return event == s.LastUsed-1, err
 }
 
-// order keeps what was written before visible before what is read next: the driver does the two in
-// the opposite order, and one of both must see the other. A locked instruction does that on x86.
+// order is a full memory barrier: earlier writes become visible before later reads. The driver writes
+// and reads in the opposite order, and at least one side must see the other's write. On x86 a locked
+// instruction does that.
 func (q *queue) order() { q.fence.Add(1) }
 
-// QueueState is the state of a virtqueue: where it is, and how far the device has come. All else is
-// in guest memory. A chain that was not taken is still in the available ring, so nothing of it
-// is saved.
+// QueueState is the state of a virtqueue: its addresses, and how many chains the device has served.
+// Everything else is in guest memory. Chains that were not taken are still in the available ring, so
+// they need no state.
 type QueueState struct {
 	Desc, Avail, Used uint64 // guest physical addresses
 	Size              uint16 // descriptors
@@ -173,7 +173,7 @@ type QueueState struct {
 func (q *queue) restore(s QueueState) error {
 	q.state = s
 	if s.Ready > 1 {
-		return badState("queue %+v", s)
+		return badState("a queue cannot have state %+v", s)
 	}
 	if s.Ready == 0 {
 		if s.LastAvail != 0 || s.LastUsed != 0 || s.Size > queueMax {

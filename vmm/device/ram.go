@@ -10,19 +10,18 @@ var le = binary.LittleEndian
 // Range is a run of guest physical addresses.
 type Range struct{ Base, Size uint64 }
 
-// RAM is guest memory with its bounds, for devices that are told addresses by the guest. A guest
-// may write any address into a descriptor: one outside of the bounds is a mistake of the guest, for
-// which a device asks to be reset. So what [Memory] itself fails with is never the guest's fault,
-// and ends the machine.
+// RAM is guest memory with its bounds, for devices that get addresses from the guest. A guest may write
+// any address into a descriptor. If it is out of bounds, the guest is wrong, and the device asks to be
+// reset. So an error of [Memory] itself is never the guest's fault, and ends the machine.
 type RAM struct {
 	mem    Memory
 	ranges []Range
 }
 
-// NewRAM says which addresses of a Memory are RAM.
+// NewRAM makes a RAM from a Memory and the ranges of its addresses.
 func NewRAM(mem Memory, ranges ...Range) *RAM { return &RAM{mem, ranges} }
 
-// contains says whether so many bytes at an address are RAM, all of them.
+// contains says whether all of size bytes at an address are RAM.
 func (r *RAM) contains(addr, size uint64) bool {
 	for _, in := range r.ranges {
 		if addr >= in.Base && addr-in.Base < in.Size {
@@ -52,8 +51,8 @@ func (r *RAM) read16(addr uint64) (uint16, error) {
 	return le.Uint16(b[:]), err
 }
 
-// resetError is why a device asks to be reset: its driver has broken the rules. It costs the guest
-// that device until then, and nothing else.
+// resetError says why a device asks to be reset: its driver has broken the rules. Until the reset the
+// guest cannot use the device; the rest of the machine is not affected.
 type resetError struct{ what string }
 
 func (e *resetError) Error() string { return e.what }

@@ -12,18 +12,18 @@ const SerialSize = 8
 
 const (
 	serialFIFO    = 16   // bytes
-	serialBacklog = 1024 // bytes that the host side may be ahead of the FIFO
+	serialBacklog = 1024 // bytes of input that wait for room in the FIFO
 )
 
 // Serial is a 16550A UART.
 //
-// Its transmitter is always empty: a byte that the guest writes is handed to the writer's goroutine
-// in the same moment (see output). There is no wire and so no speed: the divisor is only
-// remembered, and a received byte below the trigger level is reported at once as the character
-// timeout that would come after four idle characters.
+// Its transmitter is always empty: a byte that the guest writes is passed to the writer's goroutine at
+// once (see output). There is no line speed: the divisor is only stored, and received bytes below the
+// trigger level are reported at once, as the character timeout that a real UART gives after four idle
+// characters.
 //
-// The interrupt line is asserted as long as there is an enabled cause. The MCR bit OUT2, which
-// gates it on a PC, is not looked at, as in other virtual machines.
+// The interrupt line is asserted as long as there is an enabled cause. The MCR bit OUT2, which gates it
+// on a PC, is ignored, as in other virtual machines.
 type Serial struct {
 	line Line
 	out  *output
@@ -34,7 +34,7 @@ type Serial struct {
 	drained  bool
 }
 
-// NewSerial makes a UART as after power-on, drained. What the guest sends goes to out.
+// NewSerial makes a UART in its power-on state, drained. The guest's output is written to out.
 func NewSerial(line Line, out io.Writer, log *slog.Logger) *Serial {
 	s := &Serial{line: line, out: newOutput(out, log), drained: true}
 	s.state.MSR = msrCTS | msrDSR | msrDCD
@@ -42,8 +42,9 @@ func NewSerial(line Line, out io.Writer, log *slog.Logger) *Serial {
 	return s
 }
 
-// Feed gives the guest input, as much as fits, and says how much that was. The caller drops the rest
-// as a real line would: a reader of a terminal must not wait, for it looks out for an escape sequence.
+// Feed passes input to the guest, as many bytes as fit, and returns their number. The caller should
+// drop the rest, as a real line would: a reader of a terminal must not wait, because it looks for an
+// escape sequence.
 func (s *Serial) Feed(p []byte) (taken int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -55,10 +56,10 @@ func (s *Serial) Feed(p []byte) (taken int, err error) {
 	return taken, s.update()
 }
 
-// Flush waits until the writer has taken all output.
+// Flush waits until all output is written, or ctx ends.
 func (s *Serial) Flush(ctx context.Context) error { return s.out.flush(ctx) }
 
-// Drain makes Feed take nothing, so that the state stays as it is.
+// Drain makes Feed take nothing, so that the state does not change.
 func (s *Serial) Drain() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -66,7 +67,7 @@ func (s *Serial) Drain() error {
 	return nil
 }
 
-// Resume undoes Drain, and puts the interrupt line to its level.
+// Resume ends Drain, and sets the interrupt line.
 func (s *Serial) Resume() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -75,14 +76,14 @@ func (s *Serial) Resume() error {
 	return s.line.Set(s.asserted)
 }
 
-// Close writes what output there is, then ends the writer's goroutine. It waits for the writer: one
-// that may block for ever is to be unblocked by its owner.
+// Close writes the remaining output, then ends the writer's goroutine. It waits for the writer; if that
+// may block for ever, its owner must unblock it.
 func (s *Serial) Close() error {
 	s.out.close()
 	return nil
 }
 
-// Read returns the registers. An access of several bytes is one to several registers, as on a PC.
+// Read reads registers. An access of several bytes reads several registers, as on a PC.
 func (s *Serial) Read(off uint64, p []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -92,7 +93,7 @@ func (s *Serial) Read(off uint64, p []byte) error {
 	return s.update()
 }
 
-// Write sets the registers.
+// Write sets registers. An access of several bytes sets several registers.
 func (s *Serial) Write(off uint64, p []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -102,33 +103,33 @@ func (s *Serial) Write(off uint64, p []byte) error {
 	return s.update()
 }
 
-// SerialState is the state of a Serial: every register, both ends of the receiver, and whether an
-// empty transmitter is still to be told. A restored console is silent if IER is wrong, and deaf if
-// a received byte is lost whose interrupt the guest has already seen.
+// SerialState is the state of a Serial: every register, the receiver's FIFO and backlog, and whether
+// the interrupt of an empty transmitter is pending. If IER is wrong, a restored console prints nothing;
+// if a received byte is lost whose interrupt the guest has seen, it gets no more input.
 //
-// The transmitter has no FIFO to save: what the guest has sent is the writer's.
+// The transmitter has no state: output of the guest goes to the writer at once.
 type SerialState struct {
-	IER, FCR, LCR, MCR, LSR, MSR uint8 // of LSR only the errors, of FCR only what stays
+	IER, FCR, LCR, MCR, LSR, MSR uint8 // LSR: only the error bits; FCR: only the bits that are stored
 	Scratch                      uint8
 	DivisorL, DivisorH           uint8
-	Empty                        uint8 // 1: the interrupt of an empty transmitter is due
+	Empty                        uint8 // 1: the interrupt of an empty transmitter is pending
 	RxLen                        uint16
 	Rx                           [serialFIFO]uint8
 	BacklogLen                   uint16
 	Backlog                      [serialBacklog]uint8
 }
 
-// Tag names the section of the state file.
+// Tag returns the tag of the section in the state file.
 func (*Serial) Tag() string { return "SERIAL" }
 
-// State returns what is saved.
+// State returns the state for a checkpoint.
 func (s *Serial) State() SerialState {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.state
 }
 
-// Restore sets it. The interrupt line follows at Resume.
+// Restore sets the state. The interrupt line follows at Resume.
 func (s *Serial) Restore(r SerialState) error {
 	if err := r.check(); err != nil {
 		return err
@@ -142,11 +143,12 @@ func (s *Serial) Restore(r SerialState) error {
 func (r *SerialState) check() error {
 	switch capacity := r.capacity(); {
 	case r.RxLen > capacity || r.BacklogLen > serialBacklog:
-		return badState("serial port with %d bytes in a FIFO of %d, %d behind it", r.RxLen, capacity,
+		return badState("a serial port cannot have %d bytes in a FIFO of %d, and %d in the backlog", r.RxLen,
+			capacity,
 			r.BacklogLen)
 	case r.IER&^ierMask != 0, r.MCR&^mcrMask != 0, r.LSR&^lsrErrors != 0, r.Empty > 1,
 		r.FCR&^(fcrEnable|fcrTrigger) != 0, r.FCR != 0 && r.FCR&fcrEnable == 0:
-		return badState("serial port with IER %#x, FCR %#x, MCR %#x, LSR %#x", r.IER, r.FCR, r.MCR,
+		return badState("a serial port cannot have IER %#x, FCR %#x, MCR %#x, LSR %#x", r.IER, r.FCR, r.MCR,
 			r.LSR)
 	}
 	return nil

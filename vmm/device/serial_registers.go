@@ -1,6 +1,6 @@
 package device
 
-// Registers, by offset. The first two are the divisor's while DLAB is set.
+// Registers, by offset. While DLAB is set, the first two are the divisor.
 const (
 	serialData     = 0 // read: receiver, write: transmitter
 	serialIER      = 1
@@ -51,7 +51,7 @@ const (
 	lsrTEMT   = 0x40
 
 	msrDelta = 0x0f
-	msrTERI  = 0x04 // its deltas are one-sided: only the end of ringing counts
+	msrTERI  = 0x04 // set only at the end of ringing, not at its start
 	msrCTS   = 0x10
 	msrDSR   = 0x20
 	msrRI    = 0x40
@@ -61,7 +61,7 @@ const (
 // rxTrigger is the number of bytes at which the receiver interrupts, by the top bits of FCR.
 var rxTrigger = [4]uint16{1, 4, 8, 14}
 
-// divisor is a half of the divisor, if that is what is at the register; else nil.
+// divisor returns the half of the divisor that is at the offset now; nil if none is.
 func (r *SerialState) divisor(off uint64) *uint8 {
 	switch {
 	case r.LCR&lcrDLAB != 0 && off == serialDivisorL:
@@ -85,7 +85,7 @@ func (s *Serial) read(off uint64) byte {
 	case serialIIR:
 		cause := s.cause()
 		if cause == iirTHRI {
-			r.Empty = 0 // told: reading is the acknowledgement
+			r.Empty = 0 // reading acknowledges the interrupt
 		}
 		if r.FCR&fcrEnable != 0 {
 			cause |= iirFIFO
@@ -122,7 +122,7 @@ func (s *Serial) write(off uint64, b byte) {
 	case serialData:
 		s.transmit(b)
 	case serialIER:
-		// Drivers count on an interrupt whenever they enable that of an empty transmitter.
+		// Drivers expect an interrupt whenever they enable that of an empty transmitter.
 		if b&^r.IER&ierTHRI != 0 {
 			r.Empty = 1
 		}
@@ -140,10 +140,10 @@ func (s *Serial) write(off uint64, b byte) {
 	}
 }
 
-// transmit sends a byte out, or round to the receiver.
+// transmit sends a byte to the output or, in loopback mode, to the receiver.
 func (s *Serial) transmit(b byte) {
 	r := &s.state
-	r.Empty = 1 // at once again
+	r.Empty = 1 // the transmitter is empty again at once
 	if r.MCR&mcrLoop == 0 {
 		s.out.put(b)
 		return
@@ -151,7 +151,7 @@ func (s *Serial) transmit(b byte) {
 	if r.RxLen == r.capacity() {
 		r.LSR |= lsrOE
 		if r.FCR&fcrEnable == 0 {
-			r.Rx[0] = b // without FIFO the new byte takes the place of the old
+			r.Rx[0] = b // without FIFO the new byte replaces the old one
 		}
 		return
 	}
@@ -172,8 +172,8 @@ func (s *Serial) control(b byte) {
 	s.fill()
 }
 
-// modem derives the modem status: a terminal that is always there, or the control lines themselves
-// in a loop.
+// modem sets the modem status: that of a terminal that is always connected or, in loopback mode, that
+// of the control lines.
 func (s *Serial) modem() {
 	r := &s.state
 	now := uint8(msrCTS | msrDSR | msrDCD)
@@ -194,7 +194,7 @@ func (s *Serial) modem() {
 	r.MSR = now | r.MSR&msrDelta | delta
 }
 
-// capacity is how many bytes the receiver holds.
+// capacity returns how many bytes the receiver can hold.
 func (r *SerialState) capacity() uint16 {
 	if r.FCR&fcrEnable != 0 {
 		return serialFIFO
@@ -202,7 +202,7 @@ func (r *SerialState) capacity() uint16 {
 	return 1
 }
 
-// pop takes a byte out of the receiver.
+// pop removes a byte from the receiver.
 func (s *Serial) pop() byte {
 	r := &s.state
 	if r.RxLen == 0 {
@@ -215,7 +215,8 @@ func (s *Serial) pop() byte {
 	return b
 }
 
-// fill moves bytes from the backlog into the receiver. In a loop it is cut off from the line.
+// fill moves bytes from the backlog into the receiver. In loopback mode the receiver gets no input from
+// the line.
 func (s *Serial) fill() {
 	r := &s.state
 	if r.MCR&mcrLoop != 0 {
@@ -227,7 +228,7 @@ func (s *Serial) fill() {
 	copy(r.Backlog[:r.BacklogLen], r.Backlog[n:])
 }
 
-// cause is the enabled cause of an interrupt with the highest priority, as in IIR.
+// cause returns the enabled cause of an interrupt with the highest priority, as in IIR.
 func (s *Serial) cause() uint8 {
 	r := &s.state
 	switch {
@@ -246,7 +247,7 @@ func (s *Serial) cause() uint8 {
 	return iirNone
 }
 
-// update puts the interrupt line to its level.
+// update sets the level of the interrupt line.
 func (s *Serial) update() error {
 	level := s.cause() != iirNone
 	if level == s.asserted {

@@ -15,17 +15,17 @@ type Section struct {
 	Data  []byte
 }
 
-// Device is what a Set asks of its members. S is a struct of fixed width.
+// Device is a member of a Set. S, its state, is a struct of fixed-width fields.
 type Device[S any] interface {
 	Tag() string
 	State() S
-	// Restore sets the state. It verifies it: a state comes out of a file.
+	// Restore verifies and sets the state, which comes from a file.
 	Restore(S) error
 }
 
-// Worker is a device with work of its own, or with an interrupt line.
+// Worker is a device that works by itself, or has an interrupt line.
 type Worker interface {
-	// Drain returns when nothing is in work, and nothing is until Resume.
+	// Drain returns when the current work is done. No work is started before Resume.
 	Drain() error
 	Resume() error
 }
@@ -36,28 +36,28 @@ type Place struct {
 	Base, Size uint64
 }
 
-// Set has the devices of a machine, in the order in which they were added. It is made before the
-// machine runs; from then on its methods follow one after the other.
+// Set has the devices of a machine, in the order in which they were added. All are added before the
+// machine runs. Its methods must not be called concurrently.
 type Set struct {
 	members []member
 	drained bool
 }
 
-// member is a device of which the Set no longer knows the kind.
+// member is a device without its type.
 type member struct {
 	tag    string
 	index  uint32
 	device any
 	save   func() ([]byte, error)
-	// decode reads a state, so that load only has to set it.
+	// decode decodes a state; load then sets it.
 	decode func([]byte) (load func() error, err error)
 }
 
-// NewSet makes an empty set. Its machine does not run yet, so it begins drained.
+// NewSet makes an empty set, which is drained.
 func NewSet() *Set { return &Set{drained: true} }
 
-// Add takes a device over and puts it at some places of the buses; one that cannot be put there is
-// closed. It is a function and not a method of Set for the sake of its type parameter.
+// Add adds a device to the set, which owns it then, and to the buses at the given places. If that
+// fails, the device is closed. It is a function, not a method, because it has a type parameter.
 func Add[S any](s *Set, d Device[S], places ...Place) (err error) {
 	defer func() {
 		if c, ok := any(d).(io.Closer); ok && err != nil {
@@ -66,7 +66,7 @@ func Add[S any](s *Set, d Device[S], places ...Place) (err error) {
 	}()
 	m := member{tag: d.Tag(), device: d}
 	if len(m.tag) == 0 || len(m.tag) > 8 || binary.Size(*new(S)) <= 0 {
-		return fmt.Errorf("device %q with a state of type %T", m.tag, *new(S))
+		return fmt.Errorf("device %q: a state of type %T cannot be saved", m.tag, *new(S))
 	}
 	for _, other := range s.members {
 		if other.tag == m.tag {
@@ -77,7 +77,7 @@ func Add[S any](s *Set, d Device[S], places ...Place) (err error) {
 	m.decode = func(data []byte) (func() error, error) {
 		var state S
 		if len(data) != binary.Size(state) {
-			return nil, badState("%s %d has %d bytes, expected %d", m.tag, m.index, len(data),
+			return nil, badState("the state of %s %d has %d bytes, and must have %d", m.tag, m.index, len(data),
 				binary.Size(state))
 		}
 		_, err := binary.Decode(data, le, &state)
@@ -96,15 +96,15 @@ func Add[S any](s *Set, d Device[S], places ...Place) (err error) {
 	return nil
 }
 
-// Drain makes every device finish what it is at. The vCPUs must be paused. After an error Resume
-// lets the machine go on.
+// Drain makes every device finish its current work. The vCPUs must be paused. Even after an error,
+// Resume lets the machine continue.
 func (s *Set) Drain() error {
 	s.drained = true
 	return s.workers("drain", Worker.Drain)
 }
 
-// Resume lets the devices work. The state of the interrupt controllers must be set before, for the
-// devices now put their lines to the level that they should have.
+// Resume lets the devices work. The state of the interrupt controllers must be set before, because the
+// devices now set the levels of their lines.
 func (s *Set) Resume() error {
 	s.drained = false
 	return s.workers("resume", Worker.Resume)
@@ -124,8 +124,7 @@ func (s *Set) workers(what string, do func(Worker) error) error {
 	return errors.Join(errs...)
 }
 
-// Close ends the work of all devices, in the reverse order, and releases what they hold. No vCPU
-// may be left.
+// Close ends all devices, in reverse order, and releases their resources. No vCPU may exist any more.
 func (s *Set) Close() error {
 	var errs []error
 	for _, m := range slices.Backward(s.members) {
@@ -141,8 +140,8 @@ func (s *Set) Close() error {
 
 var errNotDrained = errors.New("the devices are not drained")
 
-// States returns the state of all devices, which must be drained. It does not look at guest memory,
-// and nothing that it calls raises an interrupt.
+// States returns the state of all devices, which must be drained. It does not access guest memory and
+// raises no interrupt.
 func (s *Set) States() ([]Section, error) {
 	if !s.drained {
 		return nil, errNotDrained
@@ -158,8 +157,8 @@ func (s *Set) States() ([]Section, error) {
 	return sections, nil
 }
 
-// Restore sets the states of all devices. There must be one section for each, and none besides;
-// that is verified before anything is set. After an error the devices are only good for Close.
+// Restore sets the states of all devices. There must be exactly one section for each; that is verified
+// before anything is set. After an error the devices can only be closed.
 func (s *Set) Restore(sections []Section) error {
 	if !s.drained {
 		return errNotDrained
@@ -182,7 +181,7 @@ func (s *Set) Restore(sections []Section) error {
 	}
 	for i, m := range s.members {
 		if loads[i] == nil {
-			return badState("there is no %s %d", m.tag, m.index)
+			return badState("the state of %s %d is missing", m.tag, m.index)
 		}
 	}
 	for i, m := range s.members {

@@ -7,47 +7,47 @@ import (
 	"sync"
 )
 
-// VirtioConfig is what a virtio device needs of its machine.
+// VirtioConfig is what a virtio device needs from its machine.
 type VirtioConfig struct {
 	RAM  *RAM
 	Line Line
-	// Fail is told, once, of an error on the device's own goroutine that ends the machine. It must
+	// Fail is called, once, with an error on the device's own goroutine that ends the machine. It must
 	// not wait for the device.
 	Fail func(error)
 	Log  *slog.Logger
 }
 
-// backend is a virtio device without its transport.
+// backend is the part of a virtio device that depends on its kind.
 type backend interface {
 	deviceID() uint32
-	features() uint64 // offered besides those of the transport
+	features() uint64 // offered in addition to those of the transport
 	config() []byte   // configuration space, which never changes
-	// serve does one request and says how much of c.out it has filled. A *resetError makes the
-	// device ask for a reset, any other error ends the machine.
+	// serve serves one request and returns how many bytes of c.out it has filled. A *resetError makes
+	// the device ask for a reset; any other error ends the machine.
 	serve(c *chain, features uint64) (written uint32, err error)
-	// settle is called by Drain, when nothing is in work.
+	// settle is called by Drain, when no request is being served.
 	settle() error
 	close() error
 }
 
-// virtio is a device with the virtio-mmio transport: its registers are in mmio.go, its life is
-// here.
+// virtio is a device with the virtio-mmio transport. Its registers are in mmio.go, its worker and life
+// cycle here.
 //
-// A vCPU that writes a register takes mu for a moment. The worker, the device's one goroutine,
-// takes it between requests. While it is busy with one it holds no lock, and the state of the
-// queues is its own; code that changes them stops the worker first.
+// A vCPU that accesses a register holds mu for a short time. The worker, the device's only goroutine,
+// holds it between requests. While it serves a request it holds no lock and owns the state of the
+// queues; code that changes them stops the worker first.
 type virtio struct {
 	machine VirtioConfig
 	backend backend
 	joined  chan struct{} // closed when the worker has returned
 
 	mu       sync.Mutex // guards what follows
-	cond     *sync.Cond // something has changed that somebody waits for
+	cond     *sync.Cond // signals every change that a goroutine may wait for
 	state    TransportState
 	queues   []*queue
 	asserted bool
 	busy     bool  // the worker serves a request
-	stops    int   // of those who wait for it to be done
+	stops    int   // number of goroutines that wait for the worker to stop
 	drained  bool  // no request is taken
 	closed   bool  // no request is taken, ever again
 	broken   error // what ended the machine
@@ -65,7 +65,7 @@ func (v *virtio) start(config VirtioConfig, b backend, queues int) {
 	go v.work()
 }
 
-// work is the life of the worker.
+// work is the worker's loop.
 func (v *virtio) work() {
 	defer close(v.joined)
 	v.mu.Lock()
@@ -76,7 +76,7 @@ func (v *virtio) work() {
 			v.cond.Wait()
 			continue
 		}
-		// A kick that comes from here on is a new one: the ring may have been looked at before.
+		// Reset before the ring is read: a kick that comes later must not be lost.
 		q.kicked = false
 		v.busy = true
 		features := v.state.DriverFeatures
@@ -90,7 +90,7 @@ func (v *virtio) work() {
 	}
 }
 
-// kicked is a queue to look at, if there is one and if that is allowed.
+// kicked returns a queue to serve; nil if there is none or the worker must not serve now.
 func (v *virtio) kicked() *queue {
 	if v.drained || v.stops > 0 || v.broken != nil || !v.running() {
 		return nil
@@ -103,8 +103,8 @@ func (v *virtio) kicked() *queue {
 	return nil
 }
 
-// step serves one request of a queue. The worker calls it without holding mu. found: there was
-// one, and there may be more.
+// step serves one request of a queue. The worker calls it without holding mu. found says that there was
+// one; there may be more.
 func (v *virtio) step(q *queue, features uint64) (found, interrupt bool, err error) {
 	c, err := q.pop()
 	if err != nil {
@@ -125,8 +125,8 @@ func (v *virtio) step(q *queue, features uint64) (found, interrupt bool, err err
 	return true, interrupt, err
 }
 
-// finish tells the guest, or the machine, what a step has come to. mu is held; it is released while
-// the machine is told.
+// finish handles the result of a step: an interrupt for the guest, or an error that ends the machine.
+// mu is held; it is released during the call of Fail.
 func (v *virtio) finish(interrupt bool, err error) {
 	var reset *resetError
 	if errors.As(err, &reset) {
@@ -148,7 +148,7 @@ func (v *virtio) needReset(why error) error {
 	v.machine.Log.Warn("virtio device needs a reset", "device", v.backend.deviceID(), "err", why)
 	v.state.Status |= statusNeedsReset
 	if v.state.Status&statusDriverOK == 0 {
-		return nil // the driver looks at the status when it goes on
+		return nil // the driver reads the status when it continues
 	}
 	return v.interrupt(interruptConfig)
 }
@@ -159,7 +159,7 @@ func (v *virtio) interrupt(reason uint32) error {
 	return v.setLine()
 }
 
-// setLine asserts the line as long as there is a reason.
+// setLine asserts the line if there is a reason, and deasserts it if not.
 func (v *virtio) setLine() error {
 	level := v.state.Interrupt != 0
 	if level == v.asserted {
@@ -169,7 +169,7 @@ func (v *virtio) setLine() error {
 	return v.machine.Line.Set(level)
 }
 
-// stop waits until the worker has done the request it is at, and keeps it from the next until mu is
+// stop waits until the worker has finished its current request. The worker starts no other before mu is
 // released. mu is held.
 func (v *virtio) stop() {
 	v.stops++
@@ -180,8 +180,8 @@ func (v *virtio) stop() {
 	v.cond.Broadcast()
 }
 
-// Drain returns when no request is in work; none is taken until Resume. Those that the driver has
-// made available stay in the ring.
+// Drain returns when no request is being served. None is taken before Resume; available requests stay
+// in the ring.
 func (v *virtio) Drain() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -193,7 +193,7 @@ func (v *virtio) Drain() error {
 	return v.backend.settle()
 }
 
-// Resume lets requests be taken, and puts the interrupt line to its level.
+// Resume allows requests to be taken, and sets the interrupt line.
 func (v *virtio) Resume() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -206,8 +206,8 @@ func (v *virtio) Resume() error {
 	return v.machine.Line.Set(v.asserted)
 }
 
-// kickAll makes the worker look at every queue: of what lies in the rings the driver has told long
-// ago, perhaps in another process.
+// kickAll makes the worker check every queue: the driver will not kick again for requests that are in
+// the rings already, perhaps since before a checkpoint.
 func (v *virtio) kickAll() {
 	for _, q := range v.queues {
 		q.kicked = true
@@ -215,7 +215,7 @@ func (v *virtio) kickAll() {
 	v.cond.Broadcast()
 }
 
-// Close waits for the request in work and ends the worker. The driver gets no answers any more.
+// Close waits for the current request and ends the worker. The driver gets no further answers.
 func (v *virtio) Close() error {
 	v.mu.Lock()
 	again := v.closed

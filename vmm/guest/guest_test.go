@@ -31,7 +31,7 @@ func TestLoad(t *testing.T) {
 		{Spec{Program: "registers", Args: map[string]string{"seed": "1"}}, "takes no options"},
 		{Spec{Program: "heap", Args: map[string]string{"sed": "1"}}, "unknown option"},
 		{Spec{Program: "heap", Args: map[string]string{"fill": "101"}}, "from 1 to 100"},
-		{Spec{Program: "heap", Args: map[string]string{"set": "12"}}, "less than a page"},
+		{Spec{Program: "heap", Args: map[string]string{"set": "12"}}, "at least a page"},
 		{Spec{Program: "heap", Args: map[string]string{"set": "many"}}, "set=many"},
 		{Spec{Program: "idle", Args: map[string]string{"period": "1us"}}, "from 1ms"},
 	}

@@ -15,7 +15,7 @@ import (
 //go:embed bin/*.bin bin/compiler
 var files embed.FS
 
-// Spec names a program and its options, as a user writes them: "random:30", {"seed": "7"}.
+// Spec is a program and its options, as a user writes them: "random:30", {"seed": "7"}.
 type Spec struct {
 	Program string            `json:"program"`
 	Args    map[string]string `json:"args,omitempty"`
@@ -24,19 +24,19 @@ type Spec struct {
 // Program is a guest program, ready to be loaded.
 type Program struct {
 	Name   string
-	Units  string // what it counts: "transactions", ...
-	CPUs   int    // vCPUs that it is for
+	Units  string // its unit of work: "transactions", ...
+	CPUs   int    // number of vCPUs that it needs
 	Binary []byte // for LoadAddr
 	boot   Boot
 	fill   uint64 // percent
 	set    bytesOrPercent
-	fixed  bool // the set was given and must fit; a default is cut down to the memory there is
+	fixed  bool // the set was given by the user and must fit; a default is reduced to fit
 }
 
 // bytesOrPercent is the size of a working set: bytes, or a share of all memory.
 type bytesOrPercent struct{ bytes, percent uint64 }
 
-// definition is what programs differ in.
+// definition has the properties in which programs differ.
 type definition struct {
 	units   string
 	set     uint64 // bytes
@@ -63,7 +63,7 @@ var definitions = map[string]definition{
 func Names() []string { return slices.Sorted(maps.Keys(definitions)) }
 
 // Options describes the options of all programs, for a manual.
-const Options = `seed=N       everything random follows from it (default 1)
+const Options = `seed=N       seed of all random numbers (default 1)
 set=SIZE     working set (heap 192MiB, stream 41MB, idle 1MiB)
 fill=PCT     share of memory that the program fills and uses (default 100)
 units=N      stop after N units (transactions, frames, ticks, pages)
@@ -92,7 +92,7 @@ func Load(s Spec) (*Program, error) {
 	case name == "random":
 		n, err := strconv.ParseUint(percent, 10, 64)
 		if err != nil || n < 1 || n > 100 {
-			return nil, fmt.Errorf("guest program %q: write random:PCT with PCT from 1 to 100", s.Program)
+			return nil, fmt.Errorf("guest program %q: it must be random:PCT with PCT from 1 to 100", s.Program)
 		}
 		p.set = bytesOrPercent{percent: n}
 	case hasPercent:
@@ -124,7 +124,7 @@ func (p *Program) option(key, value string) error {
 		}
 		n, err := strconv.ParseUint(value, 0, 64)
 		if err != nil || n < o.lo || n > o.hi {
-			return fmt.Errorf("not a number from %d to %d", o.lo, o.hi)
+			return fmt.Errorf("it must be a number from %d to %d", o.lo, o.hi)
 		}
 		*o.dst = n
 		return nil
@@ -133,22 +133,22 @@ func (p *Program) option(key, value string) error {
 	case "set":
 		n, err := humanize.ParseBytes(value)
 		if err == nil && n < pageSize {
-			err = fmt.Errorf("less than a page")
+			err = fmt.Errorf("it must be at least a page")
 		}
 		p.set, p.fixed = bytesOrPercent{bytes: n}, true
 		return err
 	case "period":
 		d, err := time.ParseDuration(value)
 		if err != nil || d < time.Millisecond || d > time.Hour {
-			return fmt.Errorf("not a time from 1ms to 1h")
+			return fmt.Errorf("it must be a time from 1ms to 1h")
 		}
 		p.boot.PeriodUS = uint64(d.Microseconds())
 		return nil
 	}
-	return fmt.Errorf("unknown option; there are:\n%s", Options)
+	return fmt.Errorf("unknown option; the options are:\n%s", Options)
 }
 
-// Boot fits the program into a machine's memory.
+// Boot returns the program's parameters for a machine's memory. It fails if the memory is too small.
 func (p *Program) Boot(r RAM) (Boot, error) {
 	b, d := p.boot, definitions[p.Name]
 	if d.bare {
@@ -157,7 +157,7 @@ func (p *Program) Boot(r RAM) (Boot, error) {
 	if err := b.place(r, p.fill); err != nil {
 		return Boot{}, fmt.Errorf("guest program %s: %w", p.Name, err)
 	}
-	// What is scattered over memory is whole clusters.
+	// The set is spread over memory in whole clusters.
 	most := b.Pages / b.Cluster * b.Cluster
 	b.Set = (p.set.bytes + pageSize - 1) / pageSize
 	if p.set.percent > 0 {
@@ -171,7 +171,7 @@ func (p *Program) Boot(r RAM) (Boot, error) {
 		b.Set = most
 	}
 	if b.Set < d.minSet {
-		return Boot{}, fmt.Errorf("guest program %s: a set of %d pages is too small, it needs %d",
+		return Boot{}, fmt.Errorf("guest program %s: a set of %d pages is too small; it needs at least %d",
 			p.Name, b.Set, d.minSet)
 	}
 	return b, nil

@@ -2,17 +2,17 @@ package kvm
 
 import "encoding/binary"
 
-// LAPIC mirrors struct kvm_lapic_state: the page of a vCPU's local interrupt controller, a register
-// of 32 bits every 16 bytes.
+// LAPIC mirrors struct kvm_lapic_state: the register page of a vCPU's local interrupt controller, with
+// one 32-bit register every 16 bytes.
 type LAPIC struct{ Regs [1024]byte }
 
-// Register reads the register at an offset.
+// Register returns the register at a byte offset.
 func (l *LAPIC) Register(off int) uint32 { return getU32(l.Regs[off:]) }
 
-// SetRegister writes it.
+// SetRegister sets the register at a byte offset.
 func (l *LAPIC) SetRegister(off int, v uint32) { putU32(l.Regs[off:], v) }
 
-// Numbers of the three interrupt controllers that all vCPUs share.
+// IDs of the three interrupt controllers that all vCPUs share.
 const (
 	PICMaster = 0
 	PICSlave  = 1
@@ -20,7 +20,7 @@ const (
 )
 
 // IRQChip mirrors struct kvm_irqchip: one of the three controllers. Data is a [PICState] or an
-// [IOAPICState], and zeros behind it.
+// [IOAPICState], followed by zeros.
 type IRQChip struct {
 	ID, Padding uint32
 	Data        [512]byte
@@ -57,7 +57,7 @@ type IOAPICState struct {
 	Pin                  [IOAPICPins]Redirection
 }
 
-// Redirection says what an input of the I/O APIC does: an entry of its table.
+// Redirection is the entry of the I/O APIC's table for one input.
 type Redirection uint64
 
 // PITChannel mirrors struct kvm_pit_channel_state: one counter of an 8254.
@@ -77,8 +77,8 @@ type PIT struct {
 	Reserved [9]uint32
 }
 
-// pitSpeakerDummy lets KVM answer port 0x61 itself. Kernels look at it while they measure the speed
-// of the CPU, and each look would be an exit.
+// pitSpeakerDummy lets KVM answer port 0x61 itself. Kernels poll it while they measure the speed of the
+// CPU, and each read would be an exit.
 const pitSpeakerDummy = 1
 
 // pitConfig mirrors struct kvm_pit_config.
@@ -87,7 +87,8 @@ type pitConfig struct {
 	Padding [15]uint32
 }
 
-// ClockRealtime in the flags of a [Clock]: Realtime is set. On SetClock: add the time since then.
+// ClockRealtime is a flag of a [Clock]: the field Realtime is valid. In SetClock it means: add the time
+// that has passed since Realtime.
 const ClockRealtime = 1 << 2
 
 // Clock mirrors struct kvm_clock_data: the guest's paravirtual clock, in nanoseconds since the
@@ -104,14 +105,14 @@ type Clock struct {
 // irqLevel mirrors struct kvm_irq_level.
 type irqLevel struct{ GSI, Level uint32 }
 
-// CreateIRQChip makes the interrupt controllers: two PICs, an I/O APIC, and a local APIC in each
-// vCPU. To be called before the first vCPU is made.
+// CreateIRQChip makes the interrupt controllers: two PICs, an I/O APIC, and a local APIC in each vCPU.
+// It must be called before the first vCPU is made.
 func (vm *VM) CreateIRQChip() error {
 	_, err := vm.call(ioCreateIRQChip, 0)
 	return err
 }
 
-// CreatePIT2 makes the interval timer. The interrupt controllers must be there.
+// CreatePIT2 makes the interval timer. It must be called after CreateIRQChip.
 func (vm *VM) CreatePIT2() error {
 	return set(vm.descriptor, ioCreatePIT2, pitConfig{Flags: pitSpeakerDummy})
 }
@@ -132,17 +133,17 @@ func (vm *VM) IRQChip(id uint32) (IRQChip, error) {
 	return c, err
 }
 
-// SetIRQChip sets it. That of the I/O APIC passes on what its inputs hold to the local APICs.
+// SetIRQChip sets the state of a controller. For the I/O APIC, pending inputs are passed to the local APICs.
 func (vm *VM) SetIRQChip(c IRQChip) error { return set(vm.descriptor, ioSetIRQChip, c) }
 
 // PIT2 reads the state of the interval timer.
 func (vm *VM) PIT2() (PIT, error) { return get[PIT](vm.descriptor, ioGetPIT2) }
 
-// SetPIT2 sets it, and starts the first counter again.
+// SetPIT2 sets the state of the interval timer, and restarts its first counter.
 func (vm *VM) SetPIT2(p PIT) error { return set(vm.descriptor, ioSetPIT2, p) }
 
 // Clock reads the guest's clock.
 func (vm *VM) Clock() (Clock, error) { return get[Clock](vm.descriptor, ioGetClock) }
 
-// SetClock sets it. Of the flags only [ClockRealtime] may be set.
+// SetClock sets the guest's clock. The only flag that may be set is [ClockRealtime].
 func (vm *VM) SetClock(c Clock) error { return set(vm.descriptor, ioSetClock, c) }

@@ -2,8 +2,8 @@ package kvm
 
 import "fmt"
 
-// request is an ioctl of linux/kvm.h: its number on x86-64, of which the size of the argument is a
-// part, and its name.
+// request is an ioctl of linux/kvm.h: its number on x86-64, which includes the size of the argument,
+// and its name.
 type request struct {
 	number uintptr
 	name   string
@@ -23,7 +23,7 @@ var (
 	ioCreateIRQChip       = request{0xae60, "KVM_CREATE_IRQCHIP"}
 	ioIRQLine             = request{0x4008ae61, "KVM_IRQ_LINE"}
 	ioGetIRQChip          = request{0xc208ae62, "KVM_GET_IRQCHIP"}
-	ioSetIRQChip          = request{0x8208ae63, "KVM_SET_IRQCHIP"} // the header's, though it reads
+	ioSetIRQChip          = request{0x8208ae63, "KVM_SET_IRQCHIP"} // as in the header, though it only reads
 	ioCreatePIT2          = request{0x4040ae77, "KVM_CREATE_PIT2"}
 	ioSetClock            = request{0x4030ae7b, "KVM_SET_CLOCK"}
 	ioGetClock            = request{0x8030ae7c, "KVM_GET_CLOCK"}
@@ -58,10 +58,10 @@ var (
 	ioGetXSave2           = request{0x9000aecf, "KVM_GET_XSAVE2"}
 )
 
-// apiVersion is what KVM_GET_API_VERSION has answered since 2007; anything else is refused.
+// apiVersion is the result of KVM_GET_API_VERSION since 2007; any other is refused.
 const apiVersion = 12
 
-// Capability is a number for KVM_CHECK_EXTENSION.
+// Capability is an argument of KVM_CHECK_EXTENSION.
 type Capability uintptr
 
 // Capabilities that the VMM asks for.
@@ -69,7 +69,7 @@ const (
 	CapUserMemory    Capability = 3
 	CapExtCPUID      Capability = 7
 	CapMPState       Capability = 14
-	CapAdjustClock   Capability = 39 // answers with the flags that KVM_SET_CLOCK takes
+	CapAdjustClock   Capability = 39 // the result is the flags that KVM_SET_CLOCK accepts
 	CapVCPUEvents    Capability = 41
 	CapXSave         Capability = 55
 	CapMaxVCPUs      Capability = 66
@@ -78,10 +78,10 @@ const (
 	CapXSave2        Capability = 208
 )
 
-// ExitReason says why KVM_RUN came back.
+// ExitReason says why KVM_RUN returned.
 type ExitReason uint32
 
-// Exit reasons that the VMM serves.
+// Exit reasons that the VMM handles.
 const (
 	ExitIO            ExitReason = 2
 	ExitMMIO          ExitReason = 6

@@ -18,12 +18,12 @@ type descriptor struct {
 // Close closes it.
 func (d descriptor) Close() error { return unix.Close(d.fd) }
 
-// The two forms of ioctl(2) below use unix.Syscall and not its raw form, so that the scheduler
-// knows of them: a vCPU that stays in the guest for minutes holds up neither other goroutines nor
-// the collector. The conversion of a pointer stands in the call itself, as package unsafe demands:
-// only there the compiler keeps the object alive and in its place.
+// The two forms of ioctl(2) below use unix.Syscall, not RawSyscall, so that the scheduler knows that
+// the thread is in a system call: a vCPU that stays in the guest for minutes blocks neither other
+// goroutines nor the garbage collector. A pointer is converted in the call expression itself, as
+// package unsafe requires: only there the compiler keeps the object alive and in place.
 
-// call passes an integer.
+// call makes an ioctl with an integer argument.
 func (d descriptor) call(req request, arg uintptr) (int, error) {
 	for {
 		r, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(d.fd), req.number, arg)
@@ -33,8 +33,8 @@ func (d descriptor) call(req request, arg uintptr) (int, error) {
 	}
 }
 
-// pass passes a pointer to a structure of the size that is coded into req, or to the first byte of
-// one that has a tail of variable length.
+// pass makes an ioctl with a pointer to a structure of the size encoded in req, or to the first byte of
+// a structure with a tail of variable length.
 func pass[T any](d descriptor, req request, v *T) (int, error) {
 	for {
 		r, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(d.fd), req.number, uintptr(unsafe.Pointer(v)))
@@ -54,8 +54,8 @@ func set[T any](d descriptor, req request, v T) error {
 	return err
 }
 
-// again is true for a call that a signal of the Go runtime interrupted. For KVM_RUN an
-// interruption is an answer.
+// again is true for a call that a signal of the Go runtime has interrupted. For KVM_RUN an interruption
+// is a valid result.
 func again(req request, errno unix.Errno) bool { return errno == unix.EINTR && req != ioRun }
 
 func (d descriptor) result(req request, r uintptr, errno unix.Errno) (int, error) {

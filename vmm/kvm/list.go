@@ -8,22 +8,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxList bounds the growth of a list that the kernel calls too short. KVM_MAX_CPUID_ENTRIES and
-// KVM_MAX_MSR_ENTRIES are 256; the index list is somewhat longer on some hosts.
+// maxList bounds the growth of a list that the kernel reports as too short. KVM_MAX_CPUID_ENTRIES and
+// KVM_MAX_MSR_ENTRIES are 256; the index list is a little longer on some hosts.
 const maxList = 4096
 
 const (
 	cpuidHeader = 8 // nent, padding
 	msrsHeader  = 8 // nmsrs, padding
-	// MaxMSRs is the most registers that one KVM_GET_MSRS or KVM_SET_MSRS takes.
+	// MaxMSRs is the most registers of one KVM_GET_MSRS or KVM_SET_MSRS.
 	MaxMSRs = 256
 )
 
 func putU32(b []byte, v uint32) { binary.LittleEndian.PutUint32(b, v) }
 func getU32(b []byte) uint32    { return binary.LittleEndian.Uint32(b) }
 
-// readList reads a list of which nobody knows beforehand how long it is: its header begins with the
-// number of entries that there is room for, and then with that of those that there are.
+// readList reads a list of unknown length. Its header begins with a count: the room for entries before
+// the call, and the number of entries after it.
 func readList[T any](d descriptor, req request, header int) (list []T, err error) {
 	size := binary.Size(*new(T))
 	for n := 128; ; n *= 2 {
@@ -42,8 +42,8 @@ func readList[T any](d descriptor, req request, header int) (list []T, err error
 	}
 }
 
-// cpuid reads a CPUID table. KVM_GET_CPUID2 may answer with empty entries at the end; they are
-// dropped, for KVM_SET_CPUID2 would refuse or, worse, take them as leaf 0.
+// cpuid reads a CPUID table. KVM_GET_CPUID2 may return empty entries at the end. They are dropped:
+// KVM_SET_CPUID2 would refuse them or, worse, take them as leaf 0.
 func cpuid(d descriptor, req request) ([]CPUIDEntry, error) {
 	list, err := readList[CPUIDEntry](d, req, cpuidHeader)
 	for len(list) > 1 && list[len(list)-1] == (CPUIDEntry{}) {
@@ -52,22 +52,22 @@ func cpuid(d descriptor, req request) ([]CPUIDEntry, error) {
 	return list, err
 }
 
-// encodeList is the argument of an ioctl that takes a list, with the header of all but one.
+// encodeList encodes a list as the argument of an ioctl, with the 8-byte header that most of them have.
 func encodeList[T any](list []T) ([]byte, error) {
 	buf := make([]byte, msrsHeader)
 	putU32(buf, uint32(len(list)))
 	return binary.Append(buf, binary.LittleEndian, list)
 }
 
-// MSRError says that the kernel stopped at one register. KVM_GET_MSRS and KVM_SET_MSRS report that
-// only by a count that is too small, which is easily taken for success.
+// MSRError says that KVM stopped at one register. KVM_GET_MSRS and KVM_SET_MSRS report that only by a
+// smaller count, which is easily taken for success.
 type MSRError struct {
 	Op    string // "get" or "set"
 	Index uint32
 }
 
 func (e *MSRError) Error() string {
-	return fmt.Sprintf("KVM refused to %s model specific register %#x", e.Op, e.Index)
+	return fmt.Sprintf("KVM refused to %s model-specific register %#x", e.Op, e.Index)
 }
 
 // msrs runs KVM_GET_MSRS or KVM_SET_MSRS in chunks of MaxMSRs and fills in what was read.

@@ -8,9 +8,8 @@ import (
 	"os"
 )
 
-// Stats reads the counters that the kernel keeps of a vCPU: exits, halts, the time
-// that it waited (halt_wait_ns). They are read through a descriptor of their own, at any time and
-// by any goroutine, without stopping the vCPU.
+// Stats reads KVM's counters of a vCPU: exits, halts, the time halted (halt_wait_ns). They have their
+// own file descriptor and can be read at any time, by any goroutine, without stopping the vCPU.
 type Stats struct {
 	f    *os.File
 	desc []statsDesc
@@ -27,12 +26,12 @@ type statsDesc struct {
 const (
 	statsHeaderSize = 24
 	statsDescSize   = 16
-	maxStats        = 1 << 12 // counters; the kernel has a hundred
+	maxStats        = 1 << 12 // counters; the kernel has about a hundred
 	maxStatsName    = 1 << 10
 )
 
-// Stats opens the counters of a vCPU. [ErrNoStats]: this kernel has none. As every ioctl it waits
-// while the vCPU is in KVM_RUN, which may be for ever; reading does not.
+// Stats opens the counters of a vCPU. The error is [ErrNoStats] if this kernel has none. Like every
+// ioctl of a vCPU, it waits while the vCPU is in KVM_RUN, perhaps for ever; [Stats.Read] does not.
 func (c *VCPU) Stats() (*Stats, error) {
 	n, err := c.call(ioGetStatsFD, 0)
 	if err != nil {
@@ -46,10 +45,10 @@ func (c *VCPU) Stats() (*Stats, error) {
 	return s, nil
 }
 
-// ErrNoStats says that the kernel (before 5.14) keeps no counters that can be read this way.
+// ErrNoStats says that the kernel (before Linux 5.14) has no counters that can be read this way.
 var ErrNoStats = errors.New("KVM has no readable counters")
 
-// describe reads the names and places of the counters, which never change.
+// describe reads the names and offsets of the counters, which never change.
 func (s *Stats) describe() error {
 	head := make([]byte, statsHeaderSize)
 	if _, err := s.f.ReadAt(head, 0); err != nil {
@@ -57,7 +56,7 @@ func (s *Stats) describe() error {
 	}
 	nameSize, count := int(getU32(head[4:])), int(getU32(head[8:]))
 	if nameSize > maxStatsName || count > maxStats {
-		return fmt.Errorf("%d of them with names of %d bytes", count, nameSize)
+		return fmt.Errorf("%d counters with names of %d bytes are too many", count, nameSize)
 	}
 	table := make([]byte, count*(statsDescSize+nameSize))
 	if _, err := s.f.ReadAt(table, int64(getU32(head[16:]))); err != nil {
@@ -71,13 +70,13 @@ func (s *Stats) describe() error {
 		end = max(end, offset+8*size)
 	}
 	if end > 8*1<<16*maxStats {
-		return fmt.Errorf("%d bytes of data", end)
+		return fmt.Errorf("%d bytes of data are too many", end)
 	}
 	s.size, s.at = end, int64(getU32(head[20:]))
 	return nil
 }
 
-// Read reads all counters. Of a histogram only the first bucket is told.
+// Read reads all counters. Of a histogram only the first bucket is returned.
 func (s *Stats) Read() (map[string]uint64, error) {
 	data := make([]byte, s.size)
 	if _, err := s.f.ReadAt(data, s.at); err != nil {

@@ -31,8 +31,8 @@ type Dtable struct {
 	Padding [3]uint16
 }
 
-// Sregs mirrors struct kvm_sregs. InterruptBitmap has the bit of an interrupt that is injected but
-// not yet taken.
+// Sregs mirrors struct kvm_sregs. InterruptBitmap has the bit of an interrupt that was injected but not
+// yet taken.
 type Sregs struct {
 	CS, DS, ES, FS, GS, SS  Segment
 	TR, LDT                 Segment
@@ -49,8 +49,8 @@ type XCR struct {
 	Value           uint64
 }
 
-// XCRs mirrors struct kvm_xcrs: the extended control registers, of which XCR0 says which parts of
-// the XSAVE area the guest uses. The contents of the registers are in the XSAVE area.
+// XCRs mirrors struct kvm_xcrs: the extended control registers. XCR0 says which parts of the XSAVE area
+// the guest uses.
 type XCRs struct {
 	Count, Flags uint32
 	XCRs         [16]XCR
@@ -68,12 +68,12 @@ type DebugRegs struct {
 // MPState mirrors struct kvm_mp_state.
 type MPState struct{ State uint32 }
 
-// MPRunnable is the state of a vCPU that runs. A machine's first one begins so; the others wait for the
-// INIT and SIPI of the first, where there is an interrupt controller that could bring them.
+// MPRunnable is the state of a vCPU that runs. The first vCPU of a machine begins with it. The others
+// wait for INIT and SIPI from the first, if the machine has interrupt controllers.
 const MPRunnable = 0
 
-// VCPUEvents mirrors struct kvm_vcpu_events: exceptions, interrupts and NMIs that are pending or on
-// their way in.
+// VCPUEvents mirrors struct kvm_vcpu_events: exceptions, interrupts and NMIs that are pending or
+// being injected.
 type VCPUEvents struct {
 	Exception struct {
 		Injected, Nr, HasErrorCode, Pending uint8
@@ -90,8 +90,8 @@ type VCPUEvents struct {
 	Payload    uint64
 }
 
-// EventsHaveShadow in the Flags of VCPUEvents says that Interrupt.Shadow is to be set: interrupts are
-// held off for the next instruction, as STI and MOV to SS do.
+// EventsHaveShadow in the Flags of VCPUEvents says that Interrupt.Shadow is valid: interrupts are
+// blocked for the next instruction, as after STI and MOV to SS.
 const (
 	EventsHaveShadow = 4
 	ShadowSTI        = 2
@@ -131,7 +131,7 @@ type MMIO struct {
 	Write bool
 }
 
-// Bits of the control registers that a VMM sets or looks at; Intel's manual, volume 3, 2.5 and 2.2.1.
+// Bits of the control registers that the VMM sets or reads; Intel's manual, volume 3, 2.5 and 2.2.1.
 const (
 	CR0PE = 1 << 0
 	CR0MP = 1 << 1
@@ -141,7 +141,7 @@ const (
 	CR0PG = 1 << 31
 
 	CR4PAE        = 1 << 5
-	CR4PGE        = 1 << 7 // global translations outlive a change of CR3
+	CR4PGE        = 1 << 7 // global translations survive a change of CR3
 	CR4OSFXSR     = 1 << 9
 	CR4OSXMMEXCPT = 1 << 10
 	CR4OSXSAVE    = 1 << 18

@@ -10,20 +10,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrUnavailable is returned by [Open] when this host cannot run guests at all: no /dev/kvm, no
-// right to open it, or another architecture. Tests skip on it.
+// ErrUnavailable is returned by [Open] if this host cannot run guests: no /dev/kvm, no permission to
+// open it, or another architecture. Tests are skipped then.
 var ErrUnavailable = errors.New("KVM is not available")
 
-// System is an open /dev/kvm. Virtual machines made from it go on when it is closed.
+// System is an open /dev/kvm. Virtual machines made from it continue when it is closed.
 type System struct {
 	descriptor
 	mmapSize int // bytes of a vCPU's kvm_run mapping
 }
 
-// Open opens /dev/kvm and checks that it speaks the one stable version of the interface.
+// Open opens /dev/kvm and checks that it has the only stable version of the interface, and the
+// capabilities that the VMM needs.
 func Open() (*System, error) {
 	if runtime.GOARCH != "amd64" {
-		return nil, fmt.Errorf("%w: guests need an x86-64 host, this one is %s", ErrUnavailable,
+		return nil, fmt.Errorf("%w: guests need an x86-64 host, and this one is %s", ErrUnavailable,
 			runtime.GOARCH)
 	}
 	fd, err := unix.Open("/dev/kvm", unix.O_RDWR|unix.O_CLOEXEC, 0)
@@ -42,7 +43,7 @@ func Open() (*System, error) {
 func (s *System) check() error {
 	v, err := s.call(ioGetAPIVersion, 0)
 	if err == nil && v != apiVersion {
-		err = fmt.Errorf("/dev/kvm speaks version %d, not %d", v, apiVersion)
+		err = fmt.Errorf("/dev/kvm has interface version %d, not %d", v, apiVersion)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
@@ -63,16 +64,16 @@ func (s *System) check() error {
 	return err
 }
 
-// Check is KVM_CHECK_EXTENSION: 0 says no. Of a [VM] it knows more for some capabilities:
-// [CapXSave2] answers with the size of this machine's XSAVE area.
+// Check makes KVM_CHECK_EXTENSION: 0 means that the capability is missing. For a [VM] some results are
+// more exact: that of [CapXSave2] is the size of this machine's XSAVE area in bytes.
 func (d descriptor) Check(c Capability) (int, error) { return d.call(ioCheckExtension, uintptr(c)) }
 
-// MSRIndexList lists the model specific registers that this host can save and restore.
+// MSRIndexList returns the model-specific registers that this host can save and restore.
 func (s *System) MSRIndexList() ([]uint32, error) {
 	return readList[uint32](s.descriptor, ioGetMSRIndexList, 4)
 }
 
-// SupportedCPUID is what a guest may be told about its CPU on this host.
+// SupportedCPUID returns the CPUID table that KVM supports on this host.
 func (s *System) SupportedCPUID() ([]CPUIDEntry, error) {
 	return cpuid(s.descriptor, ioGetSupportedCPUID)
 }
@@ -87,9 +88,8 @@ func (s *System) CreateVM() (*VM, error) {
 	return &VM{descriptor{fd: fd}, s.mmapSize}, nil
 }
 
-// SecondLevelTables says whether KVM's module is known to translate guest memory by second-level
-// tables (Intel's EPT, AMD's NPT), so that the CPU walks the guest's own page tables. Otherwise KVM
-// shadows them, as far as is known.
+// SecondLevelTables says whether KVM's module reports that it uses second-level tables (Intel's EPT,
+// AMD's NPT), so that the CPU walks the guest's own page tables. If not, KVM probably shadows them.
 func SecondLevelTables() bool {
 	for _, parameter := range []string{"kvm_intel/parameters/ept", "kvm_amd/parameters/npt"} {
 		text, err := os.ReadFile("/sys/module/" + parameter)
@@ -106,14 +106,14 @@ type VM struct {
 	mmapSize int
 }
 
-// SetTSSAddr names three free pages of guest physical memory below 4 GiB, which Intel hosts without
-// unrestricted guest mode need for themselves.
+// SetTSSAddr sets the address of three free pages of guest physical memory below 4 GiB, which Intel
+// hosts without unrestricted guest mode need for themselves.
 func (vm *VM) SetTSSAddr(addr uint64) error {
 	_, err := vm.call(ioSetTSSAddr, uintptr(addr))
 	return err
 }
 
-// SetIdentityMapAddr names one more such page. To be called before the first vCPU is made.
+// SetIdentityMapAddr sets the address of one more such page. It must be called before the first vCPU is made.
 func (vm *VM) SetIdentityMapAddr(addr uint64) error {
 	return set(vm.descriptor, ioSetIdentityMapAddr, addr)
 }

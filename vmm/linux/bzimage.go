@@ -15,7 +15,7 @@ const (
 	hdrSetupSects      = 0x1f1 // u8
 	hdrSysSize         = 0x1f4 // u32
 	hdrBootFlag        = 0x1fe // u16
-	hdrJump            = 0x200 // u16: the second byte tells the header's length
+	hdrJump            = 0x200 // u16: the second byte gives the header's length
 	hdrMagic           = 0x202 // "HdrS"
 	hdrVersion         = 0x206 // u16
 	hdrTypeOfLoader    = 0x210 // u8
@@ -32,7 +32,7 @@ const (
 	hdrCmdlineSize     = 0x238 // u32
 	hdrPrefAddress     = 0x258 // u64
 	hdrInitSize        = 0x260 // u32
-	hdrEnd             = 0x290 // the zero page has other things from here on
+	hdrEnd             = 0x290 // from here on the zero page has other contents
 
 	headerSize = hdrEnd
 )
@@ -48,16 +48,16 @@ const (
 	xlfKernel64       = 1 << 0 // xloadflags
 	xlfLoadedAbove4GB = 1 << 1
 
-	// version64 is the first version with xloadflags: before, a loader could not know whether
-	// there is a 64-bit entry. Linux 3.8.
+	// version64 is the first version with xloadflags (Linux 3.8). In older ones a loader cannot know
+	// whether there is a 64-bit entry.
 	version64 = 0x020c
 
-	entry64    = 0x200 // of the 64-bit entry in the protected-mode part
+	entry64    = 0x200 // offset of the 64-bit entry in the protected-mode part
 	sectorSize = 512
 )
 
-// parseBzImage reads the setup header. The file is a boot sector and setup code for real mode,
-// which nobody runs here, then the protected-mode part: the decompressor with the kernel in it.
+// parseBzImage reads the setup header. The file has a boot sector and setup code for real mode, which
+// is not used here, and then the protected-mode part: the decompressor with the compressed kernel.
 func parseBzImage(file *io.SectionReader, head []byte) (*kernel, error) {
 	version := le.Uint16(head[hdrVersion:])
 	if version < version64 {
@@ -81,7 +81,7 @@ func parseBzImage(file *io.SectionReader, head []byte) (*kernel, error) {
 	}
 	end := hdrMagic + int(head[hdrJump+1])
 	if end < hdrInitSize+4 || end > hdrEnd {
-		return nil, fmt.Errorf("setup header of %d bytes: %d to %d are possible", end-hdrStart,
+		return nil, fmt.Errorf("the setup header has %d bytes, and must have %d to %d", end-hdrStart,
 			hdrInitSize+4-hdrStart, hdrEnd-hdrStart)
 	}
 	k.setup = head[hdrStart:end]
@@ -91,31 +91,31 @@ func parseBzImage(file *io.SectionReader, head []byte) (*kernel, error) {
 	return k, k.preferences(head)
 }
 
-// protectedPart finds the part of the file that is loaded: all after the setup sectors. That may
-// be more than syssize says, since a signature for EFI comes at the end.
+// protectedPart finds the part of the file that is loaded: everything after the setup sectors. It may
+// be more than syssize says, because an EFI signature may follow.
 func (k *kernel) protectedPart(head []byte) error {
 	sectors := uint64(head[hdrSetupSects])
 	if sectors == 0 {
-		sectors = 4 // what a header from before this field means
+		sectors = 4 // the default of old headers
 	}
 	start, total := (sectors+1)*sectorSize, uint64(k.file.Size())
 	needs := start + max(uint64(le.Uint32(head[hdrSysSize:]))*16, entry64+1)
 	if total < needs {
-		return fmt.Errorf("the file is cut off: it has %d bytes, and %d by its header", total, needs)
+		return fmt.Errorf("the file is truncated: it has %d bytes, and must have %d by its header", total, needs)
 	}
 	k.segments = []segment{{offset: start, size: total - start}}
 	return nil
 }
 
-// preferences takes over where the kernel wants to be. It runs at pref_address or above, and from
-// there on needs init_size bytes to unpack itself, move itself out of the way, and start.
+// preferences reads the preferred address of the kernel. It runs at pref_address or above, and needs
+// init_size bytes from there on to decompress itself and start.
 func (k *kernel) preferences(head []byte) error {
 	k.memory = Range{
 		Start: le.Uint64(head[hdrPrefAddress:]),
 		Size:  max(uint64(le.Uint32(head[hdrInitSize:])), k.segments[0].size),
 	}
 	if k.memory.Start < mib || k.memory.Start > maxAddress {
-		return fmt.Errorf("preferred address %#x: it is from 1 MiB to %#x", k.memory.Start,
+		return fmt.Errorf("the preferred address is %#x, and must be from 1 MiB to %#x", k.memory.Start,
 			uint64(maxAddress))
 	}
 	if head[hdrRelocatable] == 0 {
@@ -123,7 +123,7 @@ func (k *kernel) preferences(head []byte) error {
 	}
 	k.align = uint64(le.Uint32(head[hdrKernelAlignment:]))
 	if k.align == 0 || k.align&(k.align-1) != 0 {
-		return fmt.Errorf("alignment %#x: it is a power of two", k.align)
+		return fmt.Errorf("the alignment is %#x, and must be a power of two", k.align)
 	}
 	return nil
 }

@@ -1,14 +1,13 @@
-// Package linux puts a Linux kernel into guest memory and says with which registers a vCPU enters
-// it: the 64-bit boot protocol of x86. It plays the part that firmware and boot loader have on a
-// PC, and writes nothing but bytes at guest physical addresses: [Load] takes an [io.WriterAt] and
-// gives an [Entry] of plain numbers.
+// Package linux loads a Linux kernel into guest memory and returns the registers for its entry, by the
+// 64-bit boot protocol of x86. It does what firmware and boot loader do on a PC. It only writes bytes
+// at guest physical addresses: [Load] takes an [io.WriterAt] and returns an [Entry].
 //
 // # Why the 64-bit protocol
 //
-// A bzImage has three entries. The 16-bit one calls a BIOS, which is not there; the 32-bit one is
-// for loaders of another time. The 64-bit one needs the most preparation by the loader, and the
-// least by the machine: no real mode, no BIOS, no mode switch before the kernel's own code runs.
-// An ELF vmlinux, the same kernel before it was compressed, is entered in the same way.
+// A bzImage has three entries. The 16-bit entry needs a BIOS; the 32-bit entry is for older loaders.
+// The 64-bit entry needs more preparation by the loader, but less from the machine: no real mode, no
+// BIOS, and no mode switch before the kernel's own code runs. An ELF vmlinux, the same kernel
+// uncompressed, is entered in the same way.
 //
 // # Guest memory at the entry
 //
@@ -30,19 +29,19 @@
 //	0xc000_0000  hole: devices, interrupt controllers (package vmm decides)
 //	0x1_0000_0000  RAM again; the initrd if it has no place below, and the kernel allows it
 //
-// What is below 1 MiB lies in pages that the memory map gives to the kernel as RAM. It reads them
-// before it hands out pages, and the room is its own then.
+// The boot data below 1 MiB is in pages that the memory map lists as usable RAM. The kernel reads it
+// before it allocates pages, and then reuses the memory.
 //
 // # The zero page
 //
-// Everything that the kernel learns of the machine before ACPI: its own setup header, copied back
-// with the loader's answers in it, where command line and initrd are, where the ACPI root pointer
-// is, and the memory map in the words of the BIOS call that it replaces, e820. Every usable range
-// of RAM is there, and what is reserved; an address that is in no entry is not memory.
+// It contains what the kernel needs before ACPI: a copy of its setup header with the loader's fields
+// filled in, the addresses of command line, initrd and ACPI root pointer, and the memory map in the
+// format of the BIOS call e820. The map lists all usable and reserved ranges of RAM; an address in no
+// entry is not memory.
 //
 // # What a kernel needs
 //
-// A kernel for these machines has, built in or as modules of its initrd:
+// A kernel for these machines needs, built in or as modules in its initrd:
 //
 //	CONFIG_64BIT                              the 64-bit entry; relocatable or not does not matter
 //	CONFIG_BLK_DEV_INITRD                     if there is an initrd
@@ -54,15 +53,15 @@
 //	CONFIG_PARAVIRT, CONFIG_KVM_GUEST         kvmclock: the hardware that it would otherwise
 //	                                          measure the TSC with is not there
 //
-// Linux 5.0 and later take the ACPI root pointer from the zero page; older ones find it by
-// searching from 0xe0000, where it is. The initrd above 4 GiB needs Linux 3.8, as does the 64-bit
-// entry itself (protocol 2.12).
+// Linux 5.0 and later read the ACPI root pointer from the zero page; older versions search for it from
+// 0xe0000 on, where it is. An initrd above 4 GiB and the 64-bit entry itself (protocol 2.12) need Linux
+// 3.8.
 //
 // # Hostile files
 //
-// A kernel file is data of somebody else. Every length and address in it is checked against the
-// file's size and the machine's RAM before anything is written; what is allocated is no more than the
-// file has. Large parts go through a buffer of fixed size.
+// A kernel file is not trusted. Every length and address in it is checked against the file's size and
+// the machine's RAM before anything is written, and no allocation is larger than the file. Large parts
+// are copied through a buffer of fixed size.
 //
 // Sources: Documentation/arch/x86/boot.rst ("64-bit Boot Protocol", "Details of Header Fields"),
 // Documentation/arch/x86/zero-page.rst and arch/x86/include/uapi/asm/bootparam.h of Linux; ELF-64

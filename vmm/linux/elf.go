@@ -9,18 +9,19 @@ import (
 	"slices"
 )
 
-// What a vmlinux, which has no setup header, does not tell: what bzImages of 64-bit kernels say.
+// Values that a vmlinux does not have, because it has no setup header. They are those of bzImages of
+// 64-bit kernels.
 const (
 	elfInitrdMax  = 0x7fff_ffff
 	elfCmdlineMax = maxCmdline - 1
 )
 
-// parseELF reads the headers of a vmlinux: the kernel as the linker made it. Its segments go to
-// their physical addresses; the entry is a physical address too, unlike all other symbols.
+// parseELF reads the headers of a vmlinux: the kernel as the linker made it. Its segments are loaded at
+// their physical addresses. The entry is a physical address too, unlike all other symbols.
 func parseELF(file *io.SectionReader) (*kernel, error) {
 	f, err := elf.NewFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("its ELF headers are damaged or cut off: %w", err)
+		return nil, fmt.Errorf("its ELF headers are damaged or truncated: %w", err)
 	}
 	switch {
 	case f.Class != elf.ELFCLASS64 || f.Machine == elf.EM_386:
@@ -45,15 +46,15 @@ func parseELF(file *io.SectionReader) (*kernel, error) {
 	if !slices.ContainsFunc(loads, func(s elf.ProgHeader) bool {
 		return f.Entry >= s.Paddr && f.Entry-s.Paddr < s.Filesz
 	}) {
-		return nil, fmt.Errorf("entry %#x is in none of its segments: it must be a physical address",
+		return nil, fmt.Errorf("its entry %#x is in none of its segments: it must be a physical address",
 			f.Entry)
 	}
 	k.entry = f.Entry - first.Paddr
 	return k, nil
 }
 
-// segmentsOf returns the PT_LOAD segments in the order of their addresses: there is one at least,
-// none overlaps another, and all lie in the file and between 1 MiB and maxAddress.
+// segmentsOf returns the PT_LOAD segments in the order of their addresses. It checks that there is at
+// least one, that none overlap, and that all lie in the file and between 1 MiB and maxAddress.
 func segmentsOf(f *elf.File, fileSize uint64) (loads []elf.ProgHeader, err error) {
 	for _, p := range f.Progs {
 		s := p.ProgHeader
@@ -82,8 +83,8 @@ func segmentsOf(f *elf.File, fileSize uint64) (loads []elf.ProgHeader, err error
 	return loads, nil
 }
 
-// elfSetup is the setup header for a kernel without one: it marks the zero page as one of the
-// protocol, and says that there is nothing in it from older versions.
+// elfSetup returns a setup header for a kernel without one. It only marks the zero page as valid for
+// the boot protocol.
 func elfSetup() []byte {
 	head := make([]byte, hdrInitSize+4)
 	le.PutUint16(head[hdrBootFlag:], bootFlag)

@@ -96,10 +96,10 @@ func TestELFRefusals(t *testing.T) {
 		{"big-endian", func(e *testELF) { e.header.Ident[5] = byte(elf.ELFDATA2MSB) }, "damaged"},
 		{"module", func(e *testELF) { e.header.Type = uint16(elf.ET_REL) }, "ET_REL"},
 		{"no headers", func(e *testELF) { e.progs = nil }, "no segment"},
-		{"many headers", func(e *testELF) { e.header.Phnum = 0xffff }, "cut off"},
+		{"many headers", func(e *testELF) { e.header.Phnum = 0xffff }, "truncated"},
 		{"size of headers", func(e *testELF) { e.header.Phentsize = 55 }, "phentsize '55'"},
-		{"headers outside", func(e *testELF) { e.header.Phoff = 1 << 40 }, "cut off"},
-		{"headers wrap", func(e *testELF) { e.header.Phoff = ^uint64(0) - 100 }, "cut off"},
+		{"headers outside", func(e *testELF) { e.header.Phoff = 1 << 40 }, "truncated"},
+		{"headers wrap", func(e *testELF) { e.header.Phoff = ^uint64(0) - 100 }, "truncated"},
 		{"nothing to load", func(e *testELF) { e.progs = e.progs[1:2] }, "no segment"},
 		{"segment outside", func(e *testELF) { e.progs[0].Off = 0x6000 }, "the file has"},
 		{"segment wraps", func(e *testELF) { e.progs[0].Off = ^uint64(0xfff) }, "damaged"},
@@ -134,7 +134,7 @@ func TestELFRefusals(t *testing.T) {
 		t.Errorf("a 32-bit kernel: %v", err)
 	}
 	short := sampleELF().file()[:63]
-	if _, err := parseKernel(reader(short)); err == nil || !strings.Contains(err.Error(), "cut off") {
+	if _, err := parseKernel(reader(short)); err == nil || !strings.Contains(err.Error(), "truncated") {
 		t.Errorf("half a header: %v", err)
 	}
 }

@@ -7,13 +7,14 @@ import (
 	"io"
 )
 
-// kernel is what both formats come down to: pieces of a file, the memory around them, an entry.
+// kernel is a parsed kernel file of either format: segments of the file, the memory that they need, and
+// the entry.
 type kernel struct {
 	file     *io.SectionReader
 	setup    []byte    // setup header, from hdrStart on
 	segments []segment // to be copied, relative to memory
-	memory   Range     // where it wants to be, and after place, where it is
-	align    uint64    // it may lie higher at multiples of this; 0: only where it wants to be
+	memory   Range     // the memory that it prefers; after place, the memory that it gets
+	align    uint64    // it can also be loaded at higher multiples of this; 0: only at memory.Start
 	entry    uint64    // relative to memory
 
 	initrdMax  uint64 // highest address that an initrd may occupy below 4 GiB
@@ -48,7 +49,7 @@ func parseKernel(file *io.SectionReader) (*kernel, error) {
 	return nil, foreign(head)
 }
 
-// foreign says what a file is that is no kernel for these machines, as far as one can tell.
+// foreign returns an error that says what kind of file it is, if it is not a kernel for these machines.
 func foreign(head []byte) error {
 	for _, f := range []struct {
 		off         int
@@ -70,7 +71,7 @@ func foreign(head []byte) error {
 	return errNotKernel
 }
 
-// readHead reads the first bytes of a file, fewer if it has no more.
+// readHead reads the first n bytes of a file, or all if it is shorter.
 func readHead(r *io.SectionReader, n int) ([]byte, error) {
 	b := make([]byte, min(r.Size(), int64(n)))
 	if _, err := io.ReadFull(io.NewSectionReader(r, 0, int64(len(b))), b); err != nil {
@@ -79,8 +80,8 @@ func readHead(r *io.SectionReader, n int) ([]byte, error) {
 	return b, nil
 }
 
-// place finds memory for the kernel: where it wants to be or, if that is not all RAM and it can
-// be moved, the first place above.
+// place finds memory for the kernel: at its preferred address or, if that is not all RAM and the kernel
+// is relocatable, at the lowest possible address above.
 func (k *kernel) place(m memoryMap) error {
 	for _, r := range m.usable {
 		start := max(r.Start, k.memory.Start)
@@ -110,8 +111,8 @@ func (k *kernel) write(mem io.WriterAt) error {
 	return nil
 }
 
-// placeInitrd finds the highest place for an initrd: below the kernel's limit if it fits there,
-// since every kernel reads it there, otherwise above 4 GiB.
+// placeInitrd finds the highest address for an initrd: below the kernel's limit if it fits there,
+// because every kernel can read it there, otherwise above 4 GiB.
 func placeInitrd(file *io.SectionReader, k *kernel, m memoryMap) (Range, error) {
 	if file == nil || file.Size() == 0 {
 		return Range{}, nil
@@ -125,7 +126,7 @@ func placeInitrd(file *io.SectionReader, k *kernel, m memoryMap) (Range, error) 
 			return r, nil
 		}
 	}
-	return Range{}, fmt.Errorf("the initrd of %d MiB has no place beside the kernel, which needs "+
+	return Range{}, fmt.Errorf("the initrd of %d MiB does not fit beside the kernel, which needs "+
 		"%d MiB at %#x; the machine has %d MiB: give it more (--memory)", mibUp(size),
 		mibUp(k.memory.Size), k.memory.Start, mibUp(m.total))
 }

@@ -8,27 +8,27 @@ import (
 	"github.com/thawfs/thaw/vmm/kvm"
 )
 
-// Config is what to boot.
+// Config says what to boot and where.
 type Config struct {
 	Kernel  *io.SectionReader // bzImage or ELF vmlinux
 	Initrd  *io.SectionReader // nil: none
 	Cmdline string
 
-	RAM  []Range // guest memory; it begins at 0 and has the first MiB and more in one piece
+	RAM  []Range // guest memory; the first range begins at 0 and is larger than 1 MiB
 	RSDP uint64  // address of the ACPI root pointer; 0: no ACPI
 }
 
-// Entry is the state of the vCPU that enters the kernel; the others wait for their start-up
-// interrupt. The interrupt descriptor table is empty: the kernel must be entered with interrupts off.
+// Entry is the state of the vCPU that enters the kernel; the others wait for their startup interrupt.
+// The interrupt descriptor table is empty, so the kernel must be entered with interrupts off.
 type Entry struct {
 	Regs  kvm.Regs
-	Sregs kvm.Sregs // without what is KVM's own: the base of the local APIC
+	Sregs kvm.Sregs // without the base of the local APIC, which KVM has set
 
-	Kernel Range // memory that the kernel has for itself from the first instruction on
-	Initrd Range // zero without one
+	Kernel Range // memory that the kernel uses from its first instruction on
+	Initrd Range // zero: there is none
 }
 
-// Places of what the loader itself writes, all of it below 1 MiB and in RAM.
+// Addresses of the boot data, all below 1 MiB and in RAM.
 const (
 	gdtAddr      = 0x500
 	taskAddr     = 0x600
@@ -43,8 +43,8 @@ const (
 	gib = 1 << 30
 )
 
-// Load writes kernel, initrd, command line, zero page, GDT and page tables into guest memory,
-// which must read as zeros before: memory that the kernel expects to be zero is not written.
+// Load writes kernel, initrd, command line, zero page, GDT and page tables into guest memory. The
+// memory must be zero before: Load does not write zeros where the kernel expects them.
 func Load(mem io.WriterAt, c Config) (Entry, error) {
 	m, err := newMemoryMap(c.RAM)
 	if err != nil {
@@ -90,19 +90,19 @@ func Load(mem io.WriterAt, c Config) (Entry, error) {
 	return e, nil
 }
 
-// checkCmdline refuses what the kernel would cut off or misread.
+// checkCmdline refuses a command line that the kernel would truncate or misread.
 func checkCmdline(s string, kernelMax int) error {
 	if n := min(maxCmdline-1, kernelMax); len(s) > n {
-		return fmt.Errorf("command line of %d bytes: this kernel takes %d", len(s), n)
+		return fmt.Errorf("the command line has %d bytes, and this kernel accepts at most %d", len(s), n)
 	}
 	if i := strings.IndexAny(s, "\x00\n\r"); i >= 0 {
-		return fmt.Errorf("command line: byte %#02x at %d: it is one line of text", s[i], i)
+		return fmt.Errorf("the command line has the byte %#02x at offset %d, and must be one line of text", s[i], i)
 	}
 	return nil
 }
 
-// copyTo streams a file, or a part of one, into guest memory. A file that has become shorter since
-// its size was taken is an error.
+// copyTo copies a file, or a part of one, into guest memory. It fails if the file has become shorter
+// since its size was read.
 func copyTo(mem io.WriterAt, addr uint64, r *io.SectionReader) error {
 	size := r.Size()
 	if size == 0 {
@@ -117,5 +117,5 @@ func copyTo(mem io.WriterAt, addr uint64, r *io.SectionReader) error {
 	return err
 }
 
-// mibUp is a size in MiB for people, rounded up.
+// mibUp returns a size in MiB, rounded up, for messages.
 func mibUp(bytes uint64) uint64 { return bytes/mib + min(bytes%mib, 1) }

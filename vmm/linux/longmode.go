@@ -19,7 +19,8 @@ const (
 	taskSize = 0x68         // the fixed part of a 64-bit task state segment
 )
 
-// longMode is 64-bit mode with flat segments and the identity map, at privilege level 0.
+// longMode returns the registers for 64-bit mode with flat segments and the identity map, at
+// privilege level 0.
 func longMode() kvm.Sregs {
 	data := kvm.Segment{Selector: selData, Limit: 0xffff_ffff, Type: typeData, Present: 1, S: 1, DB: 1,
 		G: 1}
@@ -36,8 +37,8 @@ func longMode() kvm.Sregs {
 	}
 }
 
-// descriptors is the global descriptor table for the segments of a vCPU. The kernel reloads segment
-// registers from it before it has a table of its own.
+// descriptors returns the global descriptor table for the segments of a vCPU. The kernel reloads
+// segment registers from it before it has its own table.
 func descriptors(s kvm.Sregs) []byte {
 	b := make([]byte, gdtSize)
 	for _, s := range []kvm.Segment{s.CS, s.DS, s.TR} {
@@ -49,11 +50,11 @@ func descriptors(s kvm.Sregs) []byte {
 	return b
 }
 
-// descriptor packs a segment as the CPU reads it: limit and base in pieces, and the bits.
+// descriptor encodes a segment as the CPU reads it: limit and base in parts, and the attribute bits.
 func descriptor(s kvm.Segment) uint64 {
 	limit := uint64(s.Limit)
 	if s.G != 0 {
-		limit >>= 12 // it counts pages
+		limit >>= 12 // in pages
 	}
 	return limit&0xffff | s.Base&0xff_ffff<<16 | uint64(s.Type)<<40 | uint64(s.S)<<44 |
 		uint64(s.Present)<<47 | limit>>16&0xf<<48 | uint64(s.L)<<53 | uint64(s.DB)<<54 |
@@ -62,10 +63,10 @@ func descriptor(s kvm.Segment) uint64 {
 
 const largePage = 2 * mib
 
-// identityMap is the page tables for the first 4 GiB in pages of 2 MiB: the root, one table of
-// the next level, and a page directory for each GiB, side by side from tablesAddr on. The protocol
-// wants kernel, zero page and command line mapped to themselves; with all of 4 GiB mapped it does
-// not matter where they are.
+// identityMap returns page tables for the first 4 GiB with pages of 2 MiB: the root, one table of the
+// next level, and a page directory for each GiB, one after the other from tablesAddr on. The protocol
+// needs kernel, zero page and command line mapped at their physical addresses; as all of 4 GiB is
+// mapped, they may be anywhere in it.
 func identityMap() []byte {
 	const directories = mapped / gib
 	b := make([]byte, (2+directories)*pageSize)

@@ -15,14 +15,14 @@ func (r Range) End() uint64 { return r.Start + r.Size }
 
 const (
 	pageSize = 4096
-	// maxAddress bounds all addresses: no x86-64 CPU has more lines.
+	// maxAddress bounds all physical addresses: no x86-64 CPU has more than 52 bits.
 	maxAddress = 1 << 52
-	// mapped is the end of the loader's page tables: what the kernel is entered with lies below.
+	// mapped is the end of the memory that the loader's page tables map; all boot data is below.
 	mapped = 4 * gib
 )
 
-// What of the first MiB is no RAM for the kernel, as on a PC, whatever is behind it. The kernel
-// looks at these places for tables of old, and expects that they are kept from it.
+// Ranges of the first MiB that are not usable RAM, as on a PC, whatever the machine has there. The
+// kernel searches them for firmware tables, and expects that the memory map reserves them.
 var (
 	extendedBIOS = Range{0x9_fc00, 0x400}
 	screenAndROM = Range{0xa_0000, 0x4_0000} // in no entry of the map
@@ -42,11 +42,11 @@ type e820Entry struct {
 	kind e820Kind
 }
 
-// memoryMap is what the kernel gets to know as memory.
+// memoryMap is the memory that the kernel is told about.
 type memoryMap struct {
-	usable []Range     // ascending, apart from each other
-	e820   []e820Entry // the same with what is reserved, ascending
-	total  uint64      // bytes of RAM, with what of it is reserved
+	usable []Range     // ascending, not adjacent
+	e820   []e820Entry // usable and reserved ranges, ascending
+	total  uint64      // bytes of RAM, reserved ranges included
 }
 
 func newMemoryMap(ram []Range) (memoryMap, error) {
@@ -56,16 +56,16 @@ func newMemoryMap(ram []Range) (memoryMap, error) {
 	for i, r := range ram {
 		switch {
 		case r.Size == 0 || r.Start > maxAddress || r.Size > maxAddress-r.Start:
-			return m, fmt.Errorf("RAM: %#x bytes at %#x", r.Size, r.Start)
+			return m, fmt.Errorf("RAM: %#x bytes at %#x are not possible", r.Size, r.Start)
 		case r.Start%pageSize != 0 || r.Size%pageSize != 0:
-			return m, fmt.Errorf("RAM: %#x bytes at %#x: not whole pages", r.Size, r.Start)
+			return m, fmt.Errorf("RAM: %#x bytes at %#x are not whole pages", r.Size, r.Start)
 		case i > 0 && r.Start < ram[i-1].End():
 			return m, fmt.Errorf("RAM: ranges at %#x and %#x overlap", ram[i-1].Start, r.Start)
 		}
 		m.total += r.Size
 	}
 	if len(ram) == 0 || ram[0].Start != 0 || ram[0].Size < mib {
-		return m, errors.New("RAM: the first MiB is missing, which the boot data goes to")
+		return m, errors.New("RAM: the first MiB is missing, which is needed for the boot data")
 	}
 	m.usable = subtract(merge(ram), screenAndROM)
 	for _, r := range []Range{extendedBIOS, firmware} {
@@ -79,7 +79,7 @@ func newMemoryMap(ram []Range) (memoryMap, error) {
 	return m, nil
 }
 
-// merge makes one of sorted ranges that touch or overlap.
+// merge joins sorted ranges that are adjacent or overlap.
 func merge(sorted []Range) (list []Range) {
 	for _, r := range sorted {
 		if n := len(list); n > 0 && r.Start <= list[n-1].End() {
@@ -91,7 +91,7 @@ func merge(sorted []Range) (list []Range) {
 	return list
 }
 
-// subtract takes a range out of others.
+// subtract removes a range from others.
 func subtract(ranges []Range, hole Range) (list []Range) {
 	for _, r := range ranges {
 		if below := min(r.End(), hole.Start); below > r.Start {
@@ -104,8 +104,8 @@ func subtract(ranges []Range, hole Range) (list []Range) {
 	return list
 }
 
-// highest finds the last page-aligned place of so many bytes that ends at a limit or before, lies
-// above the first MiB, and leaves the kernel alone.
+// highest finds the highest page-aligned range of size bytes that ends at limit or below, is above the
+// first MiB, and does not overlap with the kernel.
 func (m memoryMap) highest(size, limit uint64, kernel Range) (Range, bool) {
 	free := subtract(subtract(m.usable, kernel), Range{0, mib})
 	for _, r := range slices.Backward(free) {
@@ -120,6 +120,6 @@ func (m memoryMap) highest(size, limit uint64, kernel Range) (Range, bool) {
 	return Range{}, false
 }
 
-// alignUp rounds up to a multiple of a power of two. Addresses are below maxAddress, so there is
-// no overflow.
+// alignUp rounds up to a multiple of to, a power of two. Addresses are below maxAddress, so there is no
+// overflow.
 func alignUp(addr, to uint64) uint64 { return (addr + to - 1) &^ (to - 1) }

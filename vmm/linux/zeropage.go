@@ -15,10 +15,10 @@ const (
 	e820EntrySize  = 20
 )
 
-// zeroPage makes the page by which the kernel learns of the machine.
+// zeroPage returns the zero page (struct boot_params).
 //
-// The heap is the setup code's, which does not run; its end is told as other loaders do, so that
-// the header is complete.
+// The end of the heap is only for the setup code, which does not run. It is set as other loaders do, so
+// that the header is complete.
 func zeroPage(k *kernel, m memoryMap, initrd Range, c Config) ([]byte, error) {
 	if err := checkCmdline(c.Cmdline, k.cmdlineMax); err != nil {
 		return nil, err
@@ -36,7 +36,7 @@ func zeroPage(k *kernel, m memoryMap, initrd Range, c Config) ([]byte, error) {
 	le.PutUint32(b[bpExtRamdiskSize:], uint32(initrd.Size>>32))
 	le.PutUint64(b[bpACPIRSDPAddr:], c.RSDP)
 	if len(m.e820) > maxE820Entries {
-		return nil, fmt.Errorf("memory map of %d entries: the kernel takes %d", len(m.e820),
+		return nil, fmt.Errorf("the memory map has %d entries, and the kernel accepts at most %d", len(m.e820),
 			maxE820Entries)
 	}
 	b[bpE820Entries] = byte(len(m.e820))

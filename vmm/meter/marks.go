@@ -5,19 +5,20 @@ import (
 	"time"
 )
 
-// Mark says when a guest had done so many units.
+// Mark says when a guest had done a number of units.
 type Mark struct {
 	Units uint64        // in this run
 	At    time.Duration // since the guest's first instruction
 }
 
-// Marks are the moments of a guest's own reports of its work. A mark is exact: it was taken while the
-// guest waited for its report to be heard, and costs it nothing more.
+// Marks records the times of a guest's reports of its work. A mark is exact: its time is taken while
+// the guest's report is handled, at no further cost for the guest.
 //
-// They are bounded. The first markFine reports are kept, then each that adds a markFine-th to the
-// units of the last one kept: some 700 for each doubling of the work. Which ones are kept depends on
-// the work alone and not on its time. So all restores of one checkpoint, which do the same work in
-// the same order, have marks at the same units, and their times compare without interpolation.
+// Their number is bounded. The first markFine reports are kept, and then each one whose units exceed
+// those of the last kept one by 1/markFine of them: about 700 for each doubling of the work. Which
+// reports are kept depends only on the units, not on the times. So all restores of one checkpoint,
+// which do the same work in the same order, have marks at the same units, and their times can be
+// compared without interpolation.
 type Marks struct {
 	mu    sync.Mutex // guards what follows
 	start time.Time
@@ -36,7 +37,7 @@ func (m *Marks) Begin(t time.Time) {
 	m.start = t
 }
 
-// Add takes a report of units that were done since the last one.
+// Add records a report at time t of the units done since the last report.
 func (m *Marks) Add(t time.Time, units uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -49,7 +50,7 @@ func (m *Marks) Add(t time.Time, units uint64) {
 	m.marks = append(m.marks, Mark{Units: m.total, At: max(t.Sub(m.start), 0)})
 }
 
-// List returns the marks, ascending.
+// List returns the marks in ascending order.
 func (m *Marks) List() []Mark {
 	m.mu.Lock()
 	defer m.mu.Unlock()

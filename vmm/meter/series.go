@@ -1,6 +1,6 @@
-// Package meter counts what happens over time, in bounded memory: a [Series] of units per slice of
-// time, the moments at which so many of them had been done ([Marks]), and when vCPUs waited for pages
-// ([SampleStalls]).
+// Package meter measures a running machine in bounded memory: units of work per slice of time
+// ([Series]), the times at which a number of units had been done ([Marks]), and when vCPUs waited for
+// pages ([SampleStalls]).
 package meter
 
 import (
@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Series counts units per slice of time since the guest's first instruction. It is bounded: when a
-// run gets long, slices are joined two by two.
+// Series counts units per slice of time since the guest's first instruction. Its size is bounded: when
+// a run gets long, each two slices are joined.
 type Series struct {
 	mu    sync.Mutex // guards what follows
 	start time.Time
@@ -60,13 +60,14 @@ func (s *Series) join() {
 	s.width *= 2
 }
 
-// Progress is what a guest did, over time.
+// Progress is the work that a guest did over time.
 type Progress struct {
-	Units        string   `json:"units"`         // what is counted
+	Units        string   `json:"units"`         // the unit of work
 	Total        uint64   `json:"total"`         // in this run
 	SliceSeconds float64  `json:"slice_seconds"` // width of a slice
 	Slices       []uint64 `json:"slices"`        // units per slice since the first instruction
-	// Marks are pairs of units and of the microseconds after which so many had been done, see Marks.
+	// Marks are pairs: a number of units, and the microseconds from the first instruction until they
+	// had been done; see the type Marks.
 	Marks [][2]uint64 `json:"marks_us,omitempty"`
 }
 

@@ -9,10 +9,9 @@ import (
 
 const (
 	stallSample = 4 * time.Millisecond
-	// stallWidth is the resolution of a series. When a run gets long it gets coarser, as that of
-	// progress does.
+	// stallWidth is the first resolution of a series. It gets coarser when a run gets long, as in Series.
 	stallWidth = 10 * time.Millisecond
-	// stallSettle is how long a sample may still turn out to be too large.
+	// stallSettle is how long a sample may be corrected by later ones.
 	stallSettle = 50 * time.Millisecond
 )
 
@@ -20,18 +19,18 @@ const (
 type VCPUStalls struct {
 	VCPU    int     `json:"vcpu"`
 	Seconds float64 `json:"seconds"`
-	// Intervals have the right length, and lie right within the resolution.
+	// Intervals have exact lengths; their positions are exact to the resolution.
 	ResolutionSeconds float64        `json:"resolution_seconds"`
 	Intervals         []wss.Interval `json:"intervals,omitempty"`
 }
 
-// stallLog makes a series out of samples of a sum that only seems to fall: a later sample that is
-// smaller shows that the earlier ones were too large.
+// stallLog makes a series from samples of the stalled time. A sample may be smaller than earlier ones:
+// then those were too large.
 type stallLog struct {
 	series  *Series
-	sum     time.Duration // up to the last sample that is settled
-	at      time.Duration // its time
-	pending []stallPoint  // ascending in both
+	sum     time.Duration // of the last settled sample
+	at      time.Duration // time of the last settled sample
+	pending []stallPoint  // samples not settled, ascending in time and sum
 }
 
 type stallPoint struct{ at, sum time.Duration }
@@ -48,19 +47,19 @@ func (l *stallLog) add(at, sum time.Duration) {
 	l.settle(at - stallSettle)
 }
 
-// settle enters what is older than that into the series.
+// settle adds the samples before a time to the series.
 func (l *stallLog) settle(until time.Duration) {
 	n := 0
 	for ; n < len(l.pending) && l.pending[n].at <= until; n++ {
 		p := l.pending[n]
-		// The wait ended just now or goes on, as far as anybody knows.
+		// Assume that the wait ended just before the sample.
 		l.enter(max(l.at, p.at-(p.sum-l.sum)), p.sum-l.sum)
 		l.at, l.sum = p.at, p.sum
 	}
 	l.pending = append(l.pending[:0], l.pending[n:]...)
 }
 
-// enter spreads a stall over the slices that it lies in.
+// enter distributes a stall over its slices.
 func (l *stallLog) enter(from, stalled time.Duration) {
 	for stalled > 0 {
 		width := l.series.width
@@ -70,7 +69,7 @@ func (l *stallLog) enter(from, stalled time.Duration) {
 	}
 }
 
-// intervals returns the series. A slice tells how much of it was stalled, and not which part.
+// intervals returns the series as intervals. A slice says how much of it was stalled, not which part.
 func (l *stallLog) intervals(vcpu int) VCPUStalls {
 	l.settle(1<<63 - 1)
 	p := l.series.Progress("")
@@ -91,11 +90,11 @@ func (l *stallLog) intervals(vcpu int) VCPUStalls {
 	return s
 }
 
-// VCPU is what the sampler asks of a vCPU.
+// VCPU is a vCPU as the sampler needs it.
 type VCPU interface {
-	// Halts says whether it waits for an interrupt, and how long it was halted so far.
+	// Halts says whether it waits for an interrupt now, and how long it was halted in total.
 	Halts() (now bool, total time.Duration)
-	// Stalled is what its clock says, halts included.
+	// Stalled returns the time that it has stalled, halts included.
 	Stalled() time.Duration
 }
 
@@ -103,7 +102,7 @@ type VCPU interface {
 type StallSampler struct {
 	vcpus      []VCPU
 	begun      <-chan struct{}  // closed at the machine's first instruction
-	first      func() time.Time // which was then; zero: not yet
+	first      func() time.Time // the time of the first instruction; zero: not yet
 	quit, done chan struct{}
 
 	mu    sync.Mutex // guards what follows
@@ -111,18 +110,18 @@ type StallSampler struct {
 	idles []idleWait
 }
 
-// idleWait is what a vCPU waited for something other than a page, and KVM does not count as a halt:
-// to be started by another one.
+// idleWait is the time that a vCPU waited to be started by another one: it waited for no page, and KVM
+// does not count it as a halt.
 type idleWait struct {
 	total time.Duration
 
 	waiting      bool
-	halts        time.Duration // when it began
-	since, until time.Duration // on the clock of stalls: when it began, and when last looked
+	halts        time.Duration // the halted time when the wait began
+	since, until time.Duration // the stalled time when the wait began, and at the last look
 }
 
-// look takes a sample: whether the vCPU waits for an interrupt of any kind, how long it has been
-// halted so far, and the clock of its stalls.
+// look takes a sample: whether the vCPU waits for an interrupt of any kind, how long it was halted in
+// total, and its stalled time.
 func (w *idleWait) look(waits bool, halts, stalled time.Duration) {
 	if waits && !w.waiting {
 		w.halts, w.since = halts, stalled
@@ -133,7 +132,7 @@ func (w *idleWait) look(waits bool, halts, stalled time.Duration) {
 	w.waiting, w.until = waits, stalled
 }
 
-// SampleStalls starts sampling.
+// SampleStalls starts sampling when begun is closed. first returns the time of the first instruction.
 func SampleStalls[V VCPU](vcpus []V, begun <-chan struct{}, first func() time.Time) *StallSampler {
 	s := &StallSampler{begun: begun, first: first, quit: make(chan struct{}),
 		done: make(chan struct{}), idles: make([]idleWait, len(vcpus))}
@@ -173,13 +172,13 @@ func (s *StallSampler) sample() {
 		stalled := c.Stalled()
 		s.idles[i].look(waits, halts, stalled)
 		if waits {
-			continue // the counter is behind until it wakes up
+			continue // the counter of halts is updated only when it wakes up
 		}
 		s.logs[i].add(at, stalled-halts-s.idles[i].total)
 	}
 }
 
-// Seconds is how long each vCPU has stalled so far. It lags behind a little and never falls.
+// Seconds returns how long each vCPU has stalled so far, in seconds. It lags a little and never decreases.
 func (s *StallSampler) Seconds() (list []float64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -189,7 +188,7 @@ func (s *StallSampler) Seconds() (list []float64) {
 	return list
 }
 
-// Stop ends the sampling and gives what it found.
+// Stop ends the sampling and returns the stalls of each vCPU.
 func (s *StallSampler) Stop() (list []VCPUStalls) {
 	close(s.quit)
 	<-s.done

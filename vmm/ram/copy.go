@@ -11,20 +11,20 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-const copyWorkers = 2 // reading one chunk while another is written
+const copyWorkers = 2 // so that one chunk is read while another is written
 
-// Target is what a copy of memory is written to: an empty file.
+// Target is the empty file that a copy of memory is written to.
 type Target interface {
 	io.WriterAt
 	Truncate(size int64) error
 }
 
-// CopyTo writes the guest's memory, as the guest sees it, into a file. Pages of zeros become holes.
-// The guest must be paused.
+// CopyTo writes the guest's memory, as the guest sees it, into a file. Zero pages become holes. written
+// is in bytes, without holes. The guest must be paused.
 //
-// Of a private mapping only the pages that the guest has changed are read through the mapping; all
-// others are read from the files behind it, so that a checkpoint neither touches pages that the
-// guest never did nor makes copies of them.
+// In a private mapping only pages that the guest has changed are read through the mapping. All others
+// are read from the files behind it, so a checkpoint does not touch pages that the guest has not
+// touched.
 func (m *Memory) CopyTo(ctx context.Context, dst Target) (written uint64, err error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -40,8 +40,8 @@ func (m *Memory) CopyTo(ctx context.Context, dst Target) (written uint64, err er
 	return c.run(ctx)
 }
 
-// CopyChanged writes the pages that changed since the memory was mapped from its checkpoint, and
-// lists them in at most so many runs.
+// CopyChanged writes the pages that changed since the memory was mapped from its checkpoint, and lists
+// them in at most limit runs, which may include unchanged pages. written is in bytes, without holes.
 func (m *Memory) CopyChanged(ctx context.Context, dst Target, limit int) (runs []PageRun,
 	written uint64, err error) {
 	m.mu.RLock()
@@ -66,7 +66,7 @@ type copier struct {
 	mem     *Memory
 	dst     Target
 	runs    []PageRun   // what to copy, none longer than a chunk
-	mapped  *wss.Bitmap // pages that the mapping has; the files have all others. nil: all
+	mapped  *wss.Bitmap // pages to read through the mapping, others from the files; nil: all
 	next    atomic.Int64
 	written atomic.Uint64
 }
@@ -119,7 +119,7 @@ func (c *copier) work(ctx context.Context) error {
 	return nil
 }
 
-// read fills a chunk. empty: it is all zeros.
+// read fills a chunk. empty says that it is all zeros.
 func (c *copier) read(chunk []byte, first uint64) (empty bool, err error) {
 	if empty, err = readPages(c.mem.pieces, chunk, first); err != nil || c.mapped == nil {
 		return empty, err
@@ -144,7 +144,7 @@ func (c *copier) read(chunk []byte, first uint64) (empty bool, err error) {
 
 var zeroPage [pageSize]byte
 
-// writeRuns writes the runs of pages that are not zero.
+// writeRuns writes those pages of a chunk that are not zero.
 func (c *copier) writeRuns(chunk []byte, off int64) error {
 	zero := func(i int) bool { return bytes.Equal(chunk[i:i+pageSize], zeroPage[:]) }
 	for i := 0; i < len(chunk); {

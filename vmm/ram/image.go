@@ -8,19 +8,20 @@ import (
 	"slices"
 )
 
-// Image is the memory of a checkpoint as a whole: the open files that have its pages. It is put
-// together from above: the layers of differential checkpoints, the newest first, and at last the
-// file that has all pages. It stays readable while the files are removed, but not while they are
-// written to.
+// Image is the complete memory of a checkpoint: the open files that contain its pages. It is put
+// together from the newest to the oldest: first [Image.AddLayer] for each differential checkpoint, then
+// [Image.AddRoot] for the file that has all pages. It stays readable when the files are removed, but
+// not when they are changed.
 type Image struct {
 	size   uint64
 	pieces []piece
-	root   *source // the file that has all pages
-	files  Files   // all that are open
+	root   *source // the file with all pages
+	files  Files   // all open files
 	layers []layer
 }
 
-// AddLayer opens a memory file that has some pages of the image, if the layers before have them not.
+// AddLayer opens the memory file of a differential checkpoint, which has the pages of runs. Pages that
+// a layer added before has are taken from that one. size is that of the file in bytes.
 func (img *Image) AddLayer(path string, size uint64, runs []PageRun) error {
 	src, err := img.open(path, size)
 	if err == nil {
@@ -29,7 +30,7 @@ func (img *Image) AddLayer(path string, size uint64, runs []PageRun) error {
 	return err
 }
 
-// AddRoot opens the file that has all pages, and completes the image.
+// AddRoot opens the file that has all pages. The image is complete then.
 func (img *Image) AddRoot(path string) (err error) {
 	if img.root, err = img.open(path, 0); err != nil {
 		return err
@@ -41,13 +42,14 @@ func (img *Image) AddRoot(path string) (err error) {
 	return nil
 }
 
-// layer is what a differential checkpoint has of an image.
+// layer is the part of an image that a differential checkpoint has.
 type layer struct {
 	src  *source
 	runs []PageRun
 }
 
-// open opens a memory file. All of an image's are of one size; 0 is any.
+// open opens a memory file and checks its size in bytes, which is the same for all files of an image;
+// 0: any size.
 func (img *Image) open(path string, size uint64) (*source, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -70,7 +72,7 @@ func (img *Image) open(path string, size uint64) (*source, error) {
 		return nil, fmt.Errorf("%s has %d bytes, the state describes %d bytes of memory", path, st.Size(),
 			want)
 	case want%pageSize != 0:
-		return nil, fmt.Errorf("%s has %d bytes, which is not a multiple of %d", path, want, pageSize)
+		return nil, fmt.Errorf("%s has %d bytes, and must have a multiple of %d", path, want, pageSize)
 	}
 	return img.files[len(img.files)-1], nil
 }
@@ -81,7 +83,7 @@ func (img *Image) Size() int64 { return int64(img.size) }
 // ReadAt reads the image.
 func (img *Image) ReadAt(p []byte, off int64) (int, error) {
 	if off < 0 {
-		return 0, errors.New("read of an image before its beginning")
+		return 0, errors.New("read an image: the offset is negative")
 	}
 	done := 0
 	for done < len(p) && uint64(off) < img.size {
@@ -100,13 +102,13 @@ func (img *Image) ReadAt(p []byte, off int64) (int, error) {
 	return done, nil
 }
 
-// Extents returns the pages that may be something else than zeros.
+// Extents returns the pages that may be other than zero, ascending.
 func (img *Image) Extents() ([]PageRun, error) { return dataOf(img.pieces) }
 
 // Close closes the files.
 func (img *Image) Close() error { return img.release().Close() }
 
-// release gives the open files away.
+// release passes the open files to the caller.
 func (img *Image) release() Files {
 	files := img.files
 	img.files = nil

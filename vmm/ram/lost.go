@@ -5,15 +5,14 @@ import (
 	"fmt"
 )
 
-// LostError says that a page of guest memory could not be read: the server of the mount is
-// gone, or what it stores of the page is damaged. The machine has ended; its memory was not
-// replaced by zeros or by anything else.
+// LostError says that a page of guest memory could not be read: the server of the mount is gone, or the
+// stored page is damaged. The machine has ended; the page was never replaced by zeros or other bytes.
 type LostError struct {
-	GFN   uint64 // the page, if Known
+	GFN   uint64 // guest frame number of the page, if Known
 	Known bool
-	RIP   uint64 // the guest's instruction, 0 if it was not the guest that needed the page
+	RIP   uint64 // address of the guest's instruction; 0 if the guest did not need the page itself
 	CR2   uint64 // the address of the guest's last page fault
-	Sign  string // how it showed
+	Sign  string // how the loss was noticed
 	Err   error  // cause, may be nil
 }
 
@@ -35,7 +34,7 @@ func (e *LostError) Error() string {
 // Unwrap returns the cause.
 func (e *LostError) Unwrap() error { return e.Err }
 
-// ErrStuck says that a vCPU waits for a page of a file system that neither answers nor fails. No
-// signal ends such a wait: its server has to answer or to die, or the mount has to be aborted.
+// ErrStuck says that a vCPU waits for a page, and the file system neither answers nor fails. No signal
+// ends such a wait: the server must answer or die, or the mount must be aborted.
 var ErrStuck = errors.New("a vCPU waits for a page, and the file system does not answer; " +
 	"abort the mount")

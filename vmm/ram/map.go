@@ -11,10 +11,10 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-// maxPieces is how many pieces a mapping may have. The kernel allows a process 65,530.
+// maxPieces is the most pieces that a mapping may have. The kernel allows a process 65,530 mappings.
 const maxPieces = 32000
 
-// Map maps the memory of a checkpoint, and takes its files over.
+// Map maps the memory of a checkpoint. The image's files belong to the result.
 func Map(img *Image, b Base) (*Memory, error) { return mapPieces(img, b, maxPieces/2) }
 
 func mapPieces(img *Image, b Base, limit int) (m *Memory, err error) {
@@ -36,19 +36,19 @@ func mapPieces(img *Image, b Base, limit int) (m *Memory, err error) {
 		return nil, errors.Join(err, m.mapping.unmap())
 	}
 	m.tracker = newTracker(m.mapping)
-	// A parent of which no page is left is not needed any more.
+	// A parent whose pages are all replaced by newer ones is not needed.
 	unused := slices.DeleteFunc(sources, func(s *source) bool {
 		return slices.Contains(sourcesOf(m.pieces), s)
 	})
 	return m, unused.Close()
 }
 
-// mapOthers puts the pieces that other files have over the mapping of the root: the longest are
-// mapped, up to a limit (each cuts the mapping in two places); what is left is copied.
+// mapOthers puts the pieces of other files over the mapping of the root. The longest are mapped, up to
+// limit pieces (each splits the mapping in two places). The rest is copied.
 //
-// Mapping a piece takes some microseconds, however long it is, and its pages stay in the page
-// cache, shared with every other machine, until they are needed. Copying takes a microsecond or two
-// a page and reads them all at once: it is for images of very many small pieces only.
+// Mapping a piece takes some microseconds, whatever its length, and its pages are read on demand and
+// shared with other machines through the page cache. Copying takes one or two microseconds for each
+// page and reads all of them at once. It is only for images with very many small pieces.
 func (m *Memory) mapOthers(root *source, limit int) error {
 	others := slices.DeleteFunc(slices.Clone(m.pieces), func(p piece) bool { return p.src == root })
 	if len(others) > limit {
@@ -70,7 +70,7 @@ func (m *Memory) mapOthers(root *source, limit int) error {
 	return nil
 }
 
-// place maps a piece where it belongs.
+// place maps a piece at its address.
 func (m *Memory) place(p piece) error {
 	off := p.First * pageSize
 	return m.mapping.part(off, p.Count*pageSize).replace(p.src.file, off, mapPrivate)
@@ -92,13 +92,12 @@ func (m *Memory) copyIn(p piece) error {
 	return nil
 }
 
-// advise says how a private mapping of a checkpoint is used. A fault is to fetch the page that the
-// guest needs and no other: what else is worth fetching is known to whoever serves the file, not to
-// the kernel's read-ahead. And page by page: a 2 MiB entry would be dropped whole when one of its
-// pages is written.
+// advise tells the kernel how a private mapping of a checkpoint is used. A fault shall read only the
+// page that the guest needs: the server of the file knows better than the kernel's readahead what to
+// fetch next. Huge pages are disabled, because a write to one page would drop the whole 2 MiB entry.
 func advise(m mapping) error {
 	for _, advice := range []int{unix.MADV_RANDOM, unix.MADV_NOHUGEPAGE} {
-		// EINVAL: a kernel without huge pages.
+		// EINVAL: the kernel has no huge pages.
 		if err := m.advise(advice); err != nil && !errors.Is(err, unix.EINVAL) {
 			return fmt.Errorf("madvise: %w", err)
 		}

@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mapping is guest memory in the address space of this process: an address and a length. It is no
-// slice, so that no Go code can touch what lies there (see doc.go for why); the kernel does, on
-// behalf of system calls and of the guest.
+// mapping is guest memory in the address space of this process: an address and a length in bytes. It is
+// not a slice, so that no Go code can touch the memory (doc.go says why). Only the kernel does, for
+// system calls and for the guest.
 type mapping struct {
 	addr uintptr
 	size uint64
@@ -19,13 +19,13 @@ type mapping struct {
 // part is a piece of the mapping.
 func (m mapping) part(off, n uint64) mapping { return mapping{m.addr + uintptr(off), n} }
 
-// How mapFile maps. NORESERVE: the guest may change all of its pages, and nearly never does.
+// Flags of mapFile. NORESERVE: the guest could change all of its pages, but hardly ever does.
 const (
 	mapShared  = unix.MAP_SHARED
 	mapPrivate = unix.MAP_PRIVATE | unix.MAP_NORESERVE
 )
 
-// mapFile maps a file from its beginning, wherever there is room.
+// mapFile maps the first size bytes of a file, at any address.
 func mapFile(f *os.File, size uint64, flags int) (mapping, error) {
 	addr, err := mmap(0, size, flags, f.Fd(), 0)
 	if err != nil {
@@ -34,9 +34,9 @@ func mapFile(f *os.File, size uint64, flags int) (mapping, error) {
 	return mapping{addr, size}, nil
 }
 
-// replace maps a part of a file over this part of a mapping. What was there is gone: shared pages
-// stay in their file, private copies do not. Users of the addresses (KVM's memory slots) see
-// the new pages from then on.
+// replace maps a part of a file over this part of a mapping. Pages of a shared mapping stay in their
+// file, private copies are lost. Users of the addresses (KVM's memory slots) see the new pages from
+// then on.
 func (m mapping) replace(f *os.File, off uint64, flags int) error {
 	if _, err := mmap(m.addr, m.size, flags|unix.MAP_FIXED, f.Fd(), off); err != nil {
 		return fmt.Errorf("map %s: %w", f.Name(), err)
@@ -44,7 +44,7 @@ func (m mapping) replace(f *os.File, off uint64, flags int) error {
 	return nil
 }
 
-// empty puts empty memory in place of what is mapped.
+// empty replaces the mapping by zeroed anonymous memory.
 func (m mapping) empty() error {
 	_, err := mmap(m.addr, m.size, mapPrivate|unix.MAP_ANONYMOUS|unix.MAP_FIXED, ^uintptr(0), 0)
 	return err
@@ -68,14 +68,14 @@ func (m mapping) call(trap, arg uintptr) error {
 	return asError(errno)
 }
 
-// read copies from the mapping into local, in the kernel. It stops at the first page that cannot
-// be had: a short count, or EFAULT if it is the very first.
+// read copies from the mapping into local, by a system call. It stops at the first page that cannot be
+// read: the count is short, or, for the very first page, the error is EFAULT.
 func (m mapping) read(local []byte) (int, error) {
 	l, r := vectors(local, m)
 	return unix.ProcessVMReadv(os.Getpid(), l, r, 0)
 }
 
-// write is the other direction.
+// write copies from local into the mapping.
 func (m mapping) write(local []byte) (int, error) {
 	l, r := vectors(local, m)
 	return unix.ProcessVMWritev(os.Getpid(), l, r, 0)
@@ -87,7 +87,7 @@ func vectors(local []byte, m mapping) ([]unix.Iovec, []unix.RemoteIovec) {
 	return l, []unix.RemoteIovec{{Base: m.addr, Len: int(m.size)}}
 }
 
-// mincore says of each page of a mapped file whether it is in the page cache.
+// mincore sets bit 0 of a byte of vec for each page of a mapped file that is in the page cache.
 func (m mapping) mincore(vec []byte) error {
 	_, _, errno := unix.Syscall(unix.SYS_MINCORE, m.addr, uintptr(m.size),
 		uintptr(unsafe.Pointer(unsafe.SliceData(vec))))

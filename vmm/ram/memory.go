@@ -14,45 +14,44 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-// Memory is the guest's RAM: files, mapped once as a whole, holes of the address space included.
+// Memory is the guest's RAM: one mapping of files, holes of the address space included.
 //
-// It has two lives. A machine that is started has its RAM in a memfd, mapped shared. A machine that
-// is restored has the checkpoint's files mapped privately: what the guest reads comes from the page
-// cache of those files, what it writes becomes its own and never reaches them. A checkpoint turns
-// the first life into the second, and renews the second (remap.go).
+// A machine that was started has its RAM in a memfd, mapped shared. A machine that was restored has the
+// checkpoint's files mapped privately: the guest reads from the page cache of those files, and a page
+// that it writes becomes a private copy, which never reaches the files. A checkpoint changes the first
+// state to the second, and renews the second (remap.go).
 type Memory struct {
 	size    uint64 // bytes of the image, a multiple of pageSize
 	mapping mapping
 
-	mu      sync.RWMutex // held to read and write guest memory; exclusively to remap it
-	pieces  []piece      // what is behind the mapping
-	own     *wss.Bitmap  // unchanged pages that are the mapping's own all the same; nil: none
+	mu      sync.RWMutex // read lock: to access guest memory; write lock: to remap it
+	pieces  []piece      // the files behind the mapping
+	own     *wss.Bitmap  // pages that are private copies although they are unchanged; nil: none
 	before  *wss.Bitmap  // pages changed since base, but before the tracker was armed; nil: none
 	tracker *tracker     // nil: nothing is tracked
 	marked  bool         // the tracker counts from a mark
-	base    *Base        // the checkpoint that the files are; nil: none, the machine was started
-	pager   *pager       // pages come one by one in place of the files; nil: they do not
-	served  *wss.Bitmap  // pages that did since base; nil: none
+	base    *Base        // the checkpoint whose files are mapped; nil: none, the machine was started
+	pager   *pager       // copies pages in on their first touch, in place of the files; nil: none
+	served  *wss.Bitmap  // pages that the pager copied in since base; nil: none
 	past    past
 }
 
-// past is what was touched and changed up to the last remap. Nil: there was none.
+// past has the pages that were touched and changed before the last remap; nil: there was none.
 type past struct{ touched, dirty *wss.Bitmap }
 
 // Base is a checkpoint that a machine's memory is mapped from.
 type Base struct {
 	Dir string
-	ID  [32]byte // what tells it from another checkpoint in its place; see state.ID
+	ID  [32]byte // identifies the checkpoint; see state.ID
 }
 
 // Size is the size of the image in bytes.
 func (m *Memory) Size() uint64 { return m.size }
 
-// Address is where the memory is in this process, for KVM.
+// Address is the address of the mapping in this process, for KVM.
 func (m *Memory) Address() uint64 { return uint64(m.mapping.addr) }
 
-// ReadAround leaves it to the kernel what comes with a page that is fetched, as it does for any
-// program that maps a file.
+// ReadAround allows the kernel's usual readahead around a fault, as for any program that maps a file.
 func (m *Memory) ReadAround() error {
 	if err := m.mapping.advise(unix.MADV_NORMAL); err != nil {
 		return fmt.Errorf("madvise: %w", err)
@@ -60,8 +59,8 @@ func (m *Memory) ReadAround() error {
 	return nil
 }
 
-// ReadFiles reads whole pages as the files behind the memory have them, from a frame on. It touches
-// no page of the mapping.
+// ReadFiles fills p, whole pages, from the files behind the memory, beginning with frame first. It
+// touches no page of the mapping.
 func (m *Memory) ReadFiles(p []byte, first uint64) error {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -69,7 +68,7 @@ func (m *Memory) ReadFiles(p []byte, first uint64) error {
 	return err
 }
 
-// New makes zeroed RAM.
+// New makes zeroed RAM of size bytes.
 func New(size uint64) (*Memory, error) {
 	fd, err := unix.MemfdCreate("thaw-guest", unix.MFD_CLOEXEC)
 	if err != nil {
@@ -90,13 +89,14 @@ func New(size uint64) (*Memory, error) {
 		pieces: []piece{{all, &source{file: f, shared: true}}}}, nil
 }
 
-// closeTime is how long Close waits for those who read the memory.
+// closeTime is how long Close waits for readers of the memory.
 const closeTime = 5 * time.Second
 
-// Close unmaps. No vCPU may be left.
+// Close unmaps the memory and closes its files. No vCPU may exist any more. It fails with [ErrStuck] if
+// a reader still waits for a page after some seconds.
 func (m *Memory) Close() error {
 	if !m.lockWithin(closeTime) {
-		return ErrStuck // somebody waits for a page, and would find other memory in its place
+		return ErrStuck // a reader waits for a page, and would find other memory at its address
 	}
 	defer m.mu.Unlock()
 	var err error
@@ -110,8 +110,8 @@ func (m *Memory) Close() error {
 	return errors.Join(err, m.mapping.unmap(), sourcesOf(m.pieces).Close())
 }
 
-// lockWithin takes the lock, unless that takes too long: a reader of a page that does not come has
-// it for as long as the file system pleases.
+// lockWithin takes the write lock, or gives up after limit: a reader holds the lock for as long as the
+// file system does not answer.
 func (m *Memory) lockWithin(limit time.Duration) bool {
 	for end := time.Now().Add(limit); !m.mu.TryLock(); {
 		if time.Now().After(end) {
@@ -122,8 +122,7 @@ func (m *Memory) lockWithin(limit time.Duration) bool {
 	return true
 }
 
-// Mapped says whether the memory, or a part of it, is mapped from a checkpoint: only then it can
-// be lost.
+// Mapped says whether any of the memory is mapped from a checkpoint: only then it can be lost.
 func (m *Memory) Mapped() bool {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -141,16 +140,16 @@ func (m *Memory) Base() *Base {
 	return m.base
 }
 
-// WriteAt writes into RAM at a guest physical address. Also where a file could be written instead:
-// only a write through the mapping is seen by the tracker.
+// WriteAt writes into RAM at a guest physical address. It always writes through the mapping, because
+// the tracker sees only such writes.
 func (m *Memory) WriteAt(p []byte, gpa int64) (int, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	return m.transfer(p, uint64(gpa), mapping.write)
 }
 
-// ReadAt reads RAM at a guest physical address, as the guest sees it. A page that cannot be read is
-// a *LostError.
+// ReadAt reads RAM at a guest physical address, as the guest sees it. If a page cannot be read, the
+// error is a *LostError.
 func (m *Memory) ReadAt(p []byte, gpa int64) (int, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -171,7 +170,7 @@ func (m *Memory) transfer(p []byte, gpa uint64, call func(m mapping, local []byt
 			err = unix.EFAULT
 		}
 		if errors.Is(err, unix.EFAULT) {
-			// What could be copied has been; the page where the call stopped is the one.
+			// The call stopped at the page that cannot be read.
 			return done, &LostError{GFN: off / pageSize, Known: true,
 				Sign: "a page could not be read by the VMM", Err: err}
 		}
@@ -183,8 +182,8 @@ func (m *Memory) transfer(p []byte, gpa uint64, call func(m mapping, local []byt
 	return done, nil
 }
 
-// Scan reads which pages were touched and which of those were changed since the memory was mapped
-// from its checkpoint. Both nil: it was not. The guest may run meanwhile.
+// Scan returns the pages that were touched, and those of them that were changed, since the memory was
+// mapped from its checkpoint. Both are nil if it is not mapped from one. The guest may run meanwhile.
 func (m *Memory) Scan() (touched, dirty *wss.Bitmap, err error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -199,10 +198,10 @@ func (m *Memory) scanLocked() (touched, dirty *wss.Bitmap, err error) {
 		return nil, nil, err
 	}
 	if m.pager != nil {
-		dirty = wss.NewBitmap(dirty.Len()) // all pages are copies: it shows in the end
+		dirty = wss.NewBitmap(dirty.Len()) // all pages are copies; StopPager finds changes by comparison
 	}
 	if m.own != nil && m.tracker.exact() {
-		// They are there because they were put there. Of these only changes are known.
+		// Private copies of the remap are present without a touch. Of these only changes are known.
 		touched = touched.AndNot(m.own.AndNot(dirty))
 	}
 	if m.before != nil {
@@ -214,7 +213,7 @@ func (m *Memory) scanLocked() (touched, dirty *wss.Bitmap, err error) {
 	return touched, dirty, nil
 }
 
-// ScanAll is Scan since the machine was restored, however often it was saved meanwhile.
+// ScanAll is Scan for the time since the machine was restored, across all later checkpoints.
 func (m *Memory) ScanAll() (touched, dirty *wss.Bitmap, err error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -231,7 +230,7 @@ func (m *Memory) scanPast() (touched, dirty *wss.Bitmap, err error) {
 	return touched, dirty, err
 }
 
-// Exact says whether scan counts touched pages exactly, and why not.
+// Exact says whether Scan returns exactly the touched pages, and if not, why.
 func (m *Memory) Exact() (ok bool, why string) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -255,7 +254,7 @@ func (m *Memory) Alive() error {
 	return nil
 }
 
-// Remote lists the files of the memory that a server has: those on FUSE mounts.
+// Remote lists the files of the memory that are on FUSE mounts.
 func (m *Memory) Remote() (list []*os.File) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -267,7 +266,7 @@ func (m *Memory) Remote() (list []*os.File) {
 	return list
 }
 
-// Written are the pages that the files behind the memory have: those of a hole were never written.
+// Written returns the pages that are not holes of the files behind the memory.
 func (m *Memory) Written() (*wss.Bitmap, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()

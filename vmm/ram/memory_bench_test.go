@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// BenchmarkCheckpointMemory is what a checkpoint does with the memory of 1 GiB, without a guest,
-// step by step; the pause of the guest is copy, mark and remap. First that of a machine that was
-// started, then of the one that it has become, with 4 % of its pages changed.
+// BenchmarkCheckpointMemory measures the steps of a checkpoint of 1 GiB of memory, without a guest; the
+// pause of a guest is copy, mark and remap. First for a machine that was started, then for the same
+// machine after its remap, with 4 % of its pages changed.
 func BenchmarkCheckpointMemory(b *testing.B) {
 	const size = 1 << 30
 	for b.Loop() {
@@ -95,7 +95,7 @@ func checkpointMemory(b *testing.B, mem *Memory, name string, diff bool) {
 	step("free", func() error { return unused.Close() })
 }
 
-// cpuTime is what the process has used: on a busy host, the better figure.
+// cpuTime returns the CPU time of the process, the better measure on a busy host.
 func cpuTime(b *testing.B) time.Duration {
 	b.Helper()
 	var u unix.Rusage
@@ -135,7 +135,7 @@ func BenchmarkMapImage(b *testing.B) {
 	}
 }
 
-// setCache brings a file into the page cache, or out of it.
+// setCache loads a file into the page cache, or evicts it.
 func setCache(b *testing.B, path string, full bool) {
 	b.Helper()
 	f, err := os.Open(path)

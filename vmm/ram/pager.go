@@ -9,20 +9,20 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-// pager is guest memory that is traced on a kernel which has no asynchronous write-protection: in
-// place of the files there is empty memory, and each first touch of a page is a message on a
-// userfaultfd and waits until the page was copied in.
+// pager serves guest memory that is traced on a kernel without asynchronous write-protection. Anonymous
+// memory is mapped in place of the files. The first touch of each page is a message on a userfaultfd,
+// and waits until the page was copied in.
 //
-// One goroutine answers. It has to whoever else waits: a vCPU, the kernel thread that fetches a page
-// for one, a system call of the VMM that copies from the guest. So it takes no lock that one of
-// these may hold, reads from the files alone, and ends last. All of them wait in the kernel, where
-// they hold up nobody in this process (doc.go says why nothing touches the mapping otherwise).
+// One goroutine answers. A vCPU may wait for it, a kernel thread that fetches a page for a vCPU, or a
+// system call of the VMM that copies guest memory. So it takes no lock that one of these may hold,
+// reads only from the files, and ends last. All of them wait inside the kernel, so the Go runtime is
+// not blocked (see doc.go).
 type pager struct {
 	mapping mapping
-	pieces  []piece // what the pages are
+	pieces  []piece // the files with the pages
 	uffd    *os.File
 	touched *wss.Bitmap // pages that were copied in
-	// touch is told of each fault before it is answered, and lost of a page that cannot be read.
+	// touch is called for each fault before it is answered, lost for a page that cannot be read.
 	touch func(gfn uint64, thread int)
 	lost  func(error)
 
@@ -40,7 +40,7 @@ func (s *pager) serve(fd int) {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return
 		}
-		if err != nil { // this should not happen; no thread must wait for ever
+		if err != nil { // this should not happen, but no thread may wait for ever
 			s.fail(fd, s.mapping, fmt.Errorf("serve pages: %w", err))
 			return
 		}
@@ -52,7 +52,7 @@ func (s *pager) serve(fd int) {
 	}
 }
 
-// answer copies a page in. Two may ask for one page at once: the first answer is for both.
+// answer copies a page in. Two threads may fault on one page at once: the first answer is for both.
 func (s *pager) answer(fd int, gfn uint64, thread int, page []byte) {
 	at := s.mapping.part(gfn*pageSize, pageSize)
 	if s.touched.Has(gfn) {
@@ -79,12 +79,12 @@ func (s *pager) fail(fd int, m mapping, err error) {
 	s.failed = errors.Join(s.failed, err)
 	s.lost(err)
 	if err := m.protect(); err != nil {
-		return // they wait until the machine is closed
+		return // the threads wait until the machine is closed
 	}
 	_ = uffdWake(fd, m)
 }
 
-// stop ends the goroutine. Threads that wait go on waiting until the descriptor is closed.
+// stop ends the goroutine. Threads that wait for a page keep waiting until the descriptor is closed.
 func (s *pager) stop() error {
 	err := s.uffd.SetReadDeadline(time.Unix(1, 0))
 	<-s.done

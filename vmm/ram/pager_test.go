@@ -16,7 +16,7 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-// servedMemory is memory of a file that is served page by page, and what it tells of that.
+// servedMemory is memory of a file that is served page by page, and a record of the calls of touch.
 type servedMemory struct {
 	*Memory
 	mu   sync.Mutex
@@ -45,8 +45,8 @@ func serveFile(t *testing.T, m *Memory) *servedMemory {
 	return s
 }
 
-// TestPager: while pages are served, what was touched is told page by page, once and in order; then
-// the memory is that of the file again, with what was changed.
+// TestPager: while pages are served, each touched page is reported once and in order. Afterwards the
+// memory is mapped from the file again, with the changes.
 func TestPager(t *testing.T) {
 	s := serveFile(t, trackedFile(t))
 	wantTouched, written := touchSome(t, s.Memory)
@@ -101,9 +101,9 @@ func TestPager(t *testing.T) {
 	}
 }
 
-// TestPagerByMany: the VMM itself touches pages from many goroutines, as its devices may, while
-// the collector stops the world; and the memory is unmapped meanwhile. Nobody hangs, no page is told
-// of twice, none is wrong.
+// TestPagerByMany: the VMM touches pages from many goroutines, as its devices may, while the garbage
+// collector stops the world; and the memory is unmapped meanwhile. Nothing hangs, and no page is
+// reported twice or wrong.
 func TestPagerByMany(t *testing.T) {
 	s := serveFile(t, trackedFile(t))
 	stop := make(chan struct{})
@@ -148,7 +148,7 @@ func TestPagerByMany(t *testing.T) {
 	}
 }
 
-// awaitServed waits until so many pages were touched.
+// awaitServed waits until a number of pages were touched.
 func awaitServed(t *testing.T, s *servedMemory, pages int) {
 	t.Helper()
 	deadline := time.Now().Add(time.Minute)
@@ -163,8 +163,8 @@ func awaitServed(t *testing.T, s *servedMemory, pages int) {
 	}
 }
 
-// TestPagerLost: a page that cannot be read is an error for the code that needs it, never zeros, also when
-// the serving has ended.
+// TestPagerLost: a page that cannot be read is an error for the code that needs it, never zeros, also
+// after the pager has stopped.
 func TestPagerLost(t *testing.T) {
 	s := serveFile(t, trackedFile(t))
 	b := make([]byte, 8)

@@ -21,10 +21,10 @@ type PageRun struct {
 // End is the first page after the run.
 func (r PageRun) End() uint64 { return r.First + r.Count }
 
-// source is a file with pages of an image, each at its guest physical address.
+// source is a file with pages of an image; the offset of a page is its guest physical address.
 type source struct {
 	file   *os.File
-	shared bool // RAM of a machine that was started: the file is the memory itself
+	shared bool // the memfd of a machine that was started: the file is the memory itself
 	remote bool // on a FUSE mount: its server may die
 }
 
@@ -36,21 +36,21 @@ func newSource(f *os.File) *source {
 	err := unix.Fstatfs(int(f.Fd()), &st)
 	s := &source{file: f, remote: err == nil && st.Type == fuseMagic}
 	if s.remote {
-		// What is read is what is asked for. What else may be wanted is for the server to know.
+		// Read only what is requested: the server decides about readahead.
 		_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_RANDOM)
 	}
 	return s
 }
 
-// piece is a run of pages and the file that has them. An image is made of pieces, ascending, with
-// no gaps: one, if all of it lies in one file; more, where a differential checkpoint has some pages
-// and its parents the others.
+// piece is a run of pages and the file that has them. The pieces of an image are ascending, without
+// gaps: one if all of it lies in one file, more if a differential checkpoint has some pages and its
+// parents have the others.
 type piece struct {
 	PageRun
 	src *source
 }
 
-// overlay returns the pieces of an image in which src has those runs. Both must ascend.
+// overlay returns the pieces of an image after src has replaced the pages of runs. Both lists are ascending.
 func overlay(under []piece, runs []PageRun, src *source) []piece {
 	var out []piece
 	add := func(r PageRun, s *source) {
@@ -68,7 +68,7 @@ func overlay(under []piece, runs []PageRun, src *source) []piece {
 			n := min(r.End(), p.End()) - r.First
 			add(PageRun{r.First, n}, src)
 			at = r.First + n
-			if n < r.Count { // it goes on in the next piece
+			if n < r.Count { // the run continues in the next piece
 				runs = slices.Concat([]PageRun{{at, r.Count - n}}, runs[1:])
 				break
 			}
@@ -98,7 +98,7 @@ func within(pieces []piece, r PageRun) []piece {
 	return out
 }
 
-// Files are memory files that are open.
+// Files are open memory files.
 type Files []*source
 
 // Close closes them.
@@ -120,11 +120,11 @@ func sourcesOf(pieces []piece) (list Files) {
 	return list
 }
 
-// smallPiece is how many pages are read without asking first whether they are a hole.
+// smallPiece is how many pages are read without checking first whether they are a hole.
 const smallPiece = 16
 
-// readPages reads whole pages from the files behind them. empty: they are holes of the files, and
-// were not looked at; p is then all zeros.
+// readPages reads whole pages from the files behind them. empty says that all of them are holes; p is
+// zeroed then.
 func readPages(pieces []piece, p []byte, first uint64) (empty bool, err error) {
 	empty = true
 	for _, part := range within(pieces, PageRun{first, uint64(len(p)) / pageSize}) {
@@ -146,7 +146,7 @@ func readPages(pieces []piece, p []byte, first uint64) (empty bool, err error) {
 	return empty, nil
 }
 
-// dataOf returns the parts of the pieces that are no holes.
+// dataOf returns the pages of the pieces that are not holes of their files.
 func dataOf(pieces []piece) (list []PageRun, err error) {
 	for _, p := range pieces {
 		runs, err := p.src.data(p.PageRun)
@@ -164,7 +164,7 @@ func dataOf(pieces []piece) (list []PageRun, err error) {
 	return list, nil
 }
 
-// readAt reads all of p. What cannot be read is lost memory.
+// readAt fills p. If that fails, the error is a *LostError.
 func (s *source) readAt(p []byte, off uint64) error {
 	_, err := s.file.ReadAt(p, int64(off))
 	if err == nil {
@@ -177,14 +177,14 @@ func (s *source) readAt(p []byte, off uint64) error {
 		"%d bytes at %#x of the memory file could not be read", len(p), off), Err: err}
 }
 
-// data returns the parts of a run of pages that are no holes. File systems that cannot tell have no
-// holes.
+// data returns the parts of a run of pages that are not holes. A file system that does not report holes
+// has none.
 func (s *source) data(r PageRun) (runs []PageRun, err error) {
 	fd := int(s.file.Fd())
 	for at, end := r.First, r.End(); at < end; {
 		from, err := unix.Seek(fd, int64(at*pageSize), unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) {
-			return runs, nil // only a hole is left
+			return runs, nil // the rest is a hole
 		}
 		to := from
 		if err == nil {
@@ -195,7 +195,7 @@ func (s *source) data(r PageRun) (runs []PageRun, err error) {
 			return append(runs, PageRun{at, end - at}), nil
 		case err != nil:
 			return nil, &LostError{GFN: at,
-				Sign: fmt.Sprintf("the memory file does not tell what is at %#x", at*pageSize), Err: err}
+				Sign: fmt.Sprintf("the memory file cannot be searched for data from %#x on", at*pageSize), Err: err}
 		}
 		first := max(uint64(from)/pageSize, at)
 		at = max((uint64(to)+pageSize-1)/pageSize, at+1)
@@ -206,21 +206,20 @@ func (s *source) data(r PageRun) (runs []PageRun, err error) {
 	return runs, nil
 }
 
-// checkSize makes sure that the file is still whole: what is missing at its end would pass for a
-// hole.
+// checkSize makes sure that the file was not truncated: missing data at its end would look like a hole.
 func (s *source) checkSize(size uint64) error {
 	st, err := s.file.Stat()
 	if err == nil && uint64(st.Size()) < size {
 		err = io.ErrUnexpectedEOF
 	}
 	if err != nil {
-		return &LostError{Sign: "the memory file is cut off", Err: err}
+		return &LostError{Sign: "the memory file was truncated", Err: err}
 	}
 	return nil
 }
 
-// RunsOf lists the runs of a bitmap. If they are too many, runs that lie close to each other are
-// joined: some pages more than necessary are saved then.
+// RunsOf lists the runs of set bits, at most limit. To stay within the limit it joins runs that are
+// close to each other, so the result may include pages that are not set.
 func RunsOf(b *wss.Bitmap, limit int) []PageRun {
 	var runs []PageRun
 	for first, n := range b.Runs() {
@@ -248,10 +247,10 @@ func bitmapOf(runs []PageRun, pages uint64) *wss.Bitmap {
 	return b
 }
 
-// copyChunk is how many bytes are read at once.
+// copyChunk is the size of one read in bytes.
 const copyChunk = 1 << 20
 
-// Chunks cuts a run into pieces of a size to be read at once.
+// Chunks splits a run into runs of at most 1 MiB, to be read one at a time.
 func Chunks(r PageRun) (list []PageRun) {
 	const step = copyChunk / pageSize
 	for at := r.First; at < r.End(); {

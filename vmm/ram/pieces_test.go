@@ -7,7 +7,7 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-// Pieces on pieces, against an array that says of each page where it is.
+// Overlays of pieces, compared with an array that has the file of each page.
 func TestOverlay(t *testing.T) {
 	const pages = 100
 	r := rand.New(rand.NewPCG(3, 4))

@@ -9,16 +9,18 @@ import (
 
 const pageSize = wss.PageSize
 
-// The memory of a guest lies from address 0 on, with a hole below 4 GiB if there is so much of it.
+// The memory of a guest begins at address 0, and leaves out a hole below 4 GiB if it is large enough to
+// reach it.
 const (
 	holeStart = 0xc000_0000
 	holeEnd   = 0x1_0000_0000
 
 	// MinMemory is the least RAM of a machine, in bytes.
 	MinMemory = 8 << 20
-	// MaxMemory is the most: the page tables that a guest program gets for it still fit below the hole.
+	// MaxMemory is the most RAM of a machine, in bytes: a guest program's page tables for it still fit
+	// below the hole.
 	MaxMemory = 1 << 40
-	// MaxImage is the size of the largest image.
+	// MaxImage is the size of the largest image, in bytes.
 	MaxImage = holeEnd + MaxMemory
 )
 
@@ -31,7 +33,7 @@ type Region struct {
 // End is the first address after the region.
 func (r Region) End() uint64 { return r.GPA + r.Size }
 
-// Layout lays out so many bytes of RAM.
+// Layout returns the regions for so many bytes of RAM.
 func Layout(bytes uint64) ([]Region, error) {
 	if bytes < MinMemory || bytes > MaxMemory || bytes%pageSize != 0 {
 		return nil, fmt.Errorf("memory of %d bytes: it must be a multiple of %d from %d to %d", bytes,
@@ -43,10 +45,10 @@ func Layout(bytes uint64) ([]Region, error) {
 	return []Region{{0, holeStart}, {holeEnd, bytes - holeStart}}, nil
 }
 
-// ImageSize is the size of the memory file for these regions.
+// ImageSize returns the size in bytes of the memory file for these regions.
 func ImageSize(regions []Region) uint64 { return regions[len(regions)-1].End() }
 
-// Total is how much of the image is RAM.
+// Total returns how many bytes of the image are RAM.
 func Total(regions []Region) (n uint64) {
 	for _, r := range regions {
 		n += r.Size
@@ -64,7 +66,7 @@ func Contains(regions []Region, gpa uint64) bool {
 	return false
 }
 
-// CheckLayout verifies regions that come out of a file: the only layouts are those of Layout.
+// CheckLayout verifies regions from a file: they must be a result of Layout.
 func CheckLayout(regions []Region) error {
 	var total uint64
 	for _, r := range regions {
@@ -75,7 +77,7 @@ func CheckLayout(regions []Region) error {
 		return err
 	}
 	if !slices.Equal(regions, want) {
-		return fmt.Errorf("regions of RAM %#x, expected %#x", regions, want)
+		return fmt.Errorf("the regions of RAM are %#x, and must be %#x", regions, want)
 	}
 	return nil
 }

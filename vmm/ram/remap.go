@@ -12,20 +12,19 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-// After a checkpoint the memory is mapped from it: what the guest has not changed since is page
-// cache of the file that was just written, and what it touches and changes from now on can be told
-// to the page, as after a restore.
+// After a checkpoint the memory is mapped from it. Pages that the guest has not changed since are page
+// cache of the file that was just written, and the pages that it touches and changes from now on are
+// known exactly, as after a restore.
 //
-// The file has to be complete, on disk and in its place before that, for from then on the guest's
-// memory depends on it. The guest need not wait so long. It goes on while the file is synced; what
-// it changes meanwhile is counted from the mark on, read out of the old mapping and written into
-// the new one:
+// Before that, the file must be complete, on disk and under its final name, because the guest's memory
+// then depends on it. The guest does not wait so long. It runs while the file is synced; the pages that
+// it changes after the mark are tracked, and copied from the old mapping into the new one:
 //
 //	pause, copy, mark, resume | sync, rename | pause, remap, resume
 //
-// A host without asynchronous write-protection cannot count from a mark. There the guest waits.
+// A host without asynchronous write-protection cannot track changes from a mark. There the guest waits.
 
-// Mark begins to count changes from zero. The guest must be paused.
+// Mark begins to track changes for a following Remap. The guest must be paused.
 func (m *Memory) Mark() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -36,7 +35,7 @@ func (m *Memory) Mark() error {
 		if err != nil {
 			return err
 		}
-		m.before = dirty // first: when only a part is protected, the tracker has lost some of it
+		m.before = dirty // first, because a protect that fails halfway loses some changes
 		if err := m.tracker.protect(); err != nil {
 			return err
 		}
@@ -48,7 +47,7 @@ func (m *Memory) Mark() error {
 	return nil
 }
 
-// unmark stops counting in memory that is not mapped from anything.
+// unmark stops the tracking in memory that is not mapped from a checkpoint.
 func (m *Memory) unmark() (err error) {
 	if m.tracker != nil && !anyPrivate(m.pieces) {
 		err = m.tracker.Close()
@@ -57,7 +56,7 @@ func (m *Memory) unmark() (err error) {
 	return err
 }
 
-// Forget gives a mark up, after a checkpoint that came to nothing.
+// Forget cancels a mark, after a failed checkpoint.
 func (m *Memory) Forget() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -65,21 +64,22 @@ func (m *Memory) Forget() error {
 	return m.unmark()
 }
 
-// maxCarry is how many pages are taken out of the old mapping at once: 64 MiB.
+// maxCarry is how many changed pages are carried over at once: 64 MiB.
 const maxCarry = 1 << 14
 
-// MaxRemap is how many runs of a differential checkpoint are mapped while the guest is paused:
-// the longest. Each takes some microseconds, and breaks up the mapping. The other pages stay the
-// copies that they are; of those it is known when they change, but not when they are touched.
+// MaxRemap is how many runs of a differential checkpoint are mapped while the guest is paused; the
+// longest are chosen. Each takes some microseconds and splits the mapping. The other pages stay private
+// copies: for these changes are tracked, but touches are not.
 const MaxRemap = 1024
 
-// Remap puts a checkpoint behind the mapping. Its file has the bytes that the memory had at the
-// mark, or has now, if there was no mark and the guest was paused all the time. Runs are the pages
-// that the file has; the others stay where they are. The guest must be paused.
+// Remap maps the memory from a checkpoint. file has the bytes that the memory had at the mark or,
+// without a mark, has now, because the guest was paused all the time. runs are the pages that the file
+// has, of which at most limit runs are mapped; other pages stay as they are. carried is the number of
+// pages that changed since the mark. The guest must be paused.
 //
-// It takes the file over, and gives the files that are not needed any more; they are to be closed. A
-// failure may come when parts are mapped again already. They have the same bytes, so the guest can go
-// on in either case, unless it is a *LostError.
+// The file belongs to the memory afterwards. The caller must close unused, the files that are no longer
+// needed. If it fails, some parts may be mapped from the new file already. They have the same bytes, so
+// the guest can continue in any case, unless the error is a *LostError.
 func (m *Memory) Remap(file *os.File, runs []PageRun, b Base, limit int) (carried uint64,
 	unused Files, err error) {
 	m.mu.Lock()
@@ -124,7 +124,7 @@ func (m *Memory) Remap(file *os.File, runs []PageRun, b Base, limit int) (carrie
 	return since.Count(), unused, errors.Join(err, m.rearm())
 }
 
-// tryMap makes sure that a file can be mapped: one that cannot must not take the old memory's place.
+// tryMap makes sure that a file can be mapped, before any of the old memory is replaced.
 func tryMap(file *os.File, size uint64) error {
 	trial, err := mapFile(file, size, mapPrivate)
 	if err != nil {
@@ -133,7 +133,7 @@ func tryMap(file *os.File, size uint64) error {
 	return trial.unmap()
 }
 
-// rearm makes a new tracker for a mapping that was made again.
+// rearm makes a new tracker after the memory was mapped again.
 func (m *Memory) rearm() (err error) {
 	if m.tracker != nil {
 		err = m.tracker.Close()
@@ -147,7 +147,7 @@ func (m *Memory) rearm() (err error) {
 	return err
 }
 
-// carryWindows cuts the memory into windows, none with more changed pages than the limit.
+// carryWindows splits the memory into windows, none with more changed pages than the limit.
 func carryWindows(since *wss.Bitmap, limit uint64) (list []PageRun) {
 	begin, n := uint64(0), uint64(0)
 	for first, count := range since.Runs() {
@@ -170,11 +170,11 @@ type remapping struct {
 	mem    *Memory
 	pieces []piece     // the pieces to map
 	done   []PageRun   // what is
-	own    *wss.Bitmap // unchanged pages that stay the mapping's own; nil: none
+	own    *wss.Bitmap // unchanged pages that stay private copies; nil: none
 	since  *wss.Bitmap // pages changed since the mark
 }
 
-// choose divides the runs of a file into those to be mapped and those that stay.
+// choose divides the runs of a file into those to be mapped and those that stay private copies.
 func (r *remapping) choose(runs []PageRun, src *source, limit int) {
 	r.own = r.mem.own
 	pages := r.mem.size / pageSize
@@ -197,8 +197,8 @@ func (r *remapping) choose(runs []PageRun, src *source, limit int) {
 	}
 }
 
-// move does a window of pages: takes out what changed since the mark, maps the file, puts that
-// back.
+// move remaps a window of pages: it copies out what changed since the mark, maps the file, and copies
+// that back in.
 func (r *remapping) move(window PageRun) error {
 	type change struct {
 		off  uint64
@@ -217,7 +217,7 @@ func (r *remapping) move(window PageRun) error {
 		changes = append(changes, c)
 	}
 	err := r.place(window)
-	// Also after a failure: what was mapped by then has lost them.
+	// Also after a failure: pages that were mapped by then have lost their changes.
 	for _, c := range changes {
 		if _, e := r.mem.transfer(c.data, c.off, mapping.write); e != nil {
 			return errors.Join(err, e)
@@ -226,8 +226,8 @@ func (r *remapping) move(window PageRun) error {
 	return err
 }
 
-// place maps what is to be mapped of a window, then lets the others begin again: they are unchanged,
-// and are read from their files when they are touched next.
+// place maps the file's pages of a window. The other unchanged pages are dropped from the page table,
+// so that their next touch is seen; they are read from their files then.
 func (r *remapping) place(window PageRun) error {
 	for _, p := range within(r.pieces, window) {
 		if err := r.mem.place(p); err != nil {
@@ -238,7 +238,7 @@ func (r *remapping) place(window PageRun) error {
 	return r.drop(window)
 }
 
-// drop takes unchanged pages out of the page table, all but those that stay.
+// drop takes unchanged pages out of the page table, except private copies that stay.
 func (r *remapping) drop(run PageRun) error {
 	parts := []PageRun{run}
 	if own := r.own; own != nil {

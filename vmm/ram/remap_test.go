@@ -15,8 +15,8 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-// A machine without vCPUs: memory, and a plain array that says what must be in it. What a guest
-// would do is done by system calls, which take the same way through the page table.
+// A machine without vCPUs: memory, and a plain array with the expected contents. System calls act in
+// place of a guest; they use the same page table.
 type model struct {
 	t     *testing.T
 	r     *rand.Rand
@@ -56,7 +56,7 @@ func (m *model) begin() {
 	m.touched, m.dirty = wss.NewBitmap(m.pages()), wss.NewBitmap(m.pages())
 }
 
-// work reads and writes some pages, or makes them zero.
+// work reads or writes some pages, or makes them zero.
 func (m *model) work(accesses int) {
 	m.t.Helper()
 	page := make([]byte, pageSize)
@@ -123,7 +123,7 @@ func (f *bytesTarget) Truncate(size int64) error { f.b = make([]byte, size); ret
 
 func (f *bytesTarget) WriteAt(p []byte, off int64) (int, error) { return copy(f.b[off:], p), nil }
 
-// save does what Machine.Checkpoint does with memory, working in between.
+// save does what Machine.Checkpoint does with memory, with work between its steps.
 func (m *model) save(diff, remap bool) (dir string) {
 	m.t.Helper()
 	dir = filepath.Join(m.t.TempDir(), fmt.Sprint("save", m.saves))
@@ -231,7 +231,7 @@ func (m *model) remap(dir string, runs []PageRun) {
 	if own := m.mem.own; len(runs) == 1 && runs[0].Count == m.pages() && own != nil && own.Count() > 0 {
 		m.t.Errorf("%d pages are copies after a whole checkpoint", own.Count())
 	}
-	// What was only read before the remap is not known any more.
+	// Pages that were only read before the remap are not known any more.
 	m.touched = m.dirty.Or(since)
 	m.dirty = since.Or(wss.NewBitmap(m.pages()))
 }
@@ -250,8 +250,8 @@ func (m *model) restore(dir string) {
 	m.begin()
 }
 
-// Checkpoints of all kinds in any order, for many generations, against the model: every byte of
-// memory and of every image, and exactly which pages were touched and changed.
+// Checkpoints of all kinds in random order, for many generations, compared with the model: every byte
+// of memory and of every image, and exactly the touched and changed pages.
 func TestMemoryOverGenerations(t *testing.T) {
 	for seed := range uint64(6) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -276,7 +276,7 @@ func TestMemoryOverGenerations(t *testing.T) {
 	}
 }
 
-// A remap that fails before it has begun forgets nothing of what the guest touched before.
+// A remap that fails before it has begun keeps the record of pages that the guest touched before.
 func TestFailedRemapForgetsNothing(t *testing.T) {
 	m := newModel(t, 64, 1)
 	m.restore(m.save(false, false))
@@ -307,7 +307,7 @@ func TestFailedRemapForgetsNothing(t *testing.T) {
 	}
 }
 
-// withoutFiles does something while this process can open no file.
+// withoutFiles calls a function while this process cannot open files.
 func withoutFiles(t *testing.T, do func() error) error {
 	t.Helper()
 	var was unix.Rlimit

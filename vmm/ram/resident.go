@@ -13,9 +13,9 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-// Resident asks the kernel which pages of the memory are in the page cache. Just before the first
-// instruction of a restored machine these are the prefetched pages, whichever process fetched them, on any
-// file system. It touches no page.
+// Resident returns the pages of the memory that are in the page cache. Just before the first
+// instruction of a restored machine these are the prefetched pages, whichever process fetched them. It
+// touches no page.
 func (m *Memory) Resident() (*wss.Bitmap, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -28,12 +28,12 @@ func (m *Memory) Resident() (*wss.Bitmap, error) {
 	return pages, nil
 }
 
-// resident adds the pages of those pieces that lie in a file.
+// resident adds the resident pages of the pieces that lie in the file s.
 func (s *source) resident(pages *wss.Bitmap, pieces []piece, size uint64) error {
 	if err := mayAsk(s.file); err != nil {
 		return err
 	}
-	// A mapping of its own: the guest's has marks of the tracker in its page table.
+	// Not the guest's mapping, whose page table has marks of the tracker.
 	b, err := mapFile(s.file, size, mapPrivate)
 	if err != nil {
 		return err
@@ -59,13 +59,13 @@ func (s *source) resident(pages *wss.Bitmap, pieces []piece, size uint64) error 
 }
 
 const (
-	residentBatch = 1 << 20 // pages asked about at a time: a byte of memory each
-	residentShare = 1 << 14 // pages that are worth a goroutine
-	residentChunk = 1 << 9  // pages that cachestat is asked about at a time
+	residentBatch = 1 << 20 // pages of one batch: a byte of memory for each
+	residentShare = 1 << 14 // the least pages for a further goroutine
+	residentChunk = 1 << 9  // pages of one cachestat call
 )
 
-// askParallel fills in vec on several CPUs: it takes the kernel some 60 ns a page, while somebody waits
-// for the machine.
+// askParallel fills in vec on several CPUs: the kernel needs about 60 ns for a page, while the user
+// waits for the machine.
 func (s *source) askParallel(m mapping, first uint64, vec []byte) error {
 	n := uint64(len(vec))
 	workers := min(uint64(runtime.GOMAXPROCS(0)), max(n/residentShare, 1))
@@ -81,8 +81,8 @@ func (s *source) askParallel(m mapping, first uint64, vec []byte) error {
 }
 
 // ask fills in vec for pages of the file from first on; bit 0 says that a page is in the page cache.
-// cachestat(2) answers at once for the parts of an image of which nothing or
-// everything is there, which are most of it; mincore(2) for the others.
+// cachestat(2) answers quickly for parts of an image that are not or completely resident, which are
+// most of it; mincore(2) is used for the others.
 func (s *source) ask(m mapping, first uint64, vec []byte) error {
 	for at := uint64(0); at < uint64(len(vec)); at += residentChunk {
 		part := vec[at:min(at+residentChunk, uint64(len(vec)))]
@@ -97,7 +97,7 @@ func (s *source) ask(m mapping, first uint64, vec []byte) error {
 			for i := range part {
 				part[i] = 1
 			}
-		default: // also without cachestat, which is of Linux 6.5
+		default: // also before Linux 6.5, which has no cachestat
 			if err := m.part(off, uint64(len(part))*pageSize).mincore(part); err != nil {
 				return fmt.Errorf("mincore: %w", err)
 			}
@@ -106,7 +106,7 @@ func (s *source) ask(m mapping, first uint64, vec []byte) error {
 	return nil
 }
 
-// setResident puts runs of set bits into the bitmap.
+// setResident adds the pages whose bit 0 is set in vec to the bitmap.
 func setResident(pages *wss.Bitmap, first uint64, vec []byte) {
 	for i := 0; i < len(vec); {
 		if vec[i]&1 == 0 {
@@ -121,8 +121,9 @@ func setResident(pages *wss.Bitmap, first uint64, vec []byte) {
 	}
 }
 
-// mayAsk says whether mincore tells this process the truth about the file: to strangers the kernel
-// answers that everything is there (CVE-2019-5489).
+// mayAsk fails if mincore does not tell this process the truth about the file: to a process that
+// neither owns the file nor may write to it, the kernel answers that all pages are resident
+// (CVE-2019-5489).
 func mayAsk(f *os.File) error {
 	st, err := f.Stat()
 	if err != nil {
@@ -137,6 +138,6 @@ func mayAsk(f *os.File) error {
 	if unix.Faccessat(unix.AT_FDCWD, path, unix.W_OK, unix.AT_EACCESS) == nil {
 		return nil
 	}
-	return fmt.Errorf("%s belongs to somebody else: the kernel does not tell what of it is cached",
+	return fmt.Errorf("%s belongs to another user: the kernel does not tell which of its pages are cached",
 		f.Name())
 }

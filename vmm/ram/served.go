@@ -12,15 +12,16 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-// StartPager takes the files out of the mapping and serves their pages from then on. The guest must
-// stand still. If it fails all is as before.
+// StartPager replaces the mapped files by a pager, which copies each page in on its first touch. touch
+// is called for each first touch, with the page and the ID of the thread; lost is called when a page
+// cannot be read. The guest must be paused. If it fails, nothing has changed.
 func (m *Memory) StartPager(touch func(gfn uint64, thread int), lost func(error)) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.own != nil {
 		return errors.New("the memory is in too many pieces to be mapped again")
 	}
-	// Not for user mode only: it is KVM that touches the pages.
+	// Faults of the kernel must be served, too: KVM touches the pages.
 	fd, err := userfaultfd(unix.O_CLOEXEC | unix.O_NONBLOCK)
 	if err != nil {
 		return fmt.Errorf("userfaultfd for faults of the kernel: %w", err)
@@ -50,8 +51,8 @@ func (m *Memory) StartPager(touch func(gfn uint64, thread int), lost func(error)
 	return nil
 }
 
-// StopPager maps the files again, with what the guest has changed since. The guest must stand
-// still. After an error nobody can access the memory any more.
+// StopPager maps the files again and puts back the pages that the guest has changed. The guest must be
+// paused. After an error the memory cannot be accessed any more.
 func (m *Memory) StopPager() (err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -60,8 +61,8 @@ func (m *Memory) StopPager() (err error) {
 		return nil // closed
 	}
 	m.pager = nil
-	// With the lock held and the vCPUs parked nobody faults but kernel threads that fetch pages in
-	// advance: those go on when the descriptor is closed, and find the files.
+	// With the lock held and the vCPUs parked, only kernel threads that fetch pages for vCPUs can
+	// fault. They continue when the descriptor is closed, and find the files.
 	defer func() { err = errors.Join(err, s.uffd.Close()) }()
 	if err = errors.Join(s.stop(), s.failed); err == nil {
 		err = m.mapAgain(s)
@@ -91,8 +92,8 @@ func (m *Memory) mapAgain(s *pager) error {
 	return nil
 }
 
-// differing returns those of the pages that are other than the files have them. A page that was written
-// and is as before is none.
+// differing returns the pages whose contents differ from the files'. A page that was written with the
+// same bytes is not among them.
 func (m *Memory) differing(pages *wss.Bitmap) (*wss.Bitmap, error) {
 	changed := wss.NewBitmap(pages.Len())
 	now, then := make([]byte, copyChunk), make([]byte, copyChunk)

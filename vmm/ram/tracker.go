@@ -12,26 +12,26 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-// tracker tells which pages of a private mapping the guest has touched, and which it has changed.
+// tracker finds which pages of a private mapping the guest has touched, and which it has changed.
 //
-// It is one userfaultfd, registered for asynchronous write-protection (kernel 6.7), and no handler:
-// the kernel resolves a write fault by itself and only remembers it. The registration does two
-// things. Every page is marked as protected, so a missing mark means "written". And the kernel
-// stops mapping the neighbours of a page that is read (fault-around, 16 pages at once), so "present
-// in the page table" means "touched". Both are read out of the page table by PAGEMAP_SCAN, at any
-// time, without stopping the guest, exact to the page.
+// It is one userfaultfd, registered for asynchronous write-protection (Linux 6.7). There is no handler:
+// the kernel resolves a write fault itself and only remembers it. The registration has two effects.
+// Every page is marked as protected, so a missing mark means "written". And the kernel stops mapping
+// the neighbours of a page that is read (fault-around, 16 pages at once), so "present in the page
+// table" means "touched". PAGEMAP_SCAN reads both from the page table, exactly, at any time, without
+// stopping the guest.
 //
-// Without the feature changed pages are still exact: a page of a private file mapping that is
-// present and not the file's own is a copy made on write. Touched pages are not: the neighbours
-// count too.
+// Without the feature changed pages are still exact: a present page of a private file mapping that is
+// not a page of the file is a copy made on write. Touched pages are not exact: their neighbours count,
+// too.
 type tracker struct {
 	mapping mapping
 	uffd    int    // -1: not available
-	why     string // why it is not
+	why     string // why it is not available
 	pagemap bool   // read /proc/self/pagemap: no PAGEMAP_SCAN either
 }
 
-// newTracker arms tracking for a mapping. Nothing may have touched it yet.
+// newTracker starts tracking for a mapping that has not been touched yet.
 func newTracker(m mapping) *tracker {
 	t := &tracker{mapping: m, uffd: -1}
 	if err := t.arm(); err != nil {
@@ -40,7 +40,7 @@ func newTracker(m mapping) *tracker {
 	return t
 }
 
-// ProbeTracker tries out whether touched pages are exact on this host. The error says why not.
+// ProbeTracker tests whether touched pages are exact on this host. The error says why not.
 func ProbeTracker() error {
 	mem, err := New(pageSize)
 	if err != nil {
@@ -62,7 +62,7 @@ func ProbeTracker() error {
 
 // arm registers the mapping.
 func (t *tracker) arm() error {
-	// USER_MODE_ONLY needs no rights, and asynchronous protection never asks a handler.
+	// USER_MODE_ONLY needs no privileges, and asynchronous protection needs no handler.
 	fd, err := userfaultfd(unix.O_CLOEXEC | unix.O_NONBLOCK | uffdUserModeOnly)
 	if err != nil {
 		return fmt.Errorf("userfaultfd: %w", err)
@@ -72,7 +72,7 @@ func (t *tracker) arm() error {
 		err = uffdRegister(fd, t.mapping, uffdRegisterModeWP)
 	}
 	if err == nil {
-		// Also puts a mark into the entries of pages that are not there yet.
+		// This also marks the entries of pages that are not present yet.
 		err = uffdProtect(fd, t.mapping)
 	}
 	if err != nil {
@@ -83,8 +83,8 @@ func (t *tracker) arm() error {
 	return nil
 }
 
-// protect begins again: what was written so far does not count as written any more. (It stays
-// touched.)
+// protect starts again: pages that were written so far no longer count as written. They still count
+// as touched.
 func (t *tracker) protect() error {
 	if err := uffdProtect(t.uffd, t.mapping); err != nil {
 		return fmt.Errorf("UFFDIO_WRITEPROTECT: %w", err)
@@ -103,8 +103,8 @@ func (t *tracker) Close() error {
 	return unix.Close(t.uffd)
 }
 
-// scan reads which pages were touched and which of those were changed since the mapping was made.
-// The guest may run meanwhile.
+// scan returns the pages that were touched since the mapping was made, and those of them that were
+// changed. The guest may run meanwhile.
 func (t *tracker) scan() (touched, dirty *wss.Bitmap, err error) {
 	f, err := os.Open("/proc/self/pagemap")
 	if err != nil {
@@ -118,7 +118,7 @@ func (t *tracker) scan() (touched, dirty *wss.Bitmap, err error) {
 		if !errors.Is(err, unix.ENOTTY) && !errors.Is(err, unix.EINVAL) {
 			return touched, dirty, err
 		}
-		t.pagemap = true // a kernel before 6.7
+		t.pagemap = true // before Linux 6.7
 	}
 	return touched, dirty, t.readPagemap(f, touched, dirty)
 }
@@ -145,7 +145,7 @@ func (t *tracker) scanRanges(f *os.File, touched, dirty *wss.Bitmap) error {
 	return nil
 }
 
-// count sorts pages of one kind into the bitmaps. An entry that holds nothing but our mark looks
+// count adds pages of one category to the bitmaps. An entry with nothing but the tracker's mark looks
 // like a page in swap that was not written.
 func (t *tracker) count(touched, dirty *wss.Bitmap, first, n, category uint64) {
 	written := category&pageIsFile == 0
@@ -185,7 +185,7 @@ func (t *tracker) readPagemap(f *os.File, touched, dirty *wss.Bitmap) error {
 	return nil
 }
 
-// category translates an entry of /proc/self/pagemap into the words of PAGEMAP_SCAN.
+// category translates an entry of /proc/self/pagemap into the categories of PAGEMAP_SCAN.
 func category(e uint64) (c uint64) {
 	for _, bit := range [...]struct{ entry, category uint64 }{{pagemapPresent, pageIsPresent},
 		{pagemapSwapped, pageIsSwapped}, {pagemapFile, pageIsFile}} {

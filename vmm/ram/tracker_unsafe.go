@@ -72,7 +72,7 @@ func userfaultfd(flags int) (int, error) {
 	return int(fd), nil
 }
 
-// ioctl passes a pointer to a structure of the size that is coded into req.
+// ioctl passes a pointer to a structure whose size is encoded in req.
 func ioctl[T any](fd int, req uintptr, arg *T) (int, error) {
 	for {
 		r, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), req, uintptr(unsafe.Pointer(arg)))
@@ -98,8 +98,8 @@ func uffdProtect(fd int, m mapping) error {
 	return err
 }
 
-// uffdFault returns the address of a page fault and the thread that has it; false: a message of another
-// kind.
+// uffdFault returns the address of a page fault and the ID of its thread; ok is false for a message of
+// another kind.
 func uffdFault(message []byte) (addr uintptr, thread int, ok bool) {
 	if message[0] != uffdEventPagefault {
 		return 0, 0, false
@@ -108,7 +108,7 @@ func uffdFault(message []byte) (addr uintptr, thread int, ok bool) {
 	return uintptr(le.Uint64(message[16:])), int(le.Uint32(message[24:])), true
 }
 
-// uffdCopy puts a page where it is missing, and lets those go on who wait for it.
+// uffdCopy copies in a missing page and wakes the threads that wait for it.
 func uffdCopy(fd int, m mapping, page []byte) error {
 	var pin runtime.Pinner
 	pin.Pin(unsafe.SliceData(page))
@@ -118,17 +118,17 @@ func uffdCopy(fd int, m mapping, page []byte) error {
 	return err
 }
 
-// uffdWake lets those go on who wait for pages of a mapping: they try again.
+// uffdWake wakes the threads that wait for pages of a mapping. They try again.
 func uffdWake(fd int, m mapping) error {
 	_, err := ioctl(fd, ioUffdWake, &uffdioRange{Start: uint64(m.addr), Len: m.size})
 	return err
 }
 
-// pagemapScan lists ranges of pages that have any of the categories, with the categories in which
-// they differ. next is where to go on; n ranges are filled in.
+// pagemapScan fills out with ranges of pages that have any of the given categories, with their
+// categories. n ranges are filled in; next is the address to continue from.
 func pagemapScan(fd int, start, end uintptr, anyOf uint64, out []pageRegion) (
 	n int, next uintptr, err error) {
-	// The argument holds an address, which the collector does not follow.
+	// The argument contains the address as an integer, which the garbage collector does not follow.
 	var pin runtime.Pinner
 	pin.Pin(unsafe.SliceData(out))
 	defer pin.Unpin()

@@ -8,11 +8,11 @@ import (
 	"github.com/thawfs/thaw/vmm/ram"
 )
 
-// A differential checkpoint holds the pages that changed since its parent: the checkpoint that the
-// machine was mapped from. Its memory file has the size of the image, and those pages at their
-// places. The rest of the file means nothing: which pages are in it is told by the section CHANGED
-// of the state file, and not by the holes of the memory file, which a copy may fill, and which a
-// page that became zero is too.
+// A differential checkpoint contains the pages that changed since its parent: the checkpoint that the
+// machine's memory was mapped from. Its memory file has the size of the image, with those pages at
+// their offsets. The rest of the file has no meaning. Section CHANGED of the state file lists the
+// pages. The holes of the memory file do not: a copy may fill them, and a page that became zero is a
+// hole, too.
 //
 //	CHANGED, required; integers are little-endian
 //	  0  size        u64, bytes of the image
@@ -22,15 +22,15 @@ import (
 //	     runs        up to the end: a pair of varints each, pages since the end of the run before,
 //	                 and pages in the run
 
-// Changed is such a section.
+// Changed is the contents of a section CHANGED.
 type Changed struct {
 	Size     uint64
 	ParentID ID
 	Parent   string
-	Runs     []ram.PageRun // ascending, apart from each other
+	Runs     []ram.PageRun // ascending, not adjacent
 }
 
-// changedHead is what the section begins with.
+// changedHead is the fixed part at the start of the section.
 type changedHead struct {
 	Size       uint64
 	ParentID   ID
@@ -57,8 +57,8 @@ func (c *Changed) section() (section, error) {
 	return section{tag: tagChanged, required: true, data: b}, nil
 }
 
-// splitChanged takes the section out of a state's. nil: there is none, the checkpoint has all of
-// its memory.
+// splitChanged separates the section from the others of a state. c is nil if there is none: the
+// checkpoint has all of its memory.
 func splitChanged(sections []section) (c *Changed, others []section, err error) {
 	for _, s := range sections {
 		switch {
@@ -79,13 +79,13 @@ func decodeChanged(b []byte) (*Changed, error) {
 	var head changedHead
 	n, err := binary.Decode(b, binary.LittleEndian, &head)
 	if err != nil || int(head.ParentSize) > len(b)-n {
-		return nil, badState("section %s of %d bytes is cut off", tagChanged, len(b))
+		return nil, badState("section %s of %d bytes is truncated", tagChanged, len(b))
 	}
 	b = b[n:]
 	c := &Changed{Size: head.Size, ParentID: head.ParentID, Parent: string(b[:head.ParentSize])}
 	b = b[head.ParentSize:]
 	if !filepath.IsAbs(c.Parent) || strings.ContainsRune(c.Parent, 0) {
-		return nil, badState("section %s: %q is not a path of a parent", tagChanged, c.Parent)
+		return nil, badState("section %s: %q is not an absolute path of a parent", tagChanged, c.Parent)
 	}
 	if c.Size == 0 || c.Size%pageSize != 0 || c.Size > ram.MaxImage {
 		return nil, badState("section %s: an image of %d bytes", tagChanged, c.Size)
@@ -115,5 +115,5 @@ func (c *Changed) decodeRuns(b []byte) error {
 	return nil
 }
 
-// MaxRuns is how many runs a section may have: what fits into it, whatever the numbers are.
+// MaxRuns is the most runs of a section CHANGED: as many as always fit, even with the largest numbers.
 const MaxRuns = (maxSectionSize - 1<<17) / (2 * 6)

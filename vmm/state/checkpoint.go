@@ -10,14 +10,14 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-// Checkpoint is a checkpoint directory whose state has been read, and can be restored by this VMM.
+// Checkpoint is a checkpoint directory whose state was read and is valid for this VMM.
 type Checkpoint struct {
 	Dir      string // absolute
 	Machine  Machine
 	sections []section
 }
 
-// Open reads the state of a checkpoint directory. It does not look at its memory.
+// Open reads the state of a checkpoint directory. It does not open its memory.
 func Open(dir string) (*Checkpoint, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -39,7 +39,7 @@ func Open(dir string) (*Checkpoint, error) {
 	return c, nil
 }
 
-// OpenImage opens the memory. On a mount of thaw this is the request to restore: it returns once the
+// OpenImage opens the memory. On a thaw mount this is the request to restore: it returns once the
 // working set is in the page cache.
 func (c *Checkpoint) OpenImage() (*Image, error) {
 	img, err := openImage(c.Dir, c.sections)
@@ -47,14 +47,14 @@ func (c *Checkpoint) OpenImage() (*Image, error) {
 		return nil, err
 	}
 	if want := ram.ImageSize(c.Machine.Facts.Regions); uint64(img.Size()) != want {
-		return nil, errors.Join(fmt.Errorf("%s: %d bytes, the state describes %d bytes of memory",
+		return nil, errors.Join(fmt.Errorf("%s has %d bytes, and the state describes %d bytes of memory",
 			filepath.Join(c.Dir, MemoryFile), img.Size(), want), img.Close())
 	}
 	return img, nil
 }
 
 // HasConsole says whether the machine in a checkpoint directory runs a kernel, which has a serial
-// console. It is false for what cannot be read: a restore tells why.
+// console. It is false if the state cannot be read; a restore reports the reason.
 func HasConsole(dir string) bool {
 	list, err := readFile(filepath.Join(dir, StateFile))
 	if err != nil {
@@ -74,9 +74,9 @@ const (
 
 const pageSize = wss.PageSize
 
-// ID names a checkpoint: a hash of its state. The machine's time stamp counter is in it, so
-// no two are the same; what a differential checkpoint adds to it is not (changed.go), so it stays
-// when such a one is put together with its parents.
+// ID identifies a checkpoint. It is a hash of its state, which includes the time stamp counters, so no
+// two checkpoints have the same ID. It does not cover section CHANGED (changed.go), so it stays the
+// same when a differential checkpoint is merged with its parents.
 type ID [sha256.Size]byte
 
 func identify(sections []section) ID {
@@ -90,7 +90,7 @@ func identify(sections []section) ID {
 	return ID(h.Sum(nil))
 }
 
-// ReadID reads the identity of the checkpoint in a directory.
+// ReadID returns the ID of the checkpoint in a directory.
 func ReadID(dir string) (ID, error) {
 	sections, err := readFile(filepath.Join(dir, StateFile))
 	if err != nil {

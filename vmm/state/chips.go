@@ -7,7 +7,7 @@ import (
 	"github.com/thawfs/thaw/vmm/kvm"
 )
 
-// Chips is what the kernel emulates for all vCPUs of a machine together: interrupt controllers,
+// Chips is the state of what KVM emulates once for all vCPUs of a machine: interrupt controllers,
 // interval timer, paravirtual clock.
 type Chips struct {
 	PIT   kvm.PIT
@@ -17,7 +17,7 @@ type Chips struct {
 
 const chipCount = kvm.IOAPIC + 1
 
-// SaveChips reads them. All vCPUs must be stopped and saved.
+// SaveChips reads the state. All vCPUs must be stopped and saved.
 func SaveChips(vm *kvm.VM) (*Chips, error) {
 	var s Chips
 	var err error
@@ -28,7 +28,7 @@ func SaveChips(vm *kvm.VM) (*Chips, error) {
 		return nil, err
 	}
 	if s.Clock.Flags&kvm.ClockRealtime == 0 {
-		// Where the host's clock is not its TSC, KVM does not read the two together.
+		// If the host's clock source is not the TSC, KVM does not return the wall clock.
 		s.Clock.Realtime = uint64(time.Now().UnixNano())
 		s.Clock.Flags |= kvm.ClockRealtime
 	}
@@ -40,24 +40,25 @@ func SaveChips(vm *kvm.VM) (*Chips, error) {
 	return &s, nil
 }
 
-// ClockMode says what a guest's clock does about the time between a checkpoint and its restore.
+// ClockMode says how a guest's clock treats the time between a checkpoint and its restore.
 type ClockMode string
 
 // Clock modes.
 const (
-	// ClockResume goes on where the clock stopped, as if no time had passed; the guest's idea of the
-	// wall clock is late until something sets it.
+	// ClockResume continues where the clock stopped, as if no time had passed. The guest's wall clock
+	// is late until something sets it.
 	ClockResume ClockMode = "resume"
-	// ClockRealtime adds the time that has passed: timers that fell due meanwhile fire at once.
+	// ClockRealtime adds the time that has passed: timers that became due meanwhile fire at once.
 	ClockRealtime ClockMode = "realtime"
 )
 
-// Restore sets them, in a machine whose vCPUs have their state and have not run yet.
+// Restore sets the state, in a machine whose vCPUs have their state and have not run yet. The error is
+// a [*HostError] if this host cannot set the clock in the given mode.
 //
-// The clock before any vCPU runs: a guest that reads it too early sees it jump back, and waits until
-// the old time comes again (Cloud Hypervisor had guests that hung for minutes). The vCPUs before the
-// I/O APIC: setting it passes interrupts that wait at its inputs on to the local APICs, where
-// setting those would overwrite them.
+// The clock must be set before any vCPU runs: a guest that reads it too early would see it jump back,
+// and wait until the old time is reached again (Cloud Hypervisor had guests that hung for minutes). The
+// vCPUs must be set before the I/O APIC: setting it passes interrupts that wait at its inputs to the
+// local APICs, and setting the local APICs later would overwrite them.
 func (s *Chips) Restore(vm *kvm.VM, mode ClockMode) error {
 	if err := vm.SetPIT2(s.PIT); err != nil {
 		return err
@@ -77,8 +78,8 @@ func (s *Chips) Restore(vm *kvm.VM, mode ClockMode) error {
 	return nil
 }
 
-// clock is what to set the clock to. The flags that were read with it are facts, not wishes: KVM
-// refuses some and takes others for a wish.
+// clock returns the value to set the clock to. It drops the flags that were read with the clock: KVM
+// refuses some of them on a write, and gives others another meaning.
 func (s *Chips) clock(vm *kvm.VM, mode ClockMode) (kvm.Clock, error) {
 	c := kvm.Clock{Clock: s.Clock.Clock}
 	switch mode {
@@ -86,7 +87,7 @@ func (s *Chips) clock(vm *kvm.VM, mode ClockMode) (kvm.Clock, error) {
 		return c, nil
 	case ClockRealtime:
 	default:
-		return c, fmt.Errorf("clock mode %q: there are %q and %q", mode, ClockResume, ClockRealtime)
+		return c, fmt.Errorf("clock mode %q is unknown; use %q or %q", mode, ClockResume, ClockRealtime)
 	}
 	if s.Clock.Flags&kvm.ClockRealtime == 0 {
 		return c, &HostError{What: "its state does not say when it was saved, so its clock cannot " +

@@ -8,11 +8,11 @@ import (
 	"github.com/thawfs/thaw/vmm/kvm"
 )
 
-// What a guest is told about its CPU: all that KVM can give it on this host, less what this VMM
-// could not save and restore, with a topology of as many cores as there are vCPUs, one thread each,
-// in one package.
+// The CPU features that a guest sees: all that KVM supports on this host, except those whose state this
+// VMM cannot save and restore. The topology is one package with as many cores as vCPUs, one thread
+// each.
 
-// significantIndex says that an entry is for one index (ECX) of its leaf only.
+// significantIndex is the flag of an entry that is valid for one index (ECX) of its leaf only.
 const significantIndex = 1
 
 // Bits that are set or cleared by name.
@@ -35,7 +35,8 @@ const (
 	extPerfCtr = 1<<23 | 1<<24 | 1<<28 // ecx: core, northbridge, last level cache
 )
 
-// HostCPUID is what KVM supports on this host, corrected. It is the same for all vCPUs.
+// HostCPUID returns the features for new machines on this host: what KVM supports, corrected. They are
+// the same for all vCPUs.
 func HostCPUID(sys *kvm.System) ([]kvm.CPUIDEntry, error) {
 	list, err := sys.SupportedCPUID()
 	if err != nil {
@@ -52,30 +53,29 @@ func HostCPUID(sys *kvm.System) ([]kvm.CPUIDEntry, error) {
 	return list, nil
 }
 
-// correct hides from one entry what this VMM does not honour and adds what KVM honours but does not
-// list.
+// correct changes one entry: it removes what this VMM does not support, and adds what KVM supports but
+// does not list.
 //
-// Hidden are virtualisation in the guest (its state is not saved), performance counters (they count
-// what another host's would not go on counting), enclaves, encrypted memory and processor trace
-// (their memory is out of reach). Asynchronous page faults stay: the kernel saves their registers,
-// and wakes all of the guest's waiting tasks when they are set again, so that no wake-up is lost
-// between two hosts; and a guest that can run another task while a page comes is what a lazy
-// restore wants.
+// Removed are nested virtualisation (its state is not saved), performance counters (another host cannot
+// continue them), enclaves, encrypted memory and processor trace (the VMM cannot read their memory).
+// Asynchronous page faults stay: KVM saves their registers, and when they are set again it wakes all
+// waiting tasks of the guest, so no wake-up is lost between two hosts. They let the guest run another
+// task while a page is loaded, which helps a lazy restore.
 func correct(e *kvm.CPUIDEntry, amd, deadline bool) {
 	switch e.Function {
 	case 1:
 		e.ECX &^= leaf1VMX | leaf1PDCM
-		// By this bit kernels look for leaf 0x40000000, and with it for KVM's clock.
+		// Only with this bit kernels look for leaf 0x40000000, which offers KVM's clock.
 		e.ECX |= leaf1Hypervisor
 		if deadline {
-			e.ECX |= leaf1TSCDeadline // KVM lists it only where user space has no part in it
+			e.ECX |= leaf1TSCDeadline // KVM supports it, but does not list it when user space decides
 		}
 	case 7:
 		if e.Index == 0 {
 			e.EBX &^= leaf7SGX | leaf7PT
 			e.ECX &^= leaf7SGXLC
 			if amd {
-				e.EDX &^= leaf7ArchCaps // a register of Intel's, which KVM shows to all
+				e.EDX &^= leaf7ArchCaps // an Intel register, which KVM lists on all CPUs
 			}
 		}
 	case 0x80000001:
@@ -86,7 +86,8 @@ func correct(e *kvm.CPUIDEntry, amd, deadline bool) {
 	}
 }
 
-// CPUIDFor is the list for one vCPU: with its APIC ID, which is its number, and the topology.
+// CPUIDFor returns the list for vCPU number id: with its APIC ID, which is its number, and the topology
+// of so many cpus.
 func CPUIDFor(features []kvm.CPUIDEntry, id, cpus int) []kvm.CPUIDEntry {
 	list := slices.DeleteFunc(slices.Clone(features), func(e kvm.CPUIDEntry) bool {
 		switch e.Function {
@@ -107,15 +108,15 @@ func CPUIDFor(features []kvm.CPUIDEntry, id, cpus int) []kvm.CPUIDEntry {
 	return list
 }
 
-// topology is where a vCPU is.
+// topology is the position of a vCPU.
 type topology struct {
 	id, cpus uint32
-	bits     uint32 // of the APIC ID that tell the vCPUs apart
+	bits     uint32 // number of bits of the APIC ID that distinguish the vCPUs
 }
 
-// set changes an entry that speaks of it.
+// set writes the topology into an entry that contains it.
 func (t topology) set(e *kvm.CPUIDEntry) {
-	share := uint32(1)<<t.bits - 1 // highest number of others that could be meant, as Intel counts
+	share := uint32(1)<<t.bits - 1 // the most other vCPUs that the ID bits allow, as Intel counts
 	switch e.Function {
 	case 1:
 		e.EBX = e.EBX&0xffff | (share+1)<<16 | t.id<<24
@@ -143,7 +144,7 @@ func (t topology) set(e *kvm.CPUIDEntry) {
 	}
 }
 
-// levels makes the leaves that list the levels of the topology: threads of a core, then cores.
+// levels makes the entries of a leaf that lists the levels of the topology: threads of a core, then cores.
 func (t topology) levels(leaf uint32) []kvm.CPUIDEntry {
 	const thread, core = 1 << 8, 2 << 8
 	return []kvm.CPUIDEntry{

@@ -11,7 +11,7 @@ import (
 	"github.com/thawfs/thaw/vmm/kvm"
 )
 
-// describe names what is in a section. What is not understood is shown as bytes.
+// describe returns the fields of a section. Unknown data is shown as bytes.
 func describe(s section) []Field {
 	switch s.tag {
 	case tagMachine:
@@ -38,8 +38,8 @@ func describe(s section) []Field {
 	return flatten("", reflect.ValueOf(value).Elem())
 }
 
-// flatten names the parts of a value as Go does, in lower case. Padding is shown if it holds
-// something.
+// flatten lists the fields of a value by their Go names, in lower case. Padding is shown only if it
+// is not zero.
 func flatten(name string, v reflect.Value) (fields []Field) {
 	switch s := v.Interface().(type) {
 	case kvm.Segment:
@@ -86,7 +86,7 @@ func segment(s kvm.Segment) string {
 		s.G, s.AVL, s.Unusable, s.Padding)
 }
 
-// raw shows bytes in lines of 16, leaving out lines of zeros.
+// raw shows bytes in lines of 16, without lines of zeros.
 func raw(b []byte, at int) (fields []Field) {
 	for line := range slices.Chunk(b, 16) {
 		if slices.ContainsFunc(line, func(c byte) bool { return c != 0 }) {
@@ -97,9 +97,9 @@ func raw(b []byte, at int) (fields []Field) {
 	return fields
 }
 
-// describeXSave takes an XSAVE area apart, in the layout that does not depend on what is in use.
+// describeXSave lists the fields of an XSAVE area in the standard (not compacted) layout.
 func describeXSave(b []byte) (fields []Field) {
-	rest := slices.Clone(b) // what no field shows
+	rest := slices.Clone(b) // the bytes that no field shows
 	show := func(at, size, count int, name string) {
 		for i := range count {
 			from := at + 16*i
@@ -132,9 +132,9 @@ func describeXSave(b []byte) (fields []Field) {
 	return append(fields, raw(rest, 0)...)
 }
 
-// describeLAPIC names the registers that tell something, and shows others that hold something.
+// describeLAPIC lists the important registers by name, and others if they are not zero.
 func describeLAPIC(l *kvm.LAPIC) (fields []Field) {
-	rest := *l // what no field shows
+	rest := *l // the registers that no field shows
 	take := func(off int) (v uint32) {
 		v = l.Register(off)
 		rest.SetRegister(off, 0)
@@ -208,7 +208,7 @@ func describeChip(c *kvm.IRQChip) []Field {
 		raw(c.Data[size:], binary.Size(head)+size))
 }
 
-// redirection reads an entry of the I/O APIC's table.
+// redirection describes an entry of the I/O APIC's table.
 func redirection(p kvm.Redirection) string {
 	bit := func(n int, off, on string) string {
 		if p>>n&1 != 0 {
@@ -228,7 +228,7 @@ type Field struct {
 	Value string `json:"value"`
 }
 
-// describeChanged lays a section open.
+// describeChanged lists the fields of a section CHANGED.
 func describeChanged(b []byte) []Field {
 	c, err := decodeChanged(b)
 	if err != nil {

@@ -1,38 +1,36 @@
-// Package state is what a machine is besides its memory: how it is read from KVM and written into
-// it, how it lies in a checkpoint, and what a checkpoint directory consists of.
+// Package state is the state of a machine except its memory: how it is read from KVM and set again, its
+// file format, and the contents of a checkpoint directory.
 //
 // # The state of a machine
 //
-// A [Machine] has [Facts] (what the machine is: RAM, number of vCPUs, guest, disks) and what
-// changes as it runs: each [VCPU], the [Chips] that they share, the port device of a guest program
-// ([Ports]), and the devices of a kernel. To read it all vCPUs have to be paused, with no access
-// half done.
+// A [Machine] has [Facts], which never change (RAM, number of vCPUs, guest, disks), and what changes as
+// it runs: each [VCPU], the [Chips] that they share, the port device of a guest program ([Ports]), and
+// the devices of a kernel. All vCPUs must be paused while it is read, with no access half done.
 //
-// The order of the steps is part of the state: each may change what an earlier one has read or
-// written. vcpu.go has that of a vCPU, chips.go that of interrupt controllers and clocks, msrs.go
-// says which model specific registers are part of it; each step says what breaks without it.
-// Package vmm has the order between these parts: devices before vCPUs before chips when it is read,
-// vCPUs before chips before devices when it is set.
+// The order of the steps matters: each may change what an earlier one has read or written. vcpu.go has
+// the order for a vCPU, and chips.go for interrupt controllers and clocks; comments say what breaks in
+// another order. msrs.go lists the model-specific registers that are saved. Package vmm has the order
+// of these parts: devices, vCPUs, chips when the state is read; vCPUs, chips, devices when it is set.
 //
 // # The file
 //
-// file.go describes the state file byte by byte and its versions: all older ones are read, for
-// good. sections.go and machine.go make sections of a [Machine] and check what is read: of a file
-// that is damaged, or claims what cannot be, nothing is believed, and the error is a [*FileError].
-// [Inspect] lays a file open field by field, every byte in some field, and [Diff] compares two.
+// file.go describes the state file byte by byte, and its versions; all older versions stay readable.
+// sections.go and machine.go convert a [Machine] to sections and check what is read: a file that is
+// damaged, or has impossible values, is refused with a [*FileError]. [Inspect] lists a file field by
+// field, so that every byte is in some field, and [Diff] compares two.
 //
 // # The directory
 //
-// [Open] reads the state of a checkpoint directory; [Checkpoint.OpenImage] opens its memory, and
-// only this asks a mount for the working set. A checkpoint has an [ID], a hash of its state. A
-// differential one has in its memory file only the pages that changed since its parent, and a
-// section CHANGED that lists them and names the parent with its ID (changed.go); [OpenImage] puts
-// the image together again, from up to 64 directories. A parent that is gone, or is another
-// checkpoint by now, is a [*ParentError], never other bytes.
+// [Open] reads the state of a checkpoint directory. [Checkpoint.OpenImage] opens its memory; only this
+// makes a mount prefetch the working set. A checkpoint has an [ID], a hash of its state. A differential
+// checkpoint has in its memory file only the pages that changed since its parent, and a section CHANGED
+// that lists them and names the parent with its ID (changed.go). [OpenImage] puts the image together,
+// from up to 64 directories. If a parent is missing, or was replaced by another checkpoint, the error
+// is a [*ParentError]; the image never has wrong bytes.
 //
 // # The host
 //
-// A guest is told of its CPU once (cpuid.go) and chooses code by that, so a restore compares the
-// host with what the guest was told (host.go) before anything else costs time. What this host lacks
-// is a [*HostError] with the names of the features; the caller may pass over it.
+// A guest learns the features of its CPU once (cpuid.go) and chooses code by them. So a restore first
+// compares them with this host (host.go). If the host lacks a feature, the error is a [*HostError] with
+// the names of the features; the caller may ignore it.
 package state

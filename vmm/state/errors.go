@@ -5,10 +5,10 @@ import (
 	"strings"
 )
 
-// HostError says that this host cannot run a saved machine as it was.
+// HostError says that this host cannot run a saved machine exactly as it was.
 type HostError struct {
 	What     string
-	Features []string // of the CPU or of KVM, that the machine was told to have and this host lacks
+	Features []string // of the CPU or of KVM, that the machine has seen and this host lacks
 }
 
 func (e *HostError) Error() string {
@@ -19,15 +19,14 @@ func (e *HostError) Error() string {
 	return s
 }
 
-// ParentError says that a differential checkpoint lacks a parent.
+// ParentError says that a parent of the differential checkpoint in Dir cannot be used.
 type ParentError struct{ Dir, Parent, Why string }
 
 func (e *ParentError) Error() string {
-	return fmt.Sprintf("%s has its other pages from %s: %s", e.Dir, e.Parent, e.Why)
+	return fmt.Sprintf("%s is a differential checkpoint and needs its parent %s: %s", e.Dir, e.Parent, e.Why)
 }
 
-// FileError says that a state file is not what it should be: truncated, damaged, of another
-// version.
+// FileError says that a state file is not valid: truncated, damaged, or of an unknown version.
 type FileError struct{ What string }
 
 func (e *FileError) Error() string { return "state file: " + e.What }

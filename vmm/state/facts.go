@@ -6,19 +6,19 @@ import (
 	"github.com/thawfs/thaw/vmm/ram"
 )
 
-// Facts are what a machine is, apart from its state: the MACHINE section of a state file.
+// Facts are the properties of a machine that never change: section MACHINE of a state file.
 type Facts struct {
 	Regions []ram.Region `json:"regions"`
 	VCPUs   int          `json:"vcpus"`
-	// IRQChip: KVM has the interrupt controllers and the interval timer. Machines whose state is of
-	// version 1 have none.
+	// IRQChip says that the machine has KVM's interrupt controllers and interval timer. Machines from
+	// state files of version 1 do not.
 	IRQChip bool       `json:"irqchip,omitempty"`
 	Guest   guest.Spec `json:"guest"`
 	Disks   []Disk     `json:"disks,omitempty"` // of a kernel
 }
 
-// MaxDisks is how many disks a machine can have: one for each free interrupt, less one for random
-// numbers.
+// MaxDisks is the most disks of a machine: one for each free interrupt, except that of the random
+// number device.
 const MaxDisks = 13
 
 // Disk is a disk of a machine with a kernel.
@@ -27,7 +27,7 @@ type Disk struct {
 	ReadOnly bool   `json:"read_only,omitempty"`
 }
 
-// devices are the sections of the devices of a machine with a kernel, without data.
+// devices lists the sections, without data, of the devices that a machine with a kernel has.
 func (f Facts) devices() (list []device.Section) {
 	if !f.Kernel() {
 		return nil
@@ -43,12 +43,11 @@ func (f Facts) devices() (list []device.Section) {
 	return list
 }
 
-// LinuxGuest is the program of a machine that runs a Linux kernel; its options say what was
-// booted.
+// LinuxGuest is the program name of a machine that runs a Linux kernel; its arguments say what was booted.
 const LinuxGuest = "linux"
 
-// Kernel says whether the guest is a kernel, not one of the guest programs.
+// Kernel says whether the guest is a Linux kernel, not a guest program.
 func (f Facts) Kernel() bool { return f.Guest.Program == LinuxGuest }
 
-// maxVCPUs is a limit for what a state file may claim.
+// maxVCPUs is the most vCPUs that a state file may have.
 const maxVCPUs = 255

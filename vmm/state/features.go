@@ -15,14 +15,14 @@ const (
 	edx
 )
 
-// featureWord is a register of a CPUID leaf whose bits are features: what a guest may have chosen
-// its code by. A feature that is gone after a restore is an invalid instruction, or a register that
-// does not exist, at some later time.
+// featureWord is a register of a CPUID leaf whose bits are features. A guest may have chosen its code
+// by them. If a feature is missing after a restore, the guest later executes an invalid instruction or
+// accesses a register that does not exist.
 type featureWord struct {
 	leaf, index uint32
 	reg         int
-	names       string // of bits 0, 1, ...; "-" has none
-	ignore      uint32 // bits that are not features: they follow the guest's own doing or the topology
+	names       string // of bits 0, 1, ...; "-": no name
+	ignore      uint32 // bits that are not features: they depend on the guest's settings or on the topology
 }
 
 func featureWords() []featureWord {
@@ -74,7 +74,7 @@ func featureWords() []featureWord {
 	}
 }
 
-// name of a bit.
+// name returns the name of a bit.
 func (w featureWord) name(bit int) string {
 	if names := strings.Fields(w.names); bit < len(names) && names[bit] != "-" {
 		return names[bit]
@@ -82,7 +82,7 @@ func (w featureWord) name(bit int) string {
 	return fmt.Sprintf("cpuid %#x.%d e%cx[%d]", w.leaf, w.index, "abcd"[w.reg], bit)
 }
 
-// in is the word of a CPUID list; 0 where the list does not have the leaf.
+// in returns the word's value in a CPUID list; 0 if the list does not have the leaf.
 func (w featureWord) in(list []kvm.CPUIDEntry) uint32 {
 	for _, e := range list {
 		if e.Function == w.leaf && e.Index == w.index {
@@ -102,7 +102,7 @@ func (w featureWord) namesOf(v uint32) (names []string) {
 	return names
 }
 
-// missingFeatures names what one CPU was told to have and the other does not.
+// missingFeatures names the features that saved has and host does not.
 func missingFeatures(saved, host []kvm.CPUIDEntry) (names []string) {
 	for _, w := range featureWords() {
 		names = append(names, w.namesOf(w.in(saved)&^w.in(host)&^w.ignore)...)

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// The state file holds everything of a machine but its RAM. All integers are little-endian.
+// The state file contains the state of a machine except its RAM. All integers are little-endian.
 //
 //	header, 32 bytes
 //	  0  magic        8 bytes "thawvm\r\n"
@@ -28,23 +28,23 @@ import (
 //	 20  CRC-32C      u32, of the 20 bytes before and of the data
 //	 24  data
 //
-// The first section is MACHINE, JSON: what the machine is. The others are its state, mostly the
-// kernel's own structures (sections.go).
+// The first section is MACHINE: the machine's properties, in JSON. The others are its state, mostly
+// KVM's own structures (sections.go).
 //
 // # Versions
 //
-// A reader skips optional sections that it does not know, and refuses the file for a required one.
+// A reader skips unknown optional sections. It refuses a file with an unknown required section.
 //
-//   - A section's data never changes its layout: a new layout is a new tag. In MACHINE a field is
-//     never given another meaning.
-//   - An optional section, or a field of MACHINE that a reader may overlook, is a new minor version.
-//     A newer minor version of a known major one is read.
-//   - A required section, a field of MACHINE that must not be overlooked, or the loss of a section
-//     that readers ask for, is a new major version. A newer major version is refused, with both
-//     numbers in the error; all older ones are read, for good. A machine is always written in the
-//     newest.
-//   - vmm/testdata has a checkpoint of every version that was ever written by a release. Tests read
-//     each and let it go on. A sample is made by the code of its time and not changed afterwards.
+//   - The layout of a section never changes: a new layout gets a new tag. A field of MACHINE never
+//     changes its meaning.
+//   - A new optional section, or a new field of MACHINE that a reader may ignore, is a new minor
+//     version. Newer minor versions of a known major version are read.
+//   - A new required section, a new field of MACHINE that a reader must not ignore, or the removal of a
+//     section that readers need, is a new major version. A newer major version is refused, with both
+//     numbers in the error. All older ones stay readable. A machine is always written in the newest
+//     version.
+//   - vmm/testdata has a checkpoint of every version that a release ever wrote. Tests restore and run
+//     each of them. A sample is made by the code of its time and never changed.
 //
 // The versions so far:
 //
@@ -66,7 +66,7 @@ const (
 
 	flagRequired = 1
 
-	// Checked before anything is decoded.
+	// Limits that are checked before anything is decoded.
 	maxStateSize   = 16 << 20
 	maxSectionSize = 4 << 20
 )
@@ -80,7 +80,7 @@ type fileHeader struct {
 	Reserved, Sum      uint32
 }
 
-// sectionHeader is in front of the data of each section.
+// sectionHeader precedes the data of each section.
 type sectionHeader struct {
 	Tag          [8]byte
 	Index, Flags uint32
@@ -99,12 +99,12 @@ func (s section) key() string { return sectionKey(s.tag, s.index) }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// checksum is that of a header, which ends with the place for it, and of the data behind.
+// checksum returns the checksum of a header, without its last four bytes, and of the data.
 func checksum(header, data []byte) uint32 {
 	return crc32.Update(crc32.Checksum(header[:len(header)-4], castagnoli), castagnoli, data)
 }
 
-// seal encodes a header and puts the checksum at its end.
+// seal encodes a header with its checksum, which is its last field.
 func seal(header any, data []byte) ([]byte, error) {
 	b, err := binary.Append(nil, binary.LittleEndian, header)
 	if err != nil {
@@ -141,7 +141,7 @@ func encodeFile(sections []section) ([]byte, error) {
 	return out, err
 }
 
-// decodeFile takes a file apart and verifies it. The sections alias b.
+// decodeFile splits a file into sections and verifies it. The sections alias b.
 func decodeFile(b []byte) ([]section, error) {
 	h, err := checkStateHeader(b)
 	if err != nil {
@@ -153,9 +153,9 @@ func decodeFile(b []byte) ([]section, error) {
 		s, sum, whole := cutSection(&rest)
 		switch {
 		case !whole:
-			return nil, badState("section %d is cut off, or claims more than there is", i)
+			return nil, badState("section %d is truncated, or its length is wrong", i)
 		case sum.stored != sum.right:
-			return nil, badState("checksum of section %d (%q) is wrong", i, s.tag)
+			return nil, badState("the checksum of section %d (%q) is wrong", i, s.tag)
 		}
 		sections = append(sections, s)
 	}
@@ -165,7 +165,7 @@ func decodeFile(b []byte) ([]section, error) {
 	return sections, nil
 }
 
-// cutSection takes the first section off the rest of a file. whole: it is all there.
+// cutSection removes the first section from the rest of a file. whole is false if it is truncated.
 func cutSection(rest *[]byte) (s section, sum struct{ stored, right uint32 }, whole bool) {
 	var h sectionHeader
 	n, err := binary.Decode(*rest, binary.LittleEndian, &h)
@@ -181,25 +181,25 @@ func cutSection(rest *[]byte) (s section, sum struct{ stored, right uint32 }, wh
 
 func checkStateHeader(b []byte) (h fileHeader, err error) {
 	if _, err := binary.Decode(b, binary.LittleEndian, &h); err != nil {
-		return h, badState("%d bytes are no state file", len(b))
+		return h, badState("%d bytes are too few for a state file", len(b))
 	}
 	switch {
 	case string(h.Magic[:]) != stateMagic:
 		return h, badState("not a state file of thaw's VMM (magic %q)", h.Magic[:])
 	case h.Sum != checksum(b[:stateHeaderSize], nil):
-		return h, badState("checksum of the header is wrong")
+		return h, badState("the checksum of the header is wrong")
 	case h.Arch != stateArch:
-		return h, badState("made for architecture %d, this VMM runs %d (x86-64)", h.Arch, stateArch)
+		return h, badState("it was made for architecture %d, and this VMM needs %d (x86-64)", h.Arch, stateArch)
 	case h.Major < stateOldest, h.Major > stateMajor:
-		return h, badState("version %d.%d, this VMM reads %d.x to %d.x", h.Major, h.Minor, stateOldest,
+		return h, badState("it has version %d.%d, and this VMM reads %d.x to %d.x", h.Major, h.Minor, stateOldest,
 			stateMajor)
 	case h.Length != uint64(len(b)):
-		return h, badState("%d bytes long, the header says %d", len(b), h.Length)
+		return h, badState("it has %d bytes, and must have %d by its header", len(b), h.Length)
 	}
 	return h, nil
 }
 
-// readFile reads and takes apart a state file.
+// readFile reads and decodes a state file.
 func readFile(path string) ([]section, error) {
 	b, err := readLimited(path)
 	if err != nil {
@@ -212,7 +212,7 @@ func readFile(path string) ([]section, error) {
 	return sections, nil
 }
 
-// readLimited reads a file that may claim any size.
+// readLimited reads a file, but no more than maxStateSize.
 func readLimited(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -221,7 +221,7 @@ func readLimited(path string) ([]byte, error) {
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, maxStateSize+1))
 	if err == nil && len(b) > maxStateSize {
-		err = badState("more than %d bytes", maxStateSize)
+		err = badState("it has more than %d bytes", maxStateSize)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)

@@ -17,7 +17,7 @@ import (
 	"github.com/thawfs/thaw/vmm/ram"
 )
 
-// sampleState is a state of all sections, made up.
+// sampleState is an invented state with all sections.
 func sampleState() Machine {
 	v := VCPU{XSave: make([]byte, 1024), CPUID: []kvm.CPUIDEntry{{Function: 1, EAX: 2}},
 		LAPIC: new(kvm.LAPIC), MSRs: []kvm.MSREntry{{Index: 0x10, Data: 99}}, TSCKHz: 2_000_000}
@@ -73,7 +73,7 @@ func wantStateError(t *testing.T, what string, err error) {
 	}
 }
 
-// No truncation and no flipped bit goes unnoticed.
+// Every truncation and every flipped bit is detected.
 func TestDamagedStateFile(t *testing.T) {
 	whole := sampleFile(t)
 	for n := range whole {
@@ -124,8 +124,8 @@ func TestStateSections(t *testing.T) {
 	}
 }
 
-// Versions: older major ones and newer minor ones are read, newer major ones refused with a word
-// about which.
+// Versions: older major and newer minor versions are read; newer major versions are refused, with the
+// version in the error.
 func TestStateVersions(t *testing.T) {
 	for _, c := range []struct {
 		major, minor uint16
@@ -146,7 +146,7 @@ func TestStateVersions(t *testing.T) {
 	}
 }
 
-// A file that claims what cannot be is refused before anything of it is believed.
+// A file with impossible values is refused before any of them is used.
 func TestStateClaims(t *testing.T) {
 	for what, change := range map[string]func(b []byte){
 		"a section of 4 GiB": func(b []byte) {
@@ -223,8 +223,8 @@ func TestSenselessFacts(t *testing.T) {
 	}
 }
 
-// reseal makes the checksums, counts and lengths of a mangled file right, as far as it is one, so
-// that what is behind the checksums is reached too.
+// reseal corrects the checksums, counts and lengths of a changed file, as far as possible, so that the
+// code after the checksums is tested, too.
 func reseal(b []byte) []byte {
 	if len(b) < stateHeaderSize {
 		return b

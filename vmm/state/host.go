@@ -8,14 +8,13 @@ import (
 	"github.com/thawfs/thaw/vmm/kvm"
 )
 
-// CheckHost compares what a machine was told of its CPUs with this host, before anything of it is
-// restored. Each finding is a [*HostError].
+// CheckHost compares a saved machine's CPU features with this host, before anything is restored. Each
+// difference is a [*HostError]; there may be several, joined.
 //
-//   - The vendor: guests choose code by it, and KVM emulates by it.
-//   - Features: a kernel looks for them once, when it boots, and patches its own code; what it then
-//     misses is an invalid instruction in the middle of it. KVM would not say a word: it takes any
-//     CPUID.
-//   - The size of the XSAVE area, which has the contents of the registers.
+//   - The vendor: guests choose code by it, and KVM emulates some instructions by it.
+//   - Features: a kernel reads them once, at boot, and patches its own code. If one is missing later,
+//     that code has invalid instructions. KVM does not report this: it accepts any CPUID.
+//   - The size of the XSAVE area, which holds the contents of registers.
 func CheckHost(vcpus []VCPU) error {
 	sys, err := kvm.Open()
 	if err != nil {
@@ -27,7 +26,7 @@ func CheckHost(vcpus []VCPU) error {
 		return err
 	}
 	if slices.ContainsFunc(vcpus, func(v VCPU) bool { return compareCPU(v.CPUID, host) != nil }) {
-		// Only then, for a VM costs milliseconds.
+		// Only if a feature is missing, because making a VM takes milliseconds.
 		if host, err = addReported(sys, host); err != nil {
 			return err
 		}
@@ -41,8 +40,8 @@ func CheckHost(vcpus []VCPU) error {
 	return nil
 }
 
-// capabilities is all that this host's KVM can do: with what is hidden from new machines, because
-// older versions of this VMM did not hide it.
+// capabilities returns all features of this host's KVM, including those that are hidden from new
+// machines: older versions of this VMM did not hide them.
 func capabilities(sys *kvm.System) ([]kvm.CPUIDEntry, error) {
 	all, err := sys.SupportedCPUID()
 	if err != nil {
@@ -55,8 +54,8 @@ func capabilities(sys *kvm.System) ([]kvm.CPUIDEntry, error) {
 	return addFeatures(all, told), nil
 }
 
-// addReported adds what a vCPU says of itself when it was told all of them. A KVM whose guests run
-// CPUID on the bare CPU (kvm_pvm) can give them features that it does not list as supported, and a
+// addReported adds the features that a vCPU reports after it was given all of list. A KVM whose guests
+// execute CPUID on the hardware (kvm_pvm) may offer features that it does not list as supported, and a
 // saved machine has them in its state.
 func addReported(sys *kvm.System, list []kvm.CPUIDEntry) (_ []kvm.CPUIDEntry, err error) {
 	vm, err := sys.CreateVM()
@@ -64,7 +63,7 @@ func addReported(sys *kvm.System, list []kvm.CPUIDEntry) (_ []kvm.CPUIDEntry, er
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, vm.Close()) }()
-	if err := vm.CreateIRQChip(); err != nil { // some features are those of the local APIC
+	if err := vm.CreateIRQChip(); err != nil { // some features belong to the local APIC
 		return nil, err
 	}
 	c, err := vm.CreateVCPU(0)
@@ -79,7 +78,7 @@ func addReported(sys *kvm.System, list []kvm.CPUIDEntry) (_ []kvm.CPUIDEntry, er
 	return addFeatures(list, reported), err
 }
 
-// addFeatures adds to each entry the bits of the same leaf of another list.
+// addFeatures adds to each entry of list the feature bits of the same leaf of more.
 func addFeatures(list, more []kvm.CPUIDEntry) []kvm.CPUIDEntry {
 	list = slices.Clone(list)
 	for i := range list {
@@ -99,7 +98,7 @@ func compareCPU(saved, host []kvm.CPUIDEntry) error {
 	var errs []error
 	if a, b := vendor(saved), vendor(host); a != b {
 		errs = append(errs, &HostError{What: fmt.Sprintf(
-			"it was saved on a CPU of %q, this one is of %q", a, b)})
+			"it was saved on a CPU of vendor %q, and this one is of %q", a, b)})
 	}
 	if names := missingFeatures(saved, host); len(names) > 0 {
 		errs = append(errs, &HostError{What: "it uses CPU features that this host does not have",
@@ -108,19 +107,19 @@ func compareCPU(saved, host []kvm.CPUIDEntry) error {
 	return errors.Join(errs...)
 }
 
-// checkXSave looks whether the saved area fits. KVM takes as many bytes as its own area has, so
-// those beyond must be of components that were not in use.
+// checkXSave checks that the saved area fits into this host's. KVM reads only as many bytes as its own
+// area has, so the bytes beyond must belong to components that were not in use.
 func checkXSave(area []byte, host []kvm.CPUIDEntry) error {
 	size := xsaveSize(host)
 	if len(area) <= size || !slices.ContainsFunc(area[size:], func(b byte) bool { return b != 0 }) {
 		return nil
 	}
-	return &HostError{What: fmt.Sprintf("its register contents take %d bytes, this host has %d",
+	return &HostError{What: fmt.Sprintf("its register contents need %d bytes, and this host has room for %d",
 		len(area), size)}
 }
 
-// xsaveSize is the size of KVM's area for a CPU: what leaf 0xd says that all its components take,
-// and never less than struct kvm_xsave.
+// xsaveSize returns the size in bytes of KVM's XSAVE area for a CPU: the size of all components by leaf
+// 0xd, but at least that of struct kvm_xsave.
 func xsaveSize(list []kvm.CPUIDEntry) int {
 	size := 4096
 	for _, e := range list {

@@ -10,21 +10,20 @@ import (
 	"github.com/thawfs/thaw/vmm/ram"
 )
 
-// maxChain is how many directories an image may be spread over.
+// maxChain is the most directories that the memory of one checkpoint may be spread over.
 const maxChain = 64
 
-// Image is the memory of a checkpoint as a whole: of a differential one, what its own directory has
-// and what it has from its parents. It stays readable while the directories are removed, but not
-// while their files are written to.
+// Image is the complete memory of a checkpoint: for a differential one, its own pages and those of its
+// parents. It stays readable when the directories are removed, but not when their files are changed.
 type Image struct {
 	ram.Image
 	dirs  []string
 	id    ID
-	state []section // without what makes it differential; nil: there is no state of this VMM
+	state []section // without the section CHANGED; nil: no state file of this VMM
 }
 
-// OpenImage opens the memory of a checkpoint directory. A parent that is not there, or is another
-// checkpoint than the one that the directory was made from, is a [*ParentError].
+// OpenImage opens the memory of a checkpoint directory. If a parent is missing, or its directory has a
+// different checkpoint now, the error is a [*ParentError].
 func OpenImage(dir string) (*Image, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -45,7 +44,7 @@ func OpenImage(dir string) (*Image, error) {
 	return openImage(dir, sections)
 }
 
-// isState says whether a file is a state file of this VMM, if perhaps a damaged one.
+// isState says whether a file is a state file of this VMM, which may be damaged.
 func isState(path string) (bool, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -92,9 +91,8 @@ func (img *Image) openChain(dir string, c *Changed) error {
 	return img.AddRoot(filepath.Join(dir, MemoryFile))
 }
 
-// openParent finds the directory that a differential checkpoint was made from: where it was then,
-// or beside the checkpoint, as when both were moved. It gives its part of the chain; nil: it has
-// all pages.
+// openParent finds the parent of a differential checkpoint: at its original path, or beside the
+// checkpoint if both were moved. The *Changed is that of the parent; nil: the parent has all pages.
 func openParent(dir string, c *Changed) (string, *Changed, error) {
 	beside := filepath.Join(filepath.Dir(dir), filepath.Base(c.Parent))
 	why := "it is not there"
@@ -106,7 +104,7 @@ func openParent(dir string, c *Changed) (string, *Changed, error) {
 		case err != nil:
 			return "", nil, err
 		case identify(sections) != c.ParentID:
-			why = "it is another checkpoint now"
+			why = "the directory has a different checkpoint now"
 			continue
 		}
 		next, _, err := splitChanged(sections)
@@ -118,7 +116,7 @@ func openParent(dir string, c *Changed) (string, *Changed, error) {
 	return "", nil, &ParentError{Dir: dir, Parent: c.Parent, Why: why}
 }
 
-// Map maps the memory and takes the image's files over.
+// Map maps the memory. The image's files belong to the result.
 func (img *Image) Map() (*ram.Memory, error) {
 	return ram.Map(&img.Image, ram.Base{Dir: img.dirs[0], ID: img.id})
 }
@@ -126,8 +124,8 @@ func (img *Image) Map() (*ram.Memory, error) {
 // Differential says whether the image is spread over several directories.
 func (img *Image) Differential() bool { return len(img.dirs) > 1 }
 
-// State is a state file for a directory that has the whole image. Nil if the checkpoint is of
-// another VMM.
+// State returns the state file for a directory with the complete image, that is, without CHANGED. It is
+// nil if the checkpoint is from another VMM.
 func (img *Image) State() ([]byte, error) {
 	if img.state == nil {
 		return nil, nil

@@ -7,33 +7,33 @@ import (
 	"path/filepath"
 )
 
-// Inspection is a state file laid open, for people and for comparison: every byte of every section
-// is in some field. Of a damaged file it has what can still be told.
+// Inspection is the readable contents of a state file: every byte of every section is in some field. Of
+// a damaged file it has what can still be read.
 type Inspection struct {
 	Path     string          `json:"path,omitempty"`
 	Version  string          `json:"version"` // "2.0"
 	Bytes    int             `json:"bytes"`
-	Machine  json.RawMessage `json:"machine,omitempty"` // what it is: the section MACHINE
+	Machine  json.RawMessage `json:"machine,omitempty"` // section MACHINE
 	Sections []SectionInfo   `json:"sections"`
-	Problems []string        `json:"problems,omitempty"` // none: it is whole and can be restored
+	Problems []string        `json:"problems,omitempty"` // empty: the file is valid and can be restored
 }
 
-// SectionInfo is one section.
+// SectionInfo is one section of a state file.
 type SectionInfo struct {
 	Tag      string  `json:"tag"`
 	Index    uint32  `json:"index"`
 	Required bool    `json:"required"`
 	Bytes    int     `json:"bytes"`
-	Checksum string  `json:"checksum"` // CRC-32C, as it is in the file
+	Checksum string  `json:"checksum"` // CRC-32C, as stored in the file
 	Damaged  bool    `json:"damaged,omitempty"`
 	Fields   []Field `json:"fields"`
 }
 
-// Name is tag and index.
+// Name returns the tag and the index.
 func (s SectionInfo) Name() string { return sectionKey(s.Tag, s.Index) }
 
-// Inspect reads the state file of a checkpoint directory. It fails only if there is no such file or
-// nothing at all can be told of it; everything else that is wrong is among the Problems.
+// Inspect reads the state file of a checkpoint directory. It fails only if the file cannot be read or
+// is not a state file at all; any other fault is listed in Problems.
 func Inspect(dir string) (*Inspection, error) {
 	path := filepath.Join(dir, StateFile)
 	b, err := readLimited(path)
@@ -48,14 +48,14 @@ func Inspect(dir string) (*Inspection, error) {
 	return in, nil
 }
 
-// inspect lays the bytes of a file open. They are at least a header.
+// inspect decodes the bytes of a file, which has at least a header.
 func inspect(b []byte) *Inspection {
-	h, _ := checkStateHeader(b) // what is wrong with it is said in the end
+	h, _ := checkStateHeader(b) // decodeFile below reports its faults
 	in := &Inspection{Bytes: len(b), Version: fmt.Sprintf("%d.%d", h.Major, h.Minor)}
 	for rest := b[stateHeaderSize:]; ; {
 		s, sum, whole := cutSection(&rest)
 		if !whole {
-			break // the length is damaged, or what follows is cut off
+			break // the length is damaged, or the rest is truncated
 		}
 		in.Sections = append(in.Sections, SectionInfo{Tag: s.tag, Index: s.index, Bytes: len(s.data),
 			Required: s.required, Checksum: fmt.Sprintf("%08x", sum.stored), Fields: describe(s),
@@ -63,14 +63,14 @@ func inspect(b []byte) *Inspection {
 	}
 	for i, s := range in.Sections {
 		if s.Damaged {
-			in.Problems = append(in.Problems, fmt.Sprintf("checksum of section %d (%s) is wrong", i,
+			in.Problems = append(in.Problems, fmt.Sprintf("the checksum of section %d (%s) is wrong", i,
 				s.Name()))
 		}
 		if s.Tag == tagMachine && len(s.Fields) > 0 && json.Valid([]byte(s.Fields[0].Value)) {
 			in.Machine = json.RawMessage(s.Fields[0].Value)
 		}
 	}
-	// What a restore would say.
+	// The error that a restore would give.
 	list, err := decodeFile(b)
 	if err == nil {
 		_, list, err = splitChanged(list)
@@ -85,7 +85,7 @@ func inspect(b []byte) *Inspection {
 	return in
 }
 
-// Change is a field in which two states differ. A value is empty where there is no such field.
+// Change is a field in which two states differ. A value is empty if that state does not have the field.
 type Change struct {
 	Section string `json:"section"` // tag and index
 	Field   string `json:"field"`
@@ -97,8 +97,8 @@ func (c Change) String() string {
 	return fmt.Sprintf("%s %s: %s, %s", c.Section, c.Field, c.A, c.B)
 }
 
-// Diff compares two states field by field, in the order of the first; then comes what only the
-// second has.
+// Diff compares two states field by field, in the order of the first. Fields that only the second
+// has come last.
 func Diff(a, b *Inspection) (changes []Change) {
 	type key struct{ section, field string }
 	left := make(map[key]string)

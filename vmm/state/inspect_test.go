@@ -64,7 +64,7 @@ func TestInspect(t *testing.T) {
 	}
 }
 
-// No bit of a state is without a field: two states without a difference are the same.
+// Every bit of a state is in some field, so two states without differences are equal.
 func TestInspectShowsEveryByte(t *testing.T) {
 	s := sampleState()
 	list, err := s.sections()
@@ -103,7 +103,7 @@ func TestDiff(t *testing.T) {
 	}
 }
 
-// A damaged file is shown as far as it goes, and never taken for whole.
+// A damaged file is shown as far as possible, and is never reported as valid.
 func TestInspectDamaged(t *testing.T) {
 	whole := sampleFile(t)
 	all := len(inspect(whole).Sections)

@@ -8,7 +8,7 @@ import (
 	"github.com/thawfs/thaw/vmm/ram"
 )
 
-// Machine is the state of a stopped machine but for its memory.
+// Machine is the state of a stopped machine, without its memory.
 type Machine struct {
 	Facts Facts
 	Ports Ports // of a guest program
@@ -18,7 +18,7 @@ type Machine struct {
 	Devices []device.Section // of a kernel
 }
 
-// sections encodes a saved machine.
+// sections encodes the machine's state.
 func (s *Machine) sections() ([]section, error) {
 	facts, err := json.Marshal(s.Facts)
 	if err != nil {
@@ -35,8 +35,8 @@ func (s *Machine) sections() ([]section, error) {
 	return list, nil
 }
 
-// decodeMachine is the inverse. It refuses what is missing, double, unknown but required, or
-// senseless.
+// decodeMachine decodes the sections. It refuses missing, duplicate, and unknown required sections, and
+// impossible values.
 func decodeMachine(list []section) (Machine, error) {
 	s, err := decodeFacts(list)
 	if err != nil {
@@ -56,9 +56,9 @@ func decodeMachine(list []section) (Machine, error) {
 			}
 			delete(missing, key)
 		case known[key]:
-			return s, badState("section %s comes twice", key)
+			return s, badState("section %s is there twice", key)
 		case sec.required:
-			return s, badState("section %s is required and this VMM does not know it", key)
+			return s, badState("section %s is required, and this VMM does not know it", key)
 		}
 	}
 	for key := range missing {
@@ -67,14 +67,14 @@ func decodeMachine(list []section) (Machine, error) {
 	return s, s.check()
 }
 
-// Encode makes the state file of a checkpoint and names it. c is what makes it a differential one;
-// nil: it has all of the memory.
+// Encode returns the state file of a checkpoint and its ID. c describes a differential checkpoint; nil:
+// the checkpoint has all of the memory.
 func (s *Machine) Encode(c *Changed) (file []byte, id ID, err error) {
 	sections, err := s.sections()
 	if err != nil {
 		return nil, id, err
 	}
-	// What cannot be read back is not worth a checkpoint.
+	// A state that cannot be read back must not become a checkpoint.
 	if _, err := decodeMachine(sections); err != nil {
 		return nil, id, err
 	}
@@ -90,7 +90,7 @@ func (s *Machine) Encode(c *Changed) (file []byte, id ID, err error) {
 	return file, id, err
 }
 
-// decodeFacts reads the first section and makes room for what follows from it.
+// decodeFacts reads section MACHINE and makes room for the parts that such a machine has.
 func decodeFacts(list []section) (s Machine, err error) {
 	if len(list) == 0 || list[0].tag != tagMachine {
 		return s, badState("the first section is not %s", tagMachine)
@@ -99,15 +99,15 @@ func decodeFacts(list []section) (s Machine, err error) {
 		return s, badState("section %s: %v", tagMachine, err)
 	}
 	if n := s.Facts.VCPUs; n < 1 || n > maxVCPUs {
-		return s, badState("%d vCPUs", n)
+		return s, badState("it has %d vCPUs, and 1 to %d are possible", n, maxVCPUs)
 	}
 	if err := ram.CheckLayout(s.Facts.Regions); err != nil {
 		return s, badState("%v", err)
 	}
 	if s.Facts.Kernel() && !s.Facts.IRQChip || len(s.Facts.Disks) > MaxDisks ||
 		!s.Facts.Kernel() && len(s.Facts.Disks) > 0 {
-		return s, badState("guest %s with %d disks, interrupt controllers %v", s.Facts.Guest.Program,
-			len(s.Facts.Disks), s.Facts.IRQChip)
+		return s, badState("guest %s with %d disks and interrupt controllers %v is not possible",
+			s.Facts.Guest.Program, len(s.Facts.Disks), s.Facts.IRQChip)
 	}
 	s.VCPUs, s.Devices = make([]VCPU, s.Facts.VCPUs), s.Facts.devices()
 	if s.Facts.IRQChip {
@@ -119,15 +119,16 @@ func decodeFacts(list []section) (s Machine, err error) {
 	return s, nil
 }
 
-// ReportWords is the length of a report, in 32-bit words: gfn, offset, expected, found, version.
+// ReportWords is the length of a guest program's error report, in 32-bit words: gfn, offset, expected,
+// found, version.
 const ReportWords = 10
 
 // Ports is the state of the device of a guest program (its section PORTS).
 type Ports struct {
-	Done     uint64 // units of all time
+	Done     uint64 // units since the program was first started
 	PeriodUS uint32
 	Ready    uint8
-	Words    uint8 // words of a report taken so far
+	Words    uint8 // words of an error report received so far
 	Pad      uint16
 	Word     [ReportWords]uint32
 }

@@ -12,31 +12,31 @@ const (
 	msrTSCDeadline = 0x6e0
 
 	lapicLVTTimer      = 0x320   // a register of the local APIC, as an offset into its page
-	lapicTimerMode     = 3 << 17 // of it
+	lapicTimerMode     = 3 << 17 // the mode bits of that register
 	lapicTimerDeadline = 2 << 17
 )
 
-// msrRange is a run of model specific registers that are part of a guest's state.
+// msrRange is a range of model-specific registers that are saved.
 type msrRange struct {
 	first, count uint32
-	name         string // of the first; the others are name+1, ...
+	name         string // of the first register; the others are name+1, ...
 	when         msrWhen
 }
 
-// msrWhen says which machines have a register.
+// msrWhen says when a machine has a register.
 type msrWhen int
 
 const (
 	listed   msrWhen = iota // KVM names it in KVM_GET_MSR_INDEX_LIST
-	unlisted                // KVM keeps it for each vCPU but does not name it
-	withAPIC                // listed, and can only be set where there is a local APIC
+	unlisted                // KVM keeps it for each vCPU but does not list it
+	withAPIC                // listed, and can only be set with a local APIC
 )
 
-// savedMSRs are the registers that are saved as far as a vCPU has them. KVM lists others too: facts
-// of the host, and registers of what no guest is told of here (virtualisation, Hyper-V, processor
-// trace). EFER, FS.base, GS.base and the base of the APIC come with SREGS; the x2APIC's registers
-// are the LAPIC. From MTRR_PHYS0 on they are base, mask, base, mask, ...; from MC0_CTL on control,
-// status, address and misc of bank 0, of bank 1, ...
+// savedMSRs lists the registers that are saved if the vCPU has them. KVM lists others, too: properties
+// of the host, and registers of features that guests do not get here (virtualisation, Hyper-V,
+// processor trace). EFER, FS.base, GS.base and the base of the APIC are part of SREGS; the x2APIC's
+// registers are part of LAPIC. From MTRR_PHYS0 on the order is base, mask, base, mask, ...; from
+// MC0_CTL on it is control, status, address and misc of bank 0, of bank 1, ...
 func savedMSRs() []msrRange {
 	return []msrRange{
 		{msrTSC, 1, "TSC", listed}, {0x34, 1, "SMI_COUNT", listed}, {0x3a, 1, "FEAT_CTL", listed},
@@ -71,7 +71,7 @@ func savedMSRs() []msrRange {
 	}
 }
 
-// msrName is the name of a register, or its number.
+// msrName returns the name of a register, or its number.
 func msrName(index uint32) string {
 	for _, r := range savedMSRs() {
 		switch d := index - r.first; {
@@ -85,10 +85,10 @@ func msrName(index uint32) string {
 	return fmt.Sprintf("MSR_%#x", index)
 }
 
-// GuestMSRs is savedMSRs as far as KVM has them, without what a vCPU refuses to give (a register of
-// a feature that its CPUID does not have). From then on a register of the list that cannot be read
-// or written is an error: KVM stops at it, says so only by a count that is too small, and the
-// registers behind it would be missing.
+// GuestMSRs returns the registers of savedMSRs that KVM and the vCPU have. It leaves out registers that
+// the vCPU cannot read, because its CPUID lacks their feature. A register of this list that later
+// cannot be read or written is an error: KVM stops there, and reports it only by a smaller count, so
+// the registers after it would be missing.
 func GuestMSRs(known []uint32, k *kvm.VCPU, apic bool) (list []uint32) {
 	for _, r := range savedMSRs() {
 		if r.when == withAPIC && !apic {
@@ -106,7 +106,7 @@ func GuestMSRs(known []uint32, k *kvm.VCPU, apic bool) (list []uint32) {
 	return list
 }
 
-// deadlineLast moves the deadline timer behind all others.
+// deadlineLast moves the deadline timer to the end.
 func deadlineLast(list []kvm.MSREntry) []kvm.MSREntry {
 	list = slices.Clone(list)
 	i := slices.IndexFunc(list, isMSR(msrTSCDeadline))
@@ -121,12 +121,12 @@ func isMSR(index uint32) func(kvm.MSREntry) bool {
 	return func(e kvm.MSREntry) bool { return e.Index == index }
 }
 
-// keepDeadline looks for a timer interrupt that would be lost. A deadline timer that expires while
-// its vCPU is paused has its register cleared, and the interrupt waits in a counter of the
-// kernel's that no ioctl shows until the vCPU enters the guest: a state that is read in between has
-// neither timer nor interrupt, and a guest that sleeps until its next tick never wakes up. So a
-// deadline of 0 with the timer in deadline mode is saved as "now". If none was armed, the guest gets
-// a timer interrupt that it did not ask for, and looks at its clock.
+// keepDeadline prevents the loss of a timer interrupt. If a deadline timer expires while its vCPU is
+// paused, KVM clears its register and keeps the interrupt in an internal counter, which no ioctl shows,
+// until the vCPU enters the guest. A state that is read in between has neither timer nor interrupt, and
+// a guest that sleeps until its next tick never wakes up. So a deadline of 0 with the timer in deadline
+// mode is saved as "now". If no timer was armed, the guest gets one unexpected timer interrupt, and
+// only reads its clock.
 func keepDeadline(list []kvm.MSREntry, l *kvm.LAPIC) {
 	if l == nil || l.Register(lapicLVTTimer)&lapicTimerMode != lapicTimerDeadline {
 		return

@@ -7,17 +7,18 @@ import (
 	"github.com/thawfs/thaw/wss/pagetable"
 )
 
-// AddressSpaces are those that a scan of access bits found, by the frames of their uppermost tables.
+// AddressSpaces are the address spaces that a scan of access bits found, by the frames of their
+// uppermost tables.
 type AddressSpaces struct {
 	Roots    []uint64
-	Complete bool // the scan went through all of memory to find them
+	Complete bool // the scan searched all of memory
 }
 
-// Paging says where the guest's page tables are, for whoever lays out the image by them: those that
-// vCPUs use, and those that a scan found. Nil: no vCPU is in 64-bit mode.
+// Paging returns where the guest's page tables are: those that vCPUs use, and those that a scan found.
+// It is nil if no vCPU is in 64-bit mode.
 //
-// There are others unless the guest is a program, which has one address space, or the scan has
-// looked everywhere.
+// The list is complete if the guest is a guest program, which has one address space, or if the scan
+// searched all of memory.
 func (s *Machine) Paging(found AddressSpaces) *pagetable.Info {
 	i := &pagetable.Info{Complete: !s.Facts.Kernel() || found.Complete}
 	for _, c := range s.VCPUs {
@@ -25,7 +26,7 @@ func (s *Machine) Paging(found AddressSpaces) *pagetable.Info {
 		switch {
 		case !ok:
 		case i.Levels != 0 && i.Levels != mode.Levels:
-			i.Complete = false // tables of two kinds are more than info.json can say
+			i.Complete = false // info.json has only one number of levels
 		default:
 			i.Levels = mode.Levels
 			i.Roots = append(i.Roots, root*pageSize)
@@ -45,8 +46,8 @@ func (s *Machine) Paging(found AddressSpaces) *pagetable.Info {
 	return i
 }
 
-// LongMode says how a vCPU reads its page tables, and the frame of the uppermost one; false: it is not
-// in 64-bit mode with paging.
+// LongMode returns how a vCPU reads its page tables, and the frame of the uppermost one. ok is false if
+// it is not in 64-bit mode with paging.
 func LongMode(s kvm.Sregs) (mode pagetable.Mode, root uint64, ok bool) {
 	return pagetable.ModeOf(s.CR0, s.CR3, s.CR4, s.EFER)
 }

@@ -11,15 +11,15 @@ import (
 	"github.com/thawfs/thaw/vmm/kvm"
 )
 
-// Tags of the sections that the code has to know by name.
+// Tags of the sections that the code needs by name.
 const (
-	tagMachine = "MACHINE" // JSON: what the machine is, and so which parts it has
+	tagMachine = "MACHINE" // JSON, see Facts
 	tagChanged = "CHANGED" // changed.go
 	tagPorts   = "PORTS"
 )
 
-// part is a section of a state file, and where its value is: a pointer to one of the kernel's
-// structures, which lies in the file as it lies in memory, or to a list of them.
+// part is a section of a state file and the value that it encodes: a pointer to one of KVM's
+// structures, or to a list of them, which have the same layout in the file as in memory.
 type part struct {
 	tag   string
 	index uint32
@@ -30,7 +30,7 @@ func (p part) key() string { return sectionKey(p.tag, p.index) }
 
 func sectionKey(tag string, index uint32) string { return fmt.Sprintf("%s %d", tag, index) }
 
-// parts are all that a state has besides MACHINE, in the order of the file.
+// parts lists all sections of a state except MACHINE, in the order of the file.
 func (s *Machine) parts() (list []part) {
 	if !s.Facts.Kernel() {
 		list = append(list, part{tagPorts, 0, &s.Ports})
@@ -65,7 +65,7 @@ func (s *Chips) parts() (list []part) {
 	return append(list, part{"PIT2", 0, &s.PIT}, part{"CLOCK", 0, &s.Clock})
 }
 
-// deviceParts are the devices of a machine with a kernel, but for its disks, and a disk.
+// deviceParts lists one section of each kind of device that a machine with a kernel has.
 func deviceParts() []part {
 	return []part{
 		{(*device.Serial)(nil).Tag(), 0, new(device.SerialState)},
@@ -93,9 +93,10 @@ func (s section) decode(value any) error {
 		return nil
 	}
 	if list := reflect.ValueOf(value).Elem(); list.Kind() == reflect.Slice {
-		size := int(list.Type().Elem().Size()) // without padding, as all of these structures
+		size := int(list.Type().Elem().Size()) // the structures have no padding that Go adds
 		if len(s.data)%size != 0 {
-			return badState("section %s of %d bytes is not made of entries of %d", s.key(), len(s.data), size)
+			return badState("section %s of %d bytes does not consist of entries of %d bytes", s.key(),
+				len(s.data), size)
 		}
 		n := len(s.data) / size
 		list.Set(reflect.MakeSlice(list.Type(), n, n))
@@ -110,22 +111,22 @@ func (s section) decode(value any) error {
 	return nil
 }
 
-// check refuses values that no machine has.
+// check refuses values that no machine can have.
 func (s *Machine) check() error {
 	if s.Ports.Words > ReportWords {
-		return badState("section %s: %d words of a report", tagPorts, s.Ports.Words)
+		return badState("section %s has %d words of a report, which is too many", tagPorts, s.Ports.Words)
 	}
 	if s.Chips != nil {
 		for id, c := range s.Chips.Chips {
 			if c.ID != uint32(id) {
-				return badState("section IRQCHIP %d is of controller %d", id, c.ID)
+				return badState("section IRQCHIP %d has the state of controller %d", id, c.ID)
 			}
 		}
 	}
 	return nil
 }
 
-// newPart is an empty value for a section, by its tag; nil: the tag is not known.
+// newPart returns an empty value for the section with a tag; nil: the tag is unknown.
 func newPart(tag string) any {
 	var c Chips
 	v := VCPU{LAPIC: new(kvm.LAPIC)}

@@ -8,7 +8,7 @@ import (
 	"github.com/thawfs/thaw/vmm/kvm"
 )
 
-// VCPU is all that a vCPU is, apart from memory.
+// VCPU is the state of a vCPU.
 type VCPU struct {
 	MP     kvm.MPState
 	Regs   kvm.Regs
@@ -23,21 +23,20 @@ type VCPU struct {
 	Events kvm.VCPUEvents
 }
 
-// SaveVCPU reads the state of a stopped vCPU whose pending access is complete. All vCPUs must
-// stand still: one that runs can still send another an interrupt. The order is Firecracker's; each
-// step may alter what an earlier step has read, so it matters.
+// SaveVCPU reads the state of a stopped vCPU whose pending access is complete. All vCPUs must be
+// stopped: a running one can still send an interrupt to another. The order of the steps is
+// Firecracker's. It matters, because each step may change what an earlier step has read.
 func SaveVCPU(k *kvm.VCPU, msrs []uint32, lapic bool) (s VCPU, err error) {
 	steps := []func() error{
-		// The kernel takes in pending INITs and SIPIs when it is asked for MP_STATE, which changes
-		// registers and the local APIC. Read later, it would not fit what was read before.
+		// First: reading MP_STATE processes pending INITs and SIPIs, which changes registers and the local APIC.
 		func() (err error) { s.MP, err = k.MPState(); return err },
 		func() (err error) { s.Regs, err = k.Regs(); return err },
-		// SREGS has the bitmap of an interrupt on its way in.
+		// SREGS has the bitmap of an interrupt that is being injected.
 		func() (err error) { s.Sregs, err = k.Sregs(); return err },
 		func() (err error) { s.XSave, err = k.XSave(); return err },
 		func() (err error) { s.XCRs, err = k.XCRs(); return err },
 		func() (err error) { s.Debug, err = k.DebugRegs(); return err },
-		// Reading the local APIC first takes in interrupts that hardware has posted to it.
+		// Reading the local APIC first moves interrupts that hardware has posted into it.
 		func() error {
 			if !lapic {
 				return nil
@@ -57,7 +56,7 @@ func SaveVCPU(k *kvm.VCPU, msrs []uint32, lapic bool) (s VCPU, err error) {
 			keepDeadline(s.MSRs, s.LAPIC)
 			return err
 		},
-		// EVENTS last: everything before may still change what is pending.
+		// EVENTS last: all other steps may change what is pending.
 		func() (err error) { s.Events, err = k.Events(); return err },
 	}
 	for _, f := range steps {
@@ -68,43 +67,42 @@ func SaveVCPU(k *kvm.VCPU, msrs []uint32, lapic bool) (s VCPU, err error) {
 	return s, nil
 }
 
-// tscTolerancePPM is how far the frequency of two hosts may differ before the guest's counter is
-// scaled; QEMU's figure, and what NTP corrects.
+// tscTolerancePPM is how much the frequencies of two hosts may differ before the guest's counter is
+// scaled. It is QEMU's value; NTP can correct such a difference.
 const tscTolerancePPM = 250
 
-// Restore writes the state into a new vCPU, again in Firecracker's order. A [*HostError] that
-// forgive makes nil is passed over.
+// Restore sets the state of a new vCPU, again in Firecracker's order. forgive is called with each
+// [*HostError]; if it returns nil, the restore continues without that part.
 func (s *VCPU) Restore(k *kvm.VCPU, forgive func(error) error) error {
 	steps := []func() error{
-		// The frequency before anything that touches the counter: it is the unit in which KVM
-		// understands what is written there.
+		// The frequency before anything that sets the counter: KVM interprets the counter's values by it.
 		func() error { return forgive(s.scaleTSC(k)) },
-		// What the CPU can do decides what the other calls accept: bits of CR4, the size of the
-		// XSAVE area, which MSRs there are.
+		// CPUID decides what the other calls accept: bits of CR4, the size of the XSAVE area, the MSRs.
 		func() error { return k.SetCPUID(s.CPUID) },
 		func() error { return k.SetMPState(s.MP) },
 		// REGS clears pending exceptions, so it comes before EVENTS.
 		func() error { return k.SetRegs(s.Regs) },
-		// SREGS has the base address and the mode of the local APIC: before the APIC, which is
-		// otherwise read in the wrong mode, its ID in the wrong place.
+		// SREGS has the base address and the mode of the local APIC, so it comes before the APIC.
+		// Otherwise KVM interprets the APIC in the wrong mode, with its ID at the wrong place.
 		func() error { return k.SetSregs(s.Sregs) },
 		func() error { return k.SetXSave(s.XSave) },
 		func() error { return k.SetXCRs(s.XCRs) },
 		func() error { return k.SetDebugRegs(s.Debug) },
-		// The local APIC before the MSRs: TSC_DEADLINE is dropped, without an error, unless the
-		// timer is in deadline mode already. A few guests in a hundred then never got a tick again.
+		// The local APIC before the MSRs: KVM ignores TSC_DEADLINE, without an error, unless the timer
+		// is in deadline mode already. In the wrong order, a few percent of guests never got a timer
+		// tick again.
 		func() error {
 			if s.LAPIC == nil {
 				return nil
 			}
 			return k.SetLAPIC(*s.LAPIC)
 		},
-		// Of the MSRs TSC_DEADLINE last: the kernel turns it into a time by the counter, which must
-		// be right by then; against the counter of a new vCPU it lies hours ahead. The counters of
-		// several vCPUs, read and written microseconds apart, are made the same by the kernel: it
-		// takes values written within a second of each other for one.
+		// TSC_DEADLINE is the last of the MSRs: KVM converts it to a time by the counter, which must be
+		// set before; relative to the counter of a new vCPU it is hours ahead. The counters of several
+		// vCPUs are read and written microseconds apart. KVM makes them equal: it treats values written
+		// within a second as the same.
 		func() error { return setMSRs(k, deadlineLast(s.MSRs), forgive) },
-		// EVENTS last, as when saving.
+		// EVENTS last, as in SaveVCPU.
 		func() error { return k.SetEvents(s.Events) },
 	}
 	for _, f := range steps {
@@ -115,11 +113,11 @@ func (s *VCPU) Restore(k *kvm.VCPU, forgive func(error) error) error {
 	return nil
 }
 
-// PartTSC writes a counter that is minutes away from any that the machine has had. Before Linux 6.7
-// KVM takes the first counter that is written for a vCPU's attempt to follow the others if it lies
-// within a second of the one that the vCPU was made with, zero: the counter of a guest that was
-// saved in its first second went back to where the new vCPU's was. Only the first vCPU may do this:
-// the others shall follow it.
+// PartTSC sets the time stamp counter to a value that is minutes away from any of the machine's. Before
+// Linux 6.7 KVM ignores the first value that is written if it is within a second of the new vCPU's
+// counter, zero, because it assumes an attempt to synchronise with other vCPUs. So a guest that was
+// saved in its first second would get the wrong counter. Only the first vCPU may do this; the others
+// follow it.
 func (s *VCPU) PartTSC(k *kvm.VCPU) error {
 	i := slices.IndexFunc(s.MSRs, isMSR(msrTSC))
 	if i < 0 {
@@ -128,15 +126,15 @@ func (s *VCPU) PartTSC(k *kvm.VCPU) error {
 	return k.SetMSRs([]kvm.MSREntry{{Index: msrTSC, Data: s.MSRs[i].Data ^ 1<<40}})
 }
 
-// scaleTSC lets the guest's counter run at the speed that the guest has measured.
+// scaleTSC makes the guest's counter run at the frequency that the guest has measured.
 func (s *VCPU) scaleTSC(k *kvm.VCPU) error {
 	host, err := k.TSCKHz()
 	if err != nil || !tscDiffers(host, s.TSCKHz) {
 		return err
 	}
 	if err := k.SetTSCKHz(s.TSCKHz); err != nil {
-		return &HostError{What: fmt.Sprintf("its counter runs at %d kHz, this host's at %d, and that "+
-			"cannot be scaled (%v)", s.TSCKHz, host, err)}
+		return &HostError{What: fmt.Sprintf("its time stamp counter runs at %d kHz, this host's at %d kHz, "+
+			"and that cannot be scaled (%v)", s.TSCKHz, host, err)}
 	}
 	return nil
 }
@@ -146,7 +144,7 @@ func tscDiffers(a, b uint32) bool {
 	return max(d, -d)*1_000_000 > int64(a)*tscTolerancePPM
 }
 
-// setMSRs writes all registers. One that this host refuses is a fault of the host.
+// setMSRs writes all registers. If this host refuses one, the error is a [*HostError].
 func setMSRs(k *kvm.VCPU, list []kvm.MSREntry, forgive func(error) error) error {
 	for {
 		var refused *kvm.MSRError
@@ -155,7 +153,7 @@ func setMSRs(k *kvm.VCPU, list []kvm.MSREntry, forgive func(error) error) error 
 			return err
 		}
 		i := slices.IndexFunc(list, isMSR(refused.Index))
-		err = forgive(&HostError{What: fmt.Sprintf("KVM does not take %#x for the register %s",
+		err = forgive(&HostError{What: fmt.Sprintf("KVM refuses the value %#x for register %s",
 			list[i].Data, msrName(refused.Index))})
 		if err != nil {
 			return err

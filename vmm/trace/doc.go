@@ -1,22 +1,22 @@
-// Package trace tells which pages of guest memory the vCPUs of a machine touch for the first time:
-// which page, when, and which vCPU.
+// Package trace records the first touches of guest memory by the vCPUs of a machine: which page, when,
+// and which vCPU.
 //
-// KVM has a tracepoint, kvmmmu:kvm_mmu_spte_requested, that is passed each time it resolves a fault
-// of a guest for a page (mmu.c direct_page_fault and the tdp_mmu, paging_tmpl.h fetch), on the thread
-// of the vCPU. If no page is mapped in the VMM's own page table when the tracing begins, the first
-// touch of each page is such a fault, so the tracepoint sees every first touch, exactly once and in
-// order. That is the condition: KVM maps neighbours that the host has at hand without a word, so a
-// machine whose memory is mapped already shows a part only. [vmm.Machine] sees to it by mapping
-// guest memory again onto the image that it has just saved.
+// KVM has a tracepoint, kvmmmu:kvm_mmu_spte_requested, which fires each time KVM resolves a page fault
+// of a guest (mmu.c direct_page_fault and the tdp_mmu, paging_tmpl.h fetch), on the vCPU's thread. If
+// no page is mapped in the VMM's own page table when the trace begins, the first touch of each page is
+// such a fault, so the tracepoint reports every first touch, exactly once and in order. This condition
+// is necessary: KVM maps resident neighbours of a page without an event, so with memory that is mapped
+// already the trace is incomplete. [vmm.Machine] meets it by mapping guest memory again from the
+// checkpoint that it has just saved.
 //
-// # How the events come here
+// # How events are read
 //
-// A perf event for each vCPU's thread (perf_event_open(2), PERF_TYPE_TRACEPOINT) writes a record per
-// fault into a ring that is mapped shared: number of the page, time of CLOCK_MONOTONIC. A [Tracer]
-// drains the rings. It costs the guest well under a microsecond a fault, beside the 4 that the fault
-// takes. What does not fit into a ring is counted by the kernel, never silently left out.
+// A perf event for each vCPU's thread (perf_event_open(2), PERF_TYPE_TRACEPOINT) writes a record for
+// each fault into a shared ring: the page number and the time of CLOCK_MONOTONIC. A [Tracer] drains the
+// rings. This costs the guest well under a microsecond for each fault, which itself takes 4 us. The
+// kernel counts records that do not fit into a ring; none is lost without being counted.
 //
-// The tracepoint's number and the place of its fields stand in tracefs. Where that is not mounted a
-// detached mount of it is made for the moment, which nobody else sees. All of it needs root, or
-// CAP_PERFMON and a tracefs that may be read. [Probe] says what is lacking.
+// The tracepoint's number and the offsets of its fields are read from tracefs. If that is not mounted,
+// a detached mount of it, invisible to others, is used for a moment. Tracing needs root, or CAP_PERFMON
+// and read access to tracefs. [Probe] says what is missing.
 package trace

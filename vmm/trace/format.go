@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// format is what of a tracepoint's `format` file matters: its number, and where its fields lie in a
-// raw record.
+// format has the needed parts of a tracepoint's `format` file: its number, and the offsets of its
+// fields in a raw record.
 type format struct {
 	id    uint64
 	gfn   field
@@ -36,7 +36,7 @@ func parseFormat(text string) (format, error) {
 		f.id, err = strconv.ParseUint(m[1], 10, 32)
 	}
 	if err != nil || f.id == 0 {
-		return f, fmt.Errorf("format of the tracepoint: it has no number")
+		return f, fmt.Errorf("the format of the tracepoint has no number")
 	}
 	fields := map[string]*field{"gfn": &f.gfn, "level": &f.level}
 	for _, m := range fieldLine.FindAllStringSubmatch(text, -1) {
@@ -47,13 +47,13 @@ func parseFormat(text string) (format, error) {
 	}
 	for name, at := range fields {
 		if at.size == 0 {
-			return f, fmt.Errorf("format of the tracepoint: no integer field %q", name)
+			return f, fmt.Errorf("the format of the tracepoint has no integer field %q", name)
 		}
 	}
 	return f, nil
 }
 
-// get reads the field. A record too short for it gives false.
+// get reads the field. ok is false if the record is too short.
 func (f field) get(raw []byte) (v uint64, ok bool) {
 	if f.offset+f.size > len(raw) {
 		return 0, false
@@ -64,13 +64,13 @@ func (f field) get(raw []byte) (v uint64, ok bool) {
 	return v, true
 }
 
-// formatFile is the tracepoint's place in tracefs.
+// formatFile is the path of the tracepoint's format in tracefs.
 const formatFile = "events/kvmmmu/kvm_mmu_spte_requested/format"
 
-// places are where tracefs is by custom.
+// places are the usual mount points of tracefs.
 var places = [...]string{"/sys/kernel/tracing", "/sys/kernel/debug/tracing"}
 
-// ErrUnavailable matches the errors of a host on which first touches cannot be traced.
+// ErrUnavailable matches errors that say that this host cannot trace first touches.
 var ErrUnavailable = errors.New("KVM's tracepoint cannot be used")
 
 // readFormat finds the tracepoint's format.
@@ -90,7 +90,7 @@ func readFormat() (format, error) {
 	return format{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
-// readDetached reads a file of tracefs through a mount of it that is attached nowhere.
+// readDetached reads a file of tracefs through a detached mount.
 func readDetached(name string) ([]byte, error) {
 	fsfd, err := unix.Fsopen("tracefs", unix.FSOPEN_CLOEXEC)
 	if err != nil {

@@ -14,14 +14,14 @@ type ring struct {
 	vcpu   int
 	format format
 	mem    []byte // a control page, then the ring
-	buf    []byte // a record that goes round the end
+	buf    []byte // a record that wraps around the end of the ring
 }
 
-// ringPages is the size of a ring, a power of two: 4 MiB are some 70,000 first touches, more than a
-// guest makes in the time in which a Tracer is not scheduled.
+// ringPages is the size of a ring in pages, a power of two: 4 MiB have room for about 70,000 first
+// touches, more than a guest makes while a Tracer is not scheduled.
 const ringPages = 1024
 
-// openRing attaches to a thread. Counting begins at once.
+// openRing attaches a ring to a thread. Recording begins at once.
 func openRing(f format, tid, vcpu int) (*ring, error) {
 	attr := unix.PerfEventAttr{
 		Type:        unix.PERF_TYPE_TRACEPOINT,
@@ -46,19 +46,19 @@ func openRing(f format, tid, vcpu int) (*ring, error) {
 	return &ring{fd: fd, vcpu: vcpu, format: f, mem: mem}, nil
 }
 
-// drain gives f what the kernel has written since the last time.
+// drain calls f for each event since the last drain.
 func (r *ring) drain(f func(Event)) (lost uint64, err error) {
 	page := (*unix.PerfEventMmapPage)(unsafe.Pointer(unsafe.SliceData(r.mem)))
-	// Loading the head orders the reads of the records behind it; storing the tail gives the room
-	// back to the kernel once they are done (perf_event_open(2), data_head).
+	// The records are read after the atomic load of the head. The atomic store of the tail then returns
+	// their room to the kernel (perf_event_open(2), data_head).
 	head := atomic.LoadUint64(&page.Data_head)
-	tail := page.Data_tail // ours alone
+	tail := page.Data_tail // only written here
 	lost, err = r.records(r.mem[4096:], tail, head, f)
 	atomic.StoreUint64(&page.Data_tail, head)
 	return lost, err
 }
 
-// stop makes the kernel stop writing.
+// stop stops the recording.
 func (r *ring) stop() error {
 	if err := unix.IoctlSetInt(r.fd, unix.PERF_EVENT_IOC_DISABLE, 0); err != nil {
 		return fmt.Errorf("stop tracing vCPU %d: %w", r.vcpu, err)

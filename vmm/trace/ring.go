@@ -8,23 +8,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Event is the first touch of a page, or of the pages of one larger entry.
+// Event is the first touch of a page, or of a larger page table entry.
 type Event struct {
-	GFN   uint64        // first page
-	Count uint64        // pages: 1, or 512 for an entry of 2 MiB
-	At    time.Duration // CLOCK_MONOTONIC
+	GFN   uint64        // frame number of the first page
+	Count uint64        // number of pages: 1, or 512 for an entry of 2 MiB
+	At    time.Duration // time of CLOCK_MONOTONIC
 	VCPU  int
 }
 
-// records reads the records between tail and head of a ring, in the order in which the kernel wrote
-// them, and gives each sample to f. A record may go round the end of the ring. It returns the number
-// of records that the kernel had no room for.
+// records reads the records between tail and head of a ring, in the order of writing, and calls f for
+// each sample. A record may wrap around the end of the ring. lost is the number of records that the
+// kernel had no room for.
 //
 // The layout is that of perf_event_open(2), "MMAP layout", for PERF_SAMPLE_TIME|PERF_SAMPLE_RAW.
 func (r *ring) records(data []byte, tail, head uint64, f func(Event)) (lost uint64, err error) {
 	size := uint64(len(data))
 	if head-tail > size {
-		return 0, fmt.Errorf("perf ring: %d bytes to read in a ring of %d", head-tail, size)
+		return 0, fmt.Errorf("perf ring: %d bytes cannot be in a ring of %d", head-tail, size)
 	}
 	for tail < head {
 		rec := r.copyOut(data, tail, 8)
@@ -41,7 +41,7 @@ func (r *ring) records(data []byte, tail, head uint64, f func(Event)) (lost uint
 			}
 		case unix.PERF_RECORD_LOST:
 			if len(rec) < 24 {
-				return lost, fmt.Errorf("perf ring: a short record of what was lost")
+				return lost, fmt.Errorf("perf ring: a record of lost events is too short")
 			}
 			lost += binary.LittleEndian.Uint64(rec[16:])
 		}
@@ -49,10 +49,10 @@ func (r *ring) records(data []byte, tail, head uint64, f func(Event)) (lost uint
 	return lost, nil
 }
 
-// sample takes a sample apart: u64 time, u32 size, then the raw record.
+// sample decodes a sample: u64 time, u32 size, then the raw record.
 func (r *ring) sample(b []byte, f func(Event)) error {
 	if len(b) < 12 {
-		return fmt.Errorf("perf ring: a sample of %d bytes", len(b))
+		return fmt.Errorf("perf ring: a sample of %d bytes is too short", len(b))
 	}
 	n := binary.LittleEndian.Uint32(b[8:])
 	if uint64(n) > uint64(len(b)-12) {
@@ -70,7 +70,7 @@ func (r *ring) sample(b []byte, f func(Event)) error {
 	return nil
 }
 
-// copyOut returns n bytes from a place in the ring on; they are good until the next call.
+// copyOut returns n bytes from the position at; they are valid until the next call.
 func (r *ring) copyOut(data []byte, at, n uint64) []byte {
 	at %= uint64(len(data))
 	if at+n <= uint64(len(data)) {

@@ -9,14 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Tracer traces the first touches of some vCPUs, from [New] on. It is used by one goroutine.
+// Tracer records the first touches of vCPUs, beginning with [New]. It must be used by one goroutine only.
 type Tracer struct {
 	rings []*ring
 	lost  uint64
 }
 
-// Probe says whether [New] can be expected to work here; the error tells what is lacking and
-// matches [ErrUnavailable].
+// Probe tests whether [New] can work on this host. The error says what is missing and matches
+// [ErrUnavailable].
 func Probe() error {
 	t, err := New([]int{0})
 	if err != nil {
@@ -25,7 +25,7 @@ func Probe() error {
 	return t.Close()
 }
 
-// New begins to trace; tids are the threads of vCPU 0, 1, ... (0: the calling thread).
+// New begins to trace; tids are the thread IDs of vCPU 0, 1, ... (0: the calling thread).
 func New(tids []int) (*Tracer, error) {
 	f, err := readFormat()
 	if err != nil {
@@ -42,11 +42,11 @@ func New(tids []int) (*Tracer, error) {
 	return t, nil
 }
 
-// drainTime is how often the rings are emptied when they do not fill up.
+// drainTime is the interval at which rings are drained that do not fill up.
 const drainTime = 20 * time.Millisecond
 
-// Run gives every event to f until the context ends, those of one vCPU in the order in which they
-// happened. What came before the end of the context is seen.
+// Run calls f for every event until the context ends, including all events before that. The events of
+// one vCPU are in order.
 func (t *Tracer) Run(ctx context.Context, f func(Event)) error {
 	poll := make([]unix.PollFd, len(t.rings))
 	for i, r := range t.rings {
@@ -58,7 +58,7 @@ func (t *Tracer) Run(ctx context.Context, f func(Event)) error {
 			return fmt.Errorf("wait for the tracepoint: %w", err)
 		}
 		for i := range poll {
-			if poll[i].Revents&unix.POLLHUP != 0 { // its thread has ended: poll would not wait
+			if poll[i].Revents&unix.POLLHUP != 0 { // its thread has ended, and poll would not wait any more
 				poll[i].Fd = -1
 			}
 		}
@@ -85,10 +85,10 @@ func (t *Tracer) drain(f func(Event)) error {
 	return nil
 }
 
-// Lost is the number of events that the kernel had no room for.
+// Lost returns the number of events that the kernel had no room for.
 func (t *Tracer) Lost() uint64 { return t.lost }
 
-// Close ends the tracing.
+// Close ends the trace.
 func (t *Tracer) Close() error {
 	var errs []error
 	for _, r := range t.rings {

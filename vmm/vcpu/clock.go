@@ -9,36 +9,36 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A vCPU stalls while its thread is inside of KVM_RUN, neither on a CPU nor waiting for one, and
-// the guest has not halted: what it then waits for is a page.
+// A vCPU stalls while its thread is inside KVM_RUN, is neither on a CPU nor waiting for one, and the
+// guest has not halted: it then waits for a page.
 //
 //	stalled = wall time in KVM_RUN - CPU time in it - time in the run queue - halts
 //
-// Wall and CPU time are read at each entry and exit, by the thread's own CPU clock, which costs two
-// system calls of some 0.2 us. The time in the run queue is in /proc/self/task/TID/schedstat; it is
-// read when a sample is taken, and when the thread seems to have lost time between two entries.
-// Halts are KVM's counter halt_wait_ns.
+// Wall and CPU time are read at each entry and exit, the latter by the thread's own CPU clock: two
+// system calls of about 0.2 us. The time in the run queue is in /proc/self/task/TID/schedstat. It is
+// read for each sample, and when the thread seems to have lost time between two entries. Halts are
+// KVM's counter halt_wait_ns.
 //
-// What is counted besides pages is little: that a lock of the kernel is awaited, and that the Go
-// runtime has no processor free for a thread that comes back from KVM_RUN. What is not counted:
-// a guest with an interrupt controller is halted by KVM while a page is fetched for it
-// (asynchronous page faults), and the counter does not tell these halts from its own; of such a
-// guest the figure is a lower bound.
+// Two other waits are counted, too, which are short: for locks of the kernel, and for a free processor
+// (P) of the Go runtime when the thread returns from KVM_RUN. Some waits for pages are not counted:
+// with an interrupt controller KVM halts the guest while it fetches a page (asynchronous page faults),
+// and the counter does not distinguish these halts from the guest's own. For such a guest the result is
+// a lower bound.
 type runClock struct {
 	mu  sync.Mutex // guards what follows
 	tid int        // 0: it never ran
 
 	in      bool
-	at      time.Time     // of the last entry or exit
-	cpuAt   time.Duration // CPU time then
-	wall    time.Duration // in KVM_RUN, up to the last exit
+	at      time.Time     // time of the last entry or exit
+	cpuAt   time.Duration // CPU time at that moment
+	wall    time.Duration // time in KVM_RUN, up to the last exit
 	cpu     time.Duration
-	queued  time.Duration // time in the run queue, when it was read last
-	outside time.Duration // of it, before the first entry or between an exit and an entry
+	queued  time.Duration // time in the run queue, as last read
+	outside time.Duration // the part of queued outside of KVM_RUN
 }
 
-// lostTime is how long a thread may be off its CPU between two entries before somebody asks whether
-// it waited for one.
+// lostTime is how long a thread may be off its CPU between two entries before its time in the run
+// queue is read.
 const lostTime = 20 * time.Microsecond
 
 // enter is called by the vCPU's thread before KVM_RUN, leave after it.
@@ -69,8 +69,8 @@ func (c *runClock) leave() {
 	c.in, c.at, c.cpuAt = false, now, cpu
 }
 
-// stalled is the sum so far, halts included. It may be too large by what is not accounted for yet,
-// and be less the next time.
+// stalled returns the stalled time so far, halts included. It may be too large, as some time is only
+// accounted for later, and so it may decrease.
 func (c *runClock) stalled() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -79,15 +79,15 @@ func (c *runClock) stalled() time.Duration {
 	}
 	wall, cpu := c.wall, c.cpu
 	if c.in {
-		// The wall clock first: what passes between the two is then no stall.
+		// The wall clock first, so that time between the two reads does not count as a stall.
 		wall += time.Since(c.at)
 		cpu += threadCPU(c.tid) - c.cpuAt
-		c.queued = queuedTime(c.tid) // else the next entry reads it, and knows how much is from outside
+		c.queued = queuedTime(c.tid) // otherwise the next entry reads it, and knows which part is from outside
 	}
 	return wall - cpu - (c.queued - c.outside)
 }
 
-// threadCPU is the CPU time of a thread of this process; 0 is the one that asks.
+// threadCPU returns the CPU time of a thread of this process; 0: the calling thread.
 func threadCPU(tid int) time.Duration {
 	clock := int32(unix.CLOCK_THREAD_CPUTIME_ID)
 	if tid != 0 {
@@ -95,12 +95,12 @@ func threadCPU(tid int) time.Duration {
 	}
 	var ts unix.Timespec
 	if unix.ClockGettime(clock, &ts) != nil {
-		return 0 // the thread has ended, and with it what is measured
+		return 0 // the thread has ended
 	}
 	return time.Duration(ts.Nano())
 }
 
-// queuedTime is how long a thread has waited for a CPU. 0 on a kernel that does not tell.
+// queuedTime returns how long a thread has waited for a CPU; 0 if the kernel does not report it.
 func queuedTime(tid int) time.Duration {
 	b, _ := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/schedstat", tid))
 	var ran, queued time.Duration

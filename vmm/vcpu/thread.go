@@ -17,23 +17,22 @@ import (
 // runtime's handler ignores it.
 const kickSignal = unix.Signal(36)
 
-// mode is what a vCPU is to do, and what it does.
+// mode is what a vCPU does, or should do.
 type mode int
 
 const (
-	modeParked  mode = iota // outside of the guest, with nothing pending; does jobs
-	modeRunning             // in the guest or on its way
-	modeGone                // its goroutine is finished
+	modeParked  mode = iota // outside of the guest, with no access half done; runs jobs
+	modeRunning             // in the guest, or about to enter it
+	modeGone                // its goroutine has ended
 )
 
-// Thread runs one virtual CPU on a goroutine and thread of its own. Everything that concerns the
-// CPU's state happens on that thread: while it runs the guest, nothing can; while it is parked it
-// takes jobs ([Thread.Do]).
+// Thread runs one virtual CPU on its own goroutine and thread. The CPU's state is accessed only on that
+// thread: not while it runs the guest, and by jobs ([Thread.Do]) while it is parked.
 type Thread struct {
 	KVM     *kvm.VCPU
 	hooks   Hooks
 	joined  chan struct{} // closed when the goroutine has returned
-	pending bool          // an exit is not completed; the goroutine's own
+	pending bool          // an exit is not completed; owned by the goroutine
 
 	stats *kvm.Stats // KVM's counters; nil where the kernel has none
 	clock runClock
@@ -41,16 +40,16 @@ type Thread struct {
 
 	mu   sync.Mutex // guards what follows
 	cond *sync.Cond
-	tid  int // thread, valid from the first park on
+	tid  int // ID of the thread, valid from the first park on
 	want mode
 	is   mode
 	jobs []func()
 }
 
-// Hooks are what a vCPU asks and tells its machine, on its own thread.
+// Hooks are functions of the machine that a vCPU calls on its own thread.
 type Hooks struct {
-	Exit    func(c *Thread, reason kvm.ExitReason) error // serves an exit; an error ends the machine
-	Ended   func(c *Thread, err error)                   // called once, when exit or KVM_RUN failed
+	Exit    func(c *Thread, reason kvm.ExitReason) error // handles an exit; an error ends the machine
+	Ended   func(c *Thread, err error)                   // called once, when Exit or KVM_RUN has failed
 	Started func(time.Time)                              // called before each entry after a park
 }
 
@@ -60,9 +59,9 @@ func New(k *kvm.VCPU, h Hooks) *Thread {
 	return c
 }
 
-// Launch starts the goroutine and waits until it is parked. If that fails the vCPU is closed.
+// Launch starts the goroutine and waits until it is parked. If that fails, the vCPU is closed.
 func (c *Thread) Launch() (err error) {
-	// Now, while the vCPU does not run: KVM would not answer before it came back.
+	// Now, while the vCPU does not run: the ioctl would wait until KVM_RUN returns.
 	if c.stats, err = c.KVM.Stats(); err != nil && !errors.Is(err, kvm.ErrNoStats) {
 		return errors.Join(err, c.close())
 	}
@@ -78,10 +77,10 @@ func (c *Thread) Launch() (err error) {
 	return nil
 }
 
-// loop is the life of a vCPU.
+// loop is the main function of the vCPU's goroutine.
 func (c *Thread) loop(setup chan<- error) {
 	defer close(c.joined)
-	// Not unlocked: the thread ends with the goroutine, and with it a kick that comes too late.
+	// Never unlocked: the thread ends with the goroutine, so a late kick cannot reach another goroutine.
 	runtime.LockOSThread()
 	c.mu.Lock()
 	c.tid = unix.Gettid()
@@ -99,14 +98,14 @@ func (c *Thread) loop(setup chan<- error) {
 	c.mu.Unlock()
 }
 
-// fail ends the machine. The vCPU parks and stays readable: jobs look up what it died of.
+// fail ends the machine. The vCPU parks, so that jobs can read its state to explain the error.
 func (c *Thread) fail(err error) {
 	c.pending = false
 	c.setWant(modeParked)
 	c.hooks.Ended(c, err)
 }
 
-// mayRun parks as long as that is wanted, doing jobs, and says whether to enter the guest.
+// mayRun parks and runs jobs until the vCPU should run or end. It says whether to enter the guest.
 func (c *Thread) mayRun() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -142,18 +141,18 @@ func (c *Thread) mayRun() bool {
 	}
 }
 
-// prepare is what comes between a park and the first entry.
+// prepare runs between a park and the next entry.
 func (c *Thread) prepare() {
 	c.KVM.ClearExitRequest()
-	// The guest is told that it was stopped, or its watchdog takes the pause for a lockup. Here and
-	// not where a machine is paused or saved: the note is a bit in guest memory, which would be in
-	// the next checkpoint or not, as it happens. A guest that does not use KVM's clock has no place
-	// for it (EINVAL); the worst of any failure is a warning of the guest's.
+	// Tell the guest that it was paused, so that its watchdog does not take the pause for a lockup.
+	// This is done here, not at a pause or checkpoint, because it sets a bit in guest memory, which
+	// might or might not be in the checkpoint. It fails with EINVAL if the guest does not use KVM's
+	// clock; the worst effect of a failure is a warning in the guest.
 	_ = c.KVM.KVMClockCtrl()
 	c.hooks.Started(time.Now())
 }
 
-// enter runs the guest until its next exit, and serves that.
+// enter runs the guest until its next exit, and handles that.
 func (c *Thread) enter() error {
 	c.clock.enter()
 	reason, err := c.KVM.Run()
@@ -161,8 +160,8 @@ func (c *Thread) enter() error {
 	return c.serve(reason, err)
 }
 
-// settle completes the access that the last exit was about, so that the registers are whole and can
-// be saved. It may take several rounds.
+// settle completes the access of the last exit, so that the registers are consistent and can be saved.
+// It may take several rounds.
 func (c *Thread) settle() {
 	for c.pending {
 		reason, done, err := c.KVM.CompleteExit()
@@ -177,11 +176,11 @@ func (c *Thread) settle() {
 	}
 }
 
-// serve handles what KVM_RUN came back with.
+// serve handles the result of KVM_RUN.
 func (c *Thread) serve(reason kvm.ExitReason, err error) error {
 	switch {
 	case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
-		c.pending = false // completed on the way in
+		c.pending = false // KVM_RUN completes it first
 		return nil
 	case errors.Is(err, unix.EFAULT) && reason == kvm.ExitMemoryFault:
 		return c.hooks.Exit(c, reason)
@@ -195,13 +194,13 @@ func (c *Thread) serve(reason kvm.ExitReason, err error) error {
 	return c.hooks.Exit(c, reason)
 }
 
-// errGone refuses what needs a vCPU that is not closed.
+// errGone: the operation needs a vCPU that is not closed.
 var errGone = errors.New("the vCPU is closed")
 
-// ErrRunning refuses what needs a stopped vCPU.
+// ErrRunning says that an operation needs a parked vCPU.
 var ErrRunning = errors.New("the machine is running")
 
-// ErrFault is KVM_RUN failing with EFAULT: the kernel could not get a page of guest memory.
+// ErrFault says that KVM_RUN failed with EFAULT: the kernel could not read a page of guest memory.
 var ErrFault = errors.New("a page of guest memory could not be read (KVM_RUN: EFAULT)")
 
 func (c *Thread) setWant(m mode) {
@@ -213,10 +212,11 @@ func (c *Thread) setWant(m mode) {
 	c.mu.Unlock()
 }
 
-// kick makes the vCPU look at what is wanted of it. The request to exit is set before the signal is
-// sent; see package kvm.
+// kick makes the vCPU leave the guest and check what it should do. The exit request is set before the
+// signal is sent; see package kvm.
 func (c *Thread) kick() {
-	// Under the lock, so that the thread and the shared page are there: they go after modeGone.
+	// Under the lock, so that the thread and the shared page still exist: they are released after
+	// modeGone is set.
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.kickLocked()
@@ -225,12 +225,12 @@ func (c *Thread) kick() {
 func (c *Thread) kickLocked() {
 	if c.is != modeGone {
 		c.KVM.RequestExit()
-		_ = unix.Tgkill(os.Getpid(), c.tid, kickSignal) // ESRCH: it has just ended, which is as good
+		_ = unix.Tgkill(os.Getpid(), c.tid, kickSignal) // ESRCH: it has just ended, which is fine
 	}
 }
 
-// AskToPark makes it leave the guest; awaitParked waits until it has. Two steps, so that several
-// vCPUs stop together.
+// AskToPark asks the vCPU to park; AwaitParked waits until it has. These are two steps, so that several
+// vCPUs stop in parallel.
 func (c *Thread) AskToPark() {
 	c.setWant(modeParked)
 	c.kick()
@@ -253,10 +253,11 @@ func (c *Thread) park() error {
 	return c.AwaitParked()
 }
 
-// Run lets it enter the guest.
+// Run lets the vCPU enter the guest.
 func (c *Thread) Run() { c.setWant(modeRunning) }
 
-// Do runs a function on the vCPU's thread. The vCPU must be parked.
+// Do runs a function on the vCPU's thread and returns its error. The vCPU must be parked: otherwise the
+// error is [ErrRunning].
 func (c *Thread) Do(f func() error) error {
 	done := make(chan error, 1)
 	c.mu.Lock()
@@ -270,15 +271,15 @@ func (c *Thread) Do(f func() error) error {
 	return <-done
 }
 
-// Interject runs a function on the vCPU's thread between two entries, without parking it, and does
-// not wait for that. A vCPU that is not to run does not get it.
+// Interject runs a function on the vCPU's thread between two entries, without parking it, and does not
+// wait for it. It does nothing if the vCPU should not run.
 func (c *Thread) Interject(f func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.is == modeGone || c.want != modeRunning {
 		return
 	}
-	// A request to park is set before the request to exit, so clearing that loses nothing.
+	// A request to park is set before the exit request, so clearing the exit request here loses nothing.
 	c.jobs = append(c.jobs, func() { f(); c.KVM.ClearExitRequest() })
 	c.kickLocked()
 }
@@ -299,8 +300,8 @@ func (c *Thread) close() error {
 	return err
 }
 
-// Halts says whether a vCPU waits for an interrupt, and how long it was halted so far. Without
-// KVM's counters a halted vCPU seems to wait; guests without halts lose nothing.
+// Halts says whether the vCPU waits for an interrupt now, and how long it was halted in total. Without
+// KVM's counters it returns zeros, and halts count as stalls.
 func (c *Thread) Halts() (now bool, total time.Duration) {
 	if c.stats == nil {
 		return false, 0
@@ -312,21 +313,21 @@ func (c *Thread) Halts() (now bool, total time.Duration) {
 	return all["blocking"] != 0, time.Duration(all["halt_wait_ns"])
 }
 
-// Stalled is how long the vCPU has waited for pages, halts included.
+// Stalled returns how long the vCPU has waited for pages, plus the time that it was halted.
 func (c *Thread) Stalled() time.Duration { return c.clock.stalled() }
 
-// Exits counts the exits so far.
+// Exits returns the number of exits by their reason.
 func (c *Thread) Exits() map[string]uint64 { return c.exits.byReason() }
 
-// TID is the vCPU's thread, for tracepoints and the kernel's times.
+// TID returns the ID of the vCPU's thread, for tracepoints and for its times in /proc.
 func (c *Thread) TID() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.tid
 }
 
-// PageFaults counts the page faults that KVM took for the vCPU, and those that it fixed. false: KVM
-// has no counters (before Linux 5.14).
+// PageFaults returns how many page faults of the vCPU KVM has handled, and how many of them it fixed.
+// ok is false if KVM has no counters (before Linux 5.14).
 func (c *Thread) PageFaults() (taken, fixed uint64, ok bool) {
 	if c.stats == nil {
 		return 0, 0, false

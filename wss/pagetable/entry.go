@@ -2,8 +2,8 @@ package pagetable
 
 import "encoding/binary"
 
-// What the architecture says of entries in 64-bit mode (Intel SDM volume 3A, 4.5; AMD APM volume 2,
-// 5.3). Software and protection-key bits, PWT, PCD, G, A, D, and NX say nothing about their form.
+// Bits of entries in 64-bit mode (Intel SDM volume 3A, 4.5; AMD APM volume 2, 5.3). Software and
+// protection-key bits, PWT, PCD, G, A, D, and NX may have any value in a well-formed entry.
 const (
 	Present     = 1 << 0
 	Writable    = 1 << 1
@@ -14,15 +14,15 @@ const (
 	NX          = 1 << 63
 	AddressMask = 0x000f_ffff_ffff_f000
 
-	// What must be 0 in the entry of a large page below its address; bit 12 is its PAT.
+	// Bits that must be 0 in the entry of a large page, below its address; bit 12 is its PAT.
 	low2M = 0x001f_e000
 	low1G = 0x3fff_e000
-	// What changes in an entry without its meaning another thing: accessed, dirty, software's own.
+	// Bits that may change without changing the mapping: accessed, dirty, software's bits.
 	volatileBits = Accessed | Dirty | 7<<9 | 0x7ff<<52
 
 	PageShift = 12
 	PageSize  = 1 << PageShift
-	Entries   = 512 // of a table
+	Entries   = 512 // number of entries of a table
 	UpperHalf = Entries / 2
 	MaxLevels = 5
 
@@ -30,24 +30,24 @@ const (
 	Pages1G = 1 << 18
 )
 
-// Kind is what an entry is.
+// Kind is the kind of an entry.
 type Kind int
 
 // Kinds of entries.
 const (
-	Absent    Kind = iota // not present: the processor looks at nothing else of it
-	Malformed             // has reserved bits set: using it would be a fault
+	Absent    Kind = iota // not present: the processor ignores the rest of it
+	Malformed             // has reserved bits set: using it is a fault
 	Directory             // points to a table of the level below
 	Leaf                  // a page, or a large one
 )
 
-// Mode is how a processor reads its tables.
+// Mode says how a processor reads its tables.
 type Mode struct {
 	Levels   int    // 4 or 5
-	Reserved uint64 // bits that must not be set beside those that never may: 0, or NX
+	Reserved uint64 // further bits that must not be set in this mode: 0, or NX
 }
 
-// Bits of control registers that say how.
+// Bits of control registers that define the mode.
 const (
 	cr0Paging = 1 << 31
 	cr4LA57   = 1 << 12
@@ -55,9 +55,9 @@ const (
 	eferNXE   = 1 << 11
 )
 
-// ModeOf reads a processor's registers: the frame of its uppermost table, and how it reads that.
-// False: it is not in 64-bit mode with paging. CR3 has flags and a number of the address space
-// beside the address.
+// ModeOf returns how a processor with these registers reads its tables, and the frame of its uppermost
+// table, without the flags and the address space number in CR3. ok is false if it is not in 64-bit mode
+// with paging.
 func ModeOf(cr0, cr3, cr4, efer uint64) (m Mode, root uint64, ok bool) {
 	if cr0&cr0Paging == 0 || efer&eferLMA == 0 {
 		return Mode{}, 0, false
@@ -72,7 +72,8 @@ func ModeOf(cr0, cr3, cr4, efer uint64) (m Mode, root uint64, ok bool) {
 	return m, cr3 & AddressMask >> PageShift, true
 }
 
-// Classify says what an entry in a table of a level (1 to 5) is, and which frames it is for.
+// Classify returns the kind of an entry in a table of a level (1 to 5), the first frame that it points
+// to, and the number of frames.
 func (m Mode) Classify(entry uint64, level int) (k Kind, frame, count uint64) {
 	switch {
 	case entry&Present == 0:
@@ -94,22 +95,22 @@ func (m Mode) Classify(entry uint64, level int) (k Kind, frame, count uint64) {
 	return Malformed, 0, 0
 }
 
-// Table is the 512 entries of one.
+// Table is a page table of 512 entries.
 type Table [PageSize]byte
 
-// Entry is entry i.
+// Entry returns entry i.
 func (t *Table) Entry(i int) uint64 { return binary.LittleEndian.Uint64(t[i*8:]) }
 
-// SetEntry changes entry i.
+// SetEntry sets entry i.
 func (t *Table) SetEntry(i int, v uint64) { binary.LittleEndian.PutUint64(t[i*8:], v) }
 
-// slot is the number of the entry for a virtual address in a table of a level.
+// slot returns the number of the entry for a virtual address in a table of a level.
 func slot(virtual uint64, level int) int {
 	return int(virtual >> (PageShift + 9*(level-1)) % Entries)
 }
 
-// addressOf is the virtual address of entry i in a table of a level that maps addresses from base
-// on. Addresses of the upper half are sign-extended where the root has its levels.
+// addressOf returns the virtual address of entry i in a table of a level that maps addresses from base
+// on. In a root, addresses of the upper half are sign-extended.
 func addressOf(base uint64, i, level, levels int) uint64 {
 	a := base | uint64(i)<<(PageShift+9*(level-1))
 	if level == levels && i >= UpperHalf {

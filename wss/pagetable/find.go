@@ -10,21 +10,21 @@ import (
 	"slices"
 )
 
-// Extent is Count pages of the image from Page on.
+// Extent is a run of Count pages of the image, beginning with Page.
 type Extent struct{ Page, Count uint64 }
 
-// Bounds of a search, for images that hold what looks like tables and is not.
+// Bounds of a search, for images with data that looks like tables.
 const (
-	maxCandidates = 1 << 16 // pages that look like a root
-	maxTables     = 1 << 12 // tables that are read to verify one
-	maxAllTables  = 1 << 16 // and to verify all
+	maxCandidates = 1 << 16 // the most pages that look like a root
+	maxTables     = 1 << 12 // the most tables that are read to verify one candidate
+	maxAllTables  = 1 << 16 // the most tables that are read to verify all
 )
 
-// scanBytes is how much of the image is read at once.
+// scanBytes is the size of one read of the image.
 const scanBytes = 1 << 20
 
-// Find looks for roots of address spaces in extents of the image, where data may be; all of it if
-// there are none. Nothing found is not an error.
+// Find searches for roots of address spaces in the given extents of the image, or in all of it if there
+// are no extents. If it finds none, that is not an error.
 func (s *Space) Find(ctx context.Context, extents []Extent) ([]Root, error) {
 	if extents == nil {
 		extents = []Extent{{0, s.pages}}
@@ -38,18 +38,18 @@ func (s *Space) Find(ctx context.Context, extents []Extent) ([]Root, error) {
 	return f.roots()
 }
 
-// finder gathers candidates.
+// finder collects candidates.
 type finder struct {
 	s     *Space
 	seed  maphash.Seed
-	sorts map[uint64]*lookalikes // by the hash of their upper halves
+	sorts map[uint64]*lookalikes // by hash of the upper half
 	count int
 }
 
 // lookalikes are pages that look like roots and have the same upper half.
 type lookalikes struct {
 	frames []uint64
-	upper  int // entries that are there in the upper half
+	upper  int // number of non-zero entries in the upper half
 }
 
 func (f *finder) scan(ctx context.Context, x Extent) error {
@@ -61,7 +61,7 @@ func (f *finder) scan(ctx context.Context, x Extent) error {
 		n := min(x.Count, scanBytes/PageSize)
 		b := buf[:n*PageSize]
 		if got, err := f.s.r.ReadAt(b, int64(x.Page*PageSize)); got < len(b) {
-			return fmt.Errorf("look for page tables from page %d on: %w", x.Page, err)
+			return fmt.Errorf("search for page tables from page %d on: %w", x.Page, err)
 		}
 		for i := range n {
 			f.page(x.Page+i, (*Table)(b[i*PageSize:]))
@@ -71,9 +71,10 @@ func (f *finder) scan(ctx context.Context, x Extent) error {
 	return nil
 }
 
-// page takes a page for a candidate if it looks like a root.
+// page adds a page to the candidates if it looks like a root.
 func (f *finder) page(page uint64, t *Table) {
-	// From the end: the upper half has the kernel, and most pages are no tables, which shows soon.
+	// From the end: the upper half has the kernel's entries, so most pages that are not tables are
+	// recognised soon.
 	upper := 0
 	for i := Entries - 1; i >= UpperHalf; i-- {
 		switch e := t.Entry(i); {
@@ -104,8 +105,7 @@ func (f *finder) page(page uint64, t *Table) {
 	f.count++
 }
 
-// pointer says whether an entry that is not zero can be one of a root: it points to a table in
-// memory.
+// pointer says whether a non-zero entry can be an entry of a root: it must point to a table in memory.
 func (f *finder) pointer(e uint64) bool {
 	if k, frame, _ := (Mode{Levels: 4}).Classify(e, 4); k == Directory {
 		_, ok := f.s.page(frame)
@@ -114,8 +114,7 @@ func (f *finder) pointer(e uint64) bool {
 	return false
 }
 
-// upperHalf hashes the upper half of a table, without what the processor and software note in
-// entries.
+// upperHalf hashes the upper half of a table, without bits that the processor or software may change.
 func (f *finder) upperHalf(t *Table) uint64 {
 	var h maphash.Hash
 	h.SetSeed(f.seed)
@@ -127,14 +126,14 @@ func (f *finder) upperHalf(t *Table) uint64 {
 	return h.Sum64()
 }
 
-// roots returns the sort of candidates that are roots.
+// roots returns the group of candidates that are roots.
 func (f *finder) roots() ([]Root, error) {
 	all := make([]*lookalikes, 0, len(f.sorts))
 	for _, c := range f.sorts {
 		all = append(all, c)
 	}
-	// Many with one kernel are its processes. Of single ones that with more in it is more likely to
-	// be one.
+	// A large group is the processes of one kernel. Among groups of equal size, one with more entries
+	// is more likely to be roots.
 	slices.SortFunc(all, func(a, b *lookalikes) int {
 		return cmp.Or(cmp.Compare(len(b.frames), len(a.frames)), cmp.Compare(b.upper, a.upper),
 			cmp.Compare(a.frames[0], b.frames[0]))
@@ -160,8 +159,8 @@ func (f *finder) roots() ([]Root, error) {
 	return nil, nil
 }
 
-// mapsItself says whether the upper half of a root maps the root, by tables that have no malformed
-// entry, and how many tables it read for that: no more than budget.
+// mapsItself says whether the upper half of a root maps the root itself, through tables without a
+// malformed entry. read is the number of tables that it read, at most budget.
 func (s *Space) mapsItself(r Root, budget int) (ok bool, read int, err error) {
 	v := verifier{s: s, root: r, left: budget}
 	w := Walk{Memory: s, Mode: Mode{Levels: r.Levels}, Enter: v.enter, Read: v.table, Entry: v.entry}
@@ -171,13 +170,13 @@ func (s *Space) mapsItself(r Root, budget int) (ok bool, read int, err error) {
 	return v.found, budget - v.left, err
 }
 
-// errEnough ends a walk whose question has its answer.
+// errEnough ends a walk early, because its result is known.
 var errEnough = errors.New("enough is known")
 
 type verifier struct {
 	s     *Space
 	root  Root
-	left  int // tables that may be read still
+	left  int // number of tables that may still be read
 	found bool
 }
 
@@ -189,7 +188,7 @@ func (v *verifier) enter(Place) (bool, error) {
 	return true, nil
 }
 
-// table looks at all of a table before what is below it.
+// table checks all entries of a table before those below it.
 func (v *verifier) table(p Place, t *Table) error {
 	if !v.sound(t, p.Level) {
 		return errEnough
@@ -211,7 +210,7 @@ func (v *verifier) table(p Place, t *Table) error {
 
 func (v *verifier) entry(_ *Table, e *Entry) (into bool, err error) { return e.Upper(), nil }
 
-// sound says whether all entries of a table have the form of its level.
+// sound says whether all entries of a table are well-formed for its level.
 func (v *verifier) sound(t *Table, level int) bool {
 	for i := range Entries {
 		switch k, frame, _ := (Mode{Levels: v.root.Levels}).Classify(t.Entry(i), level); k {

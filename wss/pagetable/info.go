@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// Info is what a VMM can say of the page tables in the image of a checkpoint: the member "paging"
-// of its info.json.
+// Info is what a VMM can say about the page tables in the image of a checkpoint: the member "paging" of
+// its info.json.
 //
 //	"paging": {
 //	  "levels":   4,                 // 4 or 5
@@ -17,9 +17,9 @@ import (
 //	               {"gpa": 4294967296, "bytes": 1073741824, "offset": 3221225472}]
 //	}
 //
-// regions say where guest-physical memory lies in the image; they can be left out where the image
-// is guest-physical memory byte for byte, holes included. roots and levels can be left out, too:
-// then they are looked for.
+// regions map guest-physical memory to the image. They can be omitted if the image is guest-physical
+// memory byte for byte, holes included. roots and levels can be omitted, too: then they are searched
+// for.
 type Info struct {
 	Levels   int      `json:"levels,omitempty"`
 	Roots    []uint64 `json:"roots,omitempty"`
@@ -27,7 +27,7 @@ type Info struct {
 	Regions  []Region `json:"regions,omitempty"`
 }
 
-// ParseInfo returns the member "paging" of an info.json; empty where there is none.
+// ParseInfo returns the member "paging" of an info.json; it is empty if there is none.
 func ParseInfo(infoJSON []byte) (Info, error) {
 	if len(infoJSON) == 0 {
 		return Info{}, nil
@@ -42,12 +42,12 @@ func ParseInfo(infoJSON []byte) (Info, error) {
 		return Info{}, nil
 	}
 	if n := doc.Paging.Levels; len(doc.Paging.Roots) > 0 && n != 4 && n != 5 {
-		return Info{}, fmt.Errorf("info.json: paging: page tables of %d levels", n)
+		return Info{}, fmt.Errorf("info.json: paging: the levels are %d, and must be 4 or 5", n)
 	}
 	return *doc.Paging, nil
 }
 
-// Known returns the roots that the VMM knew, each once.
+// Known returns the roots that the VMM has saved, each once.
 func (i Info) Known() (roots []Root) {
 	seen := map[uint64]bool{}
 	for _, gpa := range i.Roots {
@@ -59,7 +59,7 @@ func (i Info) Known() (roots []Root) {
 	return roots
 }
 
-// With adds the roots of found that are not known.
+// With returns known and those roots of found that are not in it.
 func With(known, found []Root) []Root {
 	seen := map[Root]bool{}
 	for _, r := range known {

@@ -1,12 +1,12 @@
 package pagetable
 
-// Mapping is Count pages of the image from Page on, which are neighbours in physical memory and in
-// an address space, from the address Virtual on.
+// Mapping is a run of Count pages of the image from Page on that are mapped at consecutive addresses
+// from Virtual on.
 type Mapping struct {
 	Virtual     uint64
 	Page, Count uint64
-	// Table: a table of pages that begin at Virtual, which the processor reads to use them. It
-	// comes before them.
+	// Table says that this is not mapped memory but the page table that maps addresses from Virtual on.
+	// It comes before them.
 	Table bool
 }
 
@@ -14,22 +14,22 @@ type Mapping struct {
 type Half bool
 
 const (
-	Lower Half = false // programs
-	Upper Half = true  // the kernel, by custom
+	Lower Half = false // for programs
+	Upper Half = true  // usually for the kernel
 )
 
-// mapper tells what address spaces map, one after another. What they share it visits once.
+// mapper lists what address spaces map, one after another. It visits shared tables once.
 //
-// It goes no further than it would in any sane guest, however the tables of a hostile one fold
-// memory: what is beyond is left out.
+// It has limits that no normal guest reaches, because the tables of a hostile guest may map memory any
+// number of times. What exceeds them is left out.
 type mapper struct {
 	s      *Space
 	seen   map[visit]bool
-	tables uint64 // that may be visited still
-	mapped uint64 // pages that may be told of still
+	tables uint64 // number of tables that may still be visited
+	mapped uint64 // number of pages that may still be listed
 }
 
-// visit is a table used at a level: in the upper or the lower half of address spaces the same.
+// visit is a table used at a level, in either half of an address space.
 type visit struct {
 	frame uint64
 	level int
@@ -41,8 +41,8 @@ func (s *Space) newMapper() *mapper {
 	}
 }
 
-// root calls fn for what half of an address space maps that was not visited before, in the order of
-// its virtual addresses. An error is one of reading the image.
+// root calls fn for what a half of an address space maps, except through tables visited before, in the
+// order of virtual addresses. An error is one of reading the image.
 func (m *mapper) root(r Root, half Half, fn func(Mapping)) error {
 	w := Walk{Memory: m.s, Mode: Mode{Levels: r.Levels}}
 	w.Enter = func(p Place) (bool, error) { return p.Level == r.Levels || m.enter(p, fn), nil }
@@ -58,7 +58,7 @@ func (m *mapper) root(r Root, half Half, fn func(Mapping)) error {
 	return w.Root(r.GPA / PageSize)
 }
 
-// enter tells of a table that was not visited before.
+// enter calls fn for a table that was not visited before. It returns false if it was, or at a limit.
 func (m *mapper) enter(p Place, fn func(Mapping)) bool {
 	v := visit{p.Frame, p.Level}
 	if m.seen[v] || m.tables == 0 {
@@ -73,7 +73,7 @@ func (m *mapper) enter(p Place, fn func(Mapping)) bool {
 	return ok
 }
 
-// leaf notes the pages of an entry that are in the image. The others are devices, or holes.
+// leaf calls fn for the pages of an entry that are in the image. Others are devices or holes.
 func (m *mapper) leaf(e *Entry, fn func(Mapping)) {
 	for _, x := range m.s.regions {
 		first := max(e.Frame, x.GPA/PageSize)

@@ -7,20 +7,20 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-// AddressSpace is pages of the image in the order of their virtual addresses, each page once.
+// AddressSpace lists pages of the image in the order of their virtual addresses, each page once.
 type AddressSpace struct {
 	Kernel bool
 	Runs   []Extent
 }
 
-// Order returns the address spaces of roots as lists of pages: of each program, the tables among
-// them, before what they map; then of the kernel that all have. A page that several map is the
-// first one's.
+// Order returns the address spaces of roots as lists of pages: first of each program, then of the
+// kernel that they share. A page table is listed before the pages that it maps. A page that several
+// address spaces map is listed only in the first.
 //
-// A map of all physical memory, as kernels have it, says nothing of what belongs together: where a
-// half maps half of the image or more at one distance from its place, that part is left out. But if
-// nothing is mapped otherwise, it is what there is: the program of a machine without a kernel may
-// use its memory one to one.
+// A kernel's map of all physical memory does not show which pages belong together. So if a half maps at
+// least half of the image at a constant distance between virtual and physical address, that part is
+// left out. It is kept if nothing else is mapped: a guest without a kernel may use its physical memory
+// directly.
 func (s *Space) Order(ctx context.Context, roots []Root) ([]AddressSpace, error) {
 	programs, kernels, err := s.halves(ctx, roots)
 	if err != nil {
@@ -37,7 +37,7 @@ func (s *Space) Order(ctx context.Context, roots []Root) ([]AddressSpace, error)
 	return o.out, nil
 }
 
-// halves walks the lower and the upper halves of roots.
+// halves walks the lower and upper halves of roots.
 func (s *Space) halves(ctx context.Context, roots []Root) (lower, upper []mapped, err error) {
 	w := s.newMapper()
 	for _, half := range []Half{Lower, Upper} {
@@ -59,10 +59,10 @@ func (s *Space) halves(ctx context.Context, roots []Root) (lower, upper []mapped
 	return lower, upper, nil
 }
 
-// mapped is what a half of an address space maps.
+// mapped is the memory that a half of an address space maps.
 type mapped struct {
 	all       []Mapping
-	distances map[uint64]uint64 // pages at each
+	distances map[uint64]uint64 // number of pages at each distance
 }
 
 func (h *mapped) add(m Mapping) {
@@ -76,7 +76,7 @@ func (h *mapped) add(m Mapping) {
 	}
 }
 
-// makesSense says whether something is mapped but a map of that much memory.
+// makesSense says whether anything is mapped except a map of at least much pages at one distance.
 func (h *mapped) makesSense(much uint64) bool {
 	for _, n := range h.distances {
 		if n < much {
@@ -86,15 +86,15 @@ func (h *mapped) makesSense(much uint64) bool {
 	return false
 }
 
-// ordering is a list of address spaces in the making.
+// ordering builds the list of address spaces.
 type ordering struct {
 	out   []AddressSpace
-	got   *wss.Bitmap // pages that have their place
-	much  uint64      // pages at one distance that make a map of all memory
-	sense bool        // there is something else than such maps
+	got   *wss.Bitmap // pages that are listed already
+	much  uint64      // this many pages at one distance are a map of all memory
+	sense bool        // there are mappings other than such maps
 }
 
-// add appends an address space of some halves.
+// add appends an address space that consists of the given halves.
 func (o *ordering) add(kernel bool, halves ...mapped) {
 	a := AddressSpace{Kernel: kernel}
 	for _, h := range halves {
@@ -109,16 +109,16 @@ func (o *ordering) add(kernel bool, halves ...mapped) {
 	}
 }
 
-// distance is what lies between the virtual address of a page and its place.
+// distance returns the difference between the virtual page number and the page of the image.
 func (m Mapping) distance() uint64 { return m.Virtual/PageSize - m.Page }
 
-// follows says whether next goes on where m ends.
+// follows says whether next continues where m ends.
 func (m Mapping) follows(next Mapping) bool {
 	return !m.Table && !next.Table && m.Virtual+m.Count*PageSize == next.Virtual &&
 		m.Page+m.Count == next.Page
 }
 
-// add appends those of the pages that are in no address space yet.
+// add appends the pages that are in no address space yet.
 func (a *AddressSpace) add(got *wss.Bitmap, page, count uint64) {
 	for ; count > 0; page, count = page+1, count-1 {
 		if !got.Set(page) {

@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// Region says where in the image guest-physical memory lies: Bytes from GPA on are at Offset. All
-// three are multiples of 4096.
+// Region maps guest-physical memory to the image: the Bytes from address GPA on are at Offset. All
+// three are in bytes and multiples of 4096.
 type Region struct {
 	GPA    uint64 `json:"gpa"`
 	Bytes  uint64 `json:"bytes"`
@@ -21,14 +21,14 @@ type Root struct {
 	Levels int // 4 or 5
 }
 
-// Space is guest-physical memory as an image stores it.
+// Space is guest-physical memory that is stored in an image.
 type Space struct {
 	r       io.ReaderAt
 	regions []Region // ascending by GPA
 	pages   uint64   // of the image
 }
 
-// NewSpace returns the memory in an image of so many pages. Without regions the image is
+// NewSpace returns the memory in an image of the given number of pages. Without regions the image is
 // guest-physical memory byte for byte.
 func NewSpace(r io.ReaderAt, pages uint64, regions []Region) (*Space, error) {
 	s := &Space{r: r, regions: slices.Clone(regions), pages: pages}
@@ -40,7 +40,7 @@ func NewSpace(r io.ReaderAt, pages uint64, regions []Region) (*Space, error) {
 	for _, x := range s.regions {
 		if (x.GPA|x.Bytes|x.Offset)%PageSize != 0 || x.GPA < end || x.Bytes > 1<<52 || x.GPA > 1<<52 ||
 			x.Offset > pages*PageSize || x.Bytes > pages*PageSize-x.Offset {
-			return nil, fmt.Errorf("memory of %d bytes at %#x, at %d of an image of %d pages",
+			return nil, fmt.Errorf("a region of %d bytes at %#x cannot be at offset %d of an image of %d pages",
 				x.Bytes, x.GPA, x.Offset, pages)
 		}
 		end = x.GPA + x.Bytes
@@ -48,7 +48,7 @@ func NewSpace(r io.ReaderAt, pages uint64, regions []Region) (*Space, error) {
 	return s, nil
 }
 
-// page returns the page of the image that a guest-physical frame is.
+// page returns the page of the image for a guest-physical frame; ok is false if there is none.
 func (s *Space) page(frame uint64) (page uint64, ok bool) {
 	for _, x := range s.regions {
 		if first, n := x.GPA/PageSize, x.Bytes/PageSize; frame >= first && frame-first < n {

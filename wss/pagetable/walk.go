@@ -1,50 +1,50 @@
 package pagetable
 
-// Memory is guest-physical memory that has page tables.
+// Memory is guest-physical memory that contains page tables.
 type Memory interface {
-	// ReadTable reads what is in a frame. False: there is no memory.
+	// ReadTable reads the table in a frame. ok is false if there is no memory at the frame.
 	ReadTable(frame uint64, t *Table) (ok bool, err error)
 }
 
-// Entry is an entry of a table that is present.
+// Entry is a present entry of a table.
 type Entry struct {
 	Table, Raw   uint64 // frame of the table, and the entry in it
 	Index, Level int
 	Kind         Kind
-	Frame, Count uint64 // that it is for
+	Frame, Count uint64 // the first frame that it points to, and the number of frames
 	Virtual      uint64 // the first address that it maps
 }
 
-// Addr is the guest-physical address of the entry itself.
+// Addr returns the guest-physical address of the entry itself.
 func (e Entry) Addr() uint64 { return e.Table<<PageShift + uint64(e.Index)*8 }
 
-// Upper says whether the entry is for the upper half of an address space: the kernel's, by custom.
+// Upper says whether the entry is in the upper half of an address space, which is usually the kernel's.
 func (e Entry) Upper() bool { return e.Virtual>>63 != 0 }
 
-// Place is where a walk comes upon a table.
+// Place is the position of a table in a walk.
 type Place struct {
 	Frame   uint64
 	Level   int
 	Virtual uint64 // the first address that it maps
 }
 
-// Walk goes through tables depth first, in the order of their virtual addresses. It goes wherever
-// the entries lead, so the caller must bound the walk by Enter: tables may point to one another in
-// circles, and a few of them can map any number of pages. An error of a function ends the walk.
+// Walk walks tables depth first, in the order of virtual addresses. It follows all entries, so the
+// caller must bound the walk by Enter: tables may point to one another in loops, and a few of them can
+// map any number of pages. An error of a function ends the walk.
 type Walk struct {
 	Memory Memory
 	Mode   Mode
-	// Enter is asked before a table is read. False: it is left out.
+	// Enter is called before a table is read. If it returns false, the table is skipped.
 	Enter func(p Place) (bool, error)
-	// Read is given a table that was read, before its entries. Nil: nothing is done.
+	// Read, if not nil, is called with a table before its entries.
 	Read func(p Place, t *Table) error
-	// Entry is given each entry that is present, with its table, and says whether a directory is gone
-	// into. Both change after the call.
+	// Entry is called with each present entry and its table. It says whether to walk the table that a
+	// directory entry points to. Both arguments are only valid during the call.
 	Entry func(t *Table, e *Entry) (into bool, err error)
-	// Leave is given a table after its entries, and what is below them. Nil: nothing is done.
+	// Leave, if not nil, is called with a table after its entries and the tables below it.
 	Leave func(p Place, t *Table) error
 
-	// What is being walked, by level.
+	// The tables that are being walked, by level.
 	tables  [MaxLevels + 1]Table
 	current [MaxLevels + 1]Entry
 }
@@ -52,7 +52,7 @@ type Walk struct {
 // Root walks the address space whose uppermost table is in a frame.
 func (w *Walk) Root(frame uint64) error { return w.Table(Place{Frame: frame, Level: w.Mode.Levels}) }
 
-// Table walks a table, and what is below it.
+// Table walks a table and the tables below it.
 func (w *Walk) Table(p Place) error {
 	if ok, err := w.Enter(p); !ok || err != nil {
 		return err
@@ -92,7 +92,7 @@ func (w *Walk) entries(p Place, t *Table) error {
 	return nil
 }
 
-// Translate returns the leaf that maps a virtual address. False: none does.
+// Translate returns the leaf entry that maps a virtual address; ok is false if there is none.
 func Translate(mem Memory, m Mode, root, virtual uint64) (leaf Entry, ok bool, err error) {
 	var t Table
 	e := Entry{Frame: root}

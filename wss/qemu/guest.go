@@ -13,10 +13,10 @@ import (
 	"github.com/thawfs/thaw/wss/scan"
 )
 
-// ErrOtherMemory says that a file is not the memory of the machine, or not mapped shared.
+// ErrOtherMemory says that a file is not the memory of the machine, or is not mapped shared.
 var ErrOtherMemory = errors.New("not the memory of this machine")
 
-// patience is how long QEMU may take for a command that is not cut short.
+// patience is the time limit for a command that the caller's context does not end.
 const patience = 10 * time.Second
 
 // Guest is a running QEMU whose access bits are scanned. It implements [scan.Guest].
@@ -25,11 +25,12 @@ type Guest struct {
 	ram *os.File
 
 	places  []place // ascending by address
-	running bool    // before the pause
+	running bool    // the machine ran before the pause
 }
 
-// Open connects to a machine by the path of its QMP socket and of the file that is its RAM. The
-// context ends the opening, and what the scan does while the machine runs.
+// Open connects to a machine. socket is the path of its QMP socket, and memory that of the file with
+// its RAM. The context ends the opening, and later the parts of the scan that run while the machine
+// runs.
 func Open(ctx context.Context, socket, memory string) (*Guest, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", socket)
@@ -47,7 +48,7 @@ func Open(ctx context.Context, socket, memory string) (*Guest, error) {
 	return g, nil
 }
 
-// NewGuest is Open for a connection that is there already. Close ends it.
+// NewGuest is Open for an existing connection. Close closes it.
 func NewGuest(ctx context.Context, q *QMP, memory string) (*Guest, error) {
 	ram, err := os.OpenFile(memory, os.O_RDWR, 0)
 	if err != nil {
@@ -76,12 +77,12 @@ func (g *Guest) findPlaces(ctx context.Context) error {
 	}
 	g.places, err = parsePlaces(text, uint64(st.Size()))
 	if err != nil {
-		return fmt.Errorf("qemu: where RAM lies: %w", err)
+		return fmt.Errorf("qemu: find the machine's RAM: %w", err)
 	}
 	return nil
 }
 
-// Pages is the number of pages of the memory file: the image that a working set is of.
+// Pages returns the number of pages of the memory file, which is the image of the working set.
 func (g *Guest) Pages() (uint64, error) {
 	st, err := g.ram.Stat()
 	if err != nil {
@@ -90,9 +91,8 @@ func (g *Guest) Pages() (uint64, error) {
 	return uint64(st.Size()) / pageSize, nil
 }
 
-// verify compares the page table that a vCPU uses as QEMU has it with what the file has. In a file
-// that is of another machine, or that this one has mapped private, bits would be cleared in vain, or
-// destroy something.
+// verify compares a page table that a vCPU uses, as QEMU sees it, with the file. If the file belongs to
+// another machine, or is mapped private, clearing bits in it would have no effect or damage data.
 func (g *Guest) verify(ctx context.Context) (err error) {
 	if err := g.Pause(ctx); err != nil {
 		return err
@@ -109,10 +109,10 @@ func (g *Guest) verify(ctx context.Context) (err error) {
 			return g.same(table)
 		}
 	}
-	return nil // it has not come so far; the scanner will say so
+	return nil // no vCPU uses page tables yet, which the scanner reports
 }
 
-// same compares a page of guest memory.
+// same compares a page of guest memory as QEMU sees it with the file.
 func (g *Guest) same(gpa uint64) error {
 	ctx, cancel := uncut()
 	defer cancel()
@@ -135,15 +135,15 @@ func (g *Guest) same(gpa uint64) error {
 	return nil
 }
 
-// monitor runs a command of the human monitor, which tells what QMP has no command for.
+// monitor runs a command of the human monitor, for information that no QMP command returns.
 func (g *Guest) monitor(ctx context.Context, line string) (text string, err error) {
 	err = g.qmp.Run(ctx, "human-monitor-command", map[string]any{"command-line": line}, &text)
 	return text, err
 }
 
-// uncut is the context of what is done while the machine is paused. It does not end with the
-// scan: a connection that is cut within an answer is of no use, and without it the machine could not
-// be told to go on.
+// uncut returns the context for commands while the machine is paused. It does not end with the scan:
+// after a command that was interrupted the connection is useless, and the machine could not be
+// continued.
 func uncut() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), patience)
 }
@@ -222,18 +222,18 @@ func (g *Guest) CPUs() ([]scan.CPU, error) {
 	return cpus, nil
 }
 
-// Flushes implements scan.Guest. QEMU has no command that flushes what its vCPUs know of page tables,
-// and none is needed where the guest has several processes: the software CPU (-accel tcg) drops all
-// its translations whenever the guest loads CR3, and a CPU of hardware those of user space, or those
-// that it needs the room of. Whether that is enough is for the scanner to see.
+// Flushes implements scan.Guest. QEMU has no command that flushes its vCPUs' translations. If the guest
+// has several processes, none is needed: the software CPU (-accel tcg) drops all translations when the
+// guest loads CR3; a hardware CPU drops those of user space, and replaces others over time. The scanner
+// tests whether that is enough.
 //
-// (To log dirty pages, `calc-dirty-rate` with a dirty bitmap, would flush; QEMU 7.2 with tcg aborts
-// when it is asked to while the machine is stopped.)
+// (Logging of dirty pages, by `calc-dirty-rate` with a dirty bitmap, would flush; but QEMU 7.2 with tcg
+// aborts if that is requested while the machine is stopped.)
 func (g *Guest) Flushes() []scan.Flush {
 	return []scan.Flush{
 		{Name: "the guest's own switches of address space", Do: func() error { return nil }},
 	}
 }
 
-// Close ends the connection; the machine goes on.
+// Close closes the connection; the machine continues.
 func (g *Guest) Close() error { return errors.Join(g.ram.Close(), g.qmp.Close()) }

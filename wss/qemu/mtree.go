@@ -11,17 +11,17 @@ import (
 
 const pageSize = 4096
 
-// place is a stretch of guest-physical memory and where it lies in the memory file, in bytes.
+// place is a range of guest-physical memory and its offset in the memory file, in bytes.
 type place struct{ gpa, size, offset uint64 }
 
 // ramLine is a line of a flat view: "0000000000100000-000000001fffffff (prio 0, ram): ram
-// @0000000000100000". What is read-only for the guest (rom) is RAM of the same backend that the
+// @0000000000100000". Memory that is read-only for the guest (rom) is RAM of the same backend that the
 // firmware has locked.
 var ramLine = regexp.MustCompile(
 	`(?m)^ *([0-9a-f]{16})-([0-9a-f]{16}) \(prio -?\d+, (?:ram|rom)\): (\S+)(?: @([0-9a-f]{16}))?`)
 
-// parsePlaces reads `info mtree -f`: the parts of the block of memory that has address 0, which is
-// the machine's RAM. Several flat views say the same of it.
+// parsePlaces parses `info mtree -f`. It returns the parts of the memory block at address 0, which is
+// the machine's RAM. Several flat views list the same parts.
 func parsePlaces(text string, fileSize uint64) ([]place, error) {
 	name := ""
 	seen := make(map[place]bool)
@@ -30,7 +30,7 @@ func parsePlaces(text string, fileSize uint64) ([]place, error) {
 		var at [3]uint64
 		for i, s := range []string{m[1], m[2], m[4]} {
 			if s == "" {
-				continue // an offset of 0
+				continue // the offset is 0
 			}
 			v, err := strconv.ParseUint(s, 16, 64)
 			if err != nil {
@@ -57,7 +57,7 @@ func parsePlaces(text string, fileSize uint64) ([]place, error) {
 	return join(places)
 }
 
-// join sorts places, puts neighbours together and drops parts that are not whole pages.
+// join sorts places, joins adjacent ones and drops parts that are not whole pages.
 func join(places []place) ([]place, error) {
 	slices.SortFunc(places, func(a, b place) int { return cmp.Compare(a.gpa, b.gpa) })
 	var out []place
@@ -65,7 +65,7 @@ func join(places []place) ([]place, error) {
 		if n := len(out); n > 0 {
 			last := &out[n-1]
 			if p.gpa < last.gpa+last.size {
-				continue // another view of the same
+				continue // the same part in another view
 			}
 			if p.gpa == last.gpa+last.size && p.offset == last.offset+last.size {
 				last.size += p.size
@@ -84,7 +84,8 @@ func join(places []place) ([]place, error) {
 	return out, nil
 }
 
-// find returns the offset of an address in the file, and how many bytes follow there; 0: no RAM.
+// find returns the offset of an address in the file, and the number of bytes of RAM from there on; n is
+// 0 if the address is not RAM.
 func find(places []place, gpa uint64) (offset, n uint64) {
 	i, found := slices.BinarySearchFunc(places, gpa, func(p place, gpa uint64) int {
 		return cmp.Compare(p.gpa, gpa)

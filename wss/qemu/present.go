@@ -9,9 +9,9 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-// Present implements scan.Presence: of a sparse file (QEMU makes one, unless it is told to
-// preallocate) the guest's untouched memory is the holes. A large page of which one bit tells often
-// has such a part.
+// Present implements scan.Presence: the holes of a sparse memory file are memory that the guest has
+// never touched. (QEMU makes a sparse file, unless it is told to preallocate.) A large page, which has
+// only one access bit, often has such parts.
 func (g *Guest) Present() (*wss.Bitmap, error) {
 	pages, err := g.Pages()
 	if err != nil {
@@ -21,7 +21,7 @@ func (g *Guest) Present() (*wss.Bitmap, error) {
 	fd, size := int(g.ram.Fd()), int64(pages*pageSize)
 	for off := int64(0); off < size; {
 		data, err := unix.Seek(fd, off, unix.SEEK_DATA)
-		if errors.Is(err, unix.ENXIO) { // none up to the end
+		if errors.Is(err, unix.ENXIO) { // no data up to the end
 			return present, nil
 		}
 		if errors.Is(err, unix.EINVAL) { // a file system without holes

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// QMPError is what QEMU answered to a command that it refused.
+// QMPError is QEMU's answer to a command that it refused.
 type QMPError struct {
 	Command string
 	Desc    string `json:"desc"`
@@ -22,15 +22,15 @@ func (e *QMPError) Error() string { return fmt.Sprintf("qemu: %s: %s", e.Command
 // ErrGone says that QEMU has closed its control connection: the process has ended.
 var ErrGone = errors.New("qemu: the machine's process is gone")
 
-// QMP is a client of QEMU's machine protocol: one JSON object a line, one command at a time,
-// events in between, which it drops. It is safe for use by several goroutines.
+// QMP is a client of QEMU's machine protocol: one JSON object on each line, one command at a time.
+// Events in between are ignored. It is safe for use by several goroutines.
 type QMP struct {
 	conn net.Conn
 	mu   sync.Mutex // held for one command and its answer
 	in   *bufio.Scanner
 }
 
-// NewQMP reads the greeting and leaves negotiation mode. It owns conn from now on.
+// NewQMP reads the greeting and leaves negotiation mode. The connection belongs to the result.
 func NewQMP(ctx context.Context, conn net.Conn) (*QMP, error) {
 	q := &QMP{conn: conn, in: bufio.NewScanner(conn)}
 	q.in.Buffer(make([]byte, 64<<10), 4<<20)
@@ -48,7 +48,7 @@ func NewQMP(ctx context.Context, conn net.Conn) (*QMP, error) {
 	return q, nil
 }
 
-// deadline makes reads and writes end when ctx does; the function it returns undoes that.
+// deadline makes reads and writes fail when ctx ends; the function that it returns ends that.
 func (q *QMP) deadline(ctx context.Context) (stop func()) {
 	detach := context.AfterFunc(ctx, func() { _ = q.conn.SetDeadline(time.Unix(1, 0)) })
 	return func() {
@@ -58,8 +58,9 @@ func (q *QMP) deadline(ctx context.Context) (stop func()) {
 	}
 }
 
-// Run executes one command. arguments may be nil; the answer is decoded into result, which may be
-// nil too. A refusal is a *QMPError; a connection cut by ctx is of no use afterwards.
+// Run executes one command. arguments may be nil; the answer is decoded into result, which may be nil,
+// too. If QEMU refuses the command, the error is a *QMPError. If ctx ends the command, the connection
+// cannot be used any more.
 func (q *QMP) Run(ctx context.Context, command string, arguments, result any) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -107,7 +108,7 @@ func (q *QMP) lost(ctx context.Context, command string, err error) error {
 // Close ends the connection; the machine goes on.
 func (q *QMP) Close() error { return q.conn.Close() }
 
-// Status is the machine's run state: "running", "paused", "postmigrate", "inmigrate",
+// Status returns the machine's run state: "running", "paused", "postmigrate", "inmigrate",
 // "internal-error" and others of QEMU's RunState.
 func (q *QMP) Status(ctx context.Context) (string, error) {
 	var s struct {

@@ -14,11 +14,11 @@ var (
 	register = regexp.MustCompile(`\b(CR0|CR3|CR4|EFER|RIP|EIP|HLT)=([0-9a-f]+)`)
 )
 
-// parseRegisters reads `info registers -a`: of each vCPU a paragraph that begins with its number.
+// parseRegisters parses `info registers -a`: one paragraph for each vCPU, which begins with its number.
 func parseRegisters(text string) ([]scan.CPU, error) {
 	starts := cpuLine.FindAllStringIndex(text, -1)
 	if len(starts) == 0 {
-		return nil, errors.New("no vCPU in what QEMU answered")
+		return nil, errors.New("QEMU's answer lists no vCPU")
 	}
 	var cpus []scan.CPU
 	for i, s := range starts {

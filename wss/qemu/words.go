@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// parseWords reads the answer to `xp /512xg`, a page of memory as words of 8 bytes, some in a line:
+// parseWords parses the answer to `xp /512xg`, a page of memory as words of 8 bytes, several on a line:
 // "0000000000001000: 0x0000000000000067 0x0000000000000000".
 func parseWords(text string) ([]byte, error) {
 	var page []byte

@@ -8,23 +8,23 @@ import (
 	"github.com/thawfs/thaw/wss/pagetable"
 )
 
-// maxSpaces bounds the address spaces that are kept in mind, and with them the time of a sweep.
+// maxSpaces bounds the number of known address spaces, and so the time of a sweep.
 const maxSpaces = 1 << 13
 
-// job is an uppermost table that a sweep looks at.
+// job is an uppermost table that a sweep walks.
 type job struct {
 	gfn   uint64
 	owner uint64 // of the tables below: gfn, or the first of the pair that it belongs to
 	space space
-	// inUse: a vCPU uses it. sure: it, or its other view, is in use. Everything else is in doubt
-	// again at each sweep.
+	// inUse: a vCPU uses it. sure: it, or its other view, is in use. All others are verified again at
+	// each sweep.
 	inUse, sure bool
-	user        bool // the lower half is for user space
-	used        bool // bits are set in it, in the lower half or where it is shared
+	user        bool // its lower half is for user space
+	used        bool // it has access bits set, in the lower half or in shared entries
 }
 
-// walkSpaces walks the tables of all address spaces: those of vCPUs, those found before, and the
-// other view of each where the kernel isolates its tables.
+// walkSpaces walks the tables of all address spaces: those of vCPUs, those found before, and, with page
+// table isolation, the other view of each.
 func (t *Tables) walkSpaces(w *walk, cpus []CPU) error {
 	c := census{Tables: t, listed: map[uint64]bool{}, claims: map[uint64]claim{},
 		copies: map[uint64]bool{}}
@@ -51,7 +51,7 @@ func (t *Tables) walkSpaces(w *walk, cpus []CPU) error {
 	return w.finish()
 }
 
-// walk does what may be done to one space. False: it is none.
+// walk walks one space as far as that is safe. It returns false if the table is not an address space.
 func (c *census) walk(w *walk, j job) (space, bool, error) {
 	s := j.space
 	of := scope{shared: c.halves}
@@ -81,8 +81,8 @@ type census struct {
 	*Tables
 	jobs   []job
 	listed map[uint64]bool
-	// claims says to which space a table belongs, in the half that is for user space. Two processes
-	// have no table in common there, so what shares one is a copy of the other, and is left alone.
+	// claims says which space a table of a user space half belongs to. Two processes never share such a
+	// table, so a space that shares one is a copy of the other, and is not changed.
 	claims map[uint64]claim
 	copies map[uint64]bool // by owner
 }
@@ -92,7 +92,7 @@ type claim struct {
 	seen  bool
 }
 
-// take lists each uppermost table once, and remembers the kernel halves of those that are in use.
+// take lists each uppermost table once, and stores the kernel halves of those in use.
 func (c *census) take(cpus []CPU) error {
 	c.halves = c.halves[:0]
 	c.counts.InUse, c.counts.NoTables = 0, 0
@@ -109,7 +109,7 @@ func (c *census) take(cpus []CPU) error {
 	if len(c.jobs) == 0 {
 		return ErrNoTables
 	}
-	// Those that a vCPU once used come before those that were only found, and claim their tables.
+	// Spaces that a vCPU once used claim their tables before spaces that were only found.
 	known := slices.SortedFunc(maps.Keys(c.spaces), func(a, b uint64) int {
 		return cmp.Or(truth(c.spaces[b].seen)-truth(c.spaces[a].seen), cmp.Compare(a, b))
 	})
@@ -118,7 +118,7 @@ func (c *census) take(cpus []CPU) error {
 			return err
 		}
 	}
-	// Tables that spaces share are read once: by one whose bits tell something, if there is one.
+	// Shared tables are read once, so spaces with access bits set are walked first.
 	slices.SortStableFunc(c.jobs, func(a, b job) int {
 		return truth(a.space.old) - truth(b.space.old)
 	})
@@ -132,7 +132,7 @@ func truth(b bool) int {
 	return 0
 }
 
-// inUse lists the space of a vCPU.
+// inUse adds the space of a vCPU to the list.
 func (c *census) inUse(gfn uint64, m pagetable.Mode) error {
 	if c.listed[gfn] {
 		return nil
@@ -159,7 +159,7 @@ func (c *census) inUse(gfn uint64, m pagetable.Mode) error {
 	return nil
 }
 
-// known lists a space of which no vCPU says that it is there still.
+// known adds a space to the list that no vCPU uses now, if it still exists.
 func (c *census) known(gfn uint64) error {
 	if c.listed[gfn] {
 		return nil
@@ -177,7 +177,7 @@ func (c *census) known(gfn uint64) error {
 		if !ok {
 			s = c.spaces[gfn]
 		}
-		// Without a kernel half there is nothing that is for user space alone.
+		// Without a kernel half the lower half is not only for user space.
 		c.list(job{gfn: other, space: s, user: half.used > 0}, v)
 	}
 	return nil
@@ -210,7 +210,7 @@ func (c *census) list(j job, v views) {
 	c.jobs = append(c.jobs, j)
 }
 
-// claim notes which space a table belongs to, and finds copies.
+// claim records which space a table belongs to, and finds copies.
 func (c *census) claim(j job, table uint64) {
 	first, ok := c.claims[table]
 	switch {
@@ -218,18 +218,18 @@ func (c *census) claim(j job, table uint64) {
 		c.claims[table] = claim{j.owner, j.space.seen}
 	case first.owner != j.owner && !j.space.seen:
 		c.copies[j.owner] = true
-		if !first.seen { // which of the two is the copy, nobody can tell
+		if !first.seen { // it is not known which of the two is the copy
 			c.copies[first.owner] = true
 		}
 	}
 }
 
-// views are an uppermost table and its neighbour.
+// views are an uppermost table and its neighbour in memory.
 type views struct {
 	gfn          uint64
 	table, other *pagetable.Table
-	// pair: the neighbour is the other view of the same space. Linux lays the two side by side, the
-	// kernel's at an even frame.
+	// pair: the neighbour is the other view of the same space. Linux allocates the two as neighbours,
+	// the kernel's at an even frame.
 	pair bool
 }
 
@@ -256,7 +256,7 @@ func (t *Tables) views(gfn uint64) (views, error) {
 	return v, nil
 }
 
-// addHalf remembers the upper half of a table, once.
+// addHalf stores the upper half of a table, once.
 func (t *Tables) addHalf(table *pagetable.Table) {
 	if t.halves.matching(table) == nil {
 		t.halves = append(t.halves, newKernelHalf(table))

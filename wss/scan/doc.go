@@ -1,6 +1,6 @@
-// Package scan estimates the working set of a machine while it runs, from outside, by the access
-// bits of its page tables: VEE'11's "A-bit scanning", for any VMM. It knows nothing of KVM or QEMU,
-// only a small [Guest].
+// Package scan estimates the working set of a running machine from outside, by the access bits of its
+// page tables: the "A-bit scanning" of VEE'11, for any VMM. It does not depend on KVM or QEMU: a VMM
+// implements the small interface [Guest].
 //
 //	tables, err := scan.NewTables(guest, scan.TableOptions{})
 //	s := scan.New(tables, scan.Options{Within: 10 * time.Second})
@@ -8,70 +8,70 @@
 //
 // # Sweeps and generations
 //
-// A sweep stops the guest, reads and clears the access bits in all of its page tables, makes the
-// vCPUs forget their translations, and lets the guest go on: pages whose bits are set at the next
-// sweep were touched in between. [Scanner] keeps for each page the last sweep that found it, as
-// CLOCK does, and takes for the working set what was touched within a time T ([Options].Within). T
-// should be the time that a restore takes: what the machine touches in that time is what it will
-// miss. The order of first touches within an interval cannot be known, so the set is ordered by
-// recency: the youngest generation first, within one the pages ascending (long runs, cheap to
-// fetch), and last, in each, those that share a bit with others. The time of a run is its age. So a
-// bound on the set keeps what was touched last.
+// A sweep pauses the guest, reads and clears the access bits in all of its page tables, flushes the
+// vCPUs' translations, and resumes the guest. Pages whose bits are set at the next sweep were touched
+// in between. [Scanner] stores for each page the last sweep that found it, as CLOCK does. The working
+// set is the pages touched within a time T ([Options].Within). T should be the time that a restore
+// takes, because the guest needs the pages that it touches in that time. The order of touches between
+// two sweeps is not known, so the set is ordered by recency: the most recent generation first, and
+// within one generation ascending pages (long runs, cheap to fetch), those that share a bit with others
+// last. The time of a run is its age. So a limit on the size of the set keeps the pages that were
+// touched last.
 //
-// The first sweep tells nothing: bits may have been set at any time since the boot.
+// The first sweep gives no information: its bits may have been set at any time since the boot.
 //
 // # What it costs
 //
-// The guest is paused for the sweep, and pays for the next touch of each page whose translation
-// is gone. Both are added up, and the next sweep waits until they are within the budget, 1 % of the
-// guest's time if nothing is said. So the interval between sweeps follows from the budget; where it
-// is longer than T the last interval counts whole, and the record says so.
+// The guest is paused for a sweep, and then the next touch of each page is slower, because its
+// translation was flushed (a refault). The next sweep waits until both costs are within the budget, by
+// default 1 % of the guest's time. So the budget determines the interval between sweeps. If it is
+// longer than T, the last interval counts completely, and the record says so.
 //
 // # Page tables
 //
-// [Tables] walks 4 and 5 levels, with pages of 4 KiB, 2 MiB and 1 GiB. What the guest has put there
-// is not trusted: each table page is read once a sweep, at most [TableOptions].MaxTables of them;
-// entries that point out of RAM or have reserved bits set are left out and counted.
+// [Tables] walks page tables of 4 and 5 levels, with pages of 4 KiB, 2 MiB and 1 GiB. Their contents
+// are not trusted: each table page is read once in a sweep, and at most [TableOptions].MaxTables of
+// them; entries that point outside of RAM or have reserved bits set are skipped and counted.
 //
-// Page tables are memory that the CPU reads, so a table in which a bit was set counts as a touched
-// page itself: a restore will fetch it too.
+// The CPU reads page tables, so a table in which a bit was set counts as a touched page itself: a
+// restore needs it, too.
 //
-// A clear bit in a directory entry means that nothing below was translated through it since the bit was
-// cleared, so a sweep does not look there. That is right as long as vCPUs set the bits of directories
-// whenever they set that of a page, which holds where the flush drops cached directory entries too. The
-// scanner verifies it: the first sweeps, and every 16th, look everywhere, and where more than 1 % of
-// the bits are found below clear directories, all sweeps do.
+// If the bit of a directory entry is clear, nothing below it was translated through it since the bit
+// was cleared, so a sweep does not look there. This requires that vCPUs set the bits of directories
+// whenever they set the bit of a page, which is the case if the flush also drops cached directory
+// entries. The scanner verifies it: the first sweeps, and every 16th, look everywhere. If more than 1 %
+// of the bits are found below clear directories, all later sweeps look everywhere.
 //
-// The bit of a large page stands for 512 pages of which at least one was touched. They are all
-// counted, after those that have a bit of their own, but for pages that the host says were never
-// there ([Presence]). The bit of a page of 1 GiB says nothing and counts for nothing; the record
-// tells how many there were. (A kernel that maps all of memory for itself with such pages touches
-// them all the time.)
+// The bit of a 2 MiB page says that at least one of 512 pages was touched. All of them are counted,
+// after the pages with their own bit, except pages that the host says never had content ([Presence]).
+// The bit of a 1 GiB page is too coarse and is not counted; the record says how many there were. (A
+// kernel that maps all of memory with such pages touches them all the time.)
 //
 // # Address spaces
 //
-// A vCPU's CR3 shows the process that happens to run. Others are found in memory by their upper
-// half: kernels map themselves into every address space by the same entries. [Tables] searches for
-// such pages between sweeps, while the guest runs, and keeps those in mind that vCPUs were seen to
-// use. With page table isolation a process has two uppermost tables side by side; both are walked,
-// as bits are set in whichever is in use.
+// A vCPU's CR3 shows only the process that is running. Other address spaces are found in memory by
+// their upper half: kernels map themselves into every address space by the same entries. [Tables]
+// searches for such pages between sweeps, while the guest runs, and also remembers the address spaces
+// that vCPUs have used. With page table isolation a process has two neighbouring uppermost tables. Both
+// are walked, because bits are set in the one that is in use.
 //
-// Clearing bits in a page that is no page table would corrupt the guest. So a table that was only found
-// is left alone until a vCPU sets bits in it, and is checked, with the guest standing still, each time
-// before anything below it is changed; what shares tables with another is a copy, and is left alone.
+// Clearing bits in a page that is not a page table would corrupt the guest. So nothing below a table
+// that was only found is changed until a vCPU has set bits in it. Each time before that, the tables
+// below it are checked while the guest is paused. A table that shares lower tables with another is a
+// copy, and is not changed.
 //
 // # The self-test
 //
-// Which way to make vCPUs set bits again works depends on the hypervisor: with nested paging a TLB
-// flush is enough, with shadow page tables these have to be dropped. A guest lists its ways, and
-// [Tables] takes the first that passes a test: whatever a vCPU does when it goes on, it touches the
-// page that it executes, so the bit of that page must come back. A hypervisor that interprets some
-// instructions may set that one bit by itself, so a cheap way must also bring back about as many bits
-// as the most thorough one does. If none passes, or none does later, that is an error ([ErrNoBits]),
-// not an empty set.
+// How to make vCPUs set bits again depends on the hypervisor: with nested paging a TLB flush is enough;
+// shadow page tables must be dropped. A [Guest] lists the possible ways, and [Tables] uses the first
+// that passes a test: whatever a vCPU does when it continues, it touches the page that it executes, so
+// the bit of that page must be set again. A hypervisor that interprets some instructions may set this
+// one bit itself. So a cheap way must also bring back about as many bits as the most thorough way. If
+// no way passes, or the chosen one stops working later, the result is an error ([ErrNoBits]), not an
+// empty set.
 //
-// # What it does to the guest
+// # The effect on the guest
 //
-// Access bits that the guest has seen set are cleared, as if the pages had not been used. So the guest's
-// own page replacement, if it is at work, takes pages to be colder than they are.
+// Sweeps clear access bits that the guest uses, too. So the guest's own page replacement, if it is
+// active, may take pages to be colder than they are.
 package scan

@@ -6,19 +6,19 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-// leafPages is the number of pages whose generations lie together.
+// leafPages is the number of pages whose generations are stored together.
 const leafPages = 1 << 14
 
-// generations knows in which sweep each page was last seen touched: CLOCK without a hand, as each
-// sweep goes through all pages. It is sparse, 4 bytes for each page of the parts of memory in which
-// something was touched.
+// generations stores in which sweep each page was last found touched: CLOCK without a hand, as each
+// sweep visits all pages. It is sparse: 4 bytes for each page, only for parts of memory with touched
+// pages.
 type generations struct {
 	pages  uint64
 	leaves []*[leafPages]uint32
 	sweeps []generation // [i] is generation i+1
 }
 
-// generation is one sweep but the first: what it found was touched between two points in time.
+// generation is a sweep, except the first: the time in which its pages were touched.
 type generation struct{ from, to time.Time }
 
 func newGenerations(pages uint64) *generations {
@@ -26,8 +26,8 @@ func newGenerations(pages uint64) *generations {
 	return &generations{pages: pages, leaves: leaves}
 }
 
-// add is a new generation. Of two marks of a page the greater counts: the younger, and of one sweep
-// that by a bit of its own.
+// add adds a generation. Of two marks of a page the greater one is kept: that of the later sweep or, in
+// one sweep, that of the page's own bit.
 func (g *generations) add(from, to time.Time, fine, coarse *wss.Bitmap) {
 	g.sweeps = append(g.sweeps, generation{from, to})
 	n := uint32(len(g.sweeps))
@@ -48,8 +48,8 @@ func (g *generations) mark(pages *wss.Bitmap, mark uint32) {
 	}
 }
 
-// within is the number of the oldest generation of which a part lies in the time from since on;
-// the youngest counts in any case.
+// within returns the number of the oldest generation that overlaps with the time from since on; the
+// newest always counts.
 func (g *generations) within(since time.Time) int {
 	oldest := len(g.sweeps)
 	for oldest > 1 && g.sweeps[oldest-2].to.After(since) {
@@ -58,9 +58,9 @@ func (g *generations) within(since time.Time) int {
 	return oldest
 }
 
-// runs lists the pages touched in a generation or later, the most recent first, those of one
-// generation ascending, after those with a bit of their own those without. Their time is their age.
-// full: there were more runs than a record can have.
+// runs lists the pages touched in the generation oldest or later, the most recent generation first. In
+// each generation pages with their own bit come first, then others, both ascending. The time of a run
+// is its age. full says that there were more runs than a record can have.
 func (g *generations) runs(oldest int, now time.Time) (runs []wss.Run, full bool) {
 	if oldest < 1 {
 		return nil, false

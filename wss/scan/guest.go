@@ -12,75 +12,72 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-// Guest is a machine whose page tables are scanned. A VMM implements it for its own machine, or for
-// one of another process whose memory and vCPUs it can reach.
+// Guest is a machine whose page tables are scanned. A VMM implements it for its own machine, or a
+// program for a machine of another process whose memory and vCPUs it can access.
 //
-// ReadAt and RAM may be called at any time, also while the guest runs; everything else is called by
-// one goroutine, and what is said to need a pause only between Pause and Resume.
+// ReadAt and RAM may be called at any time, also while the guest runs. The other methods are called by
+// one goroutine; those that need a pause are called only between Pause and Resume.
 type Guest interface {
-	// ReadAt reads guest memory at a guest-physical address. It is only asked for what RAM lists.
+	// ReadAt reads guest memory at a guest-physical address, which is in a region of RAM.
 	io.ReaderAt
 	// WriteAt changes guest memory; needs a pause.
 	io.WriterAt
-	// RAM lists where in the guest-physical address space memory is, and which pages of the image
-	// that makes; it does not change.
+	// RAM lists the regions of guest-physical memory and their pages of the image. The result never changes.
 	RAM() []Region
-	// Pause stops all vCPUs. When it returns none executes, and what they did is in memory.
+	// Pause stops all vCPUs. When it returns none executes, and all their writes are in memory.
 	Pause(ctx context.Context) error
-	// Resume lets them go on, or keeps them stopped if somebody else wants that too.
+	// Resume continues the vCPUs, unless the machine was paused before Pause.
 	Resume() error
-	// CPUs tells the registers of all vCPUs; needs a pause.
+	// CPUs returns the registers of all vCPUs; needs a pause.
 	CPUs() ([]CPU, error)
-	// Flushes lists the ways in which this host may be able to make the vCPUs set access bits again
-	// that were cleared in memory, cheapest first.
+	// Flushes lists ways that may make the vCPUs set access bits again after they were cleared in
+	// memory, the cheapest first.
 	Flushes() []Flush
 }
 
-// Presence is a Guest that knows which pages have content on this host: were ever read or written,
-// by the guest or for it. What is absent is neither searched (reading it might bring it in) nor
-// counted where one access bit stands for many pages.
+// Presence is a Guest that knows which pages have content on this host, because they were read or
+// written before. Absent pages are not searched (reading might load them), and are not counted when one
+// access bit stands for many pages.
 type Presence interface {
 	// Present lists pages of the image.
 	Present() (*wss.Bitmap, error)
 }
 
-// Region says that Count guest frames from GFN on are RAM, and which pages of the image they are.
-// For an image that is byte for byte the guest-physical memory, Page is GFN; QEMU's memory file
-// leaves out the hole below 4 GiB.
+// Region is a run of Count guest frames from GFN on that are RAM; Page is the first one's page of the
+// image. If the image is guest-physical memory byte for byte, Page equals GFN; QEMU's memory file omits
+// the hole below 4 GiB.
 type Region struct{ GFN, Count, Page uint64 }
 
-// CPU is what is asked of a vCPU's registers.
+// CPU has the registers of a vCPU that a scan needs.
 type CPU struct {
 	CR0, CR3, CR4, EFER uint64
 	RIP                 uint64 // linear address of the next instruction
-	Halted              bool   // waits for an interrupt, or was never started
+	Halted              bool   // it waits for an interrupt, or was never started
 }
 
-// Flush is a way to make vCPUs set access bits again: they keep translations, in TLBs and, where
-// the hypervisor shadows the guest's tables, in those, and a page that is touched through such a
-// translation does not get its bit.
+// Flush is a way to make vCPUs set access bits again. vCPUs cache translations in TLBs and, if the
+// hypervisor shadows the guest's tables, in shadow tables. A touch of a page through a cached
+// translation does not set its bit.
 type Flush struct {
 	Name string
-	// Do does it, for all vCPUs; needs a pause.
+	// Do flushes all vCPUs; needs a pause.
 	Do func() error
-	// Refault is what the guest then pays for the next touch of a page, as far as that is known:
-	// some 2 to 3 us where shadow tables have to be made again, some tens of ns where only the TLB
-	// is filled. 0: DefaultRefault.
+	// Refault is the cost of the next touch of a page after this flush: about 2 to 3 us if shadow
+	// tables must be made again, some tens of ns if only the TLB is filled. 0 means DefaultRefault.
 	Refault time.Duration
 }
 
-// DefaultRefault is the cost of a refault where a Flush does not tell: what was measured with shadow
-// tables that are dropped as a whole.
+// DefaultRefault is the default of [Flush].Refault, measured with shadow tables that are dropped completely.
 const DefaultRefault = 2400 * time.Nanosecond
 
-// ErrNoBits matches (errors.Is) the errors that say that access bits do not come back, so that
-// nothing is known of what the guest touches.
-var ErrNoBits = errors.New("access bits do not come back")
+// ErrNoBits matches (errors.Is) errors that say that cleared access bits are not set again, so that
+// touched pages cannot be found.
+var ErrNoBits = errors.New("cleared access bits are not set again")
 
-// NoBitsError says which ways to flush were tried. It matches ErrNoBits.
+// NoBitsError lists the ways to flush that were tried. It matches ErrNoBits.
 type NoBitsError struct {
 	Tried []string
-	// Halted: no vCPU was seen to run meanwhile, so that none of the ways was shown not to work.
+	// Halted says that no vCPU ran during the tests, so the ways may still work.
 	Halted bool
 }
 
@@ -95,7 +92,7 @@ func (e *NoBitsError) Error() string {
 // Is makes errors.Is(err, ErrNoBits) true.
 func (e *NoBitsError) Is(target error) bool { return target == ErrNoBits }
 
-// ErrNoTables: no vCPU uses page tables of 64-bit mode.
+// ErrNoTables says that no vCPU uses page tables of 64-bit mode.
 var ErrNoTables = errors.New("no vCPU is in 64-bit mode with paging")
 
 // ram is the guest's regions, ascending by GFN.
@@ -111,10 +108,11 @@ func newRAM(regions []Region) (ram, error) {
 	for _, r := range m.regions {
 		const most = wss.MaxImagePages
 		if r.Count == 0 || r.Count > most || r.GFN > most-r.Count || r.Page > most-r.Count {
-			return ram{}, fmt.Errorf("RAM of %d pages at gfn %d, page %d", r.Count, r.GFN, r.Page)
+			return ram{}, fmt.Errorf("a region of RAM of %d pages at gfn %d, page %d, is not possible", r.Count, r.GFN,
+				r.Page)
 		}
 		if r.GFN < next {
-			return ram{}, fmt.Errorf("two regions of RAM at gfn %d", r.GFN)
+			return ram{}, fmt.Errorf("two regions of RAM overlap at gfn %d", r.GFN)
 		}
 		next = r.GFN + r.Count
 		m.pages = max(m.pages, r.Page+r.Count)
@@ -125,7 +123,7 @@ func newRAM(regions []Region) (ram, error) {
 	return m, nil
 }
 
-// page is the page of the image that a frame is.
+// page returns the page of the image for a frame.
 func (m ram) page(gfn uint64) (uint64, bool) {
 	for _, r := range m.regions {
 		if gfn-r.GFN < r.Count { // gfn below r.GFN wraps around
@@ -135,7 +133,7 @@ func (m ram) page(gfn uint64) (uint64, bool) {
 	return 0, false
 }
 
-// pagesOf calls f for the stretches of image pages that count frames from gfn on are.
+// pagesOf calls f for the runs of image pages that belong to count frames from gfn on.
 func (m ram) pagesOf(gfn, count uint64, f func(first, count uint64)) {
 	for _, r := range m.regions {
 		from, to := max(gfn, r.GFN), min(gfn+count, r.GFN+r.Count)

@@ -13,12 +13,13 @@ const (
 	upperHalf  = pagetable.UpperHalf
 )
 
-// mode of a vCPU, and its uppermost table; false: it is not in 64-bit mode with paging.
+// mode returns the paging mode of a vCPU and its uppermost table; ok is false if it is not in 64-bit
+// mode with paging.
 func (c CPU) mode() (m pagetable.Mode, root uint64, ok bool) {
 	return pagetable.ModeOf(c.CR0, c.CR3, c.CR4, c.EFER)
 }
 
-// memory is that of a guest.
+// memory is the memory of a guest.
 type memory struct {
 	Guest
 	ram ram

@@ -10,21 +10,21 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-// Options are about when a Scanner sweeps and what it takes for the working set.
+// Options say when a Scanner sweeps and which pages are the working set.
 type Options struct {
-	// Within is how far back a touch counts: the working set is what was touched in so long a time,
-	// best as long as a restore takes. 0: 10 s.
+	// Within is how far back a touch counts: the working set is the pages touched in this time before
+	// the last sweep. It should be the time that a restore takes. 0: 10 s.
 	Within time.Duration
 	// Budget is the share of the guest's time that scanning may take. 0: 0.01.
 	Budget float64
-	// MinInterval and MaxInterval bound the time between sweeps, which the budget sets. 0: 20 ms,
-	// and none.
+	// MinInterval and MaxInterval bound the time between sweeps, which follows from the budget. 0: 20
+	// ms, and no maximum.
 	MinInterval, MaxInterval time.Duration
-	// Clock; nil: the system's.
+	// Clock is the time source; nil: the system's clock.
 	Clock Clock
 }
 
-// What Options are if nothing else is said.
+// Defaults of Options.
 const (
 	DefaultWithin      = 10 * time.Second
 	DefaultBudget      = 0.01
@@ -50,16 +50,16 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// ErrTooEarly: there was no sweep after the first one yet, so nothing is known.
-var ErrTooEarly = errors.New("nothing is known before the second sweep")
+// ErrTooEarly says that there were fewer than two sweeps, so touched pages are not known.
+var ErrTooEarly = errors.New("the working set is not known before the second sweep")
 
-// Stats is what scanning came to.
+// Stats are the results and costs of scanning.
 type Stats struct {
 	Sweeps   int     `json:"sweeps"` // the first one included
 	Seconds  float64 `json:"seconds"`
 	Interval float64 `json:"interval_seconds"` // mean time between sweeps
-	// Paused, LongestPause and Refault are the cost to the guest: how long it was paused, and, by
-	// the cost of one and their number, what it paid to touch pages again.
+	// Paused, LongestPause and Refault are the cost to the guest: how long it was paused, and the
+	// estimated time for touching pages again (number of refaults times the cost of one).
 	Paused       float64 `json:"paused_seconds"`
 	LongestPause float64 `json:"longest_pause_seconds"`
 	Refaults     uint64  `json:"refaults"`
@@ -68,8 +68,8 @@ type Stats struct {
 	Budget       float64 `json:"budget"`
 }
 
-// Scanner sweeps a source at the pace of its budget and keeps generations. Its methods may be
-// called from any goroutine.
+// Scanner sweeps a source as often as its budget allows, and stores when pages were touched. Its
+// methods may be called from any goroutine.
 type Scanner struct {
 	source Source
 	o      Options
@@ -78,21 +78,21 @@ type Scanner struct {
 	gens   *generations
 	begun  time.Time // start of the first sweep
 	last   time.Time // end of the last sweep
-	next   time.Time // start of the next one, by the budget
+	next   time.Time // start of the next sweep, by the budget
 	stats  Stats
 	paused time.Duration
-	paid   time.Duration // what the guest lost: pauses, and refaults that were seen
-	pause  time.Duration // that the next sweep is expected to take
+	paid   time.Duration // the cost to the guest so far: pauses and refaults
+	pause  time.Duration // the expected pause of the next sweep
 }
 
-// New returns a scanner that has not looked yet.
+// New returns a scanner. It does not sweep yet.
 func New(source Source, o Options) *Scanner {
 	o = o.withDefaults()
 	return &Scanner{source: source, o: o, gens: newGenerations(source.Pages()),
 		stats: Stats{Budget: o.Budget}}
 }
 
-// Sweep looks once, now.
+// Sweep makes one sweep now.
 func (s *Scanner) Sweep(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -113,15 +113,15 @@ func (s *Scanner) Sweep(ctx context.Context) error {
 	return nil
 }
 
-// account adds up what a sweep cost and finds out when the budget allows the next, whose pause is
-// counted as well. The refaults that a sweep makes show up in the next one; until then as many as
-// the last time are expected.
+// account adds the cost of a sweep and computes when the budget allows the next one, including its
+// pause. The refaults that a sweep causes are only known at the next sweep; until then their number is
+// assumed to be that of the last time.
 func (s *Scanner) account(sweep Sweep, now time.Time) {
 	refaults := time.Duration(sweep.Refaults) * sweep.Refault
 	s.paid += sweep.Paused
 	s.pause = sweep.Paused - sweep.Tested
 	expected := time.Duration(0)
-	if s.stats.Sweeps > 0 { // what the first one found was set before it
+	if s.stats.Sweeps > 0 { // bits found by the first sweep were set before it
 		s.paid += refaults
 		s.stats.Refaults += sweep.Refaults
 		expected = refaults + s.pause
@@ -134,7 +134,7 @@ func (s *Scanner) account(sweep Sweep, now time.Time) {
 	s.next = now.Add(min(max(due.Sub(now), s.o.MinInterval), s.o.MaxInterval))
 }
 
-// Stats is what scanning came to so far.
+// Stats returns the results and costs so far.
 func (s *Scanner) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -157,8 +157,9 @@ func (s *Scanner) statsAt(now time.Time) Stats {
 	return st
 }
 
-// Set is the working set: what was touched within Options.Within before the last sweep, the most
-// recent first; the time of a run is its age. How it came about is in its Way.
+// Set returns the working set: the pages touched within Options.Within before the last sweep, the most
+// recent first. The time of a run is its age. Way describes how it was found. The error is ErrTooEarly
+// before the second sweep.
 func (s *Scanner) Set() (*wss.Set, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -178,7 +179,7 @@ func (s *Scanner) Set() (*wss.Set, error) {
 	return set, nil
 }
 
-// way says in words how the set came about, and where it falls short of what was asked for.
+// way describes in words how the set was found, and where it does not meet the options.
 func (s *Scanner) way(oldest int, full bool) string {
 	st := s.statsAt(s.last)
 	n := len(s.gens.sweeps)
@@ -203,7 +204,7 @@ func (s *Scanner) way(oldest int, full bool) string {
 	return text
 }
 
-// seconds is a time to three digits.
+// seconds returns a time, rounded to three digits.
 func seconds(s float64) time.Duration {
 	d := time.Duration(s * 1e9)
 	for unit := time.Duration(1); ; unit *= 10 {
@@ -213,9 +214,9 @@ func seconds(s float64) time.Duration {
 	}
 }
 
-// Estimate sweeps for so long after the first sweep, which tells nothing and may take a while, once
-// more at the end, and returns the working set. Where even so few sweeps are beyond the budget the
-// end comes later, but not later than after twice that time.
+// Estimate makes a first sweep, which gives no information and may take long, sweeps for the given
+// length after it, once more at the end, and returns the working set. If even two sweeps exceed the
+// budget, the end is later, but at most after twice the length.
 func (s *Scanner) Estimate(ctx context.Context, length time.Duration) (*wss.Set, error) {
 	if err := s.Sweep(ctx); err != nil {
 		return nil, err
@@ -238,8 +239,8 @@ func (s *Scanner) Estimate(ctx context.Context, length time.Duration) (*wss.Set,
 	}
 }
 
-// waitUpTo is how long to wait for the next sweep if the last one is to come at the end, or later as
-// far as the limit. A sweep that would leave the last one no room in the budget is left out.
+// waitUpTo returns how long to wait for the next sweep, so that the last one is at end, or later but
+// not after limit. A sweep that would leave no budget for the last one is skipped.
 func (s *Scanner) waitUpTo(end, limit time.Time) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -253,8 +254,8 @@ func (s *Scanner) waitUpTo(end, limit time.Time) time.Duration {
 	return max(at.Sub(now), s.o.MinInterval)
 }
 
-// waitForBudget waits until a sweep is within the budget, with the refaults that it will find, but not
-// beyond the limit. Only some sources can tell.
+// waitForBudget waits until a sweep is within the budget, including the refaults that it will find, but
+// not after limit. It does nothing if the source cannot count refaults before a sweep.
 func (s *Scanner) waitForBudget(ctx context.Context, limit time.Time) error {
 	p, ok := s.source.(Pender)
 	if !ok {

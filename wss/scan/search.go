@@ -10,17 +10,17 @@ import (
 )
 
 const (
-	// searchChunk is the number of pages that are read at a time.
+	// searchChunk is the number of pages of one read.
 	searchChunk = 64
-	// searchShare is the share of one CPU's time that searching may take. The guest does not stand
-	// still for it, but somebody else may need the CPU.
+	// searchShare is the share of one CPU's time that a search may take. The guest is not paused, but
+	// others may need the CPU.
 	searchShare = 0.05
 )
 
-// search looks for address spaces in the guest's memory while it runs: pages whose upper half is
-// that of a space in use. It goes on where it stopped the last time, for so many pages, and after
-// the first time for no more than searchShare of the time. What it finds may be torn, stale or a
-// copy: sweeps, when the guest is paused, prove it first.
+// search looks for address spaces in the guest's memory while it runs: pages with the upper half of a
+// space in use. It continues where it stopped the last time, for at most SearchPages pages and, after
+// the first time, for at most searchShare of the time. A page that it finds may be half written, stale
+// or a copy; sweeps verify it while the guest is paused.
 func (t *Tables) search(ctx context.Context) error {
 	if err := t.refreshPresence(); err != nil {
 		return err
@@ -58,7 +58,7 @@ func (t *Tables) search(ctx context.Context) error {
 	return nil
 }
 
-// allowance is how many pages may be searched now.
+// allowance returns how many pages may be searched now.
 func (t *Tables) allowance(now time.Time) uint64 {
 	if t.searched.IsZero() || t.perPage <= 0 {
 		return math.MaxUint64
@@ -66,7 +66,7 @@ func (t *Tables) allowance(now time.Time) uint64 {
 	return uint64(searchShare * float64(now.Sub(t.searched)) / t.perPage)
 }
 
-// spent notes how long it took to search so many pages.
+// spent records how long the search of a number of pages took.
 func (t *Tables) spent(begin time.Time, pages uint64) {
 	t.searched = t.o.Clock.Now()
 	if pages > 0 {
@@ -74,15 +74,15 @@ func (t *Tables) spent(begin time.Time, pages uint64) {
 	}
 }
 
-// finder looks through memory once.
+// finder searches memory once.
 type finder struct {
 	tables *Tables
 	halves kernelHalves
-	old    bool // what is found may have been there for long
+	old    bool // spaces found may have existed before the last sweep
 	buf    []byte
 }
 
-// look reads those of n frames from gfn on that are present.
+// look searches the present ones of n frames from gfn on.
 func (f *finder) look(gfn, n uint64) error {
 	present := func(i uint64) bool {
 		if f.tables.present == nil {
@@ -111,7 +111,7 @@ func (f *finder) look(gfn, n uint64) error {
 	return nil
 }
 
-// candidate keeps a page in mind that looks like an uppermost table.
+// candidate stores a page that looks like an uppermost table.
 func (f *finder) candidate(gfn uint64, table *pagetable.Table) {
 	t := f.tables
 	if _, known := t.spaces[gfn]; known || len(t.spaces) >= maxSpaces {
@@ -125,7 +125,8 @@ func (f *finder) candidate(gfn uint64, table *pagetable.Table) {
 	}
 }
 
-// plausible says whether the lower half may be one: of tables in RAM, for user space.
+// plausible says whether the lower half of a table is possible: its entries point to tables in RAM, for
+// user space.
 func (t *Tables) plausible(table *pagetable.Table) bool {
 	for i := range upperHalf {
 		entry := table.Entry(i)
@@ -140,7 +141,7 @@ func (t *Tables) plausible(table *pagetable.Table) bool {
 	return true
 }
 
-// frames is the number of frames that are RAM.
+// frames returns the number of frames that are RAM.
 func (m ram) frames() (n uint64) {
 	for _, r := range m.regions {
 		n += r.Count
@@ -148,7 +149,8 @@ func (m ram) frames() (n uint64) {
 	return n
 }
 
-// nth is the frame of a number below frames, and how many follow it in its region, itself included.
+// nth returns RAM frame number n, which must be below frames, and how many frames its region has
+// from there on.
 func (m ram) nth(n uint64) (gfn, count uint64) {
 	for _, r := range m.regions {
 		if n < r.Count {
@@ -159,7 +161,7 @@ func (m ram) nth(n uint64) (gfn, count uint64) {
 	panic("scan: no such frame")
 }
 
-// refreshPresence asks a guest that knows it what is present; nil: everything may be.
+// refreshPresence reads which pages are present, if the guest knows that; present is nil otherwise.
 func (t *Tables) refreshPresence() error {
 	p, ok := t.mem.Guest.(Presence)
 	if !ok {
@@ -170,7 +172,8 @@ func (t *Tables) refreshPresence() error {
 		return fmt.Errorf("ask which pages are present: %w", err)
 	}
 	if present != nil && present.Len() != t.mem.ram.pages {
-		return fmt.Errorf("presence of %d pages, the image has %d", present.Len(), t.mem.ram.pages)
+		return fmt.Errorf("the guest reports the presence of %d pages, and the image has %d", present.Len(),
+			t.mem.ram.pages)
 	}
 	t.present = present
 	return nil

@@ -10,26 +10,24 @@ import (
 	"github.com/thawfs/thaw/wss/pagetable"
 )
 
-// watched is an entry that translates the page which a vCPU executes. Whatever else it does when
-// it goes on, that page is touched: its bit, once cleared, must come back. So this is the test of a
-// way to flush, and of each sweep.
+// watched is an entry that maps the page which a vCPU executes. When the vCPU continues, it touches
+// that page, so its cleared bit must be set again. This tests a way to flush, and every sweep.
 type watched struct {
 	entry  int64 // address of the entry
 	value  uint64
 	halted bool
 }
 
-// verdict is what happened to the watched entries.
+// verdict says what happened to the watched entries.
 type verdict int
 
 const (
-	unknown    verdict = iota // no vCPU ran, as far as is known, or the guest changed its tables
-	cameBack                  // the bit of one of them was set again
-	stayedAway                // none was, though a vCPU was running
+	unknown    verdict = iota // perhaps no vCPU ran, or the guest changed its tables
+	cameBack                  // the bit of at least one was set again
+	stayedAway                // no bit was set again, although a vCPU ran
 )
 
-// watch finds the entries for the vCPUs' instruction pointers. The guest is paused, its bits are
-// cleared.
+// watch finds the entries for the vCPUs' instruction pointers. The guest is paused and its bits are cleared.
 func (t *Tables) watch(cpus []CPU) ([]watched, error) {
 	var all []watched
 	for _, c := range cpus {
@@ -44,7 +42,7 @@ func (t *Tables) watch(cpus []CPU) ([]watched, error) {
 	return all, nil
 }
 
-// translate finds the entry of the lowest level for a vCPU's instruction pointer.
+// translate finds the leaf entry for a vCPU's instruction pointer.
 func (t *Tables) translate(c CPU) (leaf pagetable.Entry, ok bool, err error) {
 	m, root, ok := c.mode()
 	if !ok {
@@ -69,7 +67,7 @@ func (t *Tables) look(all []watched) (verdict, error) {
 		switch {
 		case err != nil:
 			return unknown, err
-		case now&halfMask != w.value&halfMask: // it maps something else now
+		case now&halfMask != w.value&halfMask: // the guest has changed it
 		case now&pagetable.Accessed != 0:
 			return cameBack, nil
 		case !w.halted:
@@ -79,7 +77,7 @@ func (t *Tables) look(all []watched) (verdict, error) {
 	return v, nil
 }
 
-// choose takes the first way to flush that works.
+// choose finds the first way to flush that works.
 func (t *Tables) choose(ctx context.Context) error {
 	t.flush = nil
 	failed := &NoBitsError{Halted: true}
@@ -106,9 +104,9 @@ func (t *Tables) choose(ctx context.Context) error {
 	return failed
 }
 
-// test clears all bits, flushes, lets the guest run, and looks whether bits come back. It does it
-// twice, as a translation may be lost by chance just when it is looked for. The second one arms the
-// address spaces that can then be known: each pause costs the guest something.
+// test clears all bits, flushes, lets the guest run, and checks whether bits are set again. It does
+// that twice, because a translation may be evicted by chance at just that time. The second pass also
+// arms the address spaces that are known by then, which saves the guest a pause.
 func (t *Tables) test(ctx context.Context, f *Flush) (v verdict, err error) {
 	for round := range 2 {
 		if round > 0 {
@@ -128,14 +126,14 @@ func (t *Tables) test(ctx context.Context, f *Flush) (v verdict, err error) {
 	if len(t.spaces) <= t.counts.InUse {
 		return v, nil
 	}
-	// Those that are in use by turns come to life in a moment, before the first interval begins.
+	// Address spaces that run in turn get bits set now, before the first interval begins.
 	return v, t.o.Clock.Sleep(ctx, t.o.TestTime/5)
 }
 
-// compare is a second test, of a way that passed the first: the page that a vCPU executes may get its
-// bit without any flush, from a hypervisor that interprets an instruction now and then and goes
-// through the tables by itself. The most thorough way must not bring back far more bits in the same
-// time.
+// compare is a second test for a way that has passed the first. The bit of the page that a vCPU
+// executes may be set without any flush, by a hypervisor that sometimes interprets an instruction and
+// walks the tables itself. The test fails if the most thorough way brings back far more bits in the
+// same time.
 func (t *Tables) compare(ctx context.Context, f, thorough *Flush) (verdict, error) {
 	var bits [2]uint64
 	for i, next := range []*Flush{f, thorough, f} {
@@ -154,16 +152,16 @@ func (t *Tables) compare(ctx context.Context, f, thorough *Flush) (verdict, erro
 			}
 		}
 	}
-	const few = 16 // by chance
+	const few = 16 // a difference that may be chance
 	if bits[1] > 2*bits[0]+few {
 		return stayedAway, nil
 	}
 	return cameBack, nil
 }
 
-// await waits for a watched bit while the guest runs: for TestTime, or longer if no vCPU ran.
+// await waits for a watched bit while the guest runs: for TestTime, or longer if no vCPU runs.
 func (t *Tables) await(ctx context.Context) (verdict, error) {
-	const patience = 4 // times TestTime, for a vCPU that waits for an interrupt
+	const patience = 4 // times TestTime: the limit if all vCPUs wait for interrupts
 	begin := t.o.Clock.Now()
 	for wait := time.Millisecond; ; wait *= 2 {
 		if err := t.o.Clock.Sleep(ctx, wait); err != nil {

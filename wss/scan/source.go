@@ -7,42 +7,42 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-// Source is where access bits are. [Tables] is one.
+// Source finds touched pages by access bits. [Tables] is a Source.
 type Source interface {
-	// Sweep finds the pages that were touched since the last sweep, and begins again. What the first
-	// sweep finds was touched at any time before, so it says nothing.
+	// Sweep returns the pages that were touched since the last sweep. Pages of the first sweep were
+	// touched at any time before, so it gives no information.
 	Sweep(ctx context.Context) (Sweep, error)
 	// Pages is the number of pages of the image.
 	Pages() uint64
-	// Way says in words how it is done, for the record. It may change with each sweep.
+	// Way describes the method in words, for the record. It may change with each sweep.
 	Way() string
 }
 
-// Sweep is what one sweep found.
+// Sweep is the result of one sweep.
 type Sweep struct {
-	// Fine pages were touched: each has an access bit of its own.
+	// Fine has the touched pages with their own access bit.
 	Fine *wss.Bitmap
-	// Coarse pages share the bit of a large page: at least one of those was touched.
+	// Coarse has pages that share the bit of a large page, of which at least one was touched.
 	Coarse *wss.Bitmap
-	// Paused is how long the guest was paused for it, Tested the part of that which the next sweep
-	// will not take.
+	// Paused is how long the guest was paused for the sweep, and Tested the part of that which the next
+	// sweep will not need.
 	Paused, Tested time.Duration
-	// Refaults is the number of bits that had been set again since the last sweep, and Refault what
-	// each of them cost the guest.
+	// Refaults is the number of bits that had been set again since the last sweep, and Refault is the
+	// cost of each of them for the guest.
 	Refaults uint64
 	Refault  time.Duration
 }
 
-// Pender is a Source that can tell how many bits have been set again since the last sweep, without
-// stopping the guest: so what a sweep will turn out to have cost is known before it.
+// Pender is a Source that can count the bits that have been set again since the last sweep, without
+// pausing the guest. So the cost of a sweep in refaults is known before the next one.
 type Pender interface {
 	Pending() (refaults uint64, err error)
 }
 
-// Clock is the time, and waiting for it.
+// Clock is a source of time.
 type Clock interface {
 	Now() time.Time
-	// Sleep waits; it returns early, with the context's error, when that ends.
+	// Sleep waits for d. If the context ends, it returns early with the context's error.
 	Sleep(ctx context.Context, d time.Duration) error
 }
 

@@ -2,31 +2,31 @@ package scan
 
 import "github.com/thawfs/thaw/wss/pagetable"
 
-// space is an address space: an uppermost table that a vCPU was seen to use, or a page of memory that
+// space is an address space: an uppermost table that a vCPU has used, or a page of memory that
 // looks like one.
 //
-// Looks can deceive: a page may be what is left of a dead process, or part of a dump of memory. To
-// clear bits below such a page would destroy data, as its tables are somebody else's by now. What a
-// vCPU sets bits in is a table, though. So a page that was only found is first armed: the bits in it
-// are cleared, and nothing else. When bits come back it is alive, and from then on it is walked
-// where they are set, each time after a check that all tables there are well-formed.
+// Such a page may be left over from a dead process, or be part of a memory dump. Clearing bits below it
+// would destroy data, because its former tables are used for something else. But a page in which a vCPU
+// sets bits is a table. So a page that was only found is first armed: only the bits in the page itself
+// are cleared. When bits are set again it is alive, and from then on it is walked below set bits, each
+// time after a check that all tables there are well-formed.
 type space struct {
 	mode  pagetable.Mode
-	seen  bool // a vCPU used it at a sweep
+	seen  bool // a vCPU was using it at a sweep
 	armed bool
 	alive bool
-	// old: it may have been there before the last sweep without being known, so that its bits may
-	// have been set at any time. They are cleared once and not told.
+	// old: it may have existed, unknown, before the last sweep, so its bits may have been set at any
+	// time. They are cleared once without being counted.
 	old bool
 }
 
 // kernelHalf is the upper half of an uppermost table without access and dirty bits. Kernels map
-// themselves into all of their address spaces by the same entries (Linux copies them into every
-// table), so what has this half is one of them.
+// themselves into all of their address spaces by the same entries (Linux copies them into every table),
+// so a page with this half is one of them.
 type kernelHalf struct {
 	words  [upperHalf]uint64
 	used   int
-	probes [3]int // numbers of used words, for a quick look
+	probes [3]int // numbers of used entries, for a quick test
 }
 
 const halfMask = ^uint64(pagetable.Accessed | pagetable.Dirty)
@@ -45,7 +45,7 @@ func newKernelHalf(table *pagetable.Table) *kernelHalf {
 	return h
 }
 
-// like says, at a glance, whether a table may have this upper half.
+// like is a quick test whether a table may have this upper half.
 func (h *kernelHalf) like(table *pagetable.Table) bool {
 	for _, i := range h.probes {
 		if table.Entry(upperHalf+i)&halfMask == h.words[i] {
@@ -55,8 +55,8 @@ func (h *kernelHalf) like(table *pagetable.Table) bool {
 	return false
 }
 
-// matches says whether a table has this upper half. A kernel with many entries may have one or two
-// that differ: what Linux has of its own in each space, or makes when it is first used.
+// matches says whether a table has this upper half. If a kernel has many entries, one or two may
+// differ: Linux has some that are specific to each space, or are made on first use.
 func (h *kernelHalf) matches(table *pagetable.Table) bool {
 	differ := 0
 	if h.used >= 16 {
@@ -72,8 +72,8 @@ func (h *kernelHalf) matches(table *pagetable.Table) bool {
 	return true
 }
 
-// paired says whether two tables are the kernel's and the user's view of one address space (page
-// table isolation): their lower halves are equal but for the no-execute bits that the kernel's has.
+// paired says whether two tables are the kernel's and the user's view of one address space (page table
+// isolation): their lower halves are equal, except for no-execute bits in the kernel's view.
 func paired(a, b *pagetable.Table) bool {
 	const mask = halfMask &^ pagetable.NX
 	used := false
@@ -100,7 +100,7 @@ func (all kernelHalves) have(i int, entry uint64) bool {
 	return false
 }
 
-// matching is one that a table has; nil: none.
+// matching returns one that a table has; nil: none.
 func (all kernelHalves) matching(table *pagetable.Table) *kernelHalf {
 	for _, h := range all {
 		if h.matches(table) {

@@ -13,17 +13,17 @@ import (
 	"github.com/thawfs/thaw/wss/pagetable"
 )
 
-// TableOptions are about scanning page tables. The zero value is good for any guest.
+// TableOptions are options of a scan of page tables. The zero value is good for any guest.
 type TableOptions struct {
-	// Coarsest is the number of pages that the access bit of a large page may stand for; bits of
-	// larger ones say nothing. 0: 512, pages of 2 MiB; 1: only pages of 4 KiB count.
+	// Coarsest is the most pages that one access bit may stand for; bits of larger pages are ignored.
+	// 0: 512, for pages of 2 MiB; 1: only pages of 4 KiB count.
 	Coarsest uint64
-	// MaxTables bounds the table pages that one sweep reads while the guest is paused. 0: 262,144.
+	// MaxTables is the most table pages that one sweep reads while the guest is paused. 0: 262,144.
 	MaxTables int
-	// SearchPages is how much memory is searched for address spaces before each sweep. 0: 262,144
-	// pages; below 0: none.
+	// SearchPages is the most pages of memory that are searched for address spaces before each sweep.
+	// 0: 262,144; negative: none.
 	SearchPages int
-	// TestTime is how long bits may take to come back in the self-test of a way to flush. 0: 1 s.
+	// TestTime is how long the self-test of a way to flush waits for bits to be set again. 0: 1 s.
 	TestTime time.Duration
 	// Clock; nil: the system's.
 	Clock Clock
@@ -34,9 +34,9 @@ const (
 	defaultSearchPages = 1 << 18
 	defaultTestTime    = time.Second
 
-	// fullEvery sweeps one looks also below directories whose bit is clear.
+	// fullEvery: one in this many sweeps also looks below directories whose bit is clear.
 	fullEvery = 16
-	// maxMisses is how often in a row no vCPU may have touched the page that it executes.
+	// maxMisses is how many sweeps in a row may find no watched bit set.
 	maxMisses = 3
 )
 
@@ -67,34 +67,34 @@ type Tables struct {
 
 	flush    *Flush // chosen by the self-test
 	watched  []watched
-	tested   time.Duration // the guest was paused so long for tests since the last sweep
-	misses   int           // sweeps in a row in which no watched bit came back
+	tested   time.Duration // pauses for tests since the last sweep
+	misses   int           // sweeps in a row in which no watched bit was set
 	sweeps   int
-	distrust bool // bits were found below clear directories: look everywhere
+	distrust bool // too many bits were found below clear directories: look everywhere
 
 	spaces   map[uint64]space // by the frame of the uppermost table
 	halves   kernelHalves     // of the spaces that were in use at the last sweep
 	mode     pagetable.Mode   // of a vCPU at the last sweep
-	cursor   uint64           // where the search goes on
+	cursor   uint64           // where the search continues
 	searched time.Time        // when the last search ended
-	perPage  float64          // ns that it took for a page
-	complete bool             // the last search went through all of memory
-	present  *wss.Bitmap      // nil: not known
+	perPage  float64          // its time for a page in ns
+	complete bool             // the last search covered all of memory
+	present  *wss.Bitmap      // pages with content; nil: not known
 
 	counts SpaceCounts
 }
 
-// SpaceCounts is what all sweeps together came upon.
+// SpaceCounts has counters of the tables and address spaces found by all sweeps.
 type SpaceCounts struct {
 	TableCounts
 	Spaces   int    `json:"spaces"`    // address spaces that are alive, at the last sweep
-	InUse    int    `json:"in_use"`    // of them those that vCPUs used
-	NoTables int    `json:"no_tables"` // vCPUs that were not in 64-bit mode then
-	Refused  uint64 `json:"refused"`   // candidates in memory that were no page tables
+	InUse    int    `json:"in_use"`    // those of them that vCPUs used
+	NoTables int    `json:"no_tables"` // vCPUs that were not in 64-bit mode at the last sweep
+	Refused  uint64 `json:"refused"`   // candidates in memory that were not page tables
 	Searched uint64 `json:"searched"`  // pages searched for address spaces
 }
 
-// NewTables returns a source over a guest. The guest is not touched before the first sweep.
+// NewTables returns a source for a guest. The guest is not accessed before the first sweep.
 func NewTables(guest Guest, o TableOptions) (*Tables, error) {
 	m, err := newRAM(guest.RAM())
 	if err != nil {
@@ -106,24 +106,24 @@ func NewTables(guest Guest, o TableOptions) (*Tables, error) {
 // Pages implements Source.
 func (t *Tables) Pages() uint64 { return t.mem.ram.pages }
 
-// Counts is what the sweeps came upon so far.
+// Counts returns the counters so far.
 func (t *Tables) Counts() SpaceCounts { return t.counts }
 
-// Roots lists the frames of the uppermost tables of the address spaces that the last sweep knew,
-// ascending. complete: all of memory was searched for them just before it.
+// Roots returns the frames of the uppermost tables of the address spaces known at the last sweep,
+// ascending. complete says that all of memory was searched for them just before it.
 func (t *Tables) Roots() (frames []uint64, complete bool) {
 	return slices.Sorted(maps.Keys(t.spaces)), t.complete
 }
 
-// Sweep implements Source. The first one finds out which way to flush works: a *NoBitsError if none
-// does, also later, when the vCPUs no longer touch the very pages that they execute.
+// Sweep implements Source. The first sweep tests which way to flush works. The error is a *NoBitsError
+// if none does, or if later the bits of pages that vCPUs execute are no longer set.
 func (t *Tables) Sweep(ctx context.Context) (Sweep, error) {
 	if t.flush == nil {
 		if err := t.choose(ctx); err != nil {
 			return Sweep{}, err
 		}
 	}
-	if t.sweeps > 0 { // else it was just done
+	if t.sweeps > 0 { // before the first sweep the self-test has done it
 		if err := t.search(ctx); err != nil {
 			return Sweep{}, err
 		}
@@ -149,8 +149,7 @@ func (t *Tables) Sweep(ctx context.Context) (Sweep, error) {
 	return s, nil
 }
 
-// Pending implements Pender. It looks at the address spaces that vCPUs were seen to use, while they
-// go on using them.
+// Pending implements Pender. It reads the address spaces that vCPUs have used, while the guest runs.
 func (t *Tables) Pending() (uint64, error) {
 	w := t.newWalk(true)
 	w.peek = true
@@ -172,7 +171,7 @@ func (t *Tables) newWalk(full bool) *walk {
 		fine: wss.NewBitmap(t.mem.ram.pages), coarse: wss.NewBitmap(t.mem.ram.pages)}
 }
 
-// paused does something while the guest is paused, and says how long that was.
+// paused calls f while the guest is paused, and returns how long the pause was.
 func (t *Tables) paused(ctx context.Context, f func() error) (time.Duration, error) {
 	begin := t.o.Clock.Now()
 	if err := t.mem.Pause(ctx); err != nil {
@@ -185,11 +184,11 @@ func (t *Tables) paused(ctx context.Context, f func() error) (time.Duration, err
 	return t.o.Clock.Now().Sub(begin), err
 }
 
-// clear reads and clears all access bits and makes the vCPUs set them again. The guest is paused.
+// clear reads and clears all access bits and flushes the vCPUs' translations. The guest is paused.
 func (t *Tables) clear(w *walk, flush *Flush) error {
 	cpus, err := t.mem.CPUs()
 	if err != nil {
-		return fmt.Errorf("registers of the vCPUs: %w", err)
+		return fmt.Errorf("read the registers of the vCPUs: %w", err)
 	}
 	if err := t.walkSpaces(w, cpus); err != nil {
 		return err
@@ -201,22 +200,22 @@ func (t *Tables) clear(w *walk, flush *Flush) error {
 	return err
 }
 
-// flushError says that a way to flush failed outright.
+// flushError says that a way to flush returned an error.
 type flushError struct{ err error }
 
 func (e *flushError) Error() string { return fmt.Sprintf("flush translations: %v", e.err) }
 func (e *flushError) Unwrap() error { return e.err }
 
-// judge draws conclusions from a sweep.
+// judge checks a sweep: whether watched bits were set, and whether directories can be trusted.
 func (t *Tables) judge(ctx context.Context, back verdict, w *walk) error {
 	t.counts.add(w.counts)
 	if t.present != nil {
 		w.coarse = w.coarse.And(t.present)
 	}
 	w.coarse = w.coarse.AndNot(w.fine)
-	// Bits below a clear directory that this sweep cleared come from the guest itself (new tables
-	// that it made with their bits set). If they are many, this host's vCPUs do not set those of
-	// directories, and what was pruned was missed.
+	// A few bits below clear directories come from the guest itself, which makes new tables with bits
+	// set. If there are many, this host's vCPUs do not set the bits of directories, and sweeps that
+	// skipped such tables have missed pages.
 	if t.sweeps > 0 && w.counts.Below*100 > w.counts.Cleared {
 		t.distrust = true
 	}

@@ -10,73 +10,73 @@ import (
 	"github.com/thawfs/thaw/wss/pagetable"
 )
 
-// TableCounts is what walks through page tables came upon. Fields are only ever added.
+// TableCounts has counters of walks through page tables. Fields are only ever added.
 type TableCounts struct {
 	Tables    uint64 `json:"tables"`     // table pages read
 	Cleared   uint64 `json:"cleared"`    // access bits found and cleared, in leaves
-	Large     uint64 `json:"large"`      // of them those of 2 MiB pages: each counts for 512 pages
-	TooCoarse uint64 `json:"too_coarse"` // of them those of larger pages, which say nothing
-	OutOfRAM  uint64 `json:"out_of_ram"` // entries that point to where no RAM is: devices
+	Large     uint64 `json:"large"`      // those of 2 MiB pages, each of which counts for 512 pages
+	TooCoarse uint64 `json:"too_coarse"` // those of larger pages, which are ignored
+	OutOfRAM  uint64 `json:"out_of_ram"` // entries that point outside of RAM: devices
 	Malformed uint64 `json:"malformed"`  // entries with reserved bits, which a CPU cannot use
 	Below     uint64 `json:"below"`      // bits in leaves below a directory whose bit was clear
 	Pruned    uint64 `json:"pruned"`     // directories whose bit was clear, with nothing below them read
 	Truncated uint64 `json:"truncated"`  // tables left out because there were too many
 }
 
-// walk is one way through all page tables of a paused guest. It reads the access bits and clears
-// them. Every table page is read once, whatever points to it and from how many levels: so there are
-// no loops, and what a guest makes of its tables can cost no more than limit pages.
+// walk is one walk through all page tables of a paused guest. It reads and clears the access bits.
+// Every table page is read only once, whatever points to it and from how many levels. So there are no
+// loops, and the cost is bounded by limit pages, whatever the guest does.
 //
-// A page that serves as a table at several levels (an entry of the uppermost table that points to
-// that table itself, as Windows has it) is read at the first level at which it is met. Nothing is
-// lost: its entries have one access bit each, whatever they are used as.
+// A page that is used as a table at several levels (in Windows an entry of the uppermost table points
+// to that table itself) is read at the first level at which it is found. No bit is missed, because each
+// entry has only one access bit for all levels.
 type walk struct {
 	mem   memory
 	limit int
-	// coarsest is the number of pages that the bit of a large page may stand for.
+	// coarsest is the most pages that one bit may stand for.
 	coarsest uint64
-	// full: look also below directories whose bit is clear.
+	// full: also look below directories whose bit is clear.
 	full bool
 
 	tables map[uint64]int // level of each table that was read, by its frame
 	later  map[uint64]rest
-	fine   *wss.Bitmap // pages with a bit of their own
+	fine   *wss.Bitmap // pages with their own bit
 	coarse *wss.Bitmap // pages that share the bit of a large page
-	// peek: only count.
+	// peek: only count, do not clear.
 	peek bool
-	// blind: clear bits but do not tell; they may have been set at any time since the boot.
+	// blind: clear bits but do not count their pages; they may have been set at any time since the boot.
 	blind  bool
 	counts TableCounts
 
-	through pagetable.Walk // of what is read and cleared
-	proof   pagetable.Walk // of what is only looked at, see check
+	through pagetable.Walk // reads and clears
+	proof   pagetable.Walk // only reads, see check
 	of      scope
 	below   bool                          // a directory above has a clear bit
 	used    [pagetable.MaxLevels + 1]bool // by level: a bit was set in the table
 }
 
-// scope says what of an uppermost table is meant.
+// scope says which part of an uppermost table to walk.
 type scope struct {
-	// shared: of the upper half only what these have too; nil: all of it.
+	// shared: of the upper half only entries that these have, too; nil: all of it.
 	shared kernelHalves
-	// shallow: of the lower half only the table itself.
+	// shallow: for the lower half only the entries of the table itself.
 	shallow bool
 }
 
-// root walks an uppermost table and what is below it.
+// root walks an uppermost table and the tables below it.
 func (w *walk) root(m pagetable.Mode, gfn uint64, of scope) error {
 	w.of, w.below = of, false
 	return w.from(m, gfn, m.Levels)
 }
 
-// from walks a table of a level and what is below it.
+// from walks a table of a level and the tables below it.
 func (w *walk) from(m pagetable.Mode, gfn uint64, level int) error {
 	w.through.Memory, w.through.Mode = w.mem, m
 	w.through.Enter, w.through.Entry, w.through.Leave = w.enter, w.entry, w.leave
 	return w.through.Table(pagetable.Place{Frame: gfn, Level: level})
 }
 
-// enter says whether a table is to be read.
+// enter says whether to read a table.
 func (w *walk) enter(p pagetable.Place) (bool, error) {
 	if _, ok := w.mem.ram.page(p.Frame); !ok {
 		w.counts.OutOfRAM++
@@ -95,7 +95,7 @@ func (w *walk) enter(p pagetable.Place) (bool, error) {
 	return true, nil
 }
 
-// entry notes an entry, and clears its bit.
+// entry counts an entry and clears its bit.
 func (w *walk) entry(t *pagetable.Table, e *pagetable.Entry) (into bool, err error) {
 	top := e.Level == w.through.Mode.Levels
 	if top && e.Upper() && w.of.shared != nil && !w.of.shared.have(e.Index, e.Raw) {
@@ -117,12 +117,12 @@ func (w *walk) entry(t *pagetable.Table, e *pagetable.Entry) (into bool, err err
 	return into, nil
 }
 
-// leave writes a table back whose bits were cleared.
+// leave writes back a table whose bits were cleared.
 func (w *walk) leave(p pagetable.Place, t *pagetable.Table) error {
 	if !w.used[p.Level] || w.peek {
 		return nil
 	}
-	// The CPU went through this table, so it is a page that was touched itself.
+	// The CPU has read this table, so it is a touched page itself.
 	if page, ok := w.mem.ram.page(p.Frame); ok && !w.blind {
 		w.fine.Set(page)
 	}
@@ -132,9 +132,9 @@ func (w *walk) leave(p pagetable.Place, t *pagetable.Table) error {
 	return nil
 }
 
-// directory says whether to go on to the table that an entry points to. A clear bit means that no
-// address below was translated through this entry since it was cleared; perhaps through another one,
-// of a space that shares the table. So what is below clear bits is looked at last.
+// directory says whether to walk the table that an entry points to. A clear bit means that no address
+// below was translated through this entry since it was cleared. But another space that shares the table
+// may have used it, so tables below clear bits are walked last.
 func (w *walk) directory(e *pagetable.Entry) bool {
 	if e.Raw&pagetable.Accessed != 0 || w.below {
 		return true
@@ -156,7 +156,7 @@ type rest struct {
 	blind bool
 }
 
-// finish looks at what is below directories whose bits are clear.
+// finish walks the tables below directories whose bits are clear.
 func (w *walk) finish() error {
 	w.of, w.below = scope{}, true
 	for _, gfn := range slices.Sorted(maps.Keys(w.later)) {
@@ -169,7 +169,7 @@ func (w *walk) finish() error {
 	return nil
 }
 
-// leaf notes a page that was touched, or the pages that one bit stands for.
+// leaf adds a touched page, or all pages that the bit stands for.
 func (w *walk) leaf(e *pagetable.Entry) {
 	if e.Raw&pagetable.Accessed == 0 {
 		return
@@ -199,20 +199,20 @@ func (w *walk) leaf(e *pagetable.Entry) {
 	}
 }
 
-// check is a walk that changes nothing and says whether what is below the root can only be page
-// tables: clearing bits in other memory would corrupt the guest. It looks wherever a walk
-// would, and asks that every entry be well-formed, every table in RAM and of one level, and, where
-// there is a kernel half, everything in the other one meant for user space.
+// check is a walk that changes nothing. It verifies that all pages below a root are page tables,
+// because clearing bits in other memory would corrupt the guest. It reads the same tables as a walk.
+// Every entry must be well-formed, and every table must be in RAM and be used at one level only. If
+// there is a kernel half, everything in the other half must be for user space.
 type check struct {
 	*walk
 	mode pagetable.Mode
-	half bool           // only the lower half of the uppermost table
-	user bool           // it is for user space
+	half bool           // check only the lower half of the uppermost table
+	user bool           // the lower half is for user space
 	seen map[uint64]int // level of each table of this root, by its frame
 }
 
-// errNoTables ends a check: there is something that is no page table.
-var errNoTables = errors.New("no page table")
+// errNoTables ends a check: a page is not a page table.
+var errNoTables = errors.New("not a page table")
 
 func (w *walk) proves(m pagetable.Mode, gfn uint64, of scope, user bool) (bool, error) {
 	c := check{w, m, of.shared != nil, user, map[uint64]int{}}
@@ -224,7 +224,7 @@ func (w *walk) proves(m pagetable.Mode, gfn uint64, of scope, user bool) (bool, 
 	return err == nil, err
 }
 
-// enter says whether a table is to be read, and refuses one that is used at two levels.
+// enter says whether to read a table, and fails for one that is used at two levels.
 func (c *check) enter(p pagetable.Place) (bool, error) {
 	known, ok := c.tables[p.Frame]
 	if !ok {
@@ -253,8 +253,8 @@ func (c *check) entry(_ *pagetable.Table, e *pagetable.Entry) (into bool, err er
 	return c.full || e.Raw&pagetable.Accessed != 0, nil
 }
 
-// plausible says whether a page table may map this page: one in RAM and, in user space, not the
-// first one. Numbers that look like an entry by chance are mostly small, or point to nowhere.
+// plausible says whether a page table may map this page: it must be in RAM and, for user space, not be
+// page 0. Data that looks like an entry by chance is mostly a small number, or points outside of RAM.
 func (c *check) plausible(gfn uint64, user bool) bool {
 	_, ok := c.mem.ram.page(gfn)
 	return !user || ok && gfn != 0

@@ -1,16 +1,16 @@
-// Package crashfs is a file system in memory that remembers what was made durable, for the driver
-// package blob to run on. A process on it can be made to die at any step, and then either be killed
-// (the next one finds what it had done) or lose its power: then the next one finds what was
-// synced, and of the rest a random part.
+// Package crashfs is a file system in memory, for the driver of package blob, that records which data
+// is durable. A test can end a process at any step, by a kill (the next process finds all that was
+// done) or by a power failure (the next process finds what was synced, and a random part of the rest).
 //
 // What is not durable:
 //
-//   - The bytes of a file behind its last Sync. At a power cut the file keeps some length between
-//     what was synced and all, and in what it keeps any sector may be zeros or rubbish.
-//   - What was done to the names of a directory behind its last SyncDir: files made, moved and
-//     removed, directories made. At a power cut any of these steps may be undone, also when a later
-//     one is not; a move is done whole or not at all.
+//   - The bytes of a file written after its last Sync. At a power cut the file keeps some length
+//     between the synced one and the full one, and any sector of the unsynced part may be zeros or
+//     garbage.
+//   - Changes to the names of a directory after its last SyncDir: files made, moved and removed,
+//     directories made. At a power cut any of these changes may be undone, even if a later one is not;
+//     a move is either complete or undone.
 //
-// The step at which a process dies happens not at all, in part (a write, a Sync), or whole, and its
-// answer never comes. This is harsher than the file systems that there are, and what POSIX allows.
+// The step at which a process dies happens not at all, partly (a write, a Sync), or completely, and
+// never returns. This is harsher than real file systems, and is what POSIX allows.
 package crashfs

@@ -1,7 +1,6 @@
-// Package errblob makes a blob store fail on purpose. It decorates any blob.Store, numbers the
-// operations that pass through it, and asks a Plan what should happen to each. A test that runs its
-// work once to count the operations, and then once for each of them with that one failing, has seen
-// every way in which the disk can let it down.
+// Package errblob injects failures into a blob store. It wraps any blob.Store, numbers its operations,
+// and asks a Plan what should happen to each. A test runs its work once to count the operations, and
+// then once for each of them with that one failing, so that every possible failure is tested.
 package errblob
 
 import (
@@ -82,8 +81,8 @@ func Crash(n int, after bool) Plan {
 	}
 }
 
-// Full lets bytes be written until capacity is used up, then fails each Write with ENOSPC. Removed
-// blobs give nothing back.
+// Full allows capacity bytes to be written, then fails each Write with ENOSPC. Removing blobs frees
+// no capacity.
 func Full(capacity int) Plan {
 	return func(c Call) Fault {
 		if c.Op != Write {

@@ -21,10 +21,10 @@ import (
 // binary is the built command. Main sets it before any test runs; it does not change afterwards.
 var binary string
 
-// binaryEnv is the path of a thaw that is built already: where the tests run there may be no Go.
+// binaryEnv has the path of a thaw binary, for hosts of the tests that have no Go.
 const binaryEnv = "THAW_TEST_BINARY"
 
-// Main builds thaw, runs the tests and gives the status for os.Exit.
+// Main builds thaw, runs the tests and returns the status for os.Exit.
 func Main(m *testing.M) int {
 	if binary = os.Getenv(binaryEnv); binary != "" {
 		return m.Run()
@@ -71,23 +71,23 @@ func (r Result) String() string {
 		r.Stderr)
 }
 
-// limit of one run. A command that takes longer is killed, and the test fails.
+// limit is the time limit of one run. A command that takes longer is killed, and the test fails.
 const limit = 3 * time.Minute
 
-// Command makes a command with the arguments, not started. The caller bounds it.
+// Command makes a command with the arguments. The caller starts it and limits its time.
 func Command(args ...string) *exec.Cmd {
 	cmd := exec.Command(binary, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{}
 	return cmd
 }
 
-// Run runs the command and gives what it said and its status.
+// Run runs the command and returns its output and status.
 func Run(t testing.TB, args ...string) Result {
 	t.Helper()
 	return RunCommand(t, Command(args...))
 }
 
-// RunCommand is Run for a command that was prepared, say with other rights.
+// RunCommand is Run for a prepared command, for example with the rights of another user.
 func RunCommand(t testing.TB, cmd *exec.Cmd) Result {
 	t.Helper()
 	// Files and not pipes: a daemon that the command leaves behind would hold a pipe open.
@@ -150,8 +150,8 @@ func JSON[T any](t testing.TB, args ...string) T {
 	return v
 }
 
-// Fails runs the command and requires that it fails with the error of this name in
-// `thaw help exit-codes`, and that it says something.
+// Fails runs the command and requires that it fails with the error of this name in `thaw help
+// exit-codes`, and prints a message.
 func Fails(t testing.TB, name string, args ...string) Result {
 	t.Helper()
 	r := Run(t, append(args, "--json")...)
@@ -173,7 +173,7 @@ func (r Result) ErrorName() string {
 	return e.Name
 }
 
-// Tool runs another program, such as fio, with a time limit, and gives its standard output.
+// Tool runs another program, such as fio, with a time limit, and returns its standard output.
 func Tool(t testing.TB, within time.Duration, name string, args ...string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), within)

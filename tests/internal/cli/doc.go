@@ -1,6 +1,6 @@
-// Package cli runs the real `thaw` for tests: it builds the command once per test binary, runs
-// verbs with a time limit, and mounts stores with a server of their own that is gone when the test
-// ends, whatever happened.
+// Package cli runs the real `thaw` for tests: it builds the command once per test binary, runs commands
+// with a time limit, and mounts stores, each with its own server, which is gone when the test ends,
+// even if it fails.
 //
 //	func TestMain(m *testing.M) { client.MainIfChild(); os.Exit(cli.Main(m)) }
 //
@@ -9,6 +9,5 @@
 //	c := m.Client(t)
 //	c.Open(t, m.Path("vm/memory"), client.Map{Private: true})
 //
-// What fails must fail for the right reason: Fails asks for the name that the error has in
-// `thaw help exit-codes`.
+// A command must fail for the right reason: Fails checks the name of the error in `thaw help exit-codes`.
 package cli

@@ -18,7 +18,7 @@ import (
 	"github.com/thawfs/thaw/tests/internal/proc"
 )
 
-// Mounted is a store that a server of the test's own serves.
+// Mounted is a mounted store with its own server.
 type Mounted struct {
 	Dir, Store string
 
@@ -28,7 +28,7 @@ type Mounted struct {
 	dev  string // "major:minor" of the mount; the minor is the connection's number
 }
 
-// NeedFUSE skips where nothing can be mounted.
+// NeedFUSE skips the test if nothing can be mounted.
 func NeedFUSE(t testing.TB) {
 	t.Helper()
 	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
@@ -49,7 +49,7 @@ func Mount(t testing.TB, store string, flags ...string) *Mounted {
 	return MountAs(t, nil, store, filepath.Join(t.TempDir(), "mnt"), flags...)
 }
 
-// MountAs is Mount with the rights of another user, on a directory that is made if need be.
+// MountAs is Mount with the rights of another user, on a directory that is made if it does not exist.
 func MountAs(t testing.TB, cred *syscall.Credential, store, dir string, flags ...string) *Mounted {
 	t.Helper()
 	NeedFUSE(t)
@@ -86,7 +86,7 @@ func MountAs(t testing.TB, cred *syscall.Credential, store, dir string, flags ..
 	return m
 }
 
-// notifySocket makes a socket as systemd's: the server says READY=1 on it.
+// notifySocket makes a socket like systemd's, on which the server sends READY=1.
 func notifySocket(t testing.TB) (*net.UnixConn, string) {
 	t.Helper()
 	// The path of a socket is at most 107 bytes: not below the test's own directory.
@@ -155,18 +155,18 @@ func deviceOf(dir string) string {
 	return dev
 }
 
-// Path of something on the mount.
+// Path returns the path of a file on the mount.
 func (m *Mounted) Path(elem ...string) string {
 	return filepath.Join(append([]string{m.Dir}, elem...)...)
 }
 
-// Pid of the server.
+// Pid returns the pid of the server.
 func (m *Mounted) Pid() int { return m.proc.Pid() }
 
-// Log is what the server printed so far.
+// Log returns what the server has printed so far.
 func (m *Mounted) Log() string { return slurp(m.log) }
 
-// Client starts a client process that is freed, if it hangs, by aborting this mount's connection.
+// Client starts a client process. If it hangs, this mount's connection is aborted to free it.
 func (m *Mounted) Client(t testing.TB) *client.Client {
 	t.Helper()
 	return client.Start(t, m.abort)
@@ -180,7 +180,7 @@ func (m *Mounted) Kill() {
 	}
 }
 
-// Unmount ends the mount in an orderly way and requires that the server ends with status 0.
+// Unmount unmounts and requires that the server ends with status 0.
 func (m *Mounted) Unmount() {
 	m.t.Helper()
 	OK(m.t, "umount", m.Dir)
@@ -192,17 +192,17 @@ func (m *Mounted) Unmount() {
 // WaitEnd waits for the server's end.
 func (m *Mounted) WaitEnd(within time.Duration) error { return m.proc.Wait(within) }
 
-// Abort frees whatever waits for this mount.
+// Abort aborts the connection, so that everything that waits for this mount gets an error.
 func (m *Mounted) Abort() { m.abort() }
 
-// abort cuts the connection of this very mount: what waits for it gets errors.
+// abort aborts the FUSE connection of this mount only.
 func (m *Mounted) abort() {
 	if _, minor, ok := strings.Cut(m.dev, ":"); ok {
 		_ = os.WriteFile("/sys/fs/fuse/connections/"+minor+"/abort", []byte("1"), 0)
 	}
 }
 
-// cleanup leaves neither mount nor server, whatever the state of either.
+// cleanup removes mount and server, whatever state they are in.
 func (m *Mounted) cleanup() {
 	_ = m.proc.Signal(syscall.SIGTERM)
 	var hang *proc.HangError
@@ -271,7 +271,7 @@ func (m *Mounted) Terminate() {
 	}
 }
 
-// Demanded is how many pages were read on demand that had not been in the page cache before. The
-// kernel may evict pages at any time, pushed ones too, and some hosts do so long before memory is
-// short (DAMON's proactive reclaim): what comes back then is no fault of the restore.
+// Demanded returns how many pages were read on demand that had not been in the page cache before. The
+// kernel may evict pages at any time, pushed ones too, and some hosts do so long before memory is short
+// (DAMON's proactive reclaim). Reading evicted pages again is not a fault of the restore.
 func (s Stats) Demanded() uint64 { return s.LazyPages - min(s.LazyPages, s.EvictedPages) }

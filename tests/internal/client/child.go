@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// childEnv marks the process that is to be a client.
+// childEnv marks a client process.
 const childEnv = "THAW_TEST_CLIENT"
 
 // pageSize of guest memory, whatever the host's is.
@@ -28,9 +28,9 @@ func MainIfChild() {
 	if os.Getenv(childEnv) == "" {
 		return
 	}
-	runtime.LockOSThread() // CPU affinity and fault counters are the thread's
+	runtime.LockOSThread() // CPU affinity and fault counters belong to the thread
 	debug.SetPanicOnFault(true)
-	debug.SetGCPercent(-1) // a collection while a page is on its way would be part of its time
+	debug.SetGCPercent(-1) // a collection while a page is read would count as part of its time
 	c := &child{}
 	in, out := bufio.NewReader(os.Stdin), json.NewEncoder(os.Stdout)
 	for {
@@ -269,7 +269,7 @@ func (c *child) readAll(r Request, a *Response) error {
 	for off := int64(0); off < int64(len(src)); {
 		n, err := unix.Pread(int(c.file.Fd()), buf, off)
 		if err != nil || n <= 0 {
-			// Which page is it? One at a time, then on behind it.
+			// Find the page by reading one at a time, then continue after it.
 			n, err = unix.Pread(int(c.file.Fd()), buf[:pageSize], off)
 			if err != nil || n != pageSize {
 				a.Lost = append(a.Lost, uint64(off/pageSize))

@@ -103,8 +103,8 @@ func executable(t testing.TB, shared bool) string {
 // Pid of the client process.
 func (c *Client) Pid() int { return c.proc.Pid() }
 
-// Call sends one request and waits for its answer, at most for Limit. An error means that the
-// client died or hangs; what the operation itself met is in the response.
+// Call sends one request and waits for its answer, at most for Limit. An error means that the client
+// has died or hangs; an error of the operation itself is in the response.
 func (c *Client) Call(r Request) (Response, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -160,7 +160,7 @@ func (c *Client) Close(t testing.TB) {
 	c.Must(t, Request{Op: "close"})
 }
 
-// Right touches pages and requires every one to be there with the bytes of r.Source.
+// Right touches pages and requires that each can be read and has the bytes of r.Source.
 func (c *Client) Right(t testing.TB, r Request) Response {
 	t.Helper()
 	r.Op = "touch"

@@ -1,4 +1,4 @@
-// Package cpio writes archives in the form that the Linux kernel unpacks as its initramfs ("newc":
+// Package cpio writes archives in the format that the Linux kernel unpacks as its initramfs ("newc":
 // Documentation/driver-api/early-userspace/buffer-format.rst): for each file a header of thirteen
 // hexadecimal numbers, the name, the data, the last two padded to four bytes.
 package cpio
@@ -17,8 +17,8 @@ const (
 	modeChar    = 0o020000
 )
 
-// Writer writes an archive. Names are relative to the root. A file's directories are written
-// before it, as the kernel wants it. The first error is kept: Close gives it.
+// Writer writes an archive. Names are relative to the root. A file's directories are written before it,
+// as the kernel requires. The first error is kept, and Close returns it.
 type Writer struct {
 	w     io.Writer
 	inode uint32

@@ -1,6 +1,6 @@
-// Package locality counts what locality blocks are worth (Zhang et al., "Halite", USENIX ATC 2013,
-// table of section 5): a sequence of first touches is replayed against an image, each touch of a
-// page that is not there is a request and brings what lies in one block with it.
+// Package locality measures the benefit of locality blocks (Zhang et al., "Halite", USENIX ATC 2013,
+// table of section 5). It replays a sequence of first touches against an image: each touch of a page
+// that is not loaded is a request, which loads all pages of its block.
 package locality
 
 import (
@@ -9,18 +9,18 @@ import (
 	"github.com/thawfs/thaw/index"
 )
 
-// Figures are what a replay came to.
+// Figures are the result of a replay.
 type Figures struct {
 	Touched  int // distinct pages
-	Requests int // touches of pages that were not there
-	Brought  int // pages that came along with others
+	Requests int // touches of pages that were not loaded
+	Brought  int // pages that were loaded with a touched one
 	Used     int // those of them that were touched later
 }
 
-// PerPage is the number of requests for a page touched.
+// PerPage returns the number of requests per touched page.
 func (f Figures) PerPage() float64 { return float64(f.Requests) / float64(max(f.Touched, 1)) }
 
-// Share is the share of the pages brought along that were used; 0 if none were.
+// Share returns the share of the pages loaded with others that were used later; 0 if there were none.
 func (f Figures) Share() float64 { return float64(f.Used) / float64(max(f.Brought, 1)) }
 
 func (f Figures) String() string {
@@ -28,8 +28,8 @@ func (f Figures) String() string {
 		f.Touched, f.Requests, f.PerPage(), f.Brought, 100*f.Share())
 }
 
-// Replay touches pages in their order. with gives what comes with a page, that page among it or
-// not.
+// Replay touches pages in order. with returns the pages that are loaded with a page; that page itself
+// may be among them or not.
 func Replay(touches []uint64, with func(gfn uint64) []uint64) Figures {
 	var f Figures
 	touched, there := map[uint64]bool{}, map[uint64]bool{}
@@ -55,14 +55,14 @@ func Replay(touches []uint64, with func(gfn uint64) []uint64) Figures {
 	return f
 }
 
-// group is how many zero pages come together: they lie in no block, and the server brings those
-// beside a zero page that is touched.
+// group is how many zero pages are loaded together: they are in no block, and the server loads the
+// neighbours of a touched zero page.
 const group = 16
 
-// Single brings nothing along.
+// Single loads only the touched page.
 func Single(uint64) []uint64 { return nil }
 
-// Physical brings the aligned 64 KiB that a page lies in.
+// Physical loads the aligned 64 KiB around a page.
 func Physical(gfn uint64) (gfns []uint64) {
 	for i := range uint64(group) {
 		gfns = append(gfns, gfn/group*group+i)
@@ -70,7 +70,7 @@ func Physical(gfn uint64) (gfns []uint64) {
 	return gfns
 }
 
-// Blocks brings what an image has in one block with a page.
+// Blocks loads the locality block of a page.
 func Blocks(m *index.Image) func(gfn uint64) []uint64 {
 	return func(gfn uint64) (gfns []uint64) {
 		if b, ok := m.Block(gfn); ok {

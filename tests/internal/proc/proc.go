@@ -1,10 +1,10 @@
 // Package proc starts the processes of the tests so that none of them outlives its test.
 //
-// Each process is started with a parent-death signal and from an OS thread that lives as long as
-// it does (the kernel sends that signal when the *thread* ends), so that even a test binary that
-// is killed takes its children with it. Kill is bounded: a process that hangs in the kernel, as a
-// client of a dead FUSE server can, makes it fail instead of hanging the test, and State says
-// which processes are in such a state.
+// Each process is started with a parent-death signal, from an OS thread that lives as long as the
+// process (the kernel sends that signal when the *thread* ends). So the children of a test binary that
+// is killed end, too. Kill has a time limit: if a process hangs in the kernel, as a client of a dead
+// FUSE server can, Kill fails and the test does not hang. State says which processes are in such a
+// state.
 package proc
 
 import (
@@ -30,8 +30,8 @@ func Start(cmd *exec.Cmd) (*Process, error) {
 	return StartOn(cmd, func() error { return nil })
 }
 
-// StartOn is Start after something was done to the thread that makes the child, whose ways (a
-// seccomp filter) the child inherits.
+// StartOn is Start, but first calls a function on the thread that starts the child, which inherits the
+// thread's properties, such as a seccomp filter.
 func StartOn(cmd *exec.Cmd, prepare func() error) (*Process, error) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
@@ -65,7 +65,7 @@ func (p *Process) Pid() int { return p.cmd.Process.Pid }
 // Done is closed when the child has ended and was waited for.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Err is how the child ended: nil while it runs or after status 0.
+// Err returns how the child ended; nil while it runs or after status 0.
 func (p *Process) Err() error {
 	select {
 	case <-p.done:
@@ -83,7 +83,7 @@ func (p *Process) Signal(s os.Signal) error {
 	return nil
 }
 
-// Wait waits for the end, at most for the given time.
+// Wait waits for the end of the child, at most for the given time.
 func (p *Process) Wait(limit time.Duration) error {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()

@@ -1,5 +1,5 @@
-// Package race says whether the race detector is on, which makes everything several times slower:
-// tests that find no races but take minutes then are left to the run without it.
+// Package race says whether the race detector is on. It makes everything several times slower, so tests
+// that take minutes and cannot find races are only run without it.
 package race
 
 import "testing"

@@ -1,6 +1,6 @@
-// Command summary turns the output of several `go test -json` runs, and of the steps around them,
-// into what a reader wants: failures with their output as they happen, one line a package, and at
-// the end every skipped test with its reason and the line
+// Command summary turns the output of several `go test -json` runs, and of the steps around them, into
+// a short report: failures with their output as they happen, one line for each package, and at the end
+// every skipped test with its reason and the line
 //
 //	N passed, N failed, N skipped
 //

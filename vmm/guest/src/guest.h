@@ -1,12 +1,12 @@
 /*
  * What all guest programs share. They run in ring 3 with I/O privilege, in 64-bit mode, on identity
- * mapped 4 KiB pages, alone: no interrupts, no kernel, no floating point. main() runs on each vCPU
- * that the program is for, with its number.
+ * mapped 4 KiB pages, without interrupts, kernel or floating point. main() runs on each of the
+ * program's vCPUs, with the vCPU's number.
  *
  * The memory that a program checks consists of numbered pages, 0 .. boot.pages-1. Page i has a
  * version, and its content is a function of (seed, frame number, version). Versions stand in table
- * pages, the versions of those in root pages, the versions of those in the program's own data: a
- * page that comes back old is caught like one that comes back wrong, and so is an old table.
+ * pages, the versions of table pages in root pages, and those of root pages in the program's own
+ * data. So an old page is detected like a wrong one, and so is an old table.
  */
 #ifndef GUEST_H
 #define GUEST_H
@@ -20,7 +20,7 @@ enum {
 	PAGE_WORDS = PAGE_SIZE / 8,
 };
 
-/* Ports, all 32 bits wide. vmm/ports.go is the other side. */
+/* Ports, all 32 bits wide. They match vmm/ports.go. */
 enum {
 	PORT_WORD = 0x500,	/* out: one word of a report */
 	PORT_FAIL = 0x504,	/* out: the report is complete; its number of words */
@@ -75,8 +75,8 @@ static inline u64 mix(u64 x)
 }
 
 /* progress.c */
-void progress(u32 units);	/* counts; tells the VMM; ends the program at the limit */
-void progress_every(u32 units);	/* how many units between two tellings, 1 if not called */
+void progress(u32 units);	/* counts; reports to the VMM; ends the program at the limit */
+void progress_every(u32 units);	/* how many units between two reports, 1 if not called */
 void next_period(void);		/* waits for the next period; pace() has set it */
 void pace(u64 period_us);
 void fail(u64 gfn, u32 offset, u64 expected, u64 found, u32 version);

@@ -1,4 +1,4 @@
-/* The pages whose every byte is known. */
+/* The checked pages: every byte of them is known. */
 #include "guest.h"
 
 /* Table and root pages: entry i is the version of the i-th thing below. */
@@ -83,7 +83,7 @@ static void page_fail(u64 gfn, u32 version)
 		if (e != f)
 			fail(gfn, (u32)i * 8, e, f, version);
 	}
-	/* It differed and now it does not: memory changed under a program that is alone. */
+	/* It differed and now it does not: memory has changed, although nothing else runs. */
 	fail(gfn, PAGE_SIZE, 0, 0, version);
 }
 

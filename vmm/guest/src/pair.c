@@ -3,14 +3,14 @@
  *
  * Each owns every other page of the set. In a round both write the next version of their own pages,
  * meet, check all pages of the other one against the version that this round must have written, and
- * meet again. So each needs the other to go on, and what one writes the other has to see: a page that
- * is old or wrong, or a vCPU that came back to another place than it left, is found within a round.
+ * meet again. So neither can continue without the other, and each must see what the other writes. An
+ * old or wrong page, or a vCPU that was restored with a wrong state, is found within a round.
  */
 #include "guest.h"
 
 enum { CPUS = 2 };
 
-static volatile u64 arrived[CPUS];	/* meetings that a vCPU has come to */
+static volatile u64 arrived[CPUS];	/* meetings that a vCPU has reached */
 static volatile u32 failing;
 
 static u64 *page_of(u64 page)
@@ -50,7 +50,7 @@ static void check_page(u64 page, u64 version)
 	}
 }
 
-/* Waits until the other has come to as many meetings. */
+/* Waits until the other has reached as many meetings. */
 static void meet(u64 self)
 {
 	u64 n = arrived[self] + 1;

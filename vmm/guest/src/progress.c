@@ -1,8 +1,8 @@
-/* Talking to the VMM. */
+/* Reports to the VMM. */
 #include "guest.h"
 
-static u64 done;	/* units, of all time */
-static u32 pending;	/* units not told yet */
+static u64 done;	/* units since the first start */
+static u32 pending;	/* units not reported yet */
 static u32 every = 1;
 
 void progress_every(u32 units)
