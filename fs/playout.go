@@ -115,17 +115,30 @@ func (p *playout) safe() bool {
 		return false
 	}
 	cost, spread := p.pace.cost()
+	return p.inTime(cost, spread, 0)
+}
+
+// inTime says whether all pieces that are missing come in time if a page takes cost, with so much spread, and
+// the machine has run for some time.
+func (p *playout) inTime(cost, spread float64, run time.Duration) bool {
 	var pages, count float64
 	for _, g := range p.groups {
 		if g.missing == 0 {
 			continue
 		}
 		pages, count = pages+float64(g.pages), count+float64(g.missing)
-		if g.at != never && pages*(cost+2*spread/math.Sqrt(count))*(1+p.margin) > float64(g.at) {
+		if g.at != never && pages*(cost+2*spread/math.Sqrt(count))*(1+p.margin) > float64(g.at-run) {
 			return false
 		}
 	}
 	return true
+}
+
+// hurry says whether a piece that is missing will not come in time if a page takes as long as in the
+// newest pieces, and cost at least. Without times, or a rate, nobody knows.
+func (p *playout) hurry(now time.Duration, cost float64) bool {
+	own, spread := p.pace.cost()
+	return !p.landed || !p.timed || cost == 0 || !p.inTime(max(cost, own), spread, now-p.head)
 }
 
 // land notes that the machine runs from now on.

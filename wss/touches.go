@@ -27,7 +27,7 @@ type Touches struct {
 	seen   *Bitmap
 	latest time.Duration
 	scan   time.Duration // of the last scan
-	list   []Touch // a page may be in it several times: the earliest counts
+	list   []Touch       // a page may be in it several times: the earliest counts
 	events uint64
 	silent uint64
 }
