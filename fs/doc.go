@@ -75,9 +75,9 @@
 // working set's feed in their order, one at a time or as many as the medium serves well; Options.Workers
 // of them at a time, and one behind the landing as long as that is fast enough, decode, and push
 // (NOTIFY_STORE) in one notification for each run of neighbouring pages, which they write to /dev/fuse
-// themselves where mount(2) mounted it, and by go-fuse otherwise. When the flight lands, the opens
-// return; what is left of it goes on as its tail and steps aside while READs are outstanding. When the last file is closed, the tail ends. All flights
-// together have 64 pieces at a time at most, and take turns.
+// themselves where mount(2) mounted it, and by go-fuse otherwise. When the flight lands, the opens return;
+// what is left of it goes on as its tail and steps aside while READs are outstanding. When the last file
+// is closed, the tail ends. All flights together have 64 pieces at a time at most, and take turns.
 //
 // When a flight lands, its playout decides (playout.go). The store knows when each piece of the feed is
 // wanted (index.TimedFeed), because it was told when the set was attached. If it was not, as by older
