@@ -73,21 +73,24 @@
 // OPEN of memory calls restore, which joins the flight that is under way or starts one: a goroutine
 // of the server, on which any number of opens wait. A flight has goroutines fetch the pieces of the
 // working set's feed in their order, one at a time or as many as the medium serves well; Options.Workers
-// of them at a time decode, and push (NOTIFY_STORE) in one notification for each run of
-// neighbouring pages, which they write to /dev/fuse themselves where mount(2) mounted it, and by
-// go-fuse otherwise. When the flight lands, the opens return; what is left of it goes on as its tail
-// and steps aside while READs are outstanding. When the last file is closed, the tail ends.
+// of them at a time, and one behind the landing as long as that is fast enough, decode, and push
+// (NOTIFY_STORE) in one notification for each run of neighbouring pages, which they write to /dev/fuse
+// themselves where mount(2) mounted it, and by go-fuse otherwise. When the flight lands, the opens return;
+// what is left of it goes on as its tail and steps aside while READs are outstanding. When the last file
+// is closed, the tail ends. All flights together have 64 pieces at a time at most, and take turns.
 //
-// When a flight lands, its playout decides (playout.go). The record of the working set says when each
-// page was first touched, and so when each piece of the feed is wanted (schedule.go, read beside the first
-// pieces, once for each opened image). After each piece that has come the flight asks: will all that are
+// When a flight lands, its playout decides (playout.go). The store knows when each piece of the feed is
+// wanted (index.TimedFeed), because it was told when the set was attached. If it was not, as by older
+// programs, the record of the working set says when each page was first touched: the text is read beside the
+// first pieces, once for each opened image. After each piece that has come the flight asks: will all that are
 // missing come before they are wanted, if the guest's first instruction is now? Piece j is expected after
 //
 //	pages missing up to j * (time of a page + 2 * its deviation / sqrt(pieces missing up to j)) * (1 + margin)
 //
 // where the time of a page is measured in this flight: the mean over all pieces, or over the newest eight
 // if they came more slowly. The mean of the server's last flights counts as one piece more. The flight
-// lands at the first moment at which that is so for all pieces, or when all are there, or at a cap. What
+// lands at the first moment at which that is so for all pieces, or when all are there, or at a cap. Of a set
+// of more than 1024 pieces neighbours are looked at together, so that the look stays short. What
 // the VMM does between its open and the first instruction is left out, and to the good.
 //
 // Only a trace and the reads of a restore have times. A page of such a set that just the access bits name

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/thawfs/thaw/index"
 )
 
 // A spec describes a checkpoint of a fake store; client processes know from it what every page must
@@ -31,6 +33,9 @@ type spec struct {
 	// InRAM: pages lie in RAM as they are, for measurements.
 	InRAM bool
 	Files map[string]string
+	// Dues are the times that the store knows of the pieces of WS; nil: it was not told, empty: it knows
+	// that there are none.
+	Dues []index.Due
 }
 
 func (c *spec) zero(gfn uint64) bool { return c.ZeroEvery != 0 && gfn%c.ZeroEvery == 0 }
@@ -186,6 +191,14 @@ func (s *fakeStore) OpenFile(_ context.Context, c Checkpoint, file string) (File
 	return fakeFile{bytes.NewReader([]byte(text))}, nil
 }
 
+// A timedFeed knows times.
+type timedFeed struct {
+	Feed
+	dues []index.Due
+}
+
+func (f timedFeed) Due() ([]index.Due, bool) { return f.dues, f.dues != nil }
+
 // A fakeMemory is an image of a fakeStore.
 type fakeImage struct {
 	spec
@@ -197,7 +210,7 @@ type fakeImage struct {
 func (m *fakeImage) Size() int64          { return int64(m.Pages * PageSize) }
 func (m *fakeImage) Zero(gfn uint64) bool { return m.zero(gfn) }
 func (m *fakeImage) Local() bool          { return m.LocalBlocks }
-func (m *fakeImage) WorkingSetFeed() Feed { return m.feed(m.workingSet()) }
+func (m *fakeImage) WorkingSetFeed() Feed { return timedFeed{m.feed(m.workingSet()), m.Dues} }
 func (m *fakeImage) Close() error         { m.closed.Store(true); return nil }
 func (m *fakeImage) feed(g []uint64) Feed { return &fakeFeed{m: m, gfns: g} }
 func (m *fakeImage) stride() uint64       { return max(m.Pages/16, 1) }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // pushFeed starts goroutines that fetch, decode and push the pieces of a feed. They fetch in order, as
@@ -15,16 +16,15 @@ func (s *Server) pushFeed(f *flight, feed Feed) error {
 	fetches := feed.Parallel()
 	q := &fetchQueue{
 		free: make(chan struct{}, fetches), workers: make(chan struct{}, s.opts.Workers),
+		alone: make(chan struct{}, 1), turn: make(chan struct{}, 1),
 	}
 	// While the CPUs decode, the medium should be busy, too.
 	errs := make([]error, s.opts.Workers+fetches)
 	var wg sync.WaitGroup
 	for w := range errs {
 		wg.Go(func() {
-			p := s.pieces.get()
-			defer s.pieces.put(p)
 			for more := true; more; {
-				more, errs[w] = s.pushNext(f, feed, q, p)
+				more, errs[w] = s.pushNext(f, feed, q)
 			}
 			if errs[w] != nil {
 				q.failed.Store(true)
@@ -40,20 +40,40 @@ func (s *Server) pushFeed(f *flight, feed Feed) error {
 
 // fetchQueue hands out the pieces of a feed in order.
 type fetchQueue struct {
-	mu   sync.Mutex    // held by the goroutine that fetches next, while it waits for its turn
-	next int           // guarded by mu
+	turn chan struct{} // has an element for the goroutine that fetches next, while it waits
+	next int           // who has the turn may change it
 	free chan struct{} // has an element for each fetch that is under way
 	// failed: the rest need not be fetched. The end of the feed does not set it, because other
 	// goroutines may still have pieces then.
 	failed atomic.Bool
 
 	workers chan struct{} // has an element for each goroutine that decodes or pushes
+	alone   chan struct{} // has an element for the one that does so alone
+}
+
+// work waits until a goroutine may decode and push a piece; done is to be called when it has. Behind the
+// opens' return one goroutine at a time does that, as long as all comes in time so: the CPUs are for the
+// machine that begins to run. One that is held up, by a page that is being read, holds up the others only
+// for a moment.
+func (q *fetchQueue) work(f *flight) (done func()) {
+	q.workers <- struct{}{}
+	if f.landing == nil || !f.tail.Load() || f.landing.hurry(time.Now()) {
+		return func() { <-q.workers }
+	}
+	late := time.NewTimer(maxYield)
+	defer late.Stop()
+	select {
+	case q.alone <- struct{}{}:
+		return func() { <-q.alone; <-q.workers }
+	case <-late.C:
+		return func() { <-q.workers }
+	}
 }
 
 // take waits until the next piece may be fetched; done is to be called when it was.
 func (q *fetchQueue) take() (i int, done func()) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
+	q.turn <- struct{}{}
+	defer func() { <-q.turn }()
 	q.free <- struct{}{}
 	i = q.next
 	q.next++
@@ -61,14 +81,15 @@ func (q *fetchQueue) take() (i int, done func()) {
 }
 
 // pushNext brings the next piece of a feed; more is false after the last one and after a failure.
-func (s *Server) pushNext(f *flight, feed Feed, q *fetchQueue, p *Piece) (more bool, err error) {
+func (s *Server) pushNext(f *flight, feed Feed, q *fetchQueue) (more bool, err error) {
+	p := s.pieces.get()
+	defer s.pieces.put(p)
 	defer s.rescueErr("a prefetch", &err)
 	i, err := s.fetchNext(f, feed, q, p)
 	if err == nil && i < 0 {
 		return false, nil
 	}
-	q.workers <- struct{}{}
-	defer func() { <-q.workers }()
+	defer q.work(f)()
 	if err == nil {
 		err = feed.Decode(p)
 	}

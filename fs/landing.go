@@ -71,6 +71,13 @@ func (l *landing) brought(i int, gfns []uint64, now time.Time) bool {
 	return l.early && !l.play.landed && l.play.safe()
 }
 
+// hurry says whether the tail is in danger of coming late if it comes half as fast as the head has.
+func (l *landing) hurry(now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.early || l.play.hurry(now.Sub(l.start), 2*l.cost)
+}
+
 // land notes that the opens return.
 func (l *landing) land(now time.Time) {
 	l.mu.Lock()

@@ -26,7 +26,8 @@ type memoryFile struct {
 	// owner is the user who may open a clone; nil until the first open. Set under e.mu, and never changed.
 	owner atomic.Pointer[fuse.Owner]
 	// holes are the pages that the machine on a clone discarded; nil while there are none. Pages are
-	// added, and all of them removed, with gate held.
+	// added with gate held. All of them go at once when the page cache was dropped, with no lock: see
+	// endHoles.
 	holes atomic.Pointer[holes]
 	// poisoned: something wrote through a shared mapping, so reads would not return the image.
 	poisoned atomic.Bool

@@ -3,16 +3,28 @@ package fs
 import "sync"
 
 // pieces are buffers of restores, used again.
-type pieces struct{ pool sync.Pool }
+type pieces struct {
+	pool sync.Pool
+	free chan struct{} // has an element for each that is in use
+}
 
+// maxPieces is how many there are at a time: 64 MiB, and some more where they are decoded. A restore uses
+// a few; when many restores want more together, they take turns.
+const maxPieces = 64
+
+// get waits for a buffer. Who has one gives it back soon, and takes no second one.
 func (p *pieces) get() *Piece {
+	p.free <- struct{}{}
 	if x, ok := p.pool.Get().(*Piece); ok {
 		return x
 	}
 	return new(Piece)
 }
 
-func (p *pieces) put(x *Piece) { p.pool.Put(x) }
+func (p *pieces) put(x *Piece) {
+	p.pool.Put(x)
+	<-p.free
+}
 
 // zeros are the bytes of zero pages, never written to.
 type zeros struct{ data [maxPush * PageSize]byte }

@@ -37,23 +37,27 @@ func (s *Server) brought(f *flight, i int, gfns []uint64) {
 	}
 }
 
-// scheduleOf says when the pieces of an image's working set are wanted. The record is read once.
-func (s *Server) scheduleOf(h *openImage) (known *schedule) {
-	known = <-h.schedule
+// scheduleOf says when the pieces of an image's working set are wanted. The store tells, or the record,
+// which is read once: unless it cannot be read, which the next restore tries again.
+func (s *Server) scheduleOf(h *openImage) *schedule {
+	known := <-h.schedule
 	defer func() { h.schedule <- known }()
 	if known == nil {
-		known = s.readSchedule(*h.of, h.ws)
+		known = scheduleFrom(h.ws)
 	}
-	return known
-}
-
-func (s *Server) readSchedule(c Checkpoint, feed Feed) *schedule {
-	record, err := readRecord(s.ctx, s.store, c)
-	if err != nil && s.ctx.Err() == nil {
+	if known != nil {
+		return known
+	}
+	record, err := readRecord(s.ctx, s.store, *h.of)
+	if err == nil {
+		known = newSchedule(h.ws, record)
+		return known
+	}
+	if s.ctx.Err() == nil {
 		s.warn("the times of a working set are not known, half of it is brought before the machine runs",
-			"checkpoint", c.Name, "error", err)
+			"checkpoint", h.of.Name, "error", err)
 	}
-	return newSchedule(feed, record)
+	return newSchedule(h.ws, nil)
 }
 
 // lesson is what restores have taught about an image. Who keeps lessons is asked once.

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/thawfs/thaw/index"
 )
 
 // timedSpec has a working set of pieces that are wanted every pace, the first at once. A piece is one
@@ -381,6 +383,70 @@ func TestRecordUnreadable(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What the store knows of the times is taken as it is, and the record is not read.
+func TestStoreKnowsTimes(t *testing.T) {
+	for name, c := range map[string]struct {
+		dues func(i int) time.Duration // nil: it knows that there are no times
+		want time.Duration
+	}{
+		"early": {func(i int) time.Duration { return time.Duration(i) * 10 * time.Millisecond }, time.Millisecond},
+		"late":  {func(i int) time.Duration { return time.Duration(i) * time.Microsecond }, 20 * time.Millisecond},
+		"none":  {nil, 10 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				x := timedSpec("a", 20, 5*time.Millisecond)
+				x.Dues = []index.Due{}
+				for i := range x.WS {
+					if c.dues != nil {
+						x.Dues = append(x.Dues, index.Due{Pages: fakePiece, At: c.dues(i)})
+					}
+				}
+				store := newFakeStore(x)
+				slowFeed(store, always(time.Millisecond))
+				store.onFile = func() { t.Error("the record is read") }
+				r := newHandRig(t, store, Options{Workers: 1})
+				if took := r.mustOpen(); took != c.want {
+					t.Errorf("the open takes %v", took)
+				}
+				if p := r.playout(); p.Timed != (c.dues != nil) {
+					t.Errorf("%+v", p)
+				}
+			})
+		})
+	}
+}
+
+// A record that could not be read once is read again for the next restore, and one that was, not.
+func TestRecordReadAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newFakeStore(timedSpec("a", 20, time.Hour/20))
+		slowFeed(store, always(time.Millisecond))
+		files := 0
+		store.onFile = func() { files++ }
+		store.fileError = errFake
+		r := newHandRig(t, store, Options{Workers: 1})
+		for i, want := range []struct {
+			took  time.Duration
+			files int
+		}{{10 * time.Millisecond, 1}, {10 * time.Millisecond, 2}, {time.Millisecond, 3}, {time.Millisecond, 3}} {
+			if i == 2 {
+				store.fileError = nil
+			}
+			took := r.mustOpen()
+			if took != want.took || r.playout().Timed != (i >= 2) || files != want.files {
+				t.Errorf("restore %d: the open takes %v, timed: %v, the record was read %d times",
+					i, took, r.playout().Timed, files)
+			}
+			time.Sleep(time.Second)
+			r.release()
+			if err := r.Drop(r.t.Context(), "a"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
 }
 
 // allThere is a prober that finds everything in the page cache.

@@ -16,6 +16,8 @@ type playout struct {
 	pieces []due
 	timed  bool
 	done   []bool
+	groups []group
+	width  int // pieces of a group
 
 	landed bool
 	head   time.Duration // from the beginning to the landing
@@ -38,11 +40,33 @@ func newPlayout(pieces int, margin float64, prior float64) *playout {
 		planned: never, real: never, room: math.Inf(1)}
 }
 
+// A group is neighbouring pieces that are looked at together: one, unless the set is so long that to look at
+// each piece whenever one arrives would take longer than bringing them.
+type group struct {
+	at             time.Duration // the earliest at which one of them is wanted
+	pages, missing int           // of the pieces that are missing, and their number
+}
+
+// maxGroups is a set of 1 GiB by the piece. In one of 64 GiB a group has 64 MiB: the machine begins to run
+// so much later at most.
+const maxGroups = 1024
+
 // plan tells when the pieces are wanted.
 func (p *playout) plan(s *schedule, margin float64) {
 	p.pieces, p.timed, p.margin = s.pieces, s.timed, margin
 	if !s.timed {
 		p.pieces = s.frontFirst(margin)
+	}
+	p.width = max((len(p.pieces)+maxGroups-1)/maxGroups, 1)
+	p.groups = make([]group, (len(p.pieces)+p.width-1)/p.width)
+	for i := range p.groups {
+		p.groups[i].at = never
+	}
+	for i, d := range p.pieces {
+		g := &p.groups[i/p.width]
+		if g.at = min(g.at, d.at); !p.done[i] {
+			g.pages, g.missing = g.pages+d.pages, g.missing+1
+		}
 	}
 	if p.landed { // by a cap, before the schedule was known
 		p.land(p.head)
@@ -68,6 +92,10 @@ func (s *schedule) frontFirst(margin float64) []due {
 
 // brought notes that a piece has arrived.
 func (p *playout) brought(i, pages int, now time.Duration) {
+	if p.pieces != nil && !p.done[i] {
+		g := &p.groups[i/p.width]
+		g.pages, g.missing = g.pages-p.pieces[i].pages, g.missing-1
+	}
 	p.done[i] = true
 	p.pace.brought(pages, now)
 	if !p.landed || p.pieces == nil || p.pieces[i].at == never {
@@ -87,17 +115,30 @@ func (p *playout) safe() bool {
 		return false
 	}
 	cost, spread := p.pace.cost()
+	return p.inTime(cost, spread, 0)
+}
+
+// inTime says whether all pieces that are missing come in time if a page takes cost, with so much spread, and
+// the machine has run for some time.
+func (p *playout) inTime(cost, spread float64, run time.Duration) bool {
 	var pages, count float64
-	for i, d := range p.pieces {
-		if p.done[i] {
+	for _, g := range p.groups {
+		if g.missing == 0 {
 			continue
 		}
-		pages, count = pages+float64(d.pages), count+1
-		if d.at != never && pages*(cost+2*spread/math.Sqrt(count))*(1+p.margin) > float64(d.at) {
+		pages, count = pages+float64(g.pages), count+float64(g.missing)
+		if g.at != never && pages*(cost+2*spread/math.Sqrt(count))*(1+p.margin) > float64(g.at-run) {
 			return false
 		}
 	}
 	return true
+}
+
+// hurry says whether a piece that is missing will not come in time if a page takes as long as in the
+// newest pieces, and cost at least. Without times, or a rate, nobody knows.
+func (p *playout) hurry(now time.Duration, cost float64) bool {
+	own, spread := p.pace.cost()
+	return !p.landed || !p.timed || cost == 0 || !p.inTime(max(cost, own), spread, now-p.head)
 }
 
 // land notes that the machine runs from now on.

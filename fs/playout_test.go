@@ -1,8 +1,10 @@
 package fs
 
 import (
+	"cmp"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 )
@@ -79,6 +81,93 @@ func (f film) least(margin float64) int {
 		}
 	}
 	return len(f.took)
+}
+
+// safeByPiece is what safe says if each piece is looked at.
+func (p *playout) safeByPiece() bool {
+	cost, spread := p.pace.cost()
+	var pages, count float64
+	for i, d := range p.pieces {
+		if p.done[i] {
+			continue
+		}
+		pages, count = pages+float64(d.pages), count+1
+		if d.at != never && pages*(cost+2*spread/math.Sqrt(count))*(1+p.margin) > float64(d.at) {
+			return false
+		}
+	}
+	return true
+}
+
+// A set of many pieces is looked at by the group: in as many steps as one of maxGroups pieces, and never safe
+// too early. A short one is safe with the piece.
+func TestPlayoutGroups(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(6, 6))
+	for n := range 60 {
+		pieces := 1 + rnd.IntN(maxGroups)
+		if n%2 == 0 {
+			pieces = maxGroups + rnd.IntN(8*maxGroups)
+		}
+		var f film
+		f.schedule.timed = true
+		var at time.Duration
+		for range pieces {
+			at += time.Duration(rnd.Int64N(2600))
+			f.schedule.pieces = append(f.schedule.pieces, due{pages: 1 + rnd.IntN(256), at: at})
+		}
+		p := newPlayout(pieces, startMargin, 0)
+		if rnd.IntN(2) == 0 {
+			p.plan(&f.schedule, startMargin)
+		}
+		order := rnd.Perm(pieces)
+		slices.SortFunc(order, func(a, b int) int { return cmp.Compare(a/4, b/4) }) // as four bring them
+		now := time.Duration(0)
+		for i, piece := range order {
+			now += time.Duration(500 + rnd.IntN(1000))
+			p.brought(piece, f.schedule.pieces[piece].pages, now)
+			if p.pieces == nil && i > pieces/8 {
+				p.plan(&f.schedule, startMargin)
+			}
+			if p.pieces == nil {
+				continue
+			}
+			if len(p.groups) > maxGroups || p.width != (pieces+maxGroups-1)/maxGroups {
+				t.Fatalf("%d pieces in %d groups of %d", pieces, len(p.groups), p.width)
+			}
+			switch safe, byPiece := p.safe(), p.safeByPiece(); {
+			case safe && !byPiece:
+				t.Fatalf("film %d: safe with %d of %d pieces, too early", n, i+1, pieces)
+			case safe != byPiece && p.width == 1:
+				t.Fatalf("film %d: safe with %d of %d pieces: %v, by the piece %v", n, i+1, pieces, safe, byPiece)
+			}
+		}
+		if !p.safe() {
+			t.Fatalf("film %d: not safe with all pieces there", n)
+		}
+	}
+}
+
+// At a constant rate a long set lands at most a group later than the earliest moment that is safe.
+func TestPlayoutLongSet(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(8, 8))
+	for n := range 20 {
+		f := film{schedule: schedule{timed: true}}
+		var at time.Duration
+		for range 1 + rnd.IntN(3*maxGroups) {
+			at += time.Duration(rnd.Int64N(400_000))
+			f.schedule.pieces = append(f.schedule.pieces, due{pages: 256, at: at})
+			f.took = append(f.took, 256*time.Microsecond)
+		}
+		p := newPlayout(len(f.took), startMargin, 0)
+		head, _ := f.play(p, 1)
+		if least := max(f.least(startMargin), 1); head < least || head > least+p.width {
+			t.Errorf("film %d: it lands after %d of %d pieces, the least is %d, a group has %d",
+				n, head, len(f.took), least, p.width)
+		}
+		if p.real < 0 {
+			t.Errorf("film %d: a piece is late by %v", n, -p.real)
+		}
+	}
 }
 
 // At a constant rate a playout lands at the earliest moment that is safe, to the piece, and nothing comes

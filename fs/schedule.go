@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sort"
 	"time"
 
+	"github.com/thawfs/thaw/index"
 	"github.com/thawfs/thaw/wss"
 )
 
@@ -34,74 +34,45 @@ const fileWorkingSet = "working-set"
 // maxRecord bounds a record that is read for its times: 64 bytes for each run that a set can have.
 const maxRecord = 64 * wss.MaxRuns
 
-// newSchedule looks up the pages of a feed in the record of its set; nil: there is no record.
-//
-// Only a trace and the reads of a restore say when a machine touches a page after it. A page of which
-// neither tells, in a set that has times, was not touched while these were recorded: it is wanted at the
-// end of the recording.
-func newSchedule(feed Feed, record *wss.Set) *schedule {
-	times, end := firstTouches(record)
-	s := &schedule{pieces: make([]due, feed.Len()), timed: len(times) > 0}
-	var gfns []uint64
-	for i := range s.pieces {
-		gfns = feed.GFNs(i, gfns[:0])
-		s.pieces[i] = due{pages: len(gfns), at: never}
-		if !s.timed {
-			continue
-		}
-		at := end
-		for _, t := range times {
-			at = min(at, t.earliest(gfns))
-		}
-		s.pieces[i].at = at
+// scheduleFrom is the schedule that the store knows of a feed; nil: it was not told.
+func scheduleFrom(feed Feed) *schedule {
+	f, ok := feed.(index.TimedFeed)
+	if !ok {
+		return nil
+	}
+	dues, ok := f.Due()
+	if !ok {
+		return nil
+	}
+	if len(dues) != feed.Len() { // the times are known to be unknown
+		return newSchedule(feed, nil)
+	}
+	s := &schedule{pieces: make([]due, len(dues)), timed: true}
+	for i, d := range dues {
+		s.pieces[i] = due{pages: int(d.Pages), at: d.At}
 	}
 	return s
 }
 
-// touches are the first touches that one source saw. Its runs do not overlap.
-type touches struct {
-	runs  []wss.Run
-	order []int // of the runs, by gfn
-}
-
-// firstTouches are the first touches after a restore, one list for each source that tells them, and the
-// end of the recording.
-func firstTouches(record *wss.Set) (all []touches, end time.Duration) {
-	if record == nil {
-		return nil, 0
+// newSchedule looks up the pages of a feed in the record of its set; nil: there is no record.
+func newSchedule(feed Feed, record *wss.Set) *schedule {
+	s := &schedule{pieces: make([]due, feed.Len())}
+	var times *wss.FirstTouches
+	if record != nil {
+		times = record.FirstTouches()
 	}
-	end = record.Window
-	for _, source := range []wss.Source{wss.SourceTrace, wss.SourceRead} {
-		var t touches
-		for _, r := range record.Runs {
-			if r.Source == source {
-				t.runs = append(t.runs, r)
-				end = max(end, r.At)
-			}
+	var gfns []uint64
+	for i := range s.pieces {
+		gfns = feed.GFNs(i, gfns[:0])
+		s.pieces[i] = due{pages: len(gfns), at: never}
+		if times == nil {
+			continue
 		}
-		if len(t.runs) > 0 {
-			t.order = wss.Ascending(t.runs)
-			all = append(all, t)
+		if at, known := times.Earliest(gfns); known {
+			s.pieces[i].at, s.timed = at, true
 		}
 	}
-	return all, end
-}
-
-// earliest is the first touch of one of some pages; never if none of them is known.
-func (t touches) earliest(gfns []uint64) time.Duration {
-	at := never
-	var run wss.Run // the last one that was found: neighbours come one after another
-	for _, gfn := range gfns {
-		if gfn < run.GFN || gfn >= run.End() {
-			i := sort.Search(len(t.order), func(i int) bool { return t.runs[t.order[i]].End() > gfn })
-			if i == len(t.order) || t.runs[t.order[i]].GFN > gfn {
-				continue
-			}
-			run = t.runs[t.order[i]]
-		}
-		at = min(at, run.At)
-	}
-	return at
+	return s
 }
 
 // readRecord reads the record of a checkpoint's working set; nil if it has none.

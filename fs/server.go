@@ -75,6 +75,7 @@ func newServer(ctx context.Context, store Store, mnt string, o Options) *Server 
 		zeros: new(zeros),
 		began: time.Now(),
 
+		pieces: pieces{free: make(chan struct{}, maxPieces)},
 		device: -1,
 		served: make(chan struct{}),
 		done:   make(chan struct{}),

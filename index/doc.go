@@ -66,9 +66,14 @@
 //
 // A root is a pack with number 1<<40 - 1, and records only: the manifest (JSON: the Checkpoint, and
 // where the parts of its files lie), the top of the page map, the runs of the working set (varint
-// n, then zigzag gap and count - 1 for each), and parts of small files. Files are cut into parts of
-// 256 KiB; the ref of a part that is stored in the root itself has the root's pack number. The kinds
-// of records are constants in tree.go; a reader skips those that it does not know.
+// n, then zigzag gap and count - 1 for each), when they are wanted, and parts of small files. Files are
+// cut into parts of 256 KiB; the ref of a part that is stored in the root itself has the root's pack
+// number. The kinds of records are constants in tree.go; a reader skips those that it does not know.
+//
+// When a working set is wanted is told for its parts of 256 pages, as its segment has them in its frames,
+// and behind the segment's last one the rest: 1, varint n, then varint pages and zigzag microseconds since
+// the last part's for each; n is 0 if the set has no times. It saves reading the text of the set. A
+// root without that record, or with one that is malformed or begins with another number, is as good.
 //
 // The manifest also has the identities of the packs that the map lists (pack_ids, in the order of that
 // list, 16 hexadecimal digits each), because two stores, or a store and its copy, use the same numbers for

@@ -22,6 +22,8 @@ type ImportOptions struct {
 	// WorkingSet is the pages of the working set in first-touch order; they are copied into a
 	// segment.
 	WorkingSet []Run
+	// Wanted says when the pages of the working set are wanted; nil: that is not known.
+	Wanted Wanted
 	// Order is how new pages are laid out: group after group, the pages of each in its order, then
 	// the pages of no group by guest frame number. A page belongs to the first group that names it.
 	// Nil: WorkingSet is the one group.
@@ -251,6 +253,7 @@ func (im *importer) segment(ctx context.Context, r *root) error {
 		return nil
 	}
 	r.setRuns = im.set
+	r.dues = duesOf(im.set, segmentPages(im.set, im.mem.pages), im.o.Wanted)
 	pages, err := im.pageMap(ctx, r.top)
 	if err != nil {
 		return err

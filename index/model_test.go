@@ -20,8 +20,29 @@ import (
 type modelCheckpoint struct {
 	img   testImage
 	files map[string][]byte
-	set   []Run // the working set, clean
-	order []Run // in which its pages are stored; nil: that of the set
+	set   []Run      // the working set, clean
+	order []Run      // in which its pages are stored; nil: that of the set
+	times touchTimes // of the set; nil: the store was not told
+}
+
+// sameDues compares the times of the set.
+func (c *modelCheckpoint) sameDues(t *testing.T, m *Image) {
+	t.Helper()
+	switch _, known := m.WorkingSetFeed().(TimedFeed).Due(); {
+	case c.times != nil && len(c.set) > 0:
+		sameDues(t, m, c.times, true)
+	case known:
+		t.Fatal("times that the store was not told")
+	}
+}
+
+// drawTimes gives half of the sets times.
+func (m *model) drawTimes(c *modelCheckpoint) Wanted {
+	if len(c.set) == 0 || m.r.IntN(2) == 0 {
+		return nil
+	}
+	c.times = randomTimes(m.r, c.set)
+	return c.times.wanted
 }
 
 type model struct {
@@ -68,6 +89,7 @@ func (m *model) closeImages() {
 	for _, o := range m.open {
 		sameImage(m.t, o.m, o.want.img.bytes())
 		sameWorkingSet(m.t, o.m, o.want.img.bytes(), o.want.set)
+		o.want.sameDues(m.t, o.m)
 		if err := o.m.Close(); err != nil {
 			m.t.Fatal(err)
 		}
@@ -147,7 +169,7 @@ func (m *model) doImport() {
 	if set != nil {
 		c.files["working-set"] = []byte("set of " + name)
 	}
-	o := ImportOptions{Name: name, WorkingSet: set}
+	o := ImportOptions{Name: name, WorkingSet: set, Wanted: m.drawTimes(c)}
 	if c.order != nil {
 		o.Order = []Group{{GroupUsed, c.order}}
 	}
@@ -188,15 +210,16 @@ func (m *model) doSetWorkingSet() {
 	if len(set) == 0 {
 		text = nil
 	}
+	next := &modelCheckpoint{img: c.img, files: map[string][]byte{}}
+	next.set, _ = cleanRuns(set, uint64(len(c.img)))
 	before := m.checkpoint(name)
-	after, err := m.s.SetWorkingSet(context.Background(), name, text, set)
+	after, err := m.s.SetTimedWorkingSet(context.Background(), name, text, set, m.drawTimes(next))
 	if err != nil {
 		m.t.Fatal(err)
 	}
 	if after.ID != before.ID || after.Generation != before.Generation+1 {
 		m.t.Fatalf("%+v became %+v", before, after)
 	}
-	next := &modelCheckpoint{img: c.img, files: map[string][]byte{}}
 	for f, b := range c.files {
 		next.files[f] = b
 	}
@@ -204,7 +227,6 @@ func (m *model) doSetWorkingSet() {
 	if text != nil {
 		next.files["working-set"] = text
 	}
-	next.set, _ = cleanRuns(set, uint64(len(c.img)))
 	m.m[name] = next
 }
 
@@ -273,6 +295,7 @@ func (m *model) verify() {
 		want := c.img.bytes()
 		sameImage(m.t, img, want)
 		sameWorkingSet(m.t, img, want, c.set)
+		c.sameDues(m.t, img)
 		img.Close()
 		for f, b := range c.files {
 			got, err := m.s.ReadFile(context.Background(), name, f)

@@ -215,7 +215,7 @@ func (r *repairer) segment(ctx context.Context, name string) error {
 		return ignoreDamage(err)
 	}
 	defer m.Close()
-	if _, err := r.s.replaceWorkingSet(ctx, m, text, m.root.setRuns); err != nil {
+	if _, err := r.s.replaceWorkingSet(ctx, m, text, m.root.setRuns, m.root.dues); err != nil {
 		return ignoreDamage(err)
 	}
 	r.done = append(r.done, Repair{Checkpoint: name, What: "the segment was made again"})

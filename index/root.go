@@ -133,6 +133,7 @@ type root struct {
 	manifest
 	top     *mapTop
 	setRuns []Run          // the pages of the working set, in first-touch order
+	dues    []Due          // when they are wanted; nil: not known, empty: known to be unknown
 	records map[int][]byte // parts of files that the root itself has, by record
 	bytes   int64          // size of the blob
 }
@@ -163,6 +164,11 @@ func (r *root) write(ctx context.Context, blobs blob.Store) (err error) {
 	}
 	if len(r.setRuns) > 0 {
 		if _, err := w.AppendRecord(kindWorkingSet, appendRuns(nil, r.setRuns)); err != nil {
+			return err
+		}
+	}
+	if r.dues != nil {
+		if _, err := w.AppendRecord(kindDues, appendDues(nil, r.dues)); err != nil {
 			return err
 		}
 	}
@@ -224,6 +230,9 @@ func (r *root) take(i int, kind uint32, b []byte) (err error) {
 		r.top, err = parseMapTop(b)
 	case kindWorkingSet:
 		r.setRuns, err = parseRuns(b)
+	case kindDues:
+		// They come behind the runs. They only save time: without them the text is read.
+		r.dues, _ = parseDues(b, countPages(r.setRuns))
 	}
 	return err
 }

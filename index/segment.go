@@ -18,6 +18,9 @@ const framePages = pack.FrameBytes / PageSize
 // the blocks.
 func maxSegment(pages uint64) uint64 { return max(pages/4, 64<<20/PageSize) }
 
+// segmentPages is how many pages of a set its segment has.
+func segmentPages(set []Run, pages uint64) uint64 { return min(maxSegment(pages), countPages(set)) }
+
 // quickPages is how many pages at the begin of a segment are in frames that are quick to decode: 128 MiB,
 // which is what a guest waits for. They take a quarter more space, 11 MiB a checkpoint at most. The
 // rest of a large working set is brought while the guest runs already.
@@ -143,7 +146,7 @@ func (s *Store) writeSegment(ctx context.Context, set []Run, pages uint64, profi
 	frames := newOrdered(g, n, 2*n, func() func(*frameJob) error {
 		return frameWorker(enc, read)
 	})
-	limit := min(maxSegment(pages), countPages(set))
+	limit := segmentPages(set, pages)
 	m := newMeter(progress, "segment", "pages", int64(limit))
 	g.run(func() error {
 		defer frames.end()

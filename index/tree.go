@@ -16,6 +16,7 @@ const (
 	kindManifest   = 4 // JSON of a root
 	kindMap        = 5 // top of the page map, in a root
 	kindWorkingSet = 6 // runs of the working set, in a root
+	kindDues       = 7 // when they are wanted, in a root
 )
 
 const (

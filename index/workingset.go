@@ -17,14 +17,21 @@ import (
 func (s *Store) SetWorkingSet(ctx context.Context, name string, text []byte, set []Run) (
 	Checkpoint, error,
 ) {
-	c, err := s.setWorkingSet(ctx, name, text, set)
+	return s.SetTimedWorkingSet(ctx, name, text, set, nil)
+}
+
+// SetTimedWorkingSet is SetWorkingSet with the times of the pages, which an image that is opened has then
+// without reading the text.
+func (s *Store) SetTimedWorkingSet(ctx context.Context, name string, text []byte, set []Run,
+	wanted Wanted) (Checkpoint, error) {
+	c, err := s.setWorkingSet(ctx, name, text, set, wanted)
 	if err != nil {
 		return Checkpoint{}, fmt.Errorf("set working set of %s: %w", name, err)
 	}
 	return c, nil
 }
 
-func (s *Store) setWorkingSet(ctx context.Context, name string, text []byte, set []Run) (
+func (s *Store) setWorkingSet(ctx context.Context, name string, text []byte, set []Run, wanted Wanted) (
 	Checkpoint, error,
 ) {
 	done, err := s.write(ctx)
@@ -40,12 +47,12 @@ func (s *Store) setWorkingSet(ctx context.Context, name string, text []byte, set
 	if set, err = cleanRuns(set, m.Pages()); err != nil {
 		return Checkpoint{}, err
 	}
-	return s.replaceWorkingSet(ctx, m, text, set)
+	return s.replaceWorkingSet(ctx, m, text, set, duesOf(set, segmentPages(set, m.Pages()), wanted))
 }
 
-// replaceWorkingSet gives the checkpoint of an image another working set, whose runs are clean. The
-// writer's lock must be held.
-func (s *Store) replaceWorkingSet(ctx context.Context, m *Image, text []byte, set []Run) (
+// replaceWorkingSet gives the checkpoint of an image another working set, whose runs are clean, and whose
+// parts are wanted as dues say. The writer's lock must be held.
+func (s *Store) replaceWorkingSet(ctx context.Context, m *Image, text []byte, set []Run, dues []Due) (
 	_ Checkpoint, err error,
 ) {
 	old := m.root
@@ -55,7 +62,7 @@ func (s *Store) replaceWorkingSet(ctx context.Context, m *Image, text []byte, se
 	}
 	var seg *segment
 	if len(set) > 0 {
-		r.setRuns = set
+		r.setRuns, r.dues = set, dues
 		read, done := s.proved(ctx, m.entry.Name, m.pages, m.readPages)
 		seg, err = s.writeSegment(ctx, set, m.Pages(), s.file.Profile, read, nil)
 		done()

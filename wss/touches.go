@@ -17,14 +17,17 @@ type Touch struct {
 // its time and vCPU, that may come twice and, of several vCPUs, somewhat out of order; and exact
 // scans of which pages have been touched so far, which know neither. Not safe for concurrent use.
 //
-// A page counts with its first event. One that only a scan knows counts with the time of that scan
-// and an unknown vCPU. So where there are no events at all, scans at short intervals still give an
-// order, as fine as the intervals are short.
+// A page counts with its first event. One that only a scan knows may have been touched at any time since the
+// scan before: it counts with the time of that, 0 if there was none, so that it is there when it is wanted.
+// Such pages are few where there are events: the hypervisor touches them itself, as those of the guest's
+// clock, most of them at once. Its vCPU is unknown. Where there are no events at all, scans at short
+// intervals still give an order, as fine as the intervals are short.
 type Touches struct {
 	pages  uint64
 	seen   *Bitmap
 	latest time.Duration
-	list   []Touch // a page may be in it several times: the earliest counts
+	scan   time.Duration // of the last scan
+	list   []Touch       // a page may be in it several times: the earliest counts
 	events uint64
 	silent uint64
 }
@@ -66,11 +69,13 @@ func (t *Touches) add(e Touch) (fresh uint64) {
 	return fresh
 }
 
-// Scanned takes the pages that an exact scan found touched, of which some may be known.
+// Scanned takes the pages that an exact scan found touched, of which some may be known. All events from
+// before it must have come.
 func (t *Touches) Scanned(touched *Bitmap, at time.Duration) {
 	for first, n := range touched.AndNot(t.seen).Runs() {
-		t.silent += t.add(Touch{GFN: first, Count: n, At: at, VCPU: NoVCPU})
+		t.silent += t.add(Touch{GFN: first, Count: n, At: t.scan, VCPU: NoVCPU})
 	}
+	t.scan = max(t.scan, at)
 }
 
 // Pages is the number of pages touched so far.

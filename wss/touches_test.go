@@ -30,6 +30,18 @@ func TestTouches(t *testing.T) {
 			late = make([][]Touch, 3)
 		}
 		now := time.Duration(0)
+		var silent uint64
+		var scanned time.Duration
+		scan := func() {
+			tr.Scanned(exact, now)
+			for gfn, m := range model {
+				if m.at < 0 { // touched at any time since the last scan
+					model[gfn] = first{scanned, NoVCPU}
+					silent++
+				}
+			}
+			scanned = now
+		}
 		for range 300 {
 			now += time.Duration(1+rng.IntN(900)) * time.Microsecond
 			gfn, vcpu := rng.Uint64N(pages), rng.IntN(3)
@@ -46,10 +58,13 @@ func TestTouches(t *testing.T) {
 			}
 			if rng.IntN(20) == 0 {
 				flush()
+				if rng.IntN(3) == 0 {
+					scan()
+				}
 			}
 		}
 		flush()
-		tr.Scanned(exact, now)
+		scan()
 		set, dropped := tr.Set("test", now, time.Time{})
 		if err := set.Validate(pages); err != nil || dropped != 0 {
 			t.Fatal(err, dropped)
@@ -60,14 +75,9 @@ func TestTouches(t *testing.T) {
 		if !set.Bitmap().Equal(exact) || tr.Pages() != exact.Count() {
 			t.Fatalf("%d pages, touched were %d", set.Pages(), exact.Count())
 		}
-		var silent uint64
 		for _, r := range set.Runs {
 			for gfn := r.GFN; gfn < r.End(); gfn++ {
 				m := model[gfn]
-				if m.at < 0 {
-					silent++
-					m.at = now
-				}
 				// A double may come before the first where it is of another vCPU's ring.
 				if d := m.at - r.At; d < 0 || d >= DefaultSlice {
 					t.Fatalf("gfn %d: at %v, touched at %v", gfn, r.At, m.at)

@@ -37,6 +37,7 @@ a working set of that source (--scan, --trace). Without it a guest is booted and
   lazy       nothing is; every page comes when it is touched
   access     its working set by the access bits scanned before the checkpoint is
   trace      its working set by the accesses traced after the checkpoint is
+  trace-full the same set, but all of it has to be there before it starts; with --methods
   union      both are
   raw-eager  the plain image is read before it starts, without thaw
   raw-lazy   the plain image is mapped, without thaw; the kernel reads around faults

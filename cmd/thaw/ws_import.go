@@ -109,7 +109,7 @@ func (a *app) setWorkingSet(ctx context.Context, store string, v index.Version, 
 			return cp, exitcode.WithHint(exitcode.WorkingSet, err, `keep its front with `+
 				`"thaw ws combine union FILE --max SIZE", or allow it with --max-share`)
 		}
-		return s.SetWorkingSet(ctx, v.Name, text, importer.Runs(set))
+		return s.SetTimedWorkingSet(ctx, v.Name, text, importer.Runs(set), importer.Wanted(set))
 	}
 	if cp, err = access.Write(ctx, a.stores, store, index.OpenOptions{}, set); err == nil {
 		a.silent = access.Follow(ctx, store)

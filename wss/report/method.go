@@ -52,6 +52,7 @@ const (
 	MethodLazy     = "lazy"
 	MethodAccess   = "access"
 	MethodTrace    = "trace"
+	MethodFull     = "trace-full"
 	MethodUnion    = "union"
 	MethodRawEager = "raw-eager"
 	MethodRawLazy  = "raw-lazy"
@@ -59,7 +60,7 @@ const (
 
 // methodOrder is that of the poster to VEE'11, then the methods that are not on it.
 func methodOrder() []string {
-	return []string{MethodEager, MethodLazy, MethodAccess, MethodTrace, MethodUnion,
+	return []string{MethodEager, MethodLazy, MethodAccess, MethodTrace, MethodFull, MethodUnion,
 		MethodRawEager, MethodRawLazy}
 }
 

@@ -48,6 +48,7 @@ func (src *Source) Import(ctx context.Context, store *index.Store, r Request) (r
 			return reply, err
 		}
 		o.WorkingSet, reply.Warning = within(set, r.Policy)
+		o.Wanted = Wanted(set)
 	}
 	if o.Order, reply.Layout, err = layoutOf(ctx, src.Source, set, !r.Physical, r.Log); err != nil {
 		return reply, err

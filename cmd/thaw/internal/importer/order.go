@@ -43,6 +43,9 @@ func Runs(set *wss.Set) []index.Run {
 	return runs
 }
 
+// Wanted says when a restored machine touches pages of a set first, as far as it tells.
+func Wanted(set *wss.Set) index.Wanted { return set.FirstTouches().Earliest }
+
 // usedGroups returns the pages of a set as groups that lie together: by source, the best first, and
 // of each source by vCPU. What one processor touches one after another belongs together; what two
 // touch at the same time does not.

@@ -31,6 +31,8 @@ var methods = [...]method{
 		how: "by the access bits scanned before the checkpoint"},
 	{name: "trace", policy: fs.PolicyWorkingSet, set: string(wss.SourceTrace),
 		how: "by the accesses traced after the checkpoint"},
+	{name: "trace-full", policy: fs.PolicyWorkingSetFull, set: string(wss.SourceTrace),
+		how: "by the accesses traced after the checkpoint, all of them first"},
 	{name: "union", policy: fs.PolicyWorkingSet, set: setUnion, how: "by both sets together"},
 	{name: "raw-eager", policy: fs.PolicyEager, raw: true, how: "eagerly from the plain image"},
 	{name: "raw-lazy", policy: fs.PolicyLazy, raw: true, how: "lazily from the plain image"},
