@@ -12,6 +12,9 @@ type Keep struct {
 	Slot   func(slot uint32) bool
 	Record func(record int) bool
 	Frame  func(frame int) bool
+	// Tier says how each slot that is kept is stored; nil: all stay as they are. It gives the same answer
+	// each time.
+	Tier func(slot uint32) Tier
 	// Page returns the page of a slot that is kept and cannot be copied, or that is dead; nil if it
 	// has none. It must have the slot's hash.
 	Page func(slot uint32) []byte

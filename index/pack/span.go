@@ -8,8 +8,6 @@ import "fmt"
 // Span that was fetched may be read by many goroutines at once.
 type Span struct {
 	r     *Reader
-	first uint32
-	count int
 	parts []spanPart
 	buf   []byte
 	err   error // of the last range that was left out; nil: none
@@ -27,15 +25,40 @@ type spanPart struct {
 // bad sector is left out, and an error of the slots that it is of; so is what there is not. An error
 // of Fetch is about all of it.
 func (r *Reader) Fetch(first uint32, count int, s *Span) error {
-	*s = Span{r: r, first: first, count: count, parts: s.parts[:0], buf: s.buf[:0]}
-	end := min(uint64(first)+uint64(count), uint64(len(r.dir.slots)))
-	for slot := first; uint64(slot) < end; {
-		if r.Dead(slot) {
+	s.reset(r)
+	end := uint32(min(uint64(first)+uint64(count), uint64(len(r.dir.slots))))
+	if err := s.fetchBlocks(first, end); err != nil {
+		return err
+	}
+	for slot := first; slot < end && r.Clusters() > 0; slot++ {
+		e := r.dir.slots[slot]
+		if e.codec != codecClustered {
+			continue
+		}
+		if e.len > 0 && r.dir.slotsOf(int(e.off))[e.len-1] >= first {
+			continue // it was fetched with that one
+		}
+		if err := s.fetchClusters(int(e.off), int(e.off)+1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reset empties a span for a reader.
+func (s *Span) reset(r *Reader) {
+	*s = Span{r: r, parts: s.parts[:0], buf: s.buf[:0]}
+}
+
+// fetchBlocks fetches what blocks have of the slots from slot to before end.
+func (s *Span) fetchBlocks(slot, end uint32) error {
+	for slot < end {
+		if !s.r.dir.slots[slot].inBlock() {
 			slot++
 			continue
 		}
-		stop, last := r.together(slot, uint32(end))
-		off := r.dir.slots[slot].off
+		stop, last := s.r.together(slot, end)
+		off := s.r.dir.slots[slot].off
 		err := s.fetch(int64(off), int(last-off))
 		if local(err) {
 			err = s.fetchUnits(slot, stop)
@@ -44,6 +67,32 @@ func (r *Reader) Fetch(first uint32, count int, s *Span) error {
 			return err
 		}
 		slot = stop
+	}
+	return nil
+}
+
+// fetchClusters fetches the clusters from c to before end, those that lie together at once.
+func (s *Span) fetchClusters(c, end int) error {
+	all := s.r.dir.clusters
+	for c < end {
+		off, stop := all[c].off, c
+		last := off
+		for stop < end && all[stop].off == last && (stop == c || last-off <= maxReadBytes) {
+			last += all[stop].stored
+			stop++
+		}
+		err := s.fetch(int64(off), int(last-off))
+		for i := c; local(err) && i < stop; i++ {
+			if err1 := s.fetch(int64(all[i].off), int(all[i].stored)); local(err1) {
+				s.err = err1
+			} else if err1 != nil {
+				return err1
+			}
+		}
+		if err != nil && !local(err) {
+			return err
+		}
+		c = stop
 	}
 	return nil
 }
@@ -98,6 +147,11 @@ func (s *Span) read(b []byte, off int64) error {
 // ReadSlots is Reader.ReadSlots out of the span.
 func (s *Span) ReadSlots(first uint32, dst []byte, bad *BadSlots) {
 	s.r.readSlots(s, first, dst, bad)
+}
+
+// ReadPlaces is Reader.ReadPlaces out of the span.
+func (s *Span) ReadPlaces(first uint32, dst []byte, bad *BadSlots) {
+	s.r.readPlaces(s, first, dst, bad)
 }
 
 // ReadPage is Reader.ReadPage out of the span.
