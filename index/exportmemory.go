@@ -49,13 +49,13 @@ func (x *exporter) pages(ctx context.Context, f *os.File, want map[uint64]pack.H
 	for range runtime.GOMAXPROCS(0) {
 		g.Go(func() error {
 			var p Piece
-			hasher := pack.NewHasher(x.m.s.key)
+			proof := &prover{hasher: pack.NewHasher(x.m.s.key)}
 			for {
 				j := &exportJob{i: int(next.Add(1)) - 1}
 				if j.i >= feed.Len() {
 					return nil
 				}
-				if err := x.proved(gctx, feed, j, &p, hasher); err != nil {
+				if err := x.proved(gctx, feed, j, &p, proof); err != nil {
 					return err
 				}
 				if err := writePages(f, &p); err != nil {
@@ -87,15 +87,14 @@ func (x *exporter) note(j *exportJob, want map[uint64]pack.Hash) {
 // proved reads a piece and leaves out pages whose hashes are wrong. j gets the lost pages, and their
 // hashes as far as they are known. Where the hashes of the pack are damaged themselves, a page
 // that does not match stays: its own checksum was right.
-func (x *exporter) proved(ctx context.Context, f *eagerFeed, j *exportJob, p *Piece,
-	h *pack.Hasher) error {
+func (x *exporter) proved(ctx context.Context, f *eagerFeed, j *exportJob, p *Piece, proof *prover) error {
 	err := ReadPiece(ctx, f, j.i, p)
 	if err != nil && !errors.As(err, &j.lost) {
 		return err
 	}
 	piece := f.pieces[j.i]
-	slots := f.m.reverse.packs[piece.pack][piece.from:piece.to]
-	j.pages = len(slots)
+	pages := f.m.reverse.packs[piece.pack][piece.from:piece.to]
+	j.pages = len(pages)
 	if len(p.GFNs) == 0 && j.lost != nil && f.m.missing[piece.pack] != nil {
 		return nil
 	}
@@ -105,24 +104,23 @@ func (x *exporter) proved(ctx context.Context, f *eagerFeed, j *exportJob, p *Pi
 	}
 	defer open.release()
 	j.pack = open.Name()
-	first, span := extent(slots)
-	hashes, err := open.ReadHashes(first, min(span, max(open.Slots()-int(first), 0)))
+	err = proof.read(open.Reader, pages)
 	if isDamage(err) {
-		j.lost = f.m.loseAll(slots, err)
+		j.lost = f.m.loseAll(pages, err)
 		p.reset(0)
 		return nil
 	}
 	if err != nil {
 		return f.m.spanError(err)
 	}
-	var wrong []slotGFN
-	at := 0 // in p: its pages are in the order of slots, without those that are lost
-	for _, s := range slots {
-		i := int(s.slot() - first)
+	var wrong []spotGFN
+	at := 0 // in p: its pages are in the order of spots, without those that are lost
+	for _, s := range pages {
+		hash, known := proof.hash(s.spot())
 		if at < len(p.GFNs) && p.GFNs[at] == s.gfn() {
 			page := p.Pages[at*PageSize:][:PageSize]
 			at++
-			if i < len(hashes) && h.Sum(page) == hashes[i] {
+			if known && proof.hasher.Sum(page) == hash {
 				continue
 			}
 			if x.hashesDamaged(open) {
@@ -131,16 +129,16 @@ func (x *exporter) proved(ctx context.Context, f *eagerFeed, j *exportJob, p *Pi
 			}
 			wrong = append(wrong, s)
 		}
-		if i < len(hashes) {
+		if known {
 			if j.want == nil {
 				j.want = map[uint64]pack.Hash{}
 			}
-			j.want[s.gfn()] = hashes[i]
+			j.want[s.gfn()] = hash
 		}
 	}
 	if len(wrong) > 0 {
 		lost := f.m.loseAll(wrong, &CorruptError{Pack: open.Name(),
-			What: fmt.Sprintf("slot %d", wrong[0].slot()), Err: pack.ErrHash})
+			What: fmt.Sprintf("slot %d", open.Spots().Slot(wrong[0].spot())), Err: pack.ErrHash})
 		p.drop(lost.GFNs)
 		if j.lost == nil {
 			j.lost = lost

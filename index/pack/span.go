@@ -57,7 +57,7 @@ func (s *Span) fetchBlocks(slot, end uint32) error {
 			slot++
 			continue
 		}
-		stop, last := s.r.together(slot, end)
+		stop, last := s.r.beside(slot, end)
 		off := s.r.dir.slots[slot].off
 		err := s.fetch(int64(off), int(last-off))
 		if local(err) {
@@ -97,10 +97,32 @@ func (s *Span) fetchClusters(c, end int) error {
 	return nil
 }
 
+// beside is together, beyond slots of which nothing is stored in the blocks.
+func (r *Reader) beside(slot, end uint32) (stop, last uint32) {
+	start := r.dir.slots[slot].off
+	stop, last = r.together(slot, end)
+	for next := stop; next < end; next++ {
+		e := r.dir.slots[next]
+		if !e.inBlock() {
+			continue
+		}
+		if e.off != last || last-start > maxReadBytes {
+			break
+		}
+		stop, last = r.together(next, end)
+		next = stop - 1
+	}
+	return stop, last
+}
+
 // fetchUnits fetches the units of slots one by one, and leaves out what cannot be read.
 func (s *Span) fetchUnits(slot, stop uint32) error {
 	for slot < stop {
 		e := s.r.dir.slots[slot]
+		if !e.inBlock() {
+			slot++
+			continue
+		}
 		if err := s.fetch(int64(e.off), int(e.len)); err != nil {
 			if !local(err) {
 				return err
@@ -149,9 +171,9 @@ func (s *Span) ReadSlots(first uint32, dst []byte, bad *BadSlots) {
 	s.r.readSlots(s, first, dst, bad)
 }
 
-// ReadPlaces is Reader.ReadPlaces out of the span.
-func (s *Span) ReadPlaces(first uint32, dst []byte, bad *BadSlots) {
-	s.r.readPlaces(s, first, dst, bad)
+// ReadSpots is Reader.ReadSpots out of the span.
+func (s *Span) ReadSpots(first uint32, dst []byte, bad *BadSlots) {
+	s.r.readSpots(s, first, dst, bad)
 }
 
 // ReadPage is Reader.ReadPage out of the span.
