@@ -11,9 +11,6 @@ import (
 )
 
 const (
-	// clusterPages is how many pages a cluster has.
-	clusterPages = 16
-	clusterLevel = zstd.SpeedBetterCompression
 	// maxPlan is how many pages are looked at together for those that are like one another.
 	maxPlan = 1 << 16
 	// clusterBatch is how many clusters are made at once, and then written.
@@ -82,11 +79,12 @@ func (rw *rewriter) copyCluster(c int) error {
 		stored := s.in[zstdPrefix : zstdPrefix+rw.r.ClusterBytes(c)-crcSize]
 		return rw.appendCluster(rw.r.dir.clusters[c].codec, j.slots, stored)
 	}
-	z, err := newZstdEncoder(clusterLevel, MaxClusterPages*PageSize, true)
+	x, err := rw.compressor()
 	if err != nil {
-		return fmt.Errorf("make zstd encoder: %w", err)
+		return err
 	}
-	j.encode(z)
+	defer rw.idle.put(x)
+	j.encode(x.z)
 	return rw.appendJob(&j)
 }
 
@@ -162,7 +160,7 @@ func (rw *rewriter) makeClusters(ctx context.Context, slots []uint32) error {
 		}
 	}
 	slots = slots[:n]
-	plan := planClusters(sketches[:n], clusterPages)
+	plan := planClusters(sketches[:n], rw.enc.tuning.cluster)
 	sketches = nil
 	for batch := range slices.Chunk(plan, clusterBatch) {
 		jobs := make([]clusterJob, len(batch))
@@ -245,7 +243,7 @@ func (rw *rewriter) compressor() (*compressor, error) {
 		return c, nil
 	default:
 	}
-	z, err := newZstdEncoder(clusterLevel, MaxClusterPages*PageSize, true)
+	z, err := newZstdEncoder(rw.enc.tuning.cluster.level, MaxClusterPages*PageSize, true)
 	if err != nil {
 		return nil, fmt.Errorf("make zstd encoder: %w", err)
 	}

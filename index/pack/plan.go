@@ -22,17 +22,13 @@ type plan struct {
 	left    uint32 // no page before this one is left
 }
 
-const (
-	// maxShared is how many pages may have a feature: one that is everywhere says nothing.
-	maxShared = 64
-	// besideFeatures is what the place beside a page of the cluster is worth, in features.
-	besideFeatures = 6
-)
+// maxShared is how many pages may have a feature: one that is everywhere says nothing.
+const maxShared = 64
 
 // planClusters returns the pages of each cluster, ascending: indices of sketches, which are in the order of
 // the places.
-func planClusters(sketches []sketch, per int) [][]uint32 {
-	p := newPlan(sketches, per, besideFeatures)
+func planClusters(sketches []sketch, t clusterTuning) [][]uint32 {
+	p := newPlan(sketches, t.pages, t.beside)
 	var clusters [][]uint32
 	for {
 		c := p.next()
@@ -80,7 +76,7 @@ func (p *plan) next() (cluster []uint32) {
 	for len(cluster) < p.per {
 		page, ok := p.best()
 		if !ok {
-			if page, ok = p.first(cluster); !ok {
+			if page, ok = p.first(); !ok {
 				break
 			}
 		}
@@ -96,7 +92,7 @@ func (p *plan) next() (cluster []uint32) {
 }
 
 // first returns the first page that is left.
-func (p *plan) first(cluster []uint32) (uint32, bool) {
+func (p *plan) first() (uint32, bool) {
 	for int(p.left) < len(p.taken) && p.taken[p.left] {
 		p.left++
 	}

@@ -76,7 +76,7 @@ func Rewrite(ctx context.Context, r *Reader, w *Writer, enc *Encoder, key HashKe
 		r: r, w: w, enc: enc, scratch: s, keep: keep, hashes: hashes, key: key, hasher: NewHasher(key),
 		hot: &Encoder{tuning: tunings[ProfileFast]}, done: make([]pageState, r.Slots()),
 		tiers: keep.tiers(r.Slots()),
-		idle: make(compressors, runtime.GOMAXPROCS(0)+1),
+		idle:  make(compressors, runtime.GOMAXPROCS(0)+1),
 	}
 	if err := rw.clusters(ctx); err != nil {
 		return fmt.Errorf("rewrite clusters: %w", err)
