@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/thawfs/thaw/index/pack"
 )
 
 // Figures of real memory: go test -bench . ./index -image FILE [-image2 LATER]. Without an image
@@ -140,6 +142,51 @@ func BenchmarkEagerFeed(b *testing.B) {
 				b.Fatal(err)
 			}
 		}
+	}
+}
+
+// BenchmarkTiers reads and exports a whole image, all of whose pages are warm, and then cold.
+func BenchmarkTiers(b *testing.B) {
+	s := openTest(b, filepath.Join(b.TempDir(), "store"), nil)
+	c, _ := mustImport(b, s, "one", benchSource(b), nil)
+	for _, tier := range []pack.Tier{pack.TierWarm, pack.TierCold} {
+		retier(b, s, allPacks, func(uint32) pack.Tier { return tier })
+		b.Run(fmt.Sprintf("feed-%d", tier), func(b *testing.B) {
+			m := openImage(b, s, "one")
+			defer m.Close()
+			var p Piece
+			b.SetBytes(int64(c.DataPages) * PageSize)
+			for b.Loop() {
+				feed := m.EagerFeed()
+				for i := range feed.Len() {
+					if err := ReadPiece(b.Context(), feed, i, &p); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+		})
+		b.Run(fmt.Sprintf("range-%d", tier), func(b *testing.B) {
+			m := openImage(b, s, "one")
+			defer m.Close()
+			buf := make([]byte, 128*PageSize)
+			b.SetBytes(int64(c.DataPages) * PageSize)
+			for b.Loop() {
+				for gfn := uint64(0); gfn+128 <= m.Pages(); gfn += 128 {
+					if err := m.ReadRange(gfn, buf); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+		})
+		b.Run(fmt.Sprintf("export-%d", tier), func(b *testing.B) {
+			b.SetBytes(c.MemoryBytes)
+			for i := 0; b.Loop(); i++ {
+				dir := filepath.Join(b.TempDir(), fmt.Sprint(i))
+				if err := s.Export(b.Context(), "one", dir, ExportOptions{}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 
