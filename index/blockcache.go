@@ -9,7 +9,8 @@ import (
 )
 
 // blockCache is for stores in which a read costs much more than its bytes: a page that is wanted
-// comes with its whole block (or cluster: a group of spots), and the block with those beside it, in one read. They stay in memory
+// comes with its whole block (or cluster: a group of spots), and the block with those beside it, in one
+// read. They stay in memory
 // for their other pages, which somebody will push or touch next: blocks that lie together were used
 // one after another, or belong to one address space. They are kept as they are stored.
 //

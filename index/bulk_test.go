@@ -347,13 +347,7 @@ func TestRuinedPack(t *testing.T) {
 	s.Close()
 	cold := filepath.Join(top, "cold")
 	copyTree(t, sound, cold)
-	rewritePack(t, cold, func(old *pack.Reader, w *pack.Writer) error {
-		enc, err := pack.NewEncoder(pack.ProfileDefault)
-		if err != nil {
-			return err
-		}
-		return pack.Rewrite(t.Context(), old, w, enc, key, pack.Keep{Tier: mixed(0)})
-	})
+	coolPack(t, cold, key)
 	for _, how := range all {
 		for round := range fewer(6, 2) {
 			t.Run(fmt.Sprintf("%s %d", how.name, round), func(t *testing.T) {

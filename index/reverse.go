@@ -11,7 +11,8 @@ type reverseMap struct {
 	packs [][]spotGFN // by position of the pack; sorted
 }
 
-// spotGFN is spot<<32 | gfn. The spot of a page says where it lies in its pack: see pack.Spots. An image has at most 2^32 pages.
+// spotGFN is spot<<32 | gfn. The spot of a page says where it lies in its pack: see pack.Spots. An image
+// has at most 2^32 pages.
 type spotGFN uint64
 
 func (x spotGFN) spot() uint32 { return uint32(x >> 32) }

@@ -3,6 +3,7 @@ package index
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"testing"
 
@@ -14,15 +15,21 @@ import (
 // retier writes packs of a store again, with the pages of each as tier says.
 func retier(t testing.TB, s *Store, which func(number uint64) bool, tier func(slot uint32) pack.Tier) {
 	t.Helper()
+	if err := tryRetier(s, which, tier); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func tryRetier(s *Store, which func(number uint64) bool, tier func(slot uint32) pack.Tier) error {
 	ctx := context.Background()
 	done, err := s.write(ctx)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	defer done()
 	enc, err := pack.NewEncoder(s.file.Profile)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	numbers, _ := s.packs.numbers()
 	for _, number := range numbers {
@@ -31,11 +38,34 @@ func retier(t testing.TB, s *Store, which func(number uint64) bool, tier func(sl
 		}
 		_, _, err := s.renew(ctx, number, func(old *pack.Reader, w *pack.Writer) error {
 			return pack.Rewrite(ctx, old, w, enc, s.key, pack.Keep{Tier: tier})
-		}, (*livePack)(nil).allIn)
+		}, sameLife)
 		if err != nil {
-			t.Fatal(err)
+			return err
 		}
 	}
+	return nil
+}
+
+// sameLife says whether two generations of a pack have the same slots.
+func sameLife(old, renewed *pack.Reader) error {
+	for slot := range uint32(old.Slots()) {
+		if old.Dead(slot) != renewed.Dead(slot) {
+			return fmt.Errorf("slot %d was dead: %v, and is: %v", slot, old.Dead(slot), renewed.Dead(slot))
+		}
+	}
+	return nil
+}
+
+// coolPack puts pages of the pack that is ruined into clusters.
+func coolPack(t *testing.T, dir string, key pack.HashKey) {
+	t.Helper()
+	rewritePack(t, dir, func(old *pack.Reader, w *pack.Writer) error {
+		enc, err := pack.NewEncoder(pack.ProfileDefault)
+		if err != nil {
+			return err
+		}
+		return pack.Rewrite(t.Context(), old, w, enc, key, pack.Keep{Tier: mixed(0)})
+	})
 }
 
 func allPacks(uint64) bool { return true }

@@ -98,7 +98,9 @@ type clusterJob struct {
 }
 
 // resolve finds out what becomes of the pages of a cluster. copied says that all are as they were read.
-func (rw *rewriter) resolve(j *clusterJob, h *Hasher, pages []byte, bad func(slot uint32) error) (copied bool, err error) {
+func (rw *rewriter) resolve(j *clusterJob, h *Hasher, pages []byte, bad func(slot uint32) error) (
+	copied bool, err error,
+) {
 	copied = true
 	var kept []uint32
 	j.raw = j.raw[:0]

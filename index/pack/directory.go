@@ -168,7 +168,8 @@ func parseDirectory(b []byte, f footer) (*directory, error) {
 	r := &dirReader{b: b, limit: f.dir.off}
 	// Every block, record and frame takes at least two bytes, every unit one for up to 16 pages.
 	if uint64(f.blocks)*2 > uint64(len(b)) || uint64(f.records)*2 > uint64(len(b)) ||
-		uint64(f.frames)*2 > uint64(len(b)) || uint64(f.clusters)*minCluster > uint64(len(b)) || uint64(f.slots) > uint64(len(b))*16 {
+		uint64(f.frames)*2 > uint64(len(b)) || uint64(f.clusters)*minCluster > uint64(len(b)) ||
+		uint64(f.slots) > uint64(len(b))*16 {
 		return nil, fmt.Errorf("%w: counts do not fit %d bytes", errDirectory, len(b))
 	}
 	d := &directory{
