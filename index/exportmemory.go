@@ -1,6 +1,7 @@
 package index
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/thawfs/thaw/index/pack"
 )
@@ -220,15 +222,46 @@ func (m *Image) eachInSegment(ctx context.Context, wanted func(gfn uint64) bool,
 
 // writePages writes pages to their places, neighbours at once.
 func writePages(f *os.File, p *Piece) error {
-	for i := 0; i < len(p.GFNs); {
-		j := i + 1
-		for j < len(p.GFNs) && p.GFNs[j] == p.GFNs[j-1]+1 {
-			j++
+	// Pages of clusters come in any order.
+	order := make([]int, len(p.GFNs))
+	for i := range order {
+		order[i] = i
+	}
+	if !slices.IsSorted(p.GFNs) {
+		slices.SortFunc(order, func(a, b int) int { return cmp.Compare(p.GFNs[a], p.GFNs[b]) })
+	}
+	var run [][]byte
+	for i := 0; i < len(order); {
+		first := p.GFNs[order[i]]
+		run = run[:0]
+		for i < len(order) && p.GFNs[order[i]] == first+uint64(len(run)) && len(run) < maxRun {
+			run = append(run, p.Pages[order[i]*PageSize:][:PageSize])
+			i++
 		}
-		if _, err := f.WriteAt(p.Pages[i*PageSize:j*PageSize], int64(p.GFNs[i])*PageSize); err != nil {
+		if err := writeRun(f, run, int64(first)*PageSize); err != nil {
 			return err
 		}
-		i = j
+	}
+	return nil
+}
+
+// maxRun is how many pages are written at once at most: the kernel takes no more buffers.
+const maxRun = 1024
+
+// writeRun writes pages that lie anywhere in memory side by side into a file.
+func writeRun(f *os.File, run [][]byte, off int64) error {
+	if len(run) > 1 {
+		n, err := unix.Pwritev(int(f.Fd()), run, off)
+		if err == nil && n == len(run)*PageSize {
+			return nil
+		}
+	}
+	// One page; or what was not written whole is written again, for the error or the rest.
+	for _, page := range run {
+		if _, err := f.WriteAt(page, off); err != nil {
+			return err
+		}
+		off += PageSize
 	}
 	return nil
 }
