@@ -27,7 +27,7 @@ type clusterTuning struct {
 }
 
 // coldClusters are the same for both profiles: what is cold is to be small.
-var coldClusters = clusterTuning{pages: 16, level: zstd.SpeedBetterCompression, beside: 6}
+var coldClusters = clusterTuning{pages: 16, level: zstd.SpeedBestCompression, beside: 6}
 
 // limit is the most bytes that a unit of n pages (a power of two, or the rest of a block) may have.
 func (t *tuning) limit(n int) int {
