@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/thawfs/thaw/index/pack"
 )
 
 // Figures of real memory: go test -bench . ./index -image FILE [-image2 LATER]. Without an image
@@ -139,6 +141,70 @@ func BenchmarkEagerFeed(b *testing.B) {
 			if err := ReadPiece(context.Background(), feed, i, &p); err != nil {
 				b.Fatal(err)
 			}
+		}
+	}
+}
+
+// BenchmarkTiers reads and exports a whole image, all of whose pages are warm, and then cold. cpu-MB/s is by
+// the processor time that the process takes.
+func BenchmarkTiers(b *testing.B) {
+	s := openTest(b, filepath.Join(b.TempDir(), "store"), nil)
+	c, _ := mustImport(b, s, "one", benchSource(b), nil)
+	for _, tier := range []pack.Tier{pack.TierWarm, pack.TierCold} {
+		retier(b, s, allPacks, func(uint32) pack.Tier { return tier })
+		for what, work := range map[string]func(b *testing.B){
+			"feed": func(b *testing.B) { benchFeed(b, s) }, "range": func(b *testing.B) { benchRange(b, s) },
+			"export": func(b *testing.B) {
+				if err := s.Export(b.Context(), "one", filepath.Join(b.TempDir(), "out"), ExportOptions{}); err != nil {
+					b.Fatal(err)
+				}
+			},
+		} {
+			bytes := int64(c.DataPages) * PageSize
+			b.Run(fmt.Sprintf("%s-%d", what, tier), func(b *testing.B) {
+				b.SetBytes(bytes)
+				before := processorTime(b)
+				for b.Loop() {
+					work(b)
+				}
+				took := processorTime(b) - before
+				b.ReportMetric(float64(bytes)*float64(b.N)/1e6/took.Seconds(), "cpu-MB/s")
+			})
+		}
+	}
+}
+
+func processorTime(b *testing.B) time.Duration {
+	b.Helper()
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+func benchFeed(b *testing.B, s *Store) {
+	b.Helper()
+	m := openImage(b, s, "one")
+	defer m.Close()
+	var p Piece
+	feed := m.EagerFeed()
+	for i := range feed.Len() {
+		if err := ReadPiece(b.Context(), feed, i, &p); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// benchRange reads stretches of 512 KiB, as for a reader who goes through memory by number.
+func benchRange(b *testing.B, s *Store) {
+	b.Helper()
+	m := openImage(b, s, "one")
+	defer m.Close()
+	buf := make([]byte, 128*PageSize)
+	for gfn := uint64(0); gfn+128 <= m.Pages(); gfn += 128 {
+		if err := m.ReadRange(gfn, buf); err != nil {
+			b.Fatal(err)
 		}
 	}
 }

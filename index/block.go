@@ -7,11 +7,11 @@ import (
 	"github.com/thawfs/thaw/index/pack"
 )
 
-// Block is a locality block: what is read from disk at once and used together. Blocks of one image
-// can be compared; they stay the same when a compaction moves them.
+// Block is a locality block, or a cluster of cold pages: what is read from disk at once and used together.
+// Blocks of one open image can be compared.
 type Block struct {
 	pack  uint32 // position in the page map
-	first uint32 // slot of its first page
+	first uint32 // spot of its first page
 }
 
 // Piece holds pages: Pages[i*4096:(i+1)*4096] belongs to GFNs[i]. It may be used again and again.
@@ -25,8 +25,8 @@ type Piece struct {
 	frame pack.Frame
 	span  pack.Span
 	from  *pack.Span // span, or one that others read as well
-	slots []slotGFN
-	near  []slotGFN // memory for the pages of a block, or those of a piece that are good
+	slots []spotGFN
+	near  []spotGFN // memory for the pages of a block, or those of a piece that are good
 	bad   pack.BadSlots
 	index int   // of the piece in its feed
 	ready bool  // all was done when it was fetched
@@ -46,21 +46,16 @@ func (p *Piece) reset(n int) []byte {
 
 // Block returns the block that a page lies in; false for a zero page.
 func (m *Image) Block(gfn uint64) (Block, bool) {
-	place, ok := m.pages.place(gfn)
+	position, spot, ok := m.spot(gfn)
 	if !ok {
 		return Block{}, false
 	}
-	p, err := m.acquire(place >> 24)
-	if err != nil {
-		return Block{}, false
-	}
-	defer p.release()
-	b, ok := p.BlockOf(uint32(place & (pack.MaxSlots - 1)))
+	g, ok := m.spots[position].GroupOf(spot)
 	if !ok {
 		return Block{}, false
 	}
-	first, _ := p.BlockSlots(b)
-	return Block{pack: uint32(place >> 24), first: first}, true
+	first, _ := m.spots[position].Group(g)
+	return Block{pack: uint32(position), first: first}, true
 }
 
 // BlockGFNs appends to dst the pages of this image in a block, in layout order. Pages of which the
@@ -69,17 +64,12 @@ func (m *Image) BlockGFNs(b Block, dst []uint64) []uint64 {
 	if int(b.pack) >= len(m.packs) {
 		return dst
 	}
-	p, err := m.acquire(uint64(b.pack))
-	if err != nil {
-		return dst
-	}
-	defer p.release()
-	n, ok := p.BlockOf(b.first)
+	g, ok := m.spots[b.pack].GroupOf(b.first)
 	if !ok {
 		return dst
 	}
-	first, count := p.BlockSlots(n)
-	var room [maxCopies * pack.BlockPages]slotGFN
+	first, count := m.spots[b.pack].Group(g)
+	var room [maxCopies * pack.BlockPages]spotGFN
 	for _, x := range m.reverse.near(int(b.pack), first, first+count, room[:0]) {
 		dst = append(dst, x.gfn())
 	}
@@ -99,20 +89,20 @@ func (m *Image) ReadBlock(b Block, buf *Piece) error {
 		return m.spanError(err)
 	}
 	defer p.release()
-	n, ok := p.BlockOf(b.first)
+	g, ok := p.Spots().GroupOf(b.first)
 	if !ok {
 		return fmt.Errorf("%s: no such block", m.entry.Name)
 	}
-	first, count := p.BlockSlots(n)
+	first, count := p.Spots().Group(g)
 	buf.near = m.reverse.near(int(b.pack), first, first+count, buf.near[:0])
 	return m.fill(buf, buf.near, func(first uint32, dst []byte, bad *pack.BadSlots) {
-		m.s.blocks.readSlots(p.Reader, first, dst, bad)
+		m.s.blocks.readSpots(p.Reader, first, dst, bad)
 	})
 }
 
-// fill fills a piece with pages that lie close together in a pack, in the order of their slots. read
-// reads consecutive slots. What cannot be read is left out and named by the error.
-func (m *Image) fill(p *Piece, pages []slotGFN,
+// fill fills a piece with pages that lie close together in a pack, in the order of their spots. read
+// reads consecutive spots. What cannot be read is left out and named by the error.
+func (m *Image) fill(p *Piece, pages []spotGFN,
 	read func(first uint32, dst []byte, bad *pack.BadSlots)) error {
 	if len(pages) == 0 {
 		p.reset(0)
@@ -137,10 +127,10 @@ func (m *Image) fill(p *Piece, pages []slotGFN,
 
 // sift appends to good those pages that are not bad, and names the others. good may be the beginning
 // of pages.
-func (m *Image) sift(pages []slotGFN, bad *pack.BadSlots, good []slotGFN) ([]slotGFN, error) {
+func (m *Image) sift(pages []spotGFN, bad *pack.BadSlots, good []spotGFN) ([]spotGFN, error) {
 	lost := &PagesError{Name: m.entry.Name}
 	for _, x := range pages {
-		err := bad.Err(x.slot())
+		err := bad.Err(x.spot())
 		if err == nil {
 			good = append(good, x)
 			continue
@@ -151,14 +141,14 @@ func (m *Image) sift(pages []slotGFN, bad *pack.BadSlots, good []slotGFN) ([]slo
 		lost.GFNs = append(lost.GFNs, x.gfn())
 	}
 	if len(lost.GFNs) == 0 {
-		return good, nil // dead slots between those of the image
+		return good, nil // others between those of the image
 	}
 	slices.Sort(lost.GFNs)
 	return good, lost
 }
 
 // loseAll names pages of which none could be read.
-func (m *Image) loseAll(pages []slotGFN, err error) *PagesError {
+func (m *Image) loseAll(pages []spotGFN, err error) *PagesError {
 	lost := &PagesError{Name: m.entry.Name, Err: err}
 	for _, x := range pages {
 		lost.GFNs = append(lost.GFNs, x.gfn())
@@ -167,17 +157,17 @@ func (m *Image) loseAll(pages []slotGFN, err error) *PagesError {
 	return lost
 }
 
-// extent returns the first slot of pages, and how many slots there are from it to the last.
-func extent(pages []slotGFN) (first uint32, span int) {
-	first = pages[0].slot()
-	return first, int(pages[len(pages)-1].slot()-first) + 1
+// extent returns the first spot of pages, and how many spots there are from it to the last.
+func extent(pages []spotGFN) (first uint32, span int) {
+	first = pages[0].spot()
+	return first, int(pages[len(pages)-1].spot()-first) + 1
 }
 
-// spread moves the page in each slot, which lies at slot - first, to the position of each of its gfns.
+// spread moves the page at each spot, which lies at spot - first, to the position of each of its gfns.
 // Pages that move down are moved first to last, those that move up last to first, so that nothing is
 // overwritten that is needed still.
-func spread(room []byte, first uint32, pages []slotGFN) {
-	from := func(i int) int { return int(pages[i].slot() - first) }
+func spread(room []byte, first uint32, pages []spotGFN) {
+	from := func(i int) int { return int(pages[i].spot() - first) }
 	move := func(i int) {
 		if f := from(i); f != i {
 			copy(room[i*PageSize:(i+1)*PageSize], room[f*PageSize:(f+1)*PageSize])

@@ -9,7 +9,8 @@ import (
 )
 
 // blockCache is for stores in which a read costs much more than its bytes: a page that is wanted
-// comes with its whole block, and the block with those beside it, in one read. They stay in memory
+// comes with its whole block (or cluster: a group of spots), and the block with those beside it, in one
+// read. They stay in memory
 // for their other pages, which somebody will push or touch next: blocks that lie together were used
 // one after another, or belong to one address space. They are kept as they are stored.
 //
@@ -72,7 +73,7 @@ func (c *blockCache) get(r *pack.Reader, block int) (*pack.Span, error) {
 	}
 	c.mu.Unlock()
 	first := key.number * c.together
-	x.err = fetchBlocks(r, first, min(first+c.together, r.Blocks()), &x.span)
+	x.err = fetchBlocks(r, first, min(first+c.together, r.Spots().Groups()), &x.span)
 	close(x.done)
 	if x.err != nil {
 		c.forget(key, x) // the next one tries again
@@ -92,9 +93,9 @@ func (c *blockCache) orAlone(x *stretch, r *pack.Reader, block int) (*pack.Span,
 
 // fetchBlocks reads the blocks from first to before end.
 func fetchBlocks(r *pack.Reader, first, end int, s *pack.Span) error {
-	from, _ := r.BlockSlots(first)
-	last, count := r.BlockSlots(end - 1)
-	return r.Fetch(from, int(last+count-from), s)
+	from, _ := r.Spots().Group(first)
+	last, count := r.Spots().Group(end - 1)
+	return r.FetchSpots(from, int(last+count-from), s)
 }
 
 // forget removes a stretch unless another one has taken its place.
@@ -108,7 +109,7 @@ func (c *blockCache) forget(key stretchKey, x *stretch) {
 
 // readPage is Reader.ReadPage by way of the block.
 func (c *blockCache) readPage(r *pack.Reader, slot uint32, dst []byte) error {
-	block, ok := r.BlockOf(slot)
+	block, ok := r.Spots().GroupOf(r.Spots().Of(slot))
 	if !ok || r.Dead(slot) {
 		return r.ReadPage(slot, dst) // it describes the error
 	}
@@ -119,19 +120,19 @@ func (c *blockCache) readPage(r *pack.Reader, slot uint32, dst []byte) error {
 	return s.ReadPage(slot, dst)
 }
 
-// whole returns the block that consecutive slots lie in, if they lie in one; false without a cache.
+// whole returns the block that consecutive spots lie in, if they lie in one; false without a cache.
 func (c *blockCache) whole(r *pack.Reader, first uint32, count int) (block int, ok bool) {
 	if c == nil {
 		return 0, false
 	}
-	block, ok = r.BlockOf(first)
-	last, there := r.BlockOf(first + uint32(count) - 1)
+	block, ok = r.Spots().GroupOf(first)
+	last, there := r.Spots().GroupOf(first + uint32(count) - 1)
 	return block, ok && there && block == last
 }
 
-// readSlots is Reader.ReadSlots: by way of the stretches that the slots lie in, if there is a cache
+// readSpots is Reader.ReadSpots: by way of the stretches that the spots lie in, if there is a cache
 // and they are no more than one has, wherever they begin.
-func (c *blockCache) readSlots(r *pack.Reader, first uint32, dst []byte, bad *pack.BadSlots) {
+func (c *blockCache) readSpots(r *pack.Reader, first uint32, dst []byte, bad *pack.BadSlots) {
 	n := len(dst) / PageSize
 	if block, ok := c.whole(r, first, n); ok {
 		s, err := c.get(r, block)
@@ -140,21 +141,21 @@ func (c *blockCache) readSlots(r *pack.Reader, first uint32, dst []byte, bad *pa
 			bad.Fail(r, first, n, err)
 			return
 		}
-		s.ReadSlots(first, dst, bad)
+		s.ReadSpots(first, dst, bad)
 		return
 	}
 	if c == nil || c.together == 1 || n > c.together*pack.BlockPages ||
 		!c.across(r, first, dst, bad) {
-		r.ReadSlots(first, dst, bad)
+		r.ReadSpots(first, dst, bad)
 	}
 }
 
-// across reads slots that lie in more than one block. If it cannot, the reader's error says why.
+// across reads spots that lie in more than one block. If it cannot, the reader's error says why.
 func (c *blockCache) across(r *pack.Reader, first uint32, dst []byte, bad *pack.BadSlots) bool {
 	bad.Fail(r, first, 0, nil)
 	var part pack.BadSlots
 	for len(dst) > 0 {
-		block, ok := r.BlockOf(first)
+		block, ok := r.Spots().GroupOf(first)
 		if !ok {
 			return false
 		}
@@ -162,10 +163,10 @@ func (c *blockCache) across(r *pack.Reader, first uint32, dst []byte, bad *pack.
 		if err != nil {
 			return false
 		}
-		end := min((block/c.together+1)*c.together, r.Blocks())
-		last, count := r.BlockSlots(end - 1)
+		end := min((block/c.together+1)*c.together, r.Spots().Groups())
+		last, count := r.Spots().Group(end - 1)
 		n := min(int(last+count-first), len(dst)/PageSize)
-		s.ReadSlots(first, dst[:n*PageSize], &part)
+		s.ReadSpots(first, dst[:n*PageSize], &part)
 		bad.Append(&part)
 		first, dst = first+uint32(n), dst[n*PageSize:]
 	}

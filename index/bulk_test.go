@@ -343,13 +343,16 @@ func TestRuinedPack(t *testing.T) {
 	r := newRand(t)
 	images := ruinStore(t, sound, r)
 	s := openTest(t, sound, nil)
-	all := ruins(s.key)
+	all, key := ruins(s.key), s.key
 	s.Close()
+	cold := filepath.Join(top, "cold")
+	copyTree(t, sound, cold)
+	coolPack(t, cold, key)
 	for _, how := range all {
-		for round := range fewer(3, 1) {
+		for round := range fewer(6, 2) {
 			t.Run(fmt.Sprintf("%s %d", how.name, round), func(t *testing.T) {
 				dir := filepath.Join(t.TempDir(), "store")
-				copyTree(t, sound, dir)
+				copyTree(t, []string{sound, cold}[round%2], dir)
 				how.do(t, r, dir)
 				bad := 0
 				for name, img := range images {

@@ -221,6 +221,12 @@ func (g *rig) deed() rigDeed {
 		return g.remove()
 	case n < 14:
 		return g.setWorkingSet()
+	case n < 15:
+		seed := g.r.Uint32N(100)
+		g.note("write packs again, tiers %d", seed)
+		return rigDeed{do: func() error {
+			return tryRetier(g.s, func(number uint64) bool { return (number+uint64(seed))%3 == 0 }, mixed(seed))
+		}}
 	case n < 18:
 		g.note("gc")
 		return rigDeed{do: func() error {

@@ -113,6 +113,11 @@
 // pages of two groups. Layout says "trace", "virtual" or "physical". A layout is final: setting a
 // working set later does not move pages.
 //
+// When a pack is written again, cold pages of it may move into clusters (pack.TierCold): 16 pages that are
+// like one another, compressed together. A cluster is to its pages what a block is to others: it is read
+// and decoded at once, so [Image.Block] returns it, and who reads many pages goes through them in the order
+// in which they lie (pack.Spots), cluster by cluster. Refs do not change.
+//
 // A working set is also copied into a segment, a pack of frames of 1 MiB in first-touch order,
 // which a restore reads from end to end. Those of its first 128 MiB are quick to decode. A segment has
 // at most a quarter of the image's pages, or 64 MiB; it is deleted when another one replaces it.
@@ -120,12 +125,12 @@
 // # The path of a page
 //
 // [Store.OpenImage] reads the page map into RAM (8 bytes for a page that is not zero, and 8 more
-// to find a page by its slot) and opens the packs (8 bytes for each of their pages). Then
+// to find a page by where it lies) and opens the packs (8 bytes for each of their pages). Then
 // [Image.ReadPage] finds the page in the map, takes the open pack, and does one pread, one checksum and
-// one decoding. It takes no lock, allocates nothing, and does not use Badger.
+// one decoding, of a unit or a cluster. It takes no lock, allocates nothing, and does not use Badger.
 //
 // On a high-latency medium (blob.Medium: another machine, a spinning disk) reads are fewer and larger. A
-// page is read together with its block and the blocks beside it, as many as add little time to the read,
+// page is read together with its block or cluster and those beside it, as many as add little time to the read,
 // and they are kept for a while for their other pages (blockCache). Records of page maps are read ahead,
 // and roots are kept. Feeds are fetched in order, whichever goroutine decodes them.
 //
@@ -162,7 +167,8 @@
 // # Garbage
 //
 // [Store.GC] walks all roots and deletes packs that none of them lists. A pack of which a fifth is dead
-// is rewritten as its next generation, with the same slots and blocks; dead slots are empty then. So
+// is rewritten as its next generation, with the same slots and blocks; dead slots are empty then. Clusters
+// with dead pages are made anew of the live ones. So
 // nothing that refers to it changes, and open images go on reading what they opened. What an interrupted
 // import left is garbage like any other: opening a store deletes no pack. If any root cannot be read,
 // nothing is collected.

@@ -118,17 +118,20 @@ func TestExportRuined(t *testing.T) {
 	r := rand.New(rand.NewPCG(84, 1))
 	images := ruinStore(t, sound, r)
 	s := openTest(t, sound, nil)
-	all := ruins(s.key)
+	all, key := ruins(s.key), s.key
 	s.Close()
 	all = append(all, ruin{"pages in each other's place", func(t *testing.T, _ *rand.Rand, dir string) {
 		rewritePack(t, dir, shiftPages)
 	}})
 	damaged := 0
 	for _, how := range all {
-		for round := range 2 {
+		for round := range 3 {
 			t.Run(fmt.Sprintf("%s %d", how.name, round), func(t *testing.T) {
 				dir := filepath.Join(t.TempDir(), "store")
 				copyTree(t, sound, dir)
+				if round > 0 {
+					coolPack(t, dir, key)
+				}
 				how.do(t, r, dir)
 				s, err := Open(t.Context(), dir, OpenOptions{})
 				if err != nil {

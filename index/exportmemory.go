@@ -1,6 +1,7 @@
 package index
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/thawfs/thaw/index/pack"
 )
@@ -49,13 +51,13 @@ func (x *exporter) pages(ctx context.Context, f *os.File, want map[uint64]pack.H
 	for range runtime.GOMAXPROCS(0) {
 		g.Go(func() error {
 			var p Piece
-			hasher := pack.NewHasher(x.m.s.key)
+			proof := &prover{hasher: pack.NewHasher(x.m.s.key)}
 			for {
 				j := &exportJob{i: int(next.Add(1)) - 1}
 				if j.i >= feed.Len() {
 					return nil
 				}
-				if err := x.proved(gctx, feed, j, &p, hasher); err != nil {
+				if err := x.proved(gctx, feed, j, &p, proof); err != nil {
 					return err
 				}
 				if err := writePages(f, &p); err != nil {
@@ -87,15 +89,14 @@ func (x *exporter) note(j *exportJob, want map[uint64]pack.Hash) {
 // proved reads a piece and leaves out pages whose hashes are wrong. j gets the lost pages, and their
 // hashes as far as they are known. Where the hashes of the pack are damaged themselves, a page
 // that does not match stays: its own checksum was right.
-func (x *exporter) proved(ctx context.Context, f *eagerFeed, j *exportJob, p *Piece,
-	h *pack.Hasher) error {
+func (x *exporter) proved(ctx context.Context, f *eagerFeed, j *exportJob, p *Piece, proof *prover) error {
 	err := ReadPiece(ctx, f, j.i, p)
 	if err != nil && !errors.As(err, &j.lost) {
 		return err
 	}
 	piece := f.pieces[j.i]
-	slots := f.m.reverse.packs[piece.pack][piece.from:piece.to]
-	j.pages = len(slots)
+	pages := f.m.reverse.packs[piece.pack][piece.from:piece.to]
+	j.pages = len(pages)
 	if len(p.GFNs) == 0 && j.lost != nil && f.m.missing[piece.pack] != nil {
 		return nil
 	}
@@ -105,24 +106,23 @@ func (x *exporter) proved(ctx context.Context, f *eagerFeed, j *exportJob, p *Pi
 	}
 	defer open.release()
 	j.pack = open.Name()
-	first, span := extent(slots)
-	hashes, err := open.ReadHashes(first, min(span, max(open.Slots()-int(first), 0)))
+	err = proof.read(open.Reader, pages)
 	if isDamage(err) {
-		j.lost = f.m.loseAll(slots, err)
+		j.lost = f.m.loseAll(pages, err)
 		p.reset(0)
 		return nil
 	}
 	if err != nil {
 		return f.m.spanError(err)
 	}
-	var wrong []slotGFN
-	at := 0 // in p: its pages are in the order of slots, without those that are lost
-	for _, s := range slots {
-		i := int(s.slot() - first)
+	var wrong []spotGFN
+	at := 0 // in p: its pages are in the order of spots, without those that are lost
+	for _, s := range pages {
+		hash, known := proof.hash(s.spot())
 		if at < len(p.GFNs) && p.GFNs[at] == s.gfn() {
 			page := p.Pages[at*PageSize:][:PageSize]
 			at++
-			if i < len(hashes) && h.Sum(page) == hashes[i] {
+			if known && proof.hasher.Sum(page) == hash {
 				continue
 			}
 			if x.hashesDamaged(open) {
@@ -131,16 +131,16 @@ func (x *exporter) proved(ctx context.Context, f *eagerFeed, j *exportJob, p *Pi
 			}
 			wrong = append(wrong, s)
 		}
-		if i < len(hashes) {
+		if known {
 			if j.want == nil {
 				j.want = map[uint64]pack.Hash{}
 			}
-			j.want[s.gfn()] = hashes[i]
+			j.want[s.gfn()] = hash
 		}
 	}
 	if len(wrong) > 0 {
 		lost := f.m.loseAll(wrong, &CorruptError{Pack: open.Name(),
-			What: fmt.Sprintf("slot %d", wrong[0].slot()), Err: pack.ErrHash})
+			What: fmt.Sprintf("slot %d", open.Spots().Slot(wrong[0].spot())), Err: pack.ErrHash})
 		p.drop(lost.GFNs)
 		if j.lost == nil {
 			j.lost = lost
@@ -222,15 +222,46 @@ func (m *Image) eachInSegment(ctx context.Context, wanted func(gfn uint64) bool,
 
 // writePages writes pages to their places, neighbours at once.
 func writePages(f *os.File, p *Piece) error {
-	for i := 0; i < len(p.GFNs); {
-		j := i + 1
-		for j < len(p.GFNs) && p.GFNs[j] == p.GFNs[j-1]+1 {
-			j++
+	// Pages of clusters come in any order.
+	order := make([]int, len(p.GFNs))
+	for i := range order {
+		order[i] = i
+	}
+	if !slices.IsSorted(p.GFNs) {
+		slices.SortFunc(order, func(a, b int) int { return cmp.Compare(p.GFNs[a], p.GFNs[b]) })
+	}
+	var run [][]byte
+	for i := 0; i < len(order); {
+		first := p.GFNs[order[i]]
+		run = run[:0]
+		for i < len(order) && p.GFNs[order[i]] == first+uint64(len(run)) && len(run) < maxRun {
+			run = append(run, p.Pages[order[i]*PageSize:][:PageSize])
+			i++
 		}
-		if _, err := f.WriteAt(p.Pages[i*PageSize:j*PageSize], int64(p.GFNs[i])*PageSize); err != nil {
+		if err := writeRun(f, run, int64(first)*PageSize); err != nil {
 			return err
 		}
-		i = j
+	}
+	return nil
+}
+
+// maxRun is how many pages are written at once at most: the kernel takes no more buffers.
+const maxRun = 1024
+
+// writeRun writes pages that lie anywhere in memory side by side into a file.
+func writeRun(f *os.File, run [][]byte, off int64) error {
+	if len(run) > 1 {
+		n, err := unix.Pwritev(int(f.Fd()), run, off)
+		if err == nil && n == len(run)*PageSize {
+			return nil
+		}
+	}
+	// One page; or what was not written whole is written again, for the error or the rest.
+	for _, page := range run {
+		if _, err := f.WriteAt(page, off); err != nil {
+			return err
+		}
+		off += PageSize
 	}
 	return nil
 }

@@ -35,8 +35,8 @@ func ReadPiece(ctx context.Context, f Feed, i int, p *Piece) error {
 // eagerPages is about how many pages a piece of an EagerFeed has (1 MiB).
 const eagerPages = 256
 
-// eagerGap is how many slots of other images a piece may contain. They are read and ignored, which is
-// faster than another read.
+// eagerGap is how many pages of other images a piece may contain side by side. They are read and ignored,
+// which is faster than another read.
 const eagerGap = 16
 
 // EagerFeed returns everything that is not zero, in the order of the packs, about 1 MiB a piece.
@@ -45,8 +45,7 @@ func (m *Image) EagerFeed() Feed {
 	for i, pages := range m.reverse.packs {
 		for from := 0; from < len(pages); {
 			to := from + 1
-			for to < len(pages) && to-from < eagerPages &&
-				pages[to].slot()-pages[to-1].slot() <= eagerGap {
+			for to < len(pages) && m.eagerly(i, pages[to-1].spot(), pages[to].spot(), to-from) {
 				to++
 			}
 			f.pieces = append(f.pieces, eagerPiece{pack: i, from: from, to: to})
@@ -54,6 +53,15 @@ func (m *Image) EagerFeed() Feed {
 		}
 	}
 	return f
+}
+
+// eagerly says whether a page of a pack belongs to a piece that has n pages and ends with another one. A
+// cluster is not cut, because each part would cost as much as all of it.
+func (m *Image) eagerly(position int, last, spot uint32, n int) bool {
+	if m.spots[position].Together(last, spot) {
+		return n < 2*eagerPages
+	}
+	return n < eagerPages && spot-last <= eagerGap
 }
 
 type eagerFeed struct {
@@ -99,7 +107,7 @@ func (f *eagerFeed) Fetch(ctx context.Context, i int, p *Piece) error {
 		// All pieces of a page that the image has a thousand times, for example: read once.
 		p.from, err = f.m.s.blocks.get(open.Reader, b)
 	} else {
-		err = open.Fetch(first, span, &p.span)
+		err = open.FetchSpots(first, span, &p.span)
 	}
 	return f.m.spanError(err)
 }
@@ -108,7 +116,7 @@ func (f *eagerFeed) Decode(p *Piece) error {
 	if p.err != nil {
 		return p.err
 	}
-	return f.m.fill(p, p.slots, p.from.ReadSlots)
+	return f.m.fill(p, p.slots, p.from.ReadSpots)
 }
 
 // parallel is how many reads at once the medium of the packs serves better than one.
@@ -132,11 +140,11 @@ func (m *Image) pieces(runs []Run) (all [][]uint64) {
 func (m *Image) asStored(runs []Run) (ordered []Run) {
 	eachPage(runs, func(gfn uint64) { ordered = append(ordered, Run{gfn, 1}) })
 	place := func(r Run) uint64 {
-		p, ok := m.pages.place(r.GFN)
+		position, spot, ok := m.spot(r.GFN)
 		if !ok {
 			return 0
 		}
-		return p + 1
+		return position<<32 | uint64(spot) + 1
 	}
 	slices.SortStableFunc(ordered, func(a, b Run) int { return cmp.Compare(place(a), place(b)) })
 	return ordered

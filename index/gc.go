@@ -214,11 +214,13 @@ func (c *collector) weigh(ctx context.Context, number uint64) (victim, error) {
 	defer done()
 	v := victim{number: number, bytes: p.Size()}
 	live := c.live.packs[number]
-	for b := range p.Blocks() {
-		first, count := p.BlockSlots(b)
+	spots := p.Spots()
+	for g := range spots.Groups() {
+		first, count := spots.Group(g)
 		stored, dead := 0, 0
-		for slot := first; slot < first+count; slot++ {
-			if p.Dead(slot) {
+		for spot := first; spot < first+count; spot++ {
+			slot := spots.Slot(spot)
+			if p.Dead(slot) || spots.Of(slot) != spot {
 				continue
 			}
 			stored++
@@ -227,7 +229,7 @@ func (c *collector) weigh(ctx context.Context, number uint64) (victim, error) {
 			}
 		}
 		if dead > 0 {
-			v.dead += int64(p.BlockBytes(b)) * int64(dead) / int64(stored)
+			v.dead += int64(spots.Bytes(g)) * int64(dead) / int64(stored)
 			v.pages += dead
 		}
 	}

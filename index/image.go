@@ -19,6 +19,7 @@ type Image struct {
 	pages   *pageMap
 	reverse *reverseMap
 	pins    *pins
+	spots   []pack.Spots // by position, as in pages; without any for a pack that could not be opened
 	packs   []*packEntry // by position, as in pages; nil for one that could not be opened
 	missing []error      // why not
 	lost    *lostPages   // of the page map; nil: nothing may be
@@ -71,8 +72,32 @@ func (m *Image) open(ctx context.Context, without bool) (err error) {
 		m.pins.release()
 		return err
 	}
-	m.reverse = newReverseMap(m.pages)
+	m.spots = m.allSpots()
+	m.reverse = newReverseMap(m.pages, m.spots)
 	return nil
+}
+
+// allSpots says where the pages of each pack lie.
+func (m *Image) allSpots() []pack.Spots {
+	spots := make([]pack.Spots, len(m.packs))
+	for i := range m.packs {
+		if p, err := m.acquire(uint64(i)); err == nil {
+			spots[i] = p.Spots()
+			p.release()
+		}
+	}
+	return spots
+}
+
+// spot returns the position of the pack that a page lies in, and where in that; false for a zero page and
+// beyond the end.
+func (m *Image) spot(gfn uint64) (position uint64, spot uint32, ok bool) {
+	place, ok := m.pages.place(gfn)
+	if !ok {
+		return 0, 0, false
+	}
+	position = place >> 24
+	return position, m.spots[position].Of(uint32(place & (pack.MaxSlots - 1))), true
 }
 
 // Close releases the packs. The image must not be used afterwards.
@@ -131,7 +156,7 @@ func (m *Image) unreadable(number uint64) bool {
 }
 
 // ReadPage reads one page into dst (4096 bytes). It allocates nothing and verifies what it decodes.
-// On a high-latency medium it reads the page's whole block, which stays in memory for a while.
+// On a high-latency medium it reads the page's whole block or cluster, which stays in memory for a while.
 // The error is a *CorruptError or that of the blob; dst is undefined then.
 func (m *Image) ReadPage(gfn uint64, dst []byte) error {
 	place, ok := m.pages.place(gfn)

@@ -311,7 +311,9 @@ func (m *model) verify() {
 }
 
 func (m *model) step() {
-	switch n := m.r.IntN(20); {
+	switch n := m.r.IntN(22); {
+	case n >= 20:
+		m.doRetier()
 	case n < 7:
 		m.doImport()
 	case n < 10:

@@ -42,7 +42,7 @@ type layoutOrder struct {
 	m *Image
 	// packs are those of the reverse map, without the pages that have more than maxCopies like them:
 	// who reads one of those comes from anywhere.
-	packs  [][]slotGFN
+	packs  [][]spotGFN
 	before []uint64 // positions before each pack, and of all
 }
 
@@ -51,7 +51,7 @@ func newLayoutOrder(m *Image) *layoutOrder {
 	for i, all := range m.reverse.packs {
 		pages := all
 		if crowded(all) {
-			end := all[len(all)-1].slot() + 1
+			end := all[len(all)-1].spot() + 1
 			pages = slices.Clip(m.reverse.near(i, 0, end, nil))
 		}
 		o.packs = append(o.packs, pages)
@@ -61,9 +61,9 @@ func newLayoutOrder(m *Image) *layoutOrder {
 }
 
 // crowded says whether more than maxCopies pages have one slot.
-func crowded(pages []slotGFN) bool {
+func crowded(pages []spotGFN) bool {
 	for i := maxCopies; i < len(pages); i++ {
-		if pages[i].slot() == pages[i-maxCopies].slot() {
+		if pages[i].spot() == pages[i-maxCopies].spot() {
 			return true
 		}
 	}
@@ -73,14 +73,13 @@ func crowded(pages []slotGFN) bool {
 func (o *layoutOrder) Len() uint64 { return o.before[len(o.packs)] }
 
 func (o *layoutOrder) Position(gfn uint64) (uint64, bool) {
-	place, ok := o.m.pages.place(gfn)
+	pack, spot, ok := o.m.spot(gfn)
 	if !ok {
 		return 0, false
 	}
-	pack := place >> 24
-	pages, want := o.packs[pack], slotGFN(place&(1<<24-1)<<32|gfn)
-	// Where the image has all slots of the pack, and each once, slots and positions are the same.
-	i := int(want.slot())
+	pages, want := o.packs[pack], spotGFN(uint64(spot)<<32|gfn)
+	// Where the image has all spots of the pack, and each once, spots and positions are the same.
+	i := int(want.spot())
 	if i >= len(pages) || pages[i] != want {
 		if i, ok = slices.BinarySearch(pages, want); !ok {
 			return 0, false

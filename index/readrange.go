@@ -11,9 +11,11 @@ import (
 
 // wanted is a page to be read, and where in the destination it belongs.
 type wanted struct {
-	place uint64
+	place uint64 // position of the pack<<32 | spot
 	at    int
 }
+
+func (w wanted) spot() uint32 { return uint32(w.place) }
 
 // gather is what one reading of scattered pages needs; it is used again and again.
 type gather struct {
@@ -26,11 +28,11 @@ type gather struct {
 
 var gathers = sync.Pool{New: func() any { return new(gather) }}
 
-// maxGap is how many unwanted slots may lie between wanted ones that are read together: decoding a page
+// maxGap is how many unwanted pages may lie between wanted ones that are read together: decoding a page
 // costs a few microseconds, as a read does.
 const maxGap = 1
 
-// maxSpan bounds the slots that are read at once, in pages (1 MiB).
+// maxSpan bounds the spots that are read at once, in pages (1 MiB).
 const maxSpan = 256
 
 // ReadRange reads len(dst)/4096 pages from first on. Pages that were stored side by side are read
@@ -62,8 +64,8 @@ func (m *Image) read(n int, gfn func(int) uint64, dst []byte) error {
 	defer gathers.Put(g)
 	g.want = g.want[:0]
 	for i := range n {
-		if place, ok := m.pages.place(gfn(i)); ok {
-			g.want = append(g.want, wanted{place, i})
+		if position, spot, ok := m.spot(gfn(i)); ok {
+			g.want = append(g.want, wanted{position<<32 | uint64(spot), i})
 		} else {
 			clear(dst[i*PageSize : (i+1)*PageSize])
 		}
@@ -87,8 +89,7 @@ func (m *Image) gather(g *gather, dst []byte) error {
 	})
 	for i := 0; i < len(g.want); {
 		j := i + 1
-		for j < len(g.want) && g.want[j].place-g.want[j-1].place <= maxGap+1 &&
-			g.want[j].place-g.want[i].place < maxSpan && g.want[j].place>>24 == g.want[i].place>>24 {
+		for j < len(g.want) && g.want[j].place-g.want[i].place < maxSpan && m.together(g.want[j-1], g.want[j]) {
 			j++
 		}
 		if err := m.span(g, g.want[i:j], dst); err != nil {
@@ -98,6 +99,14 @@ func (m *Image) gather(g *gather, dst []byte) error {
 	}
 	slices.Sort(g.bad)
 	return nil
+}
+
+// together says whether two pages, one behind the other, are best read at once.
+func (m *Image) together(a, b wanted) bool {
+	if a.place>>32 != b.place>>32 {
+		return false
+	}
+	return b.place-a.place <= maxGap+1 || m.spots[a.place>>32].Together(a.spot(), b.spot())
 }
 
 // lose notes that a page could not be read.
@@ -110,7 +119,7 @@ func (g *gather) lose(w wanted, err error) {
 
 // span reads pages that lie close together in one pack.
 func (m *Image) span(g *gather, want []wanted, dst []byte) error {
-	p, err := m.acquire(want[0].place >> 24)
+	p, err := m.acquire(want[0].place >> 32)
 	if isDamage(err) {
 		for _, w := range want {
 			clear(dst[w.at*PageSize:][:PageSize])
@@ -122,17 +131,17 @@ func (m *Image) span(g *gather, want []wanted, dst []byte) error {
 		return err
 	}
 	defer p.release()
-	first := uint32(want[0].place & (pack.MaxSlots - 1))
+	first := want[0].spot()
 	n := int(want[len(want)-1].place-want[0].place) + 1
-	// The usual case needs no copying: slots and pages ascend together.
+	// The usual case needs no copying: spots and pages ascend together.
 	if n == len(want) && want[n-1].at-want[0].at == n-1 && ascending(want) {
-		m.s.blocks.readSlots(p.Reader, first, dst[want[0].at*PageSize:][:n*PageSize], &g.slots)
+		m.s.blocks.readSpots(p.Reader, first, dst[want[0].at*PageSize:][:n*PageSize], &g.slots)
 	} else {
 		if cap(g.buf) < n*PageSize {
 			g.buf = make([]byte, maxSpan*PageSize)
 		}
 		buf := g.buf[:n*PageSize]
-		m.s.blocks.readSlots(p.Reader, first, buf, &g.slots)
+		m.s.blocks.readSpots(p.Reader, first, buf, &g.slots)
 		for _, w := range want {
 			copy(dst[w.at*PageSize:][:PageSize], buf[(w.place-want[0].place)*PageSize:])
 		}
@@ -141,7 +150,7 @@ func (m *Image) span(g *gather, want []wanted, dst []byte) error {
 		return nil
 	}
 	for _, w := range want {
-		if err := g.slots.Err(uint32(w.place & (pack.MaxSlots - 1))); err != nil {
+		if err := g.slots.Err(w.spot()); err != nil {
 			g.lose(w, err)
 		}
 	}

@@ -104,12 +104,12 @@ func (r *repairer) plan(number uint64) error {
 // checksum over all hashes must match.
 func (r *repairer) prove(p *pack.Reader, plan *packPlan) bool {
 	hashes := append([]pack.Hash(nil), plan.hashes...)
-	page := make([]byte, PageSize)
-	for slot := range hashes {
-		if p.ReadPage(uint32(slot), page) == nil {
+	_ = p.EachPage(func(slot uint32, page []byte, err error) error {
+		if err == nil {
 			hashes[slot] = r.hasher.Sum(page)
 		}
-	}
+		return nil
+	})
 	if !p.AreHashes(hashes) {
 		return false
 	}
@@ -183,17 +183,23 @@ func (r *repairer) pack(ctx context.Context, number uint64) error {
 // right checks that a new generation has everything that was good in the old one, and the repaired
 // pages.
 func (r *repairer) right(plan *packPlan, d *packDamage, back *bitmap, old, renewed *pack.Reader) error {
-	page := make([]byte, PageSize)
+	wanted := func(slot uint32) bool { return back.has(slot) || !old.Dead(slot) && !d.slots.has(slot) }
 	for slot := range uint32(old.Slots()) {
-		if !back.has(slot) && (old.Dead(slot) || d.slots.has(slot)) {
-			continue
+		if wanted(slot) && renewed.Dead(slot) {
+			return &CorruptError{Pack: renewed.Name(), What: fmt.Sprintf("slot %d", slot), Err: pack.ErrDead}
 		}
-		if err := renewed.ReadPage(slot, page); err != nil {
+	}
+	err := renewed.EachPage(func(slot uint32, page []byte, err error) error {
+		if err != nil || !wanted(slot) {
 			return err
 		}
 		if r.hasher.Sum(page) != plan.hashes[slot] && (plan.proved || !d.hashes) {
 			return &CorruptError{Pack: renewed.Name(), What: fmt.Sprintf("slot %d", slot), Err: pack.ErrHash}
 		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	for i := range old.Records() {
 		if _, err := old.ReadRecord(i, nil); err == nil && renewed.Record(i).Stored == 0 {

@@ -149,10 +149,10 @@ func sameMap(t *testing.T, n nodes, top *mapTop, refs map[uint64]uint64) {
 	if count != m.data {
 		t.Fatalf("each gives %d pages of %d", count, m.data)
 	}
-	rev := newReverseMap(m)
+	rev := newReverseMap(m, make([]pack.Spots, len(m.packs)))
 	for i := range rev.packs {
 		for _, x := range rev.packs[i] {
-			if refs[x.gfn()] != m.packs[i]<<24|uint64(x.slot()) {
+			if refs[x.gfn()] != m.packs[i]<<24|uint64(x.spot()) {
 				t.Fatalf("reverse map: page %d", x.gfn())
 			}
 		}
@@ -258,7 +258,7 @@ func FuzzPageMap(f *testing.F) {
 				t.Fatalf("page %d: %#x, %v; each says %#x", gfn, got, ok, place)
 			}
 		})
-		newReverseMap(m)
+		newReverseMap(m, make([]pack.Spots, len(m.packs)))
 	})
 }
 

@@ -16,13 +16,15 @@ import (
 type codec uint8
 
 const (
-	codecDead  codec = 0 // nothing is stored: the content was dropped by a compaction
-	codecRaw   codec = 1 // as it is
-	codecZstd  codec = 2 // one block of a zstd frame, without the frame header and block header
-	codecS2    codec = 3 // an S2 block
-	codecFrame codec = 4 // a whole zstd frame
-	codecLZ4   codec = 5 // an LZ4 block, in frames only
-	codecMax         = codecLZ4
+	codecDead  codec = 0        // nothing is stored: the content was dropped by a compaction
+	codecRaw   codec = 1        // as it is
+	codecZstd  codec = 2        // one block of a zstd frame, without the frame header and block header
+	codecS2    codec = 3        // an S2 block
+	codecFrame codec = 4        // a whole zstd frame
+	codecLZ4   codec = 5        // an LZ4 block, in frames only
+	codecMax         = codecLZ4 // of records and frames
+	// codecClustered is of units whose pages lie in clusters. Nothing is stored in the block.
+	codecClustered codec = 6
 )
 
 // maxUnitPages bounds a unit, so that its stored length fits the 16 bits that a slot has for it.
@@ -34,7 +36,7 @@ func (c codec) valid(pages int, length uint64) bool {
 		return false
 	}
 	switch c {
-	case codecDead:
+	case codecDead, codecClustered:
 		return length == 0
 	case codecRaw:
 		return length == uint64(pages)*PageSize+crcSize
@@ -98,19 +100,11 @@ func (d *Decoder) decode(c codec, dst, frame []byte) error {
 		copy(dst, src)
 		return nil
 	case codecZstd, codecFrame:
-		z := d.frames
-		if c == codecZstd {
-			putZstdPrefix(frame, len(dst), len(src))
-			z, src = d.units, frame
+		if c == codecFrame {
+			return inflate(d.frames, dst, src)
 		}
-		out, err := z.DecodeAll(src, dst[:0:min(cap(dst), len(dst)+slack)])
-		if err != nil {
-			return err
-		}
-		if len(out) != len(dst) || len(dst) > 0 && &out[0] != &dst[0] {
-			return errDecodedSize
-		}
-		return nil
+		putZstdPrefix(frame, len(dst), len(src))
+		return inflate(d.units, dst, frame)
 	case codecS2:
 		n, err := s2.DecodedLen(src)
 		if err != nil {
@@ -129,6 +123,18 @@ func (d *Decoder) decode(c codec, dst, frame []byte) error {
 		return err
 	}
 	return fmt.Errorf("unknown codec %d", c)
+}
+
+// inflate fills dst from a whole zstd frame, as decode does.
+func inflate(z *zstd.Decoder, dst, frame []byte) error {
+	out, err := z.DecodeAll(frame, dst[:0:min(cap(dst), len(dst)+slack)])
+	if err != nil {
+		return err
+	}
+	if len(out) != len(dst) || len(dst) > 0 && &out[0] != &dst[0] {
+		return errDecodedSize
+	}
+	return nil
 }
 
 // newZstdEncoder makes an encoder of frames as stripZstd likes them.

@@ -209,11 +209,11 @@ func TestVersion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	foot.version = formatVersion + 1
+	foot.version = clusterVersion + 1
 	data = foot.append(data[:len(data)-footerSize])
 	_, err = Open(open(t, data), "test", mustDecoder(t))
 	var version *VersionError
-	if !errors.As(err, &version) || version.Got != formatVersion+1 {
+	if !errors.As(err, &version) || version.Got != clusterVersion+1 {
 		t.Errorf("%v", err)
 	}
 }

@@ -45,6 +45,8 @@ func (d *Decoder) Close() {
 type decoderScratch struct {
 	in   []byte // stored bytes, with zstdPrefix bytes of room before each decoded item
 	unit []byte // decoded unit, where only a part of it was asked for
+	// decoded cluster; made when there is one
+	pages []byte
 }
 
 func (d *Decoder) get() *decoderScratch {

@@ -4,20 +4,24 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 )
 
 // slotEntry is what a read of one page needs to know: eight bytes in RAM for each page of an open
-// pack.
+// pack. A page that lies in a cluster has that in the place of a unit.
 type slotEntry struct {
-	off   uint32 // of the page's unit in the file
-	len   uint16 // of the unit, its checksum included; 0: the page is dead
+	off   uint32 // of the page's unit in the file; the number of its cluster
+	len   uint16 // of the unit, its checksum included, 0: the page is dead; the index in its cluster
 	codec codec
 	pos   uint8 // index of the page in the unit in the low half, pages of the unit - 1 in the high
 }
 
 func (e slotEntry) index() int { return int(e.pos & 15) }
 func (e slotEntry) pages() int { return int(e.pos>>4) + 1 }
+
+// inBlock says whether the page is stored in its block.
+func (e slotEntry) inBlock() bool { return e.codec != codecDead && e.codec != codecClustered }
 
 // blockEntry is a run of slots that lie together in the file.
 type blockEntry struct {
@@ -40,6 +44,9 @@ type directory struct {
 	blocks  []blockEntry
 	records []itemEntry
 	frames  []itemEntry
+
+	clusters []clusterEntry
+	members  []uint32 // the slots in the clusters, one cluster after another
 }
 
 // blockOf returns the number of the block that holds slot, which must be below len(d.slots).
@@ -67,6 +74,19 @@ func appendUnit(b []byte, length uint16, shape, last byte) []byte {
 
 func unitShape(c codec, pages int) byte { return byte(c) | byte(pages-1)<<4 }
 
+// unitOf returns the pages and the shape of the unit that begins with slot s, below stop. Pages in
+// clusters make units of as many as there are side by side.
+func (d *directory) unitOf(s, stop uint32) (pages uint32, shape byte) {
+	e := d.slots[s]
+	pages = uint32(e.pages())
+	if e.codec == codecClustered {
+		for pages < maxUnitPages && s+pages < stop && d.slots[s+pages].codec == codecClustered {
+			pages++
+		}
+	}
+	return pages, unitShape(e.codec, int(pages))
+}
+
 // append writes the directory as it stands in the file.
 func (d *directory) append(b []byte) []byte {
 	last := byte(0)
@@ -74,17 +94,21 @@ func (d *directory) append(b []byte) []byte {
 	for i, blk := range d.blocks {
 		stop := d.blockEnd(i)
 		units := 0
-		for s := blk.first; s < stop; s += uint32(d.slots[s].pages()) {
-			units++
+		for s := blk.first; s < stop; units++ {
+			pages, _ := d.unitOf(s, stop)
+			s += pages
 		}
 		b = binary.AppendUvarint(b, uint64(blk.off-end))
 		b = binary.AppendUvarint(b, uint64(units))
 		for s := blk.first; s < stop; {
-			e := d.slots[s]
-			shape := unitShape(e.codec, e.pages())
-			b = appendUnit(b, e.len, shape, last)
+			pages, shape := d.unitOf(s, stop)
+			length := d.slots[s].len
+			if codec(shape&15) == codecClustered {
+				length = 0
+			}
+			b = appendUnit(b, length, shape, last)
 			last = shape
-			s += uint32(e.pages())
+			s += pages
 		}
 		end = blk.end
 	}
@@ -99,7 +123,7 @@ func (d *directory) append(b []byte) []byte {
 			end = it.off + it.stored
 		}
 	}
-	return b
+	return d.appendClusters(b)
 }
 
 var errDirectory = errors.New("directory is malformed")
@@ -144,7 +168,8 @@ func parseDirectory(b []byte, f footer) (*directory, error) {
 	r := &dirReader{b: b, limit: f.dir.off}
 	// Every block, record and frame takes at least two bytes, every unit one for up to 16 pages.
 	if uint64(f.blocks)*2 > uint64(len(b)) || uint64(f.records)*2 > uint64(len(b)) ||
-		uint64(f.frames)*2 > uint64(len(b)) || uint64(f.slots) > uint64(len(b))*16 {
+		uint64(f.frames)*2 > uint64(len(b)) || uint64(f.clusters)*minCluster > uint64(len(b)) ||
+		uint64(f.slots) > uint64(len(b))*16 {
 		return nil, fmt.Errorf("%w: counts do not fit %d bytes", errDirectory, len(b))
 	}
 	d := &directory{
@@ -157,6 +182,7 @@ func parseDirectory(b []byte, f footer) (*directory, error) {
 	}
 	d.records = r.items(int(f.records))
 	d.frames = r.items(int(f.frames))
+	r.clusters(d, int(f.clusters))
 	if r.err == nil && len(d.slots) != int(f.slots) {
 		r.fail("%d slots, footer says %d", len(d.slots), f.slots)
 	}
@@ -184,6 +210,10 @@ func (r *dirReader) block(d *directory, shape byte, end uint64, slots int) (byte
 		}
 		if r.err != nil {
 			return shape, end
+		}
+		if c == codecClustered {
+			d.slots = append(d.slots, slices.Repeat([]slotEntry{nowhere}, pages)...)
+			continue
 		}
 		for i := range pages {
 			d.slots = append(d.slots, slotEntry{

@@ -104,13 +104,18 @@ func (e *Encoder) EncodeBlock(dst *EncodedBlock, pages [][]byte) error {
 	}
 	defer e.put(s)
 	dst.pages, dst.data, dst.units = len(pages), dst.data[:0], dst.units[:0]
+	e.encodeUnits(s, dst, pages)
+	return nil
+}
+
+// encodeUnits appends units of pages that lie side by side to dst.
+func (e *Encoder) encodeUnits(s *encoderScratch, dst *EncodedBlock, pages [][]byte) {
 	for n := 1; len(pages) > 0; {
 		n = min(n, len(pages))
 		used, size := e.encodeUnit(s, dst, pages[:n])
 		pages = pages[used:]
 		n = e.tuning.next(size / used)
 	}
-	return nil
 }
 
 // encodeUnit appends one unit to dst, of all the pages or, if they do not compress well enough for

@@ -9,11 +9,13 @@ import (
 
 const (
 	formatVersion = 1
-	headerMagic   = "thawpack"
-	footerMagic   = "thawfoot"
-	headerSize    = 32
-	footerSize    = 96
-	crcSize       = 4
+	// clusterVersion is that of packs that have clusters.
+	clusterVersion = 2
+	headerMagic    = "thawpack"
+	footerMagic    = "thawfoot"
+	headerSize     = 32
+	footerSize     = 96
+	crcSize        = 4
 )
 
 var errChecksum = errors.New("checksum does not match")
@@ -24,9 +26,10 @@ var crcTable = crc32.MakeTable(crc32.Castagnoli)
 // Salts make the checksums of different kinds differ, so that right bytes in a wrong place do not
 // pass.
 const (
-	saltUnit   = 0x9E3779B97F4A7C15
-	saltRecord = 0xC2B2AE3D27D4EB4F
-	saltFrame  = 0x165667B19E3779F9
+	saltUnit    = 0x9E3779B97F4A7C15
+	saltRecord  = 0xC2B2AE3D27D4EB4F
+	saltFrame   = 0x165667B19E3779F9
+	saltCluster = 0x27D4EB2F165667C5
 )
 
 // checksum is the CRC-32C of b plus a salt of what b is: the item's ordinal in its pack.
@@ -86,6 +89,7 @@ type footer struct {
 	dir        section
 	hashes     section
 	id         uint64 // 0: not known
+	clusters   uint32
 }
 
 func (f footer) append(b []byte) []byte {
@@ -104,7 +108,7 @@ func (f footer) append(b []byte) []byte {
 		b = le.AppendUint32(b, s.crc)
 	}
 	b = le.AppendUint64(b, f.id)
-	b = le.AppendUint32(b, 0)
+	b = le.AppendUint32(b, f.clusters)
 	b = le.AppendUint32(b, crc32.Checksum(b[start:], crcTable))
 	return append(b, footerMagic...)
 }
@@ -127,7 +131,11 @@ func parseFooter(b []byte, size int64) (footer, error) {
 		hashes: section{le.Uint64(b[56:]), le.Uint32(b[64:]), le.Uint32(b[68:])},
 		id:     le.Uint64(b[72:]),
 	}
-	if f.version != formatVersion {
+	switch f.version {
+	case formatVersion:
+	case clusterVersion:
+		f.clusters = le.Uint32(b[80:])
+	default:
 		return f, nil // the rest may mean something else; the caller looks at the version
 	}
 	return f, f.check(size)
@@ -142,6 +150,8 @@ func (f footer) check(size int64) error {
 	case f.slots > MaxSlots || f.blocks > f.slots || f.records > MaxSlots || f.frames > MaxSlots:
 		return fmt.Errorf("%d slots, %d blocks, %d records, %d frames",
 			f.slots, f.blocks, f.records, f.frames)
+	case (f.version == clusterVersion) != (f.clusters > 0) || f.clusters > f.slots:
+		return fmt.Errorf("%d clusters in format version %d, %d slots", f.clusters, f.version, f.slots)
 	case f.dir.off < headerSize || f.dir.off+uint64(f.dir.len) != f.hashes.off:
 		return fmt.Errorf("directory at %d+%d", f.dir.off, f.dir.len)
 	case uint64(f.hashes.len) != uint64(f.slots)*HashSize:

@@ -19,14 +19,33 @@ func seedPack(f *testing.F, seed uint64) []byte {
 	return blobtest.Get(f, store, Name(1, 0))
 }
 
-func FuzzFooter(f *testing.F) {
+// seedClusters is a pack with clusters.
+func seedClusters(f *testing.F, seed uint64) []byte {
+	store, enc, dec := blobtest.NewMem(), mustEncoder(f, ProfileDefault), mustDecoder(f)
+	fill(f, rand.New(rand.NewPCG(seed, 4)), mustWriter(f, store, 1, 0), enc, 9)
+	tier := func(s uint32) Tier { return Tier(s / 3 % 4) }
+	rewriteTiers(f, store, mustOpen(f, store, Name(1, 0), dec), enc, Keep{Tier: tier}, dec)
+	return blobtest.Get(f, store, Name(1, 1))
+}
+
+// bothSeeds calls fn with some packs of both versions.
+func bothSeeds(f *testing.F, fn func(b []byte, foot footer)) {
 	for seed := range uint64(3) {
-		b := seedPack(f, seed)
-		f.Add(b[len(b)-footerSize:], int64(len(b)))
+		for _, b := range [][]byte{seedPack(f, seed), seedClusters(f, seed)} {
+			foot, err := parseFooter(b[len(b)-footerSize:], int64(len(b)))
+			if err != nil {
+				f.Fatal(err)
+			}
+			fn(b, foot)
+		}
 	}
+}
+
+func FuzzFooter(f *testing.F) {
+	bothSeeds(f, func(b []byte, _ footer) { f.Add(b[len(b)-footerSize:], int64(len(b))) })
 	f.Fuzz(func(t *testing.T, b []byte, size int64) {
 		foot, err := parseFooter(b, size)
-		if err != nil || foot.version != formatVersion {
+		if err != nil || foot.version != formatVersion && foot.version != clusterVersion {
 			return
 		}
 		again, err := parseFooter(foot.append(nil), size)
@@ -39,31 +58,41 @@ func FuzzFooter(f *testing.F) {
 // FuzzDirectory: whatever the bytes, no panic and no memory beyond their size; and what is accepted
 // is written back as a directory that means the same.
 func FuzzDirectory(f *testing.F) {
-	for seed := range uint64(4) {
-		b := seedPack(f, seed)
-		foot, err := parseFooter(b[len(b)-footerSize:], int64(len(b)))
-		if err != nil {
-			f.Fatal(err)
-		}
+	bothSeeds(f, func(b []byte, foot footer) {
 		f.Add(b[foot.dir.off:][:foot.dir.len], foot.slots, foot.blocks, foot.records, foot.frames,
-			foot.dir.off)
-	}
-	f.Fuzz(func(t *testing.T, b []byte, slots, blocks, records, frames uint32, limit uint64) {
+			foot.clusters, foot.dir.off)
+	})
+	f.Fuzz(func(t *testing.T, b []byte, slots, blocks, records, frames, clusters uint32, limit uint64) {
 		foot := footer{
 			slots: slots % MaxSlots, blocks: blocks % MaxSlots, records: records % MaxSlots,
-			frames: frames % MaxSlots, dir: section{off: limit % MaxBytes},
+			frames: frames % MaxSlots, clusters: clusters % MaxSlots, dir: section{off: limit % MaxBytes},
 		}
 		d, err := parseDirectory(b, foot)
 		if err != nil {
 			return
 		}
-		for _, e := range d.slots {
-			if uint64(e.off)+uint64(e.len) > foot.dir.off || e.index() >= e.pages() {
+		clustered := 0
+		for slot, e := range d.slots {
+			if e.codec == codecClustered {
+				clustered++
+				if d.slotsOf(int(e.off))[e.len] != uint32(slot) {
+					t.Fatalf("slot %d is not where %+v says", slot, e)
+				}
+			} else if uint64(e.off)+uint64(e.len) > foot.dir.off || e.index() >= e.pages() {
 				t.Fatalf("accepted %+v", e)
 			}
 		}
+		if clustered != len(d.members) {
+			t.Fatalf("%d slots in clusters, %d say so", len(d.members), clustered)
+		}
+		for _, c := range d.clusters {
+			if uint64(c.off)+uint64(c.stored) > foot.dir.off || c.pages < 1 || c.pages > MaxClusterPages {
+				t.Fatalf("accepted %+v", c)
+			}
+		}
 		again, err := parseDirectory(d.append(nil), foot)
-		private := cmp.AllowUnexported(directory{}, slotEntry{}, blockEntry{}, itemEntry{})
+		private := cmp.AllowUnexported(directory{}, slotEntry{}, blockEntry{}, itemEntry{},
+			clusterEntry{})
 		if err != nil || !cmp.Equal(again, d, private) {
 			t.Errorf("comes back changed: %v", err)
 		}
@@ -168,20 +197,18 @@ func FuzzUnit(f *testing.F) {
 // FuzzOpen opens packs whose checksums of directory and footer are right, whatever they say, and
 // reads what they claim to hold.
 func FuzzOpen(f *testing.F) {
-	for seed := range uint64(3) {
-		b := seedPack(f, seed)
-		foot, err := parseFooter(b[len(b)-footerSize:], int64(len(b)))
-		if err != nil {
-			f.Fatal(err)
-		}
+	bothSeeds(f, func(b []byte, foot footer) {
 		f.Add(b[:foot.dir.off], b[foot.dir.off:][:foot.dir.len],
-			foot.slots, foot.blocks, foot.records, foot.frames)
-	}
+			foot.slots, foot.blocks, foot.records, foot.frames, foot.clusters)
+	})
 	dec := mustDecoder(f)
-	f.Fuzz(func(t *testing.T, body, dir []byte, slots, blocks, records, frames uint32) {
+	f.Fuzz(func(t *testing.T, body, dir []byte, slots, blocks, records, frames, clusters uint32) {
 		foot := footer{
 			version: formatVersion, number: 1,
-			slots: slots % 1000, blocks: blocks, records: records, frames: frames,
+			slots: slots % 1000, blocks: blocks, records: records, frames: frames, clusters: clusters,
+		}
+		if clusters > 0 {
+			foot.version = clusterVersion
 		}
 		b := append(bytes.Clone(body), dir...)
 		foot.dir = section{uint64(len(body)), uint32(len(dir)), crc32.Checksum(dir, crcTable)}

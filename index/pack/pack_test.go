@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -287,6 +288,93 @@ func (m *model) checkPages(t testing.TB, r *Reader) {
 		}
 	}
 	m.checkSpans(t, r, rng, &bad, same)
+	m.checkClusters(t, r)
+	m.checkSpots(t, r, rng)
+}
+
+// clusterIn says whether a slot lies in the same cluster as one of count slots from first on.
+func clusterIn(r *Reader, slot, first, count int) bool {
+	c, ok := r.ClusterOf(uint32(slot))
+	return ok && slices.ContainsFunc(r.ClusterSlots(c), func(s uint32) bool {
+		return int(s) >= first && int(s) < first+count
+	})
+}
+
+// checkClusters reads each cluster.
+func (m *model) checkClusters(t testing.TB, r *Reader) {
+	t.Helper()
+	var bad BadSlots
+	for c := range r.Clusters() {
+		slots := r.ClusterSlots(c)
+		dst := bytes.Repeat([]byte{0xEE}, len(slots)*PageSize+100)
+		if r.ReadCluster(c, dst, &bad); len(bad.Slots()) > 0 {
+			t.Fatalf("cluster %d: %v", c, bad.Err(bad.Slots()[0]))
+		}
+		for i, slot := range slots {
+			if of, ok := r.ClusterOf(slot); of != c || !ok || !bytes.Equal(dst[i*PageSize:][:PageSize], m.pages[slot]) {
+				t.Fatalf("cluster %d: slot %d has other bytes, or is in cluster %d", c, slot, of)
+			}
+		}
+		if !bytes.Equal(dst[len(slots)*PageSize:], bytes.Repeat([]byte{0xEE}, 100)) {
+			t.Fatal("ReadCluster wrote behind its buffer")
+		}
+	}
+}
+
+// checkSpots reads stretches of spots, from the pack and from spans.
+func (m *model) checkSpots(t testing.TB, r *Reader, rng *rand.Rand) {
+	t.Helper()
+	spots := r.Spots()
+	if spots.Moved() != (r.Clusters() > 0) {
+		t.Fatal("moved?")
+	}
+	seen := 0
+	for g := range spots.Groups() {
+		first, n := spots.Group(g)
+		for spot := first; spot < first+n; spot++ {
+			of, ok := spots.GroupOf(spot)
+			if !ok || of != g {
+				t.Fatalf("spot %d of group %d is in group %d", spot, g, of)
+			}
+			if slot := spots.Slot(spot); spots.Of(slot) == spot {
+				seen++
+				if c, ok := r.ClusterOf(slot); ok != (spot >= uint32(r.Slots())) || ok && c != g-r.Blocks() {
+					t.Fatalf("slot %d at spot %d is in cluster %d", slot, spot, c)
+				}
+			}
+		}
+	}
+	if seen != len(m.pages) {
+		t.Fatalf("%d slots have spots, want %d", seen, len(m.pages))
+	}
+	var bad BadSlots
+	var span Span
+	for range min(40, len(m.pages)) {
+		first := rng.IntN(spots.Len())
+		n := 1 + rng.IntN(spots.Len()+2-first)
+		if err := r.FetchSpots(uint32(first), n, &span); err != nil {
+			t.Fatal(err)
+		}
+		for _, read := range []func(uint32, []byte, *BadSlots){r.ReadSpots, span.ReadSpots} {
+			buf := bytes.Repeat([]byte{0xEE}, n*PageSize+100)
+			read(uint32(first), buf[:n*PageSize], &bad)
+			for i := range n {
+				spot := uint32(first + i)
+				slot := spots.Slot(spot)
+				want := make([]byte, PageSize)
+				there := int(spot) < spots.Len() && spots.Of(slot) == spot && m.pages[slot] != nil
+				if there {
+					want = m.pages[slot]
+				}
+				if err := bad.Err(spot); (err == nil) != there || !bytes.Equal(buf[i*PageSize:][:PageSize], want) {
+					t.Fatalf("%d spots from %d: spot %d, slot %d: %v", n, first, spot, slot, err)
+				}
+			}
+			if !bytes.Equal(buf[n*PageSize:], bytes.Repeat([]byte{0xEE}, 100)) {
+				t.Fatal("ReadSpots wrote behind its buffer")
+			}
+		}
+	}
 }
 
 // checkSpans fetches stretches of slots and reads parts of each, in one Span after another.
@@ -313,8 +401,9 @@ func (m *model) checkSpans(t testing.TB, r *Reader, rng *rand.Rand, bad *BadSlot
 		}
 		for _, slot := range []int{first - 1, first + count} {
 			beside := min(max(slot, first), first+count-1)
-			if slot < 0 || slot < len(m.pages) && r.dir.slots[slot].off == r.dir.slots[beside].off {
-				continue // in one unit with the last that was fetched
+			if slot < 0 || slot < len(m.pages) && r.dir.slots[slot].off == r.dir.slots[beside].off ||
+				clusterIn(r, slot, first, count) {
+				continue // in one unit or cluster with something that was fetched
 			}
 			s.ReadSlots(uint32(slot), page, bad)
 			if bad.Err(uint32(slot)) == nil {

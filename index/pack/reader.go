@@ -46,8 +46,8 @@ func (r *Reader) open() error {
 	if err != nil {
 		return r.corrupt("footer", err)
 	}
-	if f.version != formatVersion {
-		return &VersionError{Pack: r.name, Got: f.version, Want: formatVersion}
+	if f.version != formatVersion && f.version != clusterVersion {
+		return &VersionError{Pack: r.name, Got: f.version, Want: clusterVersion}
 	}
 	r.foot = f
 	dir, err := r.section(f.dir, tail, "directory")
@@ -115,10 +115,14 @@ func (r *Reader) Dead(slot uint32) bool {
 	return int(slot) >= len(r.dir.slots) || r.dir.slots[slot].codec == codecDead
 }
 
-// Unit says where in the file the unit with the page in slot begins, and how many pages it has. The
-// slot must be there, and not be dead.
+// Unit says where in the file the unit or the cluster with the page in slot begins, and how many pages it
+// has. The slot must be there, and not be dead.
 func (r *Reader) Unit(slot uint32) (offset int64, pages int) {
 	e := r.dir.slots[slot]
+	if e.codec == codecClustered {
+		c := r.dir.clusters[e.off]
+		return int64(c.off), int(c.pages)
+	}
 	return int64(e.off), e.pages()
 }
 
@@ -139,7 +143,8 @@ func (r *Reader) BlockSlots(block int) (first, count uint32) {
 	return first, r.dir.blockEnd(block) - first
 }
 
-// BlockBytes is the number of bytes that a block takes in the file.
+// BlockBytes is the number of bytes that a block takes in the file, without those of its pages that lie in
+// clusters.
 func (r *Reader) BlockBytes(block int) int {
 	return int(r.dir.blocks[block].end - r.dir.blocks[block].off)
 }

@@ -20,6 +20,9 @@ func (r *Reader) readPage(src stored, slot uint32, dst []byte) error {
 	}
 	s := r.dec.get()
 	defer r.dec.scratch.Put(s)
+	if e.codec == codecClustered {
+		return r.clusterPage(src, s, e, dst[:PageSize])
+	}
 	in := s.in[:zstdPrefix+int(e.len)]
 	if err := src.read(in[zstdPrefix:], int64(e.off)); err != nil {
 		return err

@@ -1,6 +1,7 @@
 package pack
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -43,6 +44,22 @@ func (b *BadSlots) Err(slot uint32) error {
 	return b.causes[i]
 }
 
+// sort brings the slots into their order, where they were not found in it.
+func (b *BadSlots) sort() {
+	if slices.IsSorted(b.slots) {
+		return
+	}
+	order := make([]int, len(b.slots))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(i, j int) int { return cmp.Compare(b.slots[i], b.slots[j]) })
+	slots, causes := slices.Clone(b.slots), slices.Clone(b.causes)
+	for to, from := range order {
+		b.slots[to], b.causes[to] = slots[from], causes[from]
+	}
+}
+
 // Fail makes count slots from first on bad for one reason.
 func (b *BadSlots) Fail(r *Reader, first uint32, count int, cause error) {
 	b.reset(r)
@@ -75,7 +92,7 @@ func IsDamage(err error) bool {
 
 // ReadSlots reads consecutive slots from first on into dst, as many as it has whole pages for: slot
 // first+i goes to dst[i*4096:]. Slots that lie together are read together, up to 1 MiB at a time,
-// and every unit is decoded once. Slots that cannot be read are noted in bad and become zeros; the
+// and every unit and cluster is decoded once. Slots that cannot be read are noted in bad and become zeros; the
 // others are still read.
 func (r *Reader) ReadSlots(first uint32, dst []byte, bad *BadSlots) {
 	r.readSlots(r, first, dst, bad)
@@ -94,21 +111,42 @@ func (r *Reader) readSlots(src stored, first uint32, dst []byte, bad *BadSlots) 
 	dst = dst[:len(dst):len(dst)] // decoding may go beyond a page, but not beyond dst
 	s := r.dec.get()
 	defer r.dec.scratch.Put(s)
-	for slot := first; slot < end; {
-		next := slot + 1
-		if r.Dead(slot) {
-			bad.add(slot, next, nil)
-		} else {
-			next = r.stretch(src, s, slot, end, dst[(slot-first)*PageSize:], bad)
-		}
-		slot = next
-	}
+	r.blockSlots(src, s, first, dst[:(end-first)*PageSize], bad, true)
 	for slot := end; slot < stop; slot++ {
 		bad.add(slot, slot+1, r.slotError(slot, fmt.Errorf("there are %d", len(r.dir.slots))))
 	}
 	for _, slot := range bad.slots {
 		clear(dst[(slot-first)*PageSize:][:PageSize])
 	}
+}
+
+// blockSlots reads slots which there are. Those that lie in clusters are read as well, or they are as dead
+// ones.
+func (r *Reader) blockSlots(src stored, s *decoderScratch, first uint32, dst []byte, bad *BadSlots, clusters bool) {
+	end := first + uint32(len(dst)/PageSize)
+	later := false
+	for slot := first; slot < end; {
+		e, next := r.dir.slots[slot], slot+1
+		switch {
+		case e.inBlock():
+			next = r.stretch(src, s, slot, end, dst[(slot-first)*PageSize:], bad)
+		case e.codec == codecClustered && clusters:
+			later = true
+		default:
+			bad.add(slot, next, nil)
+		}
+		slot = next
+	}
+	if !later {
+		return
+	}
+	// Last, because a unit that is decoded overwrites bytes behind it.
+	for slot := first; slot < end; slot++ {
+		if r.dir.slots[slot].codec == codecClustered {
+			r.clusterSlots(src, s, slot, first, end, dst, bad)
+		}
+	}
+	bad.sort()
 }
 
 // stretch reads the slots from slot on, below end, whose units follow one another, and returns
@@ -149,7 +187,7 @@ func (r *Reader) together(slot, end uint32) (stop, last uint32) {
 	last = start
 	for stop = slot; stop < end; stop++ {
 		e := r.dir.slots[stop]
-		if e.codec == codecDead || e.off > last || (stop > slot && last-start > maxReadBytes) {
+		if !e.inBlock() || e.off > last || (stop > slot && last-start > maxReadBytes) {
 			break
 		}
 		last = e.off + uint32(e.len)

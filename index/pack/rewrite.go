@@ -3,6 +3,8 @@ package pack
 import (
 	"context"
 	"fmt"
+	"runtime"
+	"sync"
 )
 
 // Keep says what a new generation of a pack has of the one before. The zero Keep is all of it, and
@@ -12,6 +14,8 @@ type Keep struct {
 	Slot   func(slot uint32) bool
 	Record func(record int) bool
 	Frame  func(frame int) bool
+	// Tier says how each slot that is kept is stored; nil: all stay as they are.
+	Tier func(slot uint32) Tier
 	// Page returns the page of a slot that is kept and cannot be copied, or that is dead; nil if it
 	// has none. It must have the slot's hash.
 	Page func(slot uint32) []byte
@@ -26,14 +30,32 @@ func (k Keep) slot(s uint32) bool { return k.Slot == nil || k.Slot(s) }
 func (k Keep) record(i int) bool  { return k.Record == nil || k.Record(i) }
 func (k Keep) frame(i int) bool   { return k.Frame == nil || k.Frame(i) }
 
+// tierDropped is of slots that are not kept.
+const tierDropped Tier = 1<<8 - 1
+
+// tiers asks for the tier of each slot, once.
+func (k Keep) tiers(slots int) []Tier {
+	tiers := make([]Tier, slots)
+	for i := range tiers {
+		switch s := uint32(i); {
+		case !k.slot(s):
+			tiers[i] = tierDropped
+		case k.Tier != nil:
+			tiers[i] = k.Tier(s)
+		}
+	}
+	return tiers
+}
+
 // Rewrite copies what keep says of pack r into w, which must be an empty Writer of the same pack
 // number (and, to be of use, of a higher generation). Slots, blocks, records and frames keep their
 // numbers, and the pack its identity, so that nothing which refers to the pack has to change; what is
-// dropped takes room only in the directory. Units kept whole are copied as they are; units kept in
-// part are decoded and encoded again. Everything that is copied is verified, every page by its hash
-// under key: wrong bytes must not get a right checksum. The caller finishes or aborts w.
+// dropped takes room only in the directory. Units and clusters kept whole are copied as they are; those kept
+// in part are decoded and encoded again, and so are those that keep.Tier wants otherwise. Everything that
+// is copied is verified, every page by its hash under key: wrong bytes must not get a right checksum. The
+// caller finishes or aborts w. It takes some 150 MiB at most, on as many goroutines as run at once.
 func Rewrite(ctx context.Context, r *Reader, w *Writer, enc *Encoder, key HashKey, keep Keep) error {
-	if r.Number() != w.Number() || w.size != headerSize {
+	if r.Number() != w.Number() || w.begun {
 		return fmt.Errorf("rewrite pack %d into pack %d: want an empty pack of the same number",
 			r.Number(), w.Number())
 	}
@@ -51,7 +73,13 @@ func Rewrite(ctx context.Context, r *Reader, w *Writer, enc *Encoder, key HashKe
 	}
 	defer enc.put(s)
 	rw := rewriter{
-		r: r, w: w, enc: enc, scratch: s, keep: keep, hashes: hashes, hasher: NewHasher(key),
+		r: r, w: w, enc: enc, scratch: s, keep: keep, hashes: hashes, key: key, hasher: NewHasher(key),
+		hot: &Encoder{tuning: tunings[ProfileFast]}, done: make([]pageState, r.Slots()),
+		tiers: keep.tiers(r.Slots()),
+		idle:  make(compressors, runtime.GOMAXPROCS(0)+1),
+	}
+	if err := rw.clusters(ctx); err != nil {
+		return fmt.Errorf("rewrite clusters: %w", err)
 	}
 	for b := range r.Blocks() {
 		if err := ctx.Err(); err != nil {
@@ -88,23 +116,39 @@ type rewriter struct {
 	scratch *encoderScratch
 	keep    Keep
 	hashes  []Hash
+	key     HashKey
 	hasher  *Hasher
+	hot     *Encoder    // of single units
+	tiers   []Tier      // of each slot
+	done    []pageState // of each slot
+	idle    compressors
+	told    sync.Mutex // held while keep.Page or keep.Lost is called
 
-	// The present block: its stored bytes, and its decoded pages.
+	// The present block: its stored bytes, its decoded pages, and those at its end that are not
+	// encoded yet.
 	span  Span
 	pages []byte
 	bad   BadSlots
 	out   EncodedBlock
+	warm  [][]byte
 }
+
+// pageState is what became of a page before its block is copied.
+type pageState uint8
+
+const (
+	pageLeft      pageState = iota // nothing: it is copied with its block
+	pageClustered                  // it is in a cluster
+	pageLost                       // it is dead, and that was said
+)
 
 // block copies one block. It is read once: the bytes that were verified are those that are copied.
 func (rw *rewriter) block(b int) error {
 	first, count := rw.r.BlockSlots(b)
 	rw.pages = grown(rw.pages, int(count)*PageSize)
-	if err := rw.r.Fetch(first, int(count), &rw.span); err != nil {
+	if err := rw.read(first, int(count)); err != nil {
 		return err
 	}
-	rw.span.ReadSlots(first, rw.pages, &rw.bad)
 	rw.out = EncodedBlock{pages: int(count), data: rw.out.data[:0], units: rw.out.units[:0]}
 	for slot := first; slot < first+count; {
 		e := rw.r.dir.slots[slot]
@@ -113,63 +157,126 @@ func (rw *rewriter) block(b int) error {
 		}
 		slot += uint32(e.pages())
 	}
+	rw.flush()
 	_, err := rw.w.AppendBlock(&rw.out, rw.hashes[first:first+count])
 	return err
 }
 
+// read reads a block, and with it the clusters of pages that come back to it.
+func (rw *rewriter) read(first uint32, count int) error {
+	for slot := first; slot < first+uint32(count); slot++ {
+		if _, ok := rw.r.ClusterOf(slot); ok && rw.done[slot] == pageLeft && rw.tiers[slot] != tierDropped {
+			if err := rw.r.Fetch(first, count, &rw.span); err != nil {
+				return err
+			}
+			rw.span.ReadSlots(first, rw.pages, &rw.bad)
+			return nil
+		}
+	}
+	if err := rw.r.FetchSpots(first, count, &rw.span); err != nil {
+		return err
+	}
+	rw.span.ReadSpots(first, rw.pages, &rw.bad)
+	return nil
+}
+
 // unit copies the unit that begins with slot.
 func (rw *rewriter) unit(e slotEntry, slot uint32, pages []byte) error {
-	var take [maxUnitPages][]byte // what becomes of each page; nil: dead
-	copied, dead := true, true
+	var take [maxUnitPages][]byte // what becomes of each page; nil: dead, or it is in a cluster
+	copied, dead := e.inBlock(), true
 	for i := range e.pages() {
-		page, as, err := rw.page(slot+uint32(i), pages[i*PageSize:][:PageSize])
+		s := slot + uint32(i)
+		if rw.done[s] != pageLeft {
+			copied, dead = false, dead && rw.done[s] == pageLost
+			continue
+		}
+		page, as, err := rw.page(s, pages[i*PageSize:][:PageSize], rw.bad.Err(s), rw.hasher)
 		if err != nil {
 			return err
 		}
 		take[i] = page
-		copied, dead = copied && as, dead && page == nil
+		copied, dead = copied && as && rw.fits(e, s), dead && page == nil
 	}
 	switch {
 	case dead:
+		rw.flush()
 		rw.out.add(codecDead, e.pages(), nil)
 	case copied:
+		rw.flush()
 		data := make([]byte, int(e.len))
 		if err := rw.span.read(data, int64(e.off)); err != nil {
 			return err
 		}
 		rw.out.add(e.codec, e.pages(), data[:len(data)-crcSize])
 	default:
-		for _, page := range take[:e.pages()] {
-			if page == nil {
-				rw.out.add(codecDead, 1, nil)
-				continue
-			}
-			c, data := rw.enc.compress(rw.scratch, page)
-			rw.out.add(c, 1, data)
+		for i, page := range take[:e.pages()] {
+			rw.single(slot+uint32(i), page)
 		}
 	}
 	return nil
 }
 
+// fits says whether a unit is stored as the tier of a page in it wants.
+func (rw *rewriter) fits(e slotEntry, slot uint32) bool {
+	switch rw.tiers[slot] {
+	case TierHot:
+		return e.pages() == 1 && (e.codec == codecS2 || e.codec == codecRaw)
+	case TierWarm:
+		return e.codec == rw.enc.tuning.codec
+	default: // what is cold and was not put into a cluster is best as it is
+		return true
+	}
+}
+
+// single encodes a page of a unit that cannot be copied; nil: there is nothing of it in the block.
+func (rw *rewriter) single(slot uint32, page []byte) {
+	tier := rw.tiers[slot]
+	if page != nil && tier == TierWarm {
+		rw.warm = append(rw.warm, page) // to be encoded with those beside it
+		return
+	}
+	rw.flush()
+	switch {
+	case rw.done[slot] == pageClustered:
+		rw.out.add(codecClustered, 1, nil)
+	case page == nil:
+		rw.out.add(codecDead, 1, nil)
+	default:
+		enc := rw.enc
+		if tier == TierHot {
+			enc = rw.hot
+		}
+		c, data := enc.compress(rw.scratch, page)
+		rw.out.add(c, 1, data)
+	}
+}
+
+// flush encodes the pages that were left for it.
+func (rw *rewriter) flush() {
+	rw.enc.encodeUnits(rw.scratch, &rw.out, rw.warm)
+	rw.warm = rw.warm[:0]
+}
+
 // page returns what becomes of a page, which was read unless it is bad; as says that it is what is
 // stored. A page that does not match its hash stays as it is if that is not to be an error: nobody
 // knows which of the two is damaged.
-func (rw *rewriter) page(slot uint32, read []byte) (page []byte, as bool, err error) {
+func (rw *rewriter) page(slot uint32, read []byte, bad error, h *Hasher) (page []byte, as bool, err error) {
 	dead := rw.r.Dead(slot)
-	if !rw.keep.slot(slot) {
+	if rw.tiers[slot] == tierDropped {
 		return nil, false, nil
 	}
-	bad := rw.bad.Err(slot)
 	if bad == nil {
-		if rw.hasher.Sum(read) == rw.hashes[slot] {
+		if h.Sum(read) == rw.hashes[slot] {
 			return read, true, nil
 		}
 		bad = rw.r.slotError(slot, ErrHash)
 		page, as = read, true
 	}
+	rw.told.Lock()
+	defer rw.told.Unlock()
 	if rw.keep.Page != nil {
 		if other := rw.keep.Page(slot); other != nil {
-			if rw.hasher.Sum(other) != rw.hashes[slot] {
+			if h.Sum(other) != rw.hashes[slot] {
 				return nil, false, fmt.Errorf("another page is given for slot %d", slot)
 			}
 			return other, false, nil

@@ -8,8 +8,6 @@ import "fmt"
 // Span that was fetched may be read by many goroutines at once.
 type Span struct {
 	r     *Reader
-	first uint32
-	count int
 	parts []spanPart
 	buf   []byte
 	err   error // of the last range that was left out; nil: none
@@ -27,15 +25,40 @@ type spanPart struct {
 // bad sector is left out, and an error of the slots that it is of; so is what there is not. An error
 // of Fetch is about all of it.
 func (r *Reader) Fetch(first uint32, count int, s *Span) error {
-	*s = Span{r: r, first: first, count: count, parts: s.parts[:0], buf: s.buf[:0]}
-	end := min(uint64(first)+uint64(count), uint64(len(r.dir.slots)))
-	for slot := first; uint64(slot) < end; {
-		if r.Dead(slot) {
+	s.reset(r)
+	end := uint32(min(uint64(first)+uint64(count), uint64(len(r.dir.slots))))
+	if err := s.fetchBlocks(first, end); err != nil {
+		return err
+	}
+	for slot := first; slot < end && r.Clusters() > 0; slot++ {
+		e := r.dir.slots[slot]
+		if e.codec != codecClustered {
+			continue
+		}
+		if e.len > 0 && r.dir.slotsOf(int(e.off))[e.len-1] >= first {
+			continue // it was fetched with that one
+		}
+		if err := s.fetchClusters(int(e.off), int(e.off)+1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reset empties a span for a reader.
+func (s *Span) reset(r *Reader) {
+	*s = Span{r: r, parts: s.parts[:0], buf: s.buf[:0]}
+}
+
+// fetchBlocks fetches what blocks have of the slots from slot to before end.
+func (s *Span) fetchBlocks(slot, end uint32) error {
+	for slot < end {
+		if !s.r.dir.slots[slot].inBlock() {
 			slot++
 			continue
 		}
-		stop, last := r.together(slot, uint32(end))
-		off := r.dir.slots[slot].off
+		stop, last := s.r.beside(slot, end)
+		off := s.r.dir.slots[slot].off
 		err := s.fetch(int64(off), int(last-off))
 		if local(err) {
 			err = s.fetchUnits(slot, stop)
@@ -48,10 +71,58 @@ func (r *Reader) Fetch(first uint32, count int, s *Span) error {
 	return nil
 }
 
+// fetchClusters fetches the clusters from c to before end, those that lie together at once.
+func (s *Span) fetchClusters(c, end int) error {
+	all := s.r.dir.clusters
+	for c < end {
+		off, stop := all[c].off, c
+		last := off
+		for stop < end && all[stop].off == last && (stop == c || last-off <= maxReadBytes) {
+			last += all[stop].stored
+			stop++
+		}
+		err := s.fetch(int64(off), int(last-off))
+		for i := c; local(err) && i < stop; i++ {
+			if err1 := s.fetch(int64(all[i].off), int(all[i].stored)); local(err1) {
+				s.err = err1
+			} else if err1 != nil {
+				return err1
+			}
+		}
+		if err != nil && !local(err) {
+			return err
+		}
+		c = stop
+	}
+	return nil
+}
+
+// beside is together, beyond slots of which nothing is stored in the blocks.
+func (r *Reader) beside(slot, end uint32) (stop, last uint32) {
+	start := r.dir.slots[slot].off
+	stop, last = r.together(slot, end)
+	for next := stop; next < end; next++ {
+		e := r.dir.slots[next]
+		if !e.inBlock() {
+			continue
+		}
+		if e.off != last || last-start > maxReadBytes {
+			break
+		}
+		stop, last = r.together(next, end)
+		next = stop - 1
+	}
+	return stop, last
+}
+
 // fetchUnits fetches the units of slots one by one, and leaves out what cannot be read.
 func (s *Span) fetchUnits(slot, stop uint32) error {
 	for slot < stop {
 		e := s.r.dir.slots[slot]
+		if !e.inBlock() {
+			slot++
+			continue
+		}
 		if err := s.fetch(int64(e.off), int(e.len)); err != nil {
 			if !local(err) {
 				return err
@@ -98,6 +169,11 @@ func (s *Span) read(b []byte, off int64) error {
 // ReadSlots is Reader.ReadSlots out of the span.
 func (s *Span) ReadSlots(first uint32, dst []byte, bad *BadSlots) {
 	s.r.readSlots(s, first, dst, bad)
+}
+
+// ReadSpots is Reader.ReadSpots out of the span.
+func (s *Span) ReadSpots(first uint32, dst []byte, bad *BadSlots) {
+	s.r.readSpots(s, first, dst, bad)
 }
 
 // ReadPage is Reader.ReadPage out of the span.

@@ -15,8 +15,19 @@ type tuning struct {
 	s2         func(dst, src []byte) []byte
 	// limits says for units of 2, 4 and 8 pages how large they may be, in stored bytes: 0 if there
 	// are to be none.
-	limits [3]int
+	limits  [3]int
+	cluster clusterTuning
 }
+
+// clusterTuning is how clusters are made.
+type clusterTuning struct {
+	pages  int
+	level  zstd.EncoderLevel
+	beside int32 // what the place beside a page of the cluster is worth, in features
+}
+
+// coldClusters are the same for both profiles: what is cold is to be small.
+var coldClusters = clusterTuning{pages: 16, level: zstd.SpeedBestCompression, beside: 6}
 
 // limit is the most bytes that a unit of n pages (a power of two, or the rest of a block) may have.
 func (t *tuning) limit(n int) int {
@@ -46,12 +57,12 @@ func (t *tuning) next(perPage int) int {
 var tunings = [...]tuning{
 	ProfileDefault: {
 		codec: codecZstd, level: zstd.SpeedDefault, limits: [3]int{1024, 512, 0},
-		frameCodec: codecFrame, frameLevel: zstd.SpeedDefault,
+		frameCodec: codecFrame, frameLevel: zstd.SpeedDefault, cluster: coldClusters,
 	},
 	ProfileFast: {
 		codec: codecS2, s2: s2.EncodeBetter, limits: [3]int{1024, 512, 0},
 		// Never used for units, but an encoder has to have a level.
 		level:      zstd.SpeedFastest,
-		frameCodec: codecFrame, frameLevel: zstd.SpeedFastest,
+		frameCodec: codecFrame, frameLevel: zstd.SpeedFastest, cluster: coldClusters,
 	},
 }

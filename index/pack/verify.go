@@ -39,8 +39,8 @@ func (r *Reader) Verify(
 	if err := v.note(DamagedHashes, 0, err); err != nil {
 		return err
 	}
-	for b := range r.Blocks() {
-		if err := v.block(b, hashes); err != nil {
+	for g := range r.Spots().Groups() {
+		if err := v.group(g, hashes); err != nil {
 			return err
 		}
 	}
@@ -113,17 +113,19 @@ func (v *verifier) step(kind DamageKind, number int, err error, stored uint32) e
 	return v.ctx.Err()
 }
 
-// block verifies a block, and names each bad page of it.
-func (v *verifier) block(b int, hashes []Hash) error {
-	first, count := v.r.BlockSlots(b)
+// group verifies a block or a cluster, and names each bad page of it.
+func (v *verifier) group(g int, hashes []Hash) error {
+	spots := v.r.Spots()
+	first, count := spots.Group(g)
 	v.pages = grown(v.pages, int(count)*PageSize)
-	v.r.ReadSlots(first, v.pages, &v.slots)
-	for slot := first; slot < first+count; slot++ {
-		if v.r.Dead(slot) {
+	v.r.ReadSpots(first, v.pages, &v.slots)
+	for spot := first; spot < first+count; spot++ {
+		slot := spots.Slot(spot)
+		if spots.Of(slot) != spot || v.r.Dead(slot) {
 			continue
 		}
-		page := v.pages[(slot-first)*PageSize:][:PageSize]
-		err := v.slots.Err(slot)
+		page := v.pages[(spot-first)*PageSize:][:PageSize]
+		err := v.slots.Err(spot)
 		if err == nil && hashes != nil && v.hasher.Sum(page) != hashes[slot] {
 			err = v.r.slotError(slot, ErrHash)
 		}
@@ -134,5 +136,5 @@ func (v *verifier) block(b int, hashes []Hash) error {
 			return err
 		}
 	}
-	return v.step(DamagedSlot, 0, nil, uint32(v.r.BlockBytes(b)))
+	return v.step(DamagedSlot, 0, nil, uint32(spots.Bytes(g)))
 }

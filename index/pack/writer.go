@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -29,6 +30,7 @@ type Writer struct {
 	head   header
 	id     uint64
 	zstd   *zstd.Encoder
+	begun  bool  // the header is written
 	err    error // sticky
 }
 
@@ -43,14 +45,13 @@ func NewWriter(w blob.Writer, number uint64, generation uint32) (*Writer, error)
 		return nil, fmt.Errorf("make zstd encoder: %w", err)
 	}
 	pw := &Writer{
-		blob: w, buf: bufio.NewWriterSize(w, 1<<20), zstd: z,
+		blob: w, buf: bufio.NewWriterSize(w, 1<<20), zstd: z, size: headerSize,
 		head: header{version: formatVersion, number: number, generation: generation},
 	}
 	if generation == 0 {
 		pw.id = newID()
 	}
-	pw.write(pw.head.append(nil))
-	return pw, pw.err
+	return pw, nil
 }
 
 // Number is the number of the pack.
@@ -74,11 +75,23 @@ func (w *Writer) ID() uint64 { return w.id }
 
 // StoredBytes is about how large the pack would be if it were finished now.
 func (w *Writer) StoredBytes() int64 {
-	return int64(w.size) + footerSize + int64(len(w.hashes)) + 3*int64(len(w.dir.slots)) +
-		16*int64(len(w.dir.records)+len(w.dir.frames))
+	return int64(w.size) + footerSize + int64(len(w.hashes)) +
+		3*int64(len(w.dir.slots)+len(w.dir.members)) +
+		16*int64(len(w.dir.records)+len(w.dir.frames)+len(w.dir.clusters))
+}
+
+// begin writes the header, which comes before all else, when it is known what pack it is of.
+func (w *Writer) begin() {
+	if w.begun {
+		return
+	}
+	w.begun = true
+	w.size = 0
+	w.write(w.head.append(nil))
 }
 
 func (w *Writer) write(parts ...[]byte) {
+	w.begin()
 	for _, p := range parts {
 		if w.err != nil {
 			return
@@ -127,8 +140,13 @@ func (w *Writer) AppendBlock(b *EncodedBlock, hashes []Hash) (first uint32, err 
 	return first, w.err
 }
 
-// appendUnit writes a unit and its checksum, or nothing at all for a dead one.
+// appendUnit writes a unit and its checksum, or nothing at all for a dead one, and for pages that lie in
+// clusters.
 func (w *Writer) appendUnit(c codec, pages int, data []byte) {
+	if c == codecClustered {
+		w.dir.slots = append(w.dir.slots, slices.Repeat([]slotEntry{nowhere}, pages)...)
+		return
+	}
 	slot, off := uint32(len(w.dir.slots)), w.size
 	if c != codecDead {
 		var crc [crcSize]byte
@@ -141,6 +159,31 @@ func (w *Writer) appendUnit(c codec, pages int, data []byte) {
 			pos: uint8(pages-1)<<4 | uint8(i),
 		})
 	}
+}
+
+// appendCluster adds a cluster of pages of the slots, which ascend, and will be in blocks that are
+// appended later. So the clusters come first in a pack.
+func (w *Writer) appendCluster(c codec, slots []uint32, data []byte) error {
+	if len(w.dir.clusters) == 0 {
+		if w.begun {
+			return errors.New("append cluster: clusters come first in a pack")
+		}
+		w.head.version = clusterVersion
+	}
+	if err := w.room(len(data) + crcSize); err != nil {
+		return err
+	}
+	it := clusterEntry{
+		off: uint32(w.size), first: uint32(len(w.dir.members)), pages: uint16(len(slots)), codec: c,
+	}
+	var crc [crcSize]byte
+	number := uint32(len(w.dir.clusters))
+	binary.LittleEndian.PutUint32(crc[:], checksum(data, saltCluster, w.head.number, number))
+	w.write(data, crc[:])
+	it.stored = uint32(w.size) - it.off
+	w.dir.clusters = append(w.dir.clusters, it)
+	w.dir.members = append(w.dir.members, slots...)
+	return w.err
 }
 
 // AppendRecord adds bytes that the store wants kept beside the pages: leaves, files, roots. kind is
@@ -181,10 +224,12 @@ func (w *Writer) appendItem(to *[]itemEntry, salt uint64, it itemEntry, data []b
 // After an error nothing of the pack is visible.
 func (w *Writer) Finish() (int64, error) {
 	f := footer{
-		version: formatVersion, number: w.head.number, generation: w.head.generation, id: w.id,
+		version: w.head.version, number: w.head.number, generation: w.head.generation, id: w.id,
 		slots: uint32(len(w.dir.slots)), blocks: uint32(len(w.dir.blocks)),
 		records: uint32(len(w.dir.records)), frames: uint32(len(w.dir.frames)),
+		clusters: uint32(len(w.dir.clusters)),
 	}
+	w.begin()
 	dir := w.dir.append(nil)
 	f.dir = section{off: w.size, len: uint32(len(dir)), crc: crc32.Checksum(dir, crcTable)}
 	f.hashes = section{

@@ -1,0 +1,405 @@
+package pack
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/thawfs/thaw/tests/blobtest"
+	"github.com/thawfs/thaw/tests/blobtest/errblob"
+)
+
+// randomTiers gives each slot a tier: like its neighbours, as a rule.
+func randomTiers(rng *rand.Rand, n int) []Tier {
+	tiers := make([]Tier, n)
+	now := Tier(rng.IntN(4))
+	for i := range tiers {
+		if rng.IntN(6) == 0 {
+			now = Tier(rng.IntN(4))
+		}
+		tiers[i] = now
+	}
+	return tiers
+}
+
+// rewriteTiers writes the next generation of a pack in memory.
+func rewriteTiers(t testing.TB, store *blobtest.Mem, r *Reader, enc *Encoder, keep Keep, dec *Decoder) *Reader {
+	t.Helper()
+	w := mustWriter(t, store, r.Number(), r.Generation()+1)
+	defer w.Abort()
+	if err := Rewrite(context.Background(), r, w, enc, testKey, keep); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Finish(); err != nil {
+		t.Fatal(err)
+	}
+	return mustOpen(t, store, Name(r.Number(), r.Generation()+1), dec)
+}
+
+// checkTiers says whether pages are stored as they should be. was is the pack before.
+func checkTiers(t testing.TB, m *model, was, r *Reader, tiers []Tier, enc *Encoder) {
+	t.Helper()
+	clustered := 0
+	for i, page := range m.pages {
+		slot := uint32(i)
+		e := r.dir.slots[slot]
+		_, in := r.ClusterOf(slot)
+		_, before := was.ClusterOf(slot)
+		ok := true
+		switch {
+		case page == nil:
+			ok = e.codec == codecDead
+		case tiers[i] == TierHot:
+			ok = e.codec == codecS2 && e.pages() == 1 || e.codec == codecRaw
+		case tiers[i] == TierWarm:
+			ok = e.codec == enc.tuning.codec || e.codec == codecRaw
+		case tiers[i] == TierCold:
+			ok = in || e.codec == codecRaw
+		default:
+			ok = in == before
+		}
+		if !ok {
+			t.Fatalf("slot %d of tier %d: codec %d, in a cluster: %v, before: %v", i, tiers[i], e.codec, in, before)
+		}
+		if in {
+			clustered++
+		}
+	}
+	members := 0
+	for c := range r.Clusters() {
+		members += len(r.ClusterSlots(c))
+	}
+	if members != clustered {
+		t.Fatalf("%d slots in clusters, the clusters have %d", clustered, members)
+	}
+	want := uint32(formatVersion)
+	if clustered > 0 {
+		want = clusterVersion
+	}
+	head := make([]byte, headerSize)
+	if _, err := r.obj.ReadAt(head, 0); err != nil {
+		t.Fatal(err)
+	}
+	if h, err := parseHeader(head); err != nil || h.version != want || r.foot.version != want {
+		t.Fatalf("header of version %d, footer of version %d, want %d: %v", h.version, r.foot.version, want, err)
+	}
+}
+
+// TestTiers writes packs again and again, each time with other tiers and fewer pages.
+func TestTiers(t *testing.T) {
+	dec := mustDecoder(t)
+	seeds := uint64(12)
+	if raceEnabled {
+		seeds = 3
+	}
+	for seed := range seeds {
+		for _, profile := range []Profile{ProfileDefault, ProfileFast} {
+			t.Run(fmt.Sprintf("%v/%d", profile, seed), func(t *testing.T) {
+				rng := rand.New(rand.NewPCG(seed, uint64(profile)+100))
+				enc, store := mustEncoder(t, profile), blobtest.NewMem()
+				m := fill(t, rng, mustWriter(t, store, 3, 0), enc, 30)
+				r := mustOpen(t, store, Name(3, 0), dec)
+				for range 6 {
+					for i := range m.pages {
+						if rng.IntN(12) == 0 {
+							m.pages[i] = nil
+						}
+					}
+					tiers := randomTiers(rng, len(m.pages))
+					m.generation++
+					next := rewriteTiers(t, store, r, enc, Keep{
+						Slot: func(s uint32) bool { return m.pages[s] != nil },
+						Tier: func(s uint32) Tier { return tiers[s] },
+					}, dec)
+					m.check(t, next)
+					checkTiers(t, m, r, next, tiers, enc)
+					r = next
+				}
+			})
+		}
+	}
+}
+
+// coldPack makes a pack of which about two thirds of the pages lie in clusters, after some steps of fill.
+func coldPack(t testing.TB, profile Profile, steps int) (*model, *blobtest.Mem, *Reader) {
+	t.Helper()
+	dec, enc := mustDecoder(t), mustEncoder(t, profile)
+	for seed := uint64(0); ; seed++ {
+		store := blobtest.NewMem()
+		m := fill(t, rand.New(rand.NewPCG(seed, 78)), mustWriter(t, store, 9, 2), enc, steps)
+		r := rewriteTiers(t, store, mustOpen(t, store, Name(9, 2), dec), enc, Keep{
+			Tier: func(s uint32) Tier {
+				if s%3 == 0 {
+					return TierKeep
+				}
+				return TierCold
+			},
+		}, dec)
+		m.generation = 3
+		if r.Clusters() >= 3 && len(m.records) > 0 && len(m.frames) > 0 {
+			return m, store, r
+		}
+	}
+}
+
+// A collection keeps the clusters of which all is live as they are, and makes new ones of what else is.
+func TestRewriteKeepsClusters(t *testing.T) {
+	for _, profile := range []Profile{ProfileDefault, ProfileFast} {
+		m, store, r := coldPack(t, profile, 40)
+		enc, dec := mustEncoder(t, profile), mustDecoder(t)
+		same := rewriteTiers(t, store, r, enc, Keep{}, dec)
+		m.generation = 4
+		m.check(t, same)
+		if same.Clusters() != r.Clusters() || same.Size() != r.Size() {
+			t.Errorf("%d clusters, %d bytes; there were %d and %d", same.Clusters(), same.Size(), r.Clusters(), r.Size())
+		}
+		dead := same.ClusterSlots(1)[0]
+		m.pages[dead] = nil
+		less := rewriteTiers(t, store, same, enc, Keep{Slot: func(s uint32) bool { return s != dead }}, dec)
+		m.generation = 5
+		m.check(t, less)
+		for slot := range m.pages {
+			_, was := same.ClusterOf(uint32(slot))
+			if _, is := less.ClusterOf(uint32(slot)); is != (was && uint32(slot) != dead) {
+				t.Errorf("slot %d was in a cluster: %v, is: %v", slot, was, is)
+			}
+		}
+	}
+}
+
+// Damage costs the cluster that it is in, or the unit; any of it is noticed.
+func TestClusterFlips(t *testing.T) {
+	dec := mustDecoder(t)
+	m, store, r := coldPack(t, ProfileDefault, 6)
+	data := blobtest.Get(t, store, Name(9, 3))
+	step := 1
+	if raceEnabled {
+		step = 97
+	}
+	for off := 0; off < len(data); off += step {
+		if off >= headerSize && off < int(r.foot.dir.off) || off >= int(r.foot.hashes.off) && off < len(data)-footerSize {
+			off += 60 // the body and the hashes are large: some bytes of them
+		}
+		if off >= len(data) {
+			break
+		}
+		bad := bytes.Clone(data)
+		bad[off] ^= 1 << (off % 8)
+		errs := m.readAll(t, open(t, bad), dec)
+		if len(errs) == 0 {
+			t.Errorf("damage at %d of %d went unnoticed", off, len(data))
+		}
+		for _, err := range errs {
+			var damage *CorruptError
+			var version *VersionError
+			if !errors.As(err, &damage) && !errors.As(err, &version) {
+				t.Errorf("damage at %d: %v", off, err)
+			}
+		}
+	}
+	for range 100 {
+		if n := rand.IntN(len(data)); len(m.readAll(t, open(t, data[:n]), dec)) == 0 {
+			t.Errorf("%d of %d bytes pass for the pack", n, len(data))
+		}
+	}
+}
+
+// A bad sector costs the clusters and units that lie on it, however many are read at once.
+func TestClusterBadSectors(t *testing.T) {
+	m, store, _ := coldPack(t, ProfileDefault, 6)
+	data, dec := blobtest.Get(t, store, Name(9, 3)), mustDecoder(t)
+	rng := rand.New(rand.NewPCG(6, 7))
+	for range 60 {
+		r, err := Open(open(t, data), "test", dec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var sick badSectors
+		sick.Object = r.obj
+		for range 1 + rng.IntN(3) {
+			at := int64(rng.IntN(int(r.foot.dir.off)))
+			sick.bad = append(sick.bad, [2]int64{at, at + 512})
+		}
+		r.obj = sick
+		checkBadSectors(t, m, r)
+		r.Close()
+	}
+}
+
+// Two clusters of one size that are exchanged do not pass for one another.
+func TestClustersMisplaced(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 1))
+	page := make([]byte, PageSize)
+	for i := range page {
+		page[i] = byte(rng.Uint32())
+	}
+	store := blobtest.NewMem()
+	w := mustWriter(t, store, 9, 1)
+	for i := range 2 {
+		page[0] = byte(i)
+		if err := w.appendCluster(codecRaw, []uint32{uint32(i)}, page); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b := EncodedBlock{pages: 2}
+	b.add(codecClustered, 2, nil)
+	if _, err := w.AppendBlock(&b, make([]Hash, 2)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Finish(); err != nil {
+		t.Fatal(err)
+	}
+	data := blobtest.Get(t, store, Name(9, 1))
+	swapped := bytes.Clone(data)
+	const stored = PageSize + crcSize
+	copy(swapped[headerSize:], data[headerSize+stored:][:stored])
+	copy(swapped[headerSize+stored:], data[headerSize:][:stored])
+	r, err := Open(open(t, swapped), "test", mustDecoder(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	for slot := range uint32(2) {
+		var damage *CorruptError
+		if err := r.ReadPage(slot, make([]byte, PageSize)); !errors.As(err, &damage) {
+			t.Errorf("slot %d: %v", slot, err)
+		}
+	}
+}
+
+// Pages of a damaged cluster come back from elsewhere, or become dead with a word; those that can be
+// read stay.
+func TestRewriteRepairsClusters(t *testing.T) {
+	for _, tier := range []Tier{TierKeep, TierHot, TierWarm, TierCold} {
+		m, _, r := coldPack(t, ProfileDefault, 20)
+		slots := r.ClusterSlots(1)
+		off, _ := r.Unit(slots[0])
+		r.obj = badSectors{r.obj, [][2]int64{{off, off + 1}}}
+		lost := 0
+		keep := Keep{
+			Page: func(s uint32) []byte {
+				if s%2 == 0 {
+					return m.pages[s]
+				}
+				return nil
+			},
+			Lost: func(error) { lost++ },
+			Tier: func(uint32) Tier { return tier },
+		}
+		store := blobtest.NewMem()
+		again := rewriteTiers(t, store, r, mustEncoder(t, ProfileDefault), keep, mustDecoder(t))
+		odd := 0
+		for _, s := range slots {
+			if s%2 == 1 {
+				m.pages[s] = nil
+				odd++
+			}
+		}
+		if lost != odd {
+			t.Errorf("tier %d: %d pages are lost, it said %d", tier, odd, lost)
+		}
+		m.generation = 4
+		m.check(t, again)
+		keep.Lost = nil
+		w := mustWriter(t, blobtest.NewMem(), 9, 4)
+		if err := Rewrite(context.Background(), r, w, mustEncoder(t, ProfileDefault), testKey, keep); !IsDamage(err) {
+			t.Errorf("tier %d: pages that nobody has: %v", tier, err)
+		}
+		w.Abort()
+	}
+}
+
+// TestTierFails fails each operation of the blob store in turn: Rewrite says so, and leaves nothing behind,
+// or it has read the same again, and all is there.
+func TestTierFails(t *testing.T) {
+	m, from, _ := coldPack(t, ProfileDefault, 8)
+	m.generation = 4
+	for i := range m.pages {
+		if i%7 == 0 {
+			m.pages[i] = nil
+		}
+	}
+	data, enc, dec := blobtest.Get(t, from, Name(9, 3)), mustEncoder(t, ProfileDefault), mustDecoder(t)
+	work := func(s *errblob.Store) error {
+		obj, err := s.Open(context.Background(), Name(9, 3))
+		if err != nil {
+			return err
+		}
+		r, err := Open(obj, "test", dec)
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		bw, err := s.Create(context.Background(), Name(9, 4))
+		if err != nil {
+			return err
+		}
+		w, err := NewWriter(bw, 9, 4)
+		if err != nil {
+			return err
+		}
+		defer w.Abort()
+		keep := Keep{
+			Slot: func(s uint32) bool { return s%7 != 0 }, Tier: func(s uint32) Tier { return Tier(s / 5 % 4) },
+			Lost: func(err error) { t.Errorf("lost: %v", err) },
+		}
+		if err := Rewrite(context.Background(), r, w, enc, testKey, keep); err != nil {
+			return err
+		}
+		_, err = w.Finish()
+		return err
+	}
+	mem := blobtest.NewMem()
+	mem.Replace(Name(9, 3), data)
+	clean := errblob.New(mem, nil)
+	if err := work(clean); err != nil {
+		t.Fatal(err)
+	}
+	failed := 0
+	for n := 1; n <= clean.Operations(); n++ {
+		mem := blobtest.NewMem()
+		mem.Replace(Name(9, 3), data)
+		err := work(errblob.New(mem, errblob.FailNth(n, errblob.ErrInjected)))
+		if err == nil {
+			m.check(t, mustOpen(t, mem, Name(9, 4), dec))
+			continue
+		}
+		failed++
+		if !errors.Is(err, errblob.ErrInjected) {
+			t.Errorf("operation %d failed, the rewrite says %v", n, err)
+		}
+		if left, err := mem.List(context.Background(), ""); err != nil || len(left) != 1 {
+			t.Errorf("operation %d failed and left %v, %v", n, left, err)
+		}
+	}
+	if failed < 5 {
+		t.Errorf("only %d operations failed", failed)
+	}
+}
+
+func TestReadPageOfClusterDoesNotAllocate(t *testing.T) {
+	if raceEnabled {
+		t.Skip("with the race detector sync.Pool drops at random what it is given")
+	}
+	m, _, r := coldPack(t, ProfileDefault, 20)
+	page, cluster := make([]byte, PageSize), make([]byte, MaxClusterPages*PageSize)
+	slot, bad := uint32(0), BadSlots{}
+	for what, read := range map[string]func(){
+		"ReadPage":    func() { _ = r.ReadPage(slot, page) },
+		"ReadCluster": func() { r.ReadCluster(int(slot)%r.Clusters(), cluster, &bad) },
+		"ReadSlots":   func() { r.ReadSlots(slot, cluster[:8*PageSize], &bad) },
+		"ReadSpots":   func() { r.ReadSpots(uint32(r.Slots()), cluster[:40*PageSize], &bad) },
+		"ClusterSlots": func() {
+			if c, ok := r.ClusterOf(slot); ok {
+				_ = r.ClusterSlots(c)
+			}
+		},
+	} {
+		if n := testing.AllocsPerRun(300, func() { read(); slot = (slot + 1) % uint32(len(m.pages)-8) }); n != 0 {
+			t.Errorf("%s allocates %v times", what, n)
+		}
+	}
+}

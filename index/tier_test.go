@@ -1,0 +1,257 @@
+package index
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/thawfs/thaw/index/blob"
+	"github.com/thawfs/thaw/index/pack"
+	"github.com/thawfs/thaw/tests/blobtest/errblob"
+)
+
+// retier writes packs of a store again, with the pages of each as tier says.
+func retier(t testing.TB, s *Store, which func(number uint64) bool, tier func(slot uint32) pack.Tier) {
+	t.Helper()
+	if err := tryRetier(s, which, tier); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func tryRetier(s *Store, which func(number uint64) bool, tier func(slot uint32) pack.Tier) error {
+	ctx := context.Background()
+	done, err := s.write(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	enc, err := pack.NewEncoder(s.file.Profile)
+	if err != nil {
+		return err
+	}
+	numbers, _ := s.packs.numbers()
+	for _, number := range numbers {
+		if !which(number) {
+			continue
+		}
+		_, _, err := s.renew(ctx, number, func(old *pack.Reader, w *pack.Writer) error {
+			return pack.Rewrite(ctx, old, w, enc, s.key, pack.Keep{Tier: tier})
+		}, sameLife)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sameLife says whether two generations of a pack have the same slots.
+func sameLife(old, renewed *pack.Reader) error {
+	for slot := range uint32(old.Slots()) {
+		if old.Dead(slot) != renewed.Dead(slot) {
+			return fmt.Errorf("slot %d was dead: %v, and is: %v", slot, old.Dead(slot), renewed.Dead(slot))
+		}
+	}
+	return nil
+}
+
+// coolPack puts pages of the pack that is ruined into clusters.
+func coolPack(t *testing.T, dir string, key pack.HashKey) {
+	t.Helper()
+	rewritePack(t, dir, func(old *pack.Reader, w *pack.Writer) error {
+		enc, err := pack.NewEncoder(pack.ProfileDefault)
+		if err != nil {
+			return err
+		}
+		return pack.Rewrite(t.Context(), old, w, enc, key, pack.Keep{Tier: mixed(0)})
+	})
+}
+
+func allPacks(uint64) bool { return true }
+
+func allCold(uint32) pack.Tier { return pack.TierCold }
+
+// mixed is tiers in which pages of all kinds lie side by side.
+func mixed(seed uint32) func(slot uint32) pack.Tier {
+	return func(slot uint32) pack.Tier { return pack.Tier((slot/5 + slot/31 + seed) % 4) }
+}
+
+// clustersOf counts the clusters of the packs of an image.
+func clustersOf(m *Image) (n int) {
+	for i := range m.packs {
+		if p, err := m.acquire(uint64(i)); err == nil {
+			n += p.Clusters()
+			p.release()
+		}
+	}
+	return n
+}
+
+// inCluster says whether a page lies in a cluster.
+func inCluster(m *Image, gfn uint64) bool {
+	place, ok := m.pages.place(gfn)
+	if !ok {
+		return false
+	}
+	p, err := m.acquire(place >> 24)
+	if err != nil {
+		return false
+	}
+	defer p.release()
+	_, ok = p.ClusterOf(pack.Ref(place).Slot())
+	return ok
+}
+
+// doRetier writes some packs again, whose images may be open.
+func (m *model) doRetier() {
+	retier(m.t, m.s, func(uint64) bool { return m.r.IntN(2) == 0 }, mixed(m.r.Uint32N(100)))
+}
+
+// An image reads the same in every way, whatever its pages are stored as.
+func TestTiersOfImage(t *testing.T) {
+	dir, img, _ := highLatencyImage(t)
+	s := openTest(t, dir, nil)
+	for i, tier := range []func(uint32) pack.Tier{mixed(0), allCold, mixed(1), mixed(2)} {
+		before := openImage(t, s, "a")
+		retier(t, s, allPacks, tier)
+		m := openImage(t, s, "a")
+		if (clustersOf(m) > 0) == (clustersOf(before) > 0) && i == 0 {
+			t.Error("no clusters")
+		}
+		sameImage(t, m, img)
+		sameImage(t, before, img) // as it was
+		sameOrders(t, m, img)
+		m.Close()
+		before.Close()
+		exportDespite(t, s, "a", img, map[string][]byte{"state": []byte("of the VMM")}, nil)
+		checkClean(t, s, true)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// sameOrders reads the orders of an image, part by part.
+func sameOrders(t testing.TB, m *Image, want []byte) {
+	t.Helper()
+	for _, o := range m.Orders() {
+		seen := map[uint64]int{}
+		var p Piece
+		for pos := uint64(0); pos < o.Len(); {
+			end := o.Part(pos, 100)
+			for i, gfn := range o.GFNs(pos, end, nil) {
+				if _, set := o.(*setOrder); set {
+					break
+				}
+				if at, ok := o.Position(gfn); !ok || at != pos+uint64(i) {
+					t.Fatalf("page %d is at %d, want %d: %v", gfn, at, pos+uint64(i), ok)
+				}
+			}
+			if err := o.Read(context.Background(), pos, end, &p); err != nil {
+				t.Fatal(err)
+			}
+			comparePiece(t, &p, want, seen)
+			pos = end
+		}
+		if uint64(len(seen)) != o.Len() {
+			t.Fatalf("%d pages in an order of %d", len(seen), o.Len())
+		}
+	}
+}
+
+// A cold page comes with its cluster, in one read, and nothing of the cluster is read again for the others.
+func TestHighLatencyCluster(t *testing.T) {
+	dir, img, set := highLatencyImage(t)
+	s := openTest(t, dir, nil)
+	retier(t, s, allPacks, allCold)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s, d := onDisk(t, dir)
+	m := openImage(t, s, "a")
+	defer m.Close()
+	b, ok := m.Block(set[20].GFN)
+	gfns := m.BlockGFNs(b, nil)
+	if !ok || len(gfns) < 2 {
+		t.Fatalf("a cluster of %d pages", len(gfns))
+	}
+	page := make([]byte, PageSize)
+	for i, gfn := range gfns {
+		n, _ := spent(d, func() {
+			if err := m.ReadPage(gfn, page); err != nil || !bytes.Equal(page, img[gfn*PageSize:][:PageSize]) {
+				t.Errorf("page %d: wrong, %v", gfn, err)
+			}
+		})
+		if i == 0 && n != 1 || i > 0 && n != 0 {
+			t.Errorf("page %d of the cluster took %d reads", i, n)
+		}
+	}
+	if n, _ := spent(d, func() {
+		var p Piece
+		if err := m.ReadBlock(b, &p); err != nil || len(p.GFNs) != len(gfns) {
+			t.Errorf("read cluster: %v", err)
+		}
+	}); n != 0 {
+		t.Errorf("the cluster took %d reads more", n)
+	}
+	sameImage(t, m, img)
+	seen := map[uint64]int{}
+	feed := m.EagerFeed()
+	n, seeks := spent(d, func() {
+		var p Piece
+		for i := range feed.Len() {
+			if err := ReadPiece(t.Context(), feed, i, &p); err != nil {
+				t.Fatal(err)
+			}
+			comparePiece(t, &p, img, seen)
+		}
+	})
+	// A piece may have clusters and blocks.
+	if n > 2*int64(feed.Len()) || seeks > 2*int64(len(m.packs)) {
+		t.Errorf("%d pieces: %d reads, %d seeks, %d packs", feed.Len(), n, seeks, len(m.packs))
+	}
+}
+
+// A cluster is read once by a read that wants several of its pages, and by a feed.
+func TestClustersAreReadOnce(t *testing.T) {
+	dir, img, _ := highLatencyImage(t)
+	s := openTest(t, dir, nil)
+	retier(t, s, allPacks, allCold)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var reads *errblob.Store
+	s, err := Open(t.Context(), dir, OpenOptions{Log: testLog(t),
+		Wrap: func(_ context.Context, b blob.Store) (blob.Store, error) {
+			reads = errblob.New(b, nil)
+			return reads, nil
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	m := openImage(t, s, "a")
+	defer m.Close()
+	r := rand.New(rand.NewPCG(1, 1))
+	for range 50 {
+		n := uint64(2 + r.IntN(100))
+		first := r.Uint64N(m.Pages() - n)
+		blocks, alone := map[Block]bool{}, 0
+		for gfn := first; gfn < first+n; gfn++ {
+			b, _ := m.Block(gfn)
+			if !inCluster(m, gfn) {
+				alone++
+			} else {
+				blocks[b] = true
+			}
+		}
+		before, buf := reads.Operations(), make([]byte, n*PageSize)
+		if err := m.ReadRange(first, buf); err != nil || !bytes.Equal(buf, img[first*PageSize:][:n*PageSize]) {
+			t.Fatalf("range %d+%d: wrong, %v", first, n, err)
+		}
+		if got := reads.Operations() - before; got > len(blocks)+alone {
+			t.Errorf("%d pages in %d clusters, and %d beside them, took %d reads", n, len(blocks), alone, got)
+		}
+	}
+}
