@@ -169,7 +169,7 @@ func (s *served) kill() {
 func TestRestoreFromAMount(t *testing.T) {
 	dir := checkpointed(t, spec("random:30", "units", "60000"), testMemory, 20000)
 	s := serve(t, dir)
-	cfg := Config{Log: testLog(t), Window: 10 * time.Minute} // all of the run
+	cfg := Config{Log: testLog(t), Window: 10 * time.Minute, Count: true} // all of the run
 	rep, err := Restore(t.Context(), s.mnt, cfg)
 	if err != nil {
 		t.Fatal(err)

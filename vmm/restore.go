@@ -62,7 +62,7 @@ func load(dir string, cfg Config) (*loaded, error) {
 	if err := l.Machine.loadState(s, cfg.Clock, l.forgive); err != nil {
 		return nil, errors.Join(err, l.Machine.Close())
 	}
-	if !cfg.NoCount {
+	if cfg.Count {
 		// As late as possible: a prefetch may continue after the open has returned.
 		begin := time.Now()
 		if l.prefetched, err = mem.Resident(); err != nil {

@@ -33,9 +33,10 @@ on, in the foreground. Its memory is mapped privately: its changes are private, 
 the checkpoint stays as it is. It can be saved again.
 
 The report says when the first instruction ran, counted from the start of the command,
-and of the pages of memory: prefetched (in the page cache before that), skipped
-(prefetched, then touched) and lazy (touched, not prefetched) within the window. With
-asynchronous userfaultfd write-protection (Linux 6.7) that is exact to the page.
+and how many pages the guest touched within the window. With --count it also says how
+many were prefetched (in the page cache before the first instruction), skipped
+(prefetched, then touched) and lazy (touched, not prefetched). With asynchronous
+userfaultfd write-protection (Linux 6.7) that is exact to the page.
 
 A machine that was saved on a CPU with features that this host does not have is
 refused, and the error names them. With --force it is restored anyway; it may fail at
@@ -65,8 +66,8 @@ differential checkpoint needs its parents too.` +
 		"count pages so long after the first instruction")
 	f.StringVar(&o.requested, "requested", "",
 		"when the restore was asked for (RFC 3339), if not now")
-	f.BoolVar(&o.NoCount, "no-count", false,
-		"do not find out what was prefetched (that takes some 15 ms for each GiB)")
+	f.BoolVar(&o.Count, "count", false,
+		"count the prefetched pages before the guest starts (some 15 ms for each GiB)")
 	f.BoolVar(&o.NoTables, "no-page-tables", false,
 		"do not read the guest's page tables before it starts, where a mount has them")
 	f.BoolVar(&o.ReadAround, "read-around", false,

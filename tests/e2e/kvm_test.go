@@ -173,7 +173,7 @@ func TestKVMGuest(t *testing.T) {
 
 	restore := func(t *testing.T, from string) vmReport {
 		t.Helper()
-		m := startMachine(t, "restore", from, "--for", "3s", "--window", "2s")
+		m := startMachine(t, "restore", from, "--for", "3s", "--window", "2s", "--count")
 		r := m.ended(time.Minute)
 		if r.Done <= done {
 			t.Errorf("the guest had done %d units when it was saved, and %d after its restore", done, r.Done)

@@ -181,10 +181,9 @@ func (t *testbed) restoreMachine(ctx context.Context, dir string, requested time
 		"--for=" + r.window.String(), "--window=" + r.window.String(),
 		"--requested=" + requested.Format(time.RFC3339Nano), "--json"}
 	if r.set != nil {
-		// What came before the guest wanted it is counted from what it touched. To ask the kernel what is
-		// there before the first instruction would say less, and hold that up: while a set comes, for
-		// some 10 ms, but for no time where nothing comes.
-		args = append(args, "--touched="+t.touched(), "--no-count")
+		// What came before the guest wanted it is counted from what it touched. --count would say less,
+		// and hold up the first instruction.
+		args = append(args, "--touched="+t.touched())
 	}
 	p, err := t.start("restored machine", args...)
 	if err != nil {
