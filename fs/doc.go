@@ -23,7 +23,9 @@
 //
 // A name alone is never trusted: images and files are opened by the ID that the tree has shown, and the
 // open fails if the checkpoint was replaced since. One that was removed and is there again, with the
-// same content, has the same inode numbers, and so is the same entry.
+// same content, has the same inode numbers, and so is the same entry as long as the kernel knows one of
+// them or a push or a drop goes on, which go to the kernel by number (keep.go). So is a clone that the
+// kernel forgets and asks for again.
 //
 // # Processes
 //

@@ -43,14 +43,13 @@ type memoryFile struct {
 	gate sync.RWMutex
 
 	// flight is the newest restore that nobody has ended, and fill what brings the rest; opens
-	// counts open files, probes those among them that the prober has, pushing the goroutines that
-	// push pages into it; forgotten says that the kernel does not know it. Guarded by e.mu.
-	flight    *flight
-	fill      *fill
-	opens     int
-	probes    int
-	pushing   int
-	forgotten bool
+	// counts open files, probes those among them that the prober has, busy the goroutines that push
+	// pages into it or drop them: see keepLocked. Guarded by e.mu.
+	flight *flight
+	fill   *fill
+	opens  int
+	probes int
+	busy   int
 }
 
 // A session is the time from one cold page cache to the next. READs and pushers keep the one they

@@ -107,7 +107,7 @@ func (p *pushers) run() {
 // do does one job. Errors end the job only: a page that cannot be read gets its EIO when it is asked
 // for.
 func (p *pushers) do(j job, sc *scratch) {
-	h := j.m.hold()
+	h := p.srv.hold(j.m)
 	if h == nil {
 		p.ended(j)
 		return
