@@ -19,7 +19,8 @@ type memoryFile struct {
 	size  uint64
 
 	// inflight are the pages of READs that are not answered yet: the kernel has them locked, and a
-	// push of one would wait for the answer. One READ at a time has a page locked.
+	// push of one would wait for the answer. One READ at a time has a page locked. It takes it out just
+	// before its answer goes: the next READ of the page may come in before anything can be done after it.
 	inflight *bitmap
 	// sess is what happened since the image was last cold.
 	sess atomic.Pointer[session]
@@ -36,7 +37,7 @@ type memoryFile struct {
 	streams streams
 	// coming are pages that will be pushed at once, storing those of notifications under way.
 	coming  coming
-	storing *bitmap
+	storing storing
 
 	// gate lets a drop or a discard wait until nobody pushes, and keeps pushes from starting. READs never
 	// take it: it is held over notifications, which wait for READs.
@@ -92,7 +93,6 @@ func newMemoryFile(e *entry, nodeID uint64, clone string) *memoryFile {
 		size:     pages * PageSize,
 		inflight: newBitmap(pages),
 		coming:   coming{pages: newBitmap(pages)},
-		storing:  newBitmap(pages),
 	}
 	m.sess.Store(m.newSession(e.epoch.Load()))
 	return m

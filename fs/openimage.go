@@ -185,7 +185,6 @@ func (s *Server) released(m *memoryFile, probe bool) {
 		if m.clone != "" {
 			m.sess.Load().settle()
 			m.inflight.clear() // all READs of it are answered
-			m.storing.clear()
 			m.coming.letGo()
 			m.streams.reset()
 		}

@@ -134,6 +134,7 @@ func (p *pushers) bring(j job, h *openImage, sc *scratch) (whole bool, err error
 	defer p.srv.rescueErr("pushing in the background", &err)
 	switch j.do {
 	case workOrders:
+		whole = true // also if it panics: it would again, with each READ
 		orders := append(*h.orders.Load(), h.mem.Orders()...)
 		h.orders.Store(&orders)
 		return true, nil

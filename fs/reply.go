@@ -65,17 +65,22 @@ func (r *reply) Done() {
 	r.release()
 }
 
+// landed notes that a READ will be answered at once: nobody need go round its pages any more.
+func (r *reply) landed() {
+	if r.cached {
+		r.m.inflight.removeRange(r.first, r.count)
+	}
+}
+
 // fail ends a READ that is answered with an error.
 func (r *reply) fail() {
+	r.landed()
 	r.over()
 	r.release()
 }
 
 // over does the book-keeping of a READ that has ended.
 func (r *reply) over() {
-	if r.cached {
-		r.m.inflight.removeRange(r.first, r.count)
-	}
 	r.stall(false)
 	r.srv.demand.end()
 	took := time.Since(r.start)
