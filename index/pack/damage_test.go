@@ -94,7 +94,7 @@ func open(t *testing.T, data []byte) blob.Object {
 // somebody must notice, and nobody may be given wrong bytes.
 func TestFlips(t *testing.T) {
 	dec := mustDecoder(t)
-	for _, profile := range []Profile{ProfileDefault, ProfileFast} {
+	for _, profile := range []Profile{ProfileDefault, ProfileFast, profileHot} {
 		m, data := damagedPack(t, profile)
 		rng := rand.New(rand.NewPCG(4, 5))
 		flip := func(off int, how func([]byte)) {

@@ -100,7 +100,7 @@ func FuzzGFNs(f *testing.F) {
 // behind it alone.
 func FuzzDecode(f *testing.F) {
 	rng := rand.New(rand.NewPCG(1, 2))
-	for _, profile := range []Profile{ProfileDefault, ProfileFast} {
+	for _, profile := range []Profile{ProfileDefault, ProfileFast, profileHot} {
 		enc := mustEncoder(f, profile)
 		var eb EncodedBlock
 		for range 4 {
@@ -133,7 +133,8 @@ func FuzzUnit(f *testing.F) {
 		f.Add(testPage(rng), byte(3))
 	}
 	dec := mustDecoder(f)
-	encs := []*Encoder{mustEncoder(f, ProfileDefault), mustEncoder(f, ProfileFast)}
+	encs := []*Encoder{mustEncoder(f, ProfileDefault), mustEncoder(f, ProfileFast),
+		mustEncoder(f, profileHot)}
 	f.Fuzz(func(t *testing.T, b []byte, n byte) {
 		var pages [][]byte
 		for i := range int(n)%20 + 1 {
