@@ -73,7 +73,7 @@ func (s *Server) begin(m *memoryFile, h *openImage, in *fuse.ReadIn, length uint
 	*r = reply{
 		srv: s, m: m, sess: sess, h: h, first: first, count: count, start: now,
 	}
-	r.stall(true)
+	r.stall(true, now)
 
 	s.demand.begin()
 	sess.lazyRequests.Add(1)

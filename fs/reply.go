@@ -81,9 +81,10 @@ func (r *reply) fail() {
 
 // over does the book-keeping of a READ that has ended.
 func (r *reply) over() {
-	r.stall(false)
+	now := time.Now()
+	r.stall(false, now)
 	r.srv.demand.end()
-	took := time.Since(r.start)
+	took := now.Sub(r.start)
 	if r.late != nil {
 		r.late.waited(took)
 	}
@@ -91,14 +92,14 @@ func (r *reply) over() {
 }
 
 // stall notes in the logs that a reader begins or ends to wait.
-func (r *reply) stall(begin bool) {
+func (r *reply) stall(begin bool, now time.Time) {
 	for _, log := range [...]*wss.StallLog{r.sess.epoch.stalls, r.sess.stalls} {
 		switch {
 		case log == nil:
 		case begin:
-			log.Begin()
+			log.BeginAt(now)
 		default:
-			log.End()
+			log.EndAt(now)
 		}
 	}
 }
