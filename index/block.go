@@ -80,7 +80,7 @@ func (m *Image) BlockGFNs(b Block, dst []uint64) []uint64 {
 	}
 	first, count := p.BlockSlots(n)
 	var room [maxCopies * pack.BlockPages]slotGFN
-	for _, x := range m.reverse.near(int(b.pack), first, first+count, room[:0]) {
+	for _, x := range m.reverse().near(int(b.pack), first, first+count, room[:0]) {
 		dst = append(dst, x.gfn())
 	}
 	return dst
@@ -104,7 +104,7 @@ func (m *Image) ReadBlock(b Block, buf *Piece) error {
 		return fmt.Errorf("%s: no such block", m.entry.Name)
 	}
 	first, count := p.BlockSlots(n)
-	buf.near = m.reverse.near(int(b.pack), first, first+count, buf.near[:0])
+	buf.near = m.reverse().near(int(b.pack), first, first+count, buf.near[:0])
 	return m.fill(buf, buf.near, func(first uint32, dst []byte, bad *pack.BadSlots) {
 		m.s.blocks.readSlots(p.Reader, first, dst, bad)
 	})

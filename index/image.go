@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"github.com/thawfs/thaw/index/pack"
@@ -17,7 +18,7 @@ type Image struct {
 	entry   *catalogEntry
 	root    *root
 	pages   *pageMap
-	reverse *reverseMap
+	reverse func() *reverseMap // made by the first who asks, which no page does that is read alone
 	pins    *pins
 	packs   []*packEntry // by position, as in pages; nil for one that could not be opened
 	missing []error      // why not
@@ -71,7 +72,7 @@ func (m *Image) open(ctx context.Context, without bool) (err error) {
 		m.pins.release()
 		return err
 	}
-	m.reverse = newReverseMap(m.pages)
+	m.reverse = sync.OnceValue(func() *reverseMap { return newReverseMap(m.pages) })
 	return nil
 }
 
