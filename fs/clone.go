@@ -40,52 +40,50 @@ func (s *Server) memoryOf(n *node) *memoryFile {
 	if m := n.mem.Load(); m != nil {
 		return m
 	}
-	var m *memoryFile
-	if n.kind == kindMemory {
-		if e.main == nil {
-			e.main = newMemoryFile(e, n.id, "")
-		}
-		m = e.main
-	} else {
-		if e.clones[n.detail] == nil {
-			e.clones[n.detail] = newMemoryFile(e, n.id, n.detail)
-		}
-		m = e.clones[n.detail]
+	m := e.memoryLocked(n)
+	switch {
+	case m != nil:
+	case n.kind == kindMemory:
+		m = newMemoryFile(e, n.id, "")
+		e.main = m
+	default:
+		m = newMemoryFile(e, n.id, n.detail)
+		e.clones[n.detail] = m
 	}
 	n.mem.Store(m)
 	return m
 }
 
+// memoryLocked is the memory file of a node's inode number; nil if there is none. e.mu is held.
+func (e *entry) memoryLocked(n *node) *memoryFile {
+	switch n.kind {
+	case kindMemory:
+		return e.main
+	case kindCloneMem:
+		return e.clones[n.detail]
+	}
+	return nil
+}
+
 // forgotten is called when the kernel has evicted the inode of a memory file: nothing of it is in
-// the page cache now. A clone ends with that, unless it is poisoned: it must stay so also if the kernel
-// forgets the inode for a while.
+// the page cache now. A clone ends with that.
 func (s *Server) forgotten(n *node) {
-	m := n.mem.Load()
-	if m == nil {
+	e := n.e
+	if e == nil {
 		return
 	}
-	e := m.e
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if m.opens > 0 {
-		return // the kernel knows it again already
+	m := e.memoryLocked(n)
+	if m == nil || m.opens > 0 {
+		return // nothing is known of it, or the kernel knows it again already
 	}
 	m.abandonLocked()
 	sess := m.sess.Load()
 	sess.cold()
 	sess.restored.Store(0)
 	m.streams.reset()
-	m.forgotten = true
-	m.endLocked()
-}
-
-// endLocked ends the life of a clone that the kernel has forgotten, when nobody pushes into it any
-// more: another of its name has the same inode number, and would get those pages. e.mu is held.
-func (m *memoryFile) endLocked() {
-	if m.forgotten && m.pushing == 0 && m.clone != "" && !m.poisoned.Load() && m.e.clones[m.clone] == m {
-		m.e.retired.add(m.sess.Load().load())
-		delete(m.e.clones, m.clone)
-	}
+	s.endLocked(m)
 }
 
 // poison makes a clone unreadable after something wrote through a shared mapping of it: what the
@@ -94,19 +92,24 @@ func (m *memoryFile) endLocked() {
 func (s *Server) poison(n *node) {
 	m := s.memoryOf(n)
 	if !m.poisoned.Swap(true) {
-		s.tree.pin(n)
+		s.tree.pin(n.id)
 		s.log.Warn("clone written to; it is unreadable from now on",
 			"checkpoint", m.e.name, "clone", m.clone)
 	}
 	if m.writes.Add(1) > 1 {
 		return // the goroutine that drops the pages will see this WRITE, too
 	}
-	s.goes("dropping a poisoned clone", func() {
+	s.keep(m)
+	begun := s.goes("dropping a poisoned clone", func() {
+		defer s.unkeep(m)
 		for n := int64(0); !m.writes.CompareAndSwap(n, 0); {
 			n = m.writes.Load()
 			s.purge(m)
 		}
 	})
+	if !begun {
+		s.unkeep(m)
+	}
 }
 
 // purge drops the page cache of a poisoned clone.

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
@@ -9,12 +10,13 @@ import (
 // until all of its part are there: else a reader that is as fast as the pushes would read each page
 // itself just before it is pushed, and the pusher would wait for every one of these READs.
 //
-// That cannot be a deadlock, because the pusher waits for no READ that waits. It does not push pages in
+// That cannot be a deadlock, because no pusher waits for a READ that waits. It does not push pages in
 // flight; a READ that comes in while its page is being stored does not wait (both look: the pusher at
-// inflight after it has marked the page in storing, the READ at storing after it has marked it in
-// inflight); and before the pusher waits for the gate it lets all READs go. Only if two pushers store one
-// page at once does the first to finish take the mark of both away: a READ that comes then may wait for
-// the second, which waits for it, until maxComing is over.
+// inflight after it has noted the page in storing, the READ at storing after it has marked it in
+// inflight); and before the pusher waits for the gate it lets all READs go.
+//
+// Where parts of two pushers have a page in common, the first to end takes the mark of both away. A READ
+// that comes then does not wait, which is never wrong.
 type coming struct {
 	pages *bitmap
 	mu    sync.Mutex
@@ -52,12 +54,11 @@ func (c *coming) wake() {
 	}
 }
 
-// wait returns when a page is not among them, or after maxComing. It does nothing, and takes no lock,
-// if the page is not.
+// has says whether a page is among them. It takes no lock.
+func (c *coming) has(gfn uint64) bool { return c.pages.has(gfn) }
+
+// wait returns when a page is not among them, or after maxComing.
 func (c *coming) wait(gfn uint64) {
-	if !c.pages.has(gfn) {
-		return
-	}
 	late := time.NewTimer(maxComing)
 	defer late.Stop()
 	for {
@@ -76,4 +77,32 @@ func (c *coming) wait(gfn uint64) {
 			return
 		}
 	}
+}
+
+// storing is the runs of notifications under way. Several of them may have a page in common. Its lock is
+// held for a few comparisons, by pushers, and by READs of pages that are coming.
+type storing struct {
+	mu   sync.Mutex
+	runs []pageRun // guarded by mu
+}
+
+type pageRun struct{ first, count uint64 }
+
+func (s *storing) begin(first, count uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.runs = append(s.runs, pageRun{first, count})
+}
+
+func (s *storing) end(first, count uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := slices.Index(s.runs, pageRun{first, count})
+	s.runs = slices.Delete(s.runs, i, i+1)
+}
+
+func (s *storing) has(gfn uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.runs, func(r pageRun) bool { return gfn-r.first < r.count })
 }

@@ -71,9 +71,7 @@ func (s *Server) endHoles(m *memoryFile) {
 	defer func() {
 		if !dropped { // zeros may be in the page cache
 			m.poisoned.Store(true)
-			if n := s.tree.node(m.node); n != nil {
-				s.tree.pin(n)
-			}
+			s.tree.pin(m.node)
 		}
 		m.holes.Store(nil)
 		close(h.ended)

@@ -23,7 +23,9 @@
 //
 // A name alone is never trusted: images and files are opened by the ID that the tree has shown, and the
 // open fails if the checkpoint was replaced since. One that was removed and is there again, with the
-// same content, has the same inode numbers, and so is the same entry.
+// same content, has the same inode numbers, and so is the same entry as long as the kernel knows one of
+// them or a push or a drop goes on, which go to the kernel by number (keep.go). So is a clone that the
+// kernel forgets and asks for again.
 //
 // # Processes
 //
@@ -41,8 +43,8 @@
 //  1. tree.node finds the node by its number, under a lock held for a map access.
 //  2. readMemory notes that the pages are in flight, that a stall has begun, and which pages are
 //     touched for the first time (epoch.read), and reads the page with Image.ReadPage into go-fuse's buffer.
-//  3. The reply goes out; reply.Done runs after that. The pages, resident already, are no longer in
-//     flight, the stall is over, and what lies ahead of its reader, or beside the page in its locality
+//  3. The pages are resident, and no longer in flight. The reply goes out; reply.Done runs after that. The
+//     stall is over, and what lies ahead of its reader, or beside the page in its locality
 //     block, becomes a job for the pushers if there is room in their queue.
 //
 // This path allocates nothing, waits for no lock that is held over I/O or over a push (on a high-latency

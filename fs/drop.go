@@ -37,31 +37,49 @@ func (s *Server) drop(ctx context.Context, name string, armed bool) (err error) 
 	}
 	defer s.rescueErr("dropping an image", &err)
 	ep := s.newEpoch(e, armed)
-	for _, m := range e.begin(ep) {
+	files, listed := s.beginEpoch(e, ep)
+	if !listed {
+		return fmt.Errorf("drop %s: %w", name, ErrNotFound)
+	}
+	// Some files are not cold, or belong to the epoch before, unless it comes to its end.
+	complete := false
+	defer func() {
+		if !complete {
+			ep.spoil(time.Now())
+		}
+		for _, m := range files {
+			s.unkeep(m)
+		}
+	}()
+	for _, m := range files {
 		if err = ctx.Err(); err == nil {
 			err = s.dropMemory(m, ep)
 		}
 		if err != nil {
-			// Some files are not cold, or belong to the epoch before.
-			ep.spoil(time.Now())
 			return fmt.Errorf("drop %s: %w", name, err)
 		}
 	}
+	complete = true
 	return nil
 }
 
-// begin makes ep the entry's epoch, ends the restores that go on, and lists the memory files that
-// are to follow. Files that are opened for the first time after it begin in ep.
-func (e *entry) begin(ep *epoch) []*memoryFile {
+// beginEpoch makes ep the entry's epoch, ends the restores that go on, and lists the memory files that
+// are to follow, which are kept. Files that are opened for the first time after it begin in ep. An entry
+// that is not listed any more is left alone: its numbers may be another's.
+func (s *Server) beginEpoch(e *entry, ep *epoch) (files []*memoryFile, listed bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.gone {
+		return nil, false
+	}
 	e.epoch.Store(ep)
 	e.retired = Counters{}
-	all := e.memoriesLocked()
-	for _, m := range all {
+	files = e.memoriesLocked()
+	for _, m := range files {
 		m.abandonLocked()
+		s.keepLocked(m)
 	}
-	return all
+	return files, true
 }
 
 // dropMemory begins a session in ep with a cold page cache. The notification waits for READs that

@@ -28,8 +28,8 @@ type entry struct {
 	gone bool
 	// opens counts open memory files, those of clones included.
 	opens int
-	// pushing counts the goroutines that push pages of it, into any of its files.
-	pushing int
+	// busy counts the goroutines that push pages into any of its files, or drop them.
+	busy int
 	// quiet is closed when a pusher releases an image; nil: nobody waits for that.
 	quiet chan struct{}
 	// replaced are the images that wait to be closed, the current one not among them.

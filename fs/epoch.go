@@ -94,7 +94,7 @@ func (p *epoch) read(first, count uint64, now time.Time) {
 		p.spoiled.Store(true)
 	default:
 		// In the machine's own time: a restore that need not wait for these READs comes here earlier.
-		p.trace.AddRun(first, count, max(age-p.stalls.Stalled(), 0), wss.NoVCPU)
+		p.trace.AddRun(first, count, max(age-p.stalls.Stalled(now), 0), wss.NoVCPU)
 		p.readers.read(first, count)
 	}
 }

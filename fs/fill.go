@@ -69,7 +69,7 @@ func (s *Server) fillLocked(m *memoryFile, sess *session) {
 		fl.cancel()
 		return
 	}
-	m.holdLocked(fl.h)
+	s.holdLocked(m, fl.h)
 	m.fill = fl
 	s.filling.Add(int64(m.size))
 }

@@ -113,7 +113,7 @@ func (h *shuffle) run(seed uint64) {
 		what  func(*rand.Rand)
 	}{
 		{4, h.client(1)}, {4, h.client(2)}, {4, h.client(3)}, {3, h.drop}, {6, h.record},
-		{2, h.change}, {2, h.close},
+		{4, h.change}, {2, h.close},
 	} {
 		rnd := rand.New(rand.NewPCG(seed, uint64(i+2)))
 		wg.Go(func() {

@@ -19,7 +19,8 @@ type memoryFile struct {
 	size  uint64
 
 	// inflight are the pages of READs that are not answered yet: the kernel has them locked, and a
-	// push of one would wait for the answer. One READ at a time has a page locked.
+	// push of one would wait for the answer. One READ at a time has a page locked. It takes it out just
+	// before its answer goes: the next READ of the page may come in before anything can be done after it.
 	inflight *bitmap
 	// sess is what happened since the image was last cold.
 	sess atomic.Pointer[session]
@@ -37,21 +38,20 @@ type memoryFile struct {
 	streams streams
 	// coming are pages that will be pushed at once, storing those of notifications under way.
 	coming  coming
-	storing *bitmap
+	storing storing
 
 	// gate lets a drop or a discard wait until nobody pushes, and keeps pushes from starting. READs never
 	// take it: it is held over notifications, which wait for READs.
 	gate sync.RWMutex
 
 	// flight is the newest restore that nobody has ended, and fill what brings the rest; opens
-	// counts open files, probes those among them that the prober has, pushing the goroutines that
-	// push pages into it; forgotten says that the kernel does not know it. Guarded by e.mu.
-	flight    *flight
-	fill      *fill
-	opens     int
-	probes    int
-	pushing   int
-	forgotten bool
+	// counts open files, probes those among them that the prober has, busy the goroutines that push
+	// pages into it or drop them: see keepLocked. Guarded by e.mu.
+	flight *flight
+	fill   *fill
+	opens  int
+	probes int
+	busy   int
 }
 
 // A session is the time from one cold page cache to the next. READs and pushers keep the one they
@@ -94,7 +94,6 @@ func newMemoryFile(e *entry, nodeID uint64, clone string) *memoryFile {
 		size:     pages * PageSize,
 		inflight: newBitmap(pages),
 		coming:   coming{pages: newBitmap(pages)},
-		storing:  newBitmap(pages),
 	}
 	m.sess.Store(m.newSession(e.epoch.Load()))
 	return m

@@ -15,8 +15,10 @@ import (
 type modelKernel struct {
 	s *Server
 
-	mu     sync.Mutex
-	turn   *sync.Cond // something was unlocked
+	mu   sync.Mutex
+	turn *sync.Cond // something was unlocked
+	// stall, if it is set, is called before a push goes to the kernel.
+	stall  func(id uint64)
 	inodes map[uint64]*modelInode
 	faults []string
 }
@@ -53,6 +55,9 @@ func pause() {
 
 func (k *modelKernel) InodeNotifyStoreCache(id uint64, off int64, data []byte) fuse.Status {
 	pause()
+	if k.stall != nil {
+		k.stall(id)
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	ino := k.inodes[id]

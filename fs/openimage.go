@@ -76,22 +76,21 @@ func (s *Server) imageLocked(e *entry) (*openImage, error) {
 
 // hold keeps the entry's image open for a pusher; nil when the file is not open any more: the kernel
 // may have forgotten it, and another clone have its number.
-func (m *memoryFile) hold() *openImage {
+func (s *Server) hold(m *memoryFile) *openImage {
 	m.e.mu.Lock()
 	defer m.e.mu.Unlock()
 	h := m.e.img.Load()
 	if h == nil || m.opens == 0 {
 		return nil
 	}
-	m.holdLocked(h)
+	s.holdLocked(m, h)
 	return h
 }
 
 // holdLocked keeps an image open while a goroutine pushes pages of it into m.
-func (m *memoryFile) holdLocked(h *openImage) {
+func (s *Server) holdLocked(m *memoryFile, h *openImage) {
 	h.users++
-	m.pushing++
-	m.e.pushing++
+	s.keepLocked(m)
 }
 
 // unhold ends a hold, also that of a restore, and does what had to wait for it.
@@ -99,19 +98,13 @@ func (s *Server) unhold(m *memoryFile, h *openImage) {
 	e := m.e
 	e.mu.Lock()
 	h.users--
-	m.pushing--
-	e.pushing--
-	m.endLocked()
-	over := e.gone && e.pushing == 0
+	s.unkeepLocked(m)
 	err := s.settleLocked(e, false)
 	if e.quiet != nil {
 		close(e.quiet)
 		e.quiet = nil
 	}
 	e.mu.Unlock()
-	if over {
-		s.tree.unpin(e)
-	}
 	if err != nil {
 		s.complain(e, "close image", err)
 	}
@@ -159,11 +152,10 @@ func (s *Server) opened(m *memoryFile, who *fuse.Owner) error {
 		}
 	}
 	if m.clone != "" && e.clones[m.clone] != m {
-		// It was forgotten since the node was looked up, and may have missed a drop.
+		// It had ended, but its node was pinned; it may have missed a drop.
 		e.clones[m.clone] = m
 		m.sess.Store(m.newSession(e.epoch.Load()))
 	}
-	m.forgotten = false
 	if who == nil {
 		m.probes++
 	}
@@ -193,7 +185,6 @@ func (s *Server) released(m *memoryFile, probe bool) {
 		if m.clone != "" {
 			m.sess.Load().settle()
 			m.inflight.clear() // all READs of it are answered
-			m.storing.clear()
 			m.coming.letGo()
 			m.streams.reset()
 		}

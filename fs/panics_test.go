@@ -69,6 +69,38 @@ func TestPanicInStore(t *testing.T) {
 	eventually(t, "the image is closed", func() bool { return b.Release(t.Context(), "a") == nil })
 }
 
+// Orders that panic are asked for once, not with every READ.
+func TestPanicInOrders(t *testing.T) {
+	store := newFakeStore(wsSpec())
+	r := newHandRig(t, panickingOrders{store}, Options{Policy: PolicyLazy})
+	r.goes("pushing", r.pushers.run)
+	r.open()
+	r.read(100, 1, 0)
+	eventually(t, "it panics", func() bool { return r.metrics.panics.Load() > 0 })
+	eventually(t, "the pusher is done", func() bool {
+		e := r.tree.entry("a")
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		return e.busy == 0
+	})
+	if !r.tree.entry("a").img.Load().asked.Load() {
+		t.Error("the next READ will ask again")
+	}
+	r.release()
+}
+
+// A panickingOrders is a store of images that have a fault.
+type panickingOrders struct{ *fakeStore }
+
+func (s panickingOrders) OpenImage(ctx context.Context, c Checkpoint) (Image, error) {
+	m, err := s.fakeStore.OpenImage(ctx, c)
+	return panickingImage{m}, err
+}
+
+type panickingImage struct{ Image }
+
+func (panickingImage) Orders() []Order { panic("injected") }
+
 // So is a panic in the server itself: every request that has an answer gets EIO.
 func TestPanicInHandlers(t *testing.T) {
 	s := testServer(newFakeStore(spec{Name: "a", Pages: 100}))

@@ -57,8 +57,8 @@ func (s *Server) push(m *memoryFile, sess *session, p *Piece, pushed func(first,
 // storeRun sends one run to the kernel.
 func (s *Server) storeRun(m *memoryFile, sess *session, first uint64, data []byte) error {
 	n := uint64(len(data) / PageSize)
-	m.storing.addRange(first, n)
-	defer m.storing.removeRange(first, n)
+	m.storing.begin(first, n)
+	defer m.storing.end(first, n)
 	if m.inflight.any(first, n) {
 		return errAgain
 	}

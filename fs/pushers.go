@@ -107,7 +107,7 @@ func (p *pushers) run() {
 // do does one job. Errors end the job only: a page that cannot be read gets its EIO when it is asked
 // for.
 func (p *pushers) do(j job, sc *scratch) {
-	h := j.m.hold()
+	h := p.srv.hold(j.m)
 	if h == nil {
 		p.ended(j)
 		return
@@ -134,6 +134,7 @@ func (p *pushers) bring(j job, h *openImage, sc *scratch) (whole bool, err error
 	defer p.srv.rescueErr("pushing in the background", &err)
 	switch j.do {
 	case workOrders:
+		whole = true // also if it panics: it would again, with each READ
 		orders := append(*h.orders.Load(), h.mem.Orders()...)
 		h.orders.Store(&orders)
 		return true, nil

@@ -26,7 +26,7 @@ func (s *Server) readMemory(m *memoryFile, in *fuse.ReadIn, buf []byte) (fuse.Re
 	}
 	length := min(uint64(len(buf)), m.size-in.Offset)
 	r := s.begin(m, h, in, length)
-	if r.follow && r.count == 1 && !m.storing.has(r.first) {
+	if r.follow && r.count == 1 && m.coming.has(r.first) && !m.storing.has(r.first) {
 		m.coming.wait(r.first)
 	}
 	if err := s.fill(m, h.mem, in.Offset, buf[:length]); err != nil {
@@ -47,6 +47,7 @@ func (s *Server) readMemory(m *memoryFile, in *fuse.ReadIn, buf []byte) (fuse.Re
 		// And before a drop that waits for the answer.
 		r.sess.resident.addRange(r.first, r.count)
 	}
+	r.landed()
 	// A READ of many pages mostly costs copying, and a push copies as much. Pushing ahead of its
 	// reader is worth it only where decoding takes longer than copying.
 	if r.count >= bigRead && time.Since(r.start) < time.Duration(r.count)*copyTime {
@@ -72,7 +73,7 @@ func (s *Server) begin(m *memoryFile, h *openImage, in *fuse.ReadIn, length uint
 	*r = reply{
 		srv: s, m: m, sess: sess, h: h, first: first, count: count, start: now,
 	}
-	r.stall(true)
+	r.stall(true, now)
 
 	s.demand.begin()
 	sess.lazyRequests.Add(1)

@@ -65,20 +65,26 @@ func (r *reply) Done() {
 	r.release()
 }
 
+// landed notes that a READ will be answered at once: nobody need go round its pages any more.
+func (r *reply) landed() {
+	if r.cached {
+		r.m.inflight.removeRange(r.first, r.count)
+	}
+}
+
 // fail ends a READ that is answered with an error.
 func (r *reply) fail() {
+	r.landed()
 	r.over()
 	r.release()
 }
 
 // over does the book-keeping of a READ that has ended.
 func (r *reply) over() {
-	if r.cached {
-		r.m.inflight.removeRange(r.first, r.count)
-	}
-	r.stall(false)
+	now := time.Now()
+	r.stall(false, now)
 	r.srv.demand.end()
-	took := time.Since(r.start)
+	took := now.Sub(r.start)
 	if r.late != nil {
 		r.late.waited(took)
 	}
@@ -86,14 +92,14 @@ func (r *reply) over() {
 }
 
 // stall notes in the logs that a reader begins or ends to wait.
-func (r *reply) stall(begin bool) {
+func (r *reply) stall(begin bool, now time.Time) {
 	for _, log := range [...]*wss.StallLog{r.sess.epoch.stalls, r.sess.stalls} {
 		switch {
 		case log == nil:
 		case begin:
-			log.Begin()
+			log.BeginAt(now)
 		default:
-			log.End()
+			log.EndAt(now)
 		}
 	}
 }

@@ -101,7 +101,7 @@ func (s *Server) restore(m *memoryFile, o *opening) *flight {
 		f.cancel()
 		return nil
 	}
-	m.holdLocked(h)
+	s.holdLocked(m, h)
 	m.flight = f
 	return f
 }

@@ -152,11 +152,8 @@ func (s *Server) Refresh(ctx context.Context) error {
 		e.mu.Lock()
 		e.gone = true
 		err := s.settleLocked(e, true)
-		quiet := e.pushing == 0
+		s.unpinLocked(e)
 		e.mu.Unlock()
-		if quiet {
-			s.tree.unpin(e)
-		}
 		s.idle.remove(e)
 		if err != nil {
 			s.complain(e, "close image", err)

@@ -225,6 +225,41 @@ func TestDirectReadBesideBuffered(t *testing.T) {
 	}
 }
 
+// The next READ of a page may come in before the server has noted that the one before was answered: it is in
+// flight all the same.
+func TestNextReadBeforeDone(t *testing.T) {
+	store := newFakeStore(spec{Name: "a", Pages: 100})
+	arrived, free := make(chan struct{}), make(chan struct{})
+	reads := 0
+	store.onRead = func(uint64) error {
+		if reads++; reads == 2 {
+			close(arrived)
+			<-free
+		}
+		return nil
+	}
+	r := newHandRig(t, store, Options{Policy: PolicyLazy})
+	r.open()
+	in := &fuse.ReadIn{InHeader: fuse.InHeader{NodeId: r.id}, Offset: 5 * PageSize, Size: PageSize}
+	answer, st := r.raw.Read(nil, in, make([]byte, PageSize))
+	if !st.Ok() {
+		t.Fatal(st)
+	}
+	var next sync.WaitGroup
+	next.Go(func() { r.read(5, 1, 0) })
+	<-arrived
+	answer.Done()
+	m := r.mem()
+	if !m.inflight.has(5) {
+		t.Error("a page is not in flight, though it is being read")
+	}
+	close(free)
+	next.Wait()
+	if m.inflight.len() != 0 || !m.sess.Load().resident.has(5) {
+		t.Errorf("%d in flight, resident: %v", m.inflight.len(), m.sess.Load().resident.has(5))
+	}
+}
+
 // A mapping of a file that was opened with O_DIRECT goes through the page cache: it is recorded, and
 // read(2) of it is not.
 func TestDirectMapping(t *testing.T) {

@@ -47,7 +47,7 @@ const (
 
 // A tree is the table of nodes and the names of the root directory. Its lock is held for a map
 // access, never over I/O and never over a notification: the kernel answers those under the lock of
-// a directory in which a LOOKUP may be waiting for us.
+// a directory in which a LOOKUP may be waiting for us. It may be taken with an entry's lock held.
 type tree struct {
 	mu    sync.RWMutex
 	nodes map[uint64]*node
@@ -146,12 +146,20 @@ func (t *tree) forget(id, count uint64) *node {
 }
 
 // pin makes a node stay when the kernel has forgotten it.
-func (t *tree) pin(n *node) {
+func (t *tree) pin(id uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.nodes[n.id] == n {
+	if n := t.nodes[id]; n != nil {
 		n.static = true
 	}
+}
+
+// looked says whether the kernel knows a number.
+func (t *tree) looked(id uint64) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	n := t.nodes[id]
+	return n != nil && n.lookups > 0
 }
 
 // entry finds a checkpoint by name; nil if there is none.
@@ -192,6 +200,7 @@ func (t *tree) publish(
 		e := t.names[c.Name]
 		if e == nil || e.id != c.ID {
 			if e = t.formerLocked(c); e != nil {
+				t.unpinLocked(e)
 				again = append(again, e)
 			} else {
 				e = make(c)
@@ -258,9 +267,9 @@ func (t *tree) pinLocked(e *entry) {
 	}
 }
 
-// unpin removes the nodes of a checkpoint that is not listed any more. It is called when nobody pushes
-// pages of it: if the checkpoint comes back before that, with the same numbers, it must be the same
-// entry.
+// unpin removes the nodes of a checkpoint that is not listed any more, those that the kernel knows when it
+// has forgotten them. It is called when nobody is at work on its files: if the checkpoint comes back before
+// that, with the same numbers, it must be the same entry.
 func (t *tree) unpin(e *entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

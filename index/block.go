@@ -70,7 +70,7 @@ func (m *Image) BlockGFNs(b Block, dst []uint64) []uint64 {
 	}
 	first, count := m.spots[b.pack].Group(g)
 	var room [maxCopies * pack.BlockPages]spotGFN
-	for _, x := range m.reverse.near(int(b.pack), first, first+count, room[:0]) {
+	for _, x := range m.reverse().near(int(b.pack), first, first+count, room[:0]) {
 		dst = append(dst, x.gfn())
 	}
 	return dst
@@ -94,7 +94,7 @@ func (m *Image) ReadBlock(b Block, buf *Piece) error {
 		return fmt.Errorf("%s: no such block", m.entry.Name)
 	}
 	first, count := p.Spots().Group(g)
-	buf.near = m.reverse.near(int(b.pack), first, first+count, buf.near[:0])
+	buf.near = m.reverse().near(int(b.pack), first, first+count, buf.near[:0])
 	return m.fill(buf, buf.near, func(first uint32, dst []byte, bad *pack.BadSlots) {
 		m.s.blocks.readSpots(p.Reader, first, dst, bad)
 	})

@@ -95,7 +95,7 @@ func (x *exporter) proved(ctx context.Context, f *eagerFeed, j *exportJob, p *Pi
 		return err
 	}
 	piece := f.pieces[j.i]
-	pages := f.m.reverse.packs[piece.pack][piece.from:piece.to]
+	pages := f.m.reverse().packs[piece.pack][piece.from:piece.to]
 	j.pages = len(pages)
 	if len(p.GFNs) == 0 && j.lost != nil && f.m.missing[piece.pack] != nil {
 		return nil

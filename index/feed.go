@@ -42,7 +42,7 @@ const eagerGap = 16
 // EagerFeed returns everything that is not zero, in the order of the packs, about 1 MiB a piece.
 func (m *Image) EagerFeed() Feed {
 	f := &eagerFeed{m: m}
-	for i, pages := range m.reverse.packs {
+	for i, pages := range m.reverse().packs {
 		for from := 0; from < len(pages); {
 			to := from + 1
 			for to < len(pages) && m.eagerly(i, pages[to-1].spot(), pages[to].spot(), to-from) {
@@ -76,7 +76,7 @@ func (f *eagerFeed) Len() int { return len(f.pieces) }
 
 func (f *eagerFeed) GFNs(i int, dst []uint64) []uint64 {
 	piece := f.pieces[i]
-	for _, page := range f.m.reverse.packs[piece.pack][piece.from:piece.to] {
+	for _, page := range f.m.reverse().packs[piece.pack][piece.from:piece.to] {
 		dst = append(dst, page.gfn())
 	}
 	return dst
@@ -91,7 +91,7 @@ func (f *eagerFeed) Fetch(ctx context.Context, i int, p *Piece) error {
 		return err
 	}
 	piece := f.pieces[i]
-	p.slots = f.m.reverse.packs[piece.pack][piece.from:piece.to]
+	p.slots = f.m.reverse().packs[piece.pack][piece.from:piece.to]
 	open, err := f.m.acquire(uint64(piece.pack))
 	if isDamage(err) {
 		p.err = f.m.loseAll(p.slots, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"github.com/thawfs/thaw/index/pack"
@@ -17,7 +18,7 @@ type Image struct {
 	entry   *catalogEntry
 	root    *root
 	pages   *pageMap
-	reverse *reverseMap
+	reverse func() *reverseMap // made by the first who asks, which no page does that is read alone
 	pins    *pins
 	spots   []pack.Spots // by position, as in pages; without any for a pack that could not be opened
 	packs   []*packEntry // by position, as in pages; nil for one that could not be opened
@@ -73,7 +74,7 @@ func (m *Image) open(ctx context.Context, without bool) (err error) {
 		return err
 	}
 	m.spots = m.allSpots()
-	m.reverse = newReverseMap(m.pages, m.spots)
+	m.reverse = sync.OnceValue(func() *reverseMap { return newReverseMap(m.pages, m.spots) })
 	return nil
 }
 

@@ -26,7 +26,7 @@ func (s *Store) Inspect(ctx context.Context, name string) (Details, error) {
 		info, _ := s.packs.info(number)
 		d.Packs = append(d.Packs, PackDetails{
 			Number: number, Generation: info.generation, Bytes: info.bytes,
-			Pages: uint64(len(m.reverse.packs[i])),
+			Pages: uint64(len(m.reverse().packs[i])),
 		})
 	}
 	return d, nil

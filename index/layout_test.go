@@ -24,7 +24,7 @@ func uniqueImage(pages int) testImage {
 
 // stored returns the pages of an image in the order of their slots, block by block.
 func stored(m *Image) (blocks [][]uint64) {
-	for i, pages := range m.reverse.packs {
+	for i, pages := range m.reverse().packs {
 		for j := 0; j < len(pages); {
 			b, _ := m.Block(pages[j].gfn())
 			gfns := m.BlockGFNs(b, nil)

@@ -26,9 +26,10 @@ type Order interface {
 
 // Orders are the sequences in which a guest is likely to touch pages of the image, the one that is
 // read fastest first: the working set's, as far as its segment goes, and the one in which the pages
-// were stored, if its neighbours belong together. They take eight bytes a page, or 24 a run.
+// were stored, if its neighbours belong together. They take 32 bytes a run of the set, and eight a page of a
+// pack in which many pages are alike.
 func (m *Image) Orders() (orders []Order) {
-	if o := newSetOrder(m); o.Len() > 0 {
+	if o := newSetOrder(m.workingSetFeed()); o.Len() > 0 {
 		orders = append(orders, o)
 	}
 	if m.Layout().Local() {
@@ -48,11 +49,11 @@ type layoutOrder struct {
 
 func newLayoutOrder(m *Image) *layoutOrder {
 	o := &layoutOrder{m: m, before: []uint64{0}}
-	for i, all := range m.reverse.packs {
+	for i, all := range m.reverse().packs {
 		pages := all
 		if crowded(all) {
 			end := all[len(all)-1].spot() + 1
-			pages = slices.Clip(m.reverse.near(i, 0, end, nil))
+			pages = slices.Clip(m.reverse().near(i, 0, end, nil))
 		}
 		o.packs = append(o.packs, pages)
 		o.before = append(o.before, o.before[i]+uint64(len(pages)))
@@ -145,13 +146,13 @@ type setRun struct {
 	pos uint64
 }
 
-func newSetOrder(m *Image) *setOrder {
-	o := &setOrder{feed: m.workingSetFeed(), frames: []uint64{0}}
+func newSetOrder(feed *workingSetFeed) *setOrder {
+	o := &setOrder{feed: feed, frames: []uint64{0}}
 	for i, f := range o.feed.frames {
 		o.frames = append(o.frames, o.frames[i]+uint64(f.pages))
 	}
 	pos := uint64(0)
-	for _, r := range m.root.setRuns {
+	for _, r := range feed.m.root.setRuns {
 		if pos >= o.Len() {
 			break
 		}

@@ -47,11 +47,11 @@ func load(dir string, cfg Config) (*loaded, error) {
 	l := &loaded{dir: c.Dir, log: cfg.Log, force: cfg.Force}
 	opening := openMemory(c, cfg.ReadAround)
 	if err := l.forgive(state.CheckHost(s.VCPUs)); err != nil {
-		return nil, errors.Join(err, opening.abandon())
+		return nil, opening.abandon(err, cfg.Log)
 	}
 	l.Machine, err = newMachine(s.Facts, opening.memory, cfg)
 	if err != nil {
-		return nil, errors.Join(err, opening.abandon())
+		return nil, opening.abandon(err, cfg.Log)
 	}
 	l.opened = opening.ended
 	mem := l.mem
@@ -122,13 +122,20 @@ func (o *opening) memory() (mem *ram.Memory, err error) {
 	return mem, o.err
 }
 
-// abandon waits for the open, which cannot be cancelled, and closes memory that nobody took.
-func (o *opening) abandon() error {
-	<-o.done
-	if o.mem == nil {
-		return nil // passed on already, or the open failed, which memory reports
+// abandon ends a restore because of err, which it returns: it waits for the open, and closes memory that
+// nobody took. An open cannot be cancelled, even by the end of the process, so the user is told why at once.
+func (o *opening) abandon(err error, log *slog.Logger) error {
+	select {
+	case <-o.done:
+	default:
+		log.Error("the restore fails as soon as the memory file is open, which nothing can end early",
+			"error", err)
+		<-o.done
 	}
-	return o.mem.Close()
+	if o.mem == nil {
+		return err // passed on already, or the open failed, which memory reports
+	}
+	return errors.Join(err, o.mem.Close())
 }
 
 func (l *loaded) note(s string) {

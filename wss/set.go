@@ -119,10 +119,13 @@ func (s *Set) Sources() []Source {
 // names again is left out there. The set must be valid.
 func (s *Set) GFNs() iter.Seq[uint64] {
 	return func(yield func(uint64) bool) {
-		seen := NewBitmap(s.ImagePages)
+		var seen *Bitmap // of more than one source, which may name a page again
+		if len(s.Sources()) > 1 {
+			seen = NewBitmap(s.ImagePages)
+		}
 		for _, r := range s.Runs {
 			for gfn := r.GFN; gfn < r.End(); gfn++ {
-				if seen.Set(gfn) && !yield(gfn) {
+				if (seen == nil || seen.Set(gfn)) && !yield(gfn) {
 					return
 				}
 			}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -84,6 +85,21 @@ func TestSetPages(t *testing.T) {
 	}
 	for range s.GFNs() {
 		break // an iterator may be left early
+	}
+}
+
+// The pages of a set of one source need no memory for the image's size.
+func TestSetGFNsOfOneSource(t *testing.T) {
+	s := &Set{ImagePages: 1 << 28, Runs: []Run{run(1<<28-2, 2), run(0, 2)}}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	got := slices.Collect(s.GFNs())
+	runtime.ReadMemStats(&after)
+	if d := cmp.Diff([]uint64{1<<28 - 2, 1<<28 - 1, 0, 1}, got); d != "" {
+		t.Error(d)
+	}
+	if n := after.TotalAlloc - before.TotalAlloc; n > 1<<20 {
+		t.Errorf("%d bytes", n)
 	}
 }
 

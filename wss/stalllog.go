@@ -72,27 +72,33 @@ func bucketWidth(t time.Duration) time.Duration {
 func NewStallLog(origin time.Time) *StallLog { return &StallLog{origin: origin} }
 
 // Begin says that a request came in.
-func (l *StallLog) Begin() {
+func (l *StallLog) Begin() { l.BeginAt(time.Now()) }
+
+// BeginAt is Begin for who has just looked at the clock.
+func (l *StallLog) BeginAt(now time.Time) {
 	l.mu.Lock()
-	l.begin(l.now())
+	l.begin(l.at(now))
 	l.mu.Unlock()
 }
 
 // End says that a request was answered. There must have been a Begin for it.
-func (l *StallLog) End() {
+func (l *StallLog) End() { l.EndAt(time.Now()) }
+
+// EndAt is End for who has just looked at the clock.
+func (l *StallLog) EndAt(now time.Time) {
 	l.mu.Lock()
-	l.end(l.now())
+	l.end(l.at(now))
 	l.mu.Unlock()
 }
 
-// Stalled is the time so far in which at least one request was outstanding.
-func (l *StallLog) Stalled() time.Duration {
+// Stalled is the time until now in which at least one request was outstanding.
+func (l *StallLog) Stalled(now time.Time) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.open == 0 {
 		return l.summary.Stalled
 	}
-	return l.summary.Stalled + l.now() - l.stall
+	return l.summary.Stalled + l.at(now) - l.stall
 }
 
 // Reset forgets everything and makes origin time 0. Requests that are outstanding go on: they count
@@ -105,9 +111,9 @@ func (l *StallLog) Reset(origin time.Time) {
 	l.summary = StallSummary{Requests: uint64(l.open)}
 }
 
-// now is the time since the origin, never going back: two requests whose clock readings are the
-// same keep their order, and a time before the origin is the origin.
-func (l *StallLog) now() time.Duration { return max(time.Since(l.origin), l.last) }
+// at is a time since the origin, never going back: requests keep the order in which they are noted, though
+// their clocks may have been read in another, and a time before the origin is the origin.
+func (l *StallLog) at(now time.Time) time.Duration { return max(now.Sub(l.origin), l.last) }
 
 // begin is Begin at a time. l.mu is held; at is not before l.last.
 func (l *StallLog) begin(at time.Duration) {
@@ -177,7 +183,7 @@ func (l *StallLog) bucket(at time.Duration) *StallBucket {
 func (l *StallLog) Snapshot() StallSnapshot {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.snapshot(l.now())
+	return l.snapshot(l.at(time.Now()))
 }
 
 // snapshot is Snapshot at a time. l.mu is held.

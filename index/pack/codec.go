@@ -21,7 +21,7 @@ const (
 	codecZstd  codec = 2        // one block of a zstd frame, without the frame header and block header
 	codecS2    codec = 3        // an S2 block
 	codecFrame codec = 4        // a whole zstd frame
-	codecLZ4   codec = 5        // an LZ4 block, in frames only
+	codecLZ4   codec = 5        // an LZ4 block
 	codecMax         = codecLZ4 // of records and frames
 	// codecClustered is of units whose pages lie in clusters. Nothing is stored in the block.
 	codecClustered codec = 6
@@ -40,7 +40,7 @@ func (c codec) valid(pages int, length uint64) bool {
 		return length == 0
 	case codecRaw:
 		return length == uint64(pages)*PageSize+crcSize
-	case codecZstd, codecS2:
+	case codecZstd, codecS2, codecLZ4:
 		return length > crcSize
 	default:
 		return false

@@ -13,6 +13,7 @@ import (
 
 	"github.com/klauspost/compress/s2"
 	"github.com/klauspost/compress/zstd"
+	"github.com/pierrec/lz4/v4"
 
 	"github.com/thawfs/thaw/index/blob"
 )
@@ -123,6 +124,10 @@ func BenchmarkCodec(b *testing.B) {
 		all = append(all, candidate{"s2-better/" + l.name,
 			tuning{codec: codecS2, level: zstd.SpeedFastest, s2: s2.EncodeBetter,
 				limits: l.limits}})
+	}
+	for _, level := range []lz4.CompressionLevel{lz4.Fast, lz4.Level1, lz4.Level9} {
+		all = append(all, candidate{fmt.Sprintf("lz4-%v/4K", level),
+			tuning{codec: codecLZ4, level: zstd.SpeedFastest, lz4: level}})
 	}
 	for _, c := range all {
 		c.frameLevel = zstd.SpeedFastest

@@ -94,7 +94,7 @@ func open(t *testing.T, data []byte) blob.Object {
 // somebody must notice, and nobody may be given wrong bytes.
 func TestFlips(t *testing.T) {
 	dec := mustDecoder(t)
-	for _, profile := range []Profile{ProfileDefault, ProfileFast} {
+	for _, profile := range []Profile{ProfileDefault, ProfileFast, profileHot} {
 		m, data := damagedPack(t, profile)
 		rng := rand.New(rand.NewPCG(4, 5))
 		flip := func(off int, how func([]byte)) {
@@ -209,11 +209,11 @@ func TestVersion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	foot.version = clusterVersion + 1
+	foot.version = tierVersion + 1
 	data = foot.append(data[:len(data)-footerSize])
 	_, err = Open(open(t, data), "test", mustDecoder(t))
 	var version *VersionError
-	if !errors.As(err, &version) || version.Got != clusterVersion+1 {
+	if !errors.As(err, &version) || version.Got != tierVersion+1 {
 		t.Errorf("%v", err)
 	}
 }

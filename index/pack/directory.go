@@ -132,6 +132,7 @@ var errDirectory = errors.New("directory is malformed")
 type dirReader struct {
 	b     []byte
 	limit uint64 // where the body of the file ends
+	old   bool   // version 1: without clusters, and units of LZ4
 	err   error
 }
 
@@ -165,7 +166,7 @@ func (r *dirReader) byte() byte {
 // parseDirectory is the inverse of append. It bounds what it allocates by the size of b: a page
 // that is not in b costs nothing.
 func parseDirectory(b []byte, f footer) (*directory, error) {
-	r := &dirReader{b: b, limit: f.dir.off}
+	r := &dirReader{b: b, limit: f.dir.off, old: f.version == formatVersion}
 	// Every block, record and frame takes at least two bytes, every unit one for up to 16 pages.
 	if uint64(f.blocks)*2 > uint64(len(b)) || uint64(f.records)*2 > uint64(len(b)) ||
 		uint64(f.frames)*2 > uint64(len(b)) || uint64(f.clusters)*minCluster > uint64(len(b)) ||
@@ -205,7 +206,7 @@ func (r *dirReader) block(d *directory, shape byte, end uint64, slots int) (byte
 			shape = r.byte()
 		}
 		c, pages, length := codec(shape&15), int(shape>>4)+1, head>>1
-		if !c.valid(pages, length) || len(d.slots)+pages > slots || off+length > r.limit {
+		if !c.valid(pages, length) || r.old && c >= codecLZ4 || len(d.slots)+pages > slots || off+length > r.limit {
 			r.fail("unit of %d pages, codec %d, %d bytes at %d", pages, c, length, off)
 		}
 		if r.err != nil {

@@ -9,13 +9,13 @@ import (
 
 const (
 	formatVersion = 1
-	// clusterVersion is that of packs that have clusters.
-	clusterVersion = 2
-	headerMagic    = "thawpack"
-	footerMagic    = "thawfoot"
-	headerSize     = 32
-	footerSize     = 96
-	crcSize        = 4
+	// tierVersion is that of packs with clusters, or with units of LZ4.
+	tierVersion = 2
+	headerMagic = "thawpack"
+	footerMagic = "thawfoot"
+	headerSize  = 32
+	footerSize  = 96
+	crcSize     = 4
 )
 
 var errChecksum = errors.New("checksum does not match")
@@ -133,7 +133,7 @@ func parseFooter(b []byte, size int64) (footer, error) {
 	}
 	switch f.version {
 	case formatVersion:
-	case clusterVersion:
+	case tierVersion:
 		f.clusters = le.Uint32(b[80:])
 	default:
 		return f, nil // the rest may mean something else; the caller looks at the version
@@ -150,7 +150,7 @@ func (f footer) check(size int64) error {
 	case f.slots > MaxSlots || f.blocks > f.slots || f.records > MaxSlots || f.frames > MaxSlots:
 		return fmt.Errorf("%d slots, %d blocks, %d records, %d frames",
 			f.slots, f.blocks, f.records, f.frames)
-	case (f.version == clusterVersion) != (f.clusters > 0) || f.clusters > f.slots:
+	case f.version == formatVersion && f.clusters > 0 || f.clusters > f.slots:
 		return fmt.Errorf("%d clusters in format version %d, %d slots", f.clusters, f.version, f.slots)
 	case f.dir.off < headerSize || f.dir.off+uint64(f.dir.len) != f.hashes.off:
 		return fmt.Errorf("directory at %d+%d", f.dir.off, f.dir.len)

@@ -45,7 +45,7 @@ func FuzzFooter(f *testing.F) {
 	bothSeeds(f, func(b []byte, _ footer) { f.Add(b[len(b)-footerSize:], int64(len(b))) })
 	f.Fuzz(func(t *testing.T, b []byte, size int64) {
 		foot, err := parseFooter(b, size)
-		if err != nil || foot.version != formatVersion && foot.version != clusterVersion {
+		if err != nil || foot.version != formatVersion && foot.version != tierVersion {
 			return
 		}
 		again, err := parseFooter(foot.append(nil), size)
@@ -129,7 +129,7 @@ func FuzzGFNs(f *testing.F) {
 // behind it alone.
 func FuzzDecode(f *testing.F) {
 	rng := rand.New(rand.NewPCG(1, 2))
-	for _, profile := range []Profile{ProfileDefault, ProfileFast} {
+	for _, profile := range []Profile{ProfileDefault, ProfileFast, profileHot} {
 		enc := mustEncoder(f, profile)
 		var eb EncodedBlock
 		for range 4 {
@@ -162,7 +162,8 @@ func FuzzUnit(f *testing.F) {
 		f.Add(testPage(rng), byte(3))
 	}
 	dec := mustDecoder(f)
-	encs := []*Encoder{mustEncoder(f, ProfileDefault), mustEncoder(f, ProfileFast)}
+	encs := []*Encoder{mustEncoder(f, ProfileDefault), mustEncoder(f, ProfileFast),
+		mustEncoder(f, profileHot)}
 	f.Fuzz(func(t *testing.T, b []byte, n byte) {
 		var pages [][]byte
 		for i := range int(n)%20 + 1 {
@@ -208,7 +209,7 @@ func FuzzOpen(f *testing.F) {
 			slots: slots % 1000, blocks: blocks, records: records, frames: frames, clusters: clusters,
 		}
 		if clusters > 0 {
-			foot.version = clusterVersion
+			foot.version = tierVersion
 		}
 		b := append(bytes.Clone(body), dir...)
 		foot.dir = section{uint64(len(body)), uint32(len(dir)), crc32.Checksum(dir, crcTable)}

@@ -46,8 +46,8 @@ func (r *Reader) open() error {
 	if err != nil {
 		return r.corrupt("footer", err)
 	}
-	if f.version != formatVersion && f.version != clusterVersion {
-		return &VersionError{Pack: r.name, Got: f.version, Want: clusterVersion}
+	if f.version != formatVersion && f.version != tierVersion {
+		return &VersionError{Pack: r.name, Got: f.version, Want: tierVersion}
 	}
 	r.foot = f
 	dir, err := r.section(f.dir, tail, "directory")

@@ -42,7 +42,7 @@ func (r *Reader) unit(
 		return r.slotError(slot, errChecksum)
 	}
 	out := dst
-	if len(dst) != e.pages()*PageSize || cap(dst) < len(dst)+slack {
+	if len(dst) != e.pages()*PageSize || e.codec == codecZstd && cap(dst) < len(dst)+slack {
 		out = s.unit[:e.pages()*PageSize]
 	}
 	if err := r.dec.decode(e.codec, out, in[:end]); err != nil {

@@ -30,7 +30,7 @@ func (o badSectors) ReadAt(p []byte, off int64) (int, error) {
 
 // A bad sector costs the units that lie on it, however many are read at once.
 func TestBadSectors(t *testing.T) {
-	for _, profile := range []Profile{ProfileDefault, ProfileFast} {
+	for _, profile := range []Profile{ProfileDefault, ProfileFast, profileHot} {
 		m, data := damagedPack(t, profile)
 		dec := mustDecoder(t)
 		rng := rand.New(rand.NewPCG(6, 7))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 )
 
@@ -74,9 +75,13 @@ func Rewrite(ctx context.Context, r *Reader, w *Writer, enc *Encoder, key HashKe
 	defer enc.put(s)
 	rw := rewriter{
 		r: r, w: w, enc: enc, scratch: s, keep: keep, hashes: hashes, key: key, hasher: NewHasher(key),
-		hot: &Encoder{tuning: tunings[ProfileFast]}, done: make([]pageState, r.Slots()),
+		hot: NewHotEncoder(), done: make([]pageState, r.Slots()),
 		tiers: keep.tiers(r.Slots()),
 		idle:  make(compressors, runtime.GOMAXPROCS(0)+1),
+	}
+	// Units that are copied may be of LZ4, and those that are made for hot pages will be.
+	if slices.Contains(rw.tiers, TierHot) || r.foot.version == tierVersion {
+		w.head.version = tierVersion
 	}
 	if err := rw.clusters(ctx); err != nil {
 		return fmt.Errorf("rewrite clusters: %w", err)
@@ -220,7 +225,7 @@ func (rw *rewriter) unit(e slotEntry, slot uint32, pages []byte) error {
 func (rw *rewriter) fits(e slotEntry, slot uint32) bool {
 	switch rw.tiers[slot] {
 	case TierHot:
-		return e.pages() == 1 && (e.codec == codecS2 || e.codec == codecRaw)
+		return e.pages() == 1 && (e.codec == codecLZ4 || e.codec == codecRaw)
 	case TierWarm:
 		return e.codec == rw.enc.tuning.codec
 	default: // what is cold and was not put into a cluster is best as it is

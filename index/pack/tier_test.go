@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/thawfs/thaw/tests/blobtest"
@@ -53,7 +54,7 @@ func checkTiers(t testing.TB, m *model, was, r *Reader, tiers []Tier, enc *Encod
 		case page == nil:
 			ok = e.codec == codecDead
 		case tiers[i] == TierHot:
-			ok = e.codec == codecS2 && e.pages() == 1 || e.codec == codecRaw
+			ok = e.codec == codecLZ4 && e.pages() == 1 || e.codec == codecRaw
 		case tiers[i] == TierWarm:
 			ok = e.codec == enc.tuning.codec || e.codec == codecRaw
 		case tiers[i] == TierCold:
@@ -76,8 +77,8 @@ func checkTiers(t testing.TB, m *model, was, r *Reader, tiers []Tier, enc *Encod
 		t.Fatalf("%d slots in clusters, the clusters have %d", clustered, members)
 	}
 	want := uint32(formatVersion)
-	if clustered > 0 {
-		want = clusterVersion
+	if clustered > 0 || was.foot.version == tierVersion || slices.Contains(tiers, TierHot) {
+		want = tierVersion
 	}
 	head := make([]byte, headerSize)
 	if _, err := r.obj.ReadAt(head, 0); err != nil {

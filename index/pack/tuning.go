@@ -3,6 +3,7 @@ package pack
 import (
 	"github.com/klauspost/compress/s2"
 	"github.com/klauspost/compress/zstd"
+	"github.com/pierrec/lz4/v4"
 )
 
 // tuning is what a profile chooses. None of it is part of the format: a reader takes units of any
@@ -13,6 +14,7 @@ type tuning struct {
 	frameCodec codec
 	frameLevel zstd.EncoderLevel
 	s2         func(dst, src []byte) []byte
+	lz4        lz4.CompressionLevel // of units with codecLZ4
 	// limits says for units of 2, 4 and 8 pages how large they may be, in stored bytes: 0 if there
 	// are to be none.
 	limits  [3]int
@@ -65,4 +67,12 @@ var tunings = [...]tuning{
 		level:      zstd.SpeedFastest,
 		frameCodec: codecFrame, frameLevel: zstd.SpeedFastest, cluster: coldClusters,
 	},
+}
+
+// hotTuning is for single pages that are to decode in the least time.
+var hotTuning = tuning{
+	codec: codecLZ4, lz4: lz4.Level1,
+	// As those of ProfileFast.
+	level:      zstd.SpeedFastest,
+	frameCodec: codecFrame, frameLevel: zstd.SpeedFastest,
 }

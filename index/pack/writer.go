@@ -127,6 +127,12 @@ func (w *Writer) AppendBlock(b *EncodedBlock, hashes []Hash) (first uint32, err 
 	if len(w.dir.slots)+b.pages > MaxSlots {
 		return 0, ErrFull
 	}
+	if slices.ContainsFunc(b.units, func(u encodedUnit) bool { return u.codec == codecLZ4 }) {
+		if w.begun && w.head.version < tierVersion {
+			return 0, errors.New("append block: units of LZ4 in a pack that was begun without any")
+		}
+		w.head.version = tierVersion
+	}
 	first = uint32(len(w.dir.slots))
 	blk := blockEntry{first: first, off: uint32(w.size)}
 	for _, u := range b.units {
@@ -168,7 +174,7 @@ func (w *Writer) appendCluster(c codec, slots []uint32, data []byte) error {
 		if w.begun {
 			return errors.New("append cluster: clusters come first in a pack")
 		}
-		w.head.version = clusterVersion
+		w.head.version = tierVersion
 	}
 	if err := w.room(len(data) + crcSize); err != nil {
 		return err
