@@ -404,3 +404,40 @@ func TestReadPageOfClusterDoesNotAllocate(t *testing.T) {
 		}
 	}
 }
+
+// What is wrong does not get a right checksum by coming into a cluster, staying in one, or leaving it.
+func TestTiersProve(t *testing.T) {
+	m, _, r := coldPack(t, ProfileDefault, 20)
+	enc, dec := mustEncoder(t, ProfileDefault), mustDecoder(t)
+	in, out := r.ClusterSlots(1)[2], uint32(0)
+	for ; r.dir.slots[out].codec != codecZstd; out++ {
+	}
+	for _, slot := range []uint32{in, out} {
+		for _, tier := range []Tier{TierKeep, TierHot, TierWarm, TierCold} {
+			hashes, err := r.Hashes()
+			if err != nil {
+				t.Fatal(err)
+			}
+			hashes[slot][3] ^= 1
+			keep := Keep{Hashes: hashes, Tier: func(uint32) Tier { return tier }}
+			w := mustWriter(t, blobtest.NewMem(), 9, 4)
+			if err := Rewrite(context.Background(), r, w, enc, testKey, keep); !errors.Is(err, ErrHash) {
+				t.Errorf("slot %d, tier %d: %v", slot, tier, err)
+			}
+			w.Abort()
+			// It stays what it is where that is not to be an error.
+			lost := 0
+			keep.Lost = func(err error) {
+				if lost++; !errors.Is(err, ErrHash) {
+					t.Error(err)
+				}
+			}
+			next := rewriteTiers(t, blobtest.NewMem(), r, enc, keep, dec)
+			page := make([]byte, PageSize)
+			if err := next.ReadPage(slot, page); err != nil || !bytes.Equal(page, m.pages[slot]) || lost != 1 {
+				t.Errorf("slot %d, tier %d: %v, %d lost", slot, tier, err, lost)
+			}
+			next.Close()
+		}
+	}
+}
