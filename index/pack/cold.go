@@ -245,7 +245,11 @@ func (rw *rewriter) compressor() (*compressor, error) {
 		return c, nil
 	default:
 	}
-	z, err := newZstdEncoder(rw.enc.tuning.cluster.level, MaxClusterPages*PageSize, true)
+	level := rw.enc.tuning.cluster.level
+	if rw.keep.Tier == nil {
+		level = rw.enc.tuning.cluster.quick
+	}
+	z, err := newZstdEncoder(level, MaxClusterPages*PageSize, true)
 	if err != nil {
 		return nil, fmt.Errorf("make zstd encoder: %w", err)
 	}
