@@ -255,3 +255,22 @@ func TestClustersAreReadOnce(t *testing.T) {
 		}
 	}
 }
+
+// Where reads take long, packs that are written again are read from end to end.
+func TestHighLatencyRetier(t *testing.T) {
+	dir, img, _ := highLatencyImage(t)
+	s, d := onDisk(t, dir)
+	m := openImage(t, s, "a")
+	packs := int64(len(m.packs))
+	m.Close()
+	for i, tier := range []func(uint32) pack.Tier{allCold, mixed(1), mixed(2)} {
+		n, _ := spent(d, func() { retier(t, s, allPacks, tier) })
+		// Some for each block, its directory and its records; not one for each page.
+		if most := 60 * packs; n > most {
+			t.Errorf("round %d: %d packs of 2048 pages took %d reads, want %d at most", i, packs, n, most)
+		}
+	}
+	m = openImage(t, s, "a")
+	defer m.Close()
+	sameImage(t, m, img)
+}

@@ -8,6 +8,8 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/thawfs/thaw/index/blob"
 )
 
 const (
@@ -69,7 +71,7 @@ func (rw *rewriter) copyCluster(c int) error {
 	defer rw.r.dec.scratch.Put(s)
 	slots := rw.r.ClusterSlots(c)
 	pages := s.room(len(slots))
-	bad := rw.r.cluster(rw.r, s, c, pages)
+	bad := rw.r.cluster(rw.src, s, c, pages)
 	j := clusterJob{slots: slots}
 	copied, err := rw.resolve(&j, rw.hasher, pages, func(uint32) error { return bad })
 	if err != nil {
@@ -150,8 +152,11 @@ func (rw *rewriter) appendCluster(c codec, slots []uint32, data []byte) error {
 // makeClusters puts cold pages into clusters. It reads them twice: to see which are like one another, and
 // to compress them.
 func (rw *rewriter) makeClusters(ctx context.Context, slots []uint32) error {
+	if len(slots) == 0 {
+		return nil
+	}
 	sketches, worth, err := rw.sketch(ctx, slots)
-	if err != nil || len(slots) == 0 {
+	if err != nil {
 		return err
 	}
 	n := 0
@@ -180,6 +185,22 @@ func (rw *rewriter) makeClusters(ctx context.Context, slots []uint32) error {
 			}
 		}
 	}
+	return nil
+}
+
+// maxFetched bounds the stored bytes that are kept in memory.
+const maxFetched = 128 << 20
+
+// fetchAll reads the whole pack from a medium on which reads here and there take long, if there is room for it.
+func (rw *rewriter) fetchAll() error {
+	if !blob.MediumOf(rw.r.obj).HighLatency() || rw.r.foot.dir.off > maxFetched {
+		return nil
+	}
+	all := &Span{}
+	if err := rw.r.FetchSpots(0, rw.r.Spots().Len(), all); err != nil {
+		return err
+	}
+	rw.src, rw.all = all, all
 	return nil
 }
 
@@ -212,7 +233,7 @@ func (rw *rewriter) make(j *clusterJob) error {
 		for to < len(j.slots) && j.slots[to] == j.slots[to-1]+1 {
 			to++
 		}
-		rw.r.ReadSlots(j.slots[from], c.pages[from*PageSize:to*PageSize], &c.bad)
+		rw.r.readSlots(rw.src, j.slots[from], c.pages[from*PageSize:to*PageSize], &c.bad)
 		for _, slot := range c.bad.Slots() {
 			causes[slot] = c.bad.Err(slot)
 		}
@@ -245,7 +266,11 @@ func (rw *rewriter) compressor() (*compressor, error) {
 		return c, nil
 	default:
 	}
-	z, err := newZstdEncoder(rw.enc.tuning.cluster.level, MaxClusterPages*PageSize, true)
+	level := rw.enc.tuning.cluster.level
+	if rw.keep.Tier == nil {
+		level = rw.enc.tuning.cluster.quick
+	}
+	z, err := newZstdEncoder(level, MaxClusterPages*PageSize, true)
 	if err != nil {
 		return nil, fmt.Errorf("make zstd encoder: %w", err)
 	}
@@ -285,7 +310,7 @@ func (rw *rewriter) sketchSome(slots []uint32, sketches []sketch, worth []bool) 
 	first := slots[0]
 	var bad BadSlots
 	s.raw = grown(s.raw, int(slots[len(slots)-1]-first+1)*PageSize)
-	rw.r.ReadSlots(first, s.raw, &bad)
+	rw.r.readSlots(rw.src, first, s.raw, &bad)
 	for i, slot := range slots {
 		page := s.raw[(slot-first)*PageSize:][:PageSize]
 		worth[i] = true

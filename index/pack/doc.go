@@ -275,7 +275,8 @@
 // page without directory and hashes by the better level, and 1312 by the best; by place it takes 1465 by the
 // better one. A neighbour's place is worth 4 to 8 of the 32 features that a page has: less or more makes
 // clusters 1 to 2 % larger. Reading all of an image in the order of spots takes half of the time from
-// clusters that it takes from units.
+// clusters that it takes from units. A collection, which makes new clusters of the pages that are left of
+// others while nobody may write to the store, compresses them by the better level.
 //
 // Hashes: SHA-256 1700 MB/s, keyed BLAKE3 1560 MB/s.
 package pack

@@ -54,7 +54,8 @@ func (k Keep) tiers(slots int) []Tier {
 // dropped takes room only in the directory. Units and clusters kept whole are copied as they are; those kept
 // in part are decoded and encoded again, and so are those that keep.Tier wants otherwise. Everything that
 // is copied is verified, every page by its hash under key: wrong bytes must not get a right checksum. The
-// caller finishes or aborts w. It takes some 150 MiB at most, on as many goroutines as run at once.
+// caller finishes or aborts w. It takes some 150 MiB at most, twice that on a high-latency medium, on as many
+// goroutines as run at once.
 func Rewrite(ctx context.Context, r *Reader, w *Writer, enc *Encoder, key HashKey, keep Keep) error {
 	if r.Number() != w.Number() || w.begun {
 		return fmt.Errorf("rewrite pack %d into pack %d: want an empty pack of the same number",
@@ -77,7 +78,10 @@ func Rewrite(ctx context.Context, r *Reader, w *Writer, enc *Encoder, key HashKe
 		r: r, w: w, enc: enc, scratch: s, keep: keep, hashes: hashes, key: key, hasher: NewHasher(key),
 		hot: NewHotEncoder(), done: make([]pageState, r.Slots()),
 		tiers: keep.tiers(r.Slots()),
-		idle:  make(compressors, runtime.GOMAXPROCS(0)+1),
+		idle:  make(compressors, runtime.GOMAXPROCS(0)+1), src: r,
+	}
+	if err := rw.fetchAll(); err != nil {
+		return err
 	}
 	// Units that are copied may be of LZ4, and those that are made for hot pages will be.
 	if slices.Contains(rw.tiers, TierHot) || r.foot.version == tierVersion {
@@ -127,15 +131,18 @@ type rewriter struct {
 	tiers   []Tier      // of each slot
 	done    []pageState // of each slot
 	idle    compressors
+	src     stored     // of pages: the pack, or what was fetched of it
+	all     *Span      // all of it; nil: it is read block by block
 	told    sync.Mutex // held while keep.Page or keep.Lost is called
 
-	// The present block: its stored bytes, its decoded pages, and those at its end that are not
-	// encoded yet.
-	span  Span
-	pages []byte
-	bad   BadSlots
-	out   EncodedBlock
-	warm  [][]byte
+	// The present block: its stored bytes, if need be in a span of its own, its decoded pages, and those at
+	// its end that are not encoded yet.
+	stored *Span
+	span   Span
+	pages  []byte
+	bad    BadSlots
+	out    EncodedBlock
+	warm   [][]byte
 }
 
 // pageState is what became of a page before its block is copied.
@@ -169,19 +176,20 @@ func (rw *rewriter) block(b int) error {
 
 // read reads a block, and with it the clusters of pages that come back to it.
 func (rw *rewriter) read(first uint32, count int) error {
+	fetch, read := rw.r.FetchSpots, rw.r.readSpots
 	for slot := first; slot < first+uint32(count); slot++ {
 		if _, ok := rw.r.ClusterOf(slot); ok && rw.done[slot] == pageLeft && rw.tiers[slot] != tierDropped {
-			if err := rw.r.Fetch(first, count, &rw.span); err != nil {
-				return err
-			}
-			rw.span.ReadSlots(first, rw.pages, &rw.bad)
-			return nil
+			fetch, read = rw.r.Fetch, rw.r.readSlots
+			break
 		}
 	}
-	if err := rw.r.FetchSpots(first, count, &rw.span); err != nil {
-		return err
+	if rw.stored = rw.all; rw.all == nil {
+		rw.stored = &rw.span
+		if err := fetch(first, count, &rw.span); err != nil {
+			return err
+		}
 	}
-	rw.span.ReadSpots(first, rw.pages, &rw.bad)
+	read(rw.stored, first, rw.pages, &rw.bad)
 	return nil
 }
 
@@ -209,7 +217,7 @@ func (rw *rewriter) unit(e slotEntry, slot uint32, pages []byte) error {
 	case copied:
 		rw.flush()
 		data := make([]byte, int(e.len))
-		if err := rw.span.read(data, int64(e.off)); err != nil {
+		if err := rw.stored.read(data, int64(e.off)); err != nil {
 			return err
 		}
 		rw.out.add(e.codec, e.pages(), data[:len(data)-crcSize])

@@ -49,7 +49,7 @@ func BenchmarkTier(b *testing.B) {
 					name string
 					tier Tier
 					clusterTuning
-				}{fmt.Sprintf("cold-%s-%d-%v", name, per, level), TierCold, clusterTuning{per, level, beside}})
+				}{fmt.Sprintf("cold-%s-%d-%v", name, per, level), TierCold, clusterTuning{per, level, level, beside}})
 			}
 		}
 	}

@@ -8,7 +8,9 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
+	"github.com/thawfs/thaw/index/blob"
 	"github.com/thawfs/thaw/tests/blobtest"
 	"github.com/thawfs/thaw/tests/blobtest/errblob"
 )
@@ -89,6 +91,11 @@ func checkTiers(t testing.TB, m *model, was, r *Reader, tiers []Tier, enc *Encod
 	}
 }
 
+// slowObject is a blob on a high-latency medium.
+type slowObject struct{ blob.Object }
+
+func (slowObject) Medium() blob.Medium { return blob.Medium{Latency: 10 * time.Millisecond} }
+
 // TestTiers writes packs again and again, each time with other tiers and fewer pages.
 func TestTiers(t *testing.T) {
 	dec := mustDecoder(t)
@@ -111,6 +118,9 @@ func TestTiers(t *testing.T) {
 					}
 					tiers := randomTiers(rng, len(m.pages))
 					m.generation++
+					if rng.IntN(2) == 0 {
+						r.obj = slowObject{r.obj}
+					}
 					next := rewriteTiers(t, store, r, enc, Keep{
 						Slot: func(s uint32) bool { return m.pages[s] != nil },
 						Tier: func(s uint32) Tier { return tiers[s] },
@@ -274,11 +284,15 @@ func TestClustersMisplaced(t *testing.T) {
 // Pages of a damaged cluster come back from elsewhere, or become dead with a word; those that can be
 // read stay.
 func TestRewriteRepairsClusters(t *testing.T) {
-	for _, tier := range []Tier{TierKeep, TierHot, TierWarm, TierCold} {
+	for i := range 8 {
+		tier := []Tier{TierKeep, TierHot, TierWarm, TierCold}[i%4]
 		m, _, r := coldPack(t, ProfileDefault, 20)
 		slots := r.ClusterSlots(1)
 		off, _ := r.Unit(slots[0])
 		r.obj = badSectors{r.obj, [][2]int64{{off, off + 1}}}
+		if i >= 4 {
+			r.obj = slowObject{r.obj}
+		}
 		lost := 0
 		keep := Keep{
 			Page: func(s uint32) []byte {

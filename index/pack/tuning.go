@@ -25,11 +25,14 @@ type tuning struct {
 type clusterTuning struct {
 	pages  int
 	level  zstd.EncoderLevel
-	beside int32 // what the place beside a page of the cluster is worth, in features
+	quick  zstd.EncoderLevel // where pages only lose their company, as in a collection
+	beside int32             // what the place beside a page of the cluster is worth, in features
 }
 
 // coldClusters are the same for both profiles: what is cold is to be small.
-var coldClusters = clusterTuning{pages: 16, level: zstd.SpeedBestCompression, beside: 6}
+var coldClusters = clusterTuning{
+	pages: 16, level: zstd.SpeedBestCompression, quick: zstd.SpeedBetterCompression, beside: 6,
+}
 
 // limit is the most bytes that a unit of n pages (a power of two, or the rest of a block) may have.
 func (t *tuning) limit(n int) int {

@@ -120,7 +120,7 @@ func (d *damageLife) damage() {
 }
 
 // loseSlots puts a generation in the place of a pack that lacks some of its pages, as if they had
-// been collected.
+// been collected, and has the others in other tiers.
 func (d *damageLife) loseSlots(name string) error {
 	number, generation, _ := pack.ParseName(name)
 	dec, err := pack.NewDecoder()
@@ -142,6 +142,7 @@ func (d *damageLife) loseSlots(name string) error {
 	d.must(err)
 	err = rewrite(d.store, r, w, enc, pack.Keep{
 		Slot: func(uint32) bool { return d.r.IntN(4) > 0 },
+		Tier: func(uint32) pack.Tier { return pack.Tier(d.r.IntN(4)) },
 		Lost: func(error) {},
 	})
 	if err != nil {
