@@ -7,6 +7,8 @@ import (
 	"runtime"
 	"testing"
 	"time"
+
+	"github.com/thawfs/thaw/index/pack"
 )
 
 // syntheticImage is an image of 2^28 pages of which some are not zero, two MiB here and there, in packs of
@@ -45,7 +47,7 @@ func syntheticImage(data, runs, each uint64) *Image {
 	for range runs {
 		r.setRuns = append(r.setRuns, Run{GFN: rnd.Uint64N(leaves)*step*LeafPages + rnd.Uint64N(LeafPages-each), Count: each})
 	}
-	return &Image{root: r, pages: m, entry: &catalogEntry{Checkpoint: Checkpoint{Layout: LayoutTrace}}}
+	return &Image{root: r, pages: m, spots: make([]pack.Spots, len(m.packs)), entry: &catalogEntry{Checkpoint: Checkpoint{Layout: LayoutTrace}}}
 }
 
 // feedOf is the feed of a segment that has the whole set, in frames of 256 pages.
