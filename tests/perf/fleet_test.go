@@ -12,13 +12,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/thawfs/thaw/tests/internal/cli"
 	"github.com/thawfs/thaw/tests/internal/fleet"
-	"github.com/thawfs/thaw/tests/internal/proc"
 	"github.com/thawfs/thaw/tests/qemu"
 )
 
@@ -28,7 +26,7 @@ var (
 	fleetMiB      = flag.Int64("fleet.mib", 256, "memory of each, in MiB")
 	fleetSeed     = flag.Uint64("fleet.seed", 1, "which fleet")
 	fleetRoot     = flag.String("fleet.root", "/usr", "the directory whose files are in page caches")
-	fleetRestic   = flag.String("fleet.restic", "auto,max", "compressions of restic; max takes long")
+	fleetRestic   = flag.String("fleet.restic", "auto,max", "compressions of restic (max takes long); \"\": without it")
 )
 
 // keeper is a program that keeps checkpoints: thaw or a peer.
@@ -42,37 +40,6 @@ type keeper struct {
 	last  effort                                 // on the last one
 	gave  effort                                 // on one restore
 	sizes []int64                                // of the store, after each
-}
-
-// effort is what runs of a program took. Where others use the CPUs only its CPU time means something.
-type effort struct {
-	wall, cpu time.Duration
-	peak      int64 // bytes of memory of its largest process
-}
-
-func (s *effort) add(o effort) {
-	s.wall, s.cpu, s.peak = s.wall+o.wall, s.cpu+o.cpu, max(s.peak, o.peak)
-}
-
-// spend runs a command to its end.
-func spend(t *testing.T, cmd *exec.Cmd, within time.Duration) effort {
-	t.Helper()
-	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = io.Discard, &said
-	start := time.Now()
-	p, err := proc.Start(cmd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := p.Wait(within); err != nil {
-		_ = p.Kill(10 * time.Second)
-		t.Fatalf("%v: %v\n%s", cmd.Args, err, said.String())
-	}
-	s := effort{wall: time.Since(start), cpu: cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()}
-	if u, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		s.peak = u.Maxrss << 10
-	}
-	return s
 }
 
 // thawKeeper keeps checkpoints in a store.
@@ -101,7 +68,7 @@ func resticKeeper(t *testing.T, name, dir, compression string) *keeper {
 			"HOME="+t.TempDir())
 		return cmd
 	}
-	spend(t, restic("init"), time.Minute)
+	spend(t, restic("init"), time.Minute, io.Discard)
 	return &keeper{
 		name: name, store: dir,
 		save: func(name, memory string) *exec.Cmd {
@@ -118,7 +85,7 @@ func resticKeeper(t *testing.T, name, dir, compression string) *keeper {
 // keep saves a checkpoint.
 func (k *keeper) keep(b *bench, name, memory string) {
 	b.t.Helper()
-	k.last = spend(b.t, k.save(name, memory), 10*time.Minute)
+	k.last = spend(b.t, k.save(name, memory), 10*time.Minute, io.Discard)
 	k.spent.add(k.last)
 	k.sizes = append(k.sizes, storeBytes(b, k.store))
 }
@@ -127,7 +94,7 @@ func (k *keeper) keep(b *bench, name, memory string) {
 func (k *keeper) giveBack(t *testing.T, name, memory string) {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "back")
-	k.gave = spend(t, k.back(name, dir), 10*time.Minute)
+	k.gave = spend(t, k.back(name, dir), 10*time.Minute, io.Discard)
 	if err := sameFile(k.found(dir, memory), memory); err != nil {
 		t.Errorf("%s: %v", k.name, err)
 	}
@@ -169,7 +136,7 @@ func sameFile(path, want string) error {
 func (b *bench) keepers() (all []*keeper) {
 	all = append(all, thawKeeper("thaw", filepath.Join(b.dir, "thaw")),
 		thawKeeper("thaw, fast", filepath.Join(b.dir, "thaw-fast"), "--profile", "fast"))
-	for c := range strings.SplitSeq(*fleetRestic, ",") {
+	for _, c := range strings.FieldsFunc(*fleetRestic, func(r rune) bool { return r == ',' }) {
 		if k := resticKeeper(b.t, "restic, "+c, filepath.Join(b.dir, "restic-"+c), c); k != nil {
 			all = append(all, k)
 		}
@@ -303,7 +270,7 @@ func (b *bench) printFleet(what string, keepers []*keeper) {
 		n := len(k.sizes)
 		each := float64(k.sizes[n-1]) / float64(n) / (1 << 20)
 		fmt.Fprintf(&out, "%-14s %10.2f %8.2f %22s %22s %22s %9d\n", k.name, each,
-			float64(keepers[0].sizes[n-1])/float64(k.sizes[n-1]), k.spent, k.last, k.gave, k.spent.peak>>20)
+			float64(keepers[0].sizes[n-1])/float64(k.sizes[n-1]), k.spent, k.last, k.gave, k.spent.Peak>>20)
 	}
 	b.t.Logf("\n%s", out.String())
 	if *jsonFlag == "" {
@@ -321,5 +288,3 @@ func (b *bench) printFleet(what string, keepers []*keeper) {
 		b.t.Error(err)
 	}
 }
-
-func (s effort) String() string { return fmt.Sprintf("%.2f (%.2f)", s.wall.Seconds(), s.cpu.Seconds()) }
