@@ -3,6 +3,7 @@ package index
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -57,6 +58,9 @@ func TestSweepOpensEachPackOnce(t *testing.T) {
 	for i := range checkpoints {
 		mustImport(t, s, fmt.Sprint("c", i), writeSource(t, distinct(i, 40).bytes(), nil), nil)
 	}
+	if err := s.hints.rebuild(ctx, nil); err != nil { // all rows are on disk
+		t.Fatal(err)
+	}
 	for i := 0; i < checkpoints; i += 4 {
 		if err := s.Remove(ctx, fmt.Sprint("c", i)); err != nil {
 			t.Fatal(err)
@@ -107,6 +111,9 @@ func TestSweepWaitsUntilItIsWorthIt(t *testing.T) {
 	for i := range checkpoints {
 		mustImport(t, s, fmt.Sprint("c", i), writeSource(t, distinct(i, 40).bytes(), nil), nil)
 	}
+	if err := s.hints.rebuild(ctx, nil); err != nil {
+		t.Fatal(err)
+	}
 	swept := 0
 	for i := range 20 {
 		if err := s.Remove(ctx, fmt.Sprint("c", i)); err != nil {
@@ -131,4 +138,34 @@ func TestSweepWaitsUntilItIsWorthIt(t *testing.T) {
 	if swept < 3 || swept > 8 {
 		t.Errorf("20 collections of a sixtieth swept %d times", swept)
 	}
+}
+
+// The audit of a collection opens a pack for few of the checkpoints that list it, and not for each.
+func TestAuditKeepsPacksOpen(t *testing.T) {
+	r := newRand(t)
+	blobs := &openTally{Store: blobtest.NewMem(), n: map[string]int{}}
+	s := openTest(t, t.TempDir()+"/s", blobs)
+	const states = 40
+	img := distinct(1, 400)
+	for i := range states {
+		mustImport(t, s, fmt.Sprintf("c%02d", i), writeSource(t, img.bytes(), nil), nil)
+		for j := range 5 {
+			img[i*5+j] = 1000 + r.Uint64()>>8
+		}
+	}
+	for i := range states / 2 {
+		if err := s.Remove(t.Context(), fmt.Sprintf("c%02d", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	clear(blobs.n)
+	if rep, err := s.GC(t.Context(), GCOptions{}); err != nil || rep.RewrittenPacks == 0 {
+		t.Fatalf("%+v, %v", rep, err)
+	}
+	// Each of the walks of the audit opens it, and some others.
+	name, n := blobs.most()
+	if n > 5+runtime.GOMAXPROCS(0) {
+		t.Errorf("%s was opened %d times", name, n)
+	}
+	checkClean(t, s, true)
 }
