@@ -174,6 +174,8 @@
 // import left is garbage like any other: opening a store deletes no pack. If any root cannot be read,
 // nothing is collected.
 //
+// Rows of the index that point to what was deleted go when there are many: a sweep looks at every row.
+//
 // The walk goes through each node once, however many checkpoints share it. Before anything is
 // deleted, an audit (audit.go) checks the result in another way. It reads again every root that lists a
 // pack which will be deleted or rewritten, loads its page map as an image does, independently of all
