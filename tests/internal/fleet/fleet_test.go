@@ -3,15 +3,23 @@ package fleet
 import (
 	"bytes"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
 )
 
 // root is a directory with files on each host that has Go.
-func root() string { return filepath.Join(runtime.GOROOT(), "src") }
+func root(t *testing.T) string {
+	t.Helper()
+	dir, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		t.Skip(err)
+	}
+	return filepath.Join(strings.TrimSpace(string(dir)), "src")
+}
 
 func write(t *testing.T, m *Machine) []byte {
 	t.Helper()
@@ -53,7 +61,7 @@ func shared(a, b []byte) (data, anywhere, inPlace int) {
 // TestFleet: the same spec gives the same bytes; machines share page cache, at other places; a state has
 // most of the one before it; it compresses as memory does.
 func TestFleet(t *testing.T) {
-	spec := Spec{Bytes: 32 << 20, Seed: 3, Root: root()}
+	spec := Spec{Bytes: 32 << 20, Seed: 3, Root: root(t)}
 	f, err := New(spec)
 	if err != nil {
 		t.Skip(err)
