@@ -136,7 +136,11 @@ func sameFile(path, want string) error {
 func (b *bench) keepers() (all []*keeper) {
 	all = append(all, thawKeeper("thaw", filepath.Join(b.dir, "thaw")),
 		thawKeeper("thaw, fast", filepath.Join(b.dir, "thaw-fast"), "--profile", "fast"))
-	for _, c := range strings.FieldsFunc(*fleetRestic, func(r rune) bool { return r == ',' }) {
+	compressions := *fleetRestic
+	if !*full {
+		compressions = "auto"
+	}
+	for _, c := range strings.FieldsFunc(compressions, func(r rune) bool { return r == ',' }) {
 		if k := resticKeeper(b.t, "restic, "+c, filepath.Join(b.dir, "restic-"+c), c); k != nil {
 			all = append(all, k)
 		}
