@@ -38,7 +38,7 @@ var errRootCame = fmt.Errorf("%w, nothing was deleted: run it again", ErrChanged
 // A root refers to no pack that it does not list (reading its page map would fail), so the others
 // need not be looked at. That is what keeps the second look cheap: 3 % of a collection that wrote 16
 // packs again for 14 checkpoints, and 31 % of one that wrote 3 packs again, all of which were listed
-// by 90 checkpoints.
+// by 90 checkpoints. Roots share files that are open and their directories, which a read verifies.
 func (c *collector) audit(ctx context.Context, remove []uint64, rewrite []victim) error {
 	roots, err := c.rootsToAudit(ctx)
 	if err != nil {
@@ -53,23 +53,45 @@ func (c *collector) audit(ctx context.Context, remove []uint64, rewrite []victim
 			a.doomed[v.number] = &livePack{}
 		}
 	}
-	m := newMeter(c.o.Progress, "look again", "checkpoints", int64(len(roots)))
-	var mu sync.Mutex // of m
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(runtime.GOMAXPROCS(0))
-	for _, e := range roots {
-		g.Go(func() error {
-			err := a.checkpoint(gctx, e)
-			mu.Lock()
-			defer mu.Unlock()
-			m.add(1)
-			return err
-		})
-	}
-	if err := g.Wait(); err != nil {
+	if err := a.all(ctx, roots); err != nil {
 		return err
 	}
 	return c.sameRoots(ctx, roots)
+}
+
+// all looks at roots, some at a time. Packs that one of them has open stay open for the next, which as a
+// rule lists most of them, too: to open one for each root would take longer than all else.
+func (a *auditor) all(ctx context.Context, roots []*catalogEntry) error {
+	m := newMeter(a.c.o.Progress, "look again", "checkpoints", int64(len(roots)))
+	var mu sync.Mutex // of m and next
+	next := 0
+	take := func() *catalogEntry {
+		mu.Lock()
+		defer mu.Unlock()
+		if next == len(roots) {
+			return nil
+		}
+		next++
+		return roots[next-1]
+	}
+	workers := runtime.GOMAXPROCS(0)
+	g, gctx := errgroup.WithContext(ctx)
+	for range workers {
+		g.Go(func() error {
+			packs := newSomePacks(gctx, a.c.s.packs, workers)
+			defer packs.release()
+			for e := take(); e != nil && gctx.Err() == nil; e = take() {
+				if err := a.checkpoint(gctx, packs, e); err != nil {
+					return err
+				}
+				mu.Lock()
+				m.add(1)
+				mu.Unlock()
+			}
+			return gctx.Err()
+		})
+	}
+	return g.Wait()
 }
 
 // rootsToAudit lists the present roots. A root that the first walk did not have ends the audit.
@@ -131,10 +153,10 @@ type auditor struct {
 }
 
 // checkpoint looks up everything that one checkpoint refers to.
-func (a *auditor) checkpoint(ctx context.Context, e *catalogEntry) error {
+func (a *auditor) checkpoint(ctx context.Context, packs *lazyPacks, e *catalogEntry) error {
 	r, err := a.c.s.readRoot(ctx, e.Name, e.Generation)
 	if err == nil {
-		err = a.root(ctx, r)
+		err = a.root(ctx, packs, r)
 	}
 	if err != nil && a.c.s.gone(e) {
 		return nil // it was removed meanwhile: what it needs may go, or stay
@@ -146,7 +168,7 @@ func (a *auditor) checkpoint(ctx context.Context, e *catalogEntry) error {
 	return err
 }
 
-func (a *auditor) root(ctx context.Context, r *root) error {
+func (a *auditor) root(ctx context.Context, packs *lazyPacks, r *root) error {
 	if err := a.c.s.packs.noneForeign(ctx, r.top); err != nil {
 		return err
 	}
@@ -171,8 +193,6 @@ func (a *auditor) root(ctx context.Context, r *root) error {
 			}
 		}
 	}
-	packs := newSomePacks(ctx, a.c.s.packs, runtime.GOMAXPROCS(0))
-	defer packs.release()
 	packs.of(r)
 	w := &witness{nodes: packs, seen: func(ref uint64) error { return a.record(r, ref) }}
 	return eachPlaced(ctx, w, r.top, nil, func(gfn, ref uint64) error { return a.page(r, gfn, ref) })

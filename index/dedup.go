@@ -67,73 +67,133 @@ func (d *dedup) near(gfn uint64, h pack.Hash) uint64 {
 	return d.fresh[h]
 }
 
-// hashCache holds the page hashes of the packs that were used last.
+// hashCache holds the page hashes of the parts of packs that were used last. The first time that a pack is
+// asked for, its hashes are read and verified all together; later one part at a time. An image that grew by
+// many large steps has neighbours in hundreds of packs, whose hashes do not fit all at once.
 type hashCache struct {
 	ctx   context.Context
-	packs *packSet
-	ids   map[uint64]uint64 // of packs that checkpoints list
+	packs *lazyPacks
 	log   *slog.Logger
-	lru   *simplelru.LRU[uint64, []pack.Hash] // zero for a page that is gone; nil for a pack that cannot be read
-	held  int                                 // hashes in lru
+	parts *simplelru.LRU[hashPart, []pack.Hash] // zero for a page that is gone
+	seen  map[uint64]bool                       // packs that were asked for; false for one that cannot be read
+	held  int                                   // hashes in parts
+	bound int                                   // of held
 
-	number uint64 // of the pack asked for last
+	last   hashPart // that was asked for, plus 1 in number; and what it has
 	hashes []pack.Hash
+}
+
+// hashPart is some slots of a pack: those from part*partHashes on.
+type hashPart struct {
+	number uint64
+	part   uint32
 }
 
 // Bounds of the cache. A store that grew by small steps has many packs of few pages, and a pack of
 // somebody else's may have 16,777,216: so it is the hashes that count (64 MiB).
 const (
 	maxHeldHashes  = 64 << 20 / pack.HashSize
-	maxHashedPacks = 1 << 16
+	maxHashedParts = 1 << 16
+	partHashes     = 256 // 4 KiB
 )
 
+// hashWalks is the part of the packs that a walk may have open which are kept open for hashes.
+const hashWalks = 4
+
 func newHashCache(ctx context.Context, packs *packSet, ids map[uint64]uint64, log *slog.Logger) *hashCache {
-	c := &hashCache{ctx: ctx, packs: packs, ids: ids, log: log}
-	c.lru, _ = simplelru.NewLRU(maxHashedPacks, func(_ uint64, hashes []pack.Hash) { c.held -= len(hashes) })
+	c := &hashCache{
+		ctx: ctx, packs: newSomePacks(ctx, packs, hashWalks), log: log, seen: map[uint64]bool{}, bound: maxHeldHashes,
+	}
+	c.packs.ids = ids
+	c.parts, _ = simplelru.NewLRU(maxHashedParts, func(_ hashPart, h []pack.Hash) { c.held -= len(h) })
 	return c
 }
 
+// release closes the packs that it has open.
+func (c *hashCache) release() { c.packs.release() }
+
 // is says whether ref is a page that is there and has this hash.
 func (c *hashCache) is(ref uint64, h pack.Hash) bool {
-	if number := ref >> 24; number != c.number {
-		c.number, c.hashes = number, c.get(number)
-	}
 	slot := pack.Ref(ref).Slot()
-	return int(slot) < len(c.hashes) && c.hashes[slot] == h
+	if want := (hashPart{ref>>24 + 1, slot / partHashes}); want != c.last {
+		c.last, c.hashes = want, c.get(hashPart{ref >> 24, slot / partHashes})
+	}
+	i := int(slot % partHashes)
+	return i < len(c.hashes) && c.hashes[i] == h
 }
 
-func (c *hashCache) get(number uint64) []pack.Hash {
-	if hashes, ok := c.lru.Get(number); ok {
+// get returns the hashes of a part; nil if there are none that can be relied on.
+func (c *hashCache) get(p hashPart) []pack.Hash {
+	if hashes, ok := c.parts.Get(p); ok {
 		return hashes
 	}
-	hashes, err := c.read(number)
+	readable, seen := c.seen[p.number]
+	if seen && !readable || !c.packs.set.has(p.number) {
+		return nil // if it is not there, the index is out of date, which is not an error
+	}
+	read := c.one
+	if !seen {
+		read = c.all
+	}
+	hashes, err := read(p)
 	if err != nil {
 		// Its pages are stored again, then: better twice than from a damaged pack.
 		c.log.Warn("a pack is not used for deduplication: its hashes cannot be read",
-			"pack", number, "err", err)
+			"pack", p.number, "err", err)
 	}
-	c.held += len(hashes)
-	c.lru.Add(number, hashes)
-	for c.held > maxHeldHashes && c.lru.Len() > 1 {
-		c.lru.RemoveOldest()
-	}
+	c.seen[p.number] = err == nil
 	return hashes
 }
 
-func (c *hashCache) read(number uint64) ([]pack.Hash, error) {
-	if !c.packs.has(number) {
-		return nil, nil // the index is out of date, which is not an error
-	}
-	p, done, err := c.packs.use(c.ctx, number, c.ids[number])
+// all reads the hashes of a pack, and returns those of a part.
+func (c *hashCache) all(p hashPart) (of []pack.Hash, err error) {
+	r, err := c.packs.get(p.number)
 	if err != nil {
 		return nil, err
 	}
-	defer done()
-	hashes, err := p.Hashes()
-	for slot := range hashes {
-		if p.Dead(uint32(slot)) {
-			hashes[slot] = pack.Hash{}
+	hashes, err := r.Hashes()
+	if err != nil {
+		return nil, err
+	}
+	for part := range uint32((len(hashes) + partHashes - 1) / partHashes) {
+		from := int(part) * partHashes
+		// A copy: the whole is not kept for one part of it.
+		got := c.add(r, hashPart{p.number, part}, slices.Clone(hashes[from:min(from+partHashes, len(hashes))]))
+		if part == p.part {
+			of = got
 		}
 	}
-	return hashes, err
+	return of, nil
+}
+
+// one reads the hashes of a part.
+func (c *hashCache) one(p hashPart) ([]pack.Hash, error) {
+	r, err := c.packs.get(p.number)
+	if err != nil {
+		return nil, err
+	}
+	first := p.part * partHashes
+	if int(first) >= r.Slots() {
+		return nil, nil
+	}
+	hashes, err := r.ReadHashes(first, min(partHashes, r.Slots()-int(first)))
+	if err != nil {
+		return nil, err
+	}
+	return c.add(r, p, hashes), nil
+}
+
+// add keeps the hashes of a part, without those of dead pages.
+func (c *hashCache) add(r *pack.Reader, p hashPart, hashes []pack.Hash) []pack.Hash {
+	for i := range hashes {
+		if r.Dead(p.part*partHashes + uint32(i)) {
+			hashes[i] = pack.Hash{}
+		}
+	}
+	c.held += len(hashes)
+	c.parts.Add(p, hashes)
+	for c.held > c.bound && c.parts.Len() > 1 {
+		c.parts.RemoveOldest()
+	}
+	return hashes
 }

@@ -139,8 +139,9 @@
 // Chunks of 1 MiB are read and hashed in parallel; one goroutine takes their pages in order (groups
 // first, then the rest). It finds each page in the parent, in what this import stored, or by the index,
 // or assigns the next slot to it; blocks of 16 new pages are compressed in parallel and appended in
-// order. The parent is the newest checkpoint of the same size that has most pages of a sample at
-// the same places. The choice affects only the speed and the size of leaves.
+// order. The parent is the checkpoint of the same size that has most pages of a sample at the same
+// places, of those few that are likely to be of the same machine: that list the packs in which the index
+// finds the sample. The choice affects only the speed and the size of leaves.
 //
 // # The index
 //
@@ -172,6 +173,8 @@
 // nothing that refers to it changes, and open images go on reading what they opened. What an interrupted
 // import left is garbage like any other: opening a store deletes no pack. If any root cannot be read,
 // nothing is collected.
+//
+// Rows of the index that point to what was deleted go when there are many: a sweep looks at every row.
 //
 // The walk goes through each node once, however many checkpoints share it. Before anything is
 // deleted, an audit (audit.go) checks the result in another way. It reads again every root that lists a

@@ -215,7 +215,7 @@ func (h *hints) sync(ctx context.Context, db keyStore, progress func(Progress)) 
 	if v == nil {
 		rows = append(rows, row{metaKey(metaVersion), []byte{keyVersion}})
 	}
-	stale := false
+	gone := int64(0) // bytes, about, whose rows point to nothing
 	var unknown []uint64
 	numbers, _ := h.s.packs.numbers()
 	for _, number := range numbers {
@@ -226,7 +226,7 @@ func (h *hints) sync(ctx context.Context, db keyStore, progress func(Progress)) 
 			continue
 		}
 		if known && was.bytes > 0 {
-			stale = true // it was compacted: pages that the index knows may be gone
+			gone += max(was.bytes-info.bytes, 1) // it was compacted: pages that the index knows may be gone
 		} else {
 			unknown = append(unknown, number)
 		}
@@ -235,12 +235,17 @@ func (h *hints) sync(ctx context.Context, db keyStore, progress func(Progress)) 
 	if err := h.indexPacks(ctx, db, unknown, progress); err != nil {
 		return err
 	}
-	for number := range indexed {
+	for number, was := range indexed {
 		rows = append(rows, row{key: packKey(number)})
-		stale = true
+		gone += max(was.bytes, 1)
 	}
-	if stale {
-		rows = append(rows, row{metaKey(metaStale), []byte{1}})
+	if gone > 0 {
+		before, err := db.get(ctx, metaKey(metaStale))
+		if err != nil {
+			return err
+		}
+		n, _ := binary.Uvarint(before)
+		rows = append(rows, row{metaKey(metaStale), binary.AppendUvarint(nil, n+uint64(gone))})
 	}
 	return updateAll(ctx, db, rows)
 }

@@ -189,6 +189,9 @@ func (im *importer) prepare(ctx context.Context) (err error) {
 
 func (im *importer) close() {
 	im.mem.close()
+	if im.dedup != nil {
+		im.dedup.hashes.release()
+	}
 	if im.parent != nil {
 		im.parent.close()
 	}

@@ -1,6 +1,7 @@
 package index
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -25,17 +26,21 @@ const (
 	samplePages   = 64
 )
 
-// findParent chooses a parent among the newest checkpoints with as much memory: the one that has
-// the most pages of a sample at the same places. Nil if none has any.
+// findParent chooses a parent among the checkpoints with as much memory that are most likely to have
+// pages of a sample: the one that has the most at the same places. Nil if none has any.
 func (s *Store) findParent(ctx context.Context, im *importer, hashes *hashCache) (
 	*parentImage, error,
 ) {
-	candidates := s.candidates(int64(im.mem.pages) * PageSize)
-	if len(candidates) == 0 {
+	list := s.alike(int64(im.mem.pages) * PageSize)
+	if len(list) == 0 {
 		return nil, nil
 	}
 	gfns, sums, err := im.sample()
 	if err != nil || len(gfns) == 0 {
+		return nil, err
+	}
+	candidates, err := s.candidates(ctx, list, sums)
+	if err != nil {
 		return nil, err
 	}
 	var best *parentImage
@@ -73,21 +78,67 @@ func (s *Store) findParent(ctx context.Context, im *importer, hashes *hashCache)
 	return best, nil
 }
 
-// candidates returns the names of the newest checkpoints with so much memory, the newest first.
-func (s *Store) candidates(bytes int64) (names []string) {
+// alike returns the checkpoints with so much memory, the newest first.
+func (s *Store) alike(bytes int64) (list []*catalogEntry) {
 	s.cat.mu.Lock()
 	defer s.cat.mu.Unlock()
-	var list []*catalogEntry
 	for _, e := range s.cat.m {
 		if e.err == nil && e.MemoryBytes == bytes {
 			list = append(list, e)
 		}
 	}
 	slices.SortFunc(list, func(a, b *catalogEntry) int { return b.Created.Compare(a.Created) })
+	return list
+}
+
+// candidates returns the names of those of a list, the newest first, that are to be looked at, in which
+// order. In a store of many machines the newest checkpoints are of other ones. Those of the same machine
+// list packs that no other one has; so what counts is how many pages of the sample lie in packs that a
+// checkpoint lists, as far as the index knows the pages.
+func (s *Store) candidates(ctx context.Context, list []*catalogEntry, sums []pack.Hash) (
+	names []string, err error,
+) {
+	if len(list) > 1 {
+		refs := make([]uint64, len(sums))
+		if err := s.hints.pages(ctx, sums, refs); err != nil {
+			return nil, err
+		}
+		rankByPacks(list, refs)
+	}
 	for _, e := range list[:min(len(list), maxCandidates)] {
 		names = append(names, e.Name)
 	}
-	return names
+	return names, nil
+}
+
+// rankByPacks sorts checkpoints, the newest first, by how many of the refs lie in packs that they list. Of
+// those that have as many as the best, some of the newest come first, then those that list the fewest packs:
+// all that the first machines of a fleet have is in packs that all others list as well, and more.
+func rankByPacks(list []*catalogEntry, refs []uint64) {
+	in := map[uint64]int{}
+	for _, ref := range refs {
+		if ref != 0 {
+			in[ref>>24]++
+		}
+	}
+	score := make(map[*catalogEntry]int, len(list))
+	for _, e := range list {
+		for number, n := range in {
+			if _, ok := searchUint64(e.packs, number); ok {
+				score[e] += n
+			}
+		}
+	}
+	slices.SortStableFunc(list, func(a, b *catalogEntry) int { return cmp.Compare(score[b], score[a]) })
+	best := 0
+	for best < len(list) && score[list[best]] == score[list[0]] {
+		best++
+	}
+	if best > maxCandidates/2 {
+		slices.SortStableFunc(list[maxCandidates/2:best], func(a, b *catalogEntry) int {
+			return cmp.Compare(len(a.packs), len(b.packs))
+		})
+	}
 }
 
 // sample returns some pages that are not zero, spread over the image, and their hashes.

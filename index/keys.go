@@ -35,7 +35,9 @@ const (
 
 const (
 	metaVersion = "version"
-	metaStale   = "stale" // set while rows may point to what is not there any more
+	// metaStale is set while rows may point to what is not there any more: to about so many bytes of
+	// packs, an unsigned varint.
+	metaStale = "stale"
 )
 
 // keyStore is what the store needs of its index. Its rows are hints: a lost row costs space, and a wrong

@@ -173,6 +173,18 @@ func (s *packSet) numbers() (numbers []uint64, doomed int64) {
 	return numbers, doomed
 }
 
+// bytes is how much all packs take that are not to be removed.
+func (s *packSet) bytes() (sum int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.m {
+		if !e.doomed {
+			sum += e.info.bytes
+		}
+	}
+	return sum
+}
+
 var errPackMissing = errors.New("it is missing")
 
 // pin opens a pack and keeps it until unpin. Where id is not 0, the pack must have this identity.

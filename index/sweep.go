@@ -2,6 +2,7 @@ package index
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"io/fs"
 	"os"
@@ -44,19 +45,25 @@ func (h *hints) sweep(ctx context.Context) error {
 	return h.fail(ctx, db, err)
 }
 
-// sweepRows looks at every row that points somewhere.
+// sweepShare is which part of the packs must have gone before their rows go. A sweep looks at all rows of
+// the store, some millions a minute, so it should not follow each collection of a little.
+const sweepShare = 16
+
+// sweepRows looks at every row that points somewhere, if enough of them point to nothing.
 func (h *hints) sweepRows(ctx context.Context, db keyStore) error {
 	stale, err := db.get(ctx, metaKey(metaStale))
 	if err != nil || stale == nil {
 		return err
 	}
-	packs := newLazyPacks(ctx, h.s.packs)
-	defer packs.release()
+	if gone, _ := binary.Uvarint(stale); gone*sweepShare < uint64(h.s.packs.bytes()) {
+		return nil
+	}
+	there := newPresence(ctx, h.s.packs)
 	for _, kind := range []byte{rowPage, rowNode} {
 		err := scanAll(ctx, db, kind, func(rows []row) error {
 			var gone []row
 			for _, r := range rows {
-				if !isThere(packs, kind, parseRef(r.value)) {
+				if !there.has(kind, parseRef(r.value)) {
 					gone = append(gone, row{key: r.key})
 				}
 			}
@@ -83,4 +90,73 @@ func isThere(packs *lazyPacks, kind byte, ref uint64) bool {
 		return !r.Dead(n)
 	}
 	return int(n) < r.Records() && r.Record(int(n)).Stored > 0
+}
+
+// presence says of pages and nodes whether they are there. Rows come in the order of their hashes, which
+// is none: the next one lies in any pack. So each pack is opened once, and what is dead of it is kept, a
+// bit for each page.
+type presence struct {
+	ctx   context.Context
+	set   *packSet
+	packs map[uint64]*contents
+	last  uint64
+	of    *contents // of the last pack
+}
+
+// contents is what a pack has.
+type contents struct {
+	slots, records bitmap // that are dead
+	numSlots       uint32
+	numRecords     int
+	unread         bool // it cannot be read: everything may be there
+}
+
+func newPresence(ctx context.Context, set *packSet) *presence {
+	return &presence{ctx: ctx, set: set, packs: map[uint64]*contents{}}
+}
+
+// has says whether a page or node exists. If its pack cannot be read, the answer is yes.
+func (p *presence) has(kind byte, ref uint64) bool {
+	if number := ref >> 24; p.of == nil || number != p.last {
+		c := p.packs[number]
+		if c == nil {
+			c = p.read(number)
+			p.packs[number] = c
+		}
+		p.last, p.of = number, c
+	}
+	n := pack.Ref(ref).Slot()
+	switch {
+	case p.of.unread:
+		return true
+	case kind == rowPage:
+		return n < p.of.numSlots && !p.of.slots.has(n)
+	}
+	return int(n) < p.of.numRecords && !p.of.records.has(n)
+}
+
+// read looks at the directory of a pack. One that does not exist has nothing.
+func (p *presence) read(number uint64) *contents {
+	c := &contents{}
+	if !p.set.has(number) {
+		return c
+	}
+	r, done, err := p.set.use(p.ctx, number, 0)
+	if err != nil {
+		c.unread = true
+		return c
+	}
+	defer done()
+	c.numSlots, c.numRecords = uint32(r.Slots()), r.Records()
+	for slot := range c.numSlots {
+		if r.Dead(slot) {
+			c.slots.add(slot)
+		}
+	}
+	for i := range c.numRecords {
+		if r.Record(i).Stored == 0 {
+			c.records.add(uint32(i))
+		}
+	}
+	return c
 }

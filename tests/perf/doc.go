@@ -35,6 +35,20 @@
 // TestLocality counts what locality blocks are worth, against single pages and 64 KiB of physical
 // addresses, as Halite does (USENIX ATC 2013); tests/e2e has the same of a real Linux.
 //
+// TestFleet imports the checkpoints of a fleet (package fleet: ten machines of 256 MiB in five states, made of
+// the files of this host), and gives the same files to restic; TestFleetOfGuests does so with real guests.
+// It prints the bytes that are stored for a checkpoint, the time for all, for the last one, and for restoring
+// one, which is compared. Restic has its repository on the same disk, a host for each machine and no cache;
+// its compressions are "auto" and "max", which takes long:
+//
+//	go test ./tests/perf -run TestFleet -v -perf -timeout 2h [-fleet.restic auto] [-fleet.mib 256] [-fleet.seed N]
+//
+// TestManyCheckpoints measures commands in a store of 1,000 checkpoints that has the structures of 100 GB of
+// packs: every page is there, with eight bytes in it. To make it takes a quarter of an hour of two CPUs;
+// -scale.store keeps it, and -scale.pages makes it smaller:
+//
+//	go test ./tests/perf -run TestManyCheckpoints -v -perf -timeout 2h [-scale.store DIR] [-scale.pages 8192]
+//
 // Rounds of thaw and of its peer alternate, and the ratio of their medians counts, because the
 // machine's other users and its CPU's clock change over a run. Host memory is touched first: on a
 // virtual machine the first use of a page of RAM costs more than all that is measured here.

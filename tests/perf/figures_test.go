@@ -24,6 +24,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	measureMainIfChild()
 	ramMainIfChild()
 	client.MainIfChild()
 	os.Exit(cli.Main(m))
