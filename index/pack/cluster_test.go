@@ -75,8 +75,8 @@ func TestClusterFooters(t *testing.T) {
 		version, clusters uint32
 		ok                bool
 	}{
-		{clusterVersion, foot.clusters, true}, {clusterVersion, 0, false},
-		{clusterVersion, uint32(len(m.pages)) + 1, false}, {clusterVersion, 1<<32 - 1, false},
+		{tierVersion, foot.clusters, true}, {tierVersion, 0, true}, // then of units of LZ4
+		{tierVersion, uint32(len(m.pages)) + 1, false}, {tierVersion, 1<<32 - 1, false},
 	} {
 		f := foot
 		f.version, f.clusters = c.version, c.clusters
