@@ -3,8 +3,10 @@ package index
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/thawfs/thaw/index/blob"
@@ -273,4 +275,67 @@ func TestHighLatencyRetier(t *testing.T) {
 	m = openImage(t, s, "a")
 	defer m.Close()
 	sameImage(t, m, img)
+}
+
+// A page whose slot its pack does not have is an error in every way of reading, also where the pack has
+// clusters: never a page of one of them.
+func TestSlotsBeyondPack(t *testing.T) {
+	dir, img, _ := highLatencyImage(t)
+	s := openTest(t, dir, nil)
+	retier(t, s, allPacks, allCold)
+	m := openImage(t, s, "a")
+	defer m.Close()
+	const gfn = 77
+	misplace(t, m, gfn)
+	page := make([]byte, 3*PageSize)
+	if err := m.ReadPage(gfn, page); !isDamage(err) {
+		t.Fatalf("ReadPage: %v", err)
+	}
+	lost := func(how string, err error) {
+		t.Helper()
+		var p *PagesError
+		if !errors.As(err, &p) || !slices.Equal(p.GFNs, []uint64{gfn}) {
+			t.Errorf("%s: %v, want an error of page %d", how, err, gfn)
+		}
+	}
+	lost("ReadRange", m.ReadRange(gfn-1, page))
+	if b, ok := m.Block(gfn); ok {
+		t.Errorf("it lies in block %v", b)
+	}
+	for _, run := range []uint64{gfn - 1, gfn + 1} {
+		b, ok := m.Block(run)
+		if !ok || slices.Contains(m.BlockGFNs(b, nil), gfn) {
+			t.Errorf("block of page %d: %v, %v", run, m.BlockGFNs(b, nil), ok)
+		}
+	}
+	feed := m.EagerFeed()
+	for i := range feed.Len() {
+		var p Piece
+		err := ReadPiece(t.Context(), feed, i, &p)
+		if slices.Contains(feed.GFNs(i, nil), gfn) {
+			lost("EagerFeed", err)
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		comparePiece(t, &p, img, map[uint64]int{})
+	}
+}
+
+// misplace makes a page map say that a page is in a slot which its pack does not have.
+func misplace(t *testing.T, m *Image, gfn uint64) {
+	t.Helper()
+	place, ok := m.pages.place(gfn)
+	if !ok {
+		t.Fatal("a zero page")
+	}
+	p, err := m.acquire(place >> 24)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.release()
+	if p.Clusters() == 0 {
+		t.Fatal("no clusters")
+	}
+	b := m.pages.branches[gfn/branchPages]
+	b.places[slices.Index(b.places, place)] = place&^(pack.MaxSlots-1) | uint64(p.Slots()+3)
 }

@@ -258,7 +258,13 @@ type compressor struct {
 // compressors are those that nobody uses: making one costs megabytes.
 type compressors chan *compressor
 
-func (c compressors) put(x *compressor) { c <- x }
+// put keeps a compressor, if there is room: there are more of them than that when processors have come since.
+func (c compressors) put(x *compressor) {
+	select {
+	case c <- x:
+	default:
+	}
+}
 
 func (rw *rewriter) compressor() (*compressor, error) {
 	select {

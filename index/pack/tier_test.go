@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -454,4 +455,82 @@ func TestTiersProve(t *testing.T) {
 			next.Close()
 		}
 	}
+}
+
+// A slot that there is not has a spot that there is not: never that of a page in a cluster.
+func TestSpotsOfSlotsBeyond(t *testing.T) {
+	_, _, r := coldPack(t, ProfileDefault, 12)
+	spots := r.Spots()
+	var bad BadSlots
+	var span Span
+	page := make([]byte, PageSize)
+	for slot := uint32(r.Slots()); slot < uint32(spots.Len())+3; slot++ {
+		if err := r.ReadPage(slot, page); !IsDamage(err) {
+			t.Fatalf("ReadPage of slot %d of %d: %v", slot, r.Slots(), err)
+		}
+		spot := spots.Of(slot)
+		if got := spots.Slot(spot); got != slot {
+			t.Errorf("slot %d is at spot %d, which is of slot %d", slot, spot, got)
+		}
+		if g, ok := spots.GroupOf(spot); ok {
+			t.Errorf("slot %d of %d lies in group %d", slot, r.Slots(), g)
+		}
+		if r.ReadSpots(spot, page, &bad); !IsDamage(bad.Err(spot)) {
+			t.Errorf("ReadSpots of slot %d of %d: %v", slot, r.Slots(), bad.Err(spot))
+		}
+		if err := r.FetchSpots(spot, 1, &span); err != nil {
+			t.Fatal(err)
+		}
+		if span.ReadSpots(spot, page, &bad); !IsDamage(bad.Err(spot)) {
+			t.Errorf("ReadSpots of slot %d of %d out of a span: %v", slot, r.Slots(), bad.Err(spot))
+		}
+	}
+}
+
+// A processor that comes while a pack is written again does not stop that.
+func TestRewriteWithMoreProcessors(t *testing.T) {
+	was := runtime.GOMAXPROCS(1)
+	defer runtime.GOMAXPROCS(was)
+	dec, enc := mustDecoder(t), mustEncoder(t, ProfileDefault)
+	store := blobtest.NewMem()
+	w := mustWriter(t, store, 9, 2)
+	rng := rand.New(rand.NewPCG(1, 5))
+	hasher := NewHasher(testKey)
+	for range 40 {
+		var pages [][]byte
+		var hashes []Hash
+		for range BlockPages {
+			page := bytes.Repeat([]byte{byte(rng.Uint32()), byte(rng.Uint32()), 7, 9}, PageSize/4)
+			pages, hashes = append(pages, page), append(hashes, hasher.Sum(page))
+		}
+		var b EncodedBlock
+		if err := enc.EncodeBlock(&b, pages); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.AppendBlock(&b, hashes); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.Finish(); err != nil {
+		t.Fatal(err)
+	}
+	r := mustOpen(t, store, Name(9, 2), dec)
+	next := mustWriter(t, store, 9, 3)
+	defer next.Abort()
+	ctx := &moreProcessors{Context: t.Context(), n: 32}
+	err := Rewrite(ctx, r, next, enc, testKey, Keep{Tier: func(uint32) Tier { return TierCold }})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// moreProcessors is a context that brings processors when others are derived from it.
+type moreProcessors struct {
+	context.Context
+	n int
+}
+
+func (c *moreProcessors) Done() <-chan struct{} {
+	runtime.GOMAXPROCS(c.n)
+	return c.Context.Done()
 }
