@@ -99,6 +99,9 @@
 // slot of the unit's first page or the number of the record, frame or cluster, and salt is
 // 0x9E3779B97F4A7C15 for a unit, 0xC2B2AE3D27D4EB4F for a record, 0x165667B19E3779F9 for a frame,
 // 0x27D4EB2F165667C5 for a cluster.
+// For a cluster there is another addend, because its number may be another cluster's in each generation: x,
+// which begins as 2166136261 and for each of its slots, in their order, becomes (x xor slot) * 16777619
+// modulo 2^32.
 //
 // Directory. First the blocks, in the order of their slots, then the records, then the frames, then the
 // clusters; it ends where they end. A block is

@@ -241,18 +241,18 @@ func TestClusterBadSectors(t *testing.T) {
 	}
 }
 
-// Two clusters of one size that are exchanged do not pass for one another.
-func TestClustersMisplaced(t *testing.T) {
+// rawClusters writes a generation of a pack that has two clusters of one page.
+func rawClusters(t *testing.T, store *blobtest.Mem, generation uint32, slots ...uint32) []byte {
+	t.Helper()
 	rng := rand.New(rand.NewPCG(1, 1))
 	page := make([]byte, PageSize)
 	for i := range page {
 		page[i] = byte(rng.Uint32())
 	}
-	store := blobtest.NewMem()
-	w := mustWriter(t, store, 9, 1)
-	for i := range 2 {
-		page[0] = byte(i)
-		if err := w.appendCluster(codecRaw, []uint32{uint32(i)}, page); err != nil {
+	w := mustWriter(t, store, 9, generation)
+	for _, slot := range slots {
+		page[0] = byte(slot)
+		if err := w.appendCluster(codecRaw, []uint32{slot}, page); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -264,20 +264,30 @@ func TestClustersMisplaced(t *testing.T) {
 	if _, err := w.Finish(); err != nil {
 		t.Fatal(err)
 	}
-	data := blobtest.Get(t, store, Name(9, 1))
-	swapped := bytes.Clone(data)
+	return blobtest.Get(t, store, Name(9, generation))
+}
+
+// A cluster does not pass for another of its size: that beside it, or that which had its number and its place
+// in the generation before.
+func TestClustersMisplaced(t *testing.T) {
+	store := blobtest.NewMem()
+	data, before := rawClusters(t, store, 2, 0, 1), rawClusters(t, store, 1, 1, 0)
 	const stored = PageSize + crcSize
+	swapped, stale := bytes.Clone(data), bytes.Clone(data)
 	copy(swapped[headerSize:], data[headerSize+stored:][:stored])
 	copy(swapped[headerSize+stored:], data[headerSize:][:stored])
-	r, err := Open(open(t, swapped), "test", mustDecoder(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	for slot := range uint32(2) {
-		var damage *CorruptError
-		if err := r.ReadPage(slot, make([]byte, PageSize)); !errors.As(err, &damage) {
-			t.Errorf("slot %d: %v", slot, err)
+	copy(stale[headerSize:], before[headerSize:][:2*stored])
+	for what, data := range map[string][]byte{"exchanged": swapped, "of the generation before": stale} {
+		r, err := Open(open(t, data), "test", mustDecoder(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		for slot := range uint32(2) {
+			var damage *CorruptError
+			if err := r.ReadPage(slot, make([]byte, PageSize)); !errors.As(err, &damage) {
+				t.Errorf("%s: slot %d: %v", what, slot, err)
+			}
 		}
 	}
 }
