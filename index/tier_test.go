@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/thawfs/thaw/index/blob"
@@ -338,4 +340,48 @@ func misplace(t *testing.T, m *Image, gfn uint64) {
 	}
 	b := m.pages.branches[gfn/branchPages]
 	b.places[slices.Index(b.places, place)] = place&^(pack.MaxSlots-1) | uint64(p.Slots()+3)
+}
+
+// An image that is open reads the same while its packs are written again, twice, and on a medium whose blocks
+// are kept by their numbers: each generation has others. So does one that is opened in between. Run with -race.
+func TestReadsDuringRetier(t *testing.T) {
+	dir, img, _ := highLatencyImage(t)
+	s := openTest(t, dir, nil)
+	retier(t, s, allPacks, mixed(0))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s, _ = onSlowDisk(t, dir, 4*latencyOfBlock)
+	first := openImage(t, s, "a")
+	defer first.Close()
+	var stop atomic.Bool
+	var readers sync.WaitGroup
+	for i := range uint64(2) {
+		readers.Go(func() { readUntil(t, first, img, i, &stop) })
+	}
+	readers.Go(func() {
+		for i := uint64(0); !stop.Load(); i++ {
+			m := openImage(t, s, "a")
+			b := make([]byte, 64*PageSize)
+			gfn := i * 37 % (m.Pages() - 64)
+			if err := m.ReadRange(gfn, b); err != nil || !bytes.Equal(b, img[gfn*PageSize:][:len(b)]) {
+				t.Errorf("range at %d: wrong, %v", gfn, err)
+			}
+			m.Close()
+		}
+	})
+	for _, tier := range []func(uint32) pack.Tier{allCold, mixed(1)} {
+		if err := tryRetier(s, allPacks, tier); err != nil {
+			t.Error(err)
+		}
+		if _, err := s.GC(t.Context(), GCOptions{}); err != nil {
+			t.Error(err)
+		}
+	}
+	stop.Store(true)
+	readers.Wait()
+	sameImage(t, first, img)
+	m := openImage(t, s, "a")
+	defer m.Close()
+	sameImage(t, m, img)
 }
