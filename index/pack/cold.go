@@ -196,7 +196,7 @@ func (rw *rewriter) fetchAll() error {
 	if !blob.MediumOf(rw.r.obj).HighLatency() || rw.r.foot.dir.off > maxFetched {
 		return nil
 	}
-	all := &Span{}
+	all := &Span{buf: make([]byte, 0, rw.r.foot.dir.off)}
 	if err := rw.r.FetchSpots(0, rw.r.Spots().Len(), all); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package pack
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -543,4 +544,42 @@ type moreProcessors struct {
 func (c *moreProcessors) Done() <-chan struct{} {
 	runtime.GOMAXPROCS(c.n)
 	return c.Context.Done()
+}
+
+// A pack that is fetched whole is not copied in memory again and again.
+func TestFetchAllIsOneBuffer(t *testing.T) {
+	dec, enc, store := mustDecoder(t), mustEncoder(t, ProfileDefault), blobtest.NewMem()
+	w := mustWriter(t, store, 9, 2)
+	rng := rand.New(rand.NewPCG(2, 5))
+	page := make([]byte, PageSize)
+	for range 256 {
+		var pages [][]byte
+		for range BlockPages {
+			binary.LittleEndian.PutUint64(page[rng.IntN(PageSize-8):], rng.Uint64())
+			pages = append(pages, bytes.Clone(page))
+		}
+		var b EncodedBlock
+		b.pages = len(pages)
+		for _, p := range pages {
+			b.add(codecRaw, 1, p)
+		}
+		if _, err := w.AppendBlock(&b, make([]Hash, len(pages))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.Finish(); err != nil {
+		t.Fatal(err)
+	}
+	r := mustOpen(t, store, Name(9, 2), dec)
+	r.obj = slowObject{r.obj}
+	rw := rewriter{r: r, enc: enc}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if err := rw.fetchAll(); err != nil || rw.all == nil {
+		t.Fatal(err)
+	}
+	runtime.ReadMemStats(&after)
+	if got, most := after.TotalAlloc-before.TotalAlloc, uint64(r.Size())+1<<20; got > most {
+		t.Errorf("a pack of %d bytes took %d bytes of memory, want %d at most", r.Size(), got, most)
+	}
 }
