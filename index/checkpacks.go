@@ -112,24 +112,29 @@ func (c *checker) found(number uint64, name string, damage pack.Damage) {
 	}
 	f := &c.facts[len(c.facts)-1]
 	f.numbers.add(uint32(damage.Number))
-	c.report.Problems[f.problem].count(damage)
+	if damage.Kind != pack.DamagedHeader && damage.Kind != pack.DamagedHashes { // of which there is one
+		c.report.Problems[f.problem].Parts++
+	}
 }
 
 // namedRuns is how many runs of damaged parts a problem names.
 const namedRuns = 8
 
-// count adds damage of a part to the problem of its kind. Parts come in ascending order.
-func (p *Problem) count(d pack.Damage) {
-	if d.Kind == pack.DamagedHeader || d.Kind == pack.DamagedHashes {
-		return // there is one
+// runs returns the first runs of numbers in the set.
+func (b bitmap) runs(most int) (runs []PartsRun) {
+	for i := range uint32(len(b) * 64) {
+		n := uint64(i)
+		switch last := len(runs) - 1; {
+		case !b.has(i):
+		case last >= 0 && runs[last].Number+runs[last].Count == n:
+			runs[last].Count++
+		case len(runs) == most:
+			return runs
+		default:
+			runs = append(runs, PartsRun{Number: n, Count: 1})
+		}
 	}
-	n := uint64(d.Number)
-	p.Parts++
-	if last := len(p.First) - 1; last >= 0 && p.First[last].Number+p.First[last].Count == n {
-		p.First[last].Count++
-	} else if len(p.First) < namedRuns {
-		p.First = append(p.First, PartsRun{Number: n, Count: 1})
-	}
+	return runs
 }
 
 // judge finds out which damage in packs is harmless, when all that the checkpoints need is known, and says
@@ -138,6 +143,9 @@ func (c *checker) judge() {
 	for _, f := range c.facts {
 		p := &c.report.Problems[f.problem]
 		p.Harmless = c.harmless(f)
+		if p.Parts > 0 { // those in clusters are found in any order
+			p.First = f.numbers.runs(namedRuns)
+		}
 		if p.Parts > 1 {
 			p.What = fmt.Sprintf("%d %ss are damaged (%s), the first: %s", p.Parts, f.kind,
 				runWords(p), p.What)

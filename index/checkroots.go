@@ -92,7 +92,11 @@ func (c *checker) rootBlob(ctx context.Context, e *catalogEntry) error {
 	}
 	defer r.Close()
 	return r.Verify(ctx, c.s.key, func(d pack.Damage) {
-		c.problem(e.Name, name, d.Kind == pack.DamagedHeader, "%v", d.Err)
+		times := d.Kind == pack.DamagedRecord && r.Record(d.Number).Kind == kindDues
+		if times {
+			c.stale[e.Name] = true // which a repair writes again, and the root with it
+		}
+		c.problem(e.Name, name, times || d.Kind == pack.DamagedHeader, "%v", d.Err)
 	}, nil)
 }
 

@@ -72,8 +72,8 @@
 //
 // When a working set is wanted is told for its parts of 256 pages, as its segment has them in its frames,
 // and behind the segment's last one the rest: 1, varint n, then varint pages and zigzag microseconds since
-// the last part's for each; n is 0 if the set has no times. It saves reading the text of the set. A
-// root without that record, or with one that is malformed or begins with another number, is as good.
+// the last part's for each; n is 0 if the set has no times. It saves reading the text of the set. A root without
+// that record, or with one that is damaged or malformed or begins with another number, is as good.
 //
 // The manifest also has the identities of the packs that the map lists (pack_ids, in the order of that
 // list, 16 hexadecimal digits each), because two stores, or a store and its copy, use the same numbers for

@@ -1,6 +1,7 @@
 package index
 
 import (
+	"bytes"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -177,6 +178,50 @@ func TestDueMalformed(t *testing.T) {
 	if err := r.take(0, kindDues, sound); err != nil || len(r.dues) != 2 {
 		t.Errorf("%v, %v", r.dues, err)
 	}
+}
+
+// Damage of the times costs the times only, a check names it, and a repair makes the root sound.
+func TestDueDamaged(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	s := openTest(t, dir, nil)
+	set, content := []Run{{5, 300}}, uniqueImage(600).bytes()
+	times := randomTimes(newRand(t), set)
+	_, _, err := s.Import(t.Context(), writeSource(t, content, nil),
+		ImportOptions{Name: "a", WorkingSet: set, Wanted: times.wanted})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := openImage(t, s, "a")
+	code := appendDues(nil, m.root.dues)
+	m.Close()
+	s.Close()
+	root := filepath.Join(dir, filepath.FromSlash(rootName("a", 0)))
+	b, err := os.ReadFile(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := bytes.Index(b, code)
+	if at < 0 {
+		t.Fatal("the times are not in the root")
+	}
+	b[at+len(code)-1] ^= 1
+	if err := os.WriteFile(root, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s = openTest(t, dir, nil)
+	defer s.Close()
+	m = openImage(t, s, "a")
+	sameImage(t, m, content)
+	sameWorkingSet(t, m, content, set)
+	if dues, ok := m.WorkingSetFeed().(TimedFeed).Due(); ok {
+		t.Errorf("damaged times: %v", dues)
+	}
+	m.Close()
+	if rep, err := s.Check(t.Context(), CheckOptions{}); err != nil || len(rep.Problems) != 1 || len(rep.Lost) > 0 {
+		t.Errorf("%+v, %v", rep, err)
+	}
+	repairIt(t, s)
+	checkClean(t, s, true)
 }
 
 func FuzzDues(f *testing.F) {

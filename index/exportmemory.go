@@ -106,13 +106,7 @@ func (x *exporter) proved(ctx context.Context, f *eagerFeed, j *exportJob, p *Pi
 	}
 	defer open.release()
 	j.pack = open.Name()
-	err = proof.read(open.Reader, pages)
-	if isDamage(err) {
-		j.lost = f.m.loseAll(pages, err)
-		p.reset(0)
-		return nil
-	}
-	if err != nil {
+	if err := proof.read(open.Reader, pages); err != nil {
 		return f.m.spanError(err)
 	}
 	var wrong []spotGFN

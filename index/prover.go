@@ -26,17 +26,16 @@ func (v *prover) read(r *pack.Reader, pages []spotGFN) (err error) {
 	v.first = first
 	v.hashes, err = r.ReadHashes(first, min(n, max(r.Slots()-int(first), 0)))
 	switch {
-	case !v.spots.Moved():
-		return err
 	case isDamage(err):
 		return v.readSingle(r, pages)
-	case err == nil:
+	case err == nil && v.spots.Moved():
 		v.whole = r
 	}
 	return err
 }
 
-// readSingle reads the hashes of pages one by one: those of others must not cost these.
+// readSingle reads the hashes of pages one by one, and leaves out those that are damaged: they must not cost
+// the other pages, nor these, which have checksums.
 func (v *prover) readSingle(r *pack.Reader, pages []spotGFN) error {
 	v.single = map[uint32]pack.Hash{}
 	for _, x := range pages {
@@ -45,6 +44,9 @@ func (v *prover) readSingle(r *pack.Reader, pages []spotGFN) error {
 			continue
 		}
 		h, err := r.ReadHashes(slot, 1)
+		if isDamage(err) {
+			continue
+		}
 		if err != nil {
 			return err
 		}

@@ -535,3 +535,38 @@ func TestDamagesAreJudgedTogether(t *testing.T) {
 		}
 	}
 }
+
+// A check names the damaged pages of a pack by their numbers, in whatever order they lie in clusters.
+func TestCheckNamesClusters(t *testing.T) {
+	dir, _, _ := highLatencyImage(t)
+	s := openTest(t, dir, nil)
+	retier(t, s, allPacks, allCold)
+	p, done, err := s.packs.use(t.Context(), 1, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name, slots, clusters := p.Name(), uint64(p.Slots()), p.Clusters()
+	at := map[int64]bool{} // of units, and of clusters
+	for slot := range uint32(slots) {
+		off, _ := p.Unit(slot)
+		at[off] = true
+	}
+	done()
+	s.Close()
+	if clusters < 3 || uint64(len(at)) == uint64(clusters) {
+		t.Fatalf("%d clusters, and units beside them: %d", clusters, len(at)-clusters)
+	}
+	changeFile(t, filepath.Join(dir, filepath.FromSlash(name)), func(b []byte) []byte {
+		for off := range at {
+			b[off+2] ^= 1
+		}
+		return b
+	})
+	s = openTest(t, dir, nil)
+	defer s.Close()
+	rep, err := s.Check(t.Context(), CheckOptions{ReadData: true})
+	want := []PartsRun{{Number: 0, Count: slots}}
+	if err != nil || len(rep.Problems) != 1 || !slices.Equal(rep.Problems[0].First, want) {
+		t.Errorf("%+v, %v, want pages %v of one pack", rep.Problems, err, want)
+	}
+}

@@ -3,8 +3,12 @@ package index
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/thawfs/thaw/index/blob"
@@ -271,6 +275,113 @@ func TestHighLatencyRetier(t *testing.T) {
 		}
 	}
 	m = openImage(t, s, "a")
+	defer m.Close()
+	sameImage(t, m, img)
+}
+
+// A page whose slot its pack does not have is an error in every way of reading, also where the pack has
+// clusters: never a page of one of them.
+func TestSlotsBeyondPack(t *testing.T) {
+	dir, img, _ := highLatencyImage(t)
+	s := openTest(t, dir, nil)
+	retier(t, s, allPacks, allCold)
+	m := openImage(t, s, "a")
+	defer m.Close()
+	const gfn = 77
+	misplace(t, m, gfn)
+	page := make([]byte, 3*PageSize)
+	if err := m.ReadPage(gfn, page); !isDamage(err) {
+		t.Fatalf("ReadPage: %v", err)
+	}
+	lost := func(how string, err error) {
+		t.Helper()
+		var p *PagesError
+		if !errors.As(err, &p) || !slices.Equal(p.GFNs, []uint64{gfn}) {
+			t.Errorf("%s: %v, want an error of page %d", how, err, gfn)
+		}
+	}
+	lost("ReadRange", m.ReadRange(gfn-1, page))
+	if b, ok := m.Block(gfn); ok {
+		t.Errorf("it lies in block %v", b)
+	}
+	for _, run := range []uint64{gfn - 1, gfn + 1} {
+		b, ok := m.Block(run)
+		if !ok || slices.Contains(m.BlockGFNs(b, nil), gfn) {
+			t.Errorf("block of page %d: %v, %v", run, m.BlockGFNs(b, nil), ok)
+		}
+	}
+	feed := m.EagerFeed()
+	for i := range feed.Len() {
+		var p Piece
+		err := ReadPiece(t.Context(), feed, i, &p)
+		if slices.Contains(feed.GFNs(i, nil), gfn) {
+			lost("EagerFeed", err)
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		comparePiece(t, &p, img, map[uint64]int{})
+	}
+}
+
+// misplace makes a page map say that a page is in a slot which its pack does not have.
+func misplace(t *testing.T, m *Image, gfn uint64) {
+	t.Helper()
+	place, ok := m.pages.place(gfn)
+	if !ok {
+		t.Fatal("a zero page")
+	}
+	p, err := m.acquire(place >> 24)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.release()
+	if p.Clusters() == 0 {
+		t.Fatal("no clusters")
+	}
+	b := m.pages.branches[gfn/branchPages]
+	b.places[slices.Index(b.places, place)] = place&^(pack.MaxSlots-1) | uint64(p.Slots()+3)
+}
+
+// An image that is open reads the same while its packs are written again, twice, and on a medium whose blocks
+// are kept by their numbers: each generation has others. So does one that is opened in between. Run with -race.
+func TestReadsDuringRetier(t *testing.T) {
+	dir, img, _ := highLatencyImage(t)
+	s := openTest(t, dir, nil)
+	retier(t, s, allPacks, mixed(0))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s, _ = onSlowDisk(t, dir, 4*latencyOfBlock)
+	first := openImage(t, s, "a")
+	defer first.Close()
+	var stop atomic.Bool
+	var readers sync.WaitGroup
+	for i := range uint64(2) {
+		readers.Go(func() { readUntil(t, first, img, i, &stop) })
+	}
+	readers.Go(func() {
+		for i := uint64(0); !stop.Load(); i++ {
+			m := openImage(t, s, "a")
+			b := make([]byte, 64*PageSize)
+			gfn := i * 37 % (m.Pages() - 64)
+			if err := m.ReadRange(gfn, b); err != nil || !bytes.Equal(b, img[gfn*PageSize:][:len(b)]) {
+				t.Errorf("range at %d: wrong, %v", gfn, err)
+			}
+			m.Close()
+		}
+	})
+	for _, tier := range []func(uint32) pack.Tier{allCold, mixed(1)} {
+		if err := tryRetier(s, allPacks, tier); err != nil {
+			t.Error(err)
+		}
+		if _, err := s.GC(t.Context(), GCOptions{}); err != nil {
+			t.Error(err)
+		}
+	}
+	stop.Store(true)
+	readers.Wait()
+	sameImage(t, first, img)
+	m := openImage(t, s, "a")
 	defer m.Close()
 	sameImage(t, m, img)
 }

@@ -169,14 +169,16 @@ func (r *Reader) cluster(src stored, s *decoderScratch, c int, dst []byte) error
 
 // unpack verifies and decodes a cluster that was read, behind zstdPrefix bytes of room.
 func (r *Reader) unpack(c int, in, dst []byte) error {
-	frame, err := r.verified(in, saltCluster, uint32(c))
-	if err == nil {
-		if r.dir.clusters[c].codec == codecRaw {
-			copy(dst, frame[zstdPrefix:])
-		} else {
-			// As quick as those of units: a machine may wait for a page of it.
-			err = inflate(r.dec.units, dst, frame[zstdPrefix:])
-		}
+	var err error
+	data, sum := in[zstdPrefix:len(in)-crcSize], binary.LittleEndian.Uint32(in[len(in)-crcSize:])
+	switch {
+	case clusterChecksum(data, r.foot.number, uint32(c), r.dir.slotsOf(c)) != sum:
+		err = errChecksum
+	case r.dir.clusters[c].codec == codecRaw:
+		copy(dst, data)
+	default:
+		// As quick as those of units: a machine may wait for a page of it.
+		err = inflate(r.dec.units, dst, data)
 	}
 	if err != nil {
 		return r.corrupt(fmt.Sprintf("cluster %d", c), err)

@@ -196,7 +196,7 @@ func (rw *rewriter) fetchAll() error {
 	if !blob.MediumOf(rw.r.obj).HighLatency() || rw.r.foot.dir.off > maxFetched {
 		return nil
 	}
-	all := &Span{}
+	all := &Span{buf: make([]byte, 0, rw.r.foot.dir.off)}
 	if err := rw.r.FetchSpots(0, rw.r.Spots().Len(), all); err != nil {
 		return err
 	}
@@ -258,7 +258,13 @@ type compressor struct {
 // compressors are those that nobody uses: making one costs megabytes.
 type compressors chan *compressor
 
-func (c compressors) put(x *compressor) { c <- x }
+// put keeps a compressor, if there is room: there are more of them than that when processors have come since.
+func (c compressors) put(x *compressor) {
+	select {
+	case c <- x:
+	default:
+	}
+}
 
 func (rw *rewriter) compressor() (*compressor, error) {
 	select {

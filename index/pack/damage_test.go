@@ -326,3 +326,30 @@ func TestReadFails(t *testing.T) {
 		}
 	}
 }
+
+// A few bytes of a directory do not make a block, a record or a frame of gigabytes.
+func TestDirectoryBounds(t *testing.T) {
+	dead := func(pages int) (slots []slotEntry) {
+		for i := range pages {
+			slots = append(slots, slotEntry{off: headerSize, pos: uint8(maxUnitPages-1)<<4 | uint8(i%maxUnitPages)})
+		}
+		return slots
+	}
+	block := []blockEntry{{off: headerSize, end: headerSize}}
+	item := func(raw uint32) []itemEntry { return []itemEntry{{codec: codecRaw, raw: raw, off: headerSize}} }
+	for what, d := range map[string][2]directory{
+		"block":  {{slots: dead(maxBlockPages), blocks: block}, {slots: dead(1 << 20), blocks: block}},
+		"record": {{records: item(maxRecord)}, {records: item(maxRecord + 1)}},
+		"frame":  {{frames: item(MaxFramePages)}, {frames: item(MaxFramePages + 1)}},
+	} {
+		for i, d := range d {
+			_, err := parseDirectory(d.append(nil), footer{
+				slots: uint32(len(d.slots)), blocks: uint32(len(d.blocks)), records: uint32(len(d.records)),
+				frames: uint32(len(d.frames)), dir: section{off: 1 << 20},
+			})
+			if (err != nil) != (i == 1) {
+				t.Errorf("%s %d: %v", what, i, err)
+			}
+		}
+	}
+}

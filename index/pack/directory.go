@@ -181,8 +181,8 @@ func parseDirectory(b []byte, f footer) (*directory, error) {
 	for range f.blocks {
 		shape, end = r.block(d, shape, end, int(f.slots))
 	}
-	d.records = r.items(int(f.records))
-	d.frames = r.items(int(f.frames))
+	d.records = r.items(int(f.records), maxRecord)
+	d.frames = r.items(int(f.frames), MaxFramePages)
 	r.clusters(d, int(f.clusters))
 	if r.err == nil && len(d.slots) != int(f.slots) {
 		r.fail("%d slots, footer says %d", len(d.slots), f.slots)
@@ -200,6 +200,7 @@ func (r *dirReader) block(d *directory, shape byte, end uint64, slots int) (byte
 		r.fail("empty block")
 	}
 	blk := blockEntry{first: uint32(len(d.slots)), off: uint32(off)}
+	slots = min(slots, len(d.slots)+maxBlockPages)
 	for range units {
 		head := r.uvarint(1<<17 - 1)
 		if head&1 != 0 {
@@ -228,14 +229,15 @@ func (r *dirReader) block(d *directory, shape byte, end uint64, slots int) (byte
 	return shape, off
 }
 
-func (r *dirReader) items(n int) []itemEntry {
+// items reads n records or frames, none of which is larger than max.
+func (r *dirReader) items(n int, max uint64) []itemEntry {
 	items := make([]itemEntry, 0, n)
 	end := uint64(headerSize)
 	for range n {
 		it := itemEntry{
 			kind:  uint32(r.uvarint(1<<32 - 1)),
 			codec: codec(r.byte()),
-			raw:   uint32(r.uvarint(1<<32 - 1)),
+			raw:   uint32(r.uvarint(max)),
 		}
 		stored := r.uvarint(MaxBytes)
 		off := end + r.uvarint(MaxBytes)

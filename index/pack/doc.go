@@ -42,7 +42,7 @@
 //   - A page is copied into another pack only after it was compared with its hash.
 //   - The Writer reads its directory back before it commits it.
 //   - Numbers in a file never make it allocate too much: a directory takes memory in proportion to its
-//     bytes, records and frames have bounds.
+//     bytes, and blocks, clusters, records and frames have bounds.
 //
 // # The format, versions 1 and 2
 //
@@ -99,6 +99,9 @@
 // slot of the unit's first page or the number of the record, frame or cluster, and salt is
 // 0x9E3779B97F4A7C15 for a unit, 0xC2B2AE3D27D4EB4F for a record, 0x165667B19E3779F9 for a frame,
 // 0x27D4EB2F165667C5 for a cluster.
+// For a cluster there is another addend, because its number may be another cluster's in each generation: x,
+// which begins as 2166136261 and for each of its slots, in their order, becomes (x xor slot) * 16777619
+// modulo 2^32.
 //
 // Directory. First the blocks, in the order of their slots, then the records, then the frames, then the
 // clusters; it ends where they end. A block is
@@ -110,12 +113,12 @@
 //	byte       if s is 1: codec in the low half, number of pages - 1 in the high half
 //
 // A unit with s = 0 is like the one before it (of any block). Its pages take the next slots; its
-// data follows that of the unit before. Slots thus need not be written anywhere. A record or frame
-// is
+// data follows that of the unit before. Slots thus need not be written anywhere. A block has at most 1024
+// pages. A record or frame is
 //
 //	uvarint  kind of the record; 0 for a frame
 //	byte     codec
-//	uvarint  size of the record in bytes, decoded; number of pages of the frame
+//	uvarint  size of the record in bytes, decoded, at most 2^26; number of pages of the frame, at most 4096
 //	uvarint  length
 //	uvarint  bytes between the end of the item before (of the header, for the first) and this one;
 //	         records and frames are counted apart

@@ -37,6 +37,16 @@ func checksum(b []byte, salt uint64, number uint64, ordinal uint32) uint32 {
 	return crc32.Checksum(b, crcTable) + uint32(uint64(MakeRef(number, ordinal))*salt>>32)
 }
 
+// clusterChecksum is the checksum of a cluster, which also depends on the slots in it: clusters have other
+// pages in each generation of a pack, so their ordinals do not say what is in them.
+func clusterChecksum(b []byte, number uint64, ordinal uint32, slots []uint32) uint32 {
+	sum := uint32(2166136261)
+	for _, slot := range slots {
+		sum = (sum ^ slot) * 16777619
+	}
+	return checksum(b, saltCluster, number, ordinal) + sum
+}
+
 // header is the first 32 bytes of a pack. It serves a reader that has lost the end of the file,
 // and a person with a hex dump; everything needed for reading is in the footer.
 type header struct {

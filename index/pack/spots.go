@@ -19,24 +19,30 @@ func (p Spots) Len() int { return len(p.d.slots) + len(p.d.members) }
 // Moved says whether any page lies elsewhere than its slot says.
 func (p Spots) Moved() bool { return p.d != nil && len(p.d.members) > 0 }
 
-// Of returns the spot of a slot; the slot itself if that is dead or not there.
+// Of returns the spot of a slot; the slot itself if that is dead. A slot that is not there is at a spot from
+// Len on, which is not there, either: never at that of another page.
 func (p Spots) Of(slot uint32) uint32 {
-	if p.d == nil || int(slot) >= len(p.d.slots) || p.d.slots[slot].codec != codecClustered {
+	switch {
+	case p.d == nil:
+		return slot
+	case int(slot) >= len(p.d.slots):
+		return slot + uint32(len(p.d.members))
+	case p.d.slots[slot].codec != codecClustered:
 		return slot
 	}
 	e := p.d.slots[slot]
 	return uint32(len(p.d.slots)) + p.d.clusters[e.off].first + uint32(e.len)
 }
 
-// Slot is the inverse of Of. It returns what is no spot as it is.
+// Slot is the inverse of Of. A spot in a block whose page lies in a cluster is as its slot.
 func (p Spots) Slot(spot uint32) uint32 {
-	if p.d == nil {
+	switch {
+	case p.d == nil || int(spot) < len(p.d.slots):
 		return spot
+	case int(spot) < p.Len():
+		return p.d.members[int(spot)-len(p.d.slots)]
 	}
-	if i := int(spot) - len(p.d.slots); i >= 0 && i < len(p.d.members) {
-		return p.d.members[i]
-	}
-	return spot
+	return spot - uint32(len(p.d.members))
 }
 
 // Groups is the number of groups.
@@ -124,7 +130,7 @@ func (r *Reader) readSpots(src stored, first uint32, dst []byte, bad *BadSlots) 
 	for spot := first + uint32(n); spot < stop; {
 		i := spot - slots
 		if int(i) >= len(r.dir.members) {
-			bad.add(spot, spot+1, r.corrupt("spot", fmt.Errorf("there are %d", r.Spots().Len())))
+			bad.add(spot, spot+1, r.slotError(r.Spots().Slot(spot), fmt.Errorf("there are %d", slots)))
 			spot++
 			continue
 		}

@@ -3,9 +3,11 @@ package pack
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -240,18 +242,18 @@ func TestClusterBadSectors(t *testing.T) {
 	}
 }
 
-// Two clusters of one size that are exchanged do not pass for one another.
-func TestClustersMisplaced(t *testing.T) {
+// rawClusters writes a generation of a pack that has two clusters of one page.
+func rawClusters(t *testing.T, store *blobtest.Mem, generation uint32, slots ...uint32) []byte {
+	t.Helper()
 	rng := rand.New(rand.NewPCG(1, 1))
 	page := make([]byte, PageSize)
 	for i := range page {
 		page[i] = byte(rng.Uint32())
 	}
-	store := blobtest.NewMem()
-	w := mustWriter(t, store, 9, 1)
-	for i := range 2 {
-		page[0] = byte(i)
-		if err := w.appendCluster(codecRaw, []uint32{uint32(i)}, page); err != nil {
+	w := mustWriter(t, store, 9, generation)
+	for _, slot := range slots {
+		page[0] = byte(slot)
+		if err := w.appendCluster(codecRaw, []uint32{slot}, page); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -263,20 +265,30 @@ func TestClustersMisplaced(t *testing.T) {
 	if _, err := w.Finish(); err != nil {
 		t.Fatal(err)
 	}
-	data := blobtest.Get(t, store, Name(9, 1))
-	swapped := bytes.Clone(data)
+	return blobtest.Get(t, store, Name(9, generation))
+}
+
+// A cluster does not pass for another of its size: that beside it, or that which had its number and its place
+// in the generation before.
+func TestClustersMisplaced(t *testing.T) {
+	store := blobtest.NewMem()
+	data, before := rawClusters(t, store, 2, 0, 1), rawClusters(t, store, 1, 1, 0)
 	const stored = PageSize + crcSize
+	swapped, stale := bytes.Clone(data), bytes.Clone(data)
 	copy(swapped[headerSize:], data[headerSize+stored:][:stored])
 	copy(swapped[headerSize+stored:], data[headerSize:][:stored])
-	r, err := Open(open(t, swapped), "test", mustDecoder(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	for slot := range uint32(2) {
-		var damage *CorruptError
-		if err := r.ReadPage(slot, make([]byte, PageSize)); !errors.As(err, &damage) {
-			t.Errorf("slot %d: %v", slot, err)
+	copy(stale[headerSize:], before[headerSize:][:2*stored])
+	for what, data := range map[string][]byte{"exchanged": swapped, "of the generation before": stale} {
+		r, err := Open(open(t, data), "test", mustDecoder(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		for slot := range uint32(2) {
+			var damage *CorruptError
+			if err := r.ReadPage(slot, make([]byte, PageSize)); !errors.As(err, &damage) {
+				t.Errorf("%s: slot %d: %v", what, slot, err)
+			}
 		}
 	}
 }
@@ -453,5 +465,121 @@ func TestTiersProve(t *testing.T) {
 			}
 			next.Close()
 		}
+	}
+}
+
+// A slot that there is not has a spot that there is not: never that of a page in a cluster.
+func TestSpotsOfSlotsBeyond(t *testing.T) {
+	_, _, r := coldPack(t, ProfileDefault, 12)
+	spots := r.Spots()
+	var bad BadSlots
+	var span Span
+	page := make([]byte, PageSize)
+	for slot := uint32(r.Slots()); slot < uint32(spots.Len())+3; slot++ {
+		if err := r.ReadPage(slot, page); !IsDamage(err) {
+			t.Fatalf("ReadPage of slot %d of %d: %v", slot, r.Slots(), err)
+		}
+		spot := spots.Of(slot)
+		if got := spots.Slot(spot); got != slot {
+			t.Errorf("slot %d is at spot %d, which is of slot %d", slot, spot, got)
+		}
+		if g, ok := spots.GroupOf(spot); ok {
+			t.Errorf("slot %d of %d lies in group %d", slot, r.Slots(), g)
+		}
+		if r.ReadSpots(spot, page, &bad); !IsDamage(bad.Err(spot)) {
+			t.Errorf("ReadSpots of slot %d of %d: %v", slot, r.Slots(), bad.Err(spot))
+		}
+		if err := r.FetchSpots(spot, 1, &span); err != nil {
+			t.Fatal(err)
+		}
+		if span.ReadSpots(spot, page, &bad); !IsDamage(bad.Err(spot)) {
+			t.Errorf("ReadSpots of slot %d of %d out of a span: %v", slot, r.Slots(), bad.Err(spot))
+		}
+	}
+}
+
+// A processor that comes while a pack is written again does not stop that.
+func TestRewriteWithMoreProcessors(t *testing.T) {
+	was := runtime.GOMAXPROCS(1)
+	defer runtime.GOMAXPROCS(was)
+	dec, enc := mustDecoder(t), mustEncoder(t, ProfileDefault)
+	store := blobtest.NewMem()
+	w := mustWriter(t, store, 9, 2)
+	rng := rand.New(rand.NewPCG(1, 5))
+	hasher := NewHasher(testKey)
+	for range 40 {
+		var pages [][]byte
+		var hashes []Hash
+		for range BlockPages {
+			page := bytes.Repeat([]byte{byte(rng.Uint32()), byte(rng.Uint32()), 7, 9}, PageSize/4)
+			pages, hashes = append(pages, page), append(hashes, hasher.Sum(page))
+		}
+		var b EncodedBlock
+		if err := enc.EncodeBlock(&b, pages); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.AppendBlock(&b, hashes); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.Finish(); err != nil {
+		t.Fatal(err)
+	}
+	r := mustOpen(t, store, Name(9, 2), dec)
+	next := mustWriter(t, store, 9, 3)
+	defer next.Abort()
+	ctx := &moreProcessors{Context: t.Context(), n: 32}
+	err := Rewrite(ctx, r, next, enc, testKey, Keep{Tier: func(uint32) Tier { return TierCold }})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// moreProcessors is a context that brings processors when others are derived from it.
+type moreProcessors struct {
+	context.Context
+	n int
+}
+
+func (c *moreProcessors) Done() <-chan struct{} {
+	runtime.GOMAXPROCS(c.n)
+	return c.Context.Done()
+}
+
+// A pack that is fetched whole is not copied in memory again and again.
+func TestFetchAllIsOneBuffer(t *testing.T) {
+	dec, enc, store := mustDecoder(t), mustEncoder(t, ProfileDefault), blobtest.NewMem()
+	w := mustWriter(t, store, 9, 2)
+	rng := rand.New(rand.NewPCG(2, 5))
+	page := make([]byte, PageSize)
+	for range 256 {
+		var pages [][]byte
+		for range BlockPages {
+			binary.LittleEndian.PutUint64(page[rng.IntN(PageSize-8):], rng.Uint64())
+			pages = append(pages, bytes.Clone(page))
+		}
+		var b EncodedBlock
+		b.pages = len(pages)
+		for _, p := range pages {
+			b.add(codecRaw, 1, p)
+		}
+		if _, err := w.AppendBlock(&b, make([]Hash, len(pages))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.Finish(); err != nil {
+		t.Fatal(err)
+	}
+	r := mustOpen(t, store, Name(9, 2), dec)
+	r.obj = slowObject{r.obj}
+	rw := rewriter{r: r, enc: enc}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if err := rw.fetchAll(); err != nil || rw.all == nil {
+		t.Fatal(err)
+	}
+	runtime.ReadMemStats(&after)
+	if got, most := after.TotalAlloc-before.TotalAlloc, uint64(r.Size())+1<<20; got > most {
+		t.Errorf("a pack of %d bytes took %d bytes of memory, want %d at most", r.Size(), got, most)
 	}
 }

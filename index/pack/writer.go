@@ -184,7 +184,7 @@ func (w *Writer) appendCluster(c codec, slots []uint32, data []byte) error {
 	}
 	var crc [crcSize]byte
 	number := uint32(len(w.dir.clusters))
-	binary.LittleEndian.PutUint32(crc[:], checksum(data, saltCluster, w.head.number, number))
+	binary.LittleEndian.PutUint32(crc[:], clusterChecksum(data, w.head.number, number, slots))
 	w.write(data, crc[:])
 	it.stored = uint32(w.size) - it.off
 	w.dir.clusters = append(w.dir.clusters, it)
