@@ -184,6 +184,8 @@ func (t *testbed) restoreMachine(ctx context.Context, dir string, requested time
 		// What came before the guest wanted it is counted from what it touched. --count would say less,
 		// and hold up the first instruction.
 		args = append(args, "--touched="+t.touched())
+	} else {
+		args = append(args, "--count")
 	}
 	p, err := t.start("restored machine", args...)
 	if err != nil {
