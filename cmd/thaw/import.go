@@ -19,6 +19,7 @@ type importOptions struct {
 	layout           string
 	ignoreWorkingSet bool
 	maxShare         maxShareFlag
+	from             importer.Options
 }
 
 func newImportCommand(a *app) *cobra.Command {
@@ -75,44 +76,28 @@ With --json: the checkpoint's info.json and what the import took.` +
 		`order of pages in no working set: "virtual", by the guest's page tables, or "physical"`)
 	f.BoolVar(&o.ignoreWorkingSet, "ignore-working-set", false, "ignore a working-set file")
 	o.maxShare.addTo(f, "cut a working set")
+	f.BoolVar(&o.from.Raw, "raw", false, "import a file byte for byte, whatever format it seems to have")
 	return cmd
 }
 
 func runImport(ctx context.Context, a *app, store, path string, o importOptions) error {
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return err
-	}
-	r := importer.Request{Name: o.name, IgnoreWorkingSet: o.ignoreWorkingSet, Log: a.log}
 	// Errors in the arguments are found before a store is made.
-	if r.Policy, err = o.maxShare.policy(); err != nil {
-		return err
-	}
-	if r.Name != "" {
-		if err := index.CheckName(r.Name); err != nil {
-			return err
-		}
-	}
-	profile, err := index.ParseProfile(o.profile)
+	r, open, err := o.request(a)
 	if err != nil {
-		return exitcode.With(exitcode.Usage, err)
-	}
-	if o.profile != "" {
-		r.Profile = &profile
-	}
-	if r.Physical, err = physical(o.layout); err != nil {
 		return err
 	}
-	if err := access.Answering(ctx, path); err != nil {
-		return err
-	}
-	if r.Name == "" {
-		r.Name = defaultName(abs)
-		if err := index.CheckName(r.Name); err != nil {
+	if path != stdinPath {
+		if err := access.Answering(ctx, path); err != nil {
+			return err
+		}
+		if path, err = filepath.Abs(path); err != nil {
 			return err
 		}
 	}
-	reply, err := importCheckpoint(ctx, a, store, abs, index.OpenOptions{Create: true, Profile: profile}, r)
+	if r.Name, err = checkpointName(o.name, path); err != nil {
+		return err
+	}
+	reply, err := importCheckpoint(ctx, a, store, path, open, o.from, r)
 	if err != nil {
 		return err
 	}
@@ -120,24 +105,65 @@ func runImport(ctx context.Context, a *app, store, path string, o importOptions)
 	if a.json {
 		return a.printJSON(reply)
 	}
+	a.imported(reply)
+	return nil
+}
+
+// request is what the flags ask for.
+func (o *importOptions) request(a *app) (r importer.Request, open index.OpenOptions, err error) {
+	r = importer.Request{IgnoreWorkingSet: o.ignoreWorkingSet, Log: a.log}
+	open = index.OpenOptions{Create: true}
+	if r.Policy, err = o.maxShare.policy(); err != nil {
+		return r, open, err
+	}
+	if open.Profile, err = index.ParseProfile(o.profile); err != nil {
+		return r, open, exitcode.With(exitcode.Usage, err)
+	}
+	if o.profile != "" {
+		r.Profile = &open.Profile
+	}
+	r.Physical, err = physical(o.layout)
+	return r, open, err
+}
+
+// checkpointName is the name that was asked for, or the one that a path suggests.
+func checkpointName(name, path string) (string, error) {
+	switch {
+	case name != "":
+	case path == stdinPath:
+		return "", exitcode.Errorf(exitcode.Usage, "what comes from the standard input needs a name (--name)")
+	default:
+		name = defaultName(path)
+	}
+	return name, index.CheckName(name)
+}
+
+// imported says what an import did.
+func (a *app) imported(reply importer.Reply) {
 	st := reply.Stats
+	if reply.Saw != "" {
+		a.note("%s: %s", reply.Checkpoint.Name, reply.Saw)
+	}
 	a.note("imported %s: %s of memory, %s pages stored, %s known already, %s zero; "+
 		"the store grew by %s in %.1f s (%s/s)",
 		reply.Checkpoint.Name, size(st.MemoryBytes), count(st.NewPages), count(st.DupPages),
 		count(st.ZeroPages), size(st.StoredBytes+st.SegmentBytes), st.Seconds,
 		size(int64(float64(st.MemoryBytes)/max(st.Seconds, 1e-9))))
+	if reply.Reading != "" {
+		a.note("it is for reading only: %s", reply.Reading)
+	}
+	a.warn(reply.Note)
 	a.warn(reply.Warning)
 	if l := reply.Layout; l.AddressSpaces > 0 {
 		a.note("%s pages are stored by the page tables of %d address spaces (read in %.2f s)",
 			count(l.VirtualPages), l.AddressSpaces, l.Seconds)
 	}
-	return nil
 }
 
 // importCheckpoint imports what is at path, and shows how far that is.
 func importCheckpoint(ctx context.Context, a *app, store, path string, o index.OpenOptions,
-	r importer.Request) (reply importer.Reply, err error) {
-	src, err := importer.Open(path)
+	from importer.Options, r importer.Request) (reply importer.Reply, err error) {
+	src, err := openSource(ctx, a, path, from)
 	if err != nil {
 		return reply, err
 	}
@@ -148,6 +174,18 @@ func importCheckpoint(ctx context.Context, a *app, store, path string, o index.O
 		r.Progress = p.set
 		return src.Import(ctx, s, r)
 	})
+}
+
+// openSource finds out what there is to be imported.
+func openSource(ctx context.Context, a *app, path string, from importer.Options) (*importer.Source, error) {
+	if path != stdinPath {
+		return importer.Open(path, from)
+	}
+	r := a.stdin
+	if f, ok := r.(*os.File); ok {
+		r = stdin{ctx, f}
+	}
+	return importer.OpenStream("the standard input", r, from.Raw)
 }
 
 // Values of the flag --layout, for the pages in no working set.

@@ -31,6 +31,9 @@ type Reply struct {
 	Stats      index.ImportStats `json:"stats"`
 	Layout     Layout            `json:"layout"`
 	Warning    string            `json:"warning,omitempty"` // of a working set that is too large
+	Saw        string            `json:"saw,omitempty"`     // what was recognised, of another program
+	Reading    string            `json:"reading,omitempty"` // why no VMM can go on from it
+	Note       string            `json:"note,omitempty"`    // what could not be checked
 }
 
 // Import imports the source into a store that is open for writing.
@@ -43,12 +46,17 @@ func (src *Source) Import(ctx context.Context, store *index.Store, r Request) (r
 		delete(src.Files, state.SetFile)
 	}
 	var set *wss.Set
-	if path, ok := src.Files[state.SetFile]; ok {
+	if path, ok := src.Files[state.SetFile]; ok && src.Stream == nil {
 		if set, err = src.workingSet(path); err != nil {
 			return reply, err
 		}
 		o.WorkingSet, reply.Warning = within(set, r.Policy)
 		o.Wanted = Wanted(set)
+	}
+	reply.Saw, reply.Reading, reply.Note = src.Saw, src.Reading, src.Note
+	if src.Stream != nil {
+		reply.Checkpoint, reply.Stats, err = store.Import(ctx, src.Source, o)
+		return reply, err
 	}
 	if o.Order, reply.Layout, err = layoutOf(ctx, src.Source, set, !r.Physical, r.Log); err != nil {
 		return reply, err

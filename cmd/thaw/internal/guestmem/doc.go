@@ -1,0 +1,2 @@
+// Package guestmem reads the memory of saved machines in the formats of other programs.
+package guestmem

@@ -1,0 +1,68 @@
+package guestmem
+
+import (
+	"context"
+	"io"
+)
+
+// OpenStream recognises a saved machine by the first bytes of a stream. With raw, or if they are those of no
+// format, it is a bare memory.
+func OpenStream(name string, r io.Reader, raw bool) (*Saved, error) {
+	in := newStreamInput(name, r)
+	if raw {
+		return streamBare(in), nil
+	}
+	return openStream(in)
+}
+
+func openStream(in *input) (*Saved, error) {
+	head, err := in.r.Peek(headBytes)
+	if err != nil && err != io.EOF {
+		return nil, err
+	}
+	m := recognise(head)
+	if m == nil {
+		return streamBare(in), nil
+	}
+	switch m.kind {
+	case elfFile:
+		return streamELF(in)
+	case limeFile:
+		return streamLime(in), nil
+	}
+	return nil, m.refuse(in.path)
+}
+
+// streamBare is memory byte for byte.
+func streamBare(in *input) *Saved {
+	return &Saved{Format: "raw", Path: in.path, Saw: "memory byte for byte",
+		Stream: streamFunc(func(ctx context.Context, put func(uint64, []byte) error) (End, error) {
+			buf := make([]byte, feedBytes)
+			at := int64(0)
+			for {
+				n, err := io.ReadFull(in.r, buf)
+				switch {
+				case err == nil, err == io.EOF:
+				case err == io.ErrUnexpectedEOF && n%PageSize == 0:
+					err = io.EOF
+				case err == io.ErrUnexpectedEOF:
+					return End{}, &FormatError{Path: in.path, Format: "no memory byte for byte",
+						Why: "its size is not a multiple of 4096, so it was cut short or is something else"}
+				default:
+					return End{}, err
+				}
+				if at+int64(n) > MaxSize {
+					return End{}, &FormatError{Path: in.path, Format: "no memory of a machine",
+						Why: "it has more than 16 TiB"}
+				}
+				if n > 0 {
+					if perr := put(uint64(at)/PageSize, buf[:n]); perr != nil {
+						return End{}, perr
+					}
+				}
+				if at += int64(n); err == io.EOF {
+					return End{Size: at}, ctx.Err()
+				}
+			}
+		})}
+}

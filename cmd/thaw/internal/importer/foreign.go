@@ -1,0 +1,114 @@
+package importer
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"maps"
+
+	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/cmd/thaw/internal/guestmem"
+	"github.com/thawfs/thaw/index"
+	"github.com/thawfs/thaw/wss/pagetable"
+)
+
+// OpenStream finds out what a stream has, by its first bytes; with raw, or if they are those of no format,
+// it is memory byte for byte.
+func OpenStream(name string, r io.Reader, raw bool) (*Source, error) {
+	saved, err := guestmem.OpenStream(name, r, raw)
+	if err != nil {
+		return nil, foreignError(err)
+	}
+	return foreign(saved)
+}
+
+// foreign is the source of what another program wrote.
+func foreign(saved *guestmem.Saved) (*Source, error) {
+	s := &Source{files: []io.Closer{saved}, Saw: saved.Saw, Reading: saved.Reading, Note: saved.Warning}
+	s.Memory, s.Files = saved.Path, maps.Clone(saved.Files)
+	if s.Files == nil {
+		s.Files = map[string]string{}
+	}
+	if saved.Memory == nil {
+		s.Stream = stream{saved}
+		return s, nil
+	}
+	s.Image = foreignMemory{saved.Memory}
+	var err error
+	if s.Info, err = foreignInfo(saved, saved.Memory.Size(), saved.Regions, saved.Facts); err != nil {
+		s.Close()
+	}
+	return s, err
+}
+
+// foreignError says what to do about a format that is not imported.
+func foreignError(err error) error {
+	e, ok := errors.AsType[*guestmem.FormatError](err)
+	if !ok {
+		return explain(err)
+	}
+	hint := e.Do
+	if hint == "" {
+		hint = "it is damaged, or was not written to its end: save the machine again"
+	}
+	return exitcode.WithHint(exitcode.NotImage, err, hint+"; --raw imports the file byte for byte as it is")
+}
+
+// foreignInfo is the info.json of what another program wrote.
+func foreignInfo(saved *guestmem.Saved, size int64, regions []guestmem.Region, facts guestmem.Facts) (
+	json.RawMessage, error,
+) {
+	imported := map[string]any{"format": saved.Format, "saw": saved.Saw, "restorable": saved.Reading == ""}
+	maps.Copy(imported, facts)
+	doc := map[string]any{"memory_bytes": size, "imported": imported}
+	if saved.VMM != "" {
+		doc["vmm"] = saved.VMM
+	}
+	if len(regions) > 0 {
+		var p pagetable.Info
+		for _, r := range regions {
+			p.Regions = append(p.Regions, pagetable.Region(r))
+		}
+		doc["paging"] = p
+	}
+	return json.MarshalIndent(doc, "", "  ")
+}
+
+// foreignMemory is an image as the store reads it.
+type foreignMemory struct{ guestmem.Memory }
+
+// Extents implements index.Memory.
+func (m foreignMemory) Extents() ([]index.Run, error) {
+	runs, err := m.Memory.Extents()
+	if err != nil {
+		return nil, err
+	}
+	out := make([]index.Run, len(runs))
+	for i, r := range runs {
+		out[i] = index.Run{GFN: r.First, Count: r.Count}
+	}
+	return out, nil
+}
+
+// stream is a stream as the store reads it.
+type stream struct{ saved *guestmem.Saved }
+
+// Read implements index.Stream.
+func (s stream) Read(ctx context.Context, put func(gfn uint64, pages []byte) error) (index.StreamEnd, error) {
+	end, err := s.saved.Stream.Read(ctx, put)
+	if err != nil {
+		return index.StreamEnd{}, foreignError(err)
+	}
+	facts := maps.Clone(s.saved.Facts)
+	if facts == nil {
+		facts = guestmem.Facts{}
+	}
+	maps.Copy(facts, end.Facts)
+	regions := end.Regions
+	if regions == nil {
+		regions = s.saved.Regions
+	}
+	info, err := foreignInfo(s.saved, end.Size, regions, facts)
+	return index.StreamEnd{Size: end.Size, Info: info}, err
+}
