@@ -19,6 +19,7 @@ type importOptions struct {
 	layout           string
 	ignoreWorkingSet bool
 	maxShare         maxShareFlag
+	parent           string
 	from             importer.Options
 }
 
@@ -76,6 +77,9 @@ With --json: the checkpoint's info.json and what the import took.` +
 		`order of pages in no working set: "virtual", by the guest's page tables, or "physical"`)
 	f.BoolVar(&o.ignoreWorkingSet, "ignore-working-set", false, "ignore a working-set file")
 	o.maxShare.addTo(f, "cut a working set")
+	f.StringVar(&o.from.VMState, "vmstate", "", "the vmstate file of a Firecracker snapshot")
+	f.StringVar(&o.from.Memory, "memory", "", "the memory file of a Firecracker snapshot")
+	f.StringVar(&o.parent, "parent", "", "PATH is a diff of Firecracker; NAME is the checkpoint that it is based on")
 	f.BoolVar(&o.from.Raw, "raw", false, "import a file byte for byte, whatever format it seems to have")
 	return cmd
 }
@@ -97,6 +101,9 @@ func runImport(ctx context.Context, a *app, store, path string, o importOptions)
 	if r.Name, err = checkpointName(o.name, path); err != nil {
 		return err
 	}
+	if err := o.checkPaths(path); err != nil {
+		return err
+	}
 	reply, err := importCheckpoint(ctx, a, store, path, open, o.from, r)
 	if err != nil {
 		return err
@@ -111,7 +118,8 @@ func runImport(ctx context.Context, a *app, store, path string, o importOptions)
 
 // request is what the flags ask for.
 func (o *importOptions) request(a *app) (r importer.Request, open index.OpenOptions, err error) {
-	r = importer.Request{IgnoreWorkingSet: o.ignoreWorkingSet, Log: a.log}
+	r = importer.Request{Parent: o.parent, IgnoreWorkingSet: o.ignoreWorkingSet, Log: a.log}
+	o.from.Diff = o.parent != ""
 	open = index.OpenOptions{Create: true}
 	if r.Policy, err = o.maxShare.policy(); err != nil {
 		return r, open, err
@@ -124,6 +132,16 @@ func (o *importOptions) request(a *app) (r importer.Request, open index.OpenOpti
 	}
 	r.Physical, err = physical(o.layout)
 	return r, open, err
+}
+
+// checkPaths refuses flags that say different things of one path.
+func (o *importOptions) checkPaths(path string) error {
+	named := o.from.VMState != "" || o.from.Memory != "" || o.parent != ""
+	if named && (o.from.Raw || path == stdinPath) {
+		return exitcode.Errorf(exitcode.Usage,
+			"--vmstate, --memory and --parent are for the files of a Firecracker snapshot, not for --raw or -")
+	}
+	return nil
 }
 
 // checkpointName is the name that was asked for, or the one that a path suggests.

@@ -3,6 +3,7 @@ package guestmem
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 )
 
@@ -11,12 +12,17 @@ type Options struct {
 	// VMState and Memory are the two files of a Firecracker snapshot, where their place or their names do
 	// not tell which they are. Empty: not told.
 	VMState, Memory string
+	// Diff: the memory is a diff of Firecracker, with or without a vmstate. Its holes are as in its parent.
+	Diff bool
 }
 
 // Open recognises the saved machine at path: by its content first, then by the names of files. Nil if it is
 // a bare memory file or a checkpoint directory of thaw, which need no conversion. A *FormatError if path is
 // of a format that cannot be imported, or is damaged.
 func Open(path string, o Options) (*Saved, error) {
+	if o.VMState != "" || o.Memory != "" {
+		return openNamed(path, o)
+	}
 	st, err := os.Stat(path)
 	if err != nil {
 		return nil, err
@@ -40,16 +46,28 @@ func Open(path string, o Options) (*Saved, error) {
 }
 
 // saved opens the format that the first bytes of a file tell.
-func (f *file) saved(Options) (*Saved, error) {
+func (f *file) saved(o Options) (*Saved, error) {
 	head, err := f.head()
 	if err != nil {
 		return nil, err
 	}
 	m := recognise(head)
+	if m == nil && o.Diff {
+		s := &Saved{Format: "firecracker", VMM: "firecracker", Path: f.path, Saw: "a diff of Firecracker's memory",
+			Reading: "there is no vmstate with it"}
+		return s, s.openDiff(f)
+	}
 	if m == nil {
 		return nil, nil
 	}
+	if o.Diff {
+		return nil, &FormatError{Path: f.path, Format: m.format, Why: "only a diff of Firecracker has a parent",
+			Do: "import it without --parent"}
+	}
 	switch m.kind {
+	case firecrackerState:
+		return nil, &FormatError{Path: f.path, Format: m.format, Why: "its memory is in another file",
+			Do: "name it: --memory F; or give the directory that has both"}
 	case elfFile:
 		return openELF(f)
 	case limeFile:
@@ -69,18 +87,42 @@ func (m *magic) refuse(path string) *FormatError {
 }
 
 // openDirectory recognises a directory by its files.
-func openDirectory(dir string, _ Options) (*Saved, error) {
+func openDirectory(dir string, o Options) (*Saved, error) {
+	if isOurs(dir) {
+		return nil, nil
+	}
+	if isCloudHypervisor(dir) && !o.Diff {
+		return openCloudHypervisor(dir)
+	}
+	state, memory, err := fcPair(dir, o)
+	if err != nil {
+		return nil, err
+	}
+	if state != "" {
+		return openFirecracker(state, memory, o.Diff)
+	}
+	if o.Diff {
+		return nil, &FormatError{Path: dir, Format: "no snapshot of Firecracker", Why: "it has no vmstate",
+			Do: "give the memory file of the diff itself, or import without --parent"}
+	}
 	return nil, refuseMemory(dir)
+}
+
+// isOurs says whether a VMM of thaw, or thaw itself, wrote a checkpoint directory: by its info.json.
+func isOurs(dir string) bool {
+	for _, name := range []string{"memory", "info.json"} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // refuseMemory is the error for a checkpoint directory whose file "memory" has the magic of another format.
 // It is not converted: what lies in a directory like ours is what was saved, and page 0 is the guest's to
-// write. An info.json shows that a VMM of thaw, or thaw itself, wrote the directory.
+// write.
 func refuseMemory(dir string) error {
-	path := dir + "/memory"
-	if _, err := os.Stat(dir + "/info.json"); err == nil {
-		return nil
-	}
+	path := filepath.Join(dir, "memory")
 	f, err := openFile(path)
 	if err != nil {
 		return nil // the caller says what is wrong with it

@@ -60,7 +60,7 @@ type Saved struct {
 	Saw string
 	// Path is the file that the memory is in.
 	Path string
-	// Memory is the image; nil if it is a Stream.
+	// Memory is the image; nil if it is a Stream, or a diff that needs its parent (IsDiff).
 	Memory Memory
 	Stream Stream
 	// Regions says what the guest-physical addresses of the image are; nil if that is not known.
@@ -74,6 +74,7 @@ type Saved struct {
 	// Warning says what could not be checked.
 	Warning string
 
+	diff    *diff // not nil: of a diff, for Over
 	closers []io.Closer
 }
 

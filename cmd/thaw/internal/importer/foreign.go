@@ -25,21 +25,50 @@ func OpenStream(name string, r io.Reader, raw bool) (*Source, error) {
 
 // foreign is the source of what another program wrote.
 func foreign(saved *guestmem.Saved) (*Source, error) {
-	s := &Source{files: []io.Closer{saved}, Saw: saved.Saw, Reading: saved.Reading, Note: saved.Warning}
+	s := &Source{files: []io.Closer{saved}, saved: saved, Saw: saved.Saw, Reading: saved.Reading,
+		Note: saved.Warning}
 	s.Memory, s.Files = saved.Path, maps.Clone(saved.Files)
 	if s.Files == nil {
 		s.Files = map[string]string{}
 	}
-	if saved.Memory == nil {
+	switch {
+	case saved.IsDiff(): // complete does the rest
+	case saved.Memory == nil:
 		s.Stream = stream{saved}
-		return s, nil
+	default:
+		if err := s.setImage(); err != nil {
+			s.Close()
+			return nil, err
+		}
 	}
-	s.Image = foreignMemory{saved.Memory}
-	var err error
-	if s.Info, err = foreignInfo(saved, saved.Memory.Size(), saved.Regions, saved.Facts); err != nil {
-		s.Close()
+	return s, nil
+}
+
+// setImage takes the memory of what another program wrote.
+func (src *Source) setImage() (err error) {
+	src.Image = foreignMemory{src.saved.Memory}
+	src.Info, err = foreignInfo(src.saved, src.saved.Memory.Size(), src.saved.Regions, src.saved.Facts)
+	return err
+}
+
+// with is facts and others.
+func with(facts, more guestmem.Facts) guestmem.Facts {
+	all := guestmem.Facts{}
+	maps.Copy(all, facts)
+	maps.Copy(all, more)
+	return all
+}
+
+// regionsOf are the regions in the info.json of a checkpoint.
+func regionsOf(c index.Checkpoint) (list []guestmem.Region) {
+	info, err := pagetable.ParseInfo(c.Guest)
+	if err != nil {
+		return nil
 	}
-	return s, err
+	for _, r := range info.Regions {
+		list = append(list, guestmem.Region(r))
+	}
+	return list
 }
 
 // foreignError says what to do about a format that is not imported.
@@ -100,15 +129,10 @@ func (s stream) Read(ctx context.Context, put func(gfn uint64, pages []byte) err
 	if err != nil {
 		return index.StreamEnd{}, foreignError(err)
 	}
-	facts := maps.Clone(s.saved.Facts)
-	if facts == nil {
-		facts = guestmem.Facts{}
-	}
-	maps.Copy(facts, end.Facts)
 	regions := end.Regions
 	if regions == nil {
 		regions = s.saved.Regions
 	}
-	info, err := foreignInfo(s.saved, end.Size, regions, facts)
+	info, err := foreignInfo(s.saved, end.Size, regions, with(s.saved.Facts, end.Facts))
 	return index.StreamEnd{Size: end.Size, Info: info}, err
 }

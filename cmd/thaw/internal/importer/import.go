@@ -17,6 +17,7 @@ import (
 // Request says how a checkpoint is imported.
 type Request struct {
 	Name             string
+	Parent           string         // of a diff of Firecracker; empty: it is none
 	Profile          *index.Profile // nil: the store's
 	IgnoreWorkingSet bool           // import the memory, ignore a working-set file
 	Physical         bool           // pages in no working set are stored by their number
@@ -42,6 +43,11 @@ func (src *Source) Import(ctx context.Context, store *index.Store, r Request) (r
 	if r.Profile != nil {
 		o.Profile = *r.Profile
 	}
+	done, err := src.complete(ctx, store, r.Parent)
+	if err != nil {
+		return reply, err
+	}
+	defer done()
 	if r.IgnoreWorkingSet {
 		delete(src.Files, state.SetFile)
 	}

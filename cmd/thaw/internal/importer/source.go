@@ -26,6 +26,7 @@ type Source struct {
 	// Reading says why no VMM can go on from it, Note what else is to be known of it. May be empty.
 	Reading, Note string
 
+	saved *guestmem.Saved // nil: thaw's own, or a bare memory file
 	files []io.Closer
 }
 
