@@ -141,7 +141,7 @@ func TestImportStreamFails(t *testing.T) {
 		"too small":  {stream: testStream{size: PageSize}, words: "beyond its own end"},
 		"beyond":     {stream: testStream{beyond: true}, words: "beyond its own end"},
 		"16 TiB":     {stream: testStream{size: maxPages * PageSize, beyond: true}, words: "16 TiB"},
-		"set":        {change: func(_ *Source, o *ImportOptions) { o.WorkingSet = []Run{{0, 1}} }, words: "working set"},
+		"set":        {change: func(_ *Source, o *ImportOptions) { o.WorkingSet = []Run{{0, 1}} }, words: "set"},
 		"order":      {change: func(_ *Source, o *ImportOptions) { o.Order = []Group{{}} }, words: "order"},
 		"info":       {change: func(s *Source, _ *ImportOptions) { s.Info = json.RawMessage("{}") }, words: "info"},
 		"image also": {change: func(s *Source, _ *ImportOptions) { s.Image = rigMemory{image} }, words: "image"},

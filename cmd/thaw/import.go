@@ -79,7 +79,7 @@ With --json: the checkpoint's info.json and what the import took.` +
 	o.maxShare.addTo(f, "cut a working set")
 	f.StringVar(&o.from.VMState, "vmstate", "", "the vmstate file of a Firecracker snapshot")
 	f.StringVar(&o.from.Memory, "memory", "", "the memory file of a Firecracker snapshot")
-	f.StringVar(&o.parent, "parent", "", "PATH is a diff of Firecracker; NAME is the checkpoint that it is based on")
+	f.StringVar(&o.parent, "parent", "", "PATH is a diff of Firecracker over this checkpoint")
 	f.BoolVar(&o.from.Raw, "raw", false, "import a file byte for byte, whatever format it seems to have")
 	return cmd
 }

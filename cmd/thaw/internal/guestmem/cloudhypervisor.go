@@ -9,12 +9,14 @@ import (
 	"path/filepath"
 )
 
-// A snapshot of Cloud Hypervisor is a directory with config.json, state.json and memory-ranges. The last has
-// the ranges of the table "memory_ranges" one behind the other, without a header. The table is in state.json:
+// A snapshot of Cloud Hypervisor is a directory with config.json, state.json and memory-ranges. The last
+// has the ranges of the table "memory_ranges" one behind the other, without a header. The table is in
+// state.json:
 //
 //	{"snapshots": {"memory-manager": {"snapshot_data": {"state": "<JSON>"}}, ...}}
 //
-// where the inner JSON is text. Memory of a zone that is a file of its own is in no table and not in the file.
+// where the inner JSON is text. Memory of a zone that is a file of its own is not in the table nor in the
+// file.
 
 const (
 	chConfig   = "config.json"

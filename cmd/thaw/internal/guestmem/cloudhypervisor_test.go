@@ -26,9 +26,9 @@ func chStateText(ranges ...Region) []byte {
 	for _, r := range ranges {
 		data = append(data, object{"gpa": r.GPA, "length": r.Bytes})
 	}
-	inner, _ := json.Marshal(object{"memory_ranges": object{"data": data}, "boot_ram": 1, "hotplug_slots": []int{}})
+	inner, _ := json.Marshal(object{"memory_ranges": object{"data": data}, "hotplug_slots": []int{}})
 	text, _ := json.Marshal(object{"snapshot_data": nil, "snapshots": object{
-		"cpu-manager":    object{"snapshots": object{"0": object{"snapshot_data": object{"state": "{}"}}}},
+		"cpu-manager":    object{"snapshots": object{"0": object{}}},
 		"memory-manager": object{"snapshots": object{}, "snapshot_data": object{"state": string(inner)}},
 	}})
 	return text
@@ -43,7 +43,8 @@ func TestCloudHypervisor(t *testing.T) {
 	if d := cmp.Diff(want, s.Regions); d != "" || s.Reading != "" || s.Format != "cloud-hypervisor" {
 		t.Errorf("%s%+v", d, s)
 	}
-	if len(s.Files) != 2 || filepath.Base(s.Files[chConfig]) != chConfig || filepath.Base(s.Files[chState]) != chState {
+	if len(s.Files) != 2 || filepath.Base(s.Files[chConfig]) != chConfig ||
+		filepath.Base(s.Files[chState]) != chState {
 		t.Errorf("%v", s.Files)
 	}
 	dir := writeCH(t, m.bytes, Region{0, 3 << 20, 0})
@@ -58,6 +59,7 @@ func TestCloudHypervisor(t *testing.T) {
 func TestCloudHypervisorRefused(t *testing.T) {
 	m := whole(2, 2<<20).bytes
 	one := Region{0, 2 << 20, 0}
+	other := `{"snapshots":{"memory-manager":{"snapshot_data":{"state":[1,2]}}}}`
 	for name, c := range map[string]struct {
 		dir   string
 		text  string // of state.json, if not empty
@@ -72,7 +74,7 @@ func TestCloudHypervisorRefused(t *testing.T) {
 		"no ranges":     {dir: writeCH(t, m), words: "no memory"},
 		"not JSON":      {dir: writeCH(t, m), text: "{", words: "state.json"},
 		"no manager":    {dir: writeCH(t, m), text: "{}", words: "memory manager"},
-		"other manager": {dir: writeCH(t, m), text: `{"snapshots":{"memory-manager":{"snapshot_data":{"state":[1,2]}}}}`, words: "memory manager"},
+		"other manager": {dir: writeCH(t, m), text: other, words: "memory manager"},
 		"no state":      {dir: writeCH(t, m), text: `{"snapshots":{"memory-manager":{}}}`, words: "memory manager"},
 	} {
 		if c.text != "" {

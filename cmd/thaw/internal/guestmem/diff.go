@@ -25,8 +25,8 @@ type diff struct {
 func (s *Saved) openDiff(f *file) error {
 	bad := &FormatError{Path: f.path, Format: "no diff that can be imported"}
 	if err := fineHoles(f); err != nil {
-		bad.Why, bad.Do = err.Error(), "take the diff on a file system with blocks of 4 KiB (ext4, XFS, tmpfs); a copy "+
-			"of this one has lost its holes already"
+		bad.Why, bad.Do = err.Error(), "take the diff on a file system with blocks of 4 KiB (ext4, XFS, tmpfs); "+
+			"a copy of this one has lost its holes already"
 		return bad
 	}
 	d := &diff{f: f}
@@ -160,7 +160,7 @@ func coarse(kind, block int64) error {
 	const zfs = 0x2fc12fc1
 	switch {
 	case kind == zfs || block > PageSize:
-		return fmt.Errorf("its file system has blocks of more than a page (%d bytes), in which holes are told", block)
+		return fmt.Errorf("its file system tells holes in blocks of more than a page (%d bytes)", block)
 	case kind == unix.NFS_SUPER_MAGIC || kind == unix.SMB2_SUPER_MAGIC || kind == unix.FUSE_SUPER_MAGIC ||
 		kind == unix.V9FS_MAGIC:
 		return errors.New("whether its file system tells holes page by page cannot be found out here")

@@ -287,7 +287,7 @@ func streamELF(in *input) (*Saved, error) {
 		return nil, err
 	}
 	s.Stream = streamFunc(func(ctx context.Context, put func(uint64, []byte) error) (End, error) {
-		if err := c.feed(ctx, in, notes, put); err != nil {
+		if err := c.feed(in, notes, newFeeder(ctx, put)); err != nil {
 			return End{}, coreError(in.path, err)
 		}
 		return End{Size: c.image.size}, nil
@@ -296,8 +296,7 @@ func streamELF(in *input) (*Saved, error) {
 }
 
 // feed gives the memory of a core in the order of the file.
-func (c *elfCore) feed(ctx context.Context, in *input, notes io.Writer, put func(uint64, []byte) error) error {
-	to := newFeeder(ctx, put)
+func (c *elfCore) feed(in *input, notes io.Writer, to *feeder) error {
 	parts := slices.Clone(c.image.list)
 	for _, p := range c.notes {
 		parts = append(parts, piece{-1, p.from, p.n})

@@ -128,6 +128,10 @@ func TestELFSameTwice(t *testing.T) {
 
 func TestELFRefused(t *testing.T) {
 	m := small(4)
+	extended := func(b []byte) []byte {
+		b[56], b[57] = 0xff, 0xff
+		return b
+	}
 	u64 := binary.LittleEndian.PutUint64
 	first := 64 + 56 // the first PT_LOAD
 	for name, c := range map[string]struct {
@@ -142,7 +146,7 @@ func TestELFRefused(t *testing.T) {
 		"wraps around":   {func(b []byte) []byte { u64(b[first+24:], 1<<64-0x1000); return b }, "segment 1"},
 		"file size":      {func(b []byte) []byte { u64(b[first+32:], 1<<63); return b }, "segment 1"},
 		"offset":         {func(b []byte) []byte { u64(b[first+8:], 1<<62); return b }, "segment 1"},
-		"overlap":        {func(b []byte) []byte { u64(b[first+24:], 0x100000-0x1000); return b }, "overlap"},
+		"overlap":        {func(b []byte) []byte { u64(b[first+24:], 0xff000); return b }, "overlap"},
 		"no memory":      {func(b []byte) []byte { b[56] = 1; return b }, "no memory"},
 		"small headers":  {func(b []byte) []byte { b[54] = 8; return b }, "8 bytes"},
 		"of a process": {func(b []byte) []byte {
@@ -152,18 +156,19 @@ func TestELFRefused(t *testing.T) {
 			return b
 		}, "process"},
 		"many notes":   {func(b []byte) []byte { u64(b[64+32:], 1<<40); return b }, "notes"},
-		"no section":   {func(b []byte) []byte { b[56], b[57] = 0xff, 0xff; u64(b[40:], 0); return b }, "65,535"},
-		"far section":  {func(b []byte) []byte { b[56], b[57] = 0xff, 0xff; u64(b[40:], 1<<40); return b }, ""},
+		"no section":   {func(b []byte) []byte { u64(b[40:], 0); return extended(b) }, "65,535"},
+		"far section":  {func(b []byte) []byte { u64(b[40:], 1<<40); return extended(b) }, ""},
 		"far headers":  {func(b []byte) []byte { u64(b[32:], 1<<62); return b }, ""},
-		"wrong number": {func(b []byte) []byte { b[56], b[57] = 0xff, 0xff; b[64+4*56+44+3] = 0x7f; return b }, "segments"},
+		"wrong number": {func(b []byte) []byte { b[64+4*56+44+3] = 0x7f; return extended(b) }, "segments"},
 	} {
 		refusedBothWays(t, name, c.change(writeCore(m, coreOptions{})), c.words)
 	}
 }
 
 func FuzzELF(f *testing.F) {
-	m := newMachine(5, 0x10000, span{0x1000, 0x2c00}, span{0x8000, 0x3000})
-	for _, o := range []coreOptions{{}, {narrow: true}, {big: true, xnum: true}, {notes: []byte("n"), short: 100}} {
+	m := newMachine(5, 0x5000, span{0x1000, 0xc00}, span{0x3000, 0x1800})
+	for _, o := range []coreOptions{{}, {narrow: true}, {big: true, xnum: true},
+		{notes: []byte("n"), short: 100}} {
 		f.Add(writeCore(m, o))
 	}
 	f.Fuzz(agree)

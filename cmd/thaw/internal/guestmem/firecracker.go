@@ -202,8 +202,8 @@ func (s fcState) doubts(m *pieceMemory) (string, error) {
 	}
 	switch {
 	case data < uint64(m.size)/PageSize:
-		return "the memory file has holes, and Firecracker writes a full snapshot without: if it is a diff, import it " +
-			"again with --parent, because pages that did not change are missing in it", nil
+		return "the memory file has holes, and Firecracker writes a full snapshot without: if it is a diff, " +
+			"import it again with --parent, because pages that did not change are missing in it", nil
 	case s.memory == 0:
 		return "this vmstate does not tell how large the memory is, so that a memory file which was cut short is " +
 			"not noticed", nil

@@ -120,6 +120,8 @@ func TestFirecrackerRefused(t *testing.T) {
 	m := whole(3, 1<<20).bytes
 	flipped := bytes.Clone(state)
 	flipped[40] ^= 1
+	huge := append(bytes.Clone(state), make([]byte, fcMaxState)...)
+	untold := writeVMState(fcMagicX86, "bitcode", "10.0.0", 0)
 	for name, c := range map[string]struct {
 		dir   string
 		o     Options
@@ -128,9 +130,9 @@ func TestFirecrackerRefused(t *testing.T) {
 		"damaged":        {dir: snapshot(t, flipped, m), words: "checksum"},
 		"cut state":      {dir: snapshot(t, state[:len(state)-1], m), words: "checksum"},
 		"short state":    {dir: snapshot(t, state[:20], m), words: "cut short"},
-		"huge state":     {dir: snapshot(t, append(bytes.Clone(state), make([]byte, fcMaxState)...), m), words: "more than"},
+		"huge state":     {dir: snapshot(t, huge, m), words: "more than"},
 		"cut memory":     {dir: snapshot(t, state, m[:len(m)-PageSize]), words: "cut short"},
-		"odd memory":     {dir: snapshot(t, writeVMState(fcMagicX86, "bitcode", "10.0.0", 0), m[:5000]), words: "not clear"},
+		"odd memory":     {dir: snapshot(t, untold, m[:5000]), words: "not clear"},
 		"longer memory":  {dir: snapshot(t, state, append(bytes.Clone(m), m...)), words: "the vmstate says"},
 		"the state only": {dir: writeFile(t, "snap", state), words: "another file"},
 		"no memory":      {dir: filepath.Dir(writeFile(t, "snap", state)), words: "not clear"},

@@ -99,9 +99,12 @@ func (in *input) skip(n int64) {
 	case in.f != nil && n > int64(in.r.Buffered()) && n > 64<<10:
 		in.seek(in.off + n)
 	default:
-		done, err := io.CopyN(io.Discard, in.r, n)
-		in.off += done
-		in.fail(err)
+		for n > 0 && in.err == nil {
+			done, err := in.r.Discard(int(min(n, 1<<30)))
+			in.off += int64(done)
+			n -= int64(done)
+			in.fail(err)
+		}
 	}
 }
 

@@ -51,7 +51,7 @@ func TestLimeRefused(t *testing.T) {
 }
 
 func FuzzLime(f *testing.F) {
-	f.Add(writeLime(small(4))[:0xa0000])
+	f.Add(writeLime(newMachine(4, 0x4000, span{0x800, 0x400}, span{0x3000, 0x1000})))
 	f.Add(writeLime(newMachine(5, 0x4000, span{0, 0x1400}, span{0x1800, 0x1000}, span{0x3000, 0x800})))
 	f.Fuzz(agree)
 }

@@ -72,6 +72,8 @@ func (f *file) saved(o Options) (*Saved, error) {
 		return openELF(f)
 	case limeFile:
 		return openLime(f)
+	case qemuFile:
+		return openQEMU(f, 0)
 	}
 	return nil, m.refuse(f.path)
 }

@@ -37,7 +37,8 @@ type Stream interface {
 type End struct {
 	Size    int64 // of the image, in bytes, a multiple of PageSize
 	Regions []Region
-	Facts   Facts // beside those that were known before
+	Facts   Facts  // beside those that were known before
+	Reading string // if not empty, why no VMM can go on from it
 }
 
 // Region says where guest-physical memory lies in the image.
@@ -65,8 +66,8 @@ type Saved struct {
 	Stream Stream
 	// Regions says what the guest-physical addresses of the image are; nil if that is not known.
 	Regions []Region
-	// Files are the other files of the checkpoint, regular files all: name -> path. Those that were cut
-	// out of a stream are whole when the stream has been read.
+	// Files are the other files of the checkpoint, regular files all: name -> path. Those that are cut out of
+	// a Stream are whole when it has been read; one that is empty then does not belong to it.
 	Files map[string]string
 	Facts Facts
 	// Reading says why no VMM can go on from it: it is for reading only. Empty if one can.

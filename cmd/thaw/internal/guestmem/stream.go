@@ -29,6 +29,8 @@ func openStream(in *input) (*Saved, error) {
 		return streamELF(in)
 	case limeFile:
 		return streamLime(in), nil
+	case qemuFile:
+		return streamQEMU(in)
 	}
 	return nil, m.refuse(in.path)
 }

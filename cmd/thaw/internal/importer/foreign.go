@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"maps"
+	"os"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/cmd/thaw/internal/guestmem"
@@ -34,7 +35,7 @@ func foreign(saved *guestmem.Saved) (*Source, error) {
 	switch {
 	case saved.IsDiff(): // complete does the rest
 	case saved.Memory == nil:
-		s.Stream = stream{saved}
+		s.Stream = stream{s}
 	default:
 		if err := s.setImage(); err != nil {
 			s.Close()
@@ -121,18 +122,27 @@ func (m foreignMemory) Extents() ([]index.Run, error) {
 }
 
 // stream is a stream as the store reads it.
-type stream struct{ saved *guestmem.Saved }
+type stream struct{ src *Source }
 
 // Read implements index.Stream.
 func (s stream) Read(ctx context.Context, put func(gfn uint64, pages []byte) error) (index.StreamEnd, error) {
-	end, err := s.saved.Stream.Read(ctx, put)
+	saved := s.src.saved
+	end, err := saved.Stream.Read(ctx, put)
 	if err != nil {
 		return index.StreamEnd{}, foreignError(err)
 	}
-	regions := end.Regions
-	if regions == nil {
-		regions = s.saved.Regions
+	if end.Regions != nil {
+		saved.Regions = end.Regions
 	}
-	info, err := foreignInfo(s.saved, end.Size, regions, with(s.saved.Facts, end.Facts))
+	if end.Reading != "" {
+		saved.Reading, s.src.Reading = end.Reading, end.Reading
+	}
+	saved.Facts = with(saved.Facts, end.Facts)
+	for name, path := range s.src.Files {
+		if st, err := os.Stat(path); err == nil && st.Size() == 0 {
+			delete(s.src.Files, name) // the store reads them now
+		}
+	}
+	info, err := foreignInfo(saved, end.Size, saved.Regions, saved.Facts)
 	return index.StreamEnd{Size: end.Size, Info: info}, err
 }

@@ -59,15 +59,13 @@ func (src *Source) Import(ctx context.Context, store *index.Store, r Request) (r
 		o.WorkingSet, reply.Warning = within(set, r.Policy)
 		o.Wanted = Wanted(set)
 	}
-	reply.Saw, reply.Reading, reply.Note = src.Saw, src.Reading, src.Note
-	if src.Stream != nil {
-		reply.Checkpoint, reply.Stats, err = store.Import(ctx, src.Source, o)
-		return reply, err
-	}
-	if o.Order, reply.Layout, err = layoutOf(ctx, src.Source, set, !r.Physical, r.Log); err != nil {
-		return reply, err
+	if src.Stream == nil {
+		if o.Order, reply.Layout, err = layoutOf(ctx, src.Source, set, !r.Physical, r.Log); err != nil {
+			return reply, err
+		}
 	}
 	reply.Checkpoint, reply.Stats, err = store.Import(ctx, src.Source, o)
+	reply.Saw, reply.Reading, reply.Note = src.Saw, src.Reading, src.Note // of a stream they are known now
 	return reply, err
 }
 
