@@ -32,7 +32,6 @@ const (
 	xzFile
 	zstdFile
 	bzip2File
-	lz4File
 )
 
 // headBytes is how much of a file's beginning is looked at.
@@ -60,16 +59,16 @@ func magics() []magic {
 		{0, "\xfd7zXZ\x00", "compressed by xz", "", xzFile},
 		{0, "\x28\xb5\x2f\xfd", "compressed by zstd", "", zstdFile},
 		{0, "BZh", "compressed by bzip2", "", bzip2File},
-		{0, "\x04\x22\x4d\x18", "compressed by lz4", "", lz4File},
 
+		{0, "\x04\x22\x4d\x18", "compressed by lz4",
+			`"lz4 -dc FILE | thaw import STORE - --name NAME" imports what is in it`, refused},
 		{0, "\x89LZO\x00\r\n\x1a\n", "compressed by lzop",
 			`"lzop -dc FILE | thaw import STORE - --name NAME" imports what is in it`, refused},
 		{0, "KDUMP   ", "a kdump-compressed dump",
-			`dump it again in ELF format: "virsh dump --memory-only --format elf", or without -z, -l, -s in ` +
-				`QEMU's monitor`, refused},
+			`dump it again in ELF format: "virsh dump --memory-only --format elf", makedumpfile -E`, refused},
 		{0, "makedumpfile", "a flattened dump of makedumpfile",
-			`"makedumpfile -R DUMP < FILE" makes a dump of it; thaw reads those in ELF format (makedumpfile -E)`,
-			refused},
+			"dump it again in ELF format: in QEMU, dump-guest-memory without a compressed format; " +
+				"makedumpfile -E, and without -F", refused},
 		{0, "DISKDUMP", "a diskdump", "dump it again in ELF format (makedumpfile -E)", refused},
 		{0, "AVML", "a compressed LiME dump of AVML", `"avml-convert FILE FILE.lime" makes a LiME dump of it`,
 			refused},

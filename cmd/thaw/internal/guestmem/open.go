@@ -74,18 +74,18 @@ func (f *file) saved(o Options) (*Saved, error) {
 		return openLime(f)
 	case qemuFile:
 		return openQEMU(f, 0)
+	case libvirtFile:
+		return openLibvirt(newInput(f, 0), f)
+	case gzipFile, xzFile, zstdFile, bzip2File:
+		return openCompressed(f, m)
 	}
-	return nil, m.refuse(f.path)
+	return nil, m.refuse(f.path, f.path)
 }
 
-// refuse is the error for a format that is not read here.
-func (m *magic) refuse(path string) *FormatError {
-	e := &FormatError{Path: path, Format: m.format, Why: "it is not the memory of a machine byte for byte",
-		Do: strings.ReplaceAll(m.do, "FILE", path)}
-	if e.Do == "" {
-		e.Do = "this program does not read it"
-	}
-	return e
+// refuse is the error for a format that is not read here; file is what a command that helps is to be given.
+func (m *magic) refuse(path, file string) *FormatError {
+	return &FormatError{Path: path, Format: m.format, Why: "it is not the memory of a machine byte for byte",
+		Do: strings.ReplaceAll(m.do, "FILE", file)}
 }
 
 // openDirectory recognises a directory by its files.

@@ -12,13 +12,14 @@ func OpenStream(name string, r io.Reader, raw bool) (*Saved, error) {
 	if raw {
 		return streamBare(in), nil
 	}
-	return openStream(in)
+	return openStreamAt(in, 0)
 }
 
-func openStream(in *input) (*Saved, error) {
+// openStreamAt is OpenStream of what lies in so many layers of compression.
+func openStreamAt(in *input, depth int) (*Saved, error) {
 	head, err := in.r.Peek(headBytes)
 	if err != nil && err != io.EOF {
-		return nil, err
+		return nil, &FormatError{Path: in.path, Format: "not whole", Why: "its beginning cannot be read", Err: err}
 	}
 	m := recognise(head)
 	if m == nil {
@@ -31,8 +32,12 @@ func openStream(in *input) (*Saved, error) {
 		return streamLime(in), nil
 	case qemuFile:
 		return streamQEMU(in)
+	case libvirtFile:
+		return openLibvirt(in, nil)
+	case gzipFile, xzFile, zstdFile, bzip2File:
+		return inCompressed(in, m, depth+1)
 	}
-	return nil, m.refuse(in.path)
+	return nil, m.refuse(in.path, "FILE")
 }
 
 // streamBare is memory byte for byte.
@@ -50,8 +55,10 @@ func streamBare(in *input) *Saved {
 				case err == io.ErrUnexpectedEOF:
 					return End{}, &FormatError{Path: in.path, Format: "no memory byte for byte",
 						Why: "its size is not a multiple of 4096, so it was cut short or is something else"}
+				case ctx.Err() != nil:
+					return End{}, ctx.Err()
 				default:
-					return End{}, err
+					return End{}, &FormatError{Path: in.path, Format: "not whole", Why: "it cannot be read", Err: err}
 				}
 				if at+int64(n) > MaxSize {
 					return End{}, &FormatError{Path: in.path, Format: "no memory of a machine",

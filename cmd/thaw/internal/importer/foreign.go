@@ -127,8 +127,17 @@ type stream struct{ src *Source }
 // Read implements index.Stream.
 func (s stream) Read(ctx context.Context, put func(gfn uint64, pages []byte) error) (index.StreamEnd, error) {
 	saved := s.src.saved
-	end, err := saved.Stream.Read(ctx, put)
-	if err != nil {
+	var failed error // of the store, which says nothing of the format
+	end, err := saved.Stream.Read(ctx, func(first uint64, pages []byte) error {
+		failed = put(first, pages)
+		return failed
+	})
+	switch {
+	case failed != nil:
+		return index.StreamEnd{}, failed
+	case err != nil && ctx.Err() != nil:
+		return index.StreamEnd{}, context.Cause(ctx)
+	case err != nil:
 		return index.StreamEnd{}, foreignError(err)
 	}
 	if end.Regions != nil {
