@@ -41,6 +41,9 @@ const headBytes = 4096
 const disk = "this holds a disk, not memory; save the memory of the running machine, for example with " +
 	`"virsh save", QEMU's "migrate" or "dump-guest-memory"`
 
+// pair is what to do with one of two files that belong together.
+const pair = "its memory is in another file: give thaw the directory that has both"
+
 // magics are all formats that are known by their first bytes. They are looked for in this order.
 func magics() []magic {
 	return []magic{
@@ -49,12 +52,12 @@ func magics() []magic {
 		{0, "QEVM", "a migration stream of QEMU", "", qemuFile},
 		{0, "LibvirtQemudSave", "a save file of libvirt", "", libvirtFile},
 		{0, "LibvirtQemudPart", "a save file of libvirt", "", libvirtFile},
-		{0, "\xd0\xbe\xd2\xbe", "a state file of VMware", "", vmwareState},
-		{0, "\xd1\xba\xd1\xba", "a state file of VMware", "", vmwareState},
-		{0, "\xd2\xbe\xd2\xbe", "a state file of VMware", "", vmwareState},
-		{0, "\xd3\xbe\xd3\xbe", "a state file of VMware", "", vmwareState},
-		{0, "\x00\x00\x64\x86\x84\x19\x10\x07", "a vmstate of Firecracker", "", firecrackerState},
-		{0, "\x00\x00\xaa\xaa\x84\x19\x10\x07", "a vmstate of Firecracker", "", firecrackerState},
+		{0, "\xd0\xbe\xd2\xbe", "a state file of VMware", pair, vmwareState},
+		{0, "\xd1\xba\xd1\xba", "a state file of VMware", pair, vmwareState},
+		{0, "\xd2\xbe\xd2\xbe", "a state file of VMware", pair, vmwareState},
+		{0, "\xd3\xbe\xd3\xbe", "a state file of VMware", pair, vmwareState},
+		{0, "\x00\x00\x64\x86\x84\x19\x10\x07", "a vmstate of Firecracker", pair, firecrackerState},
+		{0, "\x00\x00\xaa\xaa\x84\x19\x10\x07", "a vmstate of Firecracker", pair, firecrackerState},
 		{0, "\x1f\x8b\x08", "compressed by gzip", "", gzipFile},
 		{0, "\xfd7zXZ\x00", "compressed by xz", "", xzFile},
 		{0, "\x28\xb5\x2f\xfd", "compressed by zstd", "", zstdFile},

@@ -52,6 +52,11 @@ func (f *file) saved(o Options) (*Saved, error) {
 		return nil, err
 	}
 	m := recognise(head)
+	if m == nil && !o.Diff && filepath.Ext(f.path) == ".vmem" {
+		if state, memory := vmwarePair(f.path); state != "" {
+			return openVMware(state, memory)
+		}
+	}
 	if m == nil && o.Diff {
 		s := &Saved{Format: "firecracker", VMM: "firecracker", Path: f.path, Saw: "a diff of Firecracker's memory",
 			Reading: "there is no vmstate with it"}
@@ -68,6 +73,8 @@ func (f *file) saved(o Options) (*Saved, error) {
 	case firecrackerState:
 		return nil, &FormatError{Path: f.path, Format: m.format, Why: "its memory is in another file",
 			Do: "name it: --memory F; or give the directory that has both"}
+	case vmwareState:
+		return openVMware(vmwarePair(f.path))
 	case elfFile:
 		return openELF(f)
 	case limeFile:
@@ -106,6 +113,9 @@ func openDirectory(dir string, o Options) (*Saved, error) {
 	if o.Diff {
 		return nil, &FormatError{Path: dir, Format: "no snapshot of Firecracker", Why: "it has no vmstate",
 			Do: "give the memory file of the diff itself, or import without --parent"}
+	}
+	if state, memory := vmwarePair(dir); state != "" {
+		return openVMware(state, memory)
 	}
 	return nil, refuseMemory(dir)
 }
