@@ -31,8 +31,13 @@ func newImportCommand(a *app) *cobra.Command {
 		Long: `Put a checkpoint into a store, which is made if STORE is missing or empty.
 
 PATH is a checkpoint directory (its "memory" and the files beside it: "state",
-"working-set", "info.json") or a bare memory file, whose size must be a multiple of
-4096. Of a differential checkpoint ("thaw vm checkpoint --diff") the whole memory is
+"working-set", "info.json"), a bare memory file, whose size must be a multiple of
+4096, or what another VMM saved: Firecracker, Cloud Hypervisor, QEMU, libvirt, VMware,
+ELF cores, LiME dumps. "-" is the standard input. "thaw help formats" has the details:
+how they are recognised, what is checked, from what a machine can be restored. A file
+that begins like another format is never taken for memory, but with --raw.
+
+Of a differential checkpoint ("thaw vm checkpoint --diff") the whole memory is
 imported, including the pages of its parents. Holes of sparse files are not read.
 Pages that the store has already, from this or any other checkpoint, are not stored
 again, nor are pages of zeros.
@@ -63,7 +68,9 @@ With --json: the checkpoint's info.json and what the import took.` +
 				exitcode.Exists, exitcode.BadName, exitcode.NotImage, exitcode.NoSpace,
 				exitcode.WorkingSet, exitcode.ReadOnly, exitcode.Interrupted),
 		Example: `  thaw import /srv/store /var/lib/vm/checkpoint --name web-1
-  thaw import /srv/store /var/lib/vm/memory.raw --name raw`,
+  thaw import /srv/store /var/lib/vm/memory.raw --name raw
+  thaw import /srv/store snapshot --vmstate vm.snap --memory vm.mem
+  ssh host zstd -c vm.mem | thaw import /srv/store - --name remote`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return named(runImport(cmd.Context(), a, args[0], args[1], o), "import %s", args[1])

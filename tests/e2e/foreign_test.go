@@ -18,7 +18,7 @@ import (
 
 // TestImportOfQEMU: what a real QEMU writes, its migration stream and its core, has the memory that the
 // machine had, from a file, compressed and from the standard input; and QEMU restores the machine from the
-// memory and the state that an import makes of a stream.
+// memory and the state that a mount shows of a stream.
 func TestImportOfQEMU(t *testing.T) {
 	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
 		t.Skip(err)
@@ -53,8 +53,7 @@ func TestImportOfQEMU(t *testing.T) {
 		sameFile(t, filepath.Join(exported(t, store, name), "memory"), ram)
 	}
 	importOf(t, store, "-", "piped", path("stream"))
-	saved := exported(t, store, "piped")
-	sameFile(t, filepath.Join(saved, "memory"), ram)
+	sameFile(t, filepath.Join(exported(t, store, "piped"), "memory"), ram)
 	for _, from := range []string{path("core"), "-"} {
 		name := "core" + strings.Trim(from[:1], "/")
 		importOf(t, store, from, name, path("core"))
@@ -65,7 +64,8 @@ func TestImportOfQEMU(t *testing.T) {
 		t.Errorf("what to do with a kdump is not said: %v", r)
 	}
 
-	again, err := qemu.Received(ctx, c, filepath.Join(saved, "memory"), filepath.Join(saved, "state"))
+	m := cli.Mount(t, store)
+	again, err := qemu.Received(ctx, c, m.Path("piped/clones/one/memory"), m.Path("piped/state"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,6 +74,10 @@ func TestImportOfQEMU(t *testing.T) {
 		t.Fatal(err)
 	}
 	sameFile(t, path("seen again"), path("seen"))
+	if err := again.Close(); err != nil {
+		t.Fatal(err)
+	}
+	m.Unmount()
 }
 
 // importOf imports a path, or a file as the standard input.

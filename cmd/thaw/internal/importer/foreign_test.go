@@ -110,8 +110,7 @@ func TestForeignInfo(t *testing.T) {
 	}
 }
 
-// TestDiffOverCheckpoint: a diff is imported over a checkpoint of the store, in whatever order that has its
-// pages and zeros; a checkpoint that is not there, or has another size, is refused.
+// TestDiffOverCheckpoint: a diff is imported over a checkpoint of the store, wherever that has zeros; a checkpoint that is not there, or has another size, is refused.
 func TestDiffOverCheckpoint(t *testing.T) {
 	const pages = 2000
 	dir := t.TempDir()
@@ -151,7 +150,8 @@ func TestDiffOverCheckpoint(t *testing.T) {
 			return err
 		}
 		defer src.Close()
-		_, err = src.Import(t.Context(), store, Request{Name: name, Parent: parent, Log: slog.New(slog.DiscardHandler)})
+		r := Request{Name: name, Parent: parent, Log: slog.New(slog.DiscardHandler)}
+		_, err = src.Import(t.Context(), store, r)
 		return err
 	}
 	if err := run(write("old", old, never), "old", ""); err != nil {
