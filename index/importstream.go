@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"runtime"
+	"slices"
 
 	"github.com/thawfs/thaw/index/pack"
 )
@@ -162,7 +163,14 @@ func (im *importer) endStream(end StreamEnd, last uint64) error {
 	im.src.Info = end.Info
 	im.mem.pages = uint64(end.Size) / PageSize
 	im.stats.MemoryBytes = end.Size
-	im.tree = newTreeWriter(im.mem.pages, pack.NewHasher(im.s.key), im.findNode(im.packer.g.ctx), nil)
+	if err := im.streamParent(); err != nil {
+		return err
+	}
+	var tree *parentTree
+	if im.parent != nil {
+		tree = im.parent.tree
+	}
+	im.tree = newTreeWriter(im.mem.pages, pack.NewHasher(im.s.key), im.findNode(im.packer.g.ctx), tree)
 	for _, n := range sortedKeys(im.refs) {
 		l := im.refs[n]
 		for _, ref := range l {
@@ -175,4 +183,30 @@ func (im *importer) endStream(end StreamEnd, last uint64) error {
 		}
 	}
 	return nil
+}
+
+// streamParent finds the checkpoint whose page map is shared where it did not change. By now the refs of the
+// pages say what is alike.
+func (im *importer) streamParent() (err error) {
+	var gfns []uint64
+	leaves := sortedKeys(im.refs)
+	step := max(len(leaves)/samplePages, 1)
+	for i := 0; i < len(leaves); i += step {
+		if k := slices.IndexFunc(im.refs[leaves[i]][:], func(ref uint64) bool { return ref != 0 }); k >= 0 {
+			gfns = append(gfns, leaves[i]*LeafPages+uint64(k))
+		}
+	}
+	list := im.s.alike(int64(im.mem.pages) * PageSize)
+	if len(list) == 0 {
+		return nil
+	}
+	refs := make([]uint64, len(gfns))
+	for i, gfn := range gfns {
+		refs[i] = im.refs.get(gfn)
+	}
+	rankByPacks(list, refs)
+	im.parent, err = im.s.mostAlike(im.packer.g.ctx, firstNames(list), len(gfns), func(p *pageMap, i int) bool {
+		return p.ref(gfns[i]) == refs[i]
+	})
+	return err
 }

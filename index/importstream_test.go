@@ -17,6 +17,7 @@ type testStream struct {
 	image []byte
 	info  json.RawMessage
 
+	once   bool  // nothing comes twice
 	size   int64 // if not 0, instead of the true one
 	beyond bool  // the last page is one that the size does not have
 	fail   error // after half of it
@@ -40,7 +41,7 @@ func (s *testStream) parts() (list []streamPart) {
 	s.r.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
 	var out []streamPart
 	for _, p := range list {
-		twice := s.r.IntN(3) == 0
+		twice := !s.once && s.r.IntN(3) == 0
 		if twice {
 			old := make([]byte, len(p.pages))
 			fillPage(old[:PageSize], 1+s.r.Uint64N(1<<40))
@@ -118,6 +119,32 @@ func TestImportStream(t *testing.T) {
 			m.Close()
 		}
 		s.Close()
+	}
+}
+
+// TestImportStreamLikeAnother: a stream of a machine that was imported before costs its changed pages and
+// their leaves; the others are shared, and a leaf with few changes is stored as the difference.
+func TestImportStreamLikeAnother(t *testing.T) {
+	r := newRand(t)
+	s := openTest(t, t.TempDir(), nil)
+	image := uniqueImage(20 * LeafPages)
+	src := func() Source {
+		return Source{Memory: "stream", Stream: &testStream{r: r, image: image.bytes(), once: true}}
+	}
+	if _, st := mustImport(t, s, "a", src(), nil); st.NewLeaves != 20 || st.SharedLeaves != 0 {
+		t.Errorf("%+v", st)
+	}
+	image[5*LeafPages+7] = 1 << 60
+	c, st := mustImport(t, s, "b", src(), nil)
+	if c.Parent != "a" || st.NewLeaves != 1 || st.SharedLeaves != 19 {
+		t.Errorf("parent %q, %+v", c.Parent, st)
+	}
+	_, full := mustImport(t, s, "c", src(), nil)
+	if full.NewLeaves != 0 || full.SharedLeaves != 20 {
+		t.Errorf("the same again: %+v", full)
+	}
+	if st.StoredBytes > full.StoredBytes+PageSize {
+		t.Errorf("one changed page took %d bytes, none %d", st.StoredBytes, full.StoredBytes)
 	}
 }
 

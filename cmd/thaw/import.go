@@ -204,7 +204,7 @@ func importCheckpoint(ctx context.Context, a *app, store, path string, o index.O
 // openSource finds out what there is to be imported.
 func openSource(ctx context.Context, a *app, path string, from importer.Options) (*importer.Source, error) {
 	if path != stdinPath {
-		return importer.Open(path, from)
+		return importer.Open(ctx, path, from)
 	}
 	r := a.stdin
 	if f, ok := r.(*os.File); ok {

@@ -80,7 +80,7 @@ func TestCloudHypervisorRefused(t *testing.T) {
 		if c.text != "" {
 			writeAt(t, filepath.Join(c.dir, chState), []byte(c.text))
 		}
-		s, err := Open(c.dir, Options{})
+		s, err := Open(t.Context(), c.dir, Options{})
 		if s != nil {
 			t.Errorf("%s was opened", name)
 		}

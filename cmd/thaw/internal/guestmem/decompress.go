@@ -89,9 +89,6 @@ func checkXZ(r *bufio.Reader) error {
 	return nil
 }
 
-// openCompressed opens what is in a compressed file.
-func openCompressed(f *file, m *magic) (*Saved, error) { return inCompressed(newInput(f, 0), m, 1) }
-
 // inCompressed recognises what is in a compressed stream.
 func inCompressed(in *input, m *magic, depth int) (*Saved, error) {
 	bad := &FormatError{Path: in.path, Format: m.format, Why: "it cannot be decompressed"}

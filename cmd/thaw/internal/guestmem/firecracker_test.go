@@ -86,22 +86,22 @@ func TestFirecrackerNames(t *testing.T) {
 	state, m := writeVMState(fcMagicX86, "bincode", "8.0.0", 1), whole(2, 1<<20)
 	a, b := writeFile(t, "one", state), writeFile(t, "two", m.bytes)
 	for name, open := range map[string]func() (*Saved, error){
-		"both":        func() (*Saved, error) { return Open(t.TempDir(), Options{VMState: a, Memory: b}) },
-		"from memory": func() (*Saved, error) { return Open(b, Options{VMState: a}) },
-		"from state":  func() (*Saved, error) { return Open(a, Options{Memory: b}) },
-		"in another":  func() (*Saved, error) { return Open(filepath.Dir(a), Options{Memory: b}) },
+		"both":        func() (*Saved, error) { return Open(t.Context(), t.TempDir(), Options{VMState: a, Memory: b}) },
+		"from memory": func() (*Saved, error) { return Open(t.Context(), b, Options{VMState: a}) },
+		"from state":  func() (*Saved, error) { return Open(t.Context(), a, Options{Memory: b}) },
+		"in another":  func() (*Saved, error) { return Open(t.Context(), filepath.Dir(a), Options{Memory: b}) },
 		"by size": func() (*Saved, error) {
 			dir := t.TempDir()
 			writeAt(t, filepath.Join(dir, "a"), state)
 			writeAt(t, filepath.Join(dir, "b"), m.bytes)
 			writeAt(t, filepath.Join(dir, "disk"), make([]byte, 2<<20))
-			return Open(dir, Options{})
+			return Open(t.Context(), dir, Options{})
 		},
 		"named memory": func() (*Saved, error) {
 			dir := t.TempDir()
 			writeAt(t, filepath.Join(dir, "a"), state)
 			writeAt(t, filepath.Join(dir, "memory"), m.bytes)
-			return Open(dir, Options{})
+			return Open(t.Context(), dir, Options{})
 		},
 	} {
 		s, err := open()
@@ -140,7 +140,7 @@ func TestFirecrackerRefused(t *testing.T) {
 		"no state at all": {dir: filepath.Dir(writeFile(t, "x", m)), o: Options{Memory: writeFile(t, "y", m)},
 			words: "missing"},
 	} {
-		s, err := Open(c.dir, c.o)
+		s, err := Open(t.Context(), c.dir, c.o)
 		if s != nil {
 			t.Errorf("%s was opened", name)
 		}
@@ -148,7 +148,7 @@ func TestFirecrackerRefused(t *testing.T) {
 	}
 	dir := snapshot(t, state, m)
 	writeAt(t, filepath.Join(dir, "second"), state)
-	_, err := Open(dir, Options{})
+	_, err := Open(t.Context(), dir, Options{})
 	refusal(t, "two vmstates", err, "both")
 	s := mustOpen(t, dir, Options{VMState: filepath.Join(dir, "second")})
 	if got, err := contents(s.Memory); err != nil || !bytes.Equal(got, m) {
@@ -259,12 +259,12 @@ func TestFirecrackerDiff(t *testing.T) {
 		full[p] = true
 	}
 	sparseFile(t, filepath.Join(dir, "mem"), now, full)
-	_, err := Open(dir, Options{Diff: true})
+	_, err := Open(t.Context(), dir, Options{Diff: true})
 	refusal(t, "without holes", err, "no holes")
 	if s := mustOpen(t, dir, Options{}); s.Warning != "" {
 		t.Errorf("a full memory: %q", s.Warning)
 	}
-	_, err = Open(writeFile(t, "core", writeCore(small(1), coreOptions{})), Options{Diff: true})
+	_, err = Open(t.Context(), writeFile(t, "core", writeCore(small(1), coreOptions{})), Options{Diff: true})
 	refusal(t, "a core", err, "has a parent")
 }
 

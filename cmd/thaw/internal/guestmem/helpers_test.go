@@ -77,7 +77,7 @@ func writeAt(t testing.TB, path string, data []byte) {
 // mustOpen opens a path that is of a known format.
 func mustOpen(t testing.TB, path string, o Options) *Saved {
 	t.Helper()
-	s, err := Open(path, o)
+	s, err := Open(t.Context(), path, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +190,7 @@ func bothWays(t *testing.T, data, want []byte) (file, stream *Saved) {
 // refusedBothWays expects a *FormatError, whose text has some words, of a file and of a stream.
 func refusedBothWays(t *testing.T, what string, data []byte, words string) {
 	t.Helper()
-	s, err := Open(writeFile(t, "saved", data), Options{})
+	s, err := Open(t.Context(), writeFile(t, "saved", data), Options{})
 	if s != nil {
 		if s.Stream != nil {
 			_, _, err = streamed(s.Stream)
@@ -233,7 +233,7 @@ func agree(t *testing.T, data []byte) {
 	if _, err := f.Write(data); err != nil {
 		t.Fatal(err)
 	}
-	s, err := Open(f.Name(), Options{})
+	s, err := Open(t.Context(), f.Name(), Options{})
 	if err != nil || s == nil {
 		return
 	}

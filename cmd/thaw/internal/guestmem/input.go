@@ -2,6 +2,7 @@ package guestmem
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 // input is a file or stream that is read from its beginning to its end. Its methods return what was read
 // or the first error, after which all others fail too: so a parser looks at err once a step.
 type input struct {
+	ctx  context.Context // of a file
 	r    *bufio.Reader
 	f    *file // nil: a stream
 	path string
@@ -24,9 +26,9 @@ type input struct {
 // inputBytes is the size of the buffer.
 const inputBytes = 256 << 10
 
-// newInput reads a file from an offset on.
-func newInput(f *file, off int64) *input {
-	in := &input{f: f, path: f.path}
+// newInput reads a file from an offset on, for as long as the context lasts.
+func newInput(ctx context.Context, f *file, off int64) *input {
+	in := &input{ctx: ctx, f: f, path: f.path}
 	in.seek(off)
 	return in
 }
@@ -38,7 +40,22 @@ func newStreamInput(path string, r io.Reader) *input {
 
 func (in *input) seek(off int64) {
 	in.off = off
-	in.r = bufio.NewReaderSize(io.NewSectionReader(in.f, off, max(in.f.size-off, 0)), inputBytes)
+	section := io.NewSectionReader(in.f, off, max(in.f.size-off, 0))
+	in.r = bufio.NewReaderSize(lasting{in.ctx, section}, inputBytes)
+}
+
+// lasting is a reader whose reads fail when its context has ended.
+type lasting struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+// Read implements io.Reader.
+func (l lasting) Read(p []byte) (int, error) {
+	if err := l.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return l.r.Read(p)
 }
 
 // errCut is the error for a file that ends too early.

@@ -125,7 +125,7 @@ func (save *libvirtSave) open(in *input, f *file) (*Saved, error) {
 	k, compressed := kinds[save.format]
 	switch {
 	case (save.format == 0 || save.format == 6) && f != nil:
-		return openQEMU(f, in.off)
+		return openQEMU(in.ctx, f, in.off)
 	case save.format == 0 || save.format == 6:
 		return streamQEMU(in)
 	case save.format == 4:

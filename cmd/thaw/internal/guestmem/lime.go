@@ -83,8 +83,8 @@ func sizeOf(list []Region) int64 {
 // limeReading says why no VMM goes on from a dump.
 const limeReading = "a LiME dump has no state of the processors and devices"
 
-func openLime(f *file) (*Saved, error) {
-	in := newInput(f, 0)
+func openLime(ctx context.Context, f *file) (*Saved, error) {
+	in := newInput(ctx, f, 0)
 	var m mapper
 	list := walkLime(in, &m)
 	if in.err != nil {

@@ -21,7 +21,7 @@ func TestMagics(t *testing.T) {
 			copy(data[3:], "91AY&SY")
 		}
 		path := writeFile(t, "memory", data)
-		s, err := Open(path, Options{})
+		s, err := Open(t.Context(), path, Options{})
 		if s != nil && s.Stream != nil {
 			_, _, err = streamed(s.Stream)
 		}
@@ -31,21 +31,21 @@ func TestMagics(t *testing.T) {
 		if m.kind == refused && (m.do == "" || strings.Contains(m.refuse("x", "x").Do, "FILE")) {
 			t.Errorf("%q: nothing helps: %q", m.bytes, m.do)
 		}
-		if _, err := Open(filepath.Dir(path), Options{}); m.kind != firecrackerState {
+		if _, err := Open(t.Context(), filepath.Dir(path), Options{}); m.kind != firecrackerState {
 			if _, ok := errors.AsType[*FormatError](err); !ok {
 				t.Errorf("%q is taken for memory in a directory: %v", m.bytes, err)
 			}
 		}
 		// A directory that a VMM of thaw wrote is believed: page 0 is the guest's.
 		writeAt(t, filepath.Join(filepath.Dir(path), "info.json"), []byte("{}"))
-		if s, err := Open(filepath.Dir(path), Options{}); s != nil || err != nil {
+		if s, err := Open(t.Context(), filepath.Dir(path), Options{}); s != nil || err != nil {
 			t.Errorf("%q in a directory with info.json: %+v, %v", m.bytes, s, err)
 		}
 	}
 	for name, head := range map[string]string{"zeros": "", "almost": "\x7fELFx", "BZh": "BZh9 not"} {
 		data := make([]byte, 2*PageSize)
 		copy(data, head)
-		if s, err := Open(writeFile(t, "memory", data), Options{}); s != nil || err != nil {
+		if s, err := Open(t.Context(), writeFile(t, "memory", data), Options{}); s != nil || err != nil {
 			t.Errorf("%s: %+v, %v", name, s, err)
 		}
 		in, err := OpenStream("stream", strings.NewReader(string(data)), false)

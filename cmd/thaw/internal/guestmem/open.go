@@ -1,6 +1,7 @@
 package guestmem
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -19,7 +20,7 @@ type Options struct {
 // Open recognises the saved machine at path: by its content first, then by the names of files. Nil if it is
 // a bare memory file or a checkpoint directory of thaw, which need no conversion. A *FormatError if path is
 // of a format that cannot be imported, or is damaged.
-func Open(path string, o Options) (*Saved, error) {
+func Open(ctx context.Context, path string, o Options) (*Saved, error) {
 	if o.VMState != "" || o.Memory != "" {
 		return openNamed(path, o)
 	}
@@ -28,7 +29,7 @@ func Open(path string, o Options) (*Saved, error) {
 		return nil, err
 	}
 	if st.IsDir() {
-		return openDirectory(path, o)
+		return openDirectory(ctx, path, o)
 	}
 	if !st.Mode().IsRegular() {
 		return nil, nil // the caller says what is wrong with it
@@ -37,7 +38,7 @@ func Open(path string, o Options) (*Saved, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := f.saved(o)
+	s, err := f.saved(ctx, o)
 	if s == nil || err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
@@ -46,7 +47,7 @@ func Open(path string, o Options) (*Saved, error) {
 }
 
 // saved opens the format that the first bytes of a file tell.
-func (f *file) saved(o Options) (*Saved, error) {
+func (f *file) saved(ctx context.Context, o Options) (*Saved, error) {
 	head, err := f.head()
 	if err != nil {
 		return nil, err
@@ -54,7 +55,7 @@ func (f *file) saved(o Options) (*Saved, error) {
 	m := recognise(head)
 	if m == nil && !o.Diff && filepath.Ext(f.path) == ".vmem" {
 		if state, memory := vmwarePair(f.path); state != "" {
-			return openVMware(state, memory)
+			return openVMware(ctx, state, memory)
 		}
 	}
 	if m == nil && o.Diff {
@@ -74,17 +75,18 @@ func (f *file) saved(o Options) (*Saved, error) {
 		return nil, &FormatError{Path: f.path, Format: m.format, Why: "its memory is in another file",
 			Do: "name it: --memory F; or give the directory that has both"}
 	case vmwareState:
-		return openVMware(vmwarePair(f.path))
+		state, memory := vmwarePair(f.path)
+		return openVMware(ctx, state, memory)
 	case elfFile:
 		return openELF(f)
 	case limeFile:
-		return openLime(f)
+		return openLime(ctx, f)
 	case qemuFile:
-		return openQEMU(f, 0)
+		return openQEMU(ctx, f, 0)
 	case libvirtFile:
-		return openLibvirt(newInput(f, 0), f)
+		return openLibvirt(newInput(ctx, f, 0), f)
 	case gzipFile, xzFile, zstdFile, bzip2File:
-		return openCompressed(f, m)
+		return inCompressed(newInput(ctx, f, 0), m, 1)
 	}
 	return nil, m.refuse(f.path, f.path)
 }
@@ -96,7 +98,7 @@ func (m *magic) refuse(path, file string) *FormatError {
 }
 
 // openDirectory recognises a directory by its files.
-func openDirectory(dir string, o Options) (*Saved, error) {
+func openDirectory(ctx context.Context, dir string, o Options) (*Saved, error) {
 	if isOurs(dir) {
 		return nil, nil
 	}
@@ -115,7 +117,7 @@ func openDirectory(dir string, o Options) (*Saved, error) {
 			Do: "give the memory file of the diff itself, or import without --parent"}
 	}
 	if state, memory := vmwarePair(dir); state != "" {
-		return openVMware(state, memory)
+		return openVMware(ctx, state, memory)
 	}
 	return nil, refuseMemory(dir)
 }

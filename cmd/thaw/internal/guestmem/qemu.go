@@ -76,13 +76,13 @@ func streamHint(err error) string {
 }
 
 // openQEMU finds the pages in a file that has a stream from an offset on.
-func openQEMU(f *file, off int64) (*Saved, error) {
+func openQEMU(ctx context.Context, f *file, off int64) (*Saved, error) {
 	state, err := memFile(stateFile)
 	if err != nil {
 		return nil, err
 	}
 	to := &qemuSink{pageTable: newPageTable(f)}
-	p := newQEMUParser(newInput(f, off), to, state)
+	p := newQEMUParser(newInput(ctx, f, off), to, state)
 	to.mapped = &p.mapped
 	s := &Saved{Format: "qemu", VMM: "qemu", Path: f.path, Files: map[string]string{}}
 	s.keep(state)

@@ -298,7 +298,7 @@ func TestQEMUMuchState(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	_, err = Open(f.Name(), Options{})
+	_, err = Open(t.Context(), f.Name(), Options{})
 	refusal(t, "much state", err, "256 MiB")
 }
 

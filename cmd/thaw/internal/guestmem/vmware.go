@@ -2,6 +2,7 @@ package guestmem
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -49,8 +50,8 @@ func (in *input) le64() uint64 {
 }
 
 // readVMwareTags reads the group of the memory.
-func readVMwareTags(f *file) (vmwareTags, error) {
-	in := newInput(f, 0)
+func readVMwareTags(ctx context.Context, f *file) (vmwareTags, error) {
+	in := newInput(ctx, f, 0)
 	version := in.le32() & 0xf
 	in.le32()
 	groups := in.le32()
@@ -73,7 +74,7 @@ func readVMwareTags(f *file) (vmwareTags, error) {
 	case at == 0 || at >= uint64(f.size):
 		return nil, fmt.Errorf("its group of the memory is at %d", at)
 	}
-	in = newInput(f, int64(at))
+	in = newInput(ctx, f, int64(at))
 	tags := vmwareTags{}
 	for range maxTags {
 		if last := tags.read(in, version); last || in.err != nil {
@@ -180,7 +181,7 @@ func escapeGlob(path string) string {
 	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(path)
 }
 
-func openVMware(statePath, memoryPath string) (_ *Saved, err error) {
+func openVMware(ctx context.Context, statePath, memoryPath string) (_ *Saved, err error) {
 	bad := &FormatError{Path: statePath, Format: aVMwareState}
 	state, err := openFile(statePath)
 	if err != nil {
@@ -211,7 +212,7 @@ func openVMware(statePath, memoryPath string) (_ *Saved, err error) {
 			_ = s.Close()
 		}
 	}()
-	tags, err := readVMwareTags(state)
+	tags, err := readVMwareTags(ctx, state)
 	if err == nil {
 		s.Regions, err = tags.regions(f.size)
 	}

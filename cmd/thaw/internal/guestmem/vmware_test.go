@@ -80,7 +80,7 @@ func TestVMware(t *testing.T) {
 		t.Errorf("one region: %+v", s)
 	}
 	// Without a state file it is a bare memory.
-	if s, err := Open(writeFile(t, "x.vmem", m.bytes), Options{}); s != nil || err != nil {
+	if s, err := Open(t.Context(), writeFile(t, "x.vmem", m.bytes), Options{}); s != nil || err != nil {
 		t.Errorf("alone: %v, %v", s, err)
 	}
 }
@@ -116,14 +116,14 @@ func TestVMwareRefused(t *testing.T) {
 		if c.memory == nil {
 			path = stem + ".vmss"
 		}
-		s, err := Open(path, Options{})
+		s, err := Open(t.Context(), path, Options{})
 		if s != nil {
 			t.Errorf("%s was opened", name)
 		}
 		refusal(t, name, err, c.words)
 	}
 	many := writeVMwareState(0xbed2bed2, make([]Region, maxVMwareRegions+1)...)
-	_, err := Open(writeVMware(t, ".vmss", many, m)+".vmem", Options{})
+	_, err := Open(t.Context(), writeVMware(t, ".vmss", many, m)+".vmem", Options{})
 	refusal(t, "many regions", err, "4097")
 	_, err = OpenStream("stream", strings.NewReader(string(good)), false)
 	refusal(t, "a stream", err, "VMware")
@@ -146,7 +146,7 @@ func FuzzVMware(f *testing.F) {
 			t.Fatal(err)
 		}
 		defer state.Close()
-		tags, err := readVMwareTags(state)
+		tags, err := readVMwareTags(t.Context(), state)
 		if err != nil {
 			return
 		}

@@ -75,7 +75,10 @@ func regionsOf(c index.Checkpoint) (list []guestmem.Region) {
 // foreignError says what to do about a format that is not imported.
 func foreignError(err error) error {
 	e, ok := errors.AsType[*guestmem.FormatError](err)
-	if !ok {
+	switch {
+	case errors.Is(err, context.Canceled):
+		return err // which is no fault of the file
+	case !ok:
 		return explain(err)
 	}
 	hint := e.Do

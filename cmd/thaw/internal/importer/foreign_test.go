@@ -69,6 +69,21 @@ func TestErrorsOfStreams(t *testing.T) {
 	}
 }
 
+// TestInterruptedOpen: a file that is gone through to find its pages is left when the command is to end, and
+// that is not taken for a fault of the file.
+func TestInterruptedOpen(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "dump")
+	if err := os.WriteFile(path, limeDump(0, make([]byte, 4<<20)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := Open(ctx, path, Options{})
+	if _, _, given := exitcode.Of(err); !errors.Is(err, context.Canceled) || given {
+		t.Errorf("%v", err)
+	}
+}
+
 // TestForeignInfo: what is known of a dump is in info.json, for the layout by page tables too.
 func TestForeignInfo(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "dump")
@@ -76,7 +91,7 @@ func TestForeignInfo(t *testing.T) {
 	if err := os.WriteFile(path, dump, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	file, err := Open(path, Options{})
+	file, err := Open(t.Context(), path, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +125,8 @@ func TestForeignInfo(t *testing.T) {
 	}
 }
 
-// TestDiffOverCheckpoint: a diff is imported over a checkpoint of the store, wherever that has zeros; a checkpoint that is not there, or has another size, is refused.
+// TestDiffOverCheckpoint: a diff is imported over a checkpoint of the store, wherever that has zeros; one
+// that is not there, or has another size, is refused.
 func TestDiffOverCheckpoint(t *testing.T) {
 	const pages = 2000
 	dir := t.TempDir()
@@ -145,7 +161,7 @@ func TestDiffOverCheckpoint(t *testing.T) {
 	}
 	never := func(int) bool { return false }
 	run := func(path, name, parent string) error {
-		src, err := Open(path, optionsFor(parent))
+		src, err := Open(t.Context(), path, optionsFor(parent))
 		if err != nil {
 			return err
 		}

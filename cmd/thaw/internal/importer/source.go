@@ -1,6 +1,7 @@
 package importer
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -48,9 +49,9 @@ func (src *Source) Close() {
 // or a differential checkpoint of our own VMM. Of that the whole image is imported, and a state that does
 // without parents. A path that cannot be looked at holds no image, nor does one that is not as large as
 // what lies beside it says.
-func Open(path string, o Options) (*Source, error) {
+func Open(ctx context.Context, path string, o Options) (*Source, error) {
 	if !o.Raw {
-		saved, err := guestmem.Open(path, o.Options)
+		saved, err := guestmem.Open(ctx, path, o.Options)
 		if err != nil {
 			return nil, foreignError(err)
 		}
