@@ -59,6 +59,9 @@ func decompress(k kind, r *bufio.Reader) (*decompressor, error) {
 		return &decompressor{r: z, name: "gzip", end: func() {}}, err
 	case bzip2File:
 		return &decompressor{r: bzip2.NewReader(r), name: "bzip2", end: func() {}}, nil
+	case lzopFile:
+		z, err := newLzopReader(r)
+		return &decompressor{r: z, name: "lzop", end: func() {}}, err
 	case zstdFile:
 		z, err := zstd.NewReader(r, zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderConcurrency(2))
 		if err != nil {

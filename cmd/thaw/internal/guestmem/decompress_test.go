@@ -160,7 +160,7 @@ func TestLibvirtRefused(t *testing.T) {
 	}{
 		"part":           {func(b []byte) []byte { copy(b, "LibvirtQemudPart"); return b }, "its end"},
 		"version":        {func(b []byte) []byte { le.PutUint32(b[16:], 3); return b }, "version 3"},
-		"lzop":           {func(b []byte) []byte { le.PutUint32(b[28:], 4); return b }, "lzop"},
+		"not lzop":       {func(b []byte) []byte { le.PutUint32(b[28:], 4); return b }, "lzop"},
 		"unknown format": {func(b []byte) []byte { le.PutUint32(b[28:], 99); return b }, "format 99"},
 		"wrong format":   {func(b []byte) []byte { le.PutUint32(b[28:], 5); return b }, ""},
 		"huge domain":    {func(b []byte) []byte { le.PutUint32(b[20:], 1<<31); return b }, "2147483648"},

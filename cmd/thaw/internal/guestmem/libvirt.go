@@ -121,21 +121,13 @@ func openLibvirt(in *input, f *file) (*Saved, error) {
 
 // open opens the stream of QEMU.
 func (save *libvirtSave) open(in *input, f *file) (*Saved, error) {
-	kinds := map[uint32]kind{1: gzipFile, 2: bzip2File, 3: xzFile, 5: zstdFile}
+	kinds := map[uint32]kind{1: gzipFile, 2: bzip2File, 3: xzFile, 4: lzopFile, 5: zstdFile}
 	k, compressed := kinds[save.format]
 	switch {
 	case (save.format == 0 || save.format == 6) && f != nil:
 		return openQEMU(in.ctx, f, in.off)
 	case save.format == 0 || save.format == 6:
 		return streamQEMU(in)
-	case save.format == 4:
-		name := "FILE"
-		if f != nil {
-			name = f.path
-		}
-		return nil, &FormatError{Path: in.path, Format: aLibvirtSave, Why: "it is compressed by lzop",
-			Do: fmt.Sprintf(`"tail -c +%d %s | lzop -dc | thaw import STORE - --name NAME" imports what is in it`,
-				in.off+1, name)}
 	case !compressed:
 		return nil, libvirtError(in.path, fmt.Errorf("its %s is not known", save.formatName()))
 	}

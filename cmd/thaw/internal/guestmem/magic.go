@@ -32,6 +32,7 @@ const (
 	xzFile
 	zstdFile
 	bzip2File
+	lzopFile
 )
 
 // headBytes is how much of a file's beginning is looked at.
@@ -62,11 +63,10 @@ func magics() []magic {
 		{0, "\xfd7zXZ\x00", "compressed by xz", "", xzFile},
 		{0, "\x28\xb5\x2f\xfd", "compressed by zstd", "", zstdFile},
 		{0, "BZh", "compressed by bzip2", "", bzip2File},
+		{0, lzopMagic, "compressed by lzop", "", lzopFile},
 
 		{0, "\x04\x22\x4d\x18", "compressed by lz4",
 			`"lz4 -dc FILE | thaw import STORE - --name NAME" imports what is in it`, refused},
-		{0, "\x89LZO\x00\r\n\x1a\n", "compressed by lzop",
-			`"lzop -dc FILE | thaw import STORE - --name NAME" imports what is in it`, refused},
 		{0, "KDUMP   ", "a kdump-compressed dump",
 			`dump it again in ELF format: "virsh dump --memory-only --format elf", makedumpfile -E`, refused},
 		{0, "makedumpfile", "a flattened dump of makedumpfile",

@@ -85,7 +85,7 @@ func (f *file) saved(ctx context.Context, o Options) (*Saved, error) {
 		return openQEMU(ctx, f, 0)
 	case libvirtFile:
 		return openLibvirt(newInput(ctx, f, 0), f)
-	case gzipFile, xzFile, zstdFile, bzip2File:
+	case gzipFile, xzFile, zstdFile, bzip2File, lzopFile:
 		return inCompressed(newInput(ctx, f, 0), m, 1)
 	}
 	return nil, m.refuse(f.path, f.path)

@@ -34,7 +34,7 @@ func openStreamAt(in *input, depth int) (*Saved, error) {
 		return streamQEMU(in)
 	case libvirtFile:
 		return openLibvirt(in, nil)
-	case gzipFile, xzFile, zstdFile, bzip2File:
+	case gzipFile, xzFile, zstdFile, bzip2File, lzopFile:
 		return inCompressed(in, m, depth+1)
 	}
 	return nil, m.refuse(in.path, "FILE")
