@@ -86,7 +86,9 @@ func TestFirecrackerNames(t *testing.T) {
 	state, m := writeVMState(fcMagicX86, "bincode", "8.0.0", 1), whole(2, 1<<20)
 	a, b := writeFile(t, "one", state), writeFile(t, "two", m.bytes)
 	for name, open := range map[string]func() (*Saved, error){
-		"both":        func() (*Saved, error) { return Open(t.Context(), t.TempDir(), Options{VMState: a, Memory: b}) },
+		"both": func() (*Saved, error) {
+			return Open(t.Context(), t.TempDir(), Options{VMState: a, Memory: b})
+		},
 		"from memory": func() (*Saved, error) { return Open(t.Context(), b, Options{VMState: a}) },
 		"from state":  func() (*Saved, error) { return Open(t.Context(), a, Options{Memory: b}) },
 		"in another":  func() (*Saved, error) { return Open(t.Context(), filepath.Dir(a), Options{Memory: b}) },
