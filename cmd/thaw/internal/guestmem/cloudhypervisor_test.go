@@ -48,10 +48,11 @@ func TestCloudHypervisor(t *testing.T) {
 		t.Errorf("%v", s.Files)
 	}
 	dir := writeCH(t, m.bytes, Region{0, 3 << 20, 0})
+	writeAt(t, filepath.Join(dir, setFile), []byte("a set"))
 	if err := os.Remove(filepath.Join(dir, chConfig)); err != nil {
 		t.Fatal(err)
 	}
-	if s := mustOpen(t, dir, Options{}); !strings.Contains(s.Reading, chConfig) {
+	if s := mustOpen(t, dir, Options{}); !strings.Contains(s.Reading, chConfig) || s.Files[setFile] == "" {
 		t.Errorf("without a config: %+v", s)
 	}
 }

@@ -18,9 +18,9 @@ import (
 //	length (1), checksum of all that (4)
 //
 // then blocks: length (4), 0 at the end; length when it is compressed (4); checksums (4 each) of the content,
-// with flags 1 (Adler-32) and 0x100 (CRC-32), and of what is compressed, with flags 2 and 0x200. Those are not
-// there if the block is stored as it is, because it is no smaller compressed. The methods are LZO1X, of which
-// there is one decoder. There is no library for it that is kept.
+// with flags 1 (Adler-32) and 0x100 (CRC-32), and of what is compressed, with flags 2 and 0x200. Those are
+// not there if the block is stored as it is, because it is no smaller compressed. The methods are LZO1X,
+// which has one decoder. There is no library for it that is kept.
 
 const (
 	lzopMagic     = "\x89LZO\x00\r\n\x1a\n"

@@ -102,6 +102,19 @@ func openDirectory(ctx context.Context, dir string, o Options) (*Saved, error) {
 	if isOurs(dir) {
 		return nil, nil
 	}
+	s, err := openForeign(ctx, dir, o)
+	set := filepath.Join(dir, setFile)
+	if st, serr := os.Stat(set); s != nil && serr == nil && st.Mode().IsRegular() {
+		s.Files[setFile] = set
+	}
+	return s, err
+}
+
+// setFile is the name of a working set, which belongs to any memory that it lies beside.
+const setFile = "working-set"
+
+// openForeign recognises a directory that another program wrote.
+func openForeign(ctx context.Context, dir string, o Options) (*Saved, error) {
 	if isCloudHypervisor(dir) && !o.Diff {
 		return openCloudHypervisor(dir)
 	}

@@ -262,6 +262,8 @@ func TestQEMURefused(t *testing.T) {
 		"unknown flags":   {func(b []byte) []byte { be.PutUint64(b[first:], 0x800); return b }, "0x800"},
 		"no block before": {func(b []byte) []byte { return bytes.Replace(b, named, continued, 1) }, "no block"},
 		"long name":       {func(b []byte) []byte { be.PutUint32(b[9:], 1<<31); return b }, "name"},
+		"machine":         {func(b []byte) []byte { b[13] = 0x1b; return b }, `"\x1bc-`},
+		"block":           {func(b []byte) []byte { b[sizes+9] = 0x1b; return b }, `"\x1bc.ram`},
 		"unknown type":    {func(b []byte) []byte { b[8] = 0x33; return b }, "0x33"},
 		"mapped, version": {header(0, be.AppendUint32(nil, 2)), "version 2"},
 		"mapped, pages":   {header(20, be.AppendUint64(nil, 1)), "its pages at 1"},

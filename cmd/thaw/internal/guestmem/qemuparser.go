@@ -188,7 +188,9 @@ func (p *qemuParser) config() {
 		in.failf("the name of its machine has %d bytes", n)
 		return
 	}
-	p.machine = in.text(uint8(n))
+	if p.machine = in.text(uint8(n)); !printable(p.machine) {
+		in.failf("the name of its machine is %q", p.machine)
+	}
 	for in.err == nil {
 		next, err := in.r.Peek(1)
 		if err != nil || next[0] != secSubsection {
@@ -284,6 +286,9 @@ func (p *qemuParser) sizes(sum int64) {
 		case b.size == 0 || b.size > sum || b.size%PageSize != 0:
 			in.failf("block %q of its RAM has %d bytes, of %d that are left", b.name, size, sum)
 			return
+		case !printable(b.name):
+			in.failf("a block of its RAM has the name %q", b.name)
+			return
 		case len(p.blocks) == maxBlocks || p.block(b.name) != nil:
 			in.failf("its RAM has %d blocks, or %q twice", len(p.blocks), b.name)
 			return
@@ -303,6 +308,12 @@ func (p *qemuParser) sizes(sum int64) {
 	if in.err == nil && p.size == 0 {
 		in.failf("none of its blocks is the guest's memory")
 	}
+}
+
+// printable says whether a name can be shown as it is: it comes from a file, and a terminal obeys what it is
+// told.
+func printable(name string) bool {
+	return strings.IndexFunc(name, func(r rune) bool { return r <= ' ' || r > '~' }) < 0
 }
 
 func (p *qemuParser) block(name string) *qemuBlock {
