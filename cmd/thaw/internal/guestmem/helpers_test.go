@@ -159,7 +159,12 @@ func sameImage(t testing.TB, what string, got []byte, err error, want []byte) {
 	}
 	for at := 0; at < len(want); at += PageSize {
 		if !bytes.Equal(got[at:at+PageSize], want[at:at+PageSize]) {
-			t.Errorf("%s: page %d is not what was saved", what, at/PageSize)
+			k := 0
+			for got[at+k] == want[at+k] {
+				k++
+			}
+			t.Errorf("%s: page %d is not what was saved, from its byte %d on: %x, want %x", what, at/PageSize, k,
+				got[at+k:at+min(k+8, PageSize)], want[at+k:at+min(k+8, PageSize)])
 			return
 		}
 	}

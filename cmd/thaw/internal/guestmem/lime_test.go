@@ -55,3 +55,24 @@ func FuzzLime(f *testing.F) {
 	f.Add(writeLime(newMachine(5, 0x4000, span{0, 0x1400}, span{0x1800, 0x1000}, span{0x3000, 0x800})))
 	f.Fuzz(agree)
 }
+
+// TestLimeManyParts: pages that come in parts are kept until the end of a stream, but not any number.
+func TestLimeManyParts(t *testing.T) {
+	var list []span
+	for i := range int64(maxParts + 1) {
+		list = append(list, span{i * PageSize, 100})
+	}
+	m := newMachine(6, (maxParts+1)*PageSize, list...)
+	s := mustOpen(t, writeFile(t, "dump", writeLime(m)), Options{})
+	got, err := contents(s.Memory)
+	sameImage(t, "file", got, err, m.bytes)
+	m.ranges = list[:maxParts]
+	bothWays(t, writeLime(m), m.bytes[:maxParts*PageSize])
+	m.ranges = list
+	st, err := OpenStream("stream", bytes.NewReader(writeLime(m)), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = streamed(st.Stream)
+	refusal(t, "many parts", err, "4096")
+}

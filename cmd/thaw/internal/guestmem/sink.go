@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 )
 
 // sink takes memory from a parser that goes through an input from its beginning to its end. A file is gone
@@ -35,22 +37,25 @@ func (m *mapper) data(in *input, at, n int64) {
 
 func (m *mapper) zero(*input, int64, int64) {}
 
-// feeder gives memory to the put of a Stream. Pages that come in parts are put together.
+// feeder gives memory to the put of a Stream. Pages that come in parts are put together, and given at the
+// end: the parts of a page may come far from each other.
 type feeder struct {
-	ctx context.Context
-	put func(first uint64, pages []byte) error
-	buf []byte
-	// part is a page of which not all has come; it is number page.
-	part []byte
-	page int64
-	some bool // part is in use
+	ctx   context.Context
+	put   func(first uint64, pages []byte) error
+	buf   []byte
+	parts map[int64][]byte // by the number of the page
 }
 
-// feedBytes is how much memory is given on at once.
-const feedBytes = 1 << 20
+const (
+	// feedBytes is how much memory is given on at once.
+	feedBytes = 1 << 20
+	// maxParts bounds the pages that come in parts: two for each range of a memory whose ranges are not whole
+	// pages. A machine has some dozen.
+	maxParts = 4096
+)
 
 func newFeeder(ctx context.Context, put func(uint64, []byte) error) *feeder {
-	return &feeder{ctx: ctx, put: put, buf: make([]byte, feedBytes), part: make([]byte, PageSize)}
+	return &feeder{ctx: ctx, put: put, buf: make([]byte, feedBytes), parts: map[int64][]byte{}}
 }
 
 func (f *feeder) data(in *input, at, n int64) {
@@ -62,15 +67,12 @@ func (f *feeder) data(in *input, at, n int64) {
 		in.fail(f.ctx.Err())
 		if inPage := at % PageSize; inPage != 0 || n < PageSize {
 			k := min(n, PageSize-inPage)
-			in.fail(f.begin(at / PageSize))
-			in.read(f.part[inPage : inPage+k])
+			in.read(f.part(in, at/PageSize)[inPage : inPage+k])
 			at, n = at+k, n-k
 			continue
 		}
 		k := min(n/PageSize*PageSize, feedBytes)
-		in.read(f.buf[:k])
-		if in.err == nil {
-			in.fail(f.flush())
+		if in.read(f.buf[:k]); in.err == nil {
 			in.fail(f.put(uint64(at)/PageSize, f.buf[:k]))
 		}
 		at, n = at+k, n-k
@@ -82,7 +84,6 @@ func (f *feeder) zero(in *input, at, n int64) {
 		in.failf("it has zeros at %#x", at)
 		return
 	}
-	in.fail(f.flush())
 	for ; n > 0 && in.err == nil; at, n = at+PageSize, n-PageSize {
 		in.fail(f.put(uint64(at)/PageSize, zeroPage))
 	}
@@ -91,24 +92,27 @@ func (f *feeder) zero(in *input, at, n int64) {
 // zeroPage is only read.
 var zeroPage = bytes.Repeat([]byte{0}, PageSize)
 
-// begin makes part the part of a page.
-func (f *feeder) begin(page int64) error {
-	if f.some && f.page == page {
-		return nil
+// part is a page that comes in parts.
+func (f *feeder) part(in *input, page int64) []byte {
+	b := f.parts[page]
+	if b == nil {
+		if len(f.parts) == maxParts {
+			in.failf("more than %d of its pages come in parts, which only a file can have, not a stream", maxParts)
+		}
+		b = make([]byte, PageSize)
+		f.parts[page] = b
 	}
-	err := f.flush()
-	clear(f.part)
-	f.page, f.some = page, true
-	return err
+	return b
 }
 
-// flush gives on the page that came in parts, if there is one.
+// flush gives on the pages that came in parts.
 func (f *feeder) flush() error {
-	if !f.some {
-		return nil
+	for _, page := range slices.Sorted(maps.Keys(f.parts)) {
+		if err := f.put(uint64(page), f.parts[page]); err != nil {
+			return err
+		}
 	}
-	f.some = false
-	return f.put(uint64(f.page), f.part)
+	return nil
 }
 
 // streamFunc is a Stream that is a function.
