@@ -316,6 +316,9 @@ func (g *rig) imports() rigDeed {
 	if c.text != "" {
 		file(fileWorkingSet, []byte(c.text))
 	}
+	if len(c.ws) == 0 && g.r.IntN(2) == 0 {
+		src.Image, src.Stream = nil, &testStream{r: g.r, image: c.bytes}
+	}
 	return rigDeed{name: name, doubt: doubt{after: c}, do: func() error {
 		_, _, err := g.s.Import(context.Background(), src, ImportOptions{Name: name, WorkingSet: c.ws})
 		return err

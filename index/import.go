@@ -150,6 +150,9 @@ func newImporter(ctx context.Context, s *Store, src Source, o ImportOptions) (*i
 // prepare finds out what there is to read, and what to share it with.
 func (im *importer) prepare(ctx context.Context) (err error) {
 	s := im.s
+	if im.src.Stream != nil {
+		return im.prepareStream(ctx)
+	}
 	if im.extents, err = im.mem.extents(); err != nil {
 		return err
 	}
@@ -167,10 +170,8 @@ func (im *importer) prepare(ctx context.Context) (err error) {
 	im.stats.ReadBytes = int64(countPages(im.extents)) * PageSize
 	im.progress = newMeter(im.o.Progress, "import", "bytes", im.stats.ReadBytes)
 
-	im.ids = s.cat.ids()
-	hashes := newHashCache(ctx, s.packs, im.ids, s.log)
-	im.dedup = &dedup{hashes: hashes, fresh: map[pack.Hash]uint64{}, hints: s.hints}
-	if im.epoch, err = s.hints.begun(ctx); err != nil {
+	hashes, err := im.prepareDedup(ctx)
+	if err != nil {
 		return err
 	}
 	if im.parent, err = s.findParent(ctx, im, hashes); err != nil {
@@ -181,10 +182,20 @@ func (im *importer) prepare(ctx context.Context) (err error) {
 		im.dedup.parent = im.parent.pages
 		tree = im.parent.tree
 	}
-	numbers, _ := s.packs.numbers()
-	im.dedup.ask = len(numbers) > 0
 	im.tree = newTreeWriter(im.mem.pages, pack.NewHasher(s.key), im.findNode(ctx), tree)
 	return nil
+}
+
+// prepareDedup makes what finds pages that are stored already.
+func (im *importer) prepareDedup(ctx context.Context) (hashes *hashCache, err error) {
+	s := im.s
+	im.ids = s.cat.ids()
+	hashes = newHashCache(ctx, s.packs, im.ids, s.log)
+	im.dedup = &dedup{hashes: hashes, fresh: map[pack.Hash]uint64{}, hints: s.hints}
+	numbers, _ := s.packs.numbers()
+	im.dedup.ask = len(numbers) > 0
+	im.epoch, err = s.hints.begun(ctx)
+	return hashes, err
 }
 
 func (im *importer) close() {
@@ -214,7 +225,11 @@ func (im *importer) steps(ctx context.Context, g *tasks) (_ *catalogEntry, err e
 	if im.packer, err = newPacker(im.s, g, im.o.Profile); err != nil {
 		return nil, err
 	}
-	if err := im.pages(g); err != nil {
+	pages := im.pages
+	if im.src.Stream != nil {
+		pages = im.streamPages
+	}
+	if err := pages(g); err != nil {
 		return nil, err
 	}
 	if err := im.packer.end(); err != nil {

@@ -43,7 +43,17 @@ func (s *Store) findParent(ctx context.Context, im *importer, hashes *hashCache)
 	if err != nil {
 		return nil, err
 	}
-	var best *parentImage
+	return s.mostAlike(ctx, candidates, len(gfns), func(p *pageMap, i int) bool {
+		ref := p.ref(gfns[i])
+		return ref != 0 && hashes.is(ref, sums[i])
+	})
+}
+
+// mostAlike chooses a parent among candidates: the one that has the most pages of a sample of n at the same
+// places. Nil if none has any.
+func (s *Store) mostAlike(ctx context.Context, candidates []string, n int, has func(p *pageMap, i int) bool) (
+	best *parentImage, err error,
+) {
 	most := 0
 	for _, name := range candidates {
 		p, err := s.openParent(ctx, name)
@@ -57,21 +67,21 @@ func (s *Store) findParent(ctx context.Context, im *importer, hashes *hashCache)
 			}
 			return nil, err
 		}
-		n := 0
-		for i, gfn := range gfns {
-			if ref := p.pages.ref(gfn); ref != 0 && hashes.is(ref, sums[i]) {
-				n++
+		alike := 0
+		for i := range n {
+			if has(p.pages, i) {
+				alike++
 			}
 		}
-		if n <= most {
+		if alike <= most {
 			p.close()
 			continue
 		}
 		if best != nil {
 			best.close()
 		}
-		best, most = p, n
-		if most*2 > len(gfns) {
+		best, most = p, alike
+		if most*2 > n {
 			break
 		}
 	}
@@ -105,10 +115,15 @@ func (s *Store) candidates(ctx context.Context, list []*catalogEntry, sums []pac
 		}
 		rankByPacks(list, refs)
 	}
+	return firstNames(list), nil
+}
+
+// firstNames are the names of so many candidates as are looked at.
+func firstNames(list []*catalogEntry) (names []string) {
 	for _, e := range list[:min(len(list), maxCandidates)] {
 		names = append(names, e.Name)
 	}
-	return names, nil
+	return names
 }
 
 // rankByPacks sorts checkpoints, the newest first, by how many of the refs lie in packs that they list. Of

@@ -131,6 +131,9 @@ type sourceMemory struct {
 }
 
 func (src Source) openMemory() (*sourceMemory, error) {
+	if src.Stream != nil {
+		return &sourceMemory{name: src.Memory, close: func() {}}, nil
+	}
 	m, done, err := src.Open()
 	if err != nil {
 		return nil, err

@@ -16,6 +16,9 @@ type Source struct {
 	// Image, if not nil, is read instead of the file Memory, which is then only a name for messages.
 	// A checkpoint whose pages lie in several files needs it. The caller closes it.
 	Image Memory
+	// Stream, if not nil, is the memory instead: it is read once. Memory is only a name for messages, and
+	// Image and Info are nil. Files are read after it.
+	Stream Stream
 	// Files are the other files, stored as they are: name in the checkpoint -> path.
 	Files map[string]string
 	// Info is the VMM's info.json; nil if there is none.

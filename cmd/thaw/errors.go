@@ -59,7 +59,8 @@ func classes() []class {
 		{as[*index.NameError], exitcode.BadName,
 			"choose 1 to 128 letters, digits, '.', '_' or '-', not beginning with '.' or '-' (--name)"},
 		{as[*index.ImageError], exitcode.NotImage,
-			"give a checkpoint directory, or a file that is the whole memory of a stopped machine"},
+			"give a checkpoint directory, a file that is the whole memory of a stopped machine, or what another " +
+				`VMM saved; "thaw help formats" says what is recognised`},
 		{as[*index.ExportError], exitcode.Damaged,
 			`"thaw check STORE --repair" restores what has a copy; "thaw export --salvage" writes the rest`},
 		{as[*index.CorruptError], exitcode.Corrupt,

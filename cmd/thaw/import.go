@@ -19,6 +19,8 @@ type importOptions struct {
 	layout           string
 	ignoreWorkingSet bool
 	maxShare         maxShareFlag
+	parent           string
+	from             importer.Options
 }
 
 func newImportCommand(a *app) *cobra.Command {
@@ -29,8 +31,13 @@ func newImportCommand(a *app) *cobra.Command {
 		Long: `Put a checkpoint into a store, which is made if STORE is missing or empty.
 
 PATH is a checkpoint directory (its "memory" and the files beside it: "state",
-"working-set", "info.json") or a bare memory file, whose size must be a multiple of
-4096. Of a differential checkpoint ("thaw vm checkpoint --diff") the whole memory is
+"working-set", "info.json"), a bare memory file, whose size must be a multiple of
+4096, or what another VMM saved: Firecracker, Cloud Hypervisor, QEMU, libvirt, VMware,
+ELF cores, LiME dumps. "-" is the standard input. "thaw help formats" has the details:
+how they are recognised, what is checked, from what a machine can be restored. A file
+that begins like another format is never taken for memory, but with --raw.
+
+Of a differential checkpoint ("thaw vm checkpoint --diff") the whole memory is
 imported, including the pages of its parents. Holes of sparse files are not read.
 Pages that the store has already, from this or any other checkpoint, are not stored
 again, nor are pages of zeros.
@@ -61,7 +68,9 @@ With --json: the checkpoint's info.json and what the import took.` +
 				exitcode.Exists, exitcode.BadName, exitcode.NotImage, exitcode.NoSpace,
 				exitcode.WorkingSet, exitcode.ReadOnly, exitcode.Interrupted),
 		Example: `  thaw import /srv/store /var/lib/vm/checkpoint --name web-1
-  thaw import /srv/store /var/lib/vm/memory.raw --name raw`,
+  thaw import /srv/store /var/lib/vm/memory.raw --name raw
+  thaw import /srv/store snapshot --vmstate vm.snap --memory vm.mem
+  ssh host zstd -c vm.mem | thaw import /srv/store - --name remote`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return named(runImport(cmd.Context(), a, args[0], args[1], o), "import %s", args[1])
@@ -75,44 +84,34 @@ With --json: the checkpoint's info.json and what the import took.` +
 		`order of pages in no working set: "virtual", by the guest's page tables, or "physical"`)
 	f.BoolVar(&o.ignoreWorkingSet, "ignore-working-set", false, "ignore a working-set file")
 	o.maxShare.addTo(f, "cut a working set")
+	f.StringVar(&o.from.VMState, "vmstate", "", "the vmstate file of a Firecracker snapshot")
+	f.StringVar(&o.from.Memory, "memory", "", "the memory file of a Firecracker snapshot")
+	f.StringVar(&o.parent, "parent", "", "PATH is a diff of Firecracker over this checkpoint")
+	f.BoolVar(&o.from.Raw, "raw", false, "import a file byte for byte, whatever format it seems to have")
 	return cmd
 }
 
 func runImport(ctx context.Context, a *app, store, path string, o importOptions) error {
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return err
-	}
-	r := importer.Request{Name: o.name, IgnoreWorkingSet: o.ignoreWorkingSet, Log: a.log}
 	// Errors in the arguments are found before a store is made.
-	if r.Policy, err = o.maxShare.policy(); err != nil {
-		return err
-	}
-	if r.Name != "" {
-		if err := index.CheckName(r.Name); err != nil {
-			return err
-		}
-	}
-	profile, err := index.ParseProfile(o.profile)
+	r, open, err := o.request(a)
 	if err != nil {
-		return exitcode.With(exitcode.Usage, err)
-	}
-	if o.profile != "" {
-		r.Profile = &profile
-	}
-	if r.Physical, err = physical(o.layout); err != nil {
 		return err
 	}
-	if err := access.Answering(ctx, path); err != nil {
-		return err
-	}
-	if r.Name == "" {
-		r.Name = defaultName(abs)
-		if err := index.CheckName(r.Name); err != nil {
+	if path != stdinPath {
+		if err := access.Answering(ctx, path); err != nil {
+			return err
+		}
+		if path, err = filepath.Abs(path); err != nil {
 			return err
 		}
 	}
-	reply, err := importCheckpoint(ctx, a, store, abs, index.OpenOptions{Create: true, Profile: profile}, r)
+	if r.Name, err = checkpointName(o.name, path); err != nil {
+		return err
+	}
+	if err := o.checkPaths(path); err != nil {
+		return err
+	}
+	reply, err := importCheckpoint(ctx, a, store, path, open, o.from, r)
 	if err != nil {
 		return err
 	}
@@ -120,24 +119,76 @@ func runImport(ctx context.Context, a *app, store, path string, o importOptions)
 	if a.json {
 		return a.printJSON(reply)
 	}
+	a.imported(reply)
+	return nil
+}
+
+// request is what the flags ask for.
+func (o *importOptions) request(a *app) (r importer.Request, open index.OpenOptions, err error) {
+	r = importer.Request{Parent: o.parent, IgnoreWorkingSet: o.ignoreWorkingSet, Log: a.log}
+	o.from.Diff = o.parent != ""
+	open = index.OpenOptions{Create: true}
+	if r.Policy, err = o.maxShare.policy(); err != nil {
+		return r, open, err
+	}
+	if open.Profile, err = index.ParseProfile(o.profile); err != nil {
+		return r, open, exitcode.With(exitcode.Usage, err)
+	}
+	if o.profile != "" {
+		r.Profile = &open.Profile
+	}
+	r.Physical, err = physical(o.layout)
+	return r, open, err
+}
+
+// checkPaths refuses flags that say different things of one path.
+func (o *importOptions) checkPaths(path string) error {
+	named := o.from.VMState != "" || o.from.Memory != "" || o.parent != ""
+	if named && (o.from.Raw || path == stdinPath) {
+		return exitcode.Errorf(exitcode.Usage,
+			"--vmstate, --memory and --parent are for the files of a Firecracker snapshot, not for --raw or -")
+	}
+	return nil
+}
+
+// checkpointName is the name that was asked for, or the one that a path suggests.
+func checkpointName(name, path string) (string, error) {
+	switch {
+	case name != "":
+	case path == stdinPath:
+		return "", exitcode.Errorf(exitcode.Usage, "what comes from the standard input needs a name (--name)")
+	default:
+		name = defaultName(path)
+	}
+	return name, index.CheckName(name)
+}
+
+// imported says what an import did.
+func (a *app) imported(reply importer.Reply) {
 	st := reply.Stats
+	if reply.Saw != "" {
+		a.note("%s: %s", reply.Checkpoint.Name, reply.Saw)
+	}
 	a.note("imported %s: %s of memory, %s pages stored, %s known already, %s zero; "+
 		"the store grew by %s in %.1f s (%s/s)",
 		reply.Checkpoint.Name, size(st.MemoryBytes), count(st.NewPages), count(st.DupPages),
 		count(st.ZeroPages), size(st.StoredBytes+st.SegmentBytes), st.Seconds,
 		size(int64(float64(st.MemoryBytes)/max(st.Seconds, 1e-9))))
+	if reply.Reading != "" {
+		a.note("it is for reading only: %s", reply.Reading)
+	}
+	a.warn(reply.Note)
 	a.warn(reply.Warning)
 	if l := reply.Layout; l.AddressSpaces > 0 {
 		a.note("%s pages are stored by the page tables of %d address spaces (read in %.2f s)",
 			count(l.VirtualPages), l.AddressSpaces, l.Seconds)
 	}
-	return nil
 }
 
 // importCheckpoint imports what is at path, and shows how far that is.
 func importCheckpoint(ctx context.Context, a *app, store, path string, o index.OpenOptions,
-	r importer.Request) (reply importer.Reply, err error) {
-	src, err := importer.Open(path)
+	from importer.Options, r importer.Request) (reply importer.Reply, err error) {
+	src, err := openSource(ctx, a, path, from)
 	if err != nil {
 		return reply, err
 	}
@@ -148,6 +199,18 @@ func importCheckpoint(ctx context.Context, a *app, store, path string, o index.O
 		r.Progress = p.set
 		return src.Import(ctx, s, r)
 	})
+}
+
+// openSource finds out what there is to be imported.
+func openSource(ctx context.Context, a *app, path string, from importer.Options) (*importer.Source, error) {
+	if path != stdinPath {
+		return importer.Open(ctx, path, from)
+	}
+	r := a.stdin
+	if f, ok := r.(*os.File); ok {
+		r = stdin{ctx, f}
+	}
+	return importer.OpenStream("the standard input", r, from.Raw)
 }
 
 // Values of the flag --layout, for the pages in no working set.

@@ -74,7 +74,7 @@ func (a *app) labProgram() lab.Program {
 		StartServer: process.StartServer,
 		Import: func(ctx context.Context, store, dir, name string) (index.ImportStats, error) {
 			reply, err := importCheckpoint(ctx, a, store, dir, index.OpenOptions{Create: true},
-				importer.Request{Name: name, Policy: wss.Policy{MaxShare: 1}, Log: a.log})
+				importer.Options{}, importer.Request{Name: name, Policy: wss.Policy{MaxShare: 1}, Log: a.log})
 			return reply.Stats, err
 		},
 		Drop: func(ctx context.Context, mnt, name string) error {

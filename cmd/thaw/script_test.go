@@ -48,6 +48,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"fails":      cmdFails,
 			"image":      cmdImage,
+			"vmstate":    cmdVMState,
 			"flip":       cmdFlip,
 			"await":      cmdAwait,
 			"fetch":      cmdFetch,

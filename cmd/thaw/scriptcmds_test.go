@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
+	"hash/crc64"
 	"io"
 	"math/rand/v2"
 	"net/http"
@@ -236,4 +238,18 @@ func serverOf(mnt string) (int, error) {
 	}
 	st, err := server.Status(ctx)
 	return st.PID, err
+}
+
+// cmdVMState writes the vmstate of a Firecracker snapshot of a machine with so many MiB, in the format of
+// Firecracker 1.13.
+func cmdVMState(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg || len(args) != 2, "vmstate FILE MIB")
+	mib, err := strconv.ParseUint(args[1], 10, 64)
+	ts.Check(err)
+	le := binary.LittleEndian
+	b := le.AppendUint64(nil, 0x0710_1984_8664_0000)
+	b = append(le.AppendUint64(b, 5), "8.0.0"...)
+	b = append(le.AppendUint64(b, mib), "the state"...)
+	sum := ^crc64.Update(^uint64(0), crc64.MakeTable(0x95AC9329AC4BC9B5), b)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), le.AppendUint64(b, sum), 0o644))
 }

@@ -25,11 +25,26 @@ func (g *Guest) Save(ctx context.Context, dir string) error {
 		return err
 	}
 	state := filepath.Join(dir, "state")
-	args := map[string]any{"uri": "exec:cat > '" + state + "'"}
-	if err := g.QMP.Run(ctx, "migrate", args, nil); err != nil {
+	if err := g.MigrateTo(ctx, "exec:cat > '"+state+"'"); err != nil {
 		return err
 	}
-	err := poll(ctx, func() (bool, error) {
+	if err := CopySparse(filepath.Join(dir, "memory"), g.memory); err != nil {
+		return fmt.Errorf("qemu: save: %w", err)
+	}
+	info, err := json.Marshal(map[string]any{
+		"vmm": "qemu", "memory_bytes": g.cfg.MemoryBytes, "guest": "linux under tcg"})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "info.json"), append(info, '\n'), 0o644)
+}
+
+// MigrateTo sends the machine's migration stream somewhere, and waits until all of it was sent.
+func (g *Guest) MigrateTo(ctx context.Context, uri string) error {
+	if err := g.QMP.Run(ctx, "migrate", map[string]any{"uri": uri}, nil); err != nil {
+		return err
+	}
+	return poll(ctx, func() (bool, error) {
 		var m struct{ Status, ErrorDesc string }
 		var raw map[string]any
 		if err := g.QMP.Run(ctx, "query-migrate", nil, &raw); err != nil {
@@ -42,18 +57,6 @@ func (g *Guest) Save(ctx context.Context, dir string) error {
 		}
 		return m.Status == "completed", nil
 	})
-	if err != nil {
-		return err
-	}
-	if err := CopySparse(filepath.Join(dir, "memory"), g.memory); err != nil {
-		return fmt.Errorf("qemu: save: %w", err)
-	}
-	info, err := json.Marshal(map[string]any{
-		"vmm": "qemu", "memory_bytes": g.cfg.MemoryBytes, "guest": "linux under tcg"})
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(dir, "info.json"), append(info, '\n'), 0o644)
 }
 
 // Continue continues a stopped, saved or restored machine.
@@ -87,6 +90,11 @@ func (g *Guest) load(ctx context.Context, state string) error {
 	if err := ignoreShared(ctx, g.QMP); err != nil {
 		return err
 	}
+	return g.receive(ctx, state)
+}
+
+// receive takes a migration stream out of a file.
+func (g *Guest) receive(ctx context.Context, state string) error {
 	args := map[string]any{"uri": "exec:cat '" + state + "'"}
 	if err := g.QMP.Run(ctx, "migrate-incoming", args, nil); err != nil {
 		return err

@@ -17,6 +17,7 @@ import (
 // Request says how a checkpoint is imported.
 type Request struct {
 	Name             string
+	Parent           string         // of a diff of Firecracker; empty: it is none
 	Profile          *index.Profile // nil: the store's
 	IgnoreWorkingSet bool           // import the memory, ignore a working-set file
 	Physical         bool           // pages in no working set are stored by their number
@@ -31,6 +32,9 @@ type Reply struct {
 	Stats      index.ImportStats `json:"stats"`
 	Layout     Layout            `json:"layout"`
 	Warning    string            `json:"warning,omitempty"` // of a working set that is too large
+	Saw        string            `json:"saw,omitempty"`     // what was recognised, of another program
+	Reading    string            `json:"reading,omitempty"` // why no VMM can go on from it
+	Note       string            `json:"note,omitempty"`    // what could not be checked
 }
 
 // Import imports the source into a store that is open for writing.
@@ -39,21 +43,29 @@ func (src *Source) Import(ctx context.Context, store *index.Store, r Request) (r
 	if r.Profile != nil {
 		o.Profile = *r.Profile
 	}
+	done, err := src.complete(ctx, store, r.Parent)
+	if err != nil {
+		return reply, err
+	}
+	defer done()
 	if r.IgnoreWorkingSet {
 		delete(src.Files, state.SetFile)
 	}
 	var set *wss.Set
-	if path, ok := src.Files[state.SetFile]; ok {
+	if path, ok := src.Files[state.SetFile]; ok && src.Stream == nil {
 		if set, err = src.workingSet(path); err != nil {
 			return reply, err
 		}
 		o.WorkingSet, reply.Warning = within(set, r.Policy)
 		o.Wanted = Wanted(set)
 	}
-	if o.Order, reply.Layout, err = layoutOf(ctx, src.Source, set, !r.Physical, r.Log); err != nil {
-		return reply, err
+	if src.Stream == nil {
+		if o.Order, reply.Layout, err = layoutOf(ctx, src.Source, set, !r.Physical, r.Log); err != nil {
+			return reply, err
+		}
 	}
 	reply.Checkpoint, reply.Stats, err = store.Import(ctx, src.Source, o)
+	reply.Saw, reply.Reading, reply.Note = src.Saw, src.Reading, src.Note // of a stream they are known now
 	return reply, err
 }
 

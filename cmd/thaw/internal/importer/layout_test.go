@@ -128,7 +128,7 @@ func TestLayoutOfCheckpoint(t *testing.T) {
 	if err := errors.Join(err, m.Close()); err != nil {
 		t.Fatal(err)
 	}
-	src, err := Open(dir)
+	src, err := Open(t.Context(), dir, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package importer
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/cmd/thaw/internal/guestmem"
 	"github.com/thawfs/thaw/index"
 	"github.com/thawfs/thaw/vmm/ram"
 	"github.com/thawfs/thaw/vmm/state"
@@ -20,7 +22,20 @@ import (
 // Source is a checkpoint to be imported. Its image is open until Close.
 type Source struct {
 	index.Source
+	// Saw says what was recognised, of what another program wrote.
+	Saw string
+	// Reading says why no VMM can go on from it, Note what else is to be known of it. May be empty.
+	Reading, Note string
+
+	saved *guestmem.Saved // nil: thaw's own, or a bare memory file
 	files []io.Closer
+}
+
+// Options say how a path is to be understood.
+type Options struct {
+	guestmem.Options
+	// Raw takes a bare file, or a file "memory", as it is, whatever it looks like.
+	Raw bool
 }
 
 // Close closes what was only read.
@@ -30,10 +45,25 @@ func (src *Source) Close() {
 	}
 }
 
-// Open finds out what path is: what index.OpenSource says, or a differential checkpoint of our own
-// VMM. Of that the whole image is imported, and a state that does without parents. A path that cannot
-// be looked at holds no image, nor does one that is not as large as what lies beside it says.
-func Open(path string) (*Source, error) {
+// Open finds out what path is: what another program wrote (package guestmem), what index.OpenSource says,
+// or a differential checkpoint of our own VMM. Of that the whole image is imported, and a state that does
+// without parents. A path that cannot be looked at holds no image, nor does one that is not as large as
+// what lies beside it says.
+func Open(ctx context.Context, path string, o Options) (*Source, error) {
+	if !o.Raw {
+		saved, err := guestmem.Open(ctx, path, o.Options)
+		if err != nil {
+			return nil, foreignError(err)
+		}
+		if saved != nil {
+			return foreign(saved)
+		}
+	}
+	return open(path)
+}
+
+// open opens what is stored as it is.
+func open(path string) (*Source, error) {
 	s := &Source{}
 	var err error
 	if s.Source, err = index.OpenSource(path); err != nil {

@@ -23,7 +23,7 @@ func TestMemoryThatChanges(t *testing.T) {
 			if err := os.WriteFile(path, bytes.Repeat([]byte{7}, 4*index.PageSize), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			src, err := Open(path)
+			src, err := Open(t.Context(), path, Options{})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// stdinPath is the PATH of a command that reads its standard input.
+const stdinPath = "-"
+
+// stdin is the standard input, whose reads end when the context does. A read of a pipe cannot be
+// interrupted; so each one waits first, for bytes or for the end of the context.
+type stdin struct {
+	ctx context.Context
+	f   *os.File
+}
+
+// Read implements io.Reader.
+func (s stdin) Read(p []byte) (int, error) {
+	if err := s.wait(); err != nil {
+		return 0, err
+	}
+	return s.f.Read(p)
+}
+
+// wait waits until a read does not block.
+func (s stdin) wait() error {
+	if err := s.ctx.Err(); err != nil {
+		return err
+	}
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return os.NewSyscallError("eventfd", err)
+	}
+	defer unix.Close(wake)
+	done := make(chan struct{})
+	stop := context.AfterFunc(s.ctx, func() {
+		defer close(done)
+		_, _ = unix.Write(wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	})
+	defer func() {
+		if !stop() {
+			<-done // it writes to the eventfd
+		}
+	}()
+	fds := []unix.PollFd{{Fd: int32(s.f.Fd()), Events: unix.POLLIN}, {Fd: int32(wake), Events: unix.POLLIN}}
+	for {
+		_, err := unix.Poll(fds, -1)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return fmt.Errorf("wait for the standard input: %w", err)
+		case fds[1].Revents != 0:
+			return s.ctx.Err()
+		default:
+			return nil
+		}
+	}
+}
