@@ -91,7 +91,7 @@ type kernelEnd struct {
 
 var (
 	kernelStamp = regexp.MustCompile(`^\[ *\d+\.\d+\] `)
-	gaveUp      = regexp.MustCompile(`KVM gave up .*\(rip (0x[0-9a-f]+)`)
+	gaveUp      = regexp.MustCompile(`KVM could not run the guest .*\(rip (0x[0-9a-f]+)`)
 )
 
 // kernelLimit is for a boot, or what is left of one.
