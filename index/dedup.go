@@ -17,7 +17,6 @@ type dedup struct {
 	hashes *hashCache
 	fresh  map[pack.Hash]uint64 // what this import stored, since the last flush
 	hints  *hints
-	ask    bool // false: the index knows no page
 
 	// What is asked of the index at once.
 	sums []pack.Hash
@@ -42,7 +41,7 @@ func (d *dedup) find(ctx context.Context, c *chunk, found []uint64) error {
 			d.sums, d.at = append(d.sums, h), append(d.at, i)
 		}
 	}
-	if !d.ask || len(d.sums) == 0 {
+	if len(d.sums) == 0 {
 		return nil
 	}
 	d.refs = slices.Grow(d.refs[:0], len(d.sums))[:len(d.sums)]

@@ -17,10 +17,11 @@ import (
 	"github.com/thawfs/thaw/index/pack"
 )
 
-// hints is the index of a store that is open for writing. It is opened when it is first needed, and
-// brought up to date with the packs. When it fails, at any time and for
-// any reason, its directory is set aside and another one is made from the packs; when that fails too,
-// one in memory takes its place until the store is closed. So its users never see its errors.
+// hints is the index of a store that is open for writing: the index on disk, which is opened when it is
+// first needed, and the tail, which has the packs that are not in it yet (hintstail.go). A store in which
+// the tail has all packs needs no index on disk. When that fails, at any time and for any reason, its
+// directory is set aside, and another one is made from the packs when there are enough; when that fails
+// too, one in memory takes its place until the store is closed. So its users never see its errors.
 //
 // It comes after Store.writer, and before the locks of packs.
 type hints struct {
@@ -28,12 +29,16 @@ type hints struct {
 	dir  string
 	open func(ctx context.Context, dir string) (keyStore, error)
 
-	sem    chan struct{} // held (by sending) while what follows is used
-	db     keyStore      // nil: not open
-	level  hintLevel
-	cause  error // why there is no index on disk; nil while there is
-	epoch  int   // counts the indexes that were begun
-	closed bool
+	sem     chan struct{}   // held (by sending) while what follows is used
+	db      keyStore        // nil: not open
+	indexed map[uint64]bool // packs that db has
+	tail    *hintTail       // of all others, as of the last refresh
+	current bool            // all packs are known that there were at the last refresh
+	forced  bool            // the index on disk is needed, with all packs
+	level   hintLevel
+	cause   error // why there is no index on disk; nil while there is
+	epoch   int   // counts the indexes that were begun
+	closed  bool
 }
 
 // hintLevel says what kind of index is used, or is to be tried next.
@@ -51,6 +56,7 @@ var errNoKeeper = errors.New("the keeper of the index cannot be started")
 func newHints(s *Store, open func(context.Context, string) (keyStore, error)) *hints {
 	return &hints{
 		s: s, dir: filepath.Join(s.dir, indexDirName), open: open, sem: make(chan struct{}, 1),
+		tail: newHintTail(),
 	}
 }
 
@@ -65,12 +71,12 @@ func (h *hints) lock(ctx context.Context) error {
 
 func (h *hints) unlock() { <-h.sem }
 
-// do calls op with the index; if that fails, again with another index. It fails only if ctx ends or
-// the store is closed.
+// do calls op with the index on disk; if that fails, again with another one. It does not if none is
+// needed. It fails only if ctx ends or the store is closed.
 func (h *hints) do(ctx context.Context, op func(keyStore) error) error {
 	for {
-		db, err := h.ready(ctx, nil)
-		if err != nil {
+		db, _, err := h.ready(ctx, nil)
+		if err != nil || db == nil {
 			return err
 		}
 		if err = op(db); err == nil {
@@ -82,28 +88,58 @@ func (h *hints) do(ctx context.Context, op func(keyStore) error) error {
 	}
 }
 
-// ready returns an index that knows the packs, and makes one if there is none.
-func (h *hints) ready(ctx context.Context, progress func(Progress)) (keyStore, error) {
+// refresh makes the packs known that were written since it was called last.
+func (h *hints) refresh(ctx context.Context, progress func(Progress)) error {
 	if err := h.lock(ctx); err != nil {
-		return nil, err
+		return err
+	}
+	h.current = false
+	h.unlock()
+	_, _, err := h.ready(ctx, progress)
+	return err
+}
+
+// ready returns an index that knows the packs, and makes one if there is none: the one on disk, nil if
+// none is needed, and the tail.
+func (h *hints) ready(ctx context.Context, progress func(Progress)) (keyStore, *memKeys, error) {
+	if err := h.lock(ctx); err != nil {
+		return nil, nil, err
 	}
 	defer h.unlock()
-	for h.db == nil {
+	for {
 		if h.closed {
-			return nil, ErrClosed
+			return nil, nil, ErrClosed
 		}
-		db, err := h.begin(ctx)
+		if h.current {
+			return h.db, h.tail.keys, nil
+		}
+		db, err := h.bring(ctx, progress)
 		if err == nil {
-			if err = h.sync(ctx, db, progress); err == nil {
-				h.db = db
-				break
-			}
+			h.db, h.current = db, true
+			continue
 		}
+		h.db = nil
 		if err := h.fail(ctx, db, err); err != nil {
+			return nil, nil, err
+		}
+	}
+}
+
+// bring makes all packs known, and returns the index on disk; nil if none is needed. sem must be held.
+func (h *hints) bring(ctx context.Context, progress func(Progress)) (keyStore, error) {
+	if h.db != nil {
+		return h.db, h.catchUp(ctx, progress)
+	}
+	if !h.wanted() {
+		if ok, err := h.extend(ctx, h.unknown()); ok || err != nil {
 			return nil, err
 		}
 	}
-	return h.db, nil
+	db, err := h.begin(ctx)
+	if err != nil {
+		return db, err
+	}
+	return db, h.sync(ctx, db, progress, h.all())
 }
 
 // begin opens the next index to try. sem must be held.
@@ -131,6 +167,7 @@ func (h *hints) failed(ctx context.Context, db keyStore, err error) error {
 // fail ends db (nil: it was never open), which failed with err, and goes on to the next level. sem
 // must be held.
 func (h *hints) fail(ctx context.Context, db keyStore, err error) error {
+	h.indexed, h.current = nil, false
 	if db != nil {
 		db.kill()
 	}
@@ -189,9 +226,10 @@ func (h *hints) removeDamaged() error {
 	return err
 }
 
-// sync brings an index up to date: it indexes the packs that it does not know, and forgets those that
-// are gone. It fails if the index does, or if ctx ends. sem must be held.
-func (h *hints) sync(ctx context.Context, db keyStore, progress func(Progress)) error {
+// sync brings an index that was just opened up to date: it indexes the packs that it does not know, and
+// forgets those that are gone. Few packs stay in the tail, unless all are wanted in the index. It fails
+// if the index does, or if ctx ends. sem must be held.
+func (h *hints) sync(ctx context.Context, db keyStore, progress func(Progress), all bool) error {
 	v, err := db.get(ctx, metaKey(metaVersion))
 	if err != nil {
 		return err
@@ -216,23 +254,20 @@ func (h *hints) sync(ctx context.Context, db keyStore, progress func(Progress)) 
 		rows = append(rows, row{metaKey(metaVersion), []byte{keyVersion}})
 	}
 	gone := int64(0) // bytes, about, whose rows point to nothing
-	var unknown []uint64
+	h.indexed = map[uint64]bool{}
 	numbers, _ := h.s.packs.numbers()
 	for _, number := range numbers {
 		info, _ := h.s.packs.info(number)
 		was, known := indexed[number]
 		delete(indexed, number)
-		if known && was.same(info) {
-			continue
-		}
-		if known && was.bytes > 0 {
+		h.indexed[number] = known && was.bytes > 0
+		if h.indexed[number] && !was.same(info) {
 			gone += max(was.bytes-info.bytes, 1) // it was compacted: pages that the index knows may be gone
-		} else {
-			unknown = append(unknown, number)
+			rows = append(rows, packRowOf(number, info))
 		}
-		rows = append(rows, packRowOf(number, info))
 	}
-	if err := h.indexPacks(ctx, db, unknown, progress); err != nil {
+	h.tail = newHintTail()
+	if err := h.index(ctx, db, h.unknown(), progress, all); err != nil {
 		return err
 	}
 	for number, was := range indexed {
@@ -248,6 +283,17 @@ func (h *hints) sync(ctx context.Context, db keyStore, progress func(Progress)) 
 		rows = append(rows, row{metaKey(metaStale), binary.AppendUvarint(nil, n+uint64(gone))})
 	}
 	return updateAll(ctx, db, rows)
+}
+
+// index puts packs into the tail, or into an index if they are many or all are wanted there.
+func (h *hints) index(ctx context.Context, db keyStore, numbers []uint64, progress func(Progress),
+	all bool) error {
+	if !all {
+		if ok, err := h.extend(ctx, numbers); ok || err != nil {
+			return err
+		}
+	}
+	return h.write(ctx, db, numbers, progress)
 }
 
 // indexPacks puts packs into an index, the newest first: if there is no room for all, these are the
@@ -269,25 +315,62 @@ func (h *hints) indexPacks(ctx context.Context, db keyStore, numbers []uint64,
 
 // pages returns the refs that stand for hashes, as keyStore.pages.
 func (h *hints) pages(ctx context.Context, hashes []pack.Hash, refs []uint64) error {
-	for len(hashes) > 0 {
-		n := min(len(hashes), maxRows)
-		err := h.do(ctx, func(k keyStore) error { return k.pages(ctx, hashes[:n], refs[:n]) })
+	_, tail, err := h.ready(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if err := tail.pages(ctx, hashes, refs); err != nil {
+		return err
+	}
+	var rest []pack.Hash
+	var at []int
+	for i, ref := range refs {
+		if ref == 0 {
+			rest, at = append(rest, hashes[i]), append(at, i)
+		}
+	}
+	found := make([]uint64, min(len(rest), maxRows))
+	for len(rest) > 0 {
+		n := min(len(rest), maxRows)
+		clear(found)
+		err := h.do(ctx, func(k keyStore) error { return k.pages(ctx, rest[:n], found[:n]) })
 		if err != nil {
 			return err
 		}
-		hashes, refs = hashes[n:], refs[n:]
+		for i, ref := range found[:n] {
+			refs[at[i]] = ref
+		}
+		rest, at = rest[n:], at[n:]
 	}
 	return nil
 }
 
 // node returns the ref that stands for a node; 0 if none does.
 func (h *hints) node(ctx context.Context, sum pack.Hash) (ref uint64, err error) {
+	_, tail, err := h.ready(ctx, nil)
+	if err != nil {
+		return 0, err
+	}
+	key := nodeKey(sum)
+	v, err := tail.get(ctx, key)
+	if v != nil || err != nil {
+		return parseRef(v), err
+	}
 	err = h.do(ctx, func(k keyStore) error {
-		v, err := k.get(ctx, nodeKey(sum))
+		v, err := k.get(ctx, key)
 		ref = parseRef(v)
 		return err
 	})
 	return ref, err
+}
+
+// known returns how many pages the tail has.
+func (h *hints) known(ctx context.Context) (uint64, error) {
+	_, tail, err := h.ready(ctx, nil)
+	if err != nil {
+		return 0, err
+	}
+	return tail.count(), nil
 }
 
 // update makes changes.
@@ -324,10 +407,11 @@ func (h *hints) rebuild(ctx context.Context, progress func(Progress)) error {
 		h.db = nil
 	}
 	h.level, h.cause = hintsAnew, nil
+	h.indexed, h.current, h.forced = nil, false, true
 	err := errors.Join(h.removeDamaged(), os.RemoveAll(h.dir))
 	h.unlock()
 	if err == nil {
-		_, err = h.ready(ctx, progress)
+		_, _, err = h.ready(ctx, progress)
 	}
 	if err == nil {
 		err = h.missing(ctx)

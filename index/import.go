@@ -76,7 +76,7 @@ func (s *Store) importSource(ctx context.Context, src Source, o ImportOptions) (
 	if err := s.nameFree(o.Name); err != nil {
 		return c, st, err
 	}
-	if _, err := s.hints.ready(ctx, o.Progress); err != nil {
+	if err := s.hints.refresh(ctx, o.Progress); err != nil {
 		return c, st, err
 	}
 	im, err := newImporter(ctx, s, src, o)

@@ -2,7 +2,6 @@ package index
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 
 	"github.com/thawfs/thaw/index/pack"
@@ -42,24 +41,26 @@ func (im *importer) settle() error {
 		return err
 	}
 	clear(im.dedup.fresh)
-	im.dedup.ask = true
 	return nil
 }
 
-// index adds the packs and nodes of a committed import to the index. It has the pages already, unless
-// it failed meanwhile; then the next import indexes the packs.
+// index tells the index that the packs which it knows of this import are there to stay. The others are
+// found by the next import.
 func (im *importer) index(stored []storedNode) {
+	if im.packer.indexed == 0 {
+		return
+	}
 	// The import is done, and is not undone because of a hint.
 	ctx := context.Background()
 	var rows []row
 	if now, err := im.s.hints.begun(ctx); err == nil && now == im.epoch {
-		for _, n := range im.added {
+		for _, n := range im.packer.written[:im.packer.indexed] {
 			info, _ := im.s.packs.info(n)
 			rows = append(rows, packRowOf(n, info))
 		}
 	}
 	for _, n := range stored {
-		rows = append(rows, row{nodeKey(n.hash), binary.BigEndian.AppendUint64(nil, n.ref)})
+		rows = append(rows, nodeRow(n.hash, n.ref))
 	}
 	sortRows(rows)
 	if err := im.s.hints.update(ctx, rows); err != nil {

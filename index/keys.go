@@ -84,6 +84,10 @@ func pageRow(h pack.Hash, ref pack.Ref) row {
 	return row{key[:], refValue(uint64(ref))}
 }
 
+func nodeRow(h pack.Hash, ref uint64) row {
+	return row{nodeKey(h), binary.BigEndian.AppendUint64(nil, ref)}
+}
+
 // refValue is a ref as a value: big-endian without the leading zero bytes.
 func refValue(ref uint64) []byte {
 	b := binary.BigEndian.AppendUint64(make([]byte, 0, 8), ref)

@@ -37,6 +37,18 @@ func NewEncoder(p Profile) (*Encoder, error) {
 // that ProfileFast takes, and in less space. It encodes as slowly as ProfileDefault.
 func NewHotEncoder() *Encoder { return &Encoder{tuning: hotTuning} }
 
+// NewImportEncoder makes an Encoder of new pages. An import is to be quick, so its units are those of
+// ProfileFast also where the profile takes little space: that is for whoever writes these pages again
+// later. Frames are the profile's.
+func NewImportEncoder(p Profile) (*Encoder, error) {
+	e, err := NewEncoder(p)
+	if err == nil && p == ProfileDefault {
+		fast := tunings[ProfileFast]
+		e.tuning.codec, e.tuning.s2, e.tuning.limits = fast.codec, fast.s2, fast.limits
+	}
+	return e, err
+}
+
 // encoderScratch is what one encoding needs: compressors, and a place to put pages side by side.
 type encoderScratch struct {
 	unit  *zstd.Encoder
