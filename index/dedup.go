@@ -17,6 +17,7 @@ type dedup struct {
 	hashes *hashCache
 	fresh  map[pack.Hash]uint64 // what this import stored, since the last flush
 	hints  *hints
+	ask    bool // false: the index knows no page
 
 	// What is asked of the index at once.
 	sums []pack.Hash
@@ -27,8 +28,8 @@ type dedup struct {
 // maxFresh bounds dedup.fresh (about 100 MiB). What is beyond it is found in the index.
 const maxFresh = 2 << 20
 
-// find looks for all pages of a chunk: found[i] becomes the ref of page i, 0 if it is not stored. The
-// index is asked once.
+// find looks for the pages of a chunk: found[i] becomes the ref of page i, 0 if it is not known. It leaves
+// to its caller what this import stored, if there is nothing else. The index is asked once.
 func (d *dedup) find(ctx context.Context, c *chunk, found []uint64) error {
 	d.sums, d.at = d.sums[:0], d.at[:0]
 	for i := range c.gfns {
@@ -37,11 +38,15 @@ func (d *dedup) find(ctx context.Context, c *chunk, found []uint64) error {
 		if c.kinds[i] != pageData {
 			continue
 		}
-		if found[i] = d.near(c.gfns[i], h); found[i] == 0 {
+		found[i] = d.inParent(c.gfns[i], h)
+		if found[i] == 0 && d.ask {
+			found[i] = d.fresh[h]
+		}
+		if found[i] == 0 {
 			d.sums, d.at = append(d.sums, h), append(d.at, i)
 		}
 	}
-	if len(d.sums) == 0 {
+	if !d.ask || len(d.sums) == 0 {
 		return nil
 	}
 	d.refs = slices.Grow(d.refs[:0], len(d.sums))[:len(d.sums)]
@@ -56,14 +61,15 @@ func (d *dedup) find(ctx context.Context, c *chunk, found []uint64) error {
 	return nil
 }
 
-// near returns the ref of a page that is found without the index; 0 if it is not.
-func (d *dedup) near(gfn uint64, h pack.Hash) uint64 {
-	if d.parent != nil {
-		if ref := d.parent.ref(gfn); ref != 0 && d.hashes.is(ref, h) {
-			return ref
-		}
+// inParent returns the ref of a page that the parent has in its place; 0 if it does not.
+func (d *dedup) inParent(gfn uint64, h pack.Hash) uint64 {
+	if d.parent == nil {
+		return 0
 	}
-	return d.fresh[h]
+	if ref := d.parent.ref(gfn); ref != 0 && d.hashes.is(ref, h) {
+		return ref
+	}
+	return 0
 }
 
 // hashCache holds the page hashes of the parts of packs that were used last. The first time that a pack is

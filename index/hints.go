@@ -364,6 +364,15 @@ func (h *hints) node(ctx context.Context, sum pack.Hash) (ref uint64, err error)
 	return ref, err
 }
 
+// some says whether any page may be known.
+func (h *hints) some(ctx context.Context) (bool, error) {
+	db, tail, err := h.ready(ctx, nil)
+	if err != nil {
+		return false, err
+	}
+	return db != nil || tail.count() > 0, nil
+}
+
 // known returns how many pages the tail has.
 func (h *hints) known(ctx context.Context) (uint64, error) {
 	_, tail, err := h.ready(ctx, nil)

@@ -182,6 +182,9 @@ func (im *importer) prepare(ctx context.Context) (err error) {
 		im.dedup.parent = im.parent.pages
 		tree = im.parent.tree
 	}
+	if im.dedup.ask, err = s.hints.some(ctx); err != nil {
+		return err
+	}
 	im.tree = newTreeWriter(im.mem.pages, pack.NewHasher(s.key), im.findNode(ctx), tree)
 	return nil
 }

@@ -41,6 +41,7 @@ func (im *importer) settle() error {
 		return err
 	}
 	clear(im.dedup.fresh)
+	im.dedup.ask = true
 	return nil
 }
 

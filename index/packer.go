@@ -15,6 +15,10 @@ import (
 // place of a page is known before it is compressed.
 const maxPackPages = 1 << 16
 
+// blocksAhead is how many blocks may wait to be written (16 MiB of pages): while the disk takes no more,
+// the processors have that to do.
+const blocksAhead = 256
+
 // packer stores the pages of an import. add says at once where a page will lie; blocks are
 // compressed in parallel behind it and appended in order.
 type packer struct {
@@ -58,7 +62,7 @@ func newPacker(s *Store, g *tasks, p Profile) (*packer, error) {
 	}
 	pk := &packer{s: s, g: g, enc: enc, done: make(chan struct{})}
 	n := runtime.GOMAXPROCS(0)
-	pk.blocks = newOrdered(g, n, 16*n, func() func(*blockJob) error {
+	pk.blocks = newOrdered(g, n, blocksAhead, func() func(*blockJob) error {
 		return func(b *blockJob) error {
 			if b.drained != nil {
 				return nil

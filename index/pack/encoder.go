@@ -142,6 +142,9 @@ func (e *Encoder) encodeUnits(s *encoderScratch, dst *EncodedBlock, pages [][]by
 		pages = pages[used:]
 		n = e.tuning.next(size / used)
 	}
+	if e.tuning.codec == codecS2 {
+		s.out = nil // it is in dst
+	}
 }
 
 // encodeUnit appends one unit to dst, of all the pages or, if they do not compress well enough for
@@ -162,6 +165,9 @@ func (e *Encoder) encodeUnit(
 	var data []byte
 	for {
 		raw = raw[:n*PageSize]
+		if e.tuning.codec == codecS2 {
+			s.out = dst.room(s2.MaxEncodedLen(len(raw))) // where it is wanted
+		}
 		c, data = e.compress(s, raw)
 		if n == 1 || len(data) <= e.tuning.limit(n) {
 			break
