@@ -37,7 +37,6 @@ type hints struct {
 	forced  bool            // the index on disk is needed, with all packs
 	level   hintLevel
 	cause   error // why there is no index on disk; nil while there is
-	epoch   int   // counts the indexes that were begun
 	closed  bool
 }
 
@@ -144,7 +143,6 @@ func (h *hints) bring(ctx context.Context, progress func(Progress)) (keyStore, e
 
 // begin opens the next index to try. sem must be held.
 func (h *hints) begin(ctx context.Context) (keyStore, error) {
-	h.epoch++
 	if h.level == hintsMemory {
 		return newMemKeys(), nil
 	}
@@ -385,16 +383,6 @@ func (h *hints) known(ctx context.Context) (uint64, error) {
 // update makes changes.
 func (h *hints) update(ctx context.Context, rows []row) error {
 	return h.do(ctx, func(k keyStore) error { return updateAll(ctx, k, rows) })
-}
-
-// begun returns how many indexes were begun. The present one may not know what was written to an
-// earlier one.
-func (h *hints) begun(ctx context.Context) (int, error) {
-	if err := h.lock(ctx); err != nil {
-		return 0, err
-	}
-	defer h.unlock()
-	return h.epoch, nil
 }
 
 // missing says why there is no index on disk; nil if there is, or nobody has asked for it yet.

@@ -122,23 +122,3 @@ func (h *hints) catchUp(ctx context.Context, progress func(Progress)) error {
 	slices.Sort(unknown)
 	return h.write(ctx, h.db, slices.Compact(unknown), progress)
 }
-
-// settle puts packs of an import that is not finished into the index.
-func (h *hints) settle(ctx context.Context, numbers []uint64) error {
-	if err := h.lock(ctx); err != nil {
-		return err
-	}
-	h.forced, h.current = true, h.current && h.db != nil
-	h.unlock()
-	return h.do(ctx, func(k keyStore) error {
-		for _, n := range numbers {
-			if err := k.update(ctx, []row{begunRowOf(n)}); err != nil {
-				return err
-			}
-			if err := h.s.indexPack(ctx, k, n); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}

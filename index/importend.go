@@ -40,33 +40,12 @@ func (im *importer) settle() error {
 	if err := im.packer.drain(); err != nil {
 		return err
 	}
+	if err := im.s.hints.refresh(im.packer.g.ctx, nil); err != nil {
+		return err
+	}
 	clear(im.dedup.fresh)
 	im.dedup.ask = true
 	return nil
-}
-
-// index tells the index that the packs which it knows of this import are there to stay. The others are
-// found by the next import.
-func (im *importer) index(stored []storedNode) {
-	if im.packer.indexed == 0 {
-		return
-	}
-	// The import is done, and is not undone because of a hint.
-	ctx := context.Background()
-	var rows []row
-	if now, err := im.s.hints.begun(ctx); err == nil && now == im.epoch {
-		for _, n := range im.packer.written[:im.packer.indexed] {
-			info, _ := im.s.packs.info(n)
-			rows = append(rows, packRowOf(n, info))
-		}
-	}
-	for _, n := range stored {
-		rows = append(rows, nodeRow(n.hash, n.ref))
-	}
-	sortRows(rows)
-	if err := im.s.hints.update(ctx, rows); err != nil {
-		im.s.log.Warn("the index is out of date until the next import", "err", err)
-	}
 }
 
 // undo removes the packs of an import that failed. What it cannot remove now, GC does.

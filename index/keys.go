@@ -110,11 +110,8 @@ func packRowOf(number uint64, info packInfo) row {
 	return row{packKey(number), binary.AppendUvarint(v, uint64(info.bytes))}
 }
 
-// begunRowOf is the row of a pack whose pages are being written. If nothing follows it, the pack is
-// indexed again.
-func begunRowOf(number uint64) row { return packRowOf(number, packInfo{}) }
-
-// parsePackRow returns values that match no pack for a malformed row.
+// parsePackRow returns values that match no pack for a malformed row. Older programs wrote a size of 0
+// until all pages of a pack were in the index.
 func parsePackRow(v []byte) packInfo {
 	g, w := binary.Uvarint(v)
 	if w <= 0 {

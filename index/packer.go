@@ -40,7 +40,6 @@ type packer struct {
 	finishErr error
 	written   []uint64 // finished packs
 	bytes     int64    // of these
-	indexed   int      // of written, those whose pages the index has
 }
 
 // blockJob is a locality block to be compressed and appended.
@@ -142,8 +141,7 @@ func (k *packer) end() error {
 	}
 }
 
-// drain finishes the present pack, and returns when the index knows all pages that were added.
-// Otherwise it does not come to know them before another import does.
+// drain finishes the present pack, and returns when all pages that were added are in packs of the store.
 func (k *packer) drain() error {
 	if err := k.flush(); err != nil {
 		return err
@@ -172,10 +170,6 @@ func (k *packer) append() error {
 			if err := errors.Join(k.finish(), k.finished()); err != nil {
 				return err
 			}
-			if err := k.s.hints.settle(k.g.ctx, k.written[k.indexed:]); err != nil {
-				return err
-			}
-			k.indexed = len(k.written)
 			close(b.drained)
 			continue
 		}
