@@ -25,8 +25,8 @@ type dedup struct {
 	at   []int // their places in the chunk
 }
 
-// maxFresh bounds dedup.fresh (about 100 MiB). What is beyond it is found in the index.
-const maxFresh = 2 << 20
+// maxFresh bounds dedup.fresh (about 40 MiB). What is beyond it is found in the index.
+const maxFresh = 1 << 20
 
 // find looks for the pages of a chunk: found[i] becomes the ref of page i, 0 if it is not known. It leaves
 // to its caller what this import stored, if there is nothing else. The index is asked once.
@@ -95,9 +95,9 @@ type hashPart struct {
 }
 
 // Bounds of the cache. A store that grew by small steps has many packs of few pages, and a pack of
-// somebody else's may have 16,777,216: so it is the hashes that count (64 MiB).
+// somebody else's may have 16,777,216: so it is the hashes that count (32 MiB).
 const (
-	maxHeldHashes  = 64 << 20 / pack.HashSize
+	maxHeldHashes  = 32 << 20 / pack.HashSize
 	maxHashedParts = 1 << 16
 	partHashes     = 256 // 4 KiB
 )

@@ -100,7 +100,7 @@ func (h *hints) refresh(ctx context.Context, progress func(Progress)) error {
 
 // ready returns an index that knows the packs, and makes one if there is none: the one on disk, nil if
 // none is needed, and the tail.
-func (h *hints) ready(ctx context.Context, progress func(Progress)) (keyStore, *memKeys, error) {
+func (h *hints) ready(ctx context.Context, progress func(Progress)) (keyStore, *hintTail, error) {
 	if err := h.lock(ctx); err != nil {
 		return nil, nil, err
 	}
@@ -110,7 +110,7 @@ func (h *hints) ready(ctx context.Context, progress func(Progress)) (keyStore, *
 			return nil, nil, ErrClosed
 		}
 		if h.current {
-			return h.db, h.tail.keys, nil
+			return h.db, h.tail, nil
 		}
 		db, err := h.bring(ctx, progress)
 		if err == nil {
@@ -313,18 +313,15 @@ func (h *hints) indexPacks(ctx context.Context, db keyStore, numbers []uint64,
 
 // pages returns the refs that stand for hashes, as keyStore.pages.
 func (h *hints) pages(ctx context.Context, hashes []pack.Hash, refs []uint64) error {
-	_, tail, err := h.ready(ctx, nil)
+	db, tail, err := h.ready(ctx, nil)
 	if err != nil {
-		return err
-	}
-	if err := tail.pages(ctx, hashes, refs); err != nil {
 		return err
 	}
 	var rest []pack.Hash
 	var at []int
-	for i, ref := range refs {
-		if ref == 0 {
-			rest, at = append(rest, hashes[i]), append(at, i)
+	for i, sum := range hashes {
+		if refs[i] = tail.pages.ref(sum); refs[i] == 0 && db != nil {
+			rest, at = append(rest, sum), append(at, i)
 		}
 	}
 	found := make([]uint64, min(len(rest), maxRows))
@@ -349,13 +346,11 @@ func (h *hints) node(ctx context.Context, sum pack.Hash) (ref uint64, err error)
 	if err != nil {
 		return 0, err
 	}
-	key := nodeKey(sum)
-	v, err := tail.get(ctx, key)
-	if v != nil || err != nil {
-		return parseRef(v), err
+	if ref := tail.nodes[sum]; ref != 0 {
+		return ref, nil
 	}
 	err = h.do(ctx, func(k keyStore) error {
-		v, err := k.get(ctx, key)
+		v, err := k.get(ctx, nodeKey(sum))
 		ref = parseRef(v)
 		return err
 	})
@@ -368,7 +363,7 @@ func (h *hints) some(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return db != nil || tail.count() > 0, nil
+	return db != nil || tail.pages.count > 0, nil
 }
 
 // known returns how many pages the tail has.
@@ -377,7 +372,7 @@ func (h *hints) known(ctx context.Context) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return tail.count(), nil
+	return uint64(tail.pages.count), nil
 }
 
 // update makes changes.

@@ -14,22 +14,22 @@ import (
 // not wait until its pages are in the index. The next ones read their hashes from the packs, which is
 // quick as long as they are few; when they are many, all of them go into the index at once.
 type hintTail struct {
-	keys  *memKeys
-	packs map[uint64]packInfo
-	pages int
+	pages *hintTable
+	nodes map[pack.Hash]uint64
+	packs map[uint64]packInfo // that were added
+	slots int                 // of these
 }
 
-// Bounds of the tail: 1,048,576 pages take about 40 MiB, and a tenth of a second to read.
+// Bounds of the tail. 4,194,304 pages take 45 MB, and a fifth of a second to read.
 const (
-	maxTail      = 1 << 20
-	maxTailPacks = 64
+	maxTail      = 4 << 20
+	maxTailPacks = maxHintPacks
 )
 
-func newHintTail() *hintTail { return &hintTail{keys: newMemKeys(), packs: map[uint64]packInfo{}} }
-
-// fits says whether so many more packs with these pages may be in the tail.
-func (t *hintTail) fits(packs, pages, maxPages int) bool {
-	return maxPages > 0 && len(t.packs)+packs <= maxTailPacks && t.pages+pages <= maxPages
+func newHintTail() *hintTail {
+	return &hintTail{
+		pages: newHintTable(0), nodes: map[pack.Hash]uint64{}, packs: map[uint64]packInfo{},
+	}
 }
 
 // extend adds packs to the tail, all or none: false if there are too many.
@@ -37,35 +37,51 @@ func (h *hints) extend(ctx context.Context, numbers []uint64) (bool, error) {
 	if len(numbers) == 0 {
 		return true, nil
 	}
-	pages := 0
+	slots := h.tail.slots
+	fits := func() bool {
+		return slots <= h.s.limits.tailPages && len(h.tail.pages.packs)+len(numbers) <= maxTailPacks
+	}
 	for _, n := range numbers {
-		if !h.tail.fits(len(numbers), pages, h.s.limits.tailPages) {
+		if !fits() {
 			return false, nil
 		}
 		p, done, err := h.s.packs.use(ctx, n, 0)
 		if err != nil {
 			continue // who reads its hashes says so
 		}
-		pages += p.Slots()
+		slots += p.Slots()
 		done()
 	}
-	if !h.tail.fits(len(numbers), pages, h.s.limits.tailPages) {
+	if !fits() {
 		return false, nil
 	}
+	if slots > h.tail.pages.room() {
+		numbers = slices.Concat(sortedKeys(h.tail.packs), numbers)
+		clear(h.tail.packs)
+		h.tail.pages = nil // before another one is made
+		h.tail.pages = newHintTable(max(slots, min(2*h.tail.slots, h.s.limits.tailPages)))
+	}
+	h.tail.slots = slots
+	return true, h.read(ctx, numbers)
+}
+
+// read adds what packs hold to the tail, which has room for it.
+func (h *hints) read(ctx context.Context, numbers []uint64) error {
+	t := h.tail
 	for _, n := range numbers {
+		t.pages.packs = append(t.pages.packs, n)
 		err := h.s.eachHint(ctx, n,
-			h.tail.keys.addPage,
-			func(sum pack.Hash, ref pack.Ref) { h.tail.keys.put(nodeRow(sum, uint64(ref))) })
+			func(sum pack.Hash, ref pack.Ref) { t.pages.add(sum, ref.Slot()) },
+			func(sum pack.Hash, ref pack.Ref) { t.nodes[sum] = uint64(ref) })
 		if err := ctx.Err(); err != nil {
-			return false, err
+			return err
 		}
 		if err != nil {
 			h.s.log.Error("a pack cannot be indexed", "pack", n, "err", err)
 		}
-		h.tail.packs[n], _ = h.s.packs.info(n)
+		t.packs[n], _ = h.s.packs.info(n)
 	}
-	h.tail.pages += pages
-	return true, nil
+	return nil
 }
 
 // unknown returns the packs that neither the index nor the tail has.
@@ -112,13 +128,13 @@ func (h *hints) write(ctx context.Context, db keyStore, numbers []uint64, progre
 // catchUp brings the index up to date with packs that were written since it was opened. sem must be held.
 func (h *hints) catchUp(ctx context.Context, progress func(Progress)) error {
 	unknown := h.unknown()
-	if ok, err := h.extend(ctx, unknown); ok || err != nil {
-		return err
+	if !h.all() {
+		if ok, err := h.extend(ctx, unknown); ok || err != nil {
+			return err
+		}
 	}
-	for n := range h.tail.packs {
-		unknown = append(unknown, n)
-	}
+	numbers := slices.Concat(sortedKeys(h.tail.packs), unknown)
 	h.tail = newHintTail()
-	slices.Sort(unknown)
-	return h.write(ctx, h.db, slices.Compact(unknown), progress)
+	slices.Sort(numbers)
+	return h.write(ctx, h.db, slices.Compact(numbers), progress)
 }

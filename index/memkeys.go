@@ -48,30 +48,13 @@ func (k *memKeys) update(_ context.Context, rows []row) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, r := range rows {
-		k.put(r)
+		if r.key[0] == rowPage && len(r.key) == 1+pageKeySize {
+			putRow(k.page, [pageKeySize]byte(r.key[1:]), parseRef(r.value), len(r.value) == 0, maxMemPages)
+		} else {
+			putRow(k.rest, string(r.key), slices.Clone(r.value), len(r.value) == 0, maxMemRows)
+		}
 	}
 	return nil
-}
-
-// put makes one change. mu must be held, unless nobody else knows k yet.
-func (k *memKeys) put(r row) {
-	if r.key[0] == rowPage && len(r.key) == 1+pageKeySize {
-		putRow(k.page, [pageKeySize]byte(r.key[1:]), parseRef(r.value), len(r.value) == 0, maxMemPages)
-	} else {
-		putRow(k.rest, string(r.key), slices.Clone(r.value), len(r.value) == 0, maxMemRows)
-	}
-}
-
-// count returns how many pages it has.
-func (k *memKeys) count() uint64 {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return uint64(len(k.page))
-}
-
-// addPage makes the row of a page, as put.
-func (k *memKeys) addPage(h pack.Hash, ref pack.Ref) {
-	putRow(k.page, [pageKeySize]byte(h[:]), uint64(ref), false, maxMemPages)
 }
 
 func putRow[K comparable, V any](m map[K]V, key K, v V, del bool, limit int) {
