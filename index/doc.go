@@ -152,9 +152,9 @@
 // time, and it is opened when it is first needed. An import does not write to it: the newest packs, up to
 // 128 with four million pages, are the tail (hintstail.go). Who needs their hashes reads them from the packs,
 // and keeps them in memory. When they are more, all of them are put into Badger at once, by the next import,
-// and by every gc. So a store with few pages has no Badger index. It holds only hints: a row may point to a page that is gone, so its
-// user compares the hash of what it finds. A page that is not found is stored again. The list of
-// checkpoints is always read from the roots. The keys are in keys.go.
+// and by every gc. So a store with few pages has no Badger index. All of this is only hints: a row may point
+// to a page that is gone, so its user compares the hash of what it finds. A page that is not found is stored
+// again. The list of checkpoints is always read from the roots. The keys are in keys.go.
 //
 // Badger writes through shared mappings, so a full disk or quota causes a SIGBUS, and a damaged byte
 // in its files may cause a panic in one of its goroutines. So commands do not open it: a keeper does,

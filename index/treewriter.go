@@ -21,7 +21,7 @@ type treeWriter struct {
 
 	cur     *pendingBranch
 	done    []*pendingBranch
-	pending []pendingLeaf
+	pending [][]byte          // codes of leaves
 	known   map[pack.Hash]int // position in pending
 	packs   map[uint64]bool   // that the map refers to
 	last    uint64            // the pack noted last
@@ -39,11 +39,6 @@ type pendingBranch struct {
 type openChild struct {
 	child   int // in the branch
 	pending int // in treeWriter.pending
-}
-
-type pendingLeaf struct {
-	hash pack.Hash
-	code []byte
 }
 
 func newTreeWriter(pages uint64, h *pack.Hasher, find func(pack.Hash) (uint64, error),
@@ -125,7 +120,7 @@ func (t *treeWriter) put(i int, code []byte) error {
 	}
 	t.newLeaves++
 	t.cur.open = append(t.cur.open, openChild{i, len(t.pending)})
-	t.pending = append(t.pending, pendingLeaf{hash: hash, code: code})
+	t.pending = append(t.pending, code)
 	return nil
 }
 
@@ -134,8 +129,8 @@ func (t *treeWriter) finish(store func(kind uint32, code []byte) (ref uint64, er
 	branches []uint64, err error,
 ) {
 	refs := make([]uint64, len(t.pending))
-	for i, l := range t.pending {
-		if refs[i], err = store(kindLeaf, l.code); err != nil {
+	for i, code := range t.pending {
+		if refs[i], err = store(kindLeaf, code); err != nil {
 			return nil, err
 		}
 		t.note(refs[i])
