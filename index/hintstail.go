@@ -20,7 +20,7 @@ type hintTail struct {
 	slots int                 // of these
 }
 
-// Bounds of the tail. 4,194,304 pages take 45 MB, and a fifth of a second to read.
+// Bounds of the tail. 4,194,304 pages take 45 MB, and half a second to read.
 const (
 	maxTail      = 4 << 20
 	maxTailPacks = maxHintPacks
