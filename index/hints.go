@@ -375,11 +375,6 @@ func (h *hints) known(ctx context.Context) (uint64, error) {
 	return uint64(tail.pages.count), nil
 }
 
-// update makes changes.
-func (h *hints) update(ctx context.Context, rows []row) error {
-	return h.do(ctx, func(k keyStore) error { return updateAll(ctx, k, rows) })
-}
-
 // missing says why there is no index on disk; nil if there is, or nobody has asked for it yet.
 func (h *hints) missing(ctx context.Context) error {
 	if err := h.lock(ctx); err != nil {

@@ -24,6 +24,8 @@ type hintTail struct {
 const (
 	maxTail      = 4 << 20
 	maxTailPacks = maxHintPacks
+	// slowTailPacks is the bound where each read takes long: the index is on the disk of the store's directory.
+	slowTailPacks = 4
 )
 
 func newHintTail() *hintTail {
@@ -38,8 +40,12 @@ func (h *hints) extend(ctx context.Context, numbers []uint64) (bool, error) {
 		return true, nil
 	}
 	slots := h.tail.slots
+	most := maxTailPacks
+	if h.s.blocks != nil {
+		most = slowTailPacks
+	}
 	fits := func() bool {
-		return slots <= h.s.limits.tailPages && len(h.tail.pages.packs)+len(numbers) <= maxTailPacks
+		return slots <= h.s.limits.tailPages && len(h.tail.pages.packs)+len(numbers) <= most
 	}
 	for _, n := range numbers {
 		if !fits() {

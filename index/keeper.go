@@ -26,7 +26,7 @@ func KeeperMain() int {
 	// When memory is short the kernel should end this process first. An error does not matter.
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0)
 	// What Badger needs is little, but it leaves much garbage when it writes.
-	debug.SetMemoryLimit(keeperMemory)
+	debug.SetGCPercent(30)
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	k := &keeper{log: log}
 	err := serveKeeper(methodsOf(k))
@@ -36,9 +36,6 @@ func KeeperMain() int {
 	}
 	return 0
 }
-
-// keeperMemory is what a keeper takes, in bytes, if it can.
-const keeperMemory = 64 << 20
 
 // keeperGrace is how long a keeper whose command has died may take to close the index.
 const keeperGrace = 10 * time.Second

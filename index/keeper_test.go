@@ -267,7 +267,8 @@ func TestHangingKeeperIsCancelled(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.hints.db = &failingKeys{keyStore: k, fail: cancel}
-	if err := s.hints.update(ctx, []row{{metaKey("x"), []byte{1}}}); !errors.Is(err, context.Canceled) {
+	set := func(k keyStore) error { return k.update(ctx, []row{{metaKey("x"), []byte{1}}}) }
+	if err := s.hints.do(ctx, set); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
 	if err := s.Close(); err != nil {

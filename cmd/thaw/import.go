@@ -93,12 +93,10 @@ With --json: the checkpoint's info.json and what the import took.` +
 	return cmd
 }
 
-// importMemory is what an import takes, in bytes, if it can. Of a large image it remembers the hashes: most
-// of that lives long, and as much again would be garbage before it is collected.
-const importMemory = 200 << 20
-
 func runImport(ctx context.Context, a *app, store, path string, o importOptions) error {
-	debug.SetMemoryLimit(importMemory)
+	// Of a large image it remembers the hashes. Without this, as much again would be garbage before that is
+	// collected. There are no pointers in them, so it costs little.
+	debug.SetGCPercent(40)
 	// Errors in the arguments are found before a store is made.
 	r, open, err := o.request(a)
 	if err != nil {
