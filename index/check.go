@@ -234,6 +234,11 @@ func (c *checker) run(ctx context.Context) error {
 		}
 		c.report.Rebuilt = true
 	}
+	if !c.s.readOnly {
+		if err := c.s.hints.refresh(ctx, c.o.Progress); err != nil {
+			return err
+		}
+	}
 	if err := c.roots(ctx); err != nil {
 		return err
 	}
@@ -279,8 +284,13 @@ func (c *checker) indexKeys(ctx context.Context) error {
 		c.report.NoIndex = err.Error()
 		return nil
 	}
+	tail, err := c.s.hints.known(ctx)
+	if err != nil {
+		return err
+	}
+	c.report.IndexKeys = tail
 	return c.s.hints.do(ctx, func(k keyStore) error {
-		c.report.IndexKeys = 0
+		c.report.IndexKeys = tail
 		return scanAll(ctx, k, rowPage, func(rows []row) error {
 			c.report.IndexKeys += uint64(len(rows))
 			return nil

@@ -12,6 +12,9 @@ import (
 // chunkPages is how many pages of an image are read and hashed as one job (1 MiB).
 const chunkPages = 256
 
+// readPages is how many of them are read at once: they are hashed while they are in the cache of the core.
+const readPages = 64
+
 // What a page of a chunk is.
 const (
 	pageZero = iota // all zero
@@ -65,7 +68,7 @@ func (c *chunk) fill(m *sourceMemory, h *pack.Hasher, skip *gfnSet) error {
 			continue
 		}
 		j := i + 1
-		for j < len(c.gfns) && (skip == nil || !skip.has(c.gfns[j])) {
+		for j < len(c.gfns) && j < i+readPages && (skip == nil || !skip.has(c.gfns[j])) {
 			j++
 		}
 		if err := m.read(c.gfns[i:j], c.buf[i*PageSize:]); err != nil {

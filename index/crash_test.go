@@ -41,6 +41,9 @@ func crashMain(dir string) int {
 		fmt.Println("error", err)
 		return 1
 	}
+	if r.IntN(2) == 0 {
+		s.limits.tailPages = 0
+	}
 	for i := 0; ; i++ {
 		if err := crashStep(ctx, s, r, dir, fmt.Sprintf("s%d-%d", seed, i)); err != nil {
 			fmt.Println("error", err)

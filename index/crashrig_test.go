@@ -107,7 +107,8 @@ func (g *rig) open() (ok bool) {
 	}
 	g.index.use(g.s)
 	if g.r.IntN(2) == 0 {
-		g.s.limits = limits{packPages: 64, freshPages: 50} // several packs an import
+		g.s.limits = limits{packPages: 64, freshPages: 50, // several packs an import
+			tailPages: g.r.IntN(3) * 200}
 	}
 	return true
 }

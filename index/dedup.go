@@ -25,11 +25,11 @@ type dedup struct {
 	at   []int // their places in the chunk
 }
 
-// maxFresh bounds dedup.fresh (about 100 MiB). What is beyond it is found in the index.
-const maxFresh = 2 << 20
+// maxFresh bounds dedup.fresh (about 40 MiB). What is beyond it is found in the index.
+const maxFresh = 1 << 20
 
-// find looks for all pages of a chunk: found[i] becomes the ref of page i, 0 if it is not stored. The
-// index is asked once.
+// find looks for the pages of a chunk: found[i] becomes the ref of page i, 0 if it is not known. It leaves
+// to its caller what this import stored, if there is nothing else. The index is asked once.
 func (d *dedup) find(ctx context.Context, c *chunk, found []uint64) error {
 	d.sums, d.at = d.sums[:0], d.at[:0]
 	for i := range c.gfns {
@@ -38,7 +38,11 @@ func (d *dedup) find(ctx context.Context, c *chunk, found []uint64) error {
 		if c.kinds[i] != pageData {
 			continue
 		}
-		if found[i] = d.near(c.gfns[i], h); found[i] == 0 {
+		found[i] = d.inParent(c.gfns[i], h)
+		if found[i] == 0 && d.ask {
+			found[i] = d.fresh[h]
+		}
+		if found[i] == 0 {
 			d.sums, d.at = append(d.sums, h), append(d.at, i)
 		}
 	}
@@ -57,14 +61,15 @@ func (d *dedup) find(ctx context.Context, c *chunk, found []uint64) error {
 	return nil
 }
 
-// near returns the ref of a page that is found without the index; 0 if it is not.
-func (d *dedup) near(gfn uint64, h pack.Hash) uint64 {
-	if d.parent != nil {
-		if ref := d.parent.ref(gfn); ref != 0 && d.hashes.is(ref, h) {
-			return ref
-		}
+// inParent returns the ref of a page that the parent has in its place; 0 if it does not.
+func (d *dedup) inParent(gfn uint64, h pack.Hash) uint64 {
+	if d.parent == nil {
+		return 0
 	}
-	return d.fresh[h]
+	if ref := d.parent.ref(gfn); ref != 0 && d.hashes.is(ref, h) {
+		return ref
+	}
+	return 0
 }
 
 // hashCache holds the page hashes of the parts of packs that were used last. The first time that a pack is
@@ -90,9 +95,9 @@ type hashPart struct {
 }
 
 // Bounds of the cache. A store that grew by small steps has many packs of few pages, and a pack of
-// somebody else's may have 16,777,216: so it is the hashes that count (64 MiB).
+// somebody else's may have 16,777,216: so it is the hashes that count (32 MiB).
 const (
-	maxHeldHashes  = 64 << 20 / pack.HashSize
+	maxHeldHashes  = 32 << 20 / pack.HashSize
 	maxHashedParts = 1 << 16
 	partHashes     = 256 // 4 KiB
 )

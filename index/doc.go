@@ -139,17 +139,22 @@
 // Chunks of 1 MiB are read and hashed in parallel; one goroutine takes their pages in order (groups
 // first, then the rest). It finds each page in the parent, in what this import stored, or by the index,
 // or assigns the next slot to it; blocks of 16 new pages are compressed in parallel and appended in
-// order. The parent is the checkpoint of the same size that has most pages of a sample at the same
-// places, of those few that are likely to be of the same machine: that list the packs in which the index
-// finds the sample. The choice affects only the speed and the size of leaves.
+// order. An import is to be quick: by the default profile, too, it stores units that are quick to make and
+// to read (pack.NewImportEncoder). The disk is given the packs while they are written, and what the index
+// has to know is left to the packs. The parent is the checkpoint of the same size that has most pages of a
+// sample at the same places, of those few that are likely to be of the same machine: that list the packs in
+// which the index finds the sample. The choice affects only the speed and the size of leaves.
 //
 // # The index
 //
 // Badger maps hashes to refs, of pages and of nodes, and has a list of the packs that it has indexed: to
-// read this from the blobs would take long. Only imports use it, for a chunk of pages at a time, and it is
-// opened when it is first needed. It holds only hints: a row may point to a page that is gone, so its
-// user compares the hash of what it finds. A page that is not found is stored again. The list of
-// checkpoints is always read from the roots. The keys are in keys.go.
+// read this from the blobs would take long in a large store. Only imports use it, for a chunk of pages at a
+// time, and it is opened when it is first needed. An import does not write to it: the newest packs, up to
+// 128 with four million pages, are the tail (hintstail.go). Who needs their hashes reads them from the packs,
+// and keeps them in memory. When they are more, all of them are put into Badger at once, by the next import,
+// and by every gc. So a store with few pages has no Badger index. All of this is only hints: a row may point
+// to a page that is gone, so its user compares the hash of what it finds. A page that is not found is stored
+// again. The list of checkpoints is always read from the roots. The keys are in keys.go.
 //
 // Badger writes through shared mappings, so a full disk or quota causes a SIGBUS, and a damaged byte
 // in its files may cause a panic in one of its goroutines. So commands do not open it: a keeper does,

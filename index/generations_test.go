@@ -233,6 +233,7 @@ func TestStaleIndex(t *testing.T) {
 	step := func(do func(s *Store)) {
 		t.Helper()
 		s := openTest(t, dir, nil)
+		s.limits.tailPages = 0
 		do(s)
 		s.Close()
 		to := filepath.Join(tmp, fmt.Sprint("index", len(saved)))
@@ -270,6 +271,7 @@ func TestStaleIndex(t *testing.T) {
 		}
 		copyTree(t, old, filepath.Join(copied, indexDirName))
 		s := openTest(t, copied, nil)
+		s.limits.tailPages = 0
 		more := incompressible(r, 300).bytes()
 		mustImport(t, s, "more", writeSource(t, more, nil), nil)
 		again := writeSource(t, images["one"], nil)

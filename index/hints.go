@@ -17,10 +17,11 @@ import (
 	"github.com/thawfs/thaw/index/pack"
 )
 
-// hints is the index of a store that is open for writing. It is opened when it is first needed, and
-// brought up to date with the packs. When it fails, at any time and for
-// any reason, its directory is set aside and another one is made from the packs; when that fails too,
-// one in memory takes its place until the store is closed. So its users never see its errors.
+// hints is the index of a store that is open for writing: the index on disk, which is opened when it is
+// first needed, and the tail, which has the packs that are not in it yet (hintstail.go). A store in which
+// the tail has all packs needs no index on disk. When that fails, at any time and for any reason, its
+// directory is set aside, and another one is made from the packs when there are enough; when that fails
+// too, one in memory takes its place until the store is closed. So its users never see its errors.
 //
 // It comes after Store.writer, and before the locks of packs.
 type hints struct {
@@ -28,12 +29,15 @@ type hints struct {
 	dir  string
 	open func(ctx context.Context, dir string) (keyStore, error)
 
-	sem    chan struct{} // held (by sending) while what follows is used
-	db     keyStore      // nil: not open
-	level  hintLevel
-	cause  error // why there is no index on disk; nil while there is
-	epoch  int   // counts the indexes that were begun
-	closed bool
+	sem     chan struct{}   // held (by sending) while what follows is used
+	db      keyStore        // nil: not open
+	indexed map[uint64]bool // packs that db has
+	tail    *hintTail       // of all others, as of the last refresh
+	current bool            // all packs are known that there were at the last refresh
+	forced  bool            // the index on disk is needed, with all packs
+	level   hintLevel
+	cause   error // why there is no index on disk; nil while there is
+	closed  bool
 }
 
 // hintLevel says what kind of index is used, or is to be tried next.
@@ -51,6 +55,7 @@ var errNoKeeper = errors.New("the keeper of the index cannot be started")
 func newHints(s *Store, open func(context.Context, string) (keyStore, error)) *hints {
 	return &hints{
 		s: s, dir: filepath.Join(s.dir, indexDirName), open: open, sem: make(chan struct{}, 1),
+		tail: newHintTail(),
 	}
 }
 
@@ -65,12 +70,12 @@ func (h *hints) lock(ctx context.Context) error {
 
 func (h *hints) unlock() { <-h.sem }
 
-// do calls op with the index; if that fails, again with another index. It fails only if ctx ends or
-// the store is closed.
+// do calls op with the index on disk; if that fails, again with another one. It does not if none is
+// needed. It fails only if ctx ends or the store is closed.
 func (h *hints) do(ctx context.Context, op func(keyStore) error) error {
 	for {
-		db, err := h.ready(ctx, nil)
-		if err != nil {
+		db, _, err := h.ready(ctx, nil)
+		if err != nil || db == nil {
 			return err
 		}
 		if err = op(db); err == nil {
@@ -82,33 +87,62 @@ func (h *hints) do(ctx context.Context, op func(keyStore) error) error {
 	}
 }
 
-// ready returns an index that knows the packs, and makes one if there is none.
-func (h *hints) ready(ctx context.Context, progress func(Progress)) (keyStore, error) {
+// refresh makes the packs known that were written since it was called last.
+func (h *hints) refresh(ctx context.Context, progress func(Progress)) error {
 	if err := h.lock(ctx); err != nil {
-		return nil, err
+		return err
+	}
+	h.current = false
+	h.unlock()
+	_, _, err := h.ready(ctx, progress)
+	return err
+}
+
+// ready returns an index that knows the packs, and makes one if there is none: the one on disk, nil if
+// none is needed, and the tail.
+func (h *hints) ready(ctx context.Context, progress func(Progress)) (keyStore, *hintTail, error) {
+	if err := h.lock(ctx); err != nil {
+		return nil, nil, err
 	}
 	defer h.unlock()
-	for h.db == nil {
+	for {
 		if h.closed {
-			return nil, ErrClosed
+			return nil, nil, ErrClosed
 		}
-		db, err := h.begin(ctx)
+		if h.current {
+			return h.db, h.tail, nil
+		}
+		db, err := h.bring(ctx, progress)
 		if err == nil {
-			if err = h.sync(ctx, db, progress); err == nil {
-				h.db = db
-				break
-			}
+			h.db, h.current = db, true
+			continue
 		}
+		h.db = nil
 		if err := h.fail(ctx, db, err); err != nil {
+			return nil, nil, err
+		}
+	}
+}
+
+// bring makes all packs known, and returns the index on disk; nil if none is needed. sem must be held.
+func (h *hints) bring(ctx context.Context, progress func(Progress)) (keyStore, error) {
+	if h.db != nil {
+		return h.db, h.catchUp(ctx, progress)
+	}
+	if !h.wanted() {
+		if ok, err := h.extend(ctx, h.unknown()); ok || err != nil {
 			return nil, err
 		}
 	}
-	return h.db, nil
+	db, err := h.begin(ctx)
+	if err != nil {
+		return db, err
+	}
+	return db, h.sync(ctx, db, progress, h.all())
 }
 
 // begin opens the next index to try. sem must be held.
 func (h *hints) begin(ctx context.Context) (keyStore, error) {
-	h.epoch++
 	if h.level == hintsMemory {
 		return newMemKeys(), nil
 	}
@@ -131,6 +165,7 @@ func (h *hints) failed(ctx context.Context, db keyStore, err error) error {
 // fail ends db (nil: it was never open), which failed with err, and goes on to the next level. sem
 // must be held.
 func (h *hints) fail(ctx context.Context, db keyStore, err error) error {
+	h.indexed, h.current = nil, false
 	if db != nil {
 		db.kill()
 	}
@@ -189,9 +224,10 @@ func (h *hints) removeDamaged() error {
 	return err
 }
 
-// sync brings an index up to date: it indexes the packs that it does not know, and forgets those that
-// are gone. It fails if the index does, or if ctx ends. sem must be held.
-func (h *hints) sync(ctx context.Context, db keyStore, progress func(Progress)) error {
+// sync brings an index that was just opened up to date: it indexes the packs that it does not know, and
+// forgets those that are gone. Few packs stay in the tail, unless all are wanted in the index. It fails
+// if the index does, or if ctx ends. sem must be held.
+func (h *hints) sync(ctx context.Context, db keyStore, progress func(Progress), all bool) error {
 	v, err := db.get(ctx, metaKey(metaVersion))
 	if err != nil {
 		return err
@@ -216,23 +252,20 @@ func (h *hints) sync(ctx context.Context, db keyStore, progress func(Progress)) 
 		rows = append(rows, row{metaKey(metaVersion), []byte{keyVersion}})
 	}
 	gone := int64(0) // bytes, about, whose rows point to nothing
-	var unknown []uint64
+	h.indexed = map[uint64]bool{}
 	numbers, _ := h.s.packs.numbers()
 	for _, number := range numbers {
 		info, _ := h.s.packs.info(number)
 		was, known := indexed[number]
 		delete(indexed, number)
-		if known && was.same(info) {
-			continue
-		}
-		if known && was.bytes > 0 {
+		h.indexed[number] = known && was.bytes > 0
+		if h.indexed[number] && !was.same(info) {
 			gone += max(was.bytes-info.bytes, 1) // it was compacted: pages that the index knows may be gone
-		} else {
-			unknown = append(unknown, number)
+			rows = append(rows, packRowOf(number, info))
 		}
-		rows = append(rows, packRowOf(number, info))
 	}
-	if err := h.indexPacks(ctx, db, unknown, progress); err != nil {
+	h.tail = newHintTail()
+	if err := h.index(ctx, db, h.unknown(), progress, all); err != nil {
 		return err
 	}
 	for number, was := range indexed {
@@ -248,6 +281,17 @@ func (h *hints) sync(ctx context.Context, db keyStore, progress func(Progress)) 
 		rows = append(rows, row{metaKey(metaStale), binary.AppendUvarint(nil, n+uint64(gone))})
 	}
 	return updateAll(ctx, db, rows)
+}
+
+// index puts packs into the tail, or into an index if they are many or all are wanted there.
+func (h *hints) index(ctx context.Context, db keyStore, numbers []uint64, progress func(Progress),
+	all bool) error {
+	if !all {
+		if ok, err := h.extend(ctx, numbers); ok || err != nil {
+			return err
+		}
+	}
+	return h.write(ctx, db, numbers, progress)
 }
 
 // indexPacks puts packs into an index, the newest first: if there is no room for all, these are the
@@ -269,19 +313,42 @@ func (h *hints) indexPacks(ctx context.Context, db keyStore, numbers []uint64,
 
 // pages returns the refs that stand for hashes, as keyStore.pages.
 func (h *hints) pages(ctx context.Context, hashes []pack.Hash, refs []uint64) error {
-	for len(hashes) > 0 {
-		n := min(len(hashes), maxRows)
-		err := h.do(ctx, func(k keyStore) error { return k.pages(ctx, hashes[:n], refs[:n]) })
+	db, tail, err := h.ready(ctx, nil)
+	if err != nil {
+		return err
+	}
+	var rest []pack.Hash
+	var at []int
+	for i, sum := range hashes {
+		if refs[i] = tail.pages.ref(sum); refs[i] == 0 && db != nil {
+			rest, at = append(rest, sum), append(at, i)
+		}
+	}
+	found := make([]uint64, min(len(rest), maxRows))
+	for len(rest) > 0 {
+		n := min(len(rest), maxRows)
+		clear(found)
+		err := h.do(ctx, func(k keyStore) error { return k.pages(ctx, rest[:n], found[:n]) })
 		if err != nil {
 			return err
 		}
-		hashes, refs = hashes[n:], refs[n:]
+		for i, ref := range found[:n] {
+			refs[at[i]] = ref
+		}
+		rest, at = rest[n:], at[n:]
 	}
 	return nil
 }
 
 // node returns the ref that stands for a node; 0 if none does.
 func (h *hints) node(ctx context.Context, sum pack.Hash) (ref uint64, err error) {
+	_, tail, err := h.ready(ctx, nil)
+	if err != nil {
+		return 0, err
+	}
+	if ref := tail.nodes[sum]; ref != 0 {
+		return ref, nil
+	}
 	err = h.do(ctx, func(k keyStore) error {
 		v, err := k.get(ctx, nodeKey(sum))
 		ref = parseRef(v)
@@ -290,19 +357,22 @@ func (h *hints) node(ctx context.Context, sum pack.Hash) (ref uint64, err error)
 	return ref, err
 }
 
-// update makes changes.
-func (h *hints) update(ctx context.Context, rows []row) error {
-	return h.do(ctx, func(k keyStore) error { return updateAll(ctx, k, rows) })
+// some says whether any page may be known.
+func (h *hints) some(ctx context.Context) (bool, error) {
+	db, tail, err := h.ready(ctx, nil)
+	if err != nil {
+		return false, err
+	}
+	return db != nil || tail.pages.count > 0, nil
 }
 
-// begun returns how many indexes were begun. The present one may not know what was written to an
-// earlier one.
-func (h *hints) begun(ctx context.Context) (int, error) {
-	if err := h.lock(ctx); err != nil {
+// known returns how many pages the tail has.
+func (h *hints) known(ctx context.Context) (uint64, error) {
+	_, tail, err := h.ready(ctx, nil)
+	if err != nil {
 		return 0, err
 	}
-	defer h.unlock()
-	return h.epoch, nil
+	return uint64(tail.pages.count), nil
 }
 
 // missing says why there is no index on disk; nil if there is, or nobody has asked for it yet.
@@ -324,10 +394,11 @@ func (h *hints) rebuild(ctx context.Context, progress func(Progress)) error {
 		h.db = nil
 	}
 	h.level, h.cause = hintsAnew, nil
+	h.indexed, h.current, h.forced = nil, false, true
 	err := errors.Join(h.removeDamaged(), os.RemoveAll(h.dir))
 	h.unlock()
 	if err == nil {
-		_, err = h.ready(ctx, progress)
+		_, _, err = h.ready(ctx, progress)
 	}
 	if err == nil {
 		err = h.missing(ctx)

@@ -76,7 +76,7 @@ func (s *Store) importSource(ctx context.Context, src Source, o ImportOptions) (
 	if err := s.nameFree(o.Name); err != nil {
 		return c, st, err
 	}
-	if _, err := s.hints.ready(ctx, o.Progress); err != nil {
+	if err := s.hints.refresh(ctx, o.Progress); err != nil {
 		return c, st, err
 	}
 	im, err := newImporter(ctx, s, src, o)
@@ -122,7 +122,6 @@ type importer struct {
 	dedup     *dedup
 	found     [chunkPages]uint64 // where the pages of the present chunk are stored already
 	ids       map[uint64]uint64  // of packs that checkpoints list, when it began
-	epoch     int                // of the index when the import began
 	tree      *treeWriter
 	packer    *packer
 	leafNo    uint64 // the leaf that is being filled
@@ -192,9 +191,7 @@ func (im *importer) prepareDedup(ctx context.Context) (hashes *hashCache, err er
 	im.ids = s.cat.ids()
 	hashes = newHashCache(ctx, s.packs, im.ids, s.log)
 	im.dedup = &dedup{hashes: hashes, fresh: map[pack.Hash]uint64{}, hints: s.hints}
-	numbers, _ := s.packs.numbers()
-	im.dedup.ask = len(numbers) > 0
-	im.epoch, err = s.hints.begun(ctx)
+	im.dedup.ask, err = s.hints.some(ctx)
 	return hashes, err
 }
 
@@ -236,7 +233,7 @@ func (im *importer) steps(ctx context.Context, g *tasks) (_ *catalogEntry, err e
 		return nil, err
 	}
 	r := &root{records: map[int][]byte{}, top: &mapTop{pages: im.mem.pages}}
-	branches, stored, err := im.tree.finish(im.packer.record)
+	branches, err := im.tree.finish(im.packer.record)
 	if err != nil {
 		return nil, err
 	}
@@ -261,7 +258,6 @@ func (im *importer) steps(ctx context.Context, g *tasks) (_ *catalogEntry, err e
 	if err != nil {
 		return nil, err
 	}
-	im.index(stored)
 	return e, nil
 }
 

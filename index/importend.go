@@ -2,7 +2,6 @@ package index
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 
 	"github.com/thawfs/thaw/index/pack"
@@ -41,30 +40,12 @@ func (im *importer) settle() error {
 	if err := im.packer.drain(); err != nil {
 		return err
 	}
+	if err := im.s.hints.refresh(im.packer.g.ctx, nil); err != nil {
+		return err
+	}
 	clear(im.dedup.fresh)
 	im.dedup.ask = true
 	return nil
-}
-
-// index adds the packs and nodes of a committed import to the index. It has the pages already, unless
-// it failed meanwhile; then the next import indexes the packs.
-func (im *importer) index(stored []storedNode) {
-	// The import is done, and is not undone because of a hint.
-	ctx := context.Background()
-	var rows []row
-	if now, err := im.s.hints.begun(ctx); err == nil && now == im.epoch {
-		for _, n := range im.added {
-			info, _ := im.s.packs.info(n)
-			rows = append(rows, packRowOf(n, info))
-		}
-	}
-	for _, n := range stored {
-		rows = append(rows, row{nodeKey(n.hash), binary.BigEndian.AppendUint64(nil, n.ref)})
-	}
-	sortRows(rows)
-	if err := im.s.hints.update(ctx, rows); err != nil {
-		im.s.log.Warn("the index is out of date until the next import", "err", err)
-	}
 }
 
 // undo removes the packs of an import that failed. What it cannot remove now, GC does.

@@ -109,7 +109,7 @@ func (im *importer) chunk(c *chunk, grouped bool) error {
 // page finds or stores a page that is not zero.
 func (im *importer) page(c *chunk, i int) (ref uint64, err error) {
 	if ref = im.found[i]; ref == 0 {
-		ref = im.dedup.fresh[c.hashes[i]] // it may be in this same chunk
+		ref = im.dedup.fresh[c.hashes[i]] // also of this same chunk
 	}
 	if ref != 0 {
 		im.stats.DupPages++

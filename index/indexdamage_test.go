@@ -155,6 +155,7 @@ func tryDamage(t *testing.T, good string, d damage, src Source, want map[string]
 		t.Fatalf("%v: %v", d, err)
 	}
 	defer s.Close()
+	s.limits.tailPages = 0
 	mustImport(t, s, "last", src, nil)
 	for name, img := range want {
 		m := openImage(t, s, name)

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -24,6 +25,8 @@ func KeeperMain() int {
 	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
 	// When memory is short the kernel should end this process first. An error does not matter.
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0)
+	// What Badger needs is little, but it leaves much garbage when it writes.
+	debug.SetGCPercent(30)
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	k := &keeper{log: log}
 	err := serveKeeper(methodsOf(k))

@@ -36,7 +36,7 @@ func testKeeper() *exec.Cmd {
 	return cmd
 }
 
-// openKept opens a store as commands do, with its index in another process.
+// openKept opens a store as commands do, with its index in another process: from the first page on.
 func openKept(t testing.TB, dir string) *Store {
 	t.Helper()
 	s, err := Open(context.Background(), dir, OpenOptions{Create: true, Keeper: testKeeper, Log: testLog(t)})
@@ -44,13 +44,14 @@ func openKept(t testing.TB, dir string) *Store {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
+	s.limits.tailPages = 0
 	return s
 }
 
 // keeperOf returns the keeper of a store that has used its index.
 func keeperOf(t testing.TB, s *Store) *keptKeys {
 	t.Helper()
-	if _, err := s.hints.ready(context.Background(), nil); err != nil {
+	if _, _, err := s.hints.ready(context.Background(), nil); err != nil {
 		t.Fatal(err)
 	}
 	k, ok := s.hints.db.(*keptKeys)
@@ -266,7 +267,8 @@ func TestHangingKeeperIsCancelled(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.hints.db = &failingKeys{keyStore: k, fail: cancel}
-	if err := s.hints.update(ctx, []row{{metaKey("x"), []byte{1}}}); !errors.Is(err, context.Canceled) {
+	set := func(k keyStore) error { return k.update(ctx, []row{{metaKey("x"), []byte{1}}}) }
+	if err := s.hints.do(ctx, set); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
 	if err := s.Close(); err != nil {
@@ -296,6 +298,7 @@ func TestNoIndexOnDisk(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer s.Close()
+			s.limits.tailPages = 0
 			if name == "nowhere" {
 				// A file where the index would be is set aside; one that comes back all the time is not.
 				s.hints.dir = "/proc/self/index"

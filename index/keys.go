@@ -84,6 +84,10 @@ func pageRow(h pack.Hash, ref pack.Ref) row {
 	return row{key[:], refValue(uint64(ref))}
 }
 
+func nodeRow(h pack.Hash, ref uint64) row {
+	return row{nodeKey(h), binary.BigEndian.AppendUint64(nil, ref)}
+}
+
 // refValue is a ref as a value: big-endian without the leading zero bytes.
 func refValue(ref uint64) []byte {
 	b := binary.BigEndian.AppendUint64(make([]byte, 0, 8), ref)
@@ -106,11 +110,8 @@ func packRowOf(number uint64, info packInfo) row {
 	return row{packKey(number), binary.AppendUvarint(v, uint64(info.bytes))}
 }
 
-// begunRowOf is the row of a pack whose pages are being written. If nothing follows it, the pack is
-// indexed again.
-func begunRowOf(number uint64) row { return packRowOf(number, packInfo{}) }
-
-// parsePackRow returns values that match no pack for a malformed row.
+// parsePackRow returns values that match no pack for a malformed row. Older programs wrote a size of 0
+// until all pages of a pack were in the index.
 func parsePackRow(v []byte) packInfo {
 	g, w := binary.Uvarint(v)
 	if w <= 0 {

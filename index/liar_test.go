@@ -156,6 +156,7 @@ func TestKeeperLies(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			s.limits.tailPages = 0
 			want := map[string][]byte{"one": base.bytes()}
 			mustImport(t, s, "one", writeSource(t, base.bytes(), nil), nil)
 			for _, name := range []string{"two", "three"} {

@@ -71,6 +71,26 @@ func badSize(size int64) string {
 // ReadAt implements Memory.
 func (m *MemoryFile) ReadAt(p []byte, off int64) (int, error) { return m.f.ReadAt(p, off) }
 
+// Map maps a part of the file for reading. Who reads what another process cut off meanwhile gets a fault.
+func (m *MemoryFile) Map(off int64, n int) (b []byte, unmap func() error, err error) {
+	conn, err := m.f.SyscallConn()
+	if err != nil {
+		return nil, nil, err
+	}
+	cerr := conn.Control(func(fd uintptr) {
+		b, err = unix.Mmap(int(fd), off, n, unix.PROT_READ, unix.MAP_SHARED)
+	})
+	if cerr != nil {
+		return nil, nil, cerr
+	}
+	if err != nil {
+		return nil, nil, os.NewSyscallError("mmap", err)
+	}
+	// It is read from end to end: so the kernel reads ahead. It works without.
+	_ = unix.Madvise(b, unix.MADV_SEQUENTIAL)
+	return b, func() error { return unix.Munmap(b) }, nil
+}
+
 // Size implements Memory.
 func (m *MemoryFile) Size() int64 { return m.size }
 

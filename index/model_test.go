@@ -81,7 +81,8 @@ func (m *model) reopen() {
 	}
 	m.s = openTest(m.t, m.dir, m.blobs)
 	if m.r.IntN(2) == 0 {
-		m.s.limits = limits{packPages: 200, freshPages: 150} // several packs an import
+		m.s.limits = limits{packPages: 200, freshPages: 150, // several packs an import
+			tailPages: m.r.IntN(3) * 400}
 	}
 }
 

@@ -15,6 +15,10 @@ import (
 // place of a page is known before it is compressed.
 const maxPackPages = 1 << 16
 
+// blocksAhead is how many blocks may wait to be written (16 MiB of pages): while the disk takes no more,
+// the processors have that to do.
+const blocksAhead = 256
+
 // packer stores the pages of an import. add says at once where a page will lie; blocks are
 // compressed in parallel behind it and appended in order.
 type packer struct {
@@ -27,10 +31,9 @@ type packer struct {
 	number uint64    // of the pack that add fills
 	slots  uint32    // that it has given out of it
 
-	done   chan struct{} // closed when the last block was appended
-	err    error         // why not all were; valid once done is closed
-	w      *pack.Writer  // of the goroutine that appends; the importer's once done is closed
-	hashes []pack.Hash   // of the pages in w
+	done chan struct{} // closed when the last block was appended
+	err  error         // why not all were; valid once done is closed
+	w    *pack.Writer  // of the goroutine that appends; the importer's once done is closed
 
 	// Of the pack that is being finished, nil before the first. The others are valid once it is closed.
 	finishing chan struct{}
@@ -52,13 +55,13 @@ type blockJob struct {
 }
 
 func newPacker(s *Store, g *tasks, p Profile) (*packer, error) {
-	enc, err := pack.NewEncoder(p)
+	enc, err := pack.NewImportEncoder(p)
 	if err != nil {
 		return nil, err
 	}
 	pk := &packer{s: s, g: g, enc: enc, done: make(chan struct{})}
 	n := runtime.GOMAXPROCS(0)
-	pk.blocks = newOrdered(g, n, 16*n, func() func(*blockJob) error {
+	pk.blocks = newOrdered(g, n, blocksAhead, func() func(*blockJob) error {
 		return func(b *blockJob) error {
 			if b.drained != nil {
 				return nil
@@ -138,7 +141,7 @@ func (k *packer) end() error {
 	}
 }
 
-// drain finishes the present pack, and returns when the index knows all pages that were added.
+// drain finishes the present pack, and returns when all pages that were added are in packs of the store.
 func (k *packer) drain() error {
 	if err := k.flush(); err != nil {
 		return err
@@ -185,7 +188,6 @@ func (k *packer) append() error {
 		if first != b.first {
 			return fmt.Errorf("pack %d: a block came to slot %d, not %d", b.number, first, b.first)
 		}
-		k.hashes = append(k.hashes, b.hashes...)
 		for _, c := range b.chunks {
 			c.release()
 		}
@@ -199,13 +201,13 @@ func (k *packer) finish() error {
 	if err := k.finished(); err != nil || k.w == nil {
 		return err
 	}
-	w, hashes := k.w, k.hashes
-	k.w, k.hashes = nil, nil
+	w := k.w
+	k.w = nil
 	done := make(chan struct{})
 	k.finishing = done
 	k.g.run(func() error {
 		defer close(done)
-		k.finishErr = k.commit(w, hashes)
+		k.finishErr = k.commit(w)
 		return k.finishErr
 	})
 	return nil
@@ -220,30 +222,17 @@ func (k *packer) finished() error {
 	return k.finishErr
 }
 
-// commit commits a pack and adds its pages to the index at the same time, because a commit mostly waits
-// for the disk. If the commit fails, the index has rows that point to nothing.
-func (k *packer) commit(w *pack.Writer, hashes []pack.Hash) error {
+// commit commits a pack.
+func (k *packer) commit(w *pack.Writer) error {
 	number := w.Number()
-	indexed := make(chan error, 1)
-	go func() { indexed <- k.s.hints.update(k.g.ctx, pageRows(number, hashes)) }()
 	size, err := w.Finish()
-	if err == nil {
-		k.s.packs.addWritten(w, size)
-		k.written = append(k.written, number)
-		k.bytes += size
+	if err != nil {
+		return err
 	}
-	return errors.Join(err, <-indexed)
-}
-
-// pageRows returns the rows of a new pack's pages, after a row which says that they may not be complete.
-func pageRows(number uint64, hashes []pack.Hash) []row {
-	rows := make([]row, 1, 1+len(hashes))
-	for slot, h := range hashes {
-		rows = append(rows, pageRow(h, pack.MakeRef(number, uint32(slot))))
-	}
-	sortRows(rows[1:])
-	rows[0] = begunRowOf(number)
-	return rows
+	k.s.packs.addWritten(w, size)
+	k.written = append(k.written, number)
+	k.bytes += size
+	return nil
 }
 
 // record appends a record to the last pack, or to a new one if nothing was stored. It is called

@@ -2,7 +2,6 @@ package index
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 
 	"github.com/thawfs/thaw/index/blob"
@@ -94,19 +93,25 @@ func (s *Store) indexPack(ctx context.Context, k keyStore, number uint64) error 
 
 // packRows returns the rows of a pack's pages and nodes; after an error those that could be read.
 func (s *Store) packRows(ctx context.Context, number uint64) (rows []row, err error) {
+	err = s.eachHint(ctx, number, func(h pack.Hash, ref pack.Ref) { rows = append(rows, pageRow(h, ref)) },
+		func(h pack.Hash, ref pack.Ref) { rows = append(rows, nodeRow(h, uint64(ref))) })
+	return rows, err
+}
+
+// eachHint calls page for each page of a pack that is there, and node for each node.
+func (s *Store) eachHint(ctx context.Context, number uint64, page, node func(pack.Hash, pack.Ref)) error {
 	p, done, err := s.packs.use(ctx, number, 0)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer done()
 	hashes, err := p.Hashes()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	rows = make([]row, 0, len(hashes))
 	for slot, h := range hashes {
 		if !p.Dead(uint32(slot)) {
-			rows = append(rows, pageRow(h, pack.MakeRef(number, uint32(slot))))
+			page(h, pack.MakeRef(number, uint32(slot)))
 		}
 	}
 	hasher := pack.NewHasher(s.key)
@@ -117,14 +122,13 @@ func (s *Store) packRows(ctx context.Context, number uint64) (rows []row, err er
 		}
 		code, err := p.ReadRecord(i, nil)
 		if err != nil {
-			return rows, err
+			return err
 		}
 		if h, ok := nodeHash(hasher, info.Kind, code); ok {
-			ref := uint64(pack.MakeRef(number, uint32(i)))
-			rows = append(rows, row{nodeKey(h), binary.BigEndian.AppendUint64(nil, ref)})
+			node(h, pack.MakeRef(number, uint32(i)))
 		}
 	}
-	return rows, nil
+	return nil
 }
 
 // nodeHash names a node by its content. A leaf that is stored as a difference has no name: it is never

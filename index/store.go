@@ -103,6 +103,7 @@ type Store struct {
 type limits struct {
 	packPages  uint32 // of a pack
 	freshPages int    // that an import remembers itself
+	tailPages  int    // of packs that are not in the index
 }
 
 // Open opens the store in dir. One process at a time can open it for writing (ErrLocked otherwise); it
@@ -125,7 +126,7 @@ func Open(ctx context.Context, dir string, o OpenOptions) (_ *Store, err error) 
 		dir: dir, readOnly: o.ReadOnly, log: log, blobs: o.Blobs,
 		writer: make(chan struct{}, 1), refreshing: make(chan struct{}, 1), closing: make(chan struct{}),
 	}
-	s.limits = limits{packPages: maxPackPages, freshPages: maxFresh}
+	s.limits = limits{packPages: maxPackPages, freshPages: maxFresh, tailPages: maxTail}
 	s.cat.m = map[string]*catalogEntry{}
 	if s.file, err = readStoreFile(dir); err != nil {
 		return nil, err

@@ -13,7 +13,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/klauspost/compress/zstd"
+	"github.com/klauspost/compress/s2"
 	"golang.org/x/sys/unix"
 )
 
@@ -118,16 +118,12 @@ func TestSecondCheckpointShares(t *testing.T) {
 	img := randomImage(r, 20000)
 	later := img.change(r, 60)
 	changed, compressed := 0, 0
-	z, err := zstd.NewWriter(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
 	page := make([]byte, PageSize)
 	for i := range img {
 		if img[i] != later[i] && later[i] != 0 {
 			changed++
 			fillPage(page, later[i])
-			compressed += len(z.EncodeAll(page, nil))
+			compressed += min(len(s2.Encode(nil, page)), PageSize)
 		}
 	}
 	s := openTest(t, t.TempDir()+"/store", nil)

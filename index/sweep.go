@@ -33,12 +33,13 @@ func (h *hints) sweep(ctx context.Context) error {
 		db, err = h.begin(ctx)
 	}
 	if err == nil {
-		if err = h.sync(ctx, db, nil); err == nil {
+		// A gc has time: it leaves no tail.
+		if err = h.sync(ctx, db, nil, true); err == nil {
 			err = h.sweepRows(ctx, db)
 		}
 	}
 	if err == nil {
-		h.db = db
+		h.db, h.current = db, true
 		return nil
 	}
 	h.db = nil

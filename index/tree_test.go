@@ -3,6 +3,7 @@ package index
 import (
 	"context"
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -64,13 +65,18 @@ func (tt *treeTest) write(t *testing.T, refs map[uint64]uint64, pages uint64,
 			t.Fatal(err)
 		}
 	}
-	branches, stored, err := w.finish(tt.nodes.store)
+	stored := map[pack.Hash]uint64{}
+	branches, err := w.finish(func(kind uint32, code []byte) (uint64, error) {
+		ref, err := tt.nodes.store(kind, code)
+		if h, named := nodeHash(w.hasher, kind, code); named {
+			stored[h] = ref
+		}
+		return ref, err
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, s := range stored {
-		tt.known[s.hash] = s.ref
-	}
+	maps.Copy(tt.known, stored)
 	return &mapTop{pages: pages, branches: branches, packs: sortedKeys(w.packs)}, w
 }
 

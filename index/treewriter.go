@@ -21,7 +21,7 @@ type treeWriter struct {
 
 	cur     *pendingBranch
 	done    []*pendingBranch
-	pending []pendingLeaf
+	pending [][]byte          // codes of leaves
 	known   map[pack.Hash]int // position in pending
 	packs   map[uint64]bool   // that the map refers to
 	last    uint64            // the pack noted last
@@ -39,11 +39,6 @@ type pendingBranch struct {
 type openChild struct {
 	child   int // in the branch
 	pending int // in treeWriter.pending
-}
-
-type pendingLeaf struct {
-	hash pack.Hash
-	code []byte
 }
 
 func newTreeWriter(pages uint64, h *pack.Hasher, find func(pack.Hash) (uint64, error),
@@ -125,29 +120,20 @@ func (t *treeWriter) put(i int, code []byte) error {
 	}
 	t.newLeaves++
 	t.cur.open = append(t.cur.open, openChild{i, len(t.pending)})
-	t.pending = append(t.pending, pendingLeaf{hash: hash, code: code})
+	t.pending = append(t.pending, code)
 	return nil
-}
-
-// storedNode is a node that finish stored, for the index.
-type storedNode struct {
-	hash pack.Hash
-	ref  uint64
 }
 
 // finish stores the new nodes by store and returns the branches of the map.
 func (t *treeWriter) finish(store func(kind uint32, code []byte) (ref uint64, err error)) (
-	branches []uint64, stored []storedNode, err error,
+	branches []uint64, err error,
 ) {
 	refs := make([]uint64, len(t.pending))
-	for i, l := range t.pending {
-		if refs[i], err = store(kindLeaf, l.code); err != nil {
-			return nil, nil, err
+	for i, code := range t.pending {
+		if refs[i], err = store(kindLeaf, code); err != nil {
+			return nil, err
 		}
 		t.note(refs[i])
-		if l.hash != (pack.Hash{}) {
-			stored = append(stored, storedNode{l.hash, refs[i]})
-		}
 	}
 	branches = make([]uint64, branchesOf(t.pages))
 	for _, b := range t.done {
@@ -158,18 +144,17 @@ func (t *treeWriter) finish(store func(kind uint32, code []byte) (ref uint64, er
 		hash, _ := nodeHash(t.hasher, kindBranch, code)
 		ref, err := t.find(hash)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		if ref == 0 {
 			if ref, err = store(kindBranch, code); err != nil {
-				return nil, nil, err
+				return nil, err
 			}
-			stored = append(stored, storedNode{hash, ref})
 		}
 		t.note(ref)
 		branches[b.number] = ref
 	}
-	return branches, stored, nil
+	return branches, nil
 }
 
 // parentTree walks the page map of an older image while a new one is written.

@@ -3,7 +3,10 @@ package blob
 import (
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
 // dirWriter writes a temporary file beside the blob's place.
@@ -12,7 +15,13 @@ type dirWriter struct {
 	f          File // nil once it is committed or given up
 	name       string
 	temp, path string
+	written    int64
+	begun      int64 // how much of it is on its way to the disk
 }
+
+// writeBackStep is how much is written before the disk is told to begin with it. So Commit waits for
+// little, and the disk works while the next bytes are made.
+const writeBackStep = 8 << 20
 
 func (w *dirWriter) Write(p []byte) (int, error) {
 	if w.f == nil {
@@ -22,7 +31,24 @@ func (w *dirWriter) Write(p []byte) (int, error) {
 	if err != nil {
 		return n, fmt.Errorf("write %s: %w", w.name, err)
 	}
+	if w.written += int64(n); w.written-w.begun >= writeBackStep {
+		writeBack(w.f, w.begun, w.written-w.begun)
+		w.begun = w.written
+	}
 	return n, nil
+}
+
+// writeBack begins to write a part of a file to the disk. It is only a hint; what fails, Sync says.
+func writeBack(f File, off, n int64) {
+	host, ok := f.(*os.File)
+	if !ok {
+		return
+	}
+	if conn, err := host.SyscallConn(); err == nil {
+		_ = conn.Control(func(fd uintptr) {
+			_ = unix.SyncFileRange(int(fd), off, n, unix.SYNC_FILE_RANGE_WRITE)
+		})
+	}
 }
 
 // Commit makes the bytes durable before the name, and the name before it returns.

@@ -181,13 +181,13 @@
 //	zstd default   4K        1544     189       8.3   10.7   13.0
 //	               8K        1495     214      11.4   15.2   20.4
 //	               16K       1466     251      16.9   23.4   27.7
-//	               a         1537     188       8.4   11.0   15.1    <- default
+//	               a         1537     188       8.4   11.0   15.1    <- default, when written again
 //	               b         1525     175       9.1   11.6   18.0
 //	zstd better    4K        1533     147       8.1   10.6   15.1
-//	S2             4K        2080     993       3.3    4.3    5.7
+//	S2             4K        2080     993       3.3    4.3    5.7     <- fast, and what imports store
 //	S2 better      4K        1996     576       3.5    4.4    5.4
 //	               8K        1941     602       5.6    8.3   10.4
-//	               a         1994     545       3.5    4.4    5.2    <- fast
+//	               a         1994     545       3.5    4.4    5.2
 //
 //	a: larger units where 2 pages compress to 1024 bytes, 4 to 512; b: 1536, 1024, 8 to 512
 //

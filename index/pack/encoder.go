@@ -37,6 +37,18 @@ func NewEncoder(p Profile) (*Encoder, error) {
 // that ProfileFast takes, and in less space. It encodes as slowly as ProfileDefault.
 func NewHotEncoder() *Encoder { return &Encoder{tuning: hotTuning} }
 
+// NewImportEncoder makes an Encoder of new pages. An import is to be quick, so its units are those of
+// ProfileFast also where the profile takes little space: that is for whoever writes these pages again
+// later. Frames are the profile's.
+func NewImportEncoder(p Profile) (*Encoder, error) {
+	e, err := NewEncoder(p)
+	if err == nil && p == ProfileDefault {
+		fast := tunings[ProfileFast]
+		e.tuning.codec, e.tuning.s2, e.tuning.limits = fast.codec, fast.s2, fast.limits
+	}
+	return e, err
+}
+
 // encoderScratch is what one encoding needs: compressors, and a place to put pages side by side.
 type encoderScratch struct {
 	unit  *zstd.Encoder
@@ -130,6 +142,9 @@ func (e *Encoder) encodeUnits(s *encoderScratch, dst *EncodedBlock, pages [][]by
 		pages = pages[used:]
 		n = e.tuning.next(size / used)
 	}
+	if e.tuning.codec == codecS2 {
+		s.out = nil // it is in dst
+	}
 }
 
 // encodeUnit appends one unit to dst, of all the pages or, if they do not compress well enough for
@@ -150,6 +165,9 @@ func (e *Encoder) encodeUnit(
 	var data []byte
 	for {
 		raw = raw[:n*PageSize]
+		if e.tuning.codec == codecS2 {
+			s.out = dst.room(s2.MaxEncodedLen(len(raw))) // where it is wanted
+		}
 		c, data = e.compress(s, raw)
 		if n == 1 || len(data) <= e.tuning.limit(n) {
 			break

@@ -7,9 +7,10 @@ import "fmt"
 type Profile uint8
 
 const (
-	// ProfileDefault takes little space: a page costs about what zstd -3 makes of it.
+	// ProfileDefault takes little space: a page costs about what zstd -3 makes of it. New pages are stored
+	// as by ProfileFast (NewImportEncoder); they are made small when they are written again.
 	ProfileDefault Profile = iota
-	// ProfileFast decodes in the least time, and takes up to 1.4 times the space.
+	// ProfileFast encodes and decodes in the least time, and takes up to 1.4 times the space.
 	ProfileFast
 )
 

@@ -314,8 +314,19 @@ func (rw *rewriter) lost(err error) error {
 // add appends a unit to a block that is put together by hand.
 func (b *EncodedBlock) add(c codec, pages int, data []byte) {
 	off := len(b.data)
-	b.data = append(b.data, data...)
+	if tail := b.data[off:cap(b.data)]; len(data) > 0 && len(tail) >= len(data) && &tail[0] == &data[0] {
+		b.data = b.data[:off+len(data)] // it was made in room
+	} else {
+		b.data = append(b.data, data...)
+	}
 	b.units = append(b.units, encodedUnit{codec: c, pages: pages, off: off, end: len(b.data)})
+}
+
+// room returns n bytes behind the units of the block. What is made there and added is not copied.
+func (b *EncodedBlock) room(n int) []byte {
+	off := len(b.data)
+	b.data = slices.Grow(b.data, n)
+	return b.data[off : off+n]
 }
 
 // item copies one record or frame as it is, or drops it.

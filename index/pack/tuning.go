@@ -65,7 +65,7 @@ var tunings = [...]tuning{
 		frameCodec: codecFrame, frameLevel: zstd.SpeedDefault, cluster: coldClusters,
 	},
 	ProfileFast: {
-		codec: codecS2, s2: s2.EncodeBetter, limits: [3]int{1024, 512, 0},
+		codec: codecS2, s2: s2.Encode, // two pages in a unit would save nothing
 		// Never used for units, but an encoder has to have a level.
 		level:      zstd.SpeedFastest,
 		frameCodec: codecFrame, frameLevel: zstd.SpeedFastest, cluster: coldClusters,

@@ -23,6 +23,10 @@
 //   - Stored size: all files of the store but the segments, against `zstd -3` of the whole image;
 //     the second checkpoint against its changed pages through `zstd -3`.
 //
+// TestImport measures an import beside `zstd -3 -T2`, `zstd -1 -T2` and cp of the same file, all of them synced:
+//
+//	go test ./tests/perf -run 'TestImport$' -v -perf [-image FILE]
+//
 // TestPrefetchParts measures the parts of a prefetch one by one: opening the image, reading, decoding,
 // pushing, and of the push the notifications alone, each on the clock and in CPU time. Its pushes go
 // into a file that the test serves itself and another process has open. -image and -perf are as above.

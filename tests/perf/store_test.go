@@ -33,7 +33,8 @@ func (b *bench) measureStore() stores {
 	first := storeBytes(b, s.normal)
 	if peer := b.zstd(b.image); peer > 0 {
 		mib := func(n int64) []float64 { return []float64{float64(n) / (1 << 20)} }
-		b.add("stored size, whole image", "MiB", mib(first), mib(peer), 1.05, "peer: zstd -3 of the image")
+		b.add("stored size, whole image", "MiB", mib(first), mib(peer), 1.4,
+			"as imported: 1.05 is for what is made small later; peer: zstd -3 of the image")
 		b.add("stored size, --profile fast", "MiB", mib(storeBytes(b, s.fast)), mib(peer), 1.4, "")
 		cli.OK(b.t, "import", s.normal, b.second, "--name", "second")
 		changed, n := b.changedPages()

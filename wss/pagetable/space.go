@@ -29,7 +29,7 @@ type Space struct {
 }
 
 // NewSpace returns the memory in an image of the given number of pages. Without regions the image is
-// guest-physical memory byte for byte.
+// guest-physical memory byte for byte. r may be read by several goroutines at once.
 func NewSpace(r io.ReaderAt, pages uint64, regions []Region) (*Space, error) {
 	s := &Space{r: r, regions: slices.Clone(regions), pages: pages}
 	if len(s.regions) == 0 {
