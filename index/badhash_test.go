@@ -11,8 +11,8 @@ import (
 	"github.com/thawfs/thaw/index/pack"
 )
 
-// A bad sector in the hashes of a pack costs an export no page: those of clusters lie anywhere in the pack, and
-// each of many pieces has some of the pages whose hashes are there.
+// A bad sector in the hashes of a pack costs an export no page: those of clusters lie anywhere in the pack,
+// and each of many pieces has some of the pages whose hashes are there.
 func TestExportBadHashes(t *testing.T) {
 	t.Run("warm", func(t *testing.T) { exportBadHashes(t, func(uint32) pack.Tier { return pack.TierKeep }) })
 	t.Run("cold", func(t *testing.T) { exportBadHashes(t, allCold) })

@@ -107,7 +107,8 @@ const hashWalks = 4
 
 func newHashCache(ctx context.Context, packs *packSet, ids map[uint64]uint64, log *slog.Logger) *hashCache {
 	c := &hashCache{
-		ctx: ctx, packs: newSomePacks(ctx, packs, hashWalks), log: log, seen: map[uint64]bool{}, bound: maxHeldHashes,
+		ctx: ctx, packs: newSomePacks(ctx, packs, hashWalks), log: log, seen: map[uint64]bool{},
+		bound: maxHeldHashes,
 	}
 	c.packs.ids = ids
 	c.parts, _ = simplelru.NewLRU(maxHashedParts, func(_ hashPart, h []pack.Hash) { c.held -= len(h) })

@@ -72,8 +72,8 @@
 //
 // When a working set is wanted is told for its parts of 256 pages, as its segment has them in its frames,
 // and behind the segment's last one the rest: 1, varint n, then varint pages and zigzag microseconds since
-// the last part's for each; n is 0 if the set has no times. It saves reading the text of the set. A root without
-// that record, or with one that is damaged or malformed or begins with another number, is as good.
+// the last part's for each; n is 0 if the set has no times. It saves reading the text of the set. A root
+// without that record, or with one that is damaged or malformed or begins with another number, is as good.
 //
 // The manifest also has the identities of the packs that the map lists (pack_ids, in the order of that
 // list, 16 hexadecimal digits each), because two stores, or a store and its copy, use the same numbers for
@@ -130,9 +130,9 @@
 // one decoding, of a unit or a cluster. It takes no lock, allocates nothing, and does not use Badger.
 //
 // On a high-latency medium (blob.Medium: another machine, a spinning disk) reads are fewer and larger. A
-// page is read together with its block or cluster and those beside it, as many as add little time to the read,
-// and they are kept for a while for their other pages (blockCache). Records of page maps are read ahead,
-// and roots are kept. Feeds are fetched in order, whichever goroutine decodes them.
+// page is read together with its block or cluster and those beside it, as many as add little time to the
+// read, and they are kept for a while for their other pages (blockCache). Records of page maps are read
+// ahead, and roots are kept. Feeds are fetched in order, whichever goroutine decodes them.
 //
 // # Import
 //

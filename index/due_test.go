@@ -217,7 +217,8 @@ func TestDueDamaged(t *testing.T) {
 		t.Errorf("damaged times: %v", dues)
 	}
 	m.Close()
-	if rep, err := s.Check(t.Context(), CheckOptions{}); err != nil || len(rep.Problems) != 1 || len(rep.Lost) > 0 {
+	rep, err := s.Check(t.Context(), CheckOptions{})
+	if err != nil || len(rep.Problems) != 1 || len(rep.Lost) > 0 {
 		t.Errorf("%+v, %v", rep, err)
 	}
 	repairIt(t, s)

@@ -45,9 +45,11 @@ func syntheticImage(data, runs, each uint64) *Image {
 	}
 	r := &root{}
 	for range runs {
-		r.setRuns = append(r.setRuns, Run{GFN: rnd.Uint64N(leaves)*step*LeafPages + rnd.Uint64N(LeafPages-each), Count: each})
+		gfn := rnd.Uint64N(leaves)*step*LeafPages + rnd.Uint64N(LeafPages-each)
+		r.setRuns = append(r.setRuns, Run{GFN: gfn, Count: each})
 	}
-	return &Image{root: r, pages: m, spots: make([]pack.Spots, len(m.packs)), entry: &catalogEntry{Checkpoint: Checkpoint{Layout: LayoutTrace}}}
+	return &Image{root: r, pages: m, spots: make([]pack.Spots, len(m.packs)),
+		entry: &catalogEntry{Checkpoint: Checkpoint{Layout: LayoutTrace}}}
 }
 
 // feedOf is the feed of a segment that has the whole set, in frames of 256 pages.
@@ -117,8 +119,8 @@ func held(work func() any) uint64 {
 	return max(after.HeapAlloc, before.HeapAlloc) - before.HeapAlloc
 }
 
-// Of an image of 1 TiB a page that is not zero takes eight bytes on the way back, and none in the order of the
-// layout; a run of the working set takes 32.
+// Of an image of 1 TiB a page that is not zero takes eight bytes on the way back, and none in the order of
+// the layout; a run of the working set takes 32.
 func TestHugeImage(t *testing.T) {
 	const slack = 1 << 20
 	for _, s := range hugeShapes[:2] {

@@ -343,7 +343,8 @@ func misplace(t *testing.T, m *Image, gfn uint64) {
 }
 
 // An image that is open reads the same while its packs are written again, twice, and on a medium whose blocks
-// are kept by their numbers: each generation has others. So does one that is opened in between. Run with -race.
+// are kept by their numbers: each generation has others. So does one that is opened in between. Run with
+// -race.
 func TestReadsDuringRetier(t *testing.T) {
 	dir, img, _ := highLatencyImage(t)
 	s := openTest(t, dir, nil)

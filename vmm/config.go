@@ -34,7 +34,7 @@ type Config struct {
 	For         time.Duration   // stop the machine this long after its first instruction; 0: never
 	Window      time.Duration   // Restore: count touched pages for this long from the first instruction
 	Requested   time.Time       // Restore: when the user asked for the restore; zero: now
-	Count       bool            // Restore: count the prefetched pages before the guest starts (some 15 ms for each GiB)
+	Count       bool            // Restore: count the prefetched pages before the guest starts (15 ms a GiB)
 	ReadAround  bool            // Restore: let the kernel read ahead around a fault
 	NoTables    bool            // Restore: do not read the guest's page tables before it starts (guesttables.go)
 	Clock       state.ClockMode // Restore: how the guest's clock treats the time since the checkpoint

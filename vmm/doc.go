@@ -38,10 +38,11 @@
 // README.md follows a restore through six files; restore.go has all steps in order.
 //
 // With Config.Count the resident pages are counted before the first instruction, by cachestat(2) or
-// mincore(2): these are the prefetched pages. If the memory lies on a mount, the guest's page tables are read, too
-// (guesttables.go, which also says why no page is populated). A page that the guest reads comes from
-// the page cache or, by a fault inside KVM_RUN, from the mount. A page that it writes becomes a private
-// copy. The report counts prefetched, skipped and lazy pages exactly, and says when each vCPU stalled.
+// mincore(2): these are the prefetched pages. If the memory lies on a mount, the guest's page tables are
+// read, too (guesttables.go, which also says why no page is populated). A page that the guest reads comes
+// from the page cache or, by a fault inside KVM_RUN, from the mount. A page that it writes becomes a
+// private copy. The report counts prefetched, skipped and lazy pages exactly, and says when each vCPU
+// stalled.
 //
 // # A checkpoint
 //

@@ -204,7 +204,8 @@ func (r *Reader) clusterPage(src stored, s *decoderScratch, e slotEntry, dst []b
 
 // clusterSlots reads those pages of the slots from first to before end that lie in the same cluster as
 // slot, all of them if slot is the first. The page of first goes to dst.
-func (r *Reader) clusterSlots(src stored, s *decoderScratch, slot, first, end uint32, dst []byte, bad *BadSlots) {
+func (r *Reader) clusterSlots(src stored, s *decoderScratch, slot, first, end uint32, dst []byte,
+	bad *BadSlots) {
 	e := r.dir.slots[slot]
 	members := r.dir.slotsOf(int(e.off))
 	if e.len > 0 && members[e.len-1] >= first {

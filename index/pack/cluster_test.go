@@ -10,9 +10,11 @@ func TestClusterDirectories(t *testing.T) {
 	const body = 100000
 	sound := func() *directory {
 		d := &directory{
-			blocks:   []blockEntry{{first: 0, off: headerSize + 2000, end: headerSize + 2000}},
-			members:  []uint32{1, 3, 0, 2},
-			clusters: []clusterEntry{{headerSize, 1000, 0, 2, codecFrame}, {headerSize + 1000, 1000, 2, 2, codecFrame}},
+			blocks:  []blockEntry{{first: 0, off: headerSize + 2000, end: headerSize + 2000}},
+			members: []uint32{1, 3, 0, 2},
+			clusters: []clusterEntry{
+				{headerSize, 1000, 0, 2, codecFrame}, {headerSize + 1000, 1000, 2, 2, codecFrame},
+			},
 		}
 		for range 4 {
 			d.slots = append(d.slots, nowhere)
@@ -32,7 +34,9 @@ func TestClusterDirectories(t *testing.T) {
 		{"a slot that there is not", func(d *directory) { d.members[3] = 9 }, false},
 		{"a slot that is dead", func(d *directory) { d.slots[2] = slotEntry{codec: codecDead} }, false},
 		{"a slot of a unit", func(d *directory) { d.slots[2] = slotEntry{codec: codecZstd, len: 100} }, false},
-		{"an empty cluster", func(d *directory) { d.clusters = append(d.clusters, clusterEntry{off: headerSize + 2000}) }, false},
+		{"an empty cluster", func(d *directory) {
+			d.clusters = append(d.clusters, clusterEntry{off: headerSize + 2000})
+		}, false},
 		{"an unknown codec", func(d *directory) { d.clusters[0].codec = codecLZ4 }, false},
 		{"raw, of another length", func(d *directory) { d.clusters[0].codec = codecRaw }, false},
 		{"longer than its pages", func(d *directory) { d.clusters[1].stored = 2*PageSize + crcSize }, false},

@@ -191,7 +191,8 @@ func (rw *rewriter) makeClusters(ctx context.Context, slots []uint32) error {
 // maxFetched bounds the stored bytes that are kept in memory.
 const maxFetched = 128 << 20
 
-// fetchAll reads the whole pack from a medium on which reads here and there take long, if there is room for it.
+// fetchAll reads the whole pack from a medium on which reads here and there take long, if there is room for
+// it.
 func (rw *rewriter) fetchAll() error {
 	if !blob.MediumOf(rw.r.obj).HighLatency() || rw.r.foot.dir.off > maxFetched {
 		return nil

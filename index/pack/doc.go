@@ -26,7 +26,8 @@
 // order in which they lie: each cluster is then read and decoded once.
 //
 // The path of a page fault through this package is [Reader.ReadPage]: look the slot up in RAM, one
-// ReadAt, one checksum, one decoding, of a unit or a cluster. It takes no lock that is held over I/O and allocates nothing.
+// ReadAt, one checksum, one decoding, of a unit or a cluster. It takes no lock that is held over I/O and
+// allocates nothing.
 //
 // # Invariants
 //
@@ -93,15 +94,14 @@
 // tells a pack from every other pack that has its number: of another store, or of a copy of the store
 // that has taken the same number since. Packs of older programs have none; these wrote zeros there.
 //
-// Each unit, record, frame and cluster in the body is its data and then four bytes of checksum; lengths in the
-// directory include these four. The checksum is the sum, modulo 2^32, of the CRC of the data and of
+// Each unit, record, frame and cluster in the body is its data and then four bytes of checksum; lengths in
+// the directory include these four. The checksum is the sum, modulo 2^32, of the CRC of the data and of
 // bits 32 to 63 of the product (number<<24 | ordinal) * salt. Here number is the pack's, ordinal is the
 // slot of the unit's first page or the number of the record, frame or cluster, and salt is
 // 0x9E3779B97F4A7C15 for a unit, 0xC2B2AE3D27D4EB4F for a record, 0x165667B19E3779F9 for a frame,
-// 0x27D4EB2F165667C5 for a cluster.
-// For a cluster there is another addend, because its number may be another cluster's in each generation: x,
-// which begins as 2166136261 and for each of its slots, in their order, becomes (x xor slot) * 16777619
-// modulo 2^32.
+// 0x27D4EB2F165667C5 for a cluster. For a cluster there is another addend, because its number may be
+// another cluster's in each generation: x, which begins as 2166136261 and for each of its slots, in their
+// order, becomes (x xor slot) * 16777619 modulo 2^32.
 //
 // Directory. First the blocks, in the order of their slots, then the records, then the frames, then the
 // clusters; it ends where they end. A block is
@@ -250,8 +250,8 @@
 //	LZ4              1863        60             2.6
 //	LZ4 HC, 1 to 9   1666        16             2.6    <- hot
 //
-// Of the 2.6 us the read is 1.1. LZ4 HC takes less space than S2 and encodes as slowly as zstd, so it is for what
-// is written again, not for an import.
+// Of the 2.6 us the read is 1.1. LZ4 HC takes less space than S2 and encodes as slowly as zstd, so it is
+// for what is written again, not for an import.
 //
 // Clusters: BenchmarkTier, for a guest of 512 MiB (48,015 different pages that are not zero, 76.2 MB by
 // zstd -3: 1587 B a page) on a machine which was busy with other work, so MB/s are by processor time, and

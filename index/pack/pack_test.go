@@ -320,7 +320,8 @@ func (m *model) checkClusters(t testing.TB, r *Reader) {
 			t.Fatalf("cluster %d: %v", c, bad.Err(bad.Slots()[0]))
 		}
 		for i, slot := range slots {
-			if of, ok := r.ClusterOf(slot); of != c || !ok || !bytes.Equal(dst[i*PageSize:][:PageSize], m.pages[slot]) {
+			page := dst[i*PageSize:][:PageSize]
+			if of, ok := r.ClusterOf(slot); of != c || !ok || !bytes.Equal(page, m.pages[slot]) {
 				t.Fatalf("cluster %d: slot %d has other bytes, or is in cluster %d", c, slot, of)
 			}
 		}

@@ -92,8 +92,8 @@ func IsDamage(err error) bool {
 
 // ReadSlots reads consecutive slots from first on into dst, as many as it has whole pages for: slot
 // first+i goes to dst[i*4096:]. Slots that lie together are read together, up to 1 MiB at a time,
-// and every unit and cluster is decoded once. Slots that cannot be read are noted in bad and become zeros; the
-// others are still read.
+// and every unit and cluster is decoded once. Slots that cannot be read are noted in bad and become zeros;
+// the others are still read.
 func (r *Reader) ReadSlots(first uint32, dst []byte, bad *BadSlots) {
 	r.readSlots(r, first, dst, bad)
 }
@@ -122,7 +122,8 @@ func (r *Reader) readSlots(src stored, first uint32, dst []byte, bad *BadSlots) 
 
 // blockSlots reads slots which there are. Those that lie in clusters are read as well, or they are as dead
 // ones.
-func (r *Reader) blockSlots(src stored, s *decoderScratch, first uint32, dst []byte, bad *BadSlots, clusters bool) {
+func (r *Reader) blockSlots(src stored, s *decoderScratch, first uint32, dst []byte, bad *BadSlots,
+	clusters bool) {
 	end := first + uint32(len(dst)/PageSize)
 	later := false
 	for slot := first; slot < end; {

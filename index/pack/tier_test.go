@@ -31,7 +31,8 @@ func randomTiers(rng *rand.Rand, n int) []Tier {
 }
 
 // rewriteTiers writes the next generation of a pack in memory.
-func rewriteTiers(t testing.TB, store *blobtest.Mem, r *Reader, enc *Encoder, keep Keep, dec *Decoder) *Reader {
+func rewriteTiers(t testing.TB, store *blobtest.Mem, r *Reader, enc *Encoder, keep Keep, dec *Decoder,
+) *Reader {
 	t.Helper()
 	w := mustWriter(t, store, r.Number(), r.Generation()+1)
 	defer w.Abort()
@@ -167,7 +168,8 @@ func TestRewriteKeepsClusters(t *testing.T) {
 		m.generation = 4
 		m.check(t, same)
 		if same.Clusters() != r.Clusters() || same.Size() != r.Size() {
-			t.Errorf("%d clusters, %d bytes; there were %d and %d", same.Clusters(), same.Size(), r.Clusters(), r.Size())
+			t.Errorf("%d clusters, %d bytes; there were %d and %d", same.Clusters(), same.Size(), r.Clusters(),
+				r.Size())
 		}
 		dead := same.ClusterSlots(1)[0]
 		m.pages[dead] = nil
@@ -193,7 +195,8 @@ func TestClusterFlips(t *testing.T) {
 		step = 97
 	}
 	for off := 0; off < len(data); off += step {
-		if off >= headerSize && off < int(r.foot.dir.off) || off >= int(r.foot.hashes.off) && off < len(data)-footerSize {
+		if off >= headerSize && off < int(r.foot.dir.off) ||
+			off >= int(r.foot.hashes.off) && off < len(data)-footerSize {
 			off += 60 // the body and the hashes are large: some bytes of them
 		}
 		if off >= len(data) {
@@ -332,7 +335,8 @@ func TestRewriteRepairsClusters(t *testing.T) {
 		m.check(t, again)
 		keep.Lost = nil
 		w := mustWriter(t, blobtest.NewMem(), 9, 4)
-		if err := Rewrite(context.Background(), r, w, mustEncoder(t, ProfileDefault), testKey, keep); !IsDamage(err) {
+		err := Rewrite(context.Background(), r, w, mustEncoder(t, ProfileDefault), testKey, keep)
+		if !IsDamage(err) {
 			t.Errorf("tier %d: pages that nobody has: %v", tier, err)
 		}
 		w.Abort()

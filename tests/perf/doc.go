@@ -23,7 +23,8 @@
 //   - Stored size: all files of the store but the segments, against `zstd -3` of the whole image;
 //     the second checkpoint against its changed pages through `zstd -3`.
 //
-// TestImport measures an import beside `zstd -3 -T2`, `zstd -1 -T2` and cp of the same file, all of them synced:
+// TestImport measures an import beside `zstd -3 -T2`, `zstd -1 -T2` and cp of the same file, all of them
+// synced:
 //
 //	go test ./tests/perf -run 'TestImport$' -v -perf [-image FILE]
 //
@@ -39,13 +40,14 @@
 // TestLocality counts what locality blocks are worth, against single pages and 64 KiB of physical
 // addresses, as Halite does (USENIX ATC 2013); tests/e2e has the same of a real Linux.
 //
-// TestFleet imports the checkpoints of a fleet (package fleet: ten machines of 256 MiB in five states, made of
-// the files of this host), and gives the same files to restic; TestFleetOfGuests does so with real guests.
-// It prints the bytes that are stored for a checkpoint, the time for all, for the last one, and for restoring
-// one, which is compared. Restic has its repository on the same disk, a host for each machine and no cache;
-// its compressions are "auto" and "max", which takes long:
+// TestFleet imports the checkpoints of a fleet (package fleet: ten machines of 256 MiB in five states, made
+// of the files of this host), and gives the same files to restic; TestFleetOfGuests does so with real
+// guests. It prints the bytes that are stored for a checkpoint, the time for all, for the last one, and for
+// restoring one, which is compared. Restic has its repository on the same disk, a host for each machine and
+// no cache; its compressions are "auto" and "max", which takes long:
 //
-//	go test ./tests/perf -run TestFleet -v -perf -timeout 2h [-fleet.restic auto] [-fleet.mib 256] [-fleet.seed N]
+//	go test ./tests/perf -run TestFleet -v -perf -timeout 2h [-fleet.restic auto] \
+//		[-fleet.mib 256] [-fleet.seed N]
 //
 // TestManyCheckpoints measures commands in a store of 1,000 checkpoints that has the structures of 100 GB of
 // packs: every page is there, with eight bytes in it. To make it takes a quarter of an hour of two CPUs;

@@ -26,7 +26,8 @@ var (
 	fleetMiB      = flag.Int64("fleet.mib", 256, "memory of each, in MiB")
 	fleetSeed     = flag.Uint64("fleet.seed", 1, "which fleet")
 	fleetRoot     = flag.String("fleet.root", "/usr", "the directory whose files are in page caches")
-	fleetRestic   = flag.String("fleet.restic", "auto,max", "compressions of restic (max takes long); \"\": without it")
+	fleetRestic   = flag.String("fleet.restic", "auto,max",
+		"compressions of restic (max takes long); \"\": without it")
 )
 
 // keeper is a program that keeps checkpoints: thaw or a peer.

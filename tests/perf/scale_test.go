@@ -23,8 +23,9 @@ import (
 var (
 	scaleCheckpoints = flag.Int("scale.checkpoints", 1000, "checkpoints of the large store")
 	scalePages       = flag.Int("scale.pages", 64<<10, "new pages of each: 64 Ki of them stand for 100 MB")
-	scaleStore       = flag.String("scale.store", "", "directory of the large store, which is made there, or made "+
-		"complete, and kept; what is measured happens to a copy")
+	scaleStore       = flag.String("scale.store", "",
+		"directory of the large store, which is made there, or made "+
+			"complete, and kept; what is measured happens to a copy")
 )
 
 // scale is a store that is large in every way but one: its pages have eight bytes each, and zeros. So a
