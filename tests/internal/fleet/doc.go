@@ -13,7 +13,8 @@
 //   - a kernel of 8 MiB from 1 MiB on: bytes of the largest file of this host, relocated for
 //     each machine, so that a third of its pages differs in a few words;
 //   - of the rest 42 % page cache: real files of this host. All machines prefer the same files, and each
-//     leaves out a quarter of them. The pages of a file lie in physical memory in runs of 1 to 64, in an order that
+//     leaves out a quarter of them. The pages of a file lie in physical memory in runs of 1 to 64,
+//     in an order that
 //     each machine has of its own; the last page of a file ends with zeros;
 //   - 9 % objects of the kernel: arrays of structures with addresses, flags and counters;
 //   - 24 % memory of programs: a third text, a third structures with addresses, a sixth nearly empty, a
