@@ -19,23 +19,102 @@ import (
 // releases them when the process dies, so they are never stale. The first line of the file names the
 // holder, for the messages of other processes.
 //
-//	write.lock   the process that writes to the store
+//	write.lock   the process that writes to the store; the second line is "gives way" if it does
 //	lock         the process that serves it; the second line is the mount point
 //
-// They do not exclude one another: what a server has open is never changed.
+// They do not exclude one another: what a server has open is never changed. A third file, wanted.lock,
+// excludes nobody: who waits for write.lock has a lock on it that others can have, too (see want).
 const (
 	writeLockName  = "write.lock"
 	serverLockName = "lock"
+	wantLockName   = "wanted.lock"
+)
+
+// givesWay is what the holder of write.lock writes into it if it ends soon after another process wants
+// to write, and giveWayWait is how long that one waits for it at least.
+const (
+	givesWay    = "gives way\n"
+	giveWayWait = 30 * time.Second
 )
 
 // lockPoll is how often a lock that another process has is tried again.
 const lockPoll = 20 * time.Millisecond
 
-// lockWriter takes the lock of those who write, and waits for another one no longer than wait.
-func lockWriter(ctx context.Context, dir string, wait time.Duration) (*os.File, error) {
-	f, err := takeLock(ctx, dir, writeLockName, wait, "")
+// lockWriter takes the lock of those who write, and waits for another one no longer than wait, or longer
+// if that one gives way. yields says that this process gives way: it does not ask others to.
+func lockWriter(ctx context.Context, dir string, wait time.Duration, yields bool) (*os.File, error) {
+	if yields {
+		f, err := takeLock(ctx, dir, writeLockName, wait, givesWay)
+		return f, lockError(dir, err)
+	}
+	f, err := takeLock(ctx, dir, writeLockName, 0, "")
+	if errors.Is(err, ErrLocked) {
+		f, err = lockWanted(ctx, dir, wait)
+	}
+	return f, lockError(dir, err)
+}
+
+func lockError(dir string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("write to store %s: %w", dir, err)
+}
+
+// lockWanted is lockWriter where another process has the lock, which is told that somebody waits.
+func lockWanted(ctx context.Context, dir string, wait time.Duration) (*os.File, error) {
+	defer want(dir)()
+	// A holder says whether it gives way just after it has got the lock.
+	f, err := takeLock(ctx, dir, writeLockName, min(max(wait, 2*lockPoll), 10*lockPoll), "")
+	if !errors.Is(err, ErrLocked) {
+		return f, err
+	}
+	if b, _ := os.ReadFile(filepath.Join(dir, writeLockName)); strings.HasSuffix(string(b), "\n"+givesWay) {
+		wait = max(wait, giveWayWait)
+	}
+	if wait <= 10*lockPoll {
+		return nil, err
+	}
+	return takeLock(ctx, dir, writeLockName, wait, "")
+}
+
+// want tells the process that writes to the store that another one waits to do so, until done is called.
+// It cannot be told everywhere; then the wait is for nothing but the lock. It is a lock of another kind
+// than flock, because with that of a process which gives way it is asked for and never taken.
+func want(dir string) (done func()) {
+	f, err := openLock(dir, wantLockName)
 	if err != nil {
-		return nil, fmt.Errorf("write to store %s: %w", dir, err)
+		return func() {}
+	}
+	_ = unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_RDLCK, Len: 1})
+	return func() { f.Close() }
+}
+
+// WriterWaits says whether another process waits to write to the store in dir, as far as it can tell.
+func WriterWaits(dir string) bool {
+	f, err := os.OpenFile(filepath.Join(dir, wantLockName), os.O_RDWR, 0)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	other := unix.Flock_t{Type: unix.F_WRLCK, Len: 1}
+	err = unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &other)
+	return err == nil && other.Type != unix.F_UNLCK
+}
+
+// openLock opens the file of a lock, and makes it if there is none.
+func openLock(dir, name string) (*os.File, error) {
+	path := filepath.Join(dir, name)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if errors.Is(err, unix.EROFS) || errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("%w: %w", ErrReadOnly, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := blob.GiveTo(dir, path); err != nil {
+		f.Close()
+		return nil, err
 	}
 	return f, nil
 }
@@ -43,14 +122,7 @@ func lockWriter(ctx context.Context, dir string, wait time.Duration) (*os.File, 
 // takeLock takes a lock within wait, and writes more than the holder into its file. ErrLocked if another
 // process keeps it; ErrReadOnly if there can be no such file here.
 func takeLock(ctx context.Context, dir, name string, wait time.Duration, more string) (*os.File, error) {
-	path := filepath.Join(dir, name)
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if errors.Is(err, unix.EROFS) || errors.Is(err, fs.ErrPermission) {
-		return nil, fmt.Errorf("%w: %w", ErrReadOnly, err)
-	}
-	if err == nil {
-		err = blob.GiveTo(dir, path)
-	}
+	f, err := openLock(dir, name)
 	if err == nil {
 		err = flock(ctx, f, wait)
 	}

@@ -86,3 +86,53 @@ func TestWriterWaitsAtClose(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Who gives way is told that another process waits to write, and that one waits for it although it had no
+// time to wait.
+func TestGiveWay(t *testing.T) {
+	ctx := context.Background()
+	dir := t.TempDir() + "/store"
+	if err := openTest(t, dir, nil).Close(); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(ctx, dir, OpenOptions{GivesWay: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if WriterWaits(dir) {
+		t.Fatal("nobody wants to write")
+	}
+	if _, err := Open(ctx, dir, OpenOptions{GivesWay: true}); !errors.Is(err, ErrLocked) || WriterWaits(dir) {
+		t.Errorf("another one that gives way: %v, wanted: %v", err, WriterWaits(dir))
+	}
+	got := make(chan error, 1)
+	go func() {
+		s, err := Open(ctx, dir, OpenOptions{})
+		if err == nil {
+			if WriterWaits(dir) {
+				err = errors.New("it is still wanted by the one who has it")
+			}
+			err = errors.Join(err, s.Close())
+		}
+		got <- err
+	}()
+	for !WriterWaits(dir) {
+		select {
+		case err := <-got:
+			t.Fatalf("it did not wait: %v", err)
+		default:
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-got; err != nil {
+		t.Error(err)
+	}
+	// Nobody waits for one that does not give way, for longer than it says.
+	s = openTest(t, dir, nil)
+	if _, err := Open(ctx, dir, OpenOptions{}); !errors.Is(err, ErrLocked) {
+		t.Errorf("a second writer: %v", err)
+	}
+}
