@@ -210,10 +210,10 @@
 //
 // Repacking a store takes long. A caller may do one pack at a time (RepackOptions.Most), close the store in
 // between, and take along what was found out (RepackMemory): live pages only become more, unless a
-// checkpoint was removed or replaced; then all is found out again. Others that write to the store get their
-// turn between two packs, if the caller waits while [WriterWaits]. One who opens the store to give way
-// (OpenOptions.GivesWay) also ends in the middle of a pack, which stays as it was, as soon as another process
-// waits for write.lock; and that one waits for it, whatever its patience (OpenOptions.Wait).
+// checkpoint was removed or replaced; then all is found out again. One who opens the store to make room for
+// others (OpenOptions.Yield) ends in the middle of a pack, which stays as it was, as soon as another process
+// waits for write.lock ([WriterWaits]); and that one waits for it, whatever its patience (OpenOptions.Wait). The
+// process that repacks beside a server makes room for all, the command "thaw repack" for all that do not repack.
 //
 // # Damage
 //

@@ -70,8 +70,8 @@ func (r *RepackReport) Add(o RepackReport) {
 // FreedBytes is by how much the repacked packs became smaller; negative if they became larger.
 func (r *RepackReport) FreedBytes() int64 { return r.BytesBefore - r.BytesAfter }
 
-// ErrGaveWay: another process waits to write to the store, which was opened to give way to it
-// (OpenOptions.GivesWay). What was being done is undone, or done whole.
+// ErrGaveWay: another process waits to write to the store, which was opened to make room for it
+// (OpenOptions.Yield). What was being done is undone, or done whole.
 var ErrGaveWay = errors.New("it gives way to another process that waits to write to the store")
 
 // Repack stores pages by how they are used, over all checkpoints: those of working sets in units that
@@ -96,7 +96,7 @@ func (s *Store) Repack(ctx context.Context, o RepackOptions) (RepackReport, erro
 	if o.Memory == nil {
 		o.Memory = NewRepackMemory()
 	}
-	if s.givesWay {
+	if s.yield != YieldNone {
 		watched, end := s.watchWanted(ctx)
 		defer end()
 		ctx = watched
@@ -122,7 +122,7 @@ func (s *Store) watchWanted(ctx context.Context) (_ context.Context, end func())
 		defer close(done)
 		again := time.NewTicker(wantedPoll)
 		defer again.Stop()
-		for !WriterWaits(s.dir) {
+		for !WriterWaits(s.dir, s.yield) {
 			select {
 			case <-again.C:
 			case <-ctx.Done():

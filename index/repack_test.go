@@ -526,7 +526,7 @@ func TestRepackGivesWay(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s, err := Open(ctx, dir, OpenOptions{GivesWay: true})
+	s, err := Open(ctx, dir, OpenOptions{Yield: YieldAll})
 	if err != nil {
 		t.Fatal(err)
 	}

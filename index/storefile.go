@@ -112,7 +112,7 @@ func createStore(ctx context.Context, dir string, p Profile, wait time.Duration)
 		}
 		return fmt.Errorf("create store: %w", err)
 	}
-	lock, err := lockWriter(ctx, dir, wait, false)
+	lock, err := lockWriter(ctx, dir, wait, YieldNone)
 	if isStore(dir) {
 		// Another process made it meanwhile, and may be at work in it.
 		if err == nil {

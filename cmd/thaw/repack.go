@@ -59,7 +59,7 @@ func runRepack(ctx context.Context, a *app, path string, names []string, dryRun 
 	p := a.progress()
 	defer p.done()
 	o := index.RepackOptions{Names: names, DryRun: dryRun, Seen: seenIn(store), Progress: p.set}
-	report, err := repack(ctx, a, store, o, nil)
+	report, err := repack(ctx, a, store, o)
 	p.done()
 	if report.Repacked > 0 && !dryRun {
 		closeIdle(ctx, a, store)
@@ -94,31 +94,28 @@ func printRepacked(a *app, r index.RepackReport) {
 		count(r.DroppedPages), freed, size(r.BytesBefore))
 }
 
-// repack repacks a store, a pack at a time: between two of them other commands may write to it. each, if not
-// nil, is called after each of them.
-func repack(ctx context.Context, a *app, store string, o index.RepackOptions, each func(index.RepackReport)) (
-	total index.RepackReport, err error) {
+// repack repacks a store, a pack at a time, and gives it to other commands that want to write to it: a pack
+// that was begun is then begun again.
+func repack(ctx context.Context, a *app, store string, o index.RepackOptions) (total index.RepackReport, err error) {
+	work := func(s *index.Store) (index.RepackReport, error) { return s.Repack(ctx, o) }
 	if o.DryRun {
-		return access.Write(ctx, a.stores, store, index.OpenOptions{}, func(s *index.Store) (index.RepackReport, error) {
-			return s.Repack(ctx, o)
-		})
+		return access.Write(ctx, a.stores, store, index.OpenOptions{}, work)
 	}
 	o.Memory, o.Most = index.NewRepackMemory(), 1
 	var damaged error
 	for {
-		if err := letOthers(ctx, store); err != nil {
+		if err := letOthers(ctx, store, index.YieldWriters); err != nil {
 			return total, err
 		}
-		report, err := access.Write(ctx, a.stores, store, index.OpenOptions{},
-			func(s *index.Store) (index.RepackReport, error) { return s.Repack(ctx, o) })
+		report, err := access.Write(ctx, a.stores, store, index.OpenOptions{Yield: index.YieldWriters}, work)
 		total.Add(report)
-		if err != nil && report.Damaged == 0 {
+		switch {
+		case errors.Is(err, index.ErrGaveWay):
+			continue
+		case err != nil && report.Damaged == 0:
 			return total, errors.Join(err, damaged)
 		}
 		damaged = errors.Join(damaged, err)
-		if each != nil && report.Repacked > 0 {
-			each(report)
-		}
 		if report.Left == 0 {
 			return total, damaged
 		}
@@ -126,10 +123,10 @@ func repack(ctx context.Context, a *app, store string, o index.RepackOptions, ea
 }
 
 // letOthers waits while other processes wait to write to a store: the lock was free just now.
-func letOthers(ctx context.Context, store string) error {
+func letOthers(ctx context.Context, store string, y index.Yield) error {
 	again := time.NewTicker(20 * time.Millisecond)
 	defer again.Stop()
-	for index.WriterWaits(store) {
+	for index.WriterWaits(store, y) {
 		select {
 		case <-again.C:
 		case <-ctx.Done():

@@ -47,7 +47,7 @@ func runIdleRepack(ctx context.Context, a *app, store string) error {
 		if err := g.wait(ctx); err != nil {
 			return err
 		}
-		if err := letOthers(ctx, store); err != nil {
+		if err := letOthers(ctx, store, index.YieldAll); err != nil {
 			return err
 		}
 		report, err := repackIdle(ctx, a, store, index.RepackOptions{
@@ -71,7 +71,7 @@ func runIdleRepack(ctx context.Context, a *app, store string) error {
 
 // repackIdle has the store for one pack at most, and gives it away as soon as another process wants it.
 func repackIdle(ctx context.Context, a *app, store string, o index.RepackOptions) (index.RepackReport, error) {
-	s, err := index.Open(ctx, store, index.OpenOptions{Log: a.log, GivesWay: true, Wait: time.Second})
+	s, err := index.Open(ctx, store, index.OpenOptions{Log: a.log, Yield: index.YieldAll, Wait: time.Second})
 	if err != nil {
 		return index.RepackReport{}, err
 	}
@@ -121,7 +121,7 @@ func (g *gate) set(open bool) {
 }
 
 // maxRest bounds what wait takes while the gate is open.
-const maxRest = 100 * time.Millisecond
+const maxRest = 500 * time.Millisecond
 
 // wait returns when the gate is open, and so long after it returned last that half of the time is rest: the
 // process takes half of a processor at most, and half of what the disk gives it.

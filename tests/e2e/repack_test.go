@@ -193,3 +193,55 @@ func TestRepackEndsWithItsServer(t *testing.T) {
 		t.Errorf("the packs are %v (%v)", left, err)
 	}
 }
+
+// TestRepackCommandGivesWay: so does the command, which has the store the longest.
+func TestRepackCommandGivesWay(t *testing.T) {
+	store, source := storeWith(t, image.Spec{Pages: scaled(48 << 10), Seed: 25})
+	otherFile := writeImage(t, image.Spec{Pages: 1024, Seed: 26})
+	p, err := proc.Start(cli.Command("repack", store))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Kill(time.Minute)
+	met := 0
+	for n := range 3 {
+		for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
+			lock, _ := os.ReadFile(filepath.Join(store, "write.lock"))
+			if strings.Contains(string(lock), fmt.Sprintf("pid %d ", p.Pid())) {
+				met++
+				break
+			}
+		}
+		r := cli.Run(t, "import", store, otherFile, "--name", fmt.Sprint("other-", n))
+		if r.Code != 0 || strings.Contains(r.Stderr, "waiting") {
+			t.Errorf("%v", r)
+		}
+	}
+	if err := p.Wait(2 * time.Minute); err != nil || p.Err() != nil {
+		t.Errorf("repack: %v, %v", err, p.Err())
+	}
+	t.Logf("it had the store at %d of 3 imports", met)
+	if r := cli.OK(t, "repack", store); !strings.Contains(r.Stdout, "nothing to repack") && met == 3 {
+		t.Errorf("%v", r)
+	}
+	exportEquals(t, store, "vm", source)
+}
+
+// TestRepackAsked: what machines asked for, beside any working set, stays where it is quick to read.
+func TestRepackAsked(t *testing.T) {
+	store, source := storeWith(t, small)
+	m := cli.Mount(t, store, "--restore=lazy", "--repack=off")
+	c := m.Client(t)
+	c.Open(t, m.Path("vm/memory"), client.Map{Private: true, Random: true})
+	c.Right(t, client.Request{First: 512, Count: 200, Source: source})
+	c.Close(t)
+	m.Unmount()
+	r := cli.JSON[struct {
+		Warm uint64 `json:"warm_pages"`
+		Cold uint64 `json:"cold_pages"`
+		Hot  uint64 `json:"hot_pages"`
+	}](t, "repack", store)
+	if r.Warm < 32 || r.Warm > 200 || r.Hot > 0 || r.Cold < small.Pages/8 {
+		t.Errorf("%+v", r)
+	}
+}
