@@ -278,15 +278,34 @@ func (r *repacker) gauge(u *packUse, p *pack.Reader) error {
 	now, then := int64(0), int64(0)
 	pages := make([]byte, n*PageSize)
 	for from := 0; from+n <= len(u.cold); from += step {
-		for i, slot := range u.cold[from : from+n] {
-			if err := p.ReadPage(slot, pages[i*PageSize:][:PageSize]); err != nil {
-				return err
-			}
+		slots := u.cold[from : from+n]
+		if err := readSome(p, slots, pages); err != nil {
+			return err
+		}
+		for _, slot := range slots {
 			now += int64(p.StoredBytes(slot))
 		}
 		then += int64(r.gauged.Bytes(pages))
 	}
 	u.coldSaved = max(u.coldBytes*(now-then)/max(now, 1), 0)
+	return nil
+}
+
+// readSome reads the pages of slots, which ascend: by one read where they follow one another.
+func readSome(p *pack.Reader, slots []uint32, pages []byte) error {
+	if n := len(slots); slots[n-1]-slots[0] == uint32(n-1) {
+		var bad pack.BadSlots
+		p.ReadSlots(slots[0], pages, &bad)
+		for _, slot := range bad.Slots() {
+			return bad.Err(slot)
+		}
+		return nil
+	}
+	for i, slot := range slots {
+		if err := p.ReadPage(slot, pages[i*PageSize:][:PageSize]); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
