@@ -216,12 +216,12 @@ func (rw *rewriter) fetchAll() error {
 func (rw *rewriter) smaller(j *clusterJob) bool {
 	stored := 0
 	for _, slot := range j.slots {
-		if e := rw.r.dir.slots[slot]; !e.inBlock() || e.codec == codecDead {
+		if !rw.r.dir.slots[slot].inBlock() {
 			return true
 		}
 		stored += rw.r.StoredBytes(slot)
 	}
-	return len(j.lost) > 0 || len(j.data)+crcSize < stored
+	return len(j.data)+crcSize < stored
 }
 
 // makeBatch makes clusters in parallel.

@@ -144,9 +144,10 @@ type rewriter struct {
 	tiers   []Tier      // of each slot
 	done    []pageState // of each slot
 	idle    compressors
-	src     stored     // of pages: the pack, or what was fetched of it
-	all     *Span      // all of it; nil: it is read block by block
-	told    sync.Mutex // held while keep.Page or keep.Lost is called
+	src     stored          // of pages: the pack, or what was fetched of it
+	all     *Span           // all of it; nil: it is read block by block
+	told    sync.Mutex      // held while keep.Page or keep.Lost is called
+	said    map[uint32]bool // pages of which it was said that they are lost; guarded by told
 
 	// The present block: its stored bytes, if need be in a span of its own, its decoded pages, and those at
 	// its end that are not encoded yet.
@@ -311,7 +312,22 @@ func (rw *rewriter) page(slot uint32, read []byte, bad error, h *Hasher) (page [
 	if dead {
 		return nil, false, nil
 	}
-	return page, as, rw.lost(bad)
+	return page, as, rw.lostPage(slot, bad)
+}
+
+// lostPage is lost for a page, which may be looked at twice: that it is lost is said once. told is held.
+func (rw *rewriter) lostPage(slot uint32, err error) error {
+	if rw.said[slot] {
+		return nil
+	}
+	if err := rw.lost(err); err != nil {
+		return err
+	}
+	if rw.said == nil {
+		rw.said = map[uint32]bool{}
+	}
+	rw.said[slot] = true
+	return nil
 }
 
 // lost tells of what is damaged, or ends the rewrite with it. Any other error ends it always: what
