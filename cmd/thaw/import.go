@@ -83,6 +83,7 @@ With --json: the checkpoint's info.json and what the import took.` +
 	f.StringVar(&o.profile, "profile", "",
 		`"default" takes little space, "fast" makes faults faster and takes up to 1.4 times the
 space, "small" is "default" and then "thaw repack" of what is new, before import returns`)
+	complete(cmd, "profile", index.ProfileDefault.String(), index.ProfileFast.String(), profileSmall)
 	f.StringVar(&o.layout, "layout", layoutVirtual,
 		`order of pages in no working set: "virtual", by the guest's page tables, or "physical"`)
 	f.BoolVar(&o.ignoreWorkingSet, "ignore-working-set", false, "ignore a working-set file")

@@ -48,7 +48,30 @@ when no machine uses the old pack any more.` +
 		},
 	}
 	cmd.Flags().BoolVarP(&dryRun, "dry-run", "n", false, "say what would be won, change nothing")
+	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if len(args) == 0 {
+			return nil, cobra.ShellCompDirectiveFilterDirs
+		}
+		return namesIn(cmd.Context(), args[0]), cobra.ShellCompDirectiveNoFileComp
+	}
 	return cmd
+}
+
+// namesIn returns the checkpoints of a store, for a shell that completes a command; none if they cannot be had.
+func namesIn(ctx context.Context, path string) (names []string) {
+	store, err := access.StoreOf(ctx, path)
+	if err != nil {
+		return nil
+	}
+	quiet := access.Stores{Note: func(string, ...any) {}}
+	all, err := access.Read(ctx, quiet, store, func(s *index.Store) ([]index.Checkpoint, error) { return s.List(ctx) })
+	if err != nil {
+		return nil
+	}
+	for _, c := range all {
+		names = append(names, c.Name)
+	}
+	return names
 }
 
 func runRepack(ctx context.Context, a *app, path string, names []string, dryRun bool) error {
