@@ -103,7 +103,8 @@
 // The margin is learned for each image (Lesson): two restores in which pieces came after their time, or
 // more than one page in 64 of the tail was asked for before it came, double it; two in a row that would
 // have kept four times the margin take a quarter off. It is 0.25 in the beginning, 0.1 to 4. Options.Lessons
-// keep it over restarts. Stats.Playout and the metrics show each plan and what became of it.
+// keep it over restarts. Options.Asked keep which pages machines asked for, a few at a time, when the last of
+// them has closed the image. Stats.Playout and the metrics show each plan and what became of it.
 //
 // PolicyWorkingSetFull lands when all is there. A session counts as restored when the tail has come to its
 // end, never because of the landing.

@@ -20,6 +20,9 @@ type entry struct {
 	// img is the open image; READs use it without a lock, see openImage.
 	img atomic.Pointer[openImage]
 
+	// asked is what machines have asked for.
+	asked *asked
+
 	// dropping has an element while the image is dropped.
 	dropping chan struct{}
 
@@ -50,6 +53,7 @@ func newEntry(c Checkpoint) *entry {
 		clones:   make(map[string]*memoryFile),
 	}
 	e.info.Store(&c)
+	e.asked = newAsked(e.pages())
 	return e
 }
 

@@ -202,6 +202,7 @@ func (s *Server) released(m *memoryFile, probe bool) {
 		s.complain(e, "close image", err)
 	}
 	if idle {
+		s.saveAsked(e)
 		s.closeIdle(s.idle.add(e, maxIdle))
 	}
 }

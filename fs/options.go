@@ -87,6 +87,8 @@ type Options struct {
 	// Lessons keep what restores teach about the head start that their images need. nil: the server
 	// remembers it as long as it runs.
 	Lessons Lessons
+	// Asked keeps what machines have asked for. nil: nobody does.
+	Asked Asked
 	// Fill is how many bytes a second of the rest of an image are brought while nothing is asked for.
 	// 0: none.
 	Fill int64

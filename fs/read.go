@@ -93,6 +93,7 @@ func (s *Server) begin(m *memoryFile, h *openImage, in *fuse.ReadIn, length uint
 		r.late = &l.late
 	}
 	sess.epoch.read(first, count, now)
+	m.e.asked.read(first, count)
 	r.follow = s.opts.ReadAhead == PageSize && !s.opts.NoPush && !sess.epoch.exclusive(now)
 	return r
 }

@@ -81,6 +81,9 @@ func crashStep(ctx context.Context, s *Store, r *rand.Rand, dir, name string) er
 	case n < 8:
 		_, err := s.SetWorkingSet(ctx, list[r.IntN(len(list))].Name, []byte("set"), []Run{{7, 300}})
 		return err
+	case n < 9:
+		_, err := s.Repack(ctx, RepackOptions{Seen: seenOf})
+		return err
 	default:
 		_, err := s.GC(ctx, GCOptions{})
 		return err

@@ -215,7 +215,7 @@ func (g *rig) step() {
 
 func (g *rig) deed() rigDeed {
 	ctx := context.Background()
-	switch n := g.r.IntN(20); {
+	switch n := g.r.IntN(23); {
 	case n < 8 && len(g.have) < 10:
 		return g.imports()
 	case n < 11:
@@ -234,7 +234,14 @@ func (g *rig) deed() rigDeed {
 			_, err := g.s.GC(ctx, GCOptions{})
 			return err
 		}}
-	case n < 19:
+	case n < 21:
+		most := g.r.IntN(3)
+		g.note("repack %d packs", most)
+		return rigDeed{do: func() error {
+			_, err := g.s.Repack(ctx, RepackOptions{Seen: seenOf, Most: most})
+			return err
+		}}
+	case n < 22:
 		repair := g.r.IntN(2) == 0
 		g.note("check; repair: %v", repair)
 		return rigDeed{do: func() error {

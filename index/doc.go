@@ -12,6 +12,7 @@
 //	index/                    Badger: hints, all of which can be made again
 //	index.damaged-TIME/       an index that failed
 //	write.lock                held (flock) by the one process that writes to the store, and its keeper
+//	wanted.lock               held, and shared, by those who wait for that
 //	lock                      held (flock) by the one process that serves it
 //
 // Packs and roots are blobs (package blob): written once, never changed, there whole or not at all.
@@ -110,8 +111,7 @@
 // Pages lie in packs in locality blocks of 16, which one read brings. New pages are stored in groups
 // (ImportOptions.Order): first used pages, for each vCPU in the order of first touch; then the pages of
 // each address space, in virtual order; then the pages of no group, by guest frame number. No block has
-// pages of two groups. Layout says "trace", "virtual" or "physical". A layout is final: setting a
-// working set later does not move pages.
+// pages of two groups. Layout says "trace", "virtual" or "physical". A block keeps its slots for good.
 //
 // When a pack is written again, cold pages of it may move into clusters (pack.TierCold): 16 pages that are
 // like one another, compressed together. A cluster is to its pages what a block is to others: it is read
@@ -187,6 +187,39 @@
 // other roots, and must find every page, node and part of a file among those that are kept. Otherwise
 // the error is a [LivenessError], and nothing was deleted.
 //
+// # Repacking
+//
+// An import is quick, and stores each page so that it can be read alone, because nobody knows yet which
+// pages will be wanted. [Store.Repack] finds out how pages are used, over all checkpoints:
+//
+//	hot    in the working set of a checkpoint
+//	warm   in the block of a hot page, or asked for in a restore (RepackOptions.Seen)
+//	cold   all others
+//
+// and writes packs again so that they are stored by that (pack.Tier). That a page does not compress is a
+// reason to leave it where it is. What the pages of a pack are is worked out anew each time, from the roots;
+// how they are stored its directory says, and of a whole checkpoint the footers of its packs say it about
+// ([Store.Packed]). Nothing else is kept, so nothing can disagree. Segments and roots are left alone.
+//
+// A pack is written again if that saves a thirty-second of it: the dead pages, and what clusters save of the
+// cold ones, which is tried out on a dozen clusters all over the pack; or if of its live pages one of 256 is
+// in a cluster and should not be. What saves most comes first. That hot pages are not quick to decode yet is
+// no reason by itself. So a second Repack does nothing, and one after a working set was set, replaced or
+// removed moves pages. A cluster that takes no less than its pages did is not made. A pack of 65,536 pages
+// takes some 150 MiB of memory while it is written; beside that there are three bits for each page of the store.
+//
+// It shares with gc the walk, the audit of what is dropped, and the next generation; before that takes the
+// place of the old one, everything in it is read, and each page compared with the hash that the old one has
+// for it. A crash at any time leaves the one or the other. Rows of the index are not touched: those of dropped
+// pages go with the next gc.
+//
+// Repacking a store takes long. A caller may do one pack at a time (RepackOptions.Most), close the store in
+// between, and take along what was found out (RepackMemory): live pages only become more, unless a
+// checkpoint was removed or replaced; then all is found out again. One who opens the store to make room for
+// others (OpenOptions.Yield) ends in the middle of a pack, which stays as it was, as soon as another process
+// waits for write.lock ([WriterWaits]); and that one waits for it, whatever its patience (OpenOptions.Wait). The
+// process that repacks beside a server makes room for all, the command "thaw repack" for all that do not repack.
+//
 // # Damage
 //
 // Bytes that are damaged, missing, dead, or of the wrong kind cost the pages in them and no others. So
@@ -195,7 +228,7 @@
 // [Image.ReadPage] fails for such a page. Methods that read many pages return the good ones and name the
 // bad ones in a [PagesError]. If a segment is damaged, its pages are read from their blocks.
 //
-// Export, gc, check with ReadData, and repair compare every page that they move or copy with the hash
+// Export, gc, repack, check with ReadData, and repair compare every page that they move or copy with the hash
 // that its pack has for it, also the pages of segments. An export of a damaged checkpoint leaves nothing,
 // or with Salvage a directory that cannot be taken for a checkpoint: memory.salvaged, files with holes as
 // NAME.salvaged, and holes.json ([Holes]). An export is written in .thaw-export-* beside its target,
@@ -216,7 +249,7 @@
 //     record that is referred to from a root is kept by every compaction.
 //   - Bytes are returned only after their checksum, which is salted with their place, was found right.
 //     A read returns the imported bytes or an error, never anything else.
-//   - Import, GC, Check and SetWorkingSet of one Store exclude one another (Store.writer), and so do
+//   - Import, GC, Repack, Check and SetWorkingSet of one Store exclude one another (Store.writer), and so do
 //     Stores that are open for writing (write.lock). Reading excludes nothing and waits for nothing.
 //   - Only space and speed depend on the index: it decides neither what exists nor what is deleted.
 package index

@@ -46,9 +46,14 @@ func newFaultScript(t *testing.T) *faultScript {
 			return err
 		}, func(have map[string]string) { have[name] = fmt.Sprint(len(set)) }}
 	}
+	repack := faultStep{"repack", func(ctx context.Context, s *Store) error {
+		_, err := s.Repack(ctx, RepackOptions{})
+		return err
+	}, func(map[string]string) {}}
 	f.steps = []faultStep{
 		imp("one", src1, []Run{{100, 50}}),
 		imp("two", src2, nil),
+		repack,
 		{"set", func(ctx context.Context, s *Store) error {
 			_, err := s.SetWorkingSet(ctx, "two", []byte("x"), []Run{{5, 40}, {300, 20}})
 			return err
@@ -59,6 +64,7 @@ func newFaultScript(t *testing.T) *faultScript {
 			_, err := s.GC(ctx, GCOptions{})
 			return err
 		}, func(map[string]string) {}},
+		repack,
 	}
 	return f
 }

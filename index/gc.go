@@ -59,6 +59,11 @@ type collector struct {
 	live    *liveSet
 	listed  []uint64 // packs that some root lists: these are never removed
 	report  GCReport
+
+	// Of a Repack. known says of which checkpoints live has what they refer to already; also is told of
+	// the others.
+	known func(e *catalogEntry) bool
+	also  func(n nodes, e *catalogEntry, r *root) error
 }
 
 func (c *collector) run(ctx context.Context) error {
@@ -122,7 +127,17 @@ func (c *collector) plan(ctx context.Context) (remove []uint64, rewrite []victim
 
 // mark finds out what is live. Checkpoints that are removed meanwhile count as if they were there.
 func (c *collector) mark(ctx context.Context) error {
+	if err := c.list(); err != nil {
+		return err
+	}
+	c.live = newLiveSet()
+	return c.walk(ctx)
+}
+
+// list notes which checkpoints there are. All of them must be sound.
+func (c *collector) list() error {
 	c.s.cat.mu.Lock()
+	defer c.s.cat.mu.Unlock()
 	var err error
 	for _, name := range c.s.cat.names() {
 		e := c.s.cat.m[name]
@@ -133,32 +148,43 @@ func (c *collector) mark(ctx context.Context) error {
 		}
 	}
 	c.listed = c.s.cat.referenced()
-	c.s.cat.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	c.live = newLiveSet()
+	return err
+}
+
+// walk adds to live what the checkpoints refer to.
+func (c *collector) walk(ctx context.Context) error {
 	packs := newLazyPacks(ctx, c.s.packs)
 	defer packs.release()
 	m := newMeter(c.o.Progress, "mark", "checkpoints", int64(len(c.entries)))
 	for _, e := range c.entries {
-		r, err := c.s.readRoot(ctx, e.Name, e.Generation)
-		if c.s.gone(e) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("checkpoint %s: %w", e.Name, err)
-		}
-		if err := c.s.packs.noneForeign(ctx, r.top); err != nil {
-			return fmt.Errorf("checkpoint %s is damaged, nothing is collected: %w", e.Name, err)
-		}
-		packs.of(r)
-		if err := c.live.addRoot(ctx, packs, r); err != nil {
+		if err := c.markEntry(ctx, packs, e); err != nil {
 			return err
 		}
 		m.add(1)
 	}
 	return nil
+}
+
+// markEntry notes what one checkpoint refers to.
+func (c *collector) markEntry(ctx context.Context, packs *lazyPacks, e *catalogEntry) error {
+	if c.known != nil && c.known(e) {
+		return nil
+	}
+	r, err := c.s.readRoot(ctx, e.Name, e.Generation)
+	if c.s.gone(e) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("checkpoint %s: %w", e.Name, err)
+	}
+	if err := c.s.packs.noneForeign(ctx, r.top); err != nil {
+		return fmt.Errorf("checkpoint %s is damaged, nothing is collected: %w", e.Name, err)
+	}
+	packs.of(r)
+	if err := c.live.addRoot(ctx, packs, r); err != nil || c.also == nil {
+		return err
+	}
+	return c.also(packs, e, r)
 }
 
 // gone says whether a checkpoint was removed or replaced since e was looked up.

@@ -19,23 +19,123 @@ import (
 // releases them when the process dies, so they are never stale. The first line of the file names the
 // holder, for the messages of other processes.
 //
-//	write.lock   the process that writes to the store
+//	write.lock   the process that writes to the store; the second line is "gives way" if it does
 //	lock         the process that serves it; the second line is the mount point
 //
-// They do not exclude one another: what a server has open is never changed.
+// They do not exclude one another: what a server has open is never changed. A third file, wanted.lock,
+// excludes nobody: who waits for write.lock has a lock on a byte of it that others can have, too (see want).
 const (
 	writeLockName  = "write.lock"
 	serverLockName = "lock"
+	wantLockName   = "wanted.lock"
+)
+
+// givesWay is what the holder of write.lock writes into it if it makes room for others, and giveWayWait is how long that one waits for it at least.
+const (
+	givesWay    = "gives way\n"
+	giveWayWait = 30 * time.Second
 )
 
 // lockPoll is how often a lock that another process has is tried again.
 const lockPoll = 20 * time.Millisecond
 
-// lockWriter takes the lock of those who write, and waits for another one no longer than wait.
-func lockWriter(ctx context.Context, dir string, wait time.Duration) (*os.File, error) {
-	f, err := takeLock(ctx, dir, writeLockName, wait, "")
+// Yield says for whom a process that writes to a store makes room.
+type Yield uint8
+
+const (
+	// YieldNone: for nobody. It has the store until it closes it.
+	YieldNone Yield = iota
+	// YieldWriters: for those who yield to nobody.
+	YieldWriters
+	// YieldAll: for all but its like. It asks nobody to make room for it.
+	YieldAll
+)
+
+// lockWriter takes the lock of those who write, and waits for another one no longer than wait, or longer
+// if that one gives way.
+func lockWriter(ctx context.Context, dir string, wait time.Duration, y Yield) (*os.File, error) {
+	more := ""
+	if y != YieldNone {
+		more = givesWay
+	}
+	if y == YieldAll {
+		f, err := takeLock(ctx, dir, writeLockName, wait, more)
+		return f, lockError(dir, err)
+	}
+	f, err := takeLock(ctx, dir, writeLockName, 0, more)
+	if errors.Is(err, ErrLocked) {
+		f, err = lockWanted(ctx, dir, wait, y, more)
+	}
+	return f, lockError(dir, err)
+}
+
+func lockError(dir string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("write to store %s: %w", dir, err)
+}
+
+// lockWanted is lockWriter where another process has the lock, which is told that somebody waits.
+func lockWanted(ctx context.Context, dir string, wait time.Duration, y Yield, more string) (*os.File, error) {
+	defer want(dir, y)()
+	// A holder says whether it gives way just after it has got the lock.
+	f, err := takeLock(ctx, dir, writeLockName, min(max(wait, 2*lockPoll), 10*lockPoll), more)
+	if !errors.Is(err, ErrLocked) {
+		return f, err
+	}
+	if b, _ := os.ReadFile(filepath.Join(dir, writeLockName)); strings.HasSuffix(string(b), "\n"+givesWay) {
+		wait = max(wait, giveWayWait)
+	}
+	if wait <= 10*lockPoll {
+		return nil, err
+	}
+	return takeLock(ctx, dir, writeLockName, wait, more)
+}
+
+// want tells the process that writes to the store that another one waits to do so, until done is called.
+// It cannot be told everywhere; then the wait is for nothing but the lock. It is a lock of another kind
+// than flock, because with that of a process which gives way it is asked for and never taken.
+func want(dir string, y Yield) (done func()) {
+	f, err := openLock(dir, wantLockName)
 	if err != nil {
-		return nil, fmt.Errorf("write to store %s: %w", dir, err)
+		return func() {}
+	}
+	_ = unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{
+		Type: unix.F_RDLCK, Start: int64(y), Len: 1,
+	})
+	return func() { f.Close() }
+}
+
+// WriterWaits says whether another process waits to write to the store in dir for which one that yields so
+// makes room, as far as it can tell.
+func WriterWaits(dir string, y Yield) bool {
+	if y == YieldNone {
+		return false
+	}
+	f, err := os.OpenFile(filepath.Join(dir, wantLockName), os.O_RDWR, 0)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	other := unix.Flock_t{Type: unix.F_WRLCK, Len: int64(y)} // of all who yield less
+	err = unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &other)
+	return err == nil && other.Type != unix.F_UNLCK
+}
+
+// openLock opens the file of a lock, and makes it if there is none.
+func openLock(dir, name string) (*os.File, error) {
+	path := filepath.Join(dir, name)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if errors.Is(err, unix.EROFS) || errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("%w: %w", ErrReadOnly, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := blob.GiveTo(dir, path); err != nil {
+		f.Close()
+		return nil, err
 	}
 	return f, nil
 }
@@ -43,14 +143,7 @@ func lockWriter(ctx context.Context, dir string, wait time.Duration) (*os.File, 
 // takeLock takes a lock within wait, and writes more than the holder into its file. ErrLocked if another
 // process keeps it; ErrReadOnly if there can be no such file here.
 func takeLock(ctx context.Context, dir, name string, wait time.Duration, more string) (*os.File, error) {
-	path := filepath.Join(dir, name)
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if errors.Is(err, unix.EROFS) || errors.Is(err, fs.ErrPermission) {
-		return nil, fmt.Errorf("%w: %w", ErrReadOnly, err)
-	}
-	if err == nil {
-		err = blob.GiveTo(dir, path)
-	}
+	f, err := openLock(dir, name)
 	if err == nil {
 		err = flock(ctx, f, wait)
 	}

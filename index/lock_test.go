@@ -86,3 +86,62 @@ func TestWriterWaitsAtClose(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Who yields is told that another process waits to write for which it makes room, and that one waits for it
+// although it had no time to wait.
+func TestYield(t *testing.T) {
+	ctx := context.Background()
+	dir := t.TempDir() + "/store"
+	if err := openTest(t, dir, nil).Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ has, wants Yield }{
+		{YieldAll, YieldNone}, {YieldAll, YieldWriters}, {YieldWriters, YieldNone},
+	} {
+		s, err := Open(ctx, dir, OpenOptions{Yield: c.has})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if WriterWaits(dir, c.has) {
+			t.Fatalf("%+v: nobody wants to write", c)
+		}
+		if _, err := Open(ctx, dir, OpenOptions{Yield: YieldAll}); !errors.Is(err, ErrLocked) {
+			t.Errorf("%+v: another one that yields to all: %v", c, err)
+		}
+		got := make(chan error, 1)
+		go func() {
+			s, err := Open(ctx, dir, OpenOptions{Yield: c.wants})
+			if err == nil {
+				if WriterWaits(dir, c.has) {
+					err = errors.New("it is still wanted by the one who has it")
+				}
+				err = errors.Join(err, s.Close())
+			}
+			got <- err
+		}()
+		for !WriterWaits(dir, c.has) {
+			select {
+			case err := <-got:
+				t.Fatalf("%+v: it did not wait: %v", c, err)
+			default:
+			}
+		}
+		if c.wants == YieldWriters && WriterWaits(dir, YieldWriters) {
+			t.Errorf("%+v: two that yield alike make room for one another", c)
+		}
+		if WriterWaits(dir, YieldNone) {
+			t.Errorf("%+v: one that yields to nobody makes room", c)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-got; err != nil {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+	// Nobody waits for one that yields to nobody, for longer than it says.
+	openTest(t, dir, nil)
+	if _, err := Open(ctx, dir, OpenOptions{}); !errors.Is(err, ErrLocked) {
+		t.Errorf("a second writer: %v", err)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -54,6 +55,8 @@ type model struct {
 	m     map[string]*modelCheckpoint
 	open  []openModel
 	n     int // names given out
+
+	memory *RepackMemory // of earlier repackings, by any process
 }
 
 // openModel is an image that stays open while other things happen.
@@ -66,7 +69,7 @@ type openModel struct {
 func newModel(t *testing.T, seed uint64, blobs blob.Store) *model {
 	m := &model{
 		t: t, r: rand.New(rand.NewPCG(seed, 5)), dir: t.TempDir() + "/store", blobs: blobs,
-		m: map[string]*modelCheckpoint{},
+		m: map[string]*modelCheckpoint{}, memory: NewRepackMemory(),
 	}
 	m.reopen()
 	return m
@@ -251,6 +254,46 @@ func (m *model) doGC() {
 	}
 }
 
+// seenOf makes up what machines have asked for: always the same of one checkpoint.
+func seenOf(c Checkpoint) (runs []Run) {
+	sum, _ := strconv.ParseUint(c.ID[:8], 16, 64)
+	r := rand.New(rand.NewPCG(sum, 6))
+	pages := uint64(c.MemoryBytes / PageSize)
+	for range r.IntN(4) {
+		runs = append(runs, Run{r.Uint64N(pages), 1 + r.Uint64N(30)}) // perhaps beyond the end
+	}
+	return runs
+}
+
+// doRepack repacks all, some packs, or those of one checkpoint. A second time there is nothing to do.
+func (m *model) doRepack() {
+	ctx := context.Background()
+	o := RepackOptions{Seen: seenOf, Most: m.r.IntN(3)}
+	if m.r.IntN(2) == 0 {
+		o.Memory = m.memory
+	}
+	if name := m.name(); m.m[name] != nil && m.r.IntN(4) == 0 {
+		o.Names, o.Own = []string{name}, m.r.IntN(2) == 0
+	}
+	dry := o
+	dry.DryRun, dry.Memory = true, nil
+	would, err := m.s.Repack(ctx, dry)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	did, err := m.s.Repack(ctx, o)
+	if err != nil || did.Repacked > would.Repacked || o.Memory == nil && did.Repacked != would.Repacked {
+		m.t.Fatalf("%+v, %v; a dry run said %+v", did, err, would)
+	}
+	if o.Most > 0 {
+		return
+	}
+	again, err := m.s.Repack(ctx, RepackOptions{Names: o.Names, Own: o.Own, Seen: seenOf})
+	if err != nil || again.Repacked != 0 {
+		m.t.Fatalf("a second time %+v, %v; the first time %+v", again, err, did)
+	}
+}
+
 func (m *model) doOpen() {
 	name := m.name()
 	if c := m.m[name]; c != nil && len(m.open) < 4 {
@@ -312,7 +355,9 @@ func (m *model) verify() {
 }
 
 func (m *model) step() {
-	switch n := m.r.IntN(22); {
+	switch n := m.r.IntN(25); {
+	case n >= 22:
+		m.doRepack()
 	case n >= 20:
 		m.doRetier()
 	case n < 7:

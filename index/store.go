@@ -43,6 +43,9 @@ type OpenOptions struct {
 	ReadOnly bool
 	// Wait is how long to wait for another process that writes to the store, before ErrLocked.
 	Wait time.Duration
+	// Yield says that this process closes the store soon when another one waits to write to it (see
+	// WriterWaits). That one waits longer than its Wait for such a process.
+	Yield Yield
 	// Create makes a store in a missing or empty directory; a store that exists is opened.
 	Create bool
 	// Profile is written into a store that is created, and returned by Store.Profile.
@@ -66,6 +69,7 @@ type OpenOptions struct {
 type Store struct {
 	dir      string
 	readOnly bool
+	yield    Yield // see OpenOptions
 	log      *slog.Logger
 	file     *storeFile
 	key      pack.HashKey
@@ -123,7 +127,7 @@ func Open(ctx context.Context, dir string, o OpenOptions) (_ *Store, err error) 
 		}
 	}
 	s := &Store{
-		dir: dir, readOnly: o.ReadOnly, log: log, blobs: o.Blobs,
+		dir: dir, readOnly: o.ReadOnly, yield: o.Yield, log: log, blobs: o.Blobs,
 		writer: make(chan struct{}, 1), refreshing: make(chan struct{}, 1), closing: make(chan struct{}),
 	}
 	s.limits = limits{packPages: maxPackPages, freshPages: maxFresh, tailPages: maxTail}
@@ -135,7 +139,7 @@ func Open(ctx context.Context, dir string, o OpenOptions) (_ *Store, err error) 
 		return nil, err
 	}
 	if !o.ReadOnly {
-		if s.lock, err = lockWriter(ctx, dir, o.Wait); err != nil {
+		if s.lock, err = lockWriter(ctx, dir, o.Wait, o.Yield); err != nil {
 			return nil, err
 		}
 	}

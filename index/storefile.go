@@ -112,7 +112,7 @@ func createStore(ctx context.Context, dir string, p Profile, wait time.Duration)
 		}
 		return fmt.Errorf("create store: %w", err)
 	}
-	lock, err := lockWriter(ctx, dir, wait)
+	lock, err := lockWriter(ctx, dir, wait, YieldNone)
 	if isStore(dir) {
 		// Another process made it meanwhile, and may be at work in it.
 		if err == nil {
@@ -174,7 +174,8 @@ func creatable(dir string) error {
 	}
 	for _, e := range entries {
 		switch e.Name() {
-		case packsDirName, rootsDirName, serverLockName, writeLockName, storeFileName, storeFileName + ".tmp":
+		case packsDirName, rootsDirName, serverLockName, writeLockName, wantLockName, storeFileName,
+			storeFileName + ".tmp":
 		default:
 			return fmt.Errorf("%s: %w: the directory is not empty", dir, ErrNotStore)
 		}

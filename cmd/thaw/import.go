@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -54,8 +55,9 @@ working set come first, by the vCPU that touched them; then pages that are neigh
 in the guest's address spaces, by its page tables (64-bit x86). If "info.json" does
 not say where these are ("paging": see go doc ./wss/pagetable Info), they are searched
 for in the image. The other pages, and with --layout=physical all pages that are in no
-working set, are stored by page number. The layout never changes after the import: a
-set that is recorded or set later gets a segment, but blocks do not move.
+working set, are stored by page number. The blocks stay as they are: a set that is
+recorded or set later gets a segment, and "thaw repack" stores its pages in another way, but
+in the same blocks.
 
 A memory is refused if its size is not the one in "state" or "info.json", or if it
 changes while it is read. PATH may be on the mount of the same store, and so may the
@@ -80,8 +82,9 @@ With --json: the checkpoint's info.json and what the import took.` +
 	f := cmd.Flags()
 	f.StringVar(&o.name, "name", "", "name of the checkpoint (default: the last element of PATH)")
 	f.StringVar(&o.profile, "profile", "",
-		`"default" is stored quickly, to be made small when the store is repacked; "fast" stays as it is `+
-			`stored: faults are faster, in up to 1.4 times the space`)
+		`"default" is stored quickly, and made small when the store is repacked; "small" is repacked before
+import returns; "fast" makes faults faster and takes up to twice the space`)
+	complete(cmd, "profile", index.ProfileDefault.String(), index.ProfileFast.String(), profileSmall)
 	f.StringVar(&o.layout, "layout", layoutVirtual,
 		`order of pages in no working set: "virtual", by the guest's page tables, or "physical"`)
 	f.BoolVar(&o.ignoreWorkingSet, "ignore-working-set", false, "ignore a working-set file")
@@ -120,11 +123,23 @@ func runImport(ctx context.Context, a *app, store, path string, o importOptions)
 	if err != nil {
 		return err
 	}
+	var squeezed *index.RepackReport
+	if o.profile == profileSmall {
+		if squeezed, err = squeeze(ctx, a, store, reply.Checkpoint.Name); err != nil {
+			return err
+		}
+	}
 	a.silent = access.Follow(ctx, store)
 	if a.json {
-		return a.printJSON(reply)
+		return a.printJSON(struct {
+			importer.Reply
+			Repacked *index.RepackReport `json:"repacked,omitempty"`
+		}{reply, squeezed})
 	}
 	a.imported(reply)
+	if squeezed != nil {
+		a.note("repacked its %s packs: %s smaller", count(squeezed.Repacked), size(squeezed.FreedBytes()))
+	}
 	return nil
 }
 
@@ -136,8 +151,8 @@ func (o *importOptions) request(a *app) (r importer.Request, open index.OpenOpti
 	if r.Policy, err = o.maxShare.policy(); err != nil {
 		return r, open, err
 	}
-	if open.Profile, err = index.ParseProfile(o.profile); err != nil {
-		return r, open, exitcode.With(exitcode.Usage, err)
+	if open.Profile, _, err = parseProfile(o.profile); err != nil {
+		return r, open, err
 	}
 	if o.profile != "" {
 		r.Profile = &open.Profile
@@ -216,6 +231,34 @@ func openSource(ctx context.Context, a *app, path string, from importer.Options)
 		r = stdin{ctx, f}
 	}
 	return importer.OpenStream("the standard input", r, from.Raw)
+}
+
+// profileSmall imports by the default profile, and repacks what that has stored.
+const profileSmall = "small"
+
+// parseProfile reads the flag --profile.
+func parseProfile(flag string) (_ index.Profile, small bool, err error) {
+	if flag == profileSmall {
+		return index.ProfileDefault, true, nil
+	}
+	p, err := index.ParseProfile(flag)
+	if err != nil {
+		return p, false, exitcode.With(exitcode.Usage, fmt.Errorf("%w, or %q", err, profileSmall))
+	}
+	return p, false, nil
+}
+
+// squeeze repacks the packs that nobody but one checkpoint refers to: those that its import has made. The
+// checkpoint is there already, whatever comes of it.
+func squeeze(ctx context.Context, a *app, store, name string) (*index.RepackReport, error) {
+	p := a.progress()
+	defer p.done()
+	o := index.RepackOptions{Names: []string{name}, Own: true, Seen: seenIn(store), Progress: p.set}
+	report, err := repack(ctx, a, store, o)
+	if err != nil {
+		return nil, fmt.Errorf("%s is imported, but not squeezed: %w", name, err)
+	}
+	return &report, nil
 }
 
 // Values of the flag --layout, for the pages in no working set.

@@ -99,7 +99,7 @@ func (l lessons) Load(id string) (fs.Lesson, error) {
 }
 
 // Save implements fs.Lessons. A lesson is there whole or as it was before.
-func (l lessons) Save(id string, lesson fs.Lesson) (err error) {
+func (l lessons) Save(id string, lesson fs.Lesson) error {
 	name, err := l.name(id)
 	if err != nil {
 		return err
@@ -108,6 +108,11 @@ func (l lessons) Save(id string, lesson fs.Lesson) (err error) {
 	if err != nil {
 		return err
 	}
+	return l.write(name, text)
+}
+
+// write writes a file beside the lessons, whole or not at all.
+func (l lessons) write(name string, text []byte) (err error) {
 	dir, err := l.makeDir()
 	if err != nil {
 		return err
@@ -188,7 +193,8 @@ func sweepLessons(ctx context.Context, store string, s *index.Store) error {
 	var errs []error
 	for _, e := range entries {
 		name := e.Name()
-		if known[name] || !isLesson(name) && !strings.HasPrefix(name, newLesson) {
+		of := strings.TrimSuffix(name, askedSuffix)
+		if known[of] || !isLesson(of) && !strings.HasPrefix(name, newLesson) {
 			continue
 		}
 		if err := dir.Remove(name); err != nil && !errors.Is(err, iofs.ErrNotExist) {

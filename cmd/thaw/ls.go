@@ -17,9 +17,11 @@ func newLsCommand(a *app) *cobra.Command {
 		Short:   "List the checkpoints of a store",
 		Long: `List the checkpoints of a store. For each: its memory, the pages that are not zero, by
 how much its import made the store grow, the size of its segment, and the pages of its
-working set.
+working set; whether "thaw repack" was run on its packs (yes, no, part), and about how
+much that would save of the others: a guess by their sizes, which "thaw repack --dry-run"
+makes better. Checkpoints that share packs share what is saved.
 
-With --json: an array of what "info.json" on the mount holds.` +
+With --json: an array of what "info.json" on the mount holds, and "packed".` +
 			exitStatus(exitcode.NotStore, exitcode.Version),
 		Example: `  thaw ls /srv/store
   thaw ls /srv/store --json | jq -r '.[].name'`,
@@ -30,18 +32,45 @@ With --json: an array of what "info.json" on the mount holds.` +
 	}
 }
 
+// listed is a checkpoint, and how it is stored.
+type listed struct {
+	index.Checkpoint
+	Packed index.Packed `json:"packed"`
+}
+
+func listStore(ctx context.Context, s *index.Store) ([]listed, error) {
+	all, err := s.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	packed, err := s.Packed(ctx, all)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]listed, len(all))
+	for i, c := range all {
+		out[i] = listed{c, packed[i]}
+	}
+	return out, nil
+}
+
+// wins is what repacking saves, for people.
+func wins(p index.Packed) string {
+	if p.Wins == 0 {
+		return "-"
+	}
+	return size(p.Wins)
+}
+
 func runLs(ctx context.Context, a *app, store string) error {
-	list, err := access.Read(ctx, a.stores, store, func(s *index.Store) ([]index.Checkpoint, error) {
-		return s.List(ctx)
+	list, err := access.Read(ctx, a.stores, store, func(s *index.Store) ([]listed, error) {
+		return listStore(ctx, s)
 	})
 	if err != nil {
 		return err
 	}
 	a.silent = access.Heed(ctx, store)
 	if a.json {
-		if list == nil {
-			list = []index.Checkpoint{} // an empty store is [], not null
-		}
 		return a.printJSON(list)
 	}
 	rows := make([][]string, len(list))
@@ -52,10 +81,10 @@ func runLs(ctx context.Context, a *app, store string) error {
 		}
 		rows[i] = []string{
 			c.Name, size(c.MemoryBytes), count(c.DataPages), size(c.StoredBytes), size(c.SegmentBytes),
-			set, c.Created.UTC().Format("2006-01-02 15:04"),
+			set, string(c.Packed.State), wins(c.Packed), c.Created.UTC().Format("2006-01-02 15:04"),
 		}
 	}
 	a.table([]string{"NAME", ">MEMORY", ">PAGES", ">STORED", ">SEGMENT", ">WORKING SET",
-		"CREATED (UTC)"}, rows)
+		"PACKED", ">WOULD SAVE", "CREATED (UTC)"}, rows)
 	return nil
 }

@@ -23,6 +23,7 @@ import (
 type mountOptions struct {
 	server.Options
 	restore string
+	repack  string
 	fill    fillFlag
 	disk    diskFlag
 	daemon  bool
@@ -53,6 +54,13 @@ With --fill the server brings the rest of memory, too, in the order in which it 
 while nothing is asked for and nothing is recorded, RATE bytes a second (` + size(defaultFill) + `).
 MNT/NAME/stats.json says when all is there. Images that, with the others being filled, are
 larger than half of the host's memory are left out, unless RATE is given.
+
+With --repack=idle, which is the default, a process beside the server does what "thaw
+repack" does when nothing was asked for half a minute after the mount was made and after
+each change of the store. It gets what nobody else wants of processor and disk, waits
+while machines read or are restored, gives way to commands that write to the store, and
+ends with the server. By default it leaves out a store of another user, for which it
+would write, and one on a simulated disk; a store that can only be read is never repacked.
 
 ` + diskHelp + ` Reads of packs are simulated, also those that opening
 an image needs. Reads of the index and all writes are not.
@@ -100,6 +108,12 @@ As root it uses mount(2), otherwise fusermount3.` +
 		"where a background server writes its messages (default STORE/server.log)")
 	f.StringVar(&o.DebugListen, "debug-listen", "",
 		"serve /metrics and profiles (/debug/pprof) over HTTP on this address, such as 127.0.0.1:9411")
+	f.StringVar(&o.repack, "repack", "", "repack the store while nothing is asked for: idle or off (default idle)")
+	f.DurationVar(&o.Repack.After, "repack-after", 30*time.Second, "how long nothing must have been asked for before")
+	complete(cmd, "repack", "idle", "off")
+	if err := f.MarkHidden("repack-after"); err != nil {
+		panic(err) // there is no such flag
+	}
 	f.BoolVar(&o.FS.NoPush, "no-push", false, "push nothing beside or ahead of READs")
 	if err := f.MarkHidden("no-push"); err != nil {
 		panic(err) // there is no such flag
@@ -112,6 +126,9 @@ func runMount(cmd *cobra.Command, a *app, store, mnt string, o mountOptions) (er
 	if o.FS.Policy, err = fs.ParsePolicy(o.restore); err != nil {
 		return exitcode.With(exitcode.Usage, err)
 	}
+	if err := o.setRepack(); err != nil {
+		return err
+	}
 	if o.Disk, err = o.disk.spec(); err != nil {
 		return err
 	}
@@ -122,7 +139,7 @@ func runMount(cmd *cobra.Command, a *app, store, mnt string, o mountOptions) (er
 		return err
 	}
 	o.FS.Fill, o.FS.FillLarge, o.FS.Filled = o.fill.rate, o.fill.large, a.filled
-	o.FS.Lessons = lessons{o.Store}
+	o.FS.Lessons, o.FS.Asked = lessons{o.Store}, lessons{o.Store}
 	if err := access.Answering(cmd.Context(), o.Store); err != nil {
 		return err
 	}
@@ -131,6 +148,26 @@ func runMount(cmd *cobra.Command, a *app, store, mnt string, o mountOptions) (er
 	}
 	defer a.lasting()()
 	return serve(cmd.Context(), a, o.Options)
+}
+
+// complete tells shells which values a flag has.
+func complete(cmd *cobra.Command, flag string, values ...string) {
+	err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+	if err != nil {
+		panic(err) // there is no such flag
+	}
+}
+
+// setRepack takes the flag --repack.
+func (o *mountOptions) setRepack() error {
+	switch o.repack {
+	case "", "idle":
+		o.Repack.Idle, o.Repack.Always = true, o.repack != ""
+	case "off":
+	default:
+		return exitcode.Errorf(exitcode.Usage, "--repack=%s: want idle or off", o.repack)
+	}
+	return nil
 }
 
 // serve mounts a store, says so and serves it until the mount ends.

@@ -30,12 +30,13 @@ func commands(a *app) []group {
 	return []group{
 		{"Start here:", verbs(newDoctorCommand(a), newDemoCommand(a), newCompareCommand(a))},
 		{"The store:", verbs(newImportCommand(a), newExportCommand(a), newLsCommand(a),
-			newInspectCommand(a), newRmCommand(a), newCheckCommand(a), newGCCommand(a))},
+			newInspectCommand(a), newRmCommand(a), newCheckCommand(a), newGCCommand(a),
+			newRepackCommand(a))},
 		{"The mount:", verbs(newMountCommand(a), newUmountCommand(a), newStatsCommand(a))},
 		{"Working sets:", verbs(newWSCommand(a))},
 		{"Virtual machines:", verbs(newVMCommand(a))},
 		{groupTools, verbs(newBenchCommand(a), newVersionCommand(a))},
-		{"", verbs(newGenerateCommand(), newRawCommand(a),
+		{"", verbs(newGenerateCommand(), newRawCommand(a), newIdleRepackCommand(a),
 			newHelperCommand(access.KeeperCommand, index.KeeperMain),
 			newHelperCommand(server.ProberCommand, fs.ProberMain))},
 	}

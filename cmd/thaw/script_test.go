@@ -49,6 +49,7 @@ func TestScripts(t *testing.T) {
 			"fails":      cmdFails,
 			"image":      cmdImage,
 			"vmstate":    cmdVMState,
+			"records":    cmdRecords,
 			"flip":       cmdFlip,
 			"await":      cmdAwait,
 			"fetch":      cmdFetch,

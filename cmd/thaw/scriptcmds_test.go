@@ -85,6 +85,29 @@ func cmdImage(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(f.Truncate(n))
 }
 
+// cmdRecords writes an image as the memory of most programs: of records that are much alike, from page to
+// page too.
+func cmdRecords(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg || len(args) != 3, "records FILE SIZE SEED")
+	n, err := parseSize(args[1])
+	ts.Check(err)
+	seed, err := strconv.ParseUint(args[2], 10, 64)
+	ts.Check(err)
+	r := rand.New(rand.NewPCG(seed, 0))
+	words := make([][24]byte, 300)
+	for i := range words {
+		for j := range words[i] {
+			words[i][j] = byte(r.Uint32())
+		}
+	}
+	memory := make([]byte, n)
+	for at := 0; at+32 <= len(memory); at += 32 {
+		copy(memory[at:], words[r.IntN(len(words))][:])
+		binary.LittleEndian.PutUint32(memory[at+24:], r.Uint32()>>20)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), memory, 0o644))
+}
+
 // cmdFlip changes one byte of the last file that a pattern has.
 func cmdFlip(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, neg || len(args) != 2, "flip PATTERN OFFSET")

@@ -2,6 +2,7 @@ package pack
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -25,7 +26,7 @@ const (
 // the other cold pages.
 func (rw *rewriter) clusters(ctx context.Context) error {
 	for c := range rw.r.Clusters() {
-		if err := ctx.Err(); err != nil {
+		if err := rw.step(ctx); err != nil {
 			return err
 		}
 		if !slices.ContainsFunc(rw.r.ClusterSlots(c), func(s uint32) bool { return !rw.cold(s) }) {
@@ -170,6 +171,9 @@ func (rw *rewriter) makeClusters(ctx context.Context, slots []uint32) error {
 	plan := planClusters(sketches[:n], rw.enc.tuning.cluster)
 	sketches = nil
 	for batch := range slices.Chunk(plan, clusterBatch) {
+		if err := rw.step(ctx); err != nil {
+			return err
+		}
 		jobs := make([]clusterJob, len(batch))
 		for i, members := range batch {
 			for _, m := range members {
@@ -180,6 +184,9 @@ func (rw *rewriter) makeClusters(ctx context.Context, slots []uint32) error {
 			return err
 		}
 		for i := range jobs {
+			if !rw.smaller(&jobs[i]) {
+				continue
+			}
 			if err := rw.appendJob(&jobs[i]); err != nil {
 				return err
 			}
@@ -203,6 +210,19 @@ func (rw *rewriter) fetchAll() error {
 	}
 	rw.src, rw.all = all, all
 	return nil
+}
+
+// smaller says whether pages should lie in the cluster that was made of them: not if they take no more where
+// they are, and can stay there.
+func (rw *rewriter) smaller(j *clusterJob) bool {
+	stored := 0
+	for _, slot := range j.slots {
+		if !rw.r.dir.slots[slot].inBlock() {
+			return true
+		}
+		stored += rw.r.StoredBytes(slot)
+	}
+	return len(j.data)+crcSize < stored
 }
 
 // makeBatch makes clusters in parallel.
@@ -294,6 +314,9 @@ func (rw *rewriter) sketch(ctx context.Context, slots []uint32) ([]sketch, []boo
 		to := from + 1
 		for to < len(slots) && slots[to]-slots[from] < sketchPages {
 			to++
+		}
+		if err := rw.step(ctx); err != nil {
+			return nil, nil, errors.Join(err, g.Wait())
 		}
 		some, their, worth := slots[from:to], sketches[from:to], worth[from:to]
 		g.Go(func() error {

@@ -42,12 +42,9 @@ func (r *Reader) open() error {
 	if err := r.read(tail, size-int64(len(tail))); err != nil {
 		return err
 	}
-	f, err := parseFooter(tail[len(tail)-footerSize:], size)
+	f, err := r.footer(tail[len(tail)-footerSize:], size)
 	if err != nil {
-		return r.corrupt("footer", err)
-	}
-	if f.version != formatVersion && f.version != tierVersion {
-		return &VersionError{Pack: r.name, Got: f.version, Want: tierVersion}
+		return err
 	}
 	r.foot = f
 	dir, err := r.section(f.dir, tail, "directory")
@@ -58,6 +55,18 @@ func (r *Reader) open() error {
 		return r.corrupt("directory", err)
 	}
 	return nil
+}
+
+// footer parses the footer of a pack of so many bytes.
+func (r *Reader) footer(b []byte, size int64) (footer, error) {
+	f, err := parseFooter(b, size)
+	if err != nil {
+		return f, r.corrupt("footer", err)
+	}
+	if f.version != formatVersion && f.version != tierVersion {
+		return f, &VersionError{Pack: r.name, Got: f.version, Want: tierVersion}
+	}
+	return f, nil
 }
 
 // section returns the bytes of a section, from tail if they are in there.

@@ -25,6 +25,9 @@ type Keep struct {
 	// Lost is called for what should be kept, cannot be copied, and so becomes dead. Without it the
 	// Rewrite fails then.
 	Lost func(err error)
+	// Step is called again and again, between two parts of the work, by the goroutine that called Rewrite.
+	// It may take its time, and its error ends the Rewrite.
+	Step func() error
 }
 
 func (k Keep) slot(s uint32) bool { return k.Slot == nil || k.Slot(s) }
@@ -91,7 +94,7 @@ func Rewrite(ctx context.Context, r *Reader, w *Writer, enc *Encoder, key HashKe
 		return fmt.Errorf("rewrite clusters: %w", err)
 	}
 	for b := range r.Blocks() {
-		if err := ctx.Err(); err != nil {
+		if err := rw.step(ctx); err != nil {
 			return err
 		}
 		if err := rw.block(b); err != nil {
@@ -99,7 +102,7 @@ func Rewrite(ctx context.Context, r *Reader, w *Writer, enc *Encoder, key HashKe
 		}
 	}
 	for i, it := range r.dir.records {
-		if err := ctx.Err(); err != nil {
+		if err := rw.step(ctx); err != nil {
 			return err
 		}
 		if err := rw.item(it, &w.dir.records, saltRecord, i, keep.record(i)); err != nil {
@@ -107,7 +110,7 @@ func Rewrite(ctx context.Context, r *Reader, w *Writer, enc *Encoder, key HashKe
 		}
 	}
 	for i, it := range r.dir.frames {
-		if err := ctx.Err(); err != nil {
+		if err := rw.step(ctx); err != nil {
 			return err
 		}
 		if err := rw.item(it, &w.dir.frames, saltFrame, i, keep.frame(i)); err != nil {
@@ -115,6 +118,16 @@ func Rewrite(ctx context.Context, r *Reader, w *Writer, enc *Encoder, key HashKe
 		}
 	}
 	return nil
+}
+
+// step comes between two parts of the work.
+func (rw *rewriter) step(ctx context.Context) error {
+	if rw.keep.Step != nil {
+		if err := rw.keep.Step(); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
 }
 
 // rewriter is one Rewrite.
@@ -131,9 +144,10 @@ type rewriter struct {
 	tiers   []Tier      // of each slot
 	done    []pageState // of each slot
 	idle    compressors
-	src     stored     // of pages: the pack, or what was fetched of it
-	all     *Span      // all of it; nil: it is read block by block
-	told    sync.Mutex // held while keep.Page or keep.Lost is called
+	src     stored          // of pages: the pack, or what was fetched of it
+	all     *Span           // all of it; nil: it is read block by block
+	told    sync.Mutex      // held while keep.Page or keep.Lost is called
+	said    map[uint32]bool // pages of which it was said that they are lost; guarded by told
 
 	// The present block: its stored bytes, if need be in a span of its own, its decoded pages, and those at
 	// its end that are not encoded yet.
@@ -298,7 +312,22 @@ func (rw *rewriter) page(slot uint32, read []byte, bad error, h *Hasher) (page [
 	if dead {
 		return nil, false, nil
 	}
-	return page, as, rw.lost(bad)
+	return page, as, rw.lostPage(slot, bad)
+}
+
+// lostPage is lost for a page, which may be looked at twice: that it is lost is said once. told is held.
+func (rw *rewriter) lostPage(slot uint32, err error) error {
+	if rw.said[slot] {
+		return nil
+	}
+	if err := rw.lost(err); err != nil {
+		return err
+	}
+	if rw.said == nil {
+		rw.said = map[uint32]bool{}
+	}
+	rw.said[slot] = true
+	return nil
 }
 
 // lost tells of what is damaged, or ends the rewrite with it. Any other error ends it always: what

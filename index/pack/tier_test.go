@@ -63,7 +63,7 @@ func checkTiers(t testing.TB, m *model, was, r *Reader, tiers []Tier, enc *Encod
 		case tiers[i] == TierWarm:
 			ok = e.codec == enc.tuning.codec || e.codec == codecRaw
 		case tiers[i] == TierCold:
-			ok = in || e.codec == codecRaw
+			ok = in || e.codec == codecRaw || e.inBlock() && !before // a cluster may save nothing
 		default:
 			ok = in == before
 		}
@@ -432,6 +432,38 @@ func TestReadPageOfClusterDoesNotAllocate(t *testing.T) {
 		if n := testing.AllocsPerRun(300, func() { read(); slot = (slot + 1) % uint32(len(m.pages)-8) }); n != 0 {
 			t.Errorf("%s allocates %v times", what, n)
 		}
+	}
+}
+
+// Pages that have nothing in common, and take no less in a cluster, stay where they are.
+func TestUselessClusters(t *testing.T) {
+	rng := rand.New(rand.NewPCG(4, 4))
+	enc, store, dec := mustEncoder(t, ProfileDefault), blobtest.NewMem(), mustDecoder(t)
+	w := mustWriter(t, store, 3, 0)
+	for range 20 {
+		pages, hashes := make([][]byte, BlockPages), make([]Hash, BlockPages)
+		for i := range pages {
+			pages[i] = make([]byte, PageSize)
+			for j := range pages[i] {
+				pages[i][j] = byte(rng.IntN(7))
+			}
+			hashes[i] = NewHasher(testKey).Sum(pages[i])
+		}
+		var b EncodedBlock
+		if err := enc.EncodeBlock(&b, pages); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.AppendBlock(&b, hashes); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.Finish(); err != nil {
+		t.Fatal(err)
+	}
+	r := mustOpen(t, store, Name(3, 0), dec)
+	next := rewriteTiers(t, store, r, enc, Keep{Tier: func(uint32) Tier { return TierCold }}, dec)
+	if next.Size() > r.Size() {
+		t.Errorf("%d bytes became %d, in %d clusters", r.Size(), next.Size(), next.Clusters())
 	}
 }
 

@@ -20,7 +20,7 @@ func TestEverythingAtOnce(t *testing.T) {
 	store, source, _ := withWorkingSet(t, small)
 	other := image.Spec{Pages: 4096, Seed: 78}
 	otherFile := writeImage(t, other)
-	m := cli.Mount(t, store)
+	m := cli.Mount(t, store, "--repack-after=1ms")
 	rounds := 12
 	if race.Enabled {
 		rounds = 4
@@ -56,7 +56,7 @@ func TestEverythingAtOnce(t *testing.T) {
 			name := fmt.Sprintf("come-and-go-%d", i%3)
 			for _, args := range [][]string{{"import", store, otherFile, "--name", name},
 				{"ws", "record", "--reset", m.Path("vm")}, {"ls", store}, {"check", store},
-				{"rm", store, name}, {"gc", store}} {
+				{"rm", store, name}, {"repack", store}, {"gc", store}} {
 				if r := cli.Run(t, args...); r.Code != 0 {
 					report(fmt.Errorf("%v", r))
 					return

@@ -78,7 +78,9 @@ type order struct {
 // plan draws a command that changes the store. Nil: there is nothing to do.
 func (l *commandLife) plan() *order {
 	name := l.anyName()
-	switch n := l.r.IntN(14); {
+	switch n := l.r.IntN(17); {
+	case n >= 14:
+		return l.repacks(name)
 	case n < 6 && len(l.have) < 7 || name == "":
 		return l.imports()
 	case n < 8:
@@ -90,6 +92,15 @@ func (l *commandLife) plan() *order {
 		l.note("gc", "")
 		return &order{args: []string{"gc", l.store}}
 	}
+}
+
+func (l *commandLife) repacks(name string) *order {
+	args := []string{"repack", l.store}
+	if name != "" && l.r.IntN(3) == 0 {
+		args = append(args, name)
+	}
+	l.note("repack", "%v", args[2:])
+	return &order{args: args}
 }
 
 func (l *commandLife) imports() *order {
@@ -104,8 +115,8 @@ func (l *commandLife) imports() *order {
 	if l.r.IntN(2) == 0 {
 		args = append(args, "--layout=physical")
 	}
-	if l.r.IntN(4) == 0 {
-		args = append(args, "--profile=fast")
+	if p := [...]string{"fast", "small", "", ""}[l.r.IntN(4)]; p != "" {
+		args = append(args, "--profile="+p)
 	}
 	l.note("import", "%s: %s %v", name, what, args[6:])
 	c.source = dir

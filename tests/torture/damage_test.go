@@ -85,6 +85,11 @@ func (d *damageLife) make() {
 		_, err := s.GC(ctx, index.GCOptions{})
 		d.must(err)
 	}
+	if d.r.IntN(2) == 0 {
+		d.note("repack", "")
+		_, err := s.Repack(ctx, index.RepackOptions{})
+		d.must(err)
+	}
 	d.must(s.Close())
 }
 
@@ -312,6 +317,8 @@ func (d *damageLife) work() {
 			d.t.Errorf("%s, imported into the damage: %v", name, err)
 		}
 	}
+	_, err = s.Repack(ctx, index.RepackOptions{})
+	d.note("repack", "%v", err)
 	_, err = s.GC(ctx, index.GCOptions{})
 	d.note("gc", "%v", err)
 }

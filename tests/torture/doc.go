@@ -9,7 +9,7 @@
 // from the seed, too, but what the process is doing then may differ.
 //
 // TestPackage uses package index: imports of new images and of later versions of them, under random
-// names, working sets of every kind, removals, garbage collections, indexes that are lost, old or
+// names, working sets of every kind, removals, garbage collections, repackings, indexes that are lost, old or
 // rebuilt, blob operations that fail, and images that stay open meanwhile. TestCommand uses the command
 // line, with processes that are killed, mounts that other processes read in every way, and servers that
 // die. TestDamage damages packs and roots, and requires an error or the right bytes from every way of

@@ -26,6 +26,7 @@ type packageLife struct {
 	open   []openImage
 	copies []string // of the index directory
 	n      int
+	memory *index.RepackMemory // of what repacks found out, by any process
 }
 
 // openImage stays open while other things happen.
@@ -105,7 +106,9 @@ func (l *packageLife) isOpen(name string) bool {
 }
 
 func (l *packageLife) step() {
-	switch n := l.r.IntN(24); {
+	switch n := l.r.IntN(27); {
+	case n >= 24:
+		l.change(l.repacks)
 	case n < 8:
 		l.change(l.imports)
 	case n < 11:
@@ -269,6 +272,27 @@ func (l *packageLife) collects() *deed {
 	return &deed{do: func() error {
 		rep, err := l.s.GC(context.Background(), index.GCOptions{})
 		l.also("%d packs, %d pages dropped", rep.RemovedPacks, rep.DroppedPages)
+		return err
+	}}
+}
+
+// repacks repacks some packs, and knows sometimes what an earlier one has found out.
+func (l *packageLife) repacks() *deed {
+	o := index.RepackOptions{Most: l.r.IntN(4)}
+	if l.r.IntN(2) == 0 {
+		if l.memory == nil {
+			l.memory = index.NewRepackMemory()
+		}
+		o.Memory = l.memory
+	}
+	if name := l.anyName(); name != "" && l.r.IntN(4) == 0 {
+		o.Names, o.Own = []string{name}, l.r.IntN(2) == 0
+	}
+	l.note("repack", "%d packs of %v, with a memory: %v", o.Most, o.Names, o.Memory != nil)
+	return &deed{do: func() error {
+		rep, err := l.s.Repack(context.Background(), o)
+		l.also("%d of %d packs, %d hot, %d warm, %d cold pages, %d dropped", rep.Repacked, rep.Packs, rep.HotPages,
+			rep.WarmPages, rep.ColdPages, rep.DroppedPages)
 		return err
 	}}
 }

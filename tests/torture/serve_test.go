@@ -46,6 +46,9 @@ func (l *commandLife) start() {
 	case 1:
 		flags = append(flags, "--prefetch-cap-time=1ms")
 	}
+	if l.r.IntN(2) == 0 {
+		flags = append(flags, "--repack-after=1ms") // beside everything else
+	}
 	l.note("mount", "%v", flags)
 	l.mount = cli.Mount(l.t, l.store, flags...)
 }

@@ -122,7 +122,10 @@ func (j job) write(ctx context.Context) error {
 // step does one thing.
 func (w *worker) step(r *rand.Rand) error {
 	ctx := context.Background()
-	switch n := r.IntN(10); {
+	switch n := r.IntN(11); {
+	case n >= 10:
+		_, err := w.s.Repack(ctx, index.RepackOptions{})
+		return err
 	case n < 5:
 		return w.imports(ctx, r)
 	case n < 7:

@@ -62,7 +62,7 @@ func (t *testbed) restore(ctx context.Context, r trial) (o outcome, err error) {
 // the packs because they are dropped, or lie on a simulated disk.
 func (t *testbed) mountStore(ctx context.Context, r trial) (*process, error) {
 	server, err := t.serve(ctx, "mount", t.store, t.mnt, "--restore="+r.method.policy.String(),
-		"--disk="+r.disk, "--record-window="+r.window.String())
+		"--disk="+r.disk, "--record-window="+r.window.String(), "--repack=off")
 	if err != nil {
 		return nil, err
 	}

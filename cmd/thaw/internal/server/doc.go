@@ -9,6 +9,11 @@
 // no command can end the server by an error. What only the server can do is the verbs
 // ([control.Mount]): who uses the mount, the record of its reads, letting go of an image, unmounting.
 //
+// What writes to the store beside it is a process of its own, the repacker, which runs when nothing was
+// asked for some time and there may be something to do. The server tells it over its standard input to
+// wait while machines read, and lists the packs again when it says that one is done. It ends with the
+// server: the end of its input ends it.
+//
 // # The end
 //
 // A mount ends by umount(8), by the verb, or by SIGTERM or SIGINT. In the last case a mount in use is

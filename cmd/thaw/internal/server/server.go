@@ -24,6 +24,7 @@ type Options struct {
 	Store, Mount string     // absolute paths
 	FS           fs.Options // what the server does not set itself
 	Disk         disk.Spec  // the device that the packs are simulated to lie on
+	Repack       Repacking  // of the store
 	DebugListen  string     // address for metrics and profiles; "": none
 	Version      string     // of this program
 
@@ -45,6 +46,7 @@ type Server struct {
 	control  *control.Server
 	debug    *debugServer
 	prober   *fs.ProcessProber // nil: the kernel cannot tell residency
+	repacker *repacker         // nil: the store is not repacked
 
 	gone      chan struct{} // closed when the mount has ended for any reason
 	detached  atomic.Bool   // the mount is out of the tree, and served to those who still use it
@@ -80,6 +82,7 @@ func Start(ctx context.Context, o Options) (_ *Server, err error) {
 		s.fs.Wait()
 		close(s.gone)
 	}()
+	s.repacker = startRepacker(s)
 	s.control = control.Serve(s.listener, control.Verbs(verbs{s}), o.Classify, o.Log)
 	if s.debug, err = startDebug(o, s.fs.Metrics()); err != nil {
 		return nil, errors.Join(err, s.fs.Unmount(ctx))
@@ -182,6 +185,7 @@ func (s *Server) close() error {
 	if s.dir != s.Store {
 		_ = os.Remove(s.dir) // it stays where a log is in it
 	}
+	s.repacker.close()
 	if s.abandoned {
 		return errors.Join(errs...)
 	}

@@ -32,6 +32,7 @@ func (s verbs) Status(context.Context) (control.Status, error) {
 
 // Refresh reads what other processes have written, and makes the tree follow.
 func (s verbs) Refresh(ctx context.Context) error {
+	s.repacker.change()
 	if err := s.reader.Refresh(ctx); err != nil {
 		return err
 	}

@@ -1,0 +1,75 @@
+package index
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/thawfs/thaw/index/pack"
+)
+
+// A tierMap is what is known of how pages are used, by pack and slot, over all checkpoints of a store. It
+// decides how pages are stored (package pack, Tier), and so only space and speed.
+type tierMap struct {
+	hot  map[uint64]*bitmap // in a working set
+	seen map[uint64]*bitmap // asked for in a restore
+
+	// Of the leaf that is being looked at.
+	branch branch
+	leaf   leaf
+}
+
+func newTierMap() *tierMap {
+	return &tierMap{hot: map[uint64]*bitmap{}, seen: map[uint64]*bitmap{}}
+}
+
+// addRoot notes what a checkpoint uses: the pages of its working set, and those that are known from
+// elsewhere to have been asked for.
+func (t *tierMap) addRoot(n nodes, r *root, seen []Run) error {
+	if err := t.add(n, r.top, r.setRuns, t.hot); err != nil {
+		return err
+	}
+	return t.add(n, r.top, seen, t.seen)
+}
+
+// add notes the pages of runs, which may be in any order, and may lie outside of the image.
+func (t *tierMap) add(n nodes, top *mapTop, runs []Run, to map[uint64]*bitmap) error {
+	runs = slices.Clone(runs)
+	slices.SortFunc(runs, func(a, b Run) int { return cmp.Compare(a.GFN, b.GFN) })
+	const none = ^uint64(0)
+	atBranch, atLeaf := none, none
+	for _, run := range runs {
+		for gfn := run.GFN; gfn-run.GFN < run.Count && gfn < top.pages; gfn++ {
+			if b := gfn / branchPages; b != atBranch {
+				if err := readBranch(n, top.branches[b], &t.branch); err != nil {
+					return err
+				}
+				atBranch, atLeaf = b, none
+			}
+			if l := gfn / LeafPages; l != atLeaf {
+				if _, err := readLeaf(n, t.branch[l%branchLeaves], &t.leaf); err != nil {
+					return err
+				}
+				atLeaf = l
+			}
+			if ref := t.leaf[gfn%LeafPages]; ref != 0 {
+				mark(to, ref)
+			}
+		}
+	}
+	return nil
+}
+
+func mark(to map[uint64]*bitmap, ref uint64) {
+	b := to[ref>>24]
+	if b == nil {
+		b = new(bitmap)
+		to[ref>>24] = b
+	}
+	b.add(pack.Ref(ref).Slot())
+}
+
+// has says whether a slot of a pack is in one of the maps.
+func has(of map[uint64]*bitmap, number uint64, slot uint32) bool {
+	b := of[number]
+	return b != nil && b.has(slot)
+}
