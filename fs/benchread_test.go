@@ -174,6 +174,7 @@ func (r *readRig) throwAway() {
 		case j := <-r.pushers.queue:
 			r.jobs++
 			r.pushers.ended(j)
+			r.clusters.give(j.cluster)
 		default:
 			return
 		}
