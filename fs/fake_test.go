@@ -32,6 +32,8 @@ type spec struct {
 	LocalBlocks bool
 	// Clusters makes pages cold, all of half of the locality blocks, which are clusters then.
 	Clusters bool
+	// Soft pages compress, and some are like one another.
+	Soft bool
 	// InRAM: pages lie in RAM as they are, for measurements.
 	InRAM bool
 	Files map[string]string
@@ -50,6 +52,9 @@ func (c *spec) fillPage(gfn uint64, dst []byte) {
 	}
 	for i := 0; i < PageSize; i += 8 {
 		x := (gfn<<9 + uint64(i)/8 + 1) * 0x9e3779b97f4a7c15
+		if c.Soft && i >= PageSize/4 {
+			x = gfn % 5 * 0x9e3779b97f4a7c15
+		}
 		binary.LittleEndian.PutUint64(dst[i:], x^x>>29^c.Seed)
 	}
 }
