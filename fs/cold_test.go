@@ -1,10 +1,7 @@
 package fs
 
 import (
-	"encoding/hex"
-	"encoding/json"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -13,83 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/thawfs/thaw/index"
-	"github.com/thawfs/thaw/index/blob"
 	"github.com/thawfs/thaw/index/pack"
+	"github.com/thawfs/thaw/tests/blobtest/retier"
 )
-
-// chill writes the packs of a closed store again, in their places, with tiers as they are asked for.
-func chill(tb testing.TB, dir string, tier func(slot uint32) pack.Tier) {
-	tb.Helper()
-	text, err := os.ReadFile(filepath.Join(dir, "thaw-store.json"))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	var of struct {
-		HashKey string `json:"hash_key"`
-	}
-	if err := json.Unmarshal(text, &of); err != nil {
-		tb.Fatal(err)
-	}
-	key, err := hex.DecodeString(of.HashKey)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	blobs, err := blob.OpenDir(dir)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	all, err := blobs.List(tb.Context(), pack.Prefix)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	clusters := 0
-	for _, b := range all {
-		if _, _, ok := pack.ParseName(b.Name); ok {
-			clusters += chillPack(tb, blobs, b.Name, pack.HashKey(key), tier)
-		}
-	}
-	if clusters == 0 {
-		tb.Fatal("there are no clusters")
-	}
-}
-
-func chillPack(tb testing.TB, blobs blob.Store, name string, key pack.HashKey, tier func(uint32) pack.Tier) (
-	clusters int,
-) {
-	tb.Helper()
-	check := func(err error) {
-		if err != nil {
-			tb.Helper()
-			tb.Fatal(err)
-		}
-	}
-	ctx := tb.Context()
-	dec, err := pack.NewDecoder()
-	check(err)
-	defer dec.Close()
-	obj, err := blobs.Open(ctx, name)
-	check(err)
-	old, err := pack.Open(obj, name, dec)
-	check(err)
-	defer old.Close()
-	check(blobs.Remove(ctx, name)) // it stays readable
-	bw, err := blobs.Create(ctx, name)
-	check(err)
-	w, err := pack.NewWriter(bw, old.Number(), old.Generation())
-	check(err)
-	w.Continue(old)
-	enc, err := pack.NewEncoder(pack.ProfileDefault)
-	check(err)
-	check(pack.Rewrite(ctx, old, w, enc, key, pack.Keep{Tier: tier}))
-	_, err = w.Finish()
-	check(err)
-	again, err := blobs.Open(ctx, name)
-	check(err)
-	renewed, err := pack.Open(again, name, dec)
-	check(err)
-	defer renewed.Close()
-	return renewed.Clusters()
-}
 
 func allCold(uint32) pack.Tier { return pack.TierCold }
 
@@ -117,7 +40,9 @@ func coldStore(tb testing.TB, x spec, tier func(slot uint32) pack.Tier) Store {
 	if err := store.Close(); err != nil {
 		tb.Fatal(err)
 	}
-	chill(tb, at, tier)
+	if retier.Packs(tb, at, tier) == 0 {
+		tb.Fatal("there are no clusters")
+	}
 	if store, err = index.Open(tb.Context(), at, index.OpenOptions{}); err != nil {
 		tb.Fatal(err)
 	}
