@@ -55,6 +55,14 @@ func (b *bench) measureFaults(what, store string, target float64, oneCPU bool) {
 	b.add(what+", p99", "us", p99, peer99, target, "")
 }
 
+// TestFaultsOfTiers is that part of TestFigures alone.
+func TestFaultsOfTiers(t *testing.T) {
+	cli.NeedFUSE(t)
+	b := newBench(t)
+	b.measureTiers()
+	b.print()
+}
+
 // measureTiers compares faults of pages that are stored hot, warm and cold, each in a store of its own, in turn
 // with the RAM server. So few of the pages are touched, at random, that most of them are not brought by a READ
 // of another one; pages brought is how many come with a READ, by itself and by pushes behind it.
