@@ -109,7 +109,7 @@ func TestIndexStore(t *testing.T) {
 }
 
 // importSpec puts the memory of a spec into a store.
-func importSpec(t *testing.T, store *index.Store, x spec) {
+func importSpec(t testing.TB, store *index.Store, x spec) {
 	t.Helper()
 	memory := filepath.Join(t.TempDir(), "memory")
 	image := make([]byte, x.Pages*PageSize)

@@ -87,9 +87,16 @@ func TestReadPathDoesNotAllocate(t *testing.T) {
 	if raceEnabled {
 		t.Skip("with the race detector sync.Pool drops at random what it is given")
 	}
+	images := map[string]Store{
+		"cold": coldStore(t, spec{Name: "a", Pages: 1 << 13, Seed: 3, Soft: true, WS: [][2]uint64{{0, 256}}}, mixedTiers),
+	}
 	for _, p := range []index.Profile{index.ProfileDefault, index.ProfileFast} {
-		store, pages := benchIndex(t, p)
-		r := newReadRig(t, NewStore(store))
+		store, _ := benchIndex(t, p)
+		images[p.String()] = NewStore(store)
+	}
+	for p, store := range images {
+		r := newReadRig(t, store)
+		pages := r.tree.entry("a").pages()
 		e := r.tree.entry("a")
 		h := e.img.Load()
 		if len(*h.orders.Load()) < 2 {
@@ -174,6 +181,7 @@ func (r *readRig) throwAway() {
 		case j := <-r.pushers.queue:
 			r.jobs++
 			r.pushers.ended(j)
+			r.clusters.give(j.cluster)
 		default:
 			return
 		}

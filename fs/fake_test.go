@@ -30,6 +30,10 @@ type spec struct {
 	WS [][2]uint64
 	// Trace: 16 pages Pages/16 apart from each other lie in one locality block.
 	LocalBlocks bool
+	// Clusters makes pages cold, all of half of the locality blocks, which are clusters then.
+	Clusters bool
+	// Soft pages compress, and some are like one another.
+	Soft bool
 	// InRAM: pages lie in RAM as they are, for measurements.
 	InRAM bool
 	Files map[string]string
@@ -48,6 +52,9 @@ func (c *spec) fillPage(gfn uint64, dst []byte) {
 	}
 	for i := 0; i < PageSize; i += 8 {
 		x := (gfn<<9 + uint64(i)/8 + 1) * 0x9e3779b97f4a7c15
+		if c.Soft && i >= PageSize/4 {
+			x = gfn % 5 * 0x9e3779b97f4a7c15
+		}
 		binary.LittleEndian.PutUint64(dst[i:], x^x>>29^c.Seed)
 	}
 }
@@ -79,6 +86,8 @@ type fakeStore struct {
 	bad       map[uint64]bool // pages that cannot be read
 	piece     int             // pages of a piece of a feed; 0: fakePiece
 	fileError error
+
+	clusters  atomic.Int64 // how many were decoded
 	filePanic atomic.Bool
 }
 
@@ -260,6 +269,38 @@ func (m *fakeImage) Neighbours(gfn uint64, dst []uint64) []uint64 {
 		}
 	}
 	return dst
+}
+
+// Cluster: every other block is one.
+func (m *fakeImage) Cluster(gfn uint64) (ClusterID, int, bool) {
+	id := gfn % m.stride()
+	if !m.Clusters || m.zero(gfn) || id%2 > 0 {
+		return 0, 0, false
+	}
+	return ClusterID(id), slices.Index(m.Neighbours(gfn, nil), gfn), true
+}
+
+func (m *fakeImage) ReadCluster(gfn uint64, c *Cluster) error {
+	if m.store.onRead != nil {
+		if err := m.store.onRead(gfn); err != nil {
+			return err
+		}
+	}
+	gfns := m.Neighbours(gfn, nil)
+	m.store.clusters.Add(1)
+	c.Pages = slices.Grow(c.Pages[:0], len(gfns)*PageSize)[:len(gfns)*PageSize]
+	for i, gfn := range gfns {
+		if err := m.page(gfn, c.Pages[i*PageSize:][:PageSize]); err != nil {
+			return err // a cluster is damaged as a whole
+		}
+	}
+	c.ID = ClusterID(gfn % m.stride())
+	return nil
+}
+
+func (m *fakeImage) ClusterPages(c *Cluster, p *Piece) {
+	p.GFNs = m.Neighbours(uint64(c.ID), p.GFNs[:0])
+	p.Pages = append(p.Pages[:0], c.Pages...)
 }
 
 func (m *fakeImage) ReadNeighbours(gfn uint64, p *Piece) error {

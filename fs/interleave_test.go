@@ -64,7 +64,7 @@ type shuffle struct {
 
 func interleave(t *testing.T, seed uint64) bool {
 	rnd := rand.New(rand.NewPCG(seed, 1))
-	x := spec{Name: "a", Pages: 64, Seed: 1, LocalBlocks: true}
+	x := spec{Name: "a", Pages: 64, Seed: 1, LocalBlocks: rnd.IntN(3) > 0, Clusters: rnd.IntN(2) == 0}
 	if rnd.IntN(4) > 0 {
 		x.WS = [][2]uint64{{40, 9}, {3, 5}, {20, 6}}
 	}

@@ -16,6 +16,8 @@ import (
 type openImage struct {
 	mem      Image
 	revision uint32
+	// serial is another one for each image that is opened.
+	serial uint64
 	// local is mem.Local.
 	local bool
 	// ws is mem.WorkingSetFeed.
@@ -63,7 +65,7 @@ func (s *Server) imageLocked(e *entry) (*openImage, error) {
 	}
 	h := &openImage{
 		mem: mem, revision: c.Revision, local: mem.Local(), ws: mem.WorkingSetFeed(),
-		of: c, schedule: make(chan *schedule, 1),
+		of: c, schedule: make(chan *schedule, 1), serial: s.images.Add(1),
 	}
 	h.schedule <- nil
 	h.orders.Store(&[]Order{numbers{mem, e.pages()}})

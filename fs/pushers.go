@@ -22,6 +22,8 @@ type job struct {
 	// of is the stream that it is for, of an image that was open then; id 0: none.
 	of    pump
 	image *openImage
+	// cluster is what the page was read from, if it is cold; else nil. It is given back with the job.
+	cluster *cluster
 }
 
 // work is what a job does.
@@ -29,7 +31,7 @@ type work int
 
 const (
 	workAhead  work = iota // push what a stream wants
-	workBeside             // push the locality block of a page first
+	workBeside             // push the locality block of a page first, unless it has a cluster
 	workOrders             // find out in which orders a guest may touch the image
 )
 
@@ -59,13 +61,13 @@ func (p *pushers) follow(r *reply) {
 			at.pos[i], at.in[i] = o.Position(r.first)
 		}
 	}
+	j.cluster, r.cluster = r.cluster, nil
 	var ahead, beside bool
 	j.of, ahead, beside = r.m.streams.read(r.h, &at, orders)
-	switch {
-	case ahead:
-		p.add(j)
-	case beside:
+	if beside {
 		j.do = workBeside
+	}
+	if ahead || beside || j.cluster != nil {
 		p.add(j)
 	}
 	if !r.h.asked.Load() && r.h.asked.CompareAndSwap(false, true) {
@@ -80,6 +82,7 @@ func (p *pushers) add(j job) {
 	default:
 		p.srv.metrics.dropped.Add(1)
 		p.ended(j)
+		p.srv.clusters.give(j.cluster)
 	}
 }
 
@@ -107,6 +110,7 @@ func (p *pushers) run() {
 // do does one job. Errors end the job only: a page that cannot be read gets its EIO when it is asked
 // for.
 func (p *pushers) do(j job, sc *scratch) {
+	defer p.srv.clusters.give(j.cluster)
 	h := p.srv.hold(j.m)
 	if h == nil {
 		p.ended(j)
@@ -132,13 +136,18 @@ func (p *pushers) do(j job, sc *scratch) {
 // bring does a job; whole is false if it was ended early.
 func (p *pushers) bring(j job, h *openImage, sc *scratch) (whole bool, err error) {
 	defer p.srv.rescueErr("pushing in the background", &err)
-	switch j.do {
-	case workOrders:
+	switch {
+	case j.cluster != nil:
+		if err := p.cluster(j, h, sc); err != nil {
+			return false, err
+		}
+		j.cluster = nil
+	case j.do == workOrders:
 		whole = true // also if it panics: it would again, with each READ
 		orders := append(*h.orders.Load(), h.mem.Orders()...)
 		h.orders.Store(&orders)
 		return true, nil
-	case workBeside:
+	case j.do == workBeside:
 		if err := p.neighbours(j, h, sc); err != nil {
 			return false, err
 		}
@@ -171,6 +180,20 @@ func (p *pushers) neighbours(j job, h *openImage, sc *scratch) error {
 		return err
 	}
 	return errors.Join(err, p.pushWithout(j, &sc.piece, probe))
+}
+
+// cluster pushes the other pages of the cluster that a page was read from. Decoding them has been paid for,
+// so they are pushed whatever the layout, and whether or not blocks pay.
+func (p *pushers) cluster(j job, h *openImage, sc *scratch) error {
+	sc.gfns = h.mem.Neighbours(j.page, sc.gfns[:0])
+	if j.do == workBeside {
+		p.reach(j, h, sc.gfns)
+	}
+	if !slices.ContainsFunc(sc.gfns, func(gfn uint64) bool { return j.m.wants(j.sess, gfn) }) {
+		return nil
+	}
+	h.mem.ClusterPages(&j.cluster.Cluster, &sc.piece)
+	return p.push(j, &sc.piece)
 }
 
 // reach tells the stream of a page how far its block goes; false if that far was pushed before.

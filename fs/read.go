@@ -29,7 +29,7 @@ func (s *Server) readMemory(m *memoryFile, in *fuse.ReadIn, buf []byte) (fuse.Re
 	if r.follow && r.count == 1 && m.coming.has(r.first) && !m.storing.has(r.first) {
 		m.coming.wait(r.first)
 	}
-	if err := s.fill(m, h.mem, in.Offset, buf[:length]); err != nil {
+	if err := s.fill(r, in.Offset, buf[:length]); err != nil {
 		r.sess.errors.Add(1)
 		s.metrics.readErrors.Add(1)
 		s.complain(m.e, "read", err)
@@ -100,8 +100,12 @@ func (s *Server) begin(m *memoryFile, h *openImage, in *fuse.ReadIn, length uint
 
 // fill reads the bytes at off; all but readers that go past the page cache ask for whole pages. A
 // panic in it becomes an error.
-func (s *Server) fill(m *memoryFile, mem Image, off uint64, dst []byte) (err error) {
+func (s *Server) fill(r *reply, off uint64, dst []byte) (err error) {
 	defer s.rescueErr("READ", &err)
+	m, mem := r.m, r.h.mem
+	if off%PageSize == 0 && len(dst) == PageSize && !m.hole(r.first, 1) {
+		return s.readPage(r, dst)
+	}
 	if off%PageSize == 0 && len(dst)%PageSize == 0 {
 		return m.read(mem, off/PageSize, dst)
 	}

@@ -26,8 +26,10 @@ type reply struct {
 	// late notes how long the READ took if it asked for pages that a restore should have brought
 	// before; else nil.
 	late *lateness
-	data []byte
-	vec  [1][]byte
+	// cluster is the one that a cold page was read from; else nil.
+	cluster *cluster
+	data    []byte
+	vec     [1][]byte
 }
 
 var _ fuse.ReadResult = (*reply)(nil)
@@ -106,6 +108,7 @@ func (r *reply) stall(begin bool, now time.Time) {
 
 // release makes the reply available for the next READ.
 func (r *reply) release() {
+	r.srv.clusters.give(r.cluster)
 	pool := &r.srv.replies.pool
 	*r = reply{}
 	pool.Put(r)

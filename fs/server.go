@@ -33,6 +33,8 @@ type Server struct {
 	demand    demand
 	replies   replies
 	pieces    pieces
+	clusters  clusters
+	images    atomic.Uint64 // that were opened
 	zeros     *zeros
 	pushers   *pushers
 	metrics   *metrics

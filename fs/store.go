@@ -67,9 +67,16 @@ type Image interface {
 	Zero(gfn uint64) bool
 	// ReadPage puts one page into dst, which is 4096 bytes, without allocating.
 	ReadPage(gfn uint64, dst []byte) error
+	// Cluster returns the cluster of cold pages that a page lies in, and which page of it that is; false
+	// for one that lies in none. It takes no lock and allocates nothing.
+	Cluster(gfn uint64) (id ClusterID, at int, ok bool)
+	// ReadCluster reads and decodes the cluster that a page lies in, as ReadPage does, but keeps it whole.
+	ReadCluster(gfn uint64, c *Cluster) error
+	// ClusterPages puts the pages that Neighbours names into p, out of their cluster, without I/O.
+	ClusterPages(c *Cluster, p *Piece)
 	// ReadRange puts len(dst)/4096 pages from first on into dst.
 	ReadRange(first uint64, dst []byte) error
-	// Neighbours appends to dst the pages stored in one locality block with gfn, gfn among them,
+	// Neighbours appends to dst the pages stored in one locality block or cluster with gfn, gfn among them,
 	// in layout order, without I/O. Nothing for a zero page.
 	Neighbours(gfn uint64, dst []uint64) []uint64
 	// ReadNeighbours reads and decodes that block, in one read.
@@ -94,9 +101,11 @@ type Image interface {
 // Piece.Pages[i*4096:] belongs to Piece.GFNs[i]; the pieces of a Feed can be read in any order and
 // by many goroutines at once, each with a Piece of its own.
 // A PagesError names pages that could not be read; a Piece is without them. An Order is a sequence of
-// pages in which a guest may touch them.
+// pages in which a guest may touch them. A Cluster is cold pages that can only be decoded together.
 type (
 	Piece      = index.Piece
+	Cluster    = index.Cluster
+	ClusterID  = index.ClusterID
 	Feed       = index.Feed
 	Order      = index.Order
 	PagesError = index.PagesError

@@ -116,7 +116,8 @@
 // When a pack is written again, cold pages of it may move into clusters (pack.TierCold): 16 pages that are
 // like one another, compressed together. A cluster is to its pages what a block is to others: it is read
 // and decoded at once, so [Image.Block] returns it, and who reads many pages goes through them in the order
-// in which they lie (pack.Spots), cluster by cluster. Refs do not change.
+// in which they lie (pack.Spots), cluster by cluster. Refs do not change. Who reads one page of a cluster can
+// keep the others: [Image.ReadCluster].
 //
 // A working set is also copied into a segment, a pack of frames of 1 MiB in first-touch order,
 // which a restore reads from end to end. Those of its first 128 MiB are quick to decode. A segment has

@@ -135,7 +135,10 @@ func (m *Image) WorkingSet() []Run { return m.root.setRuns }
 // ZeroRuns calls fn for each maximal run of zero pages, ascending, until fn returns false.
 func (m *Image) ZeroRuns(fn func(first, count uint64) bool) { m.pages.zeroRuns(fn) }
 
-var errBeyondEnd = errors.New("beyond the end of the image")
+var (
+	errBeyondEnd = errors.New("beyond the end of the image")
+	errNoCluster = errors.New("it lies in no cluster")
+)
 
 // acquire returns the open pack at a position of the page map, for one read; the error says why a
 // pack could not be opened.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -301,6 +302,9 @@ func TestSlotsBeyondPack(t *testing.T) {
 		}
 	}
 	lost("ReadRange", m.ReadRange(gfn-1, page))
+	if _, _, ok := m.Cluster(gfn); ok {
+		t.Error("it lies in a cluster")
+	}
 	if b, ok := m.Block(gfn); ok {
 		t.Errorf("it lies in block %v", b)
 	}
@@ -385,4 +389,127 @@ func TestReadsDuringRetier(t *testing.T) {
 	m := openImage(t, s, "a")
 	defer m.Close()
 	sameImage(t, m, img)
+}
+
+// A cold page can be read with its cluster, which has all pages of the image in it, right and in their places;
+// no other page has one. It allocates nothing, and is one read; where reads take long, none after the first.
+func TestClusters(t *testing.T) {
+	dir, img, _ := highLatencyImage(t)
+	s := openTest(t, dir, nil)
+	retier(t, s, allPacks, mixed(1))
+	m := openImage(t, s, "a")
+	readClusters(t, m, img)
+	if n := testing.AllocsPerRun(200, readOneCluster(t, m)); n >= 1 {
+		t.Errorf("%v allocations a read", n)
+	}
+	m.Close()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s, d := onDisk(t, dir)
+	m = openImage(t, s, "a")
+	defer m.Close()
+	readClusters(t, m, img)
+	read := readOneCluster(t, m)
+	read()
+	if n, _ := spent(d, read); n != 0 {
+		t.Errorf("a cluster that was read before took %d reads", n)
+	}
+}
+
+// readOneCluster returns a function that reads the first cluster of an image, always into the same memory.
+func readOneCluster(t testing.TB, m *Image) func() {
+	gfn := uint64(0)
+	for ; gfn < m.Pages(); gfn++ {
+		if _, _, ok := m.Cluster(gfn); ok {
+			break
+		}
+	}
+	var c Cluster
+	return func() {
+		if err := m.ReadCluster(gfn, &c); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func readClusters(t testing.TB, m *Image, img []byte) {
+	t.Helper()
+	var c Cluster
+	var p Piece
+	seen := 0
+	for gfn := range m.Pages() {
+		id, at, ok := m.Cluster(gfn)
+		if ok != inCluster(m, gfn) {
+			t.Fatalf("page %d: in a cluster: %v", gfn, ok)
+		}
+		if !ok {
+			if err := m.ReadCluster(gfn, &c); err == nil {
+				t.Fatalf("page %d has no cluster, and it was read", gfn)
+			}
+			continue
+		}
+		seen++
+		if err := m.ReadCluster(gfn, &c); err != nil || c.ID != id ||
+			!bytes.Equal(c.Pages[at*PageSize:][:PageSize], img[gfn*PageSize:][:PageSize]) {
+			t.Fatalf("page %d: wrong, %v", gfn, err)
+		}
+		b, _ := m.Block(gfn)
+		m.ClusterPages(&c, &p)
+		if !slices.Equal(p.GFNs, m.BlockGFNs(b, nil)) {
+			t.Fatalf("page %d: the cluster has pages %d", gfn, p.GFNs)
+		}
+		for i, other := range p.GFNs {
+			if !bytes.Equal(p.Pages[i*PageSize:][:PageSize], img[other*PageSize:][:PageSize]) {
+				t.Fatalf("page %d of the cluster of %d: wrong", other, gfn)
+			}
+		}
+	}
+	if seen == 0 {
+		t.Fatal("no clusters")
+	}
+	if _, _, ok := m.Cluster(m.Pages()); ok {
+		t.Error("a page beyond the end has a cluster")
+	}
+}
+
+// A cluster that is damaged is an error of the pages in it.
+func TestDamageOfCluster(t *testing.T) {
+	dir, img, _ := highLatencyImage(t)
+	s := openTest(t, dir, nil)
+	retier(t, s, allPacks, allCold)
+	m := openImage(t, s, "a")
+	defer func() { m.Close() }()
+	gfn := uint64(0)
+	for ; !inCluster(m, gfn); gfn++ {
+	}
+	place, _ := m.pages.place(gfn)
+	p, err := m.acquire(place >> 24)
+	if err != nil {
+		t.Fatal(err)
+	}
+	off, _ := p.Unit(pack.Ref(place).Slot())
+	name := p.Name()
+	p.release()
+	changeFile(t, filepath.Join(dir, filepath.FromSlash(name)), func(b []byte) []byte {
+		b[off+5] ^= 0x10
+		return b
+	})
+	m.Close()
+	m = openImage(t, s, "a")
+	id, _, _ := m.Cluster(gfn)
+	var c Cluster
+	for other := range m.Pages() {
+		o, at, ok := m.Cluster(other)
+		if !ok {
+			continue
+		}
+		err := m.ReadCluster(other, &c)
+		if o == id && (!isDamage(err) || len(c.Pages) > 0) {
+			t.Errorf("page %d of the damaged cluster: %v", other, err)
+		}
+		if o != id && (err != nil || !bytes.Equal(c.Pages[at*PageSize:][:PageSize], img[other*PageSize:][:PageSize])) {
+			t.Errorf("page %d: wrong, %v", other, err)
+		}
+	}
 }

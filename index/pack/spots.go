@@ -73,6 +73,18 @@ func (p Spots) Group(group int) (first, count uint32) {
 	return first, p.d.blockEnd(group) - first
 }
 
+// ClusterAt returns the spots of the cluster that a spot lies in: first, first+1, ... first+count-1. ok is
+// false for a spot of a block, and for none.
+func (p Spots) ClusterAt(spot uint32) (first, count uint32, ok bool) {
+	if p.d == nil || int(spot) < len(p.d.slots) || int(spot) >= p.Len() {
+		return 0, 0, false
+	}
+	slots := uint32(len(p.d.slots))
+	e := p.d.slots[p.d.members[spot-slots]]
+	it := p.d.clusters[e.off]
+	return slots + it.first, uint32(it.pages), true
+}
+
 // Bytes is the number of bytes that a group takes in the file.
 func (p Spots) Bytes(group int) int {
 	if c := group - len(p.d.blocks); c >= 0 {

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/thawfs/thaw/index/pack"
+	"github.com/thawfs/thaw/tests/blobtest/retier"
 	"github.com/thawfs/thaw/tests/internal/cli"
 	"github.com/thawfs/thaw/tests/internal/client"
 	"github.com/thawfs/thaw/tests/internal/proc"
@@ -51,6 +53,55 @@ func (b *bench) measureFaults(what, store string, target float64, oneCPU bool) {
 	}
 	b.add(what+", p50", "us", p50, peer50, target, "peer: go-fuse from RAM")
 	b.add(what+", p99", "us", p99, peer99, target, "")
+}
+
+// TestFaultsOfTiers is that part of TestFigures alone.
+func TestFaultsOfTiers(t *testing.T) {
+	cli.NeedFUSE(t)
+	b := newBench(t)
+	b.measureTiers()
+	b.print()
+}
+
+// measureTiers compares faults of pages that are stored hot, warm and cold, each in a store of its own, in turn
+// with the RAM server. So few of the pages are touched, at random, that most of them are not brought by a READ
+// of another one; pages brought is how many come with a READ, by itself and by pushes behind it.
+func (b *bench) measureTiers() {
+	tiers := []struct {
+		what  string
+		tier  pack.Tier
+		store string
+	}{{what: "hot", tier: pack.TierHot}, {what: "warm", tier: pack.TierWarm}, {what: "cold", tier: pack.TierCold}}
+	for i, x := range tiers {
+		tiers[i].store = filepath.Join(b.dir, x.what)
+		cli.OK(b.t, "import", tiers[i].store, b.image, "--name", "vm")
+		retier.Packs(b.t, tiers[i].store, func(uint32) pack.Tier { return x.tier })
+	}
+	p50, p99, brought := make([][]float64, len(tiers)), make([][]float64, len(tiers)), make([][]float64, len(tiers))
+	var peer50, peer99 []float64
+	for i := range b.rounds {
+		pages := b.sample(max(len(b.data)/64, 16), uint64(i))
+		for k, x := range tiers {
+			b.round("fault-"+x.what, i, func(t *testing.T) {
+				warm(t, x.store)
+				m := cli.Mount(t, x.store, "--restore=lazy", "--record-window=1ns")
+				ns := touchTimes(t, m.Client(t), m.Path("vm/memory"), pages)
+				p50[k], p99[k] = append(p50[k], quantile(ns, 0.5)/1000), append(p99[k], quantile(ns, 0.99)/1000)
+				s := m.Stats(t, "vm")
+				brought[k] = append(brought[k], float64(s.LazyPages+s.PushedPages)/float64(s.LazyRequests))
+			})
+		}
+		b.round("fault-tiers-peer", i, func(t *testing.T) {
+			mnt, _ := mountRAM(t, b.image)
+			ns := touchTimes(t, client.Start(t, nil), filepath.Join(mnt, "memory"), pages)
+			peer50, peer99 = append(peer50, quantile(ns, 0.5)/1000), append(peer99, quantile(ns, 0.99)/1000)
+		})
+	}
+	for k, x := range tiers {
+		b.add("fault of a "+x.what+" page, p50", "us", p50[k], peer50, map[bool]float64{true: 1.2}[k == 0], "peer: go-fuse from RAM")
+		b.add("fault of a "+x.what+" page, p99", "us", p99[k], peer99, 0, "")
+		b.add("pages that it brings, "+x.what, "", brought[k], nil, 0, "")
+	}
 }
 
 // pin binds a server to the CPU of its client, where that is asked for. A fault then costs two

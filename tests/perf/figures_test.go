@@ -160,6 +160,7 @@ func TestFigures(t *testing.T) {
 	b.measureFaults("lazy fault, --profile fast", stores.fast, 1.3, false)
 	b.measureFaults("lazy fault, one CPU", stores.normal, 1.6, true)
 	b.measureFaults("lazy fault, one CPU, --profile fast", stores.fast, 1.3, true)
+	b.measureTiers()
 	b.measureFirstTouch(stores.normal)
 	b.measurePrefetch(stores.normal)
 	b.print()

@@ -2,6 +2,7 @@ package rawfs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -23,11 +24,14 @@ func (m *image) Size() int64          { return m.f.Size() }
 func (m *image) Close() error         { return m.f.Close() }
 func (m *image) Zero(gfn uint64) bool { return m.places.hole(gfn) }
 
-// A file has no working set, and no blocks: the kernel brings what it will.
+// A file has no working set, no blocks and no clusters: the kernel brings what it will.
 
 func (m *image) Local() bool                                { return false }
 func (m *image) Neighbours(_ uint64, dst []uint64) []uint64 { return dst }
 func (m *image) ReadNeighbours(uint64, *fs.Piece) error     { return nil }
+func (m *image) Cluster(uint64) (fs.ClusterID, int, bool)   { return 0, 0, false }
+func (m *image) ReadCluster(uint64, *fs.Cluster) error      { return errors.ErrUnsupported }
+func (m *image) ClusterPages(*fs.Cluster, *fs.Piece)        {}
 func (m *image) WorkingSetFeed() fs.Feed                    { return &feed{m: m} }
 func (m *image) Orders() []fs.Order                         { return nil }
 func (m *image) ReadPage(gfn uint64, dst []byte) error      { return m.ReadRange(gfn, dst) }

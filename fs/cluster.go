@@ -1,0 +1,96 @@
+package fs
+
+import "sync"
+
+// clusters are those that READs of cold pages have decoded last. Decoding one page of a cluster decodes all,
+// and so the cluster is kept: for the pusher that pushes its other pages behind the answer, and for READs of
+// them that come before it, that of other clones, or where nothing may be pushed. Nobody waits for a cluster
+// that another READ is decoding.
+//
+// There are maxClusters buffers, 2 MiB with clusters of 16 pages, made when they are first needed. While all
+// of them are in use a cold page is read alone. The lock is held for a few comparisons.
+type clusters struct {
+	mu    sync.Mutex
+	clock uint64
+	all   [maxClusters]cluster // what is in them is guarded by mu, but for the pages
+}
+
+// A cluster is a buffer. Its pages are written by the one who took it empty, and do not change while it is
+// kept and in use.
+type cluster struct {
+	Cluster
+	of    clusterKey
+	kept  bool   // the pages are there
+	users int    // READs and jobs of pushers
+	used  uint64 // the clock when it was taken last
+}
+
+// clusterKey names a cluster of an image that was opened; another opening has other ones.
+type clusterKey struct {
+	image uint64
+	id    ClusterID
+}
+
+const maxClusters = 32
+
+// take returns a cluster, or, if there is false, a buffer to read it into; nil if all are in use.
+func (d *clusters) take(of clusterKey) (c *cluster, there bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i := range d.all {
+		x := &d.all[i]
+		if x.kept && x.of == of {
+			c, there = x, true
+			break
+		}
+		if x.users == 0 && (c == nil || x.used < c.used) {
+			c = x
+		}
+	}
+	if c == nil {
+		return nil, false
+	}
+	d.clock++
+	c.of, c.kept, c.used = of, there, d.clock
+	c.users++
+	return c, there
+}
+
+// keep notes that the pages of a buffer are there.
+func (d *clusters) keep(c *cluster) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c.kept = true
+}
+
+// give returns what was taken. Nil is nothing.
+func (d *clusters) give(c *cluster) {
+	if c == nil {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c.users--
+}
+
+// readPage reads the one page that a READ asks for; if it is cold, with its cluster.
+func (s *Server) readPage(r *reply, dst []byte) error {
+	mem := r.h.mem
+	id, at, ok := mem.Cluster(r.first)
+	if !ok {
+		return mem.ReadPage(r.first, dst)
+	}
+	c, there := s.clusters.take(clusterKey{r.h.serial, id})
+	if c == nil {
+		return mem.ReadPage(r.first, dst)
+	}
+	r.cluster = c // which it gives back, whatever becomes of it
+	if !there {
+		if err := mem.ReadCluster(r.first, &c.Cluster); err != nil {
+			return err
+		}
+		s.clusters.keep(c)
+	}
+	copy(dst, c.Pages[at*PageSize:][:PageSize])
+	return nil
+}
