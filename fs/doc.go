@@ -74,15 +74,15 @@
 // # Cold pages
 //
 // A page that the store keeps in a cluster (see index) takes the decoding of 16 pages or more. The READ
-// decodes the cluster once, into one of 32 buffers, copies its page, and is answered; then a pusher pushes the
-// other pages that the image has in it from the same bytes, whatever the layout, and whether or not blocks
-// pay: what was expensive has been done. They are pushed like all else, so none that is in flight, there
-// already, or discarded, and nothing while reads are recorded or without pushes. READs of them that come
-// before they are pushed, of another clone, or where nothing is pushed, find them in the buffer as long as
-// no other cluster has taken it. So a cold page costs one decoding for all of its cluster. Nobody waits for
-// a cluster that another READ is decoding: both decode it. A guest that touches one page in 64, at random,
-// and never comes back costs about a quarter more of the server's CPU than without these pushes, and one that
-// touches one in 16 nothing; its READs take as long (BenchmarkColdFault).
+// decodes the cluster once, into one of 32 buffers, copies its page, and is answered; then a pusher pushes
+// the other pages that the image has in it from the same bytes, whatever the layout, and whether or not
+// blocks pay: what was expensive has been done. They are pushed like all else, so none that is in flight,
+// there already, or discarded, and nothing while reads are recorded or without pushes. READs of them that
+// come before they are pushed, of another clone, or where nothing is pushed, find them in the buffer as
+// long as no other cluster has taken it. So a cold page costs one decoding for all of its cluster. Nobody
+// waits for a cluster that another READ is decoding: both decode it. A guest that touches one page in 64,
+// at random, and never comes back costs about a quarter more of the server's CPU than without these pushes,
+// and one that touches one in 16 nothing; its READs take as long (BenchmarkColdFault).
 //
 // # One restore
 //

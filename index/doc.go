@@ -207,19 +207,21 @@
 // in a cluster and should not be. What saves most comes first. That hot pages are not quick to decode yet is
 // no reason by itself. So a second Repack does nothing, and one after a working set was set, replaced or
 // removed moves pages. A cluster that takes no less than its pages did is not made. A pack of 65,536 pages
-// takes some 150 MiB of memory while it is written; beside that there are three bits for each page of the store.
+// takes some 150 MiB of memory while it is written; beside that there are three bits for each page of the
+// store.
 //
 // It shares with gc the walk, the audit of what is dropped, and the next generation; before that takes the
 // place of the old one, everything in it is read, and each page compared with the hash that the old one has
-// for it. A crash at any time leaves the one or the other. Rows of the index are not touched: those of dropped
-// pages go with the next gc.
+// for it. A crash at any time leaves the one or the other. Rows of the index are not touched: those of
+// dropped pages go with the next gc.
 //
 // Repacking a store takes long. A caller may do one pack at a time (RepackOptions.Most), close the store in
 // between, and take along what was found out (RepackMemory): live pages only become more, unless a
 // checkpoint was removed or replaced; then all is found out again. One who opens the store to make room for
 // others (OpenOptions.Yield) ends in the middle of a pack, which stays as it was, as soon as another process
-// waits for write.lock ([WriterWaits]); and that one waits for it, whatever its patience (OpenOptions.Wait). The
-// process that repacks beside a server makes room for all, the command "thaw repack" for all that do not repack.
+// waits for write.lock ([WriterWaits]); and that one waits for it, whatever its patience
+// (OpenOptions.Wait). The process that repacks beside a server makes room for all, the command "thaw
+// repack" for all that do not repack.
 //
 // # Damage
 //

@@ -30,7 +30,8 @@ const (
 	wantLockName   = "wanted.lock"
 )
 
-// givesWay is what the holder of write.lock writes into it if it makes room for others, and giveWayWait is how long that one waits for it at least.
+// givesWay is what the holder of write.lock writes into it if it makes room for others, and giveWayWait is
+// how long that one waits for it at least.
 const (
 	givesWay    = "gives way\n"
 	giveWayWait = 30 * time.Second

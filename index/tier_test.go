@@ -391,8 +391,9 @@ func TestReadsDuringRetier(t *testing.T) {
 	sameImage(t, m, img)
 }
 
-// A cold page can be read with its cluster, which has all pages of the image in it, right and in their places;
-// no other page has one. It allocates nothing, and is one read; where reads take long, none after the first.
+// A cold page can be read with its cluster, which has all pages of the image in it, right and in their
+// places; no other page has one. It allocates nothing, and is one read; where reads take long, none after
+// the first.
 func TestClusters(t *testing.T) {
 	dir, img, _ := highLatencyImage(t)
 	s := openTest(t, dir, nil)

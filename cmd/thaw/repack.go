@@ -57,7 +57,8 @@ when no machine uses the old pack any more.` +
 	return cmd
 }
 
-// namesIn returns the checkpoints of a store, for a shell that completes a command; none if they cannot be had.
+// namesIn returns the checkpoints of a store, for a shell that completes a command; none if they cannot be
+// had.
 func namesIn(ctx context.Context, path string) (names []string) {
 	store, err := access.StoreOf(ctx, path)
 	if err != nil {

@@ -11,7 +11,7 @@ const (
 	TierHot
 	// TierWarm is what the encoder makes of new pages.
 	TierWarm
-	// TierCold is a cluster, in the company of pages that are like it. If they take no less there than where they
-	// are, they stay.
+	// TierCold is a cluster, in the company of pages that are like it. If they take no less there than
+	// where they are, they stay.
 	TierCold
 )

@@ -63,9 +63,9 @@ func TestFaultsOfTiers(t *testing.T) {
 	b.print()
 }
 
-// measureTiers compares faults of pages that are stored hot, warm and cold, each in a store of its own, in turn
-// with the RAM server. So few of the pages are touched, at random, that most of them are not brought by a READ
-// of another one; pages brought is how many come with a READ, by itself and by pushes behind it.
+// measureTiers compares faults of pages that are stored hot, warm and cold, each in a store of its own, in
+// turn with the RAM server. So few of the pages are touched, at random, that most of them are not brought
+// by a READ of another one; pages brought is how many come with a READ, by itself and by pushes behind it.
 func (b *bench) measureTiers() {
 	tiers := []struct {
 		what  string
