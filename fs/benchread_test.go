@@ -88,7 +88,8 @@ func TestReadPathDoesNotAllocate(t *testing.T) {
 		t.Skip("with the race detector sync.Pool drops at random what it is given")
 	}
 	images := map[string]Store{
-		"cold": coldStore(t, spec{Name: "a", Pages: 1 << 13, Seed: 3, Soft: true, WS: [][2]uint64{{0, 256}}}, mixedTiers),
+		"cold": coldStore(t, spec{Name: "a", Pages: 1 << 13, Seed: 3, Soft: true, WS: [][2]uint64{{0, 256}}},
+			mixedTiers),
 	}
 	for _, p := range []index.Profile{index.ProfileDefault, index.ProfileFast} {
 		store, _ := benchIndex(t, p)

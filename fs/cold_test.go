@@ -165,7 +165,8 @@ func TestClusterIsDecodedOnce(t *testing.T) {
 			}
 			c.do(request{Op: "touch", Map: m, GFNs: image.Neighbours(4, nil), Spec: &x})
 			st := b.stats("a", "")
-			if want := map[bool]uint64{true: 1, false: 16}[pushes]; st.LazyPages < want || st.LazyPages > want+mayEvict(st) {
+			want := map[bool]uint64{true: 1, false: 16}[pushes]
+			if st.LazyPages < want || st.LazyPages > want+mayEvict(st) {
 				t.Errorf("%d pages were read, want %d", st.LazyPages, want)
 			}
 			if !pushes && st.PushedPages > 0 {
@@ -198,7 +199,8 @@ func TestDamagedCluster(t *testing.T) {
 	fd := c.open(b.path("a/memory"), unix.O_RDONLY)
 	for range 2 * maxClusters { // each time its buffer is there for the next
 		for _, gfn := range cluster[:2] {
-			if r := c.try(request{Op: "pread", FD: fd, Off: int64(gfn * PageSize), Len: PageSize}); r.Errno != unix.EIO {
+			r := c.try(request{Op: "pread", FD: fd, Off: int64(gfn * PageSize), Len: PageSize})
+			if r.Errno != unix.EIO {
 				t.Fatalf("page %d: %v, want %v", gfn, r.Errno, unix.EIO)
 			}
 		}

@@ -31,6 +31,8 @@ type Checkpoint struct {
 	ZeroPages uint64 `json:"zero_pages"`
 	NewPages  uint64 `json:"new_pages"`
 	Layout    Layout `json:"layout"`
+	// Profile is the one that it was imported with; empty for the default.
+	Profile string `json:"profile,omitempty"`
 	// Files are the files beside memory and info.json, with their sizes in bytes.
 	Files map[string]int64 `json:"files"`
 	// StoredBytes is by how much this checkpoint made the store grow, without its segment.

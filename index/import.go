@@ -315,6 +315,9 @@ func (im *importer) fillRoot(r *root, fw *fileWriter) {
 	im.stats.ZeroPages = im.mem.pages - im.dataPages
 	c.DataPages, c.ZeroPages, c.NewPages = im.dataPages, im.stats.ZeroPages, im.stats.NewPages
 	c.Layout = layoutOf(im.order)
+	if im.o.Profile != ProfileDefault {
+		c.Profile = im.o.Profile.String()
+	}
 	if im.parent != nil {
 		c.Parent = im.parent.name
 	}

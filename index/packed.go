@@ -46,7 +46,9 @@ func (s *Store) Packed(ctx context.Context, list []Checkpoint) ([]Packed, error)
 	return out, nil
 }
 
-func (s *Store) packedOf(ctx context.Context, e *catalogEntry, known map[uint64]pack.Summary) (Packed, error) {
+func (s *Store) packedOf(ctx context.Context, e *catalogEntry, known map[uint64]pack.Summary) (
+	Packed, error,
+) {
 	clustered, others := 0, int64(0) // packs that have clusters; bytes of those that have none
 	for _, number := range e.packs {
 		if number == e.segment {

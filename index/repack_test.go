@@ -100,7 +100,8 @@ func TestRepackTiers(t *testing.T) {
 	img := likeMemory(r, 2000)
 	want := img.bytes()
 	mustImport(t, s, "a", writeSource(t, want, nil), nil)
-	if rep := mustRepack(t, s, RepackOptions{}); rep.Repacked != 1 || rep.ColdPages != 2000 || rep.FreedBytes() <= 0 {
+	rep := mustRepack(t, s, RepackOptions{})
+	if rep.Repacked != 1 || rep.ColdPages != 2000 || rep.FreedBytes() <= 0 {
 		t.Errorf("nothing is used: %+v", rep)
 	}
 	tiered(t, s, "a", nil, nil)
@@ -234,7 +235,8 @@ func TestRepackNames(t *testing.T) {
 		}
 	}
 	others := mine("a", "b")
-	repacked("c's own", RepackOptions{Names: []string{"c"}, Own: true}, func(n uint64) bool { return !others[n] })
+	repacked("c's own", RepackOptions{Names: []string{"c"}, Own: true},
+		func(n uint64) bool { return !others[n] })
 	c := mine("c")
 	repacked("c's", RepackOptions{Names: []string{"c"}}, func(n uint64) bool { return c[n] })
 	repacked("all", RepackOptions{}, func(n uint64) bool { return !c[n] })

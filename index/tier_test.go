@@ -509,7 +509,8 @@ func TestDamageOfCluster(t *testing.T) {
 		if o == id && (!isDamage(err) || len(c.Pages) > 0) {
 			t.Errorf("page %d of the damaged cluster: %v", other, err)
 		}
-		if o != id && (err != nil || !bytes.Equal(c.Pages[at*PageSize:][:PageSize], img[other*PageSize:][:PageSize])) {
+		want := img[other*PageSize:][:PageSize]
+		if o != id && (err != nil || !bytes.Equal(c.Pages[at*PageSize:][:PageSize], want)) {
 			t.Errorf("page %d: wrong, %v", other, err)
 		}
 	}

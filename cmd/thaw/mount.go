@@ -108,8 +108,10 @@ As root it uses mount(2), otherwise fusermount3.` +
 		"where a background server writes its messages (default STORE/server.log)")
 	f.StringVar(&o.DebugListen, "debug-listen", "",
 		"serve /metrics and profiles (/debug/pprof) over HTTP on this address, such as 127.0.0.1:9411")
-	f.StringVar(&o.repack, "repack", "", "repack the store while nothing is asked for: idle or off (default idle)")
-	f.DurationVar(&o.Repack.After, "repack-after", 30*time.Second, "how long nothing must have been asked for before")
+	f.StringVar(&o.repack, "repack", "",
+		"repack the store while nothing is asked for: idle or off (default idle)")
+	f.DurationVar(&o.Repack.After, "repack-after", 30*time.Second,
+		"how long nothing must have been asked for before")
 	complete(cmd, "repack", "idle", "off")
 	if err := f.MarkHidden("repack-after"); err != nil {
 		panic(err) // there is no such flag
@@ -152,7 +154,8 @@ func runMount(cmd *cobra.Command, a *app, store, mnt string, o mountOptions) (er
 
 // complete tells shells which values a flag has.
 func complete(cmd *cobra.Command, flag string, values ...string) {
-	err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+	err := cmd.RegisterFlagCompletionFunc(flag,
+		cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 	if err != nil {
 		panic(err) // there is no such flag
 	}

@@ -48,7 +48,9 @@ when no machine uses the old pack any more.` +
 		},
 	}
 	cmd.Flags().BoolVarP(&dryRun, "dry-run", "n", false, "say what would be won, change nothing")
-	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, _ string) (
+		[]string, cobra.ShellCompDirective,
+	) {
 		if len(args) == 0 {
 			return nil, cobra.ShellCompDirectiveFilterDirs
 		}
@@ -65,7 +67,9 @@ func namesIn(ctx context.Context, path string) (names []string) {
 		return nil
 	}
 	quiet := access.Stores{Note: func(string, ...any) {}}
-	all, err := access.Read(ctx, quiet, store, func(s *index.Store) ([]index.Checkpoint, error) { return s.List(ctx) })
+	all, err := access.Read(ctx, quiet, store, func(s *index.Store) ([]index.Checkpoint, error) {
+		return s.List(ctx)
+	})
 	if err != nil {
 		return nil
 	}
@@ -104,7 +108,8 @@ func runRepack(ctx context.Context, a *app, path string, names []string, dryRun 
 
 func printRepacked(a *app, r index.RepackReport) {
 	if r.Repacked == 0 {
-		a.printf("nothing to repack: the pages of %s packs are stored as they are used, or little would be won\n", count(r.Packs))
+		a.printf("nothing to repack: the pages of %s packs are stored as they are used, or little would be won\n",
+			count(r.Packs))
 		return
 	}
 	verb, freed := "repacked", "freed "+size(r.FreedBytes())
@@ -120,7 +125,9 @@ func printRepacked(a *app, r index.RepackReport) {
 
 // repack repacks a store, a pack at a time, and gives it to other commands that want to write to it: a pack
 // that was begun is then begun again.
-func repack(ctx context.Context, a *app, store string, o index.RepackOptions) (total index.RepackReport, err error) {
+func repack(ctx context.Context, a *app, store string, o index.RepackOptions) (
+	total index.RepackReport, err error,
+) {
 	work := func(s *index.Store) (index.RepackReport, error) { return s.Repack(ctx, o) }
 	if o.DryRun {
 		return access.Write(ctx, a.stores, store, index.OpenOptions{}, work)

@@ -70,7 +70,9 @@ func runIdleRepack(ctx context.Context, a *app, store string) error {
 }
 
 // repackIdle has the store for one pack at most, and gives it away as soon as another process wants it.
-func repackIdle(ctx context.Context, a *app, store string, o index.RepackOptions) (index.RepackReport, error) {
+func repackIdle(ctx context.Context, a *app, store string, o index.RepackOptions) (
+	index.RepackReport, error,
+) {
 	s, err := index.Open(ctx, store, index.OpenOptions{Log: a.log, Yield: index.YieldAll, Wait: time.Second})
 	if err != nil {
 		return index.RepackReport{}, err

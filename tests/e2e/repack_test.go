@@ -148,7 +148,9 @@ func TestRepackGivesWay(t *testing.T) {
 	for n := range 3 {
 		name := fmt.Sprint("other-", n)
 		awaitRepacker(t, m)
-		for _, args := range [][]string{{"import", store, otherFile, "--name", name}, {"rm", store, name}, {"gc", store}} {
+		for _, args := range [][]string{
+			{"import", store, otherFile, "--name", name}, {"rm", store, name}, {"gc", store},
+		} {
 			if r := cli.Run(t, args...); r.Code != 0 || strings.Contains(r.Stderr, "waiting") {
 				t.Errorf("%v\n%s", r, m.Log())
 			}

@@ -71,13 +71,16 @@ func (b *bench) measureTiers() {
 		what  string
 		tier  pack.Tier
 		store string
-	}{{what: "hot", tier: pack.TierHot}, {what: "warm", tier: pack.TierWarm}, {what: "cold", tier: pack.TierCold}}
+	}{
+		{what: "hot", tier: pack.TierHot}, {what: "warm", tier: pack.TierWarm}, {what: "cold", tier: pack.TierCold},
+	}
 	for i, x := range tiers {
 		tiers[i].store = filepath.Join(b.dir, x.what)
 		cli.OK(b.t, "import", tiers[i].store, b.image, "--name", "vm")
 		retier.Packs(b.t, tiers[i].store, func(uint32) pack.Tier { return x.tier })
 	}
-	p50, p99, brought := make([][]float64, len(tiers)), make([][]float64, len(tiers)), make([][]float64, len(tiers))
+	p50, p99 := make([][]float64, len(tiers)), make([][]float64, len(tiers))
+	brought := make([][]float64, len(tiers))
 	var peer50, peer99 []float64
 	for i := range b.rounds {
 		pages := b.sample(max(len(b.data)/64, 16), uint64(i))
@@ -98,7 +101,8 @@ func (b *bench) measureTiers() {
 		})
 	}
 	for k, x := range tiers {
-		b.add("fault of a "+x.what+" page, p50", "us", p50[k], peer50, map[bool]float64{true: 1.2}[k == 0], "peer: go-fuse from RAM")
+		b.add("fault of a "+x.what+" page, p50", "us", p50[k], peer50, map[bool]float64{true: 1.2}[k == 0],
+			"peer: go-fuse from RAM")
 		b.add("fault of a "+x.what+" page, p99", "us", p99[k], peer99, 0, "")
 		b.add("pages that it brings, "+x.what, "", brought[k], nil, 0, "")
 	}

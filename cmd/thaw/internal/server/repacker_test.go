@@ -15,7 +15,8 @@ import (
 	"time"
 )
 
-const repackerEnv = "THAW_TEST_REPACKER" // a file, which makes the test binary a repacker that writes what it hears
+// repackerEnv names a file, which makes the test binary a repacker that writes what it hears.
+const repackerEnv = "THAW_TEST_REPACKER"
 
 func TestMain(m *testing.M) {
 	if path := os.Getenv(repackerEnv); path != "" {
