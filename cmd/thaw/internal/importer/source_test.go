@@ -5,8 +5,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/thawfs/thaw/index"
 )
@@ -39,6 +42,53 @@ func TestMemoryThatChanges(t *testing.T) {
 			if n, err := src.Image.ReadAt(page, 0); n != 0 || !errors.As(err, &ie) {
 				t.Errorf("after: %d bytes, %v", n, err)
 			}
+			// Where only holes are left nothing is read.
+			if runs, err := src.Image.Extents(); runs != nil || !errors.As(err, &ie) {
+				t.Errorf("after: extents %v, %v", runs, err)
+			}
 		})
+	}
+}
+
+// What lies beside a memory and is no regular file is not waited for.
+func TestInfoThatIsNoFile(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "memory")
+	if err := os.WriteFile(path, bytes.Repeat([]byte{7}, 4*index.PageSize), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	fifo := filepath.Join(dir, "info.json")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ended, waited := make(chan struct{}), make(chan bool)
+	go func() { waited <- letGo(fifo, ended) }()
+	for _, p := range []string{dir, path} {
+		src, err := Open(t.Context(), p, Options{})
+		if err != nil {
+			t.Errorf("%s: %v", p, err)
+			continue
+		}
+		src.Close()
+	}
+	close(ended)
+	if <-waited {
+		t.Error("a FIFO was waited for")
+	}
+}
+
+// letGo lets go who waits for a writer of a FIFO, until ended is closed. It says whether anybody has waited.
+func letGo(fifo string, ended chan struct{}) (waited bool) {
+	for {
+		if w, err := os.OpenFile(fifo, os.O_WRONLY|unix.O_NONBLOCK, 0); err == nil { // else nobody reads
+			waited = true
+			w.Close()
+		}
+		select {
+		case <-ended:
+			return waited
+		default:
+			runtime.Gosched()
+		}
 	}
 }
