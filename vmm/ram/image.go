@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"slices"
+
+	"golang.org/x/sys/unix"
 )
 
 // Image is the complete memory of a checkpoint: the open files that contain its pages. It is put
@@ -51,7 +53,7 @@ type layer struct {
 // open opens a memory file and checks its size in bytes, which is the same for all files of an image;
 // 0: any size.
 func (img *Image) open(path string, size uint64) (*source, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // or a FIFO would be waited for
 	if err != nil {
 		return nil, err
 	}
