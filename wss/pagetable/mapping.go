@@ -75,11 +75,16 @@ func (m *mapper) enter(p Place, fn func(Mapping)) bool {
 
 // leaf calls fn for the pages of an entry that are in the image. Others are devices or holes.
 func (m *mapper) leaf(e *Entry, fn func(Mapping)) {
-	for _, x := range m.s.regions {
+	for i := m.s.regionFrom(e.Frame); i < len(m.s.regions); i++ {
+		x := m.s.regions[i]
 		first := max(e.Frame, x.GPA/PageSize)
 		end := min(e.Frame+e.Count, (x.GPA+x.Bytes)/PageSize)
-		if first >= end || m.mapped < end-first {
-			continue
+		if first >= end {
+			return
+		}
+		if m.mapped < end-first {
+			m.mapped = 0 // that was all: a hostile guest could have us look on for ever
+			return
 		}
 		m.mapped -= end - first
 		fn(Mapping{

@@ -1,0 +1,83 @@
+package pagetable
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"testing"
+)
+
+// TestRegionsRandom: pages and frames are found as by a look at every region.
+func TestRegionsRandom(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 7))
+	for range 50 {
+		var list []Region
+		gpa, off := uint64(0), uint64(0)
+		for range rnd.IntN(20) {
+			n := rnd.Uint64N(5)
+			gpa += rnd.Uint64N(3)
+			list = append(list, Region{gpa * PageSize, n * PageSize, off * PageSize})
+			gpa, off = gpa+n, off+n+rnd.Uint64N(2)
+		}
+		rnd.Shuffle(len(list), func(i, j int) { // where they lie in the image says nothing of the address
+			if list[i].Bytes == list[j].Bytes {
+				list[i].Offset, list[j].Offset = list[j].Offset, list[i].Offset
+			}
+		})
+		s, err := NewSpace(nil, off+10, list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(list) == 0 {
+			list = []Region{{0, (off + 10) * PageSize, 0}}
+		}
+		for n := range gpa + off + 20 {
+			page, frame := uint64(none), uint64(none)
+			for _, x := range list {
+				if n >= x.GPA/PageSize && n < (x.GPA+x.Bytes)/PageSize {
+					page = x.Offset/PageSize + n - x.GPA/PageSize
+				}
+				if n >= x.Offset/PageSize && n < (x.Offset+x.Bytes)/PageSize {
+					frame = x.GPA/PageSize + n - x.Offset/PageSize
+				}
+			}
+			if got, ok := s.page(n); ok != (page != none) || ok && got != page {
+				t.Errorf("%v: frame %d is page %d, %v", list, n, got, ok)
+			}
+			if got, ok := s.frame(n); ok != (frame != none) || ok && got != frame {
+				t.Errorf("%v: page %d is frame %d, %v", list, n, got, ok)
+			}
+		}
+	}
+}
+
+const none = ^uint64(0)
+
+// pointers is an image in which every entry of every page points to a frame far behind.
+type pointers struct{ frame uint64 }
+
+func (p pointers) ReadAt(b []byte, _ int64) (int, error) {
+	for i := 0; i < len(b); i += 8 {
+		binary.LittleEndian.PutUint64(b[i:], p.frame<<PageShift|Present|Writable)
+	}
+	return len(b), nil
+}
+
+// TestManyRegions: a dump of a million regions, all whose pages look like tables, does not take for ever. If the
+// regions are looked at one by one, these few pages take longer than a test may.
+func TestManyRegions(t *testing.T) {
+	const pages = 1 << 20
+	list := make([]Region, pages)
+	for i := range list {
+		list[i] = Region{uint64(2*i) * PageSize, PageSize, uint64(i) * PageSize}
+	}
+	s, err := NewSpace(pointers{2 * (pages - 1)}, pages, list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Find(t.Context(), []Extent{{0, 1024}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Order(t.Context(), []Root{{0, 4}}); err != nil {
+		t.Fatal(err)
+	}
+}
