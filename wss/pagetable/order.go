@@ -40,13 +40,14 @@ func (s *Space) Order(ctx context.Context, roots []Root) ([]AddressSpace, error)
 // halves walks the lower and upper halves of roots.
 func (s *Space) halves(ctx context.Context, roots []Root) (lower, upper []mapped, err error) {
 	w := s.newMapper()
+	left := maxMappings(s.pages)
 	for _, half := range []Half{Lower, Upper} {
 		for _, r := range roots {
 			if err := ctx.Err(); err != nil {
 				return nil, nil, err
 			}
-			h := mapped{distances: map[uint64]uint64{}}
-			if err := w.root(r, half, h.add); err != nil {
+			h := mapped{distances: map[uint64]uint64{}, left: &left}
+			if err := w.root(ctx, r, half, h.add); err != nil {
 				return nil, nil, err
 			}
 			if half == Lower {
@@ -63,12 +64,21 @@ func (s *Space) halves(ctx context.Context, roots []Root) (lower, upper []mapped
 type mapped struct {
 	all       []Mapping
 	distances map[uint64]uint64 // number of pages at each distance
+	left      *uint64           // mappings that all of them may still list
 }
 
+// maxMappings is how many mappings are listed of an image, some 80 bytes each. Many processes map what they
+// share; but a hostile guest maps its memory 64 times, page by page, and that would take more than its memory.
+func maxMappings(pages uint64) uint64 { return 1<<16 + 8*pages }
+
 func (h *mapped) add(m Mapping) {
-	if n := len(h.all); n > 0 && h.all[n-1].follows(m) {
+	switch n := len(h.all); {
+	case n > 0 && h.all[n-1].follows(m):
 		h.all[n-1].Count += m.Count
-	} else {
+	case *h.left == 0:
+		return
+	default:
+		*h.left--
 		h.all = append(h.all, m)
 	}
 	if !m.Table {

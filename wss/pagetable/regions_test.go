@@ -1,7 +1,9 @@
 package pagetable
 
 import (
+	"context"
 	"encoding/binary"
+	"errors"
 	"math/rand/v2"
 	"testing"
 )
@@ -79,5 +81,49 @@ func TestManyRegions(t *testing.T) {
 	}
 	if _, err := s.Order(t.Context(), []Root{{0, 4}}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// scattered is an image of pages that are all tables, whose entries point to pages here and there.
+type scattered struct{ pages uint64 }
+
+func (p scattered) ReadAt(b []byte, off int64) (int, error) {
+	for i := 0; i < len(b); i += 8 {
+		at := uint64(off) + uint64(i)
+		frame := at * 0x9e3779b97f4a7c15 >> 20 % p.pages
+		binary.LittleEndian.PutUint64(b[i:], frame<<PageShift|Present|Writable)
+	}
+	return len(b), nil
+}
+
+// TestManyMappings: what is listed of a guest that maps all of its memory again and again is bounded.
+func TestManyMappings(t *testing.T) {
+	const pages = 1 << 14
+	s, err := NewSpace(scattered{pages}, pages, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lower, upper, err := s.halves(t.Context(), []Root{{0, 4}, {PageSize, 4}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	listed := 0
+	for _, h := range append(lower, upper...) {
+		listed += len(h.all)
+	}
+	if most := maxMappings(pages); listed < pages || uint64(listed) > most {
+		t.Errorf("%d mappings are listed of %d pages, want at most %d", listed, pages, most)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	w := s.newMapper()
+	n := 0
+	err = w.root(ctx, Root{0, 4}, Lower, func(m Mapping) {
+		if m.Table {
+			cancel()
+			n++
+		}
+	})
+	if !errors.Is(err, context.Canceled) || n != 1 {
+		t.Errorf("%d tables were walked after the end of the context: %v", n, err)
 	}
 }
