@@ -31,9 +31,13 @@ func (s *Space) Order(ctx context.Context, roots []Root) ([]AddressSpace, error)
 		o.sense = o.sense || h.makesSense(o.much)
 	}
 	for _, h := range programs {
-		o.add(false, h)
+		if err := o.add(ctx, false, h); err != nil {
+			return nil, err
+		}
 	}
-	o.add(true, kernels...)
+	if err := o.add(ctx, true, kernels...); err != nil {
+		return nil, err
+	}
 	return o.out, nil
 }
 
@@ -104,11 +108,15 @@ type ordering struct {
 	sense bool        // there are mappings other than such maps
 }
 
-// add appends an address space that consists of the given halves.
-func (o *ordering) add(kernel bool, halves ...mapped) {
+// add appends an address space that consists of the given halves. It takes long if a large image is mapped
+// again and again.
+func (o *ordering) add(ctx context.Context, kernel bool, halves ...mapped) error {
 	a := AddressSpace{Kernel: kernel}
 	for _, h := range halves {
 		for _, m := range h.all {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
 			if m.Table || !o.sense || h.distances[m.distance()] < o.much {
 				a.add(o.got, m.Page, m.Count)
 			}
@@ -117,6 +125,7 @@ func (o *ordering) add(kernel bool, halves ...mapped) {
 	if len(a.Runs) > 0 {
 		o.out = append(o.out, a)
 	}
+	return nil
 }
 
 // distance returns the difference between the virtual page number and the page of the image.

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"math/rand/v2"
 	"testing"
+
+	"github.com/thawfs/thaw/wss"
 )
 
 // TestRegionsRandom: pages and frames are found as by a look at every region.
@@ -125,5 +127,9 @@ func TestManyMappings(t *testing.T) {
 	})
 	if !errors.Is(err, context.Canceled) || n != 1 {
 		t.Errorf("%d tables were walked after the end of the context: %v", n, err)
+	}
+	o := ordering{got: wss.NewBitmap(pages), much: pages, sense: true}
+	if err := o.add(ctx, false, lower...); !errors.Is(err, context.Canceled) || len(o.out) > 0 {
+		t.Errorf("%d address spaces after the end of the context: %v", len(o.out), err)
 	}
 }
