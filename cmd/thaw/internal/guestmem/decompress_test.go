@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/binary"
+	"hash/crc32"
 	"os"
 	"strings"
 	"testing"
@@ -89,6 +90,16 @@ func TestXZMemory(t *testing.T) {
 	data := compressed(t, "xz", make([]byte, 1<<20))
 	data[16] = 40
 	refusedBothWays(t, "4 GiB", data, "256 MiB")
+	// A page of the letter a, made by "xz -T2 -9": the header of the block has its sizes.
+	data, err := base64.StdEncoding.DecodeString("/Td6WFoAAATm1rRGBMAhgCAhARwAAAAAAAAAABlh4rbgD/8AGV0AMO/7v/6j" +
+		"sV7l+D+yqiZV+GhwQXAVDiQYzwAAAAAppg1Zm+UQgwABPYAgAAAAAt9larHEZ/sCAAAAAARZWg==")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bothWays(t, data, bytes.Repeat([]byte("a"), PageSize))
+	data[19] = 40
+	binary.LittleEndian.PutUint32(data[28:], crc32.ChecksumIEEE(data[12:28]))
+	refusedBothWays(t, "4 GiB, with sizes", data, "256 MiB")
 }
 
 // writeLibvirt writes a save file.
