@@ -105,7 +105,15 @@ func (img *Image) ReadAt(p []byte, off int64) (int, error) {
 }
 
 // Extents returns the pages that may be other than zero, ascending.
-func (img *Image) Extents() ([]PageRun, error) { return dataOf(img.pieces) }
+func (img *Image) Extents() ([]PageRun, error) {
+	runs, err := dataOf(img.pieces)
+	for _, s := range img.files {
+		if err == nil {
+			err = s.checkSize(img.size)
+		}
+	}
+	return runs, err
+}
 
 // Close closes the files.
 func (img *Image) Close() error { return img.release().Close() }
