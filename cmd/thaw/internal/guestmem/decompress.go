@@ -127,14 +127,16 @@ func inCompressed(in *input, m *magic, depth int) (*Saved, error) {
 	return s, nil
 }
 
-// drained reads a stream to its end: a checksum that the decompressor has comes last.
+// drained reads a stream to its end: a checksum that the decompressor has comes last. Some bytes of a file may
+// become terabytes, so what is passed over looks at the context, too.
 func drained(s Stream, in *input) Stream {
 	return streamFunc(func(ctx context.Context, put func(uint64, []byte) error) (End, error) {
+		in.ctx = ctx
 		end, err := s.Read(ctx, put)
 		if err != nil {
 			return End{}, err
 		}
-		if _, err := io.Copy(io.Discard, in.r); err != nil {
+		if _, err := io.Copy(io.Discard, lasting{ctx, in.r}); err != nil {
 			return End{}, &FormatError{Path: in.path, Format: "not whole", Err: err,
 				Why: "it cannot be read to its end"}
 		}

@@ -2,8 +2,10 @@ package guestmem
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/binary"
+	"errors"
 	"hash/crc32"
 	"os"
 	"strings"
@@ -83,6 +85,29 @@ func TestBzip2(t *testing.T) {
 	}
 	bothWays(t, data, bytes.Repeat([]byte("a"), PageSize))
 	refusedBothWays(t, "damaged", append(bytes.Clone(data[:20]), data[21:]...), "bzip2")
+}
+
+// endless is what becomes of a small file that was compressed again and again.
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }
+
+// TestDecompressedEndlessly: what is passed over ends with the context.
+func TestDecompressedEndlessly(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for what, pass := range map[string]func(in *input){
+		"skipped": func(in *input) { in.skip(1 << 62) }, "behind the end": func(*input) {},
+	} {
+		in := newStreamInput("stream", endless{})
+		s := drained(streamFunc(func(context.Context, func(uint64, []byte) error) (End, error) {
+			pass(in)
+			return End{}, in.err
+		}), in)
+		if _, err := s.Read(ctx, nil); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
 }
 
 // TestXZMemory: a dictionary that needs too much memory is refused.
