@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/thawfs/thaw/index"
+	"github.com/thawfs/thaw/wss"
 )
 
 // A memory file that was written to, or that grew, since it was opened gives no more bytes.
@@ -90,5 +91,31 @@ func letGo(fifo string, ended chan struct{}) (waited bool) {
 		default:
 			runtime.Gosched()
 		}
+	}
+}
+
+// A file that is no working set is not read whole to see that.
+func TestWorkingSetThatIsLarge(t *testing.T) {
+	dir := t.TempDir()
+	set := filepath.Join(dir, "working-set")
+	for path, size := range map[string]int64{filepath.Join(dir, "memory"): index.PageSize, set: 64 << 20} {
+		if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, size)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	src, err := Open(t.Context(), dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err = src.workingSet(set)
+	runtime.ReadMemStats(&after)
+	if !errors.Is(err, wss.ErrBadSet) {
+		t.Error(err)
+	}
+	if n := after.TotalAlloc - before.TotalAlloc; n > 16<<20 {
+		t.Errorf("%d bytes were allocated", n)
 	}
 }
