@@ -48,7 +48,8 @@ type blockJob struct {
 	first  uint32
 	pages  [][]byte
 	hashes []pack.Hash
-	chunks []*chunk // that the pages lie in
+	chunk  *chunk // that pages lie in; those of other chunks are copied
+	copies []byte // of them; as large as a block
 	enc    pack.EncodedBlock
 
 	drained chan struct{} // not nil: no block, but the request to finish the pack
@@ -92,12 +93,8 @@ func (k *packer) add(c *chunk, i int) (ref uint64, err error) {
 		k.cur = k.newBlock()
 	}
 	b := k.cur
-	b.pages = append(b.pages, c.page(i))
+	b.pages = append(b.pages, b.keep(c, c.page(i)))
 	b.hashes = append(b.hashes, c.hashes[i])
-	if n := len(b.chunks); n == 0 || b.chunks[n-1] != c {
-		c.hold()
-		b.chunks = append(b.chunks, c)
-	}
 	ref = uint64(pack.MakeRef(k.number, k.slots))
 	k.slots++
 	if len(b.pages) == pack.BlockPages {
@@ -113,8 +110,27 @@ func (k *packer) newBlock() *blockJob {
 		b = new(blockJob)
 	}
 	b.number, b.first = k.number, k.slots
-	b.pages, b.hashes, b.chunks = b.pages[:0], b.hashes[:0], b.chunks[:0]
+	b.pages, b.hashes, b.chunk = b.pages[:0], b.hashes[:0], nil
 	return b
+}
+
+// keep makes a page of a chunk stay as it is until the block is appended. A block holds one chunk at most: where
+// few pages are new, each of a block's would hold a megabyte, and the blocks that wait for the disk gigabytes.
+func (b *blockJob) keep(c *chunk, page []byte) []byte {
+	switch b.chunk {
+	case nil:
+		c.hold()
+		b.chunk = c
+		return page
+	case c:
+		return page
+	}
+	if b.copies == nil {
+		b.copies = make([]byte, pack.BlockPages*PageSize)
+	}
+	own := b.copies[len(b.pages)*PageSize:][:PageSize:PageSize]
+	copy(own, page)
+	return own
 }
 
 // flush ends the present block, so that the next page begins another.
@@ -188,9 +204,7 @@ func (k *packer) append() error {
 		if first != b.first {
 			return fmt.Errorf("pack %d: a block came to slot %d, not %d", b.number, first, b.first)
 		}
-		for _, c := range b.chunks {
-			c.release()
-		}
+		b.chunk.release()
 		k.pool.Put(b)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"slices"
+
+	"golang.org/x/sys/unix"
 )
 
 // Image is the complete memory of a checkpoint: the open files that contain its pages. It is put
@@ -51,7 +53,7 @@ type layer struct {
 // open opens a memory file and checks its size in bytes, which is the same for all files of an image;
 // 0: any size.
 func (img *Image) open(path string, size uint64) (*source, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // or a FIFO would be waited for
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +105,15 @@ func (img *Image) ReadAt(p []byte, off int64) (int, error) {
 }
 
 // Extents returns the pages that may be other than zero, ascending.
-func (img *Image) Extents() ([]PageRun, error) { return dataOf(img.pieces) }
+func (img *Image) Extents() ([]PageRun, error) {
+	runs, err := dataOf(img.pieces)
+	for _, s := range img.files {
+		if err == nil {
+			err = s.checkSize(img.size)
+		}
+	}
+	return runs, err
+}
 
 // Close closes the files.
 func (img *Image) Close() error { return img.release().Close() }

@@ -53,6 +53,7 @@ type piece struct {
 // overlay returns the pieces of an image after src has replaced the pages of runs. Both lists are ascending.
 func overlay(under []piece, runs []PageRun, src *source) []piece {
 	var out []piece
+	runs = slices.Clone(runs) // the first of them is cut where a piece ends; there may be millions
 	add := func(r PageRun, s *source) {
 		if n := len(out); n > 0 && out[n-1].src == s && out[n-1].End() == r.First {
 			out[n-1].Count += r.Count
@@ -69,7 +70,7 @@ func overlay(under []piece, runs []PageRun, src *source) []piece {
 			add(PageRun{r.First, n}, src)
 			at = r.First + n
 			if n < r.Count { // the run continues in the next piece
-				runs = slices.Concat([]PageRun{{at, r.Count - n}}, runs[1:])
+				runs[0] = PageRun{at, r.Count - n}
 				break
 			}
 			runs = runs[1:]

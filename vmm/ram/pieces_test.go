@@ -1,7 +1,11 @@
 package ram
 
 import (
+	"bytes"
+	"errors"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/thawfs/thaw/wss"
@@ -41,6 +45,47 @@ func TestOverlay(t *testing.T) {
 		if n != want.Count {
 			t.Fatalf("%d pages within %+v", n, want)
 		}
+	}
+}
+
+// Two layers of a million runs each, where each run goes on in another piece, do not take for ever.
+func TestOverlayManyRuns(t *testing.T) {
+	const n = 1 << 20
+	under, over := make([]PageRun, n), make([]PageRun, n)
+	for i := range uint64(n) {
+		under[i], over[i] = PageRun{4 * i, 2}, PageRun{4*i + 1, 2}
+	}
+	first, second := &source{}, &source{}
+	pieces := overlay([]piece{{PageRun{0, 4 * n}, &source{}}}, under, first)
+	pieces = overlay(pieces, over, second)
+	if want := (piece{PageRun{4*n - 3, 2}, second}); len(pieces) != 3*n || pieces[3*n-2] != want {
+		t.Errorf("%d pieces, the last but one %+v", len(pieces), pieces[len(pieces)-2])
+	}
+	if over[0] != (PageRun{1, 2}) {
+		t.Errorf("the caller's runs were changed: %+v", over[0])
+	}
+}
+
+// What a file has lost at its end looks like a hole, and is none.
+func TestExtentsOfFileThatIsCut(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "memory")
+	if err := os.WriteFile(path, bytes.Repeat([]byte{1}, 4*pageSize), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var img Image
+	defer img.Close()
+	if err := img.AddRoot(path); err != nil {
+		t.Fatal(err)
+	}
+	if runs, err := img.Extents(); err != nil || len(runs) != 1 {
+		t.Fatalf("%v, %v", runs, err)
+	}
+	if err := os.Truncate(path, pageSize); err != nil {
+		t.Fatal(err)
+	}
+	var lost *LostError
+	if runs, err := img.Extents(); !errors.As(err, &lost) {
+		t.Errorf("of a file that was cut: %v, %v", runs, err)
 	}
 }
 

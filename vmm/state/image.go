@@ -46,7 +46,7 @@ func OpenImage(dir string) (*Image, error) {
 
 // isState says whether a file is a state file of this VMM, which may be damaged.
 func isState(path string) (bool, error) {
-	f, err := os.Open(path)
+	f, err := openFile(path)
 	if err != nil {
 		return false, err
 	}

@@ -1,5 +1,7 @@
 package pagetable
 
+import "context"
+
 // Mapping is a run of Count pages of the image from Page on that are mapped at consecutive addresses
 // from Virtual on.
 type Mapping struct {
@@ -42,10 +44,15 @@ func (s *Space) newMapper() *mapper {
 }
 
 // root calls fn for what a half of an address space maps, except through tables visited before, in the
-// order of virtual addresses. An error is one of reading the image.
-func (m *mapper) root(r Root, half Half, fn func(Mapping)) error {
+// order of virtual addresses. An error is one of reading the image, or the end of ctx.
+func (m *mapper) root(ctx context.Context, r Root, half Half, fn func(Mapping)) error {
 	w := Walk{Memory: m.s, Mode: Mode{Levels: r.Levels}}
-	w.Enter = func(p Place) (bool, error) { return p.Level == r.Levels || m.enter(p, fn), nil }
+	w.Enter = func(p Place) (bool, error) {
+		if err := ctx.Err(); err != nil {
+			return false, err
+		}
+		return p.Level == r.Levels || m.enter(p, fn), nil
+	}
 	w.Entry = func(_ *Table, e *Entry) (into bool, err error) {
 		if e.Upper() != bool(half) {
 			return false, nil
@@ -75,11 +82,16 @@ func (m *mapper) enter(p Place, fn func(Mapping)) bool {
 
 // leaf calls fn for the pages of an entry that are in the image. Others are devices or holes.
 func (m *mapper) leaf(e *Entry, fn func(Mapping)) {
-	for _, x := range m.s.regions {
+	for i := m.s.regionFrom(e.Frame); i < len(m.s.regions); i++ {
+		x := m.s.regions[i]
 		first := max(e.Frame, x.GPA/PageSize)
 		end := min(e.Frame+e.Count, (x.GPA+x.Bytes)/PageSize)
-		if first >= end || m.mapped < end-first {
-			continue
+		if first >= end {
+			return
+		}
+		if m.mapped < end-first {
+			m.mapped = 0 // that was all: a hostile guest could have us look on for ever
+			return
 		}
 		m.mapped -= end - first
 		fn(Mapping{

@@ -16,7 +16,7 @@ func walked(t testing.TB, s *Space, r Root) (all []Mapping) {
 	t.Helper()
 	w := s.newMapper()
 	for _, half := range []Half{Lower, Upper} {
-		err := w.root(r, half, func(m Mapping) {
+		err := w.root(t.Context(), r, half, func(m Mapping) {
 			if !m.Table {
 				all = append(all, m)
 			}
@@ -66,7 +66,7 @@ func TestWalkTables(t *testing.T) {
 	var pages []uint64
 	var tables []bool
 	for _, r := range []Root{a, b} {
-		if err := w.root(r, Lower, func(x Mapping) {
+		if err := w.root(t.Context(), r, Lower, func(x Mapping) {
 			pages, tables = append(pages, x.Page), append(tables, x.Table)
 		}); err != nil {
 			t.Fatal(err)
@@ -139,7 +139,7 @@ func TestWalkEndless(t *testing.T) {
 	n := 0
 	w := m.space().newMapper()
 	for _, half := range []Half{Lower, Upper} {
-		if err := w.root(Root{0, 5}, half, func(Mapping) { n++ }); err != nil {
+		if err := w.root(t.Context(), Root{0, 5}, half, func(Mapping) { n++ }); err != nil {
 			t.Fatal(err)
 		}
 	}

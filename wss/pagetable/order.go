@@ -31,22 +31,27 @@ func (s *Space) Order(ctx context.Context, roots []Root) ([]AddressSpace, error)
 		o.sense = o.sense || h.makesSense(o.much)
 	}
 	for _, h := range programs {
-		o.add(false, h)
+		if err := o.add(ctx, false, h); err != nil {
+			return nil, err
+		}
 	}
-	o.add(true, kernels...)
+	if err := o.add(ctx, true, kernels...); err != nil {
+		return nil, err
+	}
 	return o.out, nil
 }
 
 // halves walks the lower and upper halves of roots.
 func (s *Space) halves(ctx context.Context, roots []Root) (lower, upper []mapped, err error) {
 	w := s.newMapper()
+	left := maxMappings(s.pages)
 	for _, half := range []Half{Lower, Upper} {
 		for _, r := range roots {
 			if err := ctx.Err(); err != nil {
 				return nil, nil, err
 			}
-			h := mapped{distances: map[uint64]uint64{}}
-			if err := w.root(r, half, h.add); err != nil {
+			h := mapped{distances: map[uint64]uint64{}, left: &left}
+			if err := w.root(ctx, r, half, h.add); err != nil {
 				return nil, nil, err
 			}
 			if half == Lower {
@@ -63,12 +68,21 @@ func (s *Space) halves(ctx context.Context, roots []Root) (lower, upper []mapped
 type mapped struct {
 	all       []Mapping
 	distances map[uint64]uint64 // number of pages at each distance
+	left      *uint64           // mappings that all of them may still list
 }
 
+// maxMappings is how many mappings are listed of an image, some 80 bytes each. Many processes map what they
+// share; but a hostile guest maps its memory 64 times, page by page, and that would take more than its memory.
+func maxMappings(pages uint64) uint64 { return 1<<16 + 8*pages }
+
 func (h *mapped) add(m Mapping) {
-	if n := len(h.all); n > 0 && h.all[n-1].follows(m) {
+	switch n := len(h.all); {
+	case n > 0 && h.all[n-1].follows(m):
 		h.all[n-1].Count += m.Count
-	} else {
+	case *h.left == 0:
+		return
+	default:
+		*h.left--
 		h.all = append(h.all, m)
 	}
 	if !m.Table {
@@ -94,11 +108,15 @@ type ordering struct {
 	sense bool        // there are mappings other than such maps
 }
 
-// add appends an address space that consists of the given halves.
-func (o *ordering) add(kernel bool, halves ...mapped) {
+// add appends an address space that consists of the given halves. It takes long if a large image is mapped
+// again and again.
+func (o *ordering) add(ctx context.Context, kernel bool, halves ...mapped) error {
 	a := AddressSpace{Kernel: kernel}
 	for _, h := range halves {
 		for _, m := range h.all {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
 			if m.Table || !o.sense || h.distances[m.distance()] < o.much {
 				a.add(o.got, m.Page, m.Count)
 			}
@@ -107,6 +125,7 @@ func (o *ordering) add(kernel bool, halves ...mapped) {
 	if len(a.Runs) > 0 {
 		o.out = append(o.out, a)
 	}
+	return nil
 }
 
 // distance returns the difference between the virtual page number and the page of the image.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sort"
 )
 
 // Region maps guest-physical memory to the image: the Bytes from address GPA on are at Offset. All
@@ -23,9 +24,10 @@ type Root struct {
 
 // Space is guest-physical memory that is stored in an image.
 type Space struct {
-	r       io.ReaderAt
-	regions []Region // ascending by GPA
-	pages   uint64   // of the image
+	r        io.ReaderAt
+	regions  []Region // ascending by GPA; a dump may have a million
+	byOffset []Region // the same, ascending by Offset
+	pages    uint64   // of the image
 }
 
 // NewSpace returns the memory in an image of the given number of pages. Without regions the image is
@@ -45,27 +47,40 @@ func NewSpace(r io.ReaderAt, pages uint64, regions []Region) (*Space, error) {
 		}
 		end = x.GPA + x.Bytes
 	}
+	s.regions = slices.DeleteFunc(s.regions, func(x Region) bool { return x.Bytes == 0 })
+	s.byOffset = slices.Clone(s.regions)
+	slices.SortFunc(s.byOffset, func(a, b Region) int {
+		return cmp.Or(cmp.Compare(a.Offset, b.Offset), cmp.Compare(b.GPA, a.GPA))
+	})
 	return s, nil
 }
 
 // page returns the page of the image for a guest-physical frame; ok is false if there is none.
 func (s *Space) page(frame uint64) (page uint64, ok bool) {
-	for _, x := range s.regions {
-		if first, n := x.GPA/PageSize, x.Bytes/PageSize; frame >= first && frame-first < n {
-			return x.Offset/PageSize + frame - first, true
-		}
+	i := s.regionFrom(frame)
+	if i == len(s.regions) || s.regions[i].GPA/PageSize > frame {
+		return 0, false
 	}
-	return 0, false
+	x := s.regions[i]
+	return x.Offset/PageSize + frame - x.GPA/PageSize, true
 }
 
-// frame is the inverse of page.
+// regionFrom is the first region that has a frame or lies behind it.
+func (s *Space) regionFrom(frame uint64) int {
+	return sort.Search(len(s.regions), func(i int) bool {
+		return (s.regions[i].GPA+s.regions[i].Bytes)/PageSize > frame
+	})
+}
+
+// frame is the inverse of page. Where regions have a part of the image in common it has one of their frames, or
+// none.
 func (s *Space) frame(page uint64) (frame uint64, ok bool) {
-	for _, x := range s.regions {
-		if first, n := x.Offset/PageSize, x.Bytes/PageSize; page >= first && page-first < n {
-			return x.GPA/PageSize + page - first, true
-		}
+	i := sort.Search(len(s.byOffset), func(i int) bool { return s.byOffset[i].Offset/PageSize > page }) - 1
+	if i < 0 || page-s.byOffset[i].Offset/PageSize >= s.byOffset[i].Bytes/PageSize {
+		return 0, false
 	}
-	return 0, false
+	x := s.byOffset[i]
+	return x.GPA/PageSize + page - x.Offset/PageSize, true
 }
 
 // ReadTable implements Memory.

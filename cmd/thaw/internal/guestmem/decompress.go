@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"compress/bzip2"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -79,14 +80,24 @@ func decompress(k kind, r *bufio.Reader) (*decompressor, error) {
 }
 
 // checkXZ refuses a file whose first block needs much memory. Behind the header of the file (12 bytes) comes
-// that of the block: its length in 4 bytes, flags, sizes if the flags say so, filters; the last filter is
-// LZMA2: 0x21, 1, and the size of the dictionary.
+// that of the block: its length in 4 bytes, flags, its sizes as varints (0x40 and 0x80 of the flags; "xz -T"
+// writes them), filters. The package knows only blocks with one, LZMA2: 0x21, 1, and the size of the dictionary.
 func checkXZ(r *bufio.Reader) error {
-	b, err := r.Peek(12 + 8)
+	b, err := r.Peek(12 + 1)
 	if err != nil || b[12] == 0 { // the package says what is wrong with it, or it is empty
 		return nil
 	}
-	if b[13] == 0 && b[14] == 0x21 && b[15] == 1 && b[16] > 32 { // 2 << (32/2+11) = 256 MiB
+	if b, err = r.Peek(12 + (int(b[12])+1)*4); err != nil {
+		return nil
+	}
+	flags, rest := b[13], b[14:]
+	for _, size := range []byte{0x40, 0x80} {
+		if flags&size != 0 {
+			_, n := binary.Uvarint(rest)
+			rest = rest[max(n, 0):]
+		}
+	}
+	if len(rest) > 2 && rest[0] == 0x21 && rest[1] == 1 && rest[2] > 32 { // 2 << (32/2+11) = 256 MiB
 		return fmt.Errorf("it needs more than %d MiB of memory", maxWindow>>20)
 	}
 	return nil
@@ -116,14 +127,16 @@ func inCompressed(in *input, m *magic, depth int) (*Saved, error) {
 	return s, nil
 }
 
-// drained reads a stream to its end: a checksum that the decompressor has comes last.
+// drained reads a stream to its end: a checksum that the decompressor has comes last. Some bytes of a file may
+// become terabytes, so what is passed over looks at the context, too.
 func drained(s Stream, in *input) Stream {
 	return streamFunc(func(ctx context.Context, put func(uint64, []byte) error) (End, error) {
+		in.ctx = ctx
 		end, err := s.Read(ctx, put)
 		if err != nil {
 			return End{}, err
 		}
-		if _, err := io.Copy(io.Discard, in.r); err != nil {
+		if _, err := io.Copy(io.Discard, lasting{ctx, in.r}); err != nil {
 			return End{}, &FormatError{Path: in.path, Format: "not whole", Err: err,
 				Why: "it cannot be read to its end"}
 		}

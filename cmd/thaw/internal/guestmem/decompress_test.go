@@ -2,8 +2,11 @@ package guestmem
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/binary"
+	"errors"
+	"hash/crc32"
 	"os"
 	"strings"
 	"testing"
@@ -84,11 +87,44 @@ func TestBzip2(t *testing.T) {
 	refusedBothWays(t, "damaged", append(bytes.Clone(data[:20]), data[21:]...), "bzip2")
 }
 
+// endless is what becomes of a small file that was compressed again and again.
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }
+
+// TestDecompressedEndlessly: what is passed over ends with the context.
+func TestDecompressedEndlessly(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for what, pass := range map[string]func(in *input){
+		"skipped": func(in *input) { in.skip(1 << 62) }, "behind the end": func(*input) {},
+	} {
+		in := newStreamInput("stream", endless{})
+		s := drained(streamFunc(func(context.Context, func(uint64, []byte) error) (End, error) {
+			pass(in)
+			return End{}, in.err
+		}), in)
+		if _, err := s.Read(ctx, nil); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
 // TestXZMemory: a dictionary that needs too much memory is refused.
 func TestXZMemory(t *testing.T) {
 	data := compressed(t, "xz", make([]byte, 1<<20))
 	data[16] = 40
 	refusedBothWays(t, "4 GiB", data, "256 MiB")
+	// A page of the letter a, made by "xz -T2 -9": the header of the block has its sizes.
+	data, err := base64.StdEncoding.DecodeString("/Td6WFoAAATm1rRGBMAhgCAhARwAAAAAAAAAABlh4rbgD/8AGV0AMO/7v/6j" +
+		"sV7l+D+yqiZV+GhwQXAVDiQYzwAAAAAppg1Zm+UQgwABPYAgAAAAAt9larHEZ/sCAAAAAARZWg==")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bothWays(t, data, bytes.Repeat([]byte("a"), PageSize))
+	data[19] = 40
+	binary.LittleEndian.PutUint32(data[28:], crc32.ChecksumIEEE(data[12:28]))
+	refusedBothWays(t, "4 GiB, with sizes", data, "256 MiB")
 }
 
 // writeLibvirt writes a save file.

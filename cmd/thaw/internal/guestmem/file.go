@@ -47,20 +47,37 @@ func (f *file) head() ([]byte, error) {
 // machine is that of one moment. One that was removed or replaced is still as it was.
 func (f *file) ReadAt(p []byte, off int64) (int, error) {
 	n, err := f.File.ReadAt(p, off)
-	now, serr := os.Stat(f.path)
-	switch {
-	case serr != nil || !os.SameFile(f.before, now):
-	case now.Size() != f.before.Size():
-		return 0, fmt.Errorf("%s changed while it was read: its size from %d to %d bytes", f.path,
-			f.before.Size(), now.Size())
-	case now.ModTime() != f.before.ModTime():
-		return 0, fmt.Errorf("%s was written to while it was read", f.path)
+	if changed := f.changed(); changed != nil {
+		return 0, changed
 	}
 	return n, err
 }
 
-// eachData calls fn for each part of the file between from and end that is not a hole, ascending.
+// changed is the error of a file that was written to since it was opened.
+func (f *file) changed() error {
+	now, err := os.Stat(f.path)
+	switch {
+	case err != nil || !os.SameFile(f.before, now):
+	case now.Size() != f.before.Size():
+		return fmt.Errorf("%s changed while it was read: its size from %d to %d bytes", f.path,
+			f.before.Size(), now.Size())
+	case now.ModTime() != f.before.ModTime():
+		return fmt.Errorf("%s was written to while it was read", f.path)
+	}
+	return nil
+}
+
+// eachData calls fn for each part of the file between from and end that is not a hole, ascending. Holes are
+// never read, so a file that was cut or punched meanwhile is noticed here.
 func (f *file) eachData(from, end int64, fn func(from, end int64)) error {
+	if err := f.walkData(from, end, fn); err != nil {
+		return err
+	}
+	return f.changed()
+}
+
+// walkData is eachData of whatever the file is now.
+func (f *file) walkData(from, end int64, fn func(from, end int64)) error {
 	end = min(end, f.size)
 	for from < end {
 		start, err := unix.Seek(int(f.Fd()), from, unix.SEEK_DATA)

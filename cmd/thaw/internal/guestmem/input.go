@@ -12,7 +12,7 @@ import (
 // input is a file or stream that is read from its beginning to its end. Its methods return what was read
 // or the first error, after which all others fail too: so a parser looks at err once a step.
 type input struct {
-	ctx  context.Context // of a file
+	ctx  context.Context // nil: of a stream that nobody reads yet, or whose reader has it
 	r    *bufio.Reader
 	f    *file // nil: a stream
 	path string
@@ -117,7 +117,11 @@ func (in *input) skip(n int64) {
 		in.seek(in.off + n)
 	default:
 		for n > 0 && in.err == nil {
-			done, err := in.r.Discard(int(min(n, 1<<30)))
+			if in.ctx != nil && in.ctx.Err() != nil {
+				in.fail(in.ctx.Err())
+				return
+			}
+			done, err := in.r.Discard(int(min(n, 1<<20)))
 			in.off += int64(done)
 			n -= int64(done)
 			in.fail(err)

@@ -35,7 +35,10 @@ func walkLime(in *input, to sink) (list []Region) {
 			return nil
 		}
 		to.data(in, at, size)
-		list = addRegion(list, at, size)
+		if list = addRegion(list, at, size); len(list) > maxSegments {
+			in.failf("it has more than %d ranges, and a machine some dozen", maxSegments)
+			return nil
+		}
 	}
 	if len(list) == 0 {
 		in.fail(errNothing)

@@ -3,6 +3,7 @@ package guestmem
 import (
 	"bytes"
 	"encoding/binary"
+	"io"
 	"testing"
 )
 
@@ -49,6 +50,37 @@ func TestLimeRefused(t *testing.T) {
 		refusedBothWays(t, name, c.change(writeLime(m)), c.words)
 	}
 }
+
+// limeOfMany is a dump of ranges of one byte, in every second page.
+type limeOfMany struct{ n, left int }
+
+func (l *limeOfMany) Read(p []byte) (int, error) {
+	if l.left == 0 {
+		return 0, io.EOF
+	}
+	at := uint64(l.n) * 2 * PageSize
+	l.n, l.left = l.n+1, l.left-1
+	b := binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(p[:0], limeMagic), 1)
+	b = binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(b, at), at)
+	return len(append(b, make([]byte, 9)...)), nil
+}
+
+// TestLimeManyRanges: a compressed file may have billions, and each takes memory here.
+func TestLimeManyRanges(t *testing.T) {
+	for n, refused := range map[int]bool{maxSegments: false, maxSegments + 1: true} {
+		in := newStreamInput("stream", &limeOfMany{left: n})
+		list := walkLime(in, nowhere{})
+		if (in.err != nil) != refused || !refused && len(list) != n {
+			t.Errorf("%d ranges: %d are known, %v", n, len(list), in.err)
+		}
+	}
+}
+
+// nowhere passes memory over.
+type nowhere struct{}
+
+func (nowhere) data(in *input, _, n int64) { in.skip(n) }
+func (nowhere) zero(*input, int64, int64)  {}
 
 func FuzzLime(f *testing.F) {
 	f.Add(writeLime(newMachine(4, 0x4000, span{0x800, 0x400}, span{0x3000, 0x1000})))

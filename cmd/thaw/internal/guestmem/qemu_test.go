@@ -1,8 +1,11 @@
 package guestmem
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/binary"
+	"errors"
+	"io"
 	"os"
 	"strings"
 	"testing"
@@ -302,6 +305,46 @@ func TestQEMUMuchState(t *testing.T) {
 	}
 	_, err = Open(t.Context(), f.Name(), Options{})
 	refusal(t, "much state", err, "256 MiB")
+}
+
+// TestQEMUMuchConfiguration: so is what comes before the memory, also if it is one section.
+func TestQEMUMuchConfiguration(t *testing.T) {
+	w := &qemuWriter{}
+	w.put([]byte("QEVM"), uint32(3), uint8(secConfig), uint32(0))
+	head := w.Len()
+	w.put(uint8(secSubsection), "configuration/capabilities", uint32(1), uint32(1000))
+	for range 1000 {
+		w.put(strings.Repeat("c", 255))
+	}
+	state, err := memFile(stateFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer state.Close()
+	parts := []io.Reader{bytes.NewReader(w.Bytes())}
+	for range 10 {
+		parts = append(parts, bytes.NewReader(w.Bytes()[head:]))
+	}
+	p := newQEMUParser(newStreamInput("stream", io.MultiReader(parts...)), newFeeder(t.Context(), nil), state)
+	most := 0
+	p.in.r = bufio.NewReader(&watched{p.in.r, func() { most = max(most, p.record.Len()) }})
+	if err := p.run(); !errors.Is(err, errCut) {
+		t.Error(err)
+	}
+	if most > w.Len() {
+		t.Errorf("%d bytes of a configuration with sections of %d were in memory at once", most, w.Len())
+	}
+}
+
+// watched calls a function with each read.
+type watched struct {
+	r    io.Reader
+	seen func()
+}
+
+func (w *watched) Read(p []byte) (int, error) {
+	w.seen()
+	return w.r.Read(p)
 }
 
 func FuzzQEMU(f *testing.F) {

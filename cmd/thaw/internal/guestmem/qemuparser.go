@@ -192,6 +192,7 @@ func (p *qemuParser) config() {
 		in.failf("the name of its machine is %q", p.machine)
 	}
 	for in.err == nil {
+		p.keep() // which bounds them: a compressed file may have any number
 		next, err := in.r.Peek(1)
 		if err != nil || next[0] != secSubsection {
 			return

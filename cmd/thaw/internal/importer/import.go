@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 
@@ -69,13 +70,14 @@ func (src *Source) Import(ctx context.Context, store *index.Store, r Request) (r
 	return reply, err
 }
 
-// workingSet reads the working set at path, which must fit the image.
+// workingSet reads the working set at path, which must fit the image. The file may be of any size.
 func (src *Source) workingSet(path string) (*wss.Set, error) {
-	text, err := os.ReadFile(path)
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("working set: %w", err)
 	}
-	set, err := ParseWorkingSet(text, src.Image.Size())
+	defer f.Close()
+	set, err := parseSet(f, src.Image.Size())
 	if err != nil {
 		return nil, exitcode.WithHint(exitcode.WorkingSet, fmt.Errorf("%s: %w", path, err),
 			"correct or remove the file, or import with --ignore-working-set")
@@ -85,7 +87,11 @@ func (src *Source) workingSet(path string) (*wss.Set, error) {
 
 // ParseWorkingSet reads a working set of an image of so many bytes.
 func ParseWorkingSet(text []byte, memoryBytes int64) (*wss.Set, error) {
-	set, err := wss.Parse(bytes.NewReader(text))
+	return parseSet(bytes.NewReader(text), memoryBytes)
+}
+
+func parseSet(r io.Reader, memoryBytes int64) (*wss.Set, error) {
+	set, err := wss.Parse(r)
 	if err == nil {
 		err = set.Validate(uint64(memoryBytes) / index.PageSize)
 	}

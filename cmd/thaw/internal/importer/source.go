@@ -156,9 +156,13 @@ func (s *Source) openFile() error {
 
 // checkSize compares the size of the image with what the info.json in its directory tells.
 func (s *Source) checkSize(dir string) error {
-	text, err := os.ReadFile(filepath.Join(dir, "info.json"))
-	if s.Files == nil || errors.Is(err, os.ErrNotExist) {
-		return nil // a bare memory file, or nothing is told
+	path := filepath.Join(dir, "info.json")
+	if st, err := os.Stat(path); s.Files == nil || err == nil && !st.Mode().IsRegular() {
+		return nil // a bare memory file, or nothing that was stored: a FIFO would be waited for
+	}
+	text, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // nothing is told
 	}
 	if err != nil {
 		return err
@@ -213,16 +217,33 @@ type steadyFile struct {
 // ReadAt implements index.Memory.
 func (f steadyFile) ReadAt(p []byte, off int64) (int, error) {
 	n, err := f.MemoryFile.ReadAt(p, off)
-	now, serr := os.Stat(f.path)
-	switch {
-	case serr != nil || !os.SameFile(f.before, now): // removed or replaced: what is open is as it was
-	case now.Size() != f.before.Size():
-		return 0, &index.ImageError{Path: f.path, Why: fmt.Sprintf(
-			"its size changed while it was read, from %d to %d bytes", f.before.Size(), now.Size())}
-	case now.ModTime() != f.before.ModTime():
-		return 0, &index.ImageError{Path: f.path, Why: "it was written to while it was read"}
+	if changed := f.changed(); changed != nil {
+		return 0, changed
 	}
 	return n, err
+}
+
+// Extents implements index.Memory. Holes are never read, so a file that was cut or punched is noticed here.
+func (f steadyFile) Extents() ([]index.Run, error) {
+	runs, err := f.MemoryFile.Extents()
+	if changed := f.changed(); changed != nil {
+		return nil, changed
+	}
+	return runs, err
+}
+
+// changed is the error of a file that was written to since it was opened.
+func (f steadyFile) changed() error {
+	now, err := os.Stat(f.path)
+	switch {
+	case err != nil || !os.SameFile(f.before, now): // removed or replaced: what is open is as it was
+	case now.Size() != f.before.Size():
+		return &index.ImageError{Path: f.path, Why: fmt.Sprintf(
+			"its size changed while it was read, from %d to %d bytes", f.before.Size(), now.Size())}
+	case now.ModTime() != f.before.ModTime():
+		return &index.ImageError{Path: f.path, Why: "it was written to while it was read"}
+	}
+	return nil
 }
 
 // flatInfo is an info.json without what says that it is of a differential checkpoint.
