@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/thawfs/thaw/tests/internal/cli"
 	"github.com/thawfs/thaw/tests/internal/client"
 	"github.com/thawfs/thaw/tests/internal/image"
@@ -125,6 +127,16 @@ func awaitRepacker(t *testing.T, m *cli.Mounted) (pid int) {
 	return 0
 }
 
+// hurry takes a repacker out of the idle class, which gets nothing on a busy host. It may have ended.
+func hurry(pid int) {
+	threads, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	for _, thread := range threads {
+		if tid, err := strconv.Atoi(thread.Name()); err == nil {
+			_ = unix.SchedSetAttr(tid, &unix.SchedAttr{Size: unix.SizeofSchedAttr}, 0)
+		}
+	}
+}
+
 // gone waits for the end of a process that is not this one's child.
 func gone(t *testing.T, pid int) {
 	t.Helper()
@@ -157,6 +169,7 @@ func TestRepackGivesWay(t *testing.T) {
 		}
 	}
 	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		hurry(repackerOf(m.Pid()))
 		list := cli.JSON[[]struct{ Packed struct{ State string } }](t, "ls", store)
 		if len(list) == 1 && list[0].Packed.State == "yes" {
 			break
