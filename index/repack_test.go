@@ -482,6 +482,72 @@ func TestRepackReadsBack(t *testing.T) {
 	checkClean(t, s, true)
 }
 
+// killedStore is that of a process which is killed when it reads back a new generation.
+type killedStore struct {
+	blob.Store
+	killed bool
+}
+
+func (s *killedStore) Remove(ctx context.Context, name string) error {
+	if s.killed {
+		return errKilled
+	}
+	return s.Store.Remove(ctx, name)
+}
+
+var errKilled = errors.New("killed")
+
+// A new generation that is not what was to be written does not take the place of the old one either when who
+// wrote it was killed before it had read it back. One that is right does.
+func TestRepackKilledBeforeItReadsBack(t *testing.T) {
+	ctx := context.Background()
+	for _, wrong := range []bool{true, false} {
+		mem, dir := blobtest.NewMem(), t.TempDir()+"/s"
+		s := openTest(t, dir, mem)
+		images := threeCheckpoints(t, s, newRand(t))
+		before := s.generations()
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		k := &killedStore{Store: mem}
+		if wrong {
+			k.Store = wrongWriter{mem}
+		}
+		s = openTest(t, dir, k)
+		rep, err := s.Repack(ctx, RepackOptions{Wait: func(ctx context.Context) error {
+			list, err := mem.List(ctx, "packs/")
+			for _, b := range list {
+				if _, g, _ := pack.ParseName(b.Name); g > 0 {
+					k.killed, err = true, errKilled
+				}
+			}
+			return err
+		}})
+		if !errors.Is(err, errKilled) || rep.Repacked != 0 {
+			t.Fatalf("%+v, %v", rep, err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = openTest(t, dir, mem)
+		if after := s.generations(); (fmt.Sprint(after) == fmt.Sprint(before)) != wrong {
+			t.Errorf("wrong %v: %v became %v", wrong, before, after)
+		}
+		if list, err := mem.List(ctx, "packs/"); err != nil || len(list) != len(before) {
+			t.Errorf("wrong %v: %v, %v", wrong, list, err)
+		}
+		for name, want := range images {
+			m := openImage(t, s, name)
+			sameImage(t, m, want)
+			m.Close()
+		}
+		checkClean(t, s, true)
+		if rep := mustRepack(t, s, RepackOptions{}); rep.Repacked == 0 {
+			t.Errorf("%+v", rep)
+		}
+	}
+}
+
 // A full disk loses nothing, and leaves nothing.
 func TestRepackFullDisk(t *testing.T) {
 	ctx := context.Background()
