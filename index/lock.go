@@ -124,6 +124,13 @@ func WriterWaits(dir string, y Yield) bool {
 	return err == nil && other.Type != unix.F_UNLCK
 }
 
+// WriterOf returns the process that writes to the store in dir, or did so last; 0 if that is not known.
+func WriterOf(dir string) (pid int) {
+	b, _ := os.ReadFile(filepath.Join(dir, writeLockName)) // what is not there is not known
+	_, _ = fmt.Sscanf(string(b), "pid %d ", &pid)
+	return pid
+}
+
 // openLock opens the file of a lock, and makes it if there is none.
 func openLock(dir, name string) (*os.File, error) {
 	path := filepath.Join(dir, name)

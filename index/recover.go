@@ -11,7 +11,8 @@ import (
 // recover fills catalog and packs from the blobs.
 //
 //   - A checkpoint exists if its root does.
-//   - Of the generations of a pack or root the highest sound one counts, and the others are removed.
+//   - Of the generations of a pack or root the highest sound one counts, and the others are removed. Where a
+//     pack has several, its writer was killed: the newest is read whole first.
 //   - A pack that no root refers to stays until GC: it is garbage, of a checkpoint that was removed
 //     or of an import that was interrupted, and nothing is deleted in passing.
 func (s *Store) recover(ctx context.Context) error {
@@ -30,11 +31,7 @@ func (s *Store) recover(ctx context.Context) error {
 	used := uint64(0)
 	for n, info := range packs {
 		if info.generation == info.top {
-			for _, old := range l.packs[n][1:] {
-				if s.replaces(ctx, n, info, old) {
-					s.tidy(ctx, pack.Name(n, old.generation))
-				}
-			}
+			info = s.settle(ctx, n, info, l.packs[n][1:])
 		}
 		s.packs.add(n, info)
 		used = max(used, n)
@@ -50,24 +47,75 @@ func (s *Store) recover(ctx context.Context) error {
 	return s.alloc.open(ctx, s.blobs, used)
 }
 
+// settle removes the older generations of a pack, and returns the one that counts. Who wrote the newest may
+// have been killed before it had read it back: so that is done now.
+func (s *Store) settle(ctx context.Context, number uint64, newer packInfo, older []packInfo) packInfo {
+	for _, old := range older {
+		switch replaces, backTo := s.replaces(ctx, number, newer, old); {
+		case replaces:
+			s.tidy(ctx, pack.Name(number, old.generation))
+		case backTo:
+			s.log.Error("the newest generation of a pack is damaged, and is removed: the one before is whole",
+				"pack", pack.Name(number, newer.generation))
+			old.top = newer.generation
+			s.tidy(ctx, pack.Name(number, newer.generation))
+			return old
+		}
+	}
+	return newer
+}
+
 // replaces says whether a pack is a newer generation of another one, and not another pack that was put
-// beside it.
-func (s *Store) replaces(ctx context.Context, number uint64, newer, older packInfo) bool {
+// beside it, and is whole. If it is not, backTo says that the older one is, and has all of it.
+func (s *Store) replaces(ctx context.Context, number uint64, newer, older packInfo) (replaces, backTo bool) {
 	o, err := s.packs.openBlob(ctx, number, older.generation)
 	if err != nil {
-		return isCorrupt(err)
+		return isCorrupt(err), false
 	}
 	defer o.Close()
 	n, err := s.packs.openBlob(ctx, number, newer.generation)
 	if err != nil {
-		return false
+		return false, false
 	}
 	defer n.Close()
 	if err := hasID(n, o.ID()); err != nil {
 		s.log.Error("an older generation of a pack stays: the newer one is another pack", "err", err)
-		return false
+		return false, false
 	}
-	return true
+	if whole, err := s.isWhole(ctx, n); whole || err != nil {
+		return whole, false
+	}
+	if whole, err := s.isWhole(ctx, o); !whole || err != nil || allOf(n).allIn(n, o) != nil {
+		return false, false // each may have what the other one has lost
+	}
+	return false, true
+}
+
+// isWhole reads everything in a pack, up to the first damage.
+func (s *Store) isWhole(ctx context.Context, p *pack.Reader) (whole bool, err error) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	whole = true
+	err = p.Verify(ctx, s.key, func(pack.Damage) {
+		whole = false
+		stop()
+	}, nil)
+	if !whole || isDamage(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// allOf is all that there is in a pack.
+func allOf(p *pack.Reader) *livePack {
+	all := &livePack{segment: true}
+	for slot := range uint32(p.Slots()) {
+		all.slots.add(slot)
+	}
+	for i := range p.Records() {
+		all.records.add(uint32(i))
+	}
+	return all
 }
 
 // tidy removes a blob that was replaced. If that fails, it costs only space.

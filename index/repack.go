@@ -25,8 +25,8 @@ type RepackOptions struct {
 	// Memory, if not nil, spares a call what earlier ones on the same store have found out, although it
 	// may have been closed and changed meanwhile. It is used by one call at a time.
 	Memory *RepackMemory
-	// Wait is called again and again, in the middle of packs, and returns when the work may go on. Its
-	// error ends the call. Nil: it always may.
+	// Wait is called again and again, in the middle of packs, and before each checkpoint and pack that is
+	// looked at, and returns when the work may go on. Its error ends the call. Nil: it always may.
 	Wait     func(context.Context) error
 	Progress func(Progress)
 }
@@ -146,6 +146,7 @@ type repacker struct {
 	gauged  *pack.ClusterGauge // made when it is needed
 	report  RepackReport
 	damaged []error
+	left    []weight // packs in which something is damaged
 }
 
 func (r *repacker) run(ctx context.Context) error {
@@ -175,9 +176,7 @@ func (r *repacker) run(ctx context.Context) error {
 	m.p.Done = r.o.Memory.done
 	for _, w := range plan {
 		if err := r.pack(ctx, w, m); isDamage(err) {
-			r.damaged = append(r.damaged, fmt.Errorf("pack %d: %w", w.number, err))
-			w.urgency = 0
-			r.o.Memory.weighed[w.number] = w
+			r.leave(w, err)
 		} else if err != nil {
 			return fmt.Errorf("pack %d: %w", w.number, err)
 		}
@@ -185,7 +184,18 @@ func (r *repacker) run(ctx context.Context) error {
 		m.add(r.o.Memory.done - m.p.Done)
 	}
 	r.report.Damaged = len(r.damaged)
+	// Only now, when it is said of them: of a call that ends before, the next one finds them again.
+	for _, w := range r.left {
+		r.o.Memory.weighed[w.number] = w
+	}
 	return errors.Join(r.damaged...)
+}
+
+// leave leaves a pack as it is, because something in it is damaged.
+func (r *repacker) leave(w weight, err error) {
+	r.damaged = append(r.damaged, fmt.Errorf("pack %d: %w", w.number, err))
+	w.urgency = 0
+	r.left = append(r.left, w)
 }
 
 // audit looks again at the packs of which something will be dropped, as a collection does.

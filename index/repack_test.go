@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -481,6 +482,72 @@ func TestRepackReadsBack(t *testing.T) {
 	checkClean(t, s, true)
 }
 
+// killedStore is that of a process which is killed when it reads back a new generation.
+type killedStore struct {
+	blob.Store
+	killed bool
+}
+
+func (s *killedStore) Remove(ctx context.Context, name string) error {
+	if s.killed {
+		return errKilled
+	}
+	return s.Store.Remove(ctx, name)
+}
+
+var errKilled = errors.New("killed")
+
+// A new generation that is not what was to be written does not take the place of the old one either when who
+// wrote it was killed before it had read it back. One that is right does.
+func TestRepackKilledBeforeItReadsBack(t *testing.T) {
+	ctx := context.Background()
+	for _, wrong := range []bool{true, false} {
+		mem, dir := blobtest.NewMem(), t.TempDir()+"/s"
+		s := openTest(t, dir, mem)
+		images := threeCheckpoints(t, s, newRand(t))
+		before := s.generations()
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		k := &killedStore{Store: mem}
+		if wrong {
+			k.Store = wrongWriter{mem}
+		}
+		s = openTest(t, dir, k)
+		rep, err := s.Repack(ctx, RepackOptions{Wait: func(ctx context.Context) error {
+			list, err := mem.List(ctx, "packs/")
+			for _, b := range list {
+				if _, g, _ := pack.ParseName(b.Name); g > 0 {
+					k.killed, err = true, errKilled
+				}
+			}
+			return err
+		}})
+		if !errors.Is(err, errKilled) || rep.Repacked != 0 {
+			t.Fatalf("%+v, %v", rep, err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = openTest(t, dir, mem)
+		if after := s.generations(); (fmt.Sprint(after) == fmt.Sprint(before)) != wrong {
+			t.Errorf("wrong %v: %v became %v", wrong, before, after)
+		}
+		if list, err := mem.List(ctx, "packs/"); err != nil || len(list) != len(before) {
+			t.Errorf("wrong %v: %v, %v", wrong, list, err)
+		}
+		for name, want := range images {
+			m := openImage(t, s, name)
+			sameImage(t, m, want)
+			m.Close()
+		}
+		checkClean(t, s, true)
+		if rep := mustRepack(t, s, RepackOptions{}); rep.Repacked == 0 {
+			t.Errorf("%+v", rep)
+		}
+	}
+}
+
 // A full disk loses nothing, and leaves nothing.
 func TestRepackFullDisk(t *testing.T) {
 	ctx := context.Background()
@@ -533,9 +600,13 @@ func TestRepackGivesWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := make(chan error, 1)
-	begun := false
+	begun, stage := false, ""
 	memory := NewRepackMemory()
-	rep, err := s.Repack(ctx, RepackOptions{Memory: memory, Wait: func(ctx context.Context) error {
+	said := func(p Progress) { stage = p.Stage }
+	rep, err := s.Repack(ctx, RepackOptions{Memory: memory, Progress: said, Wait: func(ctx context.Context) error {
+		if stage != "repack" {
+			return nil
+		}
 		if !begun {
 			begun = true
 			go func() { other <- setOf(dir, "a") }()
@@ -567,6 +638,150 @@ func TestRepackGivesWay(t *testing.T) {
 		m.Close()
 	}
 	checkClean(t, s, true)
+}
+
+// It waits before it looks at a checkpoint or pack, too: of a large store that takes long. In the second call
+// there is nothing of this left.
+func TestRepackWaitsToLook(t *testing.T) {
+	ctx := context.Background()
+	s := openTest(t, t.TempDir()+"/s", nil)
+	threeCheckpoints(t, s, newRand(t))
+	waits := 0
+	o := RepackOptions{DryRun: true, Memory: NewRepackMemory(), Wait: func(context.Context) error {
+		waits++
+		return nil
+	}}
+	if rep := mustRepack(t, s, o); waits < 3+rep.Packs {
+		t.Errorf("it waited %d times for 3 checkpoints and %d packs", waits, rep.Packs)
+	}
+	waits = 0
+	if mustRepack(t, s, o); waits != 0 {
+		t.Errorf("it waited %d times for what it knows", waits)
+	}
+	stop := errors.New("stop")
+	o.Memory, o.Wait = NewRepackMemory(), func(context.Context) error { return stop }
+	if rep, err := s.Repack(ctx, o); !errors.Is(err, stop) || rep.Packs != 0 {
+		t.Errorf("%+v, %v", rep, err)
+	}
+}
+
+// That a pack is damaged is said by the call that ends, although an earlier one had found it and gave way.
+func TestRepackSaysDamageAfterGivingWay(t *testing.T) {
+	ctx := context.Background()
+	dir := t.TempDir() + "/s"
+	s := openTest(t, dir, nil)
+	threeCheckpoints(t, s, newRand(t))
+	bad := s.packsOf(t, "a")[0]
+	path := filepath.Join(dir, pack.Name(bad, 0))
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 4096; i < len(b)/2; i++ { // most pages, and no nodes
+		b[i] ^= 1
+	}
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	memory, waits := NewRepackMemory(), 0
+	rep, err := s.Repack(ctx, RepackOptions{Memory: memory, Wait: func(context.Context) error {
+		if waits++; waits < 3+3 { // three checkpoints, and the first two packs
+			return nil
+		}
+		return ErrGaveWay
+	}})
+	if !errors.Is(err, ErrGaveWay) || rep.Packs != 2 {
+		t.Fatalf("%+v, %v", rep, err)
+	}
+	rep, err = s.Repack(ctx, RepackOptions{Memory: memory})
+	var corrupt *CorruptError
+	if !errors.As(err, &corrupt) || rep.Damaged != 1 {
+		t.Errorf("%+v, %v", rep, err)
+	}
+	mustRepack(t, s, RepackOptions{Memory: memory})
+}
+
+// A checkpoint that takes the place of another one of the same name is not taken for it, although both were
+// written by this Store, and their roots are as large.
+func TestRepackMemoryOfOneStore(t *testing.T) {
+	ctx := context.Background()
+	r := newRand(t)
+	s := openTest(t, t.TempDir()+"/s", nil)
+	memory := NewRepackMemory()
+	alike := false
+	var before rootInfo
+	for n := 0; n < 100 && !alike; n++ { // as a rule some three are enough
+		img := likeMemory(r, 50).bytes()
+		mustImport(t, s, "a", writeSource(t, img, nil), nil)
+		root := s.entry("a").root
+		alike, before = root == before, root
+		mustRepack(t, s, RepackOptions{Memory: memory})
+		m := openImage(t, s, "a")
+		sameImage(t, m, img)
+		m.Close()
+		if err := s.Remove(ctx, "a"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !alike {
+		t.Error("no two roots are alike")
+	}
+}
+
+// countedNodes counts how many nodes are read.
+type countedNodes struct {
+	nodes
+	read int
+}
+
+func (n *countedNodes) node(ref uint64, kind uint32) ([]byte, error) {
+	n.read++
+	return n.nodes.node(ref, kind)
+}
+
+// Runs that overlap are no more to look at than one that has all of them: anybody may have written them.
+func TestTiersOfOverlappingRuns(t *testing.T) {
+	ctx := context.Background()
+	s := openTest(t, t.TempDir()+"/s", nil)
+	mustImport(t, s, "a", writeSource(t, likeMemory(newRand(t), 3000).bytes(), nil), nil)
+	root, err := s.readRoot(ctx, "a", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	packs := newLazyPacks(ctx, s.packs)
+	defer packs.release()
+	// An image of three times the branch that this one has.
+	top := *root.top
+	top.pages, top.branches = 3*branchPages, slices.Repeat(top.branches[:1], 3)
+	root.top = &top
+	look := func(runs ...Run) (read int, seen map[uint64]*bitmap) {
+		t.Helper()
+		n, m := &countedNodes{nodes: packs}, newTierMap()
+		if err := m.addRoot(n, root, runs); err != nil {
+			t.Fatal(err)
+		}
+		return n.read, m.seen
+	}
+	once, want := look(Run{5, 1 << 40})
+	var many []Run
+	for i := range uint64(200) {
+		many = append(many, Run{5 + i%7*100, 1<<40 - i}, Run{2000, i}, Run{5, 1 << 32})
+	}
+	read, seen := look(many...)
+	if read != once || once != 3 {
+		t.Errorf("%d nodes are read, of one run %d", read, once)
+	}
+	if fmt.Sprint(pagesOf(seen)) != fmt.Sprint(pagesOf(want)) || len(want) == 0 {
+		t.Errorf("%v, want %v", pagesOf(seen), pagesOf(want))
+	}
+}
+
+func pagesOf(m map[uint64]*bitmap) map[uint64]bitmap {
+	of := map[uint64]bitmap{}
+	for n, b := range m {
+		of[n] = *b
+	}
+	return of
 }
 
 // setOf sets a working set, without patience.

@@ -3,7 +3,6 @@ package index
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"slices"
 
 	"github.com/thawfs/thaw/index/pack"
@@ -32,6 +31,17 @@ type weight struct {
 type rootKey struct {
 	name string
 	root rootInfo
+	// entry is of a root that this Store has written: there is no tag of its blob yet, so that what else is
+	// known of it may be the same of the one that replaces it.
+	entry *catalogEntry
+}
+
+func keyOf(e *catalogEntry) rootKey {
+	k := rootKey{name: e.Name, root: e.root}
+	if e.root.tag == "" {
+		k.entry = e
+	}
+	return k
 }
 
 // NewRepackMemory is one that knows nothing.
@@ -50,7 +60,7 @@ func (m *RepackMemory) forget() {
 func (m *RepackMemory) meet(entries []*catalogEntry) {
 	now := map[rootKey]bool{}
 	for _, e := range entries {
-		now[rootKey{e.Name, e.root}] = true
+		now[keyOf(e)] = true
 	}
 	for k := range m.roots {
 		if !now[k] {
@@ -109,13 +119,16 @@ func (r *repacker) mark(ctx context.Context) error {
 	if len(m.roots) == 0 {
 		r.c.o.Progress = r.o.Progress // later there is not much to do
 	}
-	r.c.known = func(e *catalogEntry) bool { return m.roots[rootKey{e.Name, e.root}] }
+	r.c.known = func(e *catalogEntry) bool { return m.roots[keyOf(e)] }
 	r.c.also = func(n nodes, e *catalogEntry, root *root) error {
+		if err := r.wait(ctx); err != nil {
+			return err
+		}
 		var seen []Run
 		if r.o.Seen != nil {
 			seen = r.o.Seen(e.Checkpoint)
 		}
-		m.roots[rootKey{e.Name, e.root}] = true
+		m.roots[keyOf(e)] = true
 		m.weighed = map[uint64]weight{}
 		return m.tiers.addRoot(n, root, seen)
 	}
@@ -151,10 +164,14 @@ func (r *repacker) look(ctx context.Context, number uint64) (weight, error) {
 		return w, nil
 	}
 	w := weight{number: number, generation: info.generation, bytes: info.bytes}
+	if err := r.wait(ctx); err != nil {
+		return w, err
+	}
 	u, err := r.weigh(ctx, w)
 	switch {
 	case isDamage(err):
-		r.damaged = append(r.damaged, fmt.Errorf("pack %d: %w", number, err))
+		r.leave(w, err)
+		return w, nil
 	case err != nil:
 		return w, err
 	case u.worth():

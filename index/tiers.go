@@ -31,14 +31,16 @@ func (t *tierMap) addRoot(n nodes, r *root, seen []Run) error {
 	return t.add(n, r.top, seen, t.seen)
 }
 
-// add notes the pages of runs, which may be in any order, and may lie outside of the image.
+// add notes the pages of runs, which may be in any order, overlap, and lie outside of the image.
 func (t *tierMap) add(n nodes, top *mapTop, runs []Run, to map[uint64]*bitmap) error {
 	runs = slices.Clone(runs)
 	slices.SortFunc(runs, func(a, b Run) int { return cmp.Compare(a.GFN, b.GFN) })
 	const none = ^uint64(0)
 	atBranch, atLeaf := none, none
+	next := uint64(0) // the pages before it were looked at: nobody says that runs do not overlap
 	for _, run := range runs {
-		for gfn := run.GFN; gfn-run.GFN < run.Count && gfn < top.pages; gfn++ {
+		gfn := max(run.GFN, next)
+		for ; gfn-run.GFN < run.Count && gfn < top.pages; gfn++ {
 			if b := gfn / branchPages; b != atBranch {
 				if err := readBranch(n, top.branches[b], &t.branch); err != nil {
 					return err
@@ -55,6 +57,7 @@ func (t *tierMap) add(n nodes, top *mapTop, runs []Run, to map[uint64]*bitmap) e
 				mark(to, ref)
 			}
 		}
+		next = gfn
 	}
 	return nil
 }

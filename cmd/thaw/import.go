@@ -254,7 +254,7 @@ func squeeze(ctx context.Context, a *app, store, name string) (*index.RepackRepo
 	p := a.progress()
 	defer p.done()
 	o := index.RepackOptions{Names: []string{name}, Own: true, Seen: seenIn(store), Progress: p.set}
-	report, err := repack(ctx, a, store, o)
+	report, err := repack(ctx, a, store, o, true)
 	if err != nil {
 		return nil, fmt.Errorf("%s is imported, but not squeezed: %w", name, err)
 	}

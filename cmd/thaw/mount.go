@@ -59,8 +59,10 @@ With --repack=idle, which is the default, a process beside the server does what 
 repack" does when nothing was asked for half a minute after the mount was made and after
 each change of the store. It gets what nobody else wants of processor and disk, waits
 while machines read or are restored, gives way to commands that write to the store, and
-ends with the server. By default it leaves out a store of another user, for which it
-would write, and one on a simulated disk; a store that can only be read is never repacked.
+ends with the server. It does nothing when less than a tenth of the disk, and less than 10
+GiB, is free: packs that machines have open take their space until they are closed. By
+default it leaves out a store of another user, for which it would write, and one on a
+simulated disk; a store that can only be read is never repacked.
 
 ` + diskHelp + ` Reads of packs are simulated, also those that opening
 an image needs. Reads of the index and all writes are not.

@@ -87,7 +87,7 @@ func runRepack(ctx context.Context, a *app, path string, names []string, dryRun 
 	p := a.progress()
 	defer p.done()
 	o := index.RepackOptions{Names: names, DryRun: dryRun, Seen: seenIn(store), Progress: p.set}
-	report, err := repack(ctx, a, store, o)
+	report, err := repack(ctx, a, store, o, false)
 	p.done()
 	if report.Repacked > 0 && !dryRun {
 		closeIdle(ctx, a, store)
@@ -124,28 +124,33 @@ func printRepacked(a *app, r index.RepackReport) {
 }
 
 // repack repacks a store, a pack at a time, and gives it to other commands that want to write to it: a pack
-// that was begun is then begun again.
-func repack(ctx context.Context, a *app, store string, o index.RepackOptions) (
+// that was begun is then begun again. Once it has begun, also for others, it waits for them as long as they
+// take: they have the store because it was given to them.
+func repack(ctx context.Context, a *app, store string, o index.RepackOptions, begun bool) (
 	total index.RepackReport, err error,
 ) {
-	work := func(s *index.Store) (index.RepackReport, error) { return s.Repack(ctx, o) }
-	if o.DryRun {
-		return access.Write(ctx, a.stores, store, index.OpenOptions{}, work)
+	o.Memory = index.NewRepackMemory()
+	if !o.DryRun {
+		o.Most = 1
 	}
-	o.Memory, o.Most = index.NewRepackMemory(), 1
+	work := func(s *index.Store) (index.RepackReport, error) {
+		begun = true
+		return s.Repack(ctx, o)
+	}
 	var damaged error
 	for {
 		if err := letOthers(ctx, store, index.YieldWriters); err != nil {
 			return total, err
 		}
 		report, err := access.Write(ctx, a.stores, store, index.OpenOptions{Yield: index.YieldWriters}, work)
-		total.Add(report)
 		switch {
-		case errors.Is(err, index.ErrGaveWay):
+		case errors.Is(err, index.ErrGaveWay), begun && errors.Is(err, index.ErrLocked):
 			continue
 		case err != nil && report.Damaged == 0:
+			total.Add(report)
 			return total, errors.Join(err, damaged)
 		}
+		total.Add(report)
 		damaged = errors.Join(damaged, err)
 		if report.Left == 0 {
 			return total, damaged

@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/cmd/thaw/internal/process"
 	"github.com/thawfs/thaw/cmd/thaw/internal/server"
 	"github.com/thawfs/thaw/index"
@@ -50,6 +52,9 @@ func runIdleRepack(ctx context.Context, a *app, store string) error {
 		if err := letOthers(ctx, store, index.YieldAll); err != nil {
 			return err
 		}
+		if err := roomToRepack(store); err != nil {
+			return errors.Join(err, damaged)
+		}
 		report, err := repackIdle(ctx, a, store, index.RepackOptions{
 			Memory: memory, Most: 1, Seen: seenIn(store), Wait: g.wait,
 		})
@@ -79,6 +84,32 @@ func repackIdle(ctx context.Context, a *app, store string, o index.RepackOptions
 	}
 	report, err := s.Repack(ctx, o)
 	return report, errors.Join(err, s.Close())
+}
+
+const (
+	// roomShare and enoughRoom are how much of its disk must be free for a store to be repacked: one part in
+	// so many, or so many bytes. What machines have open of the packs that were written again takes its space
+	// until they close it: without a bound, a repacking that nobody has asked for fills the disk.
+	roomShare  = 10
+	enoughRoom = 10 << 30
+)
+
+// roomToRepack says why the disk of a store has too little room.
+func roomToRepack(store string) error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(store, &st); err != nil {
+		return fmt.Errorf("look for room: %w", err)
+	}
+	return enough(st.Blocks*uint64(st.Bsize), st.Bavail*uint64(st.Bsize))
+}
+
+// enough says why so many free bytes of a disk are too few.
+func enough(all, free uint64) error {
+	if want := min(all/roomShare, enoughRoom); free < want {
+		return exitcode.Errorf(exitcode.NoSpace, "the disk has %s free, and should have %s: the packs that are "+
+			"replaced take their space as long as machines have them open", size(int64(free)), size(int64(want)))
+	}
+	return nil
 }
 
 // A gate is shut and opened by another process.

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -207,6 +208,25 @@ func TestRepackEndsWithItsServer(t *testing.T) {
 	if err != nil || len(left) != 1 {
 		t.Errorf("the packs are %v (%v)", left, err)
 	}
+}
+
+// TestRepackStopped: a command that writes to the store gets it although the process that repacks is stopped,
+// which the server kills then.
+func TestRepackStopped(t *testing.T) {
+	store, source := storeWith(t, image.Spec{Pages: scaled(24 << 10), Seed: 27})
+	otherFile := writeImage(t, image.Spec{Pages: 1024, Seed: 28})
+	m := cli.Mount(t, store, "--repack-after=1ms")
+	pid := awaitRepacker(t, m)
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Kill(pid, syscall.SIGCONT) // where it was not killed
+	if r := cli.Run(t, "import", store, otherFile, "--name", "other"); r.Code != 0 {
+		t.Errorf("%v\n%s", r, m.Log())
+	}
+	gone(t, pid)
+	m.Unmount()
+	exportEquals(t, store, "vm", source)
 }
 
 // TestRepackCommandGivesWay: so does the command, which has the store the longest.

@@ -1,6 +1,7 @@
 package access
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +28,7 @@ const writerWait = 30 * time.Second
 type Stores struct {
 	Log  *slog.Logger
 	Note func(format string, args ...any) // tells the user something, one line
+	Wait time.Duration                    // how long another command that writes is waited for; 0: writerWait
 }
 
 // Read opens a store for reading, gets something out of it and closes it. It waits for nobody.
@@ -55,8 +57,8 @@ func Write[T any](ctx context.Context, s Stores, dir string, o index.OpenOptions
 	o.Log, o.Keeper = s.Log, keeper
 	store, err := openOrCreate(ctx, dir, o)
 	if errors.Is(err, index.ErrLocked) {
-		s.Note("%v; waiting up to %v", err, writerWait)
-		o.Wait = writerWait
+		o.Wait = cmp.Or(s.Wait, writerWait)
+		s.Note("%v; waiting up to %v", err, o.Wait)
 		store, err = openOrCreate(ctx, dir, o)
 	}
 	if err != nil {

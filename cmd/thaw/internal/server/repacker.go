@@ -15,7 +15,9 @@ import (
 	"time"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/access"
+	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/cmd/thaw/internal/process"
+	"github.com/thawfs/thaw/index"
 )
 
 // RepackCommand is the hidden verb that a server runs to have its store repacked while nothing is asked
@@ -42,7 +44,7 @@ const (
 	repackLook  = 50 * time.Millisecond // between two looks for READs
 	repackQuiet = time.Second           // without READs, before a repacking that waits goes on
 	repackRetry = 10 * time.Minute      // after one that failed
-	repackEnd   = 5 * time.Second       // that it may take to end
+	repackEnd   = 5 * time.Second       // that it may take to end, or to give the store to another process
 )
 
 // A repacker runs the process that repacks a store, when there may be something to do: after the mount was
@@ -53,6 +55,7 @@ type repacker struct {
 	demand  func() (uint64, bool) // see fs.Server.Demand
 	refresh func(context.Context) // the server sees what was done
 	idle    func()                // it lets go of what nobody uses
+	waited  func(pid int) bool    // for a process that has the store, by another one
 	log     *slog.Logger
 	changed chan struct{} // one is in it: the store has changed
 	stop    context.CancelFunc
@@ -71,6 +74,9 @@ func startRepacker(s *Server) *repacker {
 	r := &repacker{
 		after: s.Repack.After, demand: s.fs.Demand, idle: s.fs.CloseIdle, log: s.Log,
 		command: func() *exec.Cmd { return process.Self(RepackCommand, s.Store) },
+		waited: func(pid int) bool {
+			return index.WriterWaits(s.Store, index.YieldAll) && index.WriterOf(s.Store) == pid
+		},
 		refresh: func(ctx context.Context) {
 			if err := s.reader.Refresh(ctx); err != nil && ctx.Err() == nil {
 				s.Log.Warn("what was repacked is not seen yet", "err", err)
@@ -136,12 +142,27 @@ func (r *repacker) run(ctx context.Context) {
 		}
 		err := r.once(ctx)
 		if err != nil && ctx.Err() == nil {
-			r.log.Info("the store could not be repacked; it is tried again later", "err", err)
+			r.log.Info("the store could not be repacked; it is tried again later", "err", err,
+				"after_a_change", lasting(err))
 		}
-		if !r.sleep(ctx, err != nil) {
+		if !r.sleep(ctx, err != nil && !lasting(err)) {
 			return
 		}
 	}
+}
+
+// lasting says whether the process failed because of the store, as which it would fail again and again after
+// much work: something is damaged, or of another version.
+func lasting(err error) bool {
+	var e *exec.ExitError
+	if !errors.As(err, &e) {
+		return false
+	}
+	switch exitcode.Code(e.ExitCode()) {
+	case exitcode.Corrupt, exitcode.Damaged, exitcode.Version:
+		return true
+	}
+	return false
 }
 
 // sleep returns true when the store has changed, or after a while where something failed; false when ctx
@@ -223,11 +244,15 @@ func (r *repacker) once(ctx context.Context) error {
 	return nil
 }
 
-// steer lets the process work while nothing is asked for, and ends it when ctx ends.
+// steer lets the process work while nothing is asked for, and ends it when ctx ends. It kills it when it
+// does not give the store to another process that waits for it: it may have been stopped, or get no time at
+// all of a processor that others use.
 func (r *repacker) steer(ctx context.Context, cmd *exec.Cmd, in io.WriteCloser, over <-chan struct{}) {
 	look := time.NewTicker(repackLook)
 	defer look.Stop()
-	paused := false
+	defer context.AfterFunc(ctx, func() { _ = in.Close() })() // one that hears nothing ends no writing to it
+	paused, killed := false, false
+	var wanted time.Time // since when another process waits; zero: none does
 	for {
 		select {
 		case <-over:
@@ -237,7 +262,18 @@ func (r *repacker) steer(ctx context.Context, cmd *exec.Cmd, in io.WriteCloser, 
 			return
 		case <-look.C:
 		}
-		quiet := r.quietFor(time.Now())
+		now := time.Now()
+		switch waited := r.waited(cmd.Process.Pid); {
+		case !waited:
+			wanted = time.Time{}
+		case wanted.IsZero():
+			wanted = now
+		case !killed && now.Sub(wanted) >= repackEnd:
+			r.log.Warn("the process that repacks the store does not give it to another one, and is killed")
+			_ = cmd.Process.Kill() // what it had begun is removed by who writes to the store next
+			killed = true
+		}
+		quiet := r.quietFor(now)
 		// A line that it does not take is no harm: it has ended, or will take the next one.
 		switch {
 		case !paused && quiet == 0:

@@ -3,16 +3,22 @@ package server
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 )
 
 // repackerEnv names a file, which makes the test binary a repacker that writes what it hears.
@@ -39,6 +45,10 @@ func hearing(path string) int {
 		fmt.Fprintln(f, lines.Text())
 	}
 	fmt.Fprintln(f, "ended")
+	if len(os.Args) > 1 {
+		code, _ := strconv.Atoi(os.Args[1])
+		return code
+	}
 	return 0
 }
 
@@ -65,6 +75,7 @@ func newTestRepacker(t *testing.T) *testRepacker {
 		demand:  func() (uint64, bool) { return r.reads.Load(), r.busy.Load() },
 		refresh: func(context.Context) { r.refreshed.Add(1) },
 		idle:    func() { r.idled.Add(1) },
+		waited:  func(int) bool { return false },
 		log:     slog.New(slog.DiscardHandler),
 	}
 	return r
@@ -135,4 +146,80 @@ func TestRepackerBegins(t *testing.T) {
 	if r.idled.Load() == 0 {
 		t.Error("nothing was let go of")
 	}
+}
+
+// One that does not give the store to another process, because it is stopped, is killed.
+func TestRepackerKillsOneThatKeepsTheStore(t *testing.T) {
+	r := newTestRepacker(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	stopped := false
+	r.waited = func(pid int) bool {
+		if !stopped {
+			stopped = syscall.Kill(pid, syscall.SIGSTOP) == nil
+		}
+		return true
+	}
+	err := r.once(ctx)
+	var e *exec.ExitError
+	if !errors.As(err, &e) || e.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL || ctx.Err() != nil {
+		t.Errorf("%v, %v", err, ctx.Err())
+	}
+	if lasting(err) {
+		t.Error("it would not be tried again")
+	}
+}
+
+// What is damaged stays damaged until the store changes: it is not looked for again and again.
+func TestRepackerLeavesDamage(t *testing.T) {
+	r := newTestRepacker(t)
+	exe := r.command().Path
+	for code, want := range map[exitcode.Code]bool{
+		exitcode.Failure: false, exitcode.NoSpace: false, exitcode.Corrupt: true, exitcode.Damaged: true,
+		exitcode.Version: true,
+	} {
+		r.command = func() *exec.Cmd { return exec.Command(exe, strconv.Itoa(int(code))) }
+		if err := r.once(t.Context()); err == nil || lasting(err) != want {
+			t.Errorf("%s: %v, want %v", code.Name(), err, want)
+		}
+	}
+}
+
+// closing tells that it was closed.
+type closing struct {
+	io.WriteCloser
+	once   sync.Once
+	closed chan struct{}
+}
+
+func (c *closing) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return c.WriteCloser.Close()
+}
+
+// A process that hears nothing, with a full pipe, does not keep the server from its end.
+func TestRepackerThatHearsNothing(t *testing.T) {
+	r := newTestRepacker(t)
+	r.busy.Store(true)
+	hears, w := io.Pipe()
+	defer hears.Close()
+	in := &closing{WriteCloser: w, closed: make(chan struct{})}
+	ctx, cancel := context.WithCancel(t.Context())
+	over, steered := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(steered)
+		r.steer(ctx, &exec.Cmd{Process: &os.Process{}}, in, over)
+	}()
+	if _, err := hears.Read(make([]byte, 1)); err != nil { // it is told something, and takes no more of it
+		t.Fatal(err)
+	}
+	cancel()
+	select {
+	case <-in.closed:
+	case <-time.After(time.Minute):
+		t.Error("the server goes on writing")
+		hears.Close()
+	}
+	close(over)
+	<-steered
 }
