@@ -114,8 +114,9 @@ func (k *packer) newBlock() *blockJob {
 	return b
 }
 
-// keep makes a page of a chunk stay as it is until the block is appended. A block holds one chunk at most: where
-// few pages are new, each of a block's would hold a megabyte, and the blocks that wait for the disk gigabytes.
+// keep makes a page of a chunk stay as it is until the block is appended. A block holds one chunk at most:
+// where few pages are new, each of a block's would hold a megabyte, and the blocks that wait for the disk
+// gigabytes.
 func (b *blockJob) keep(c *chunk, page []byte) []byte {
 	switch b.chunk {
 	case nil:

@@ -26,8 +26,8 @@ func (s stalledBlobs) Create(ctx context.Context, name string) (blob.Writer, err
 	}
 }
 
-// TestPackerWhileTheDiskStalls: of an image of which few pages are new, one in each chunk, the blocks that wait
-// hold few chunks. What a chunk's buffer has next does not get into them.
+// TestPackerWhileTheDiskStalls: of an image of which few pages are new, one in each chunk, the blocks that
+// wait hold few chunks. What a chunk's buffer has next does not get into them.
 func TestPackerWhileTheDiskStalls(t *testing.T) {
 	s := openTest(t, t.TempDir(), nil)
 	number, err := s.alloc.take(t.Context()) // and the numbers after it are reserved

@@ -603,7 +603,7 @@ func TestRepackGivesWay(t *testing.T) {
 	begun, stage := false, ""
 	memory := NewRepackMemory()
 	said := func(p Progress) { stage = p.Stage }
-	rep, err := s.Repack(ctx, RepackOptions{Memory: memory, Progress: said, Wait: func(ctx context.Context) error {
+	wait := func(ctx context.Context) error {
 		if stage != "repack" {
 			return nil
 		}
@@ -613,7 +613,8 @@ func TestRepackGivesWay(t *testing.T) {
 		}
 		<-ctx.Done() // or the test hangs
 		return ctx.Err()
-	}})
+	}
+	rep, err := s.Repack(ctx, RepackOptions{Memory: memory, Progress: said, Wait: wait})
 	if !errors.Is(err, ErrGaveWay) || rep.Repacked != 0 {
 		t.Errorf("%+v, %v", rep, err)
 	}

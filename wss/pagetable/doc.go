@@ -19,8 +19,8 @@
 //
 // All data is read from guest memory, which may contain anything. So no table is trusted: an invalid
 // entry (reserved bits, an address without memory) is skipped, a [Walk] asks before it reads a table,
-// and [Space.Order] visits a table at most once for each level at which it is used, and lists a bounded number
-// of mappings. A wrong order only makes a less useful layout.
+// and [Space.Order] visits a table at most once for each level at which it is used, and lists a bounded
+// number of mappings. A wrong order only makes a less useful layout.
 //
 // # Finding roots
 //

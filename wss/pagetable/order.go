@@ -72,7 +72,8 @@ type mapped struct {
 }
 
 // maxMappings is how many mappings are listed of an image, some 80 bytes each. Many processes map what they
-// share; but a hostile guest maps its memory 64 times, page by page, and that would take more than its memory.
+// share; but a hostile guest maps its memory 64 times, page by page, and that would take more than its
+// memory.
 func maxMappings(pages uint64) uint64 { return 1<<16 + 8*pages }
 
 func (h *mapped) add(m Mapping) {

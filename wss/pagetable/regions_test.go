@@ -66,8 +66,8 @@ func (p pointers) ReadAt(b []byte, _ int64) (int, error) {
 	return len(b), nil
 }
 
-// TestManyRegions: a dump of a million regions, all whose pages look like tables, does not take for ever. If the
-// regions are looked at one by one, these few pages take longer than a test may.
+// TestManyRegions: a dump of a million regions, all whose pages look like tables, does not take for ever.
+// If the regions are looked at one by one, these few pages take longer than a test may.
 func TestManyRegions(t *testing.T) {
 	const pages = 1 << 20
 	list := make([]Region, pages)

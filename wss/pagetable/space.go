@@ -72,8 +72,8 @@ func (s *Space) regionFrom(frame uint64) int {
 	})
 }
 
-// frame is the inverse of page. Where regions have a part of the image in common it has one of their frames, or
-// none.
+// frame is the inverse of page. Where regions have a part of the image in common it has one of their
+// frames, or none.
 func (s *Space) frame(page uint64) (frame uint64, ok bool) {
 	i := sort.Search(len(s.byOffset), func(i int) bool { return s.byOffset[i].Offset/PageSize > page }) - 1
 	if i < 0 || page-s.byOffset[i].Offset/PageSize >= s.byOffset[i].Bytes/PageSize {

@@ -81,7 +81,8 @@ func decompress(k kind, r *bufio.Reader) (*decompressor, error) {
 
 // checkXZ refuses a file whose first block needs much memory. Behind the header of the file (12 bytes) comes
 // that of the block: its length in 4 bytes, flags, its sizes as varints (0x40 and 0x80 of the flags; "xz -T"
-// writes them), filters. The package knows only blocks with one, LZMA2: 0x21, 1, and the size of the dictionary.
+// writes them), filters. The package knows only blocks with one, LZMA2: 0x21, 1, and the size of the
+// dictionary.
 func checkXZ(r *bufio.Reader) error {
 	b, err := r.Peek(12 + 1)
 	if err != nil || b[12] == 0 { // the package says what is wrong with it, or it is empty
@@ -127,8 +128,8 @@ func inCompressed(in *input, m *magic, depth int) (*Saved, error) {
 	return s, nil
 }
 
-// drained reads a stream to its end: a checksum that the decompressor has comes last. Some bytes of a file may
-// become terabytes, so what is passed over looks at the context, too.
+// drained reads a stream to its end: a checksum that the decompressor has comes last. Some bytes of a file
+// may become terabytes, so what is passed over looks at the context, too.
 func drained(s Stream, in *input) Stream {
 	return streamFunc(func(ctx context.Context, put func(uint64, []byte) error) (End, error) {
 		in.ctx = ctx
