@@ -33,9 +33,6 @@ func newIdleRepackCommand(a *app) *cobra.Command {
 }
 
 func runIdleRepack(ctx context.Context, a *app, store string) error {
-	if err := process.Background(); err != nil {
-		a.log.Debug("it takes more of the host than it should", "why", err)
-	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	g := newGate()
@@ -46,6 +43,10 @@ func runIdleRepack(ctx context.Context, a *app, store string) error {
 	memory := index.NewRepackMemory()
 	var damaged error
 	for {
+		// Again and again: it is taken out of the background while another process waits for the store.
+		if err := process.Background(); err != nil {
+			a.log.Debug("it takes more of the host than it should", "why", err)
+		}
 		if err := g.wait(ctx); err != nil {
 			return err
 		}

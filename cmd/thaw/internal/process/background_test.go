@@ -16,6 +16,9 @@ const backgroundEnv = "THAW_TEST_BACKGROUND"
 func TestMain(m *testing.M) {
 	if os.Getenv(backgroundEnv) != "" {
 		fmt.Println(Background())
+		if os.Getenv(backgroundEnv) == "hurry" {
+			fmt.Println(Hurry(os.Getpid()))
+		}
 		os.Exit(reportThreads())
 	}
 	os.Exit(m.Run())
@@ -65,5 +68,34 @@ func TestBackground(t *testing.T) {
 		if line != "thread true true" {
 			t.Errorf("%s", line)
 		}
+	}
+}
+
+// A process that is waited for is as any other one.
+func TestHurry(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(exe)
+	cmd.Env = append(os.Environ(), backgroundEnv+"=hurry")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	lines := strings.Split(string(bytes.TrimSpace(out)), "\n")
+	if len(lines) < 3 {
+		t.Fatalf("no threads\n%s", out)
+	}
+	if lines[1] != "<nil>" {
+		t.Skipf("this host does not let it: %s", lines[1])
+	}
+	for _, line := range lines[2:] {
+		if line != "thread false false" {
+			t.Errorf("%s", line)
+		}
+	}
+	if err := Hurry(1 << 30); err == nil {
+		t.Error("there is no such process")
 	}
 }

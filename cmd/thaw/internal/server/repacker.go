@@ -56,6 +56,7 @@ type repacker struct {
 	refresh func(context.Context) // the server sees what was done
 	idle    func()                // it lets go of what nobody uses
 	waited  func(pid int) bool    // for a process that has the store, by another one
+	hurry   func(pid int) error   // it gets what others get of the host
 	log     *slog.Logger
 	changed chan struct{} // one is in it: the store has changed
 	stop    context.CancelFunc
@@ -74,6 +75,7 @@ func startRepacker(s *Server) *repacker {
 	r := &repacker{
 		after: s.Repack.After, demand: s.fs.Demand, idle: s.fs.CloseIdle, log: s.Log,
 		command: func() *exec.Cmd { return process.Self(RepackCommand, s.Store) },
+		hurry:   process.Hurry,
 		waited: func(pid int) bool {
 			return index.WriterWaits(s.Store, index.YieldAll) && index.WriterOf(s.Store) == pid
 		},
@@ -245,8 +247,8 @@ func (r *repacker) once(ctx context.Context) error {
 }
 
 // steer lets the process work while nothing is asked for, and ends it when ctx ends. It kills it when it
-// does not give the store to another process that waits for it: it may have been stopped, or get no time at
-// all of a processor that others use.
+// does not give the store to another process that waits for it, although it is hurried: it may have been
+// stopped, or get no time at all of a processor that others use.
 func (r *repacker) steer(ctx context.Context, cmd *exec.Cmd, in io.WriteCloser, over <-chan struct{}) {
 	look := time.NewTicker(repackLook)
 	defer look.Stop()
@@ -268,6 +270,9 @@ func (r *repacker) steer(ctx context.Context, cmd *exec.Cmd, in io.WriteCloser, 
 			wanted = time.Time{}
 		case wanted.IsZero():
 			wanted = now
+			if err := r.hurry(cmd.Process.Pid); err != nil {
+				r.log.Debug("the process that repacks the store gives it away when it gets to it", "why", err)
+			}
 		case !killed && now.Sub(wanted) >= repackEnd:
 			r.log.Warn("the process that repacks the store does not give it to another one, and is killed")
 			_ = cmd.Process.Kill() // what it had begun is removed by who writes to the store next

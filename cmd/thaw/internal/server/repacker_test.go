@@ -76,6 +76,7 @@ func newTestRepacker(t *testing.T) *testRepacker {
 		refresh: func(context.Context) { r.refreshed.Add(1) },
 		idle:    func() { r.idled.Add(1) },
 		waited:  func(int) bool { return false },
+		hurry:   func(int) error { return nil },
 		log:     slog.New(slog.DiscardHandler),
 	}
 	return r
@@ -160,7 +161,15 @@ func TestRepackerKillsOneThatKeepsTheStore(t *testing.T) {
 		}
 		return true
 	}
+	hurried := 0
+	r.hurry = func(int) error {
+		hurried++
+		return errors.New("not permitted")
+	}
 	err := r.once(ctx)
+	if hurried != 1 {
+		t.Errorf("it was hurried %d times", hurried)
+	}
 	var e *exec.ExitError
 	if !errors.As(err, &e) || e.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL || ctx.Err() != nil {
 		t.Errorf("%v, %v", err, ctx.Err())
