@@ -213,8 +213,8 @@
 // It shares with gc the walk, the audit of what is dropped, and the next generation; before that takes the
 // place of the old one, everything in it is read, and each page compared with the hash that the old one has
 // for it. A crash at any time leaves the one or the other: who opens the store for writing and finds both
-// reads the new one, and goes back to the old one if there is damage in it. Rows of the index are not touched: those of
-// dropped pages go with the next gc.
+// reads the new one, and goes back to the old one if there is damage in it. Rows of the index are not
+// touched: those of dropped pages go with the next gc.
 //
 // Repacking a store takes long. A caller may do one pack at a time (RepackOptions.Most), close the store in
 // between, and take along what was found out (RepackMemory): live pages only become more, unless a
