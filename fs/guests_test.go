@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -198,16 +199,21 @@ func TestGuestOfAnotherMind(t *testing.T) {
 			x := guestSpec(rnd, "a", pieces, time.Duration(1+rnd.IntN(200))*time.Millisecond)
 			store := newFakeStore(x)
 			store.piece = guestPiece
-			slow, slower := rnd.IntN(2*pieces), time.Duration(1)
+			slow := rnd.IntN(2 * pieces)
+			var slower atomic.Int64
+			slower.Store(1)
 			took := time.Duration(1+rnd.IntN(3000)) * time.Microsecond
 			store.onFeed = func(piece int) error {
 				if piece == slow {
-					slower = 10
+					slower.Store(10)
 				}
-				time.Sleep(slower * took)
+				time.Sleep(time.Duration(slower.Load()) * took)
 				return nil
 			}
-			store.onRead = func(uint64) error { time.Sleep(slower * 100 * time.Microsecond); return nil }
+			store.onRead = func(uint64) error {
+				time.Sleep(time.Duration(slower.Load()) * 100 * time.Microsecond)
+				return nil
+			}
 			r := newHandRig(t, store, Options{Workers: 1 + rnd.IntN(3)})
 			k := newGuestKernel()
 			r.kernel = k

@@ -155,6 +155,12 @@ func TestPanicInProber(t *testing.T) {
 		Policy: PolicyWorkingSetFull, Prober: panickingProber{},
 	})
 	r.open()
+	m := r.tree.entry("a").main
+	m.e.mu.Lock()
+	first := m.flight
+	m.e.mu.Unlock()
+	// An open may return before its flight is over, and the next one would join that.
+	eventually(t, "the first prefetch is over", func() bool { return first.over.Load() })
 	if st := r.open(); !st.Ok() {
 		t.Fatal(st)
 	}

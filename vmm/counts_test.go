@@ -14,7 +14,7 @@ func TestCountsOfARestore(t *testing.T) {
 	m := newTestMachine(t, spec("random:30", "write", "0", "units", "200000000"), testMemory)
 	runUntil(t, m, units)
 	dir := checkpoint(t, m)
-	l, err := loadDir(dir, testLog(t))
+	l, err := load(dir, Config{Log: testLog(t), Count: true})
 	if err != nil {
 		t.Fatal(err)
 	}

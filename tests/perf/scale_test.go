@@ -146,7 +146,8 @@ func (s *scale) make(checkpoints int) {
 func (s *scale) copy(to string) {
 	s.t.Helper()
 	_, err := cli.Tool(s.t, 5*time.Minute, "sh", "-c",
-		`mkdir "$1" && cp -al "$0/packs" "$0/checkpoints" "$1" && cp -a "$0/numbers" "$0/index" "$0"/*.json "$1"`,
+		`mkdir "$1" && cp -al "$0/packs" "$0/checkpoints" "$1" && cp -a "$0/numbers" "$0"/*.json "$1" &&
+		{ [ ! -e "$0/index" ] || cp -a "$0/index" "$1"; }`,
 		s.dir, to)
 	if err != nil {
 		s.t.Fatal(err)
