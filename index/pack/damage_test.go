@@ -90,6 +90,23 @@ func open(t *testing.T, data []byte) blob.Object {
 	return obj
 }
 
+// checkNoticed checks that a pack which is damaged at off is not taken for a sound one, and that the errors
+// are those of damage.
+func checkNoticed(t *testing.T, m *model, bad []byte, off int, dec *Decoder) {
+	t.Helper()
+	errs := m.readAll(t, open(t, bad), dec)
+	if len(errs) == 0 {
+		t.Errorf("damage at %d of %d went unnoticed", off, len(bad))
+	}
+	for _, err := range errs {
+		var damage *CorruptError
+		var version *VersionError
+		if !errors.As(err, &damage) && !errors.As(err, &version) {
+			t.Errorf("damage at %d: %v", off, err)
+		}
+	}
+}
+
 // TestFlips damages every region of a pack, one bit, one byte or a few bytes at a time: each time
 // somebody must notice, and nobody may be given wrong bytes.
 func TestFlips(t *testing.T) {
@@ -104,17 +121,7 @@ func TestFlips(t *testing.T) {
 			if bytes.Equal(bad, data) {
 				return
 			}
-			errs := m.readAll(t, open(t, bad), dec)
-			if len(errs) == 0 {
-				t.Errorf("damage at %d of %d went unnoticed", off, len(data))
-			}
-			for _, err := range errs {
-				var damage *CorruptError
-				var version *VersionError
-				if !errors.As(err, &damage) && !errors.As(err, &version) {
-					t.Errorf("damage at %d: %v", off, err)
-				}
-			}
+			checkNoticed(t, m, bad, off, dec)
 		}
 		foot, err := parseFooter(data[len(data)-footerSize:], int64(len(data)))
 		if err != nil {

@@ -33,22 +33,28 @@ func TestBadSectors(t *testing.T) {
 	for _, profile := range []Profile{ProfileDefault, ProfileFast, profileHot} {
 		m, data := damagedPack(t, profile)
 		dec := mustDecoder(t)
-		rng := rand.New(rand.NewPCG(6, 7))
-		for range 60 {
-			r, err := Open(open(t, data), "test", dec)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var sick badSectors
-			sick.Object = r.obj
-			for range 1 + rng.IntN(3) {
-				at := int64(rng.IntN(int(r.foot.dir.off)))
-				sick.bad = append(sick.bad, [2]int64{at, at + 512})
-			}
-			r.obj = sick
-			checkBadSectors(t, m, r)
-			r.Close()
+		readBadSectors(t, m, data, dec)
+	}
+}
+
+// readBadSectors reads a pack again and again, each time with some sectors that cannot be read.
+func readBadSectors(t *testing.T, m *model, data []byte, dec *Decoder) {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(6, 7))
+	for range 60 {
+		r, err := Open(open(t, data), "test", dec)
+		if err != nil {
+			t.Fatal(err)
 		}
+		var sick badSectors
+		sick.Object = r.obj
+		for range 1 + rng.IntN(3) {
+			at := int64(rng.IntN(int(r.foot.dir.off)))
+			sick.bad = append(sick.bad, [2]int64{at, at + 512})
+		}
+		r.obj = sick
+		checkBadSectors(t, m, r)
+		r.Close()
 	}
 }
 

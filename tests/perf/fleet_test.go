@@ -88,7 +88,7 @@ func (k *keeper) keep(b *bench, name, memory string) {
 	b.t.Helper()
 	k.last = spend(b.t, k.save(name, memory), 10*time.Minute, io.Discard)
 	k.spent.add(k.last)
-	k.sizes = append(k.sizes, storeBytes(b, k.store))
+	k.sizes = append(k.sizes, diskBytes(b.t, k.store))
 }
 
 // giveBack restores a checkpoint, and requires that it is the one that was saved.

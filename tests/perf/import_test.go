@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -115,7 +114,7 @@ func (b *importBench) thaw(name string, flags ...string) {
 	if st := reply.Stats; st.NewPages+st.DupPages != b.nonZero {
 		b.t.Fatalf("%+v were imported, the image has %d pages that are not zero", st, b.nonZero)
 	}
-	r.size = treeBytes(b.t, store)
+	r.size = diskBytes(b.t, store)
 	if err := os.RemoveAll(store); err != nil {
 		b.t.Fatal(err)
 	}
@@ -151,34 +150,10 @@ func (b *importBench) peer(name, program string, flags ...string) {
 	if err := f.Close(); err != nil {
 		b.t.Fatal(err)
 	}
-	r.size = treeBytes(b.t, out)
+	r.size = diskBytes(b.t, out)
 	if err := os.Remove(out); err != nil {
 		b.t.Fatal(err)
 	}
-}
-
-// treeBytes is what a file, or all files below a directory, take on disk.
-func treeBytes(t *testing.T, path string) (sum int64) {
-	t.Helper()
-	err := filepath.WalkDir(path, func(_ string, d os.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
-			return err
-		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		size := info.Size()
-		if st, ok := info.Sys().(*syscall.Stat_t); ok {
-			size = min(size, st.Blocks*512)
-		}
-		sum += size
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return sum
 }
 
 // print shows medians, and each as a multiple of zstd -3's.

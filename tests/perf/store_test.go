@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"testing"
 	"time"
 
 	"github.com/thawfs/thaw/tests/internal/cli"
@@ -30,15 +31,15 @@ func (b *bench) measureStore() stores {
 	b.measureImport()
 	cli.OK(b.t, "import", s.normal, b.image, "--name", "vm")
 	cli.OK(b.t, "import", s.fast, b.image, "--name", "vm", "--profile", "fast")
-	first := storeBytes(b, s.normal)
+	first := diskBytes(b.t, s.normal)
 	if peer := b.zstd(b.image); peer > 0 {
 		mib := func(n int64) []float64 { return []float64{float64(n) / (1 << 20)} }
 		b.add("stored size, whole image", "MiB", mib(first), mib(peer), 1.4,
 			"as imported: 1.05 is for what is made small later; peer: zstd -3 of the image")
-		b.add("stored size, --profile fast", "MiB", mib(storeBytes(b, s.fast)), mib(peer), 1.4, "")
+		b.add("stored size, --profile fast", "MiB", mib(diskBytes(b.t, s.fast)), mib(peer), 1.4, "")
 		cli.OK(b.t, "import", s.normal, b.second, "--name", "second")
 		changed, n := b.changedPages()
-		b.add("second checkpoint", "MiB", mib(storeBytes(b, s.normal)-first), mib(b.zstd(changed)), 1.1,
+		b.add("second checkpoint", "MiB", mib(diskBytes(b.t, s.normal)-first), mib(b.zstd(changed)), 1.1,
 			"peer: zstd -3 of its "+strconv.Itoa(n)+" changed pages")
 	}
 	return s
@@ -68,11 +69,11 @@ func (b *bench) measureImport() {
 		"half of the target on 2 cores; free of other load")
 }
 
-// storeBytes is what a store takes on disk. Badger preallocates sparse files while it is open and
-// after a crash, so what counts is what is allocated, or the length where that is less.
-func storeBytes(b *bench, store string) int64 {
-	var sum int64
-	err := filepath.WalkDir(store, func(_ string, d fs.DirEntry, err error) error {
+// diskBytes is what a file, or all files below a directory, take on disk. Badger preallocates sparse files
+// while it is open and after a crash, so what counts is what is allocated, or the length where that is less.
+func diskBytes(t *testing.T, path string) (sum int64) {
+	t.Helper()
+	err := filepath.WalkDir(path, func(_ string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return err
 		}
@@ -88,7 +89,7 @@ func storeBytes(b *bench, store string) int64 {
 		return nil
 	})
 	if err != nil {
-		b.t.Fatal(err)
+		t.Fatal(err)
 	}
 	return sum
 }

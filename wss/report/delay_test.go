@@ -84,8 +84,8 @@ func TestPointsAgainstModel(t *testing.T) {
 	for range 500 {
 		units := uint64(1 + rng.IntN(300))
 		var at []int
-		for now := rng.IntN(30); now < 2000; now += 1 + rng.IntN(60) {
-			at = append(at, now)
+		for mark := rng.IntN(30); mark < 2000; mark += 1 + rng.IntN(60) {
+			at = append(at, mark)
 		}
 		warm := working("warm", 0, units, at...)
 		var want []uint64
