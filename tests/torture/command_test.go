@@ -295,10 +295,12 @@ func (l *commandLife) list() (names []string) {
 	return names
 }
 
-// index takes the index away, replaces it by an older one, or damages it.
+// index makes the store an index; or takes it away, replaces it by an older one, or damages it.
 func (l *commandLife) index() {
 	dir := filepath.Join(l.store, "index")
 	if _, err := os.Stat(dir); err != nil {
+		l.note("make index", "") // a store as small as this one has none otherwise
+		cli.OK(l.t, "check", l.store, "--rebuild-index")
 		return
 	}
 	switch n := l.r.IntN(6); {
