@@ -76,6 +76,9 @@ func (s *Store) packedOf(ctx context.Context, e *catalogEntry, known map[uint64]
 // to it, which are taken to be as many.
 func (e *catalogEntry) packed(clustered int, others int64) Packed {
 	wins := others / clusterSaves
+	if e.Profile == ProfileFast.String() {
+		wins = 0 // its pages stay quick to read
+	}
 	if ws := e.WorkingSet; ws != nil && e.DataPages > 0 {
 		used := min(2*float64(ws.Pages)/float64(e.DataPages), 1)
 		wins = int64(float64(wins) * (1 - used))

@@ -96,13 +96,8 @@ func (r *repacker) packs() ([]uint64, error) {
 			}
 		}
 	}
-	for name, e := range r.s.cat.m {
+	for _, e := range r.s.cat.m {
 		delete(wanted, e.segment)
-		if e.Profile == ProfileFast.String() && !slices.Contains(r.o.Names, name) {
-			for _, n := range e.packs {
-				delete(wanted, n) // it is to stay fast, unless somebody asks for it by its name
-			}
-		}
 	}
 	return sortedKeys(wanted), nil
 }

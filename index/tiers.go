@@ -10,7 +10,7 @@ import (
 // A tierMap is what is known of how pages are used, by pack and slot, over all checkpoints of a store. It
 // decides how pages are stored (package pack, Tier), and so only space and speed.
 type tierMap struct {
-	hot  map[uint64]*bitmap // in a working set
+	hot  map[uint64]*bitmap // in a working set, or of a checkpoint that is to be fast
 	seen map[uint64]*bitmap // asked for in a restore
 
 	// Of the leaf that is being looked at.
@@ -23,12 +23,41 @@ func newTierMap() *tierMap {
 }
 
 // addRoot notes what a checkpoint uses: the pages of its working set, and those that are known from
-// elsewhere to have been asked for.
+// elsewhere to have been asked for; all of them if it was imported to be fast.
 func (t *tierMap) addRoot(n nodes, r *root, seen []Run) error {
+	if r.Profile == ProfileFast.String() {
+		return t.addAll(n, r.top)
+	}
 	if err := t.add(n, r.top, r.setRuns, t.hot); err != nil {
 		return err
 	}
 	return t.add(n, r.top, seen, t.seen)
+}
+
+// addAll notes all pages of an image as hot.
+func (t *tierMap) addAll(n nodes, top *mapTop) error {
+	for _, ref := range top.branches {
+		if ref == 0 {
+			continue
+		}
+		if err := readBranch(n, ref, &t.branch); err != nil {
+			return err
+		}
+		for _, c := range &t.branch {
+			if c.zero() {
+				continue
+			}
+			if _, err := readLeaf(n, c, &t.leaf); err != nil {
+				return err
+			}
+			for _, ref := range &t.leaf {
+				if ref != 0 {
+					mark(t.hot, ref)
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // add notes the pages of runs, which may be in any order, overlap, and lie outside of the image.
