@@ -81,9 +81,10 @@ var ErrGaveWay = errors.New("it gives way to another process that waits to write
 //
 // It writes packs again as their next generations, with the same slots, one after another, those first
 // from which most is won; nothing that refers to them changes, and images that are open go on reading what
-// they opened. All pages of a checkpoint that was imported with ProfileFast count as used. A new generation is read back, and every page compared with its hash, before it takes the
-// place of the old one. A pack is left as it is when too little would be won (see packUse.worth), so that a
-// second Repack does nothing. When a working set is added or replaced, the next Repack moves pages.
+// they opened. All pages of a checkpoint that was imported with ProfileFast count as used. A new generation
+// is read back, and every page compared with its hash, before it takes the place of the old one. A pack is
+// left as it is when too little would be won (see packUse.worth), so that a second Repack does nothing.
+// When a working set is added or replaced, the next Repack moves pages.
 //
 // Like GC it does nothing while a checkpoint is damaged. A pack in which something is damaged stays as it
 // is; Repack goes on, and ends with that error (RepackReport.Damaged).

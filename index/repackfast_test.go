@@ -2,8 +2,8 @@ package index
 
 import "testing"
 
-// All pages of what was imported to be fast stay quick to read, also where it is named; what others have beside
-// them in the same packs is repacked.
+// All pages of what was imported to be fast stay quick to read, also where it is named; what others have
+// beside them in the same packs is repacked.
 func TestRepackKeepsFast(t *testing.T) {
 	ctx := t.Context()
 	s := openTest(t, t.TempDir()+"/s", nil)
