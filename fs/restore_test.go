@@ -211,8 +211,11 @@ func TestSecondOpen(t *testing.T) {
 			t.Errorf("%s: %d pages in the page cache", path, got)
 		}
 	}
-	if st := b.stats("a", ""); st.Prefetches != 2 || st.PrefetchedPages != 2048 || st.Opens != 4 {
-		t.Errorf("%+v", st.Counters)
+	// Nothing was brought twice. How many prefetches there were is not certain: one that its client closes
+	// before it has noted that it is complete is made again, and finds all pages there.
+	before := b.stats("a", "")
+	if before.PrefetchedPages != 2048 || before.Opens != 4 {
+		t.Errorf("%+v", before.Counters)
 	}
 	// Eviction is seen.
 	fd := c.open(b.path("a/memory"), unix.O_RDONLY)
@@ -224,7 +227,7 @@ func TestSecondOpen(t *testing.T) {
 	if got := c.do(request{Op: "cached", FD: fd}).N; got != 1024 {
 		t.Errorf("%d pages after the open that follows", got)
 	}
-	if st := b.stats("a", ""); st.Prefetches != 3 {
+	if st := b.stats("a", ""); st.Prefetches != before.Prefetches+1 {
 		t.Errorf("%+v", st.Counters)
 	}
 }
