@@ -400,7 +400,8 @@ func TestClusters(t *testing.T) {
 	retier(t, s, allPacks, mixed(1))
 	m := openImage(t, s, "a")
 	readClusters(t, m, img)
-	if n := testing.AllocsPerRun(200, readOneCluster(t, m)); n >= 1 {
+	// The race detector makes sync.Pool forgetful: then a read may have to make a buffer.
+	if n := testing.AllocsPerRun(200, readOneCluster(t, m)); n >= 1 && !raceEnabled {
 		t.Errorf("%v allocations a read", n)
 	}
 	m.Close()
