@@ -61,6 +61,9 @@ func TestFindMapped(t *testing.T) {
 
 // TestFindInFileThatIsCut: an image that becomes shorter while it is searched is an error, and no fault.
 func TestFindInFileThatIsCut(t *testing.T) {
+	if emulator := os.Getenv("THAW_TEST_EMULATOR"); emulator != "" {
+		t.Skipf("%s does not say at which address a fault was: Go takes it for a fault of its own", emulator)
+	}
 	g := newGuest(t, 8, 4096, 3, 4)
 	m := newMappedImage(t, g.b)
 	m.before = func() {
