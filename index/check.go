@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/thawfs/thaw/index/pack"
 )
@@ -14,6 +16,9 @@ type CheckOptions struct {
 	ReadData bool
 	// Rebuild throws the Badger index away first and makes it again from packs and checkpoints.
 	Rebuild bool
+	// Names are the checkpoints to look at, and at the packs that they refer to; empty: all, and all packs.
+	// Not with Rebuild or Repair.
+	Names []string
 	// Repair restores what is damaged and stored elsewhere as well: in another pack, in a segment,
 	// or in the memory of one of From. A page is known by its hash; nothing is guessed. It reads
 	// all data.
@@ -38,6 +43,7 @@ type CheckReport struct {
 	// damage: it is made again when that is possible. A reader has no index and does not check it.
 	NoIndex  string    `json:"no_index,omitempty"`
 	Rebuilt  bool      `json:"rebuilt"`
+	Names    []string  `json:"names,omitempty"` // the checkpoints that were looked at; empty: all
 	Problems []Problem `json:"problems"`
 	// Covers says in a sentence what was looked at: what the verdict holds for.
 	Covers string `json:"covers"`
@@ -106,6 +112,11 @@ func (s *Store) Check(ctx context.Context, o CheckOptions) (CheckReport, error) 
 		return CheckReport{}, err
 	}
 	defer done()
+	for _, name := range o.Names {
+		if s.entry(name) == nil {
+			return CheckReport{}, fmt.Errorf("%s: %w", name, ErrNotFound)
+		}
+	}
 	o.ReadData = o.ReadData || o.Repair
 	c, err := s.check(ctx, o)
 	if err != nil || !o.Repair {
@@ -182,7 +193,7 @@ func newChecker(ctx context.Context, s *Store, o CheckOptions) *checker {
 	}
 	c.hashes = newRawHashes(c.packs)
 	c.nodes = &witness{nodes: c.packs, seen: c.needs}
-	c.report.Problems, c.report.Lost = []Problem{}, []Loss{}
+	c.report.Problems, c.report.Lost, c.report.Names = []Problem{}, []Loss{}, o.Names
 	return c
 }
 
@@ -195,6 +206,11 @@ func (c *checker) needs(ref uint64) error {
 	}
 	b.add(pack.Ref(ref).Slot())
 	return nil
+}
+
+// wants says whether a checkpoint is to be looked at.
+func (c *checker) wants(name string) bool {
+	return len(c.o.Names) == 0 || slices.Contains(c.o.Names, name)
 }
 
 // damage returns what is noted of a pack.
@@ -269,6 +285,9 @@ func (c *checker) covers() string {
 	if c.o.ReadData {
 		s = "every root, page map, file, directory and segment was read, and every page compared with " +
 			"its hash"
+	}
+	if len(c.o.Names) > 0 {
+		s = "of " + strings.Join(c.o.Names, ", ") + ": " + s
 	}
 	if c.s.readOnly || c.report.NoIndex != "" {
 		s += "; the index was not looked at"

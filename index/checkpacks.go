@@ -13,6 +13,9 @@ import (
 // allPacks checks every pack.
 func (c *checker) allPacks(ctx context.Context) error {
 	numbers, _ := c.s.packs.numbers()
+	if len(c.o.Names) > 0 {
+		numbers = slices.DeleteFunc(slices.Clone(numbers), func(n uint64) bool { return !c.refers(n) })
+	}
 	var total int64
 	for _, n := range numbers {
 		info, _ := c.s.packs.info(n)
@@ -79,6 +82,14 @@ func (c *checker) pack(ctx context.Context, number uint64, m *meter) error {
 		return err
 	}
 	return c.known(ctx, p, hashes)
+}
+
+// refers says whether a checkpoint that is looked at refers to a pack.
+func (c *checker) refers(number uint64) bool {
+	return slices.ContainsFunc(c.entries, func(e *catalogEntry) bool {
+		_, ok := slices.BinarySearch(e.packs, number)
+		return ok
+	})
 }
 
 // listed says whether any root that can be read lists a pack.

@@ -15,7 +15,9 @@ func (c *checker) roots(ctx context.Context) error {
 	c.s.cat.mu.Lock()
 	var entries []*catalogEntry
 	for _, name := range c.s.cat.names() {
-		entries = append(entries, c.s.cat.m[name])
+		if c.wants(name) {
+			entries = append(entries, c.s.cat.m[name])
+		}
 	}
 	c.s.cat.mu.Unlock()
 	m := newMeter(c.o.Progress, "check checkpoints", "checkpoints", int64(len(entries)))

@@ -100,20 +100,20 @@ func readStoreFile(dir string) (*storeFile, error) {
 // createStore makes a store in a missing or empty directory. A store that is there stays as it is, and
 // so does one that another process is just making: who makes it holds the writer's lock.
 func createStore(ctx context.Context, dir string, p Profile, wait time.Duration) error {
-	if isStore(dir) {
+	if IsStore(dir) {
 		return nil
 	}
 	if err := makeDirectory(dir); err != nil {
 		return fmt.Errorf("create store: %w", err)
 	}
 	if err := creatable(dir); err != nil {
-		if isStore(dir) {
+		if IsStore(dir) {
 			return nil // it is one by now
 		}
 		return fmt.Errorf("create store: %w", err)
 	}
 	lock, err := lockWriter(ctx, dir, wait, YieldNone)
-	if isStore(dir) {
+	if IsStore(dir) {
 		// Another process made it meanwhile, and may be at work in it.
 		if err == nil {
 			err = lock.Close()
@@ -138,8 +138,8 @@ func ignoreLocked(err error) error {
 	return err
 }
 
-// isStore says whether a directory is a store already, sound or not.
-func isStore(dir string) bool {
+// IsStore says whether a directory is a store, sound or not.
+func IsStore(dir string) bool {
 	_, err := os.Lstat(filepath.Join(dir, storeFileName))
 	return err == nil
 }

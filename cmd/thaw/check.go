@@ -17,7 +17,7 @@ import (
 func newCheckCommand(a *app) *cobra.Command {
 	var o index.CheckOptions
 	cmd := &cobra.Command{
-		Use:   "check STORE",
+		Use:   "check {STORE | MNT} [NAME...]",
 		Short: "Verify a store",
 		Long: `Verify a store: its checkpoints, their page maps, the directories and checksums of the
 packs. With --read-data every stored byte is read, decoded and compared with its hash.
@@ -27,6 +27,8 @@ the commands that write compare and correct them.
 The report says what damage costs: pages or files of a checkpoint, or nothing, because
 no checkpoint refers to it, there is another copy, or it can be made again. Everything
 that is not damaged stays readable.
+
+With NAME it looks at these checkpoints, and at the packs that they refer to, alone.
 
 With --repair damaged pages are restored from another pack, from a segment, or from
 the exports and memory files that --from names (it may be repeated). Pages are
@@ -39,12 +41,13 @@ packs and roots, which hold everything.` +
 				exitcode.ReadOnly),
 		Example: `  thaw check /srv/store --read-data
   thaw check /srv/store --repair --from /backup/web-1`,
-		Args: cobra.ExactArgs(1),
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: completeNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(o.From) > 0 && !o.Repair {
 				return exitcode.Errorf(exitcode.Usage, "check: --from is for --repair")
 			}
-			return named(runCheck(cmd.Context(), a, args[0], o), "check %s", args[0])
+			return named(runCheck(cmd.Context(), a, args, o), "check %s", strings.Join(args, " "))
 		},
 	}
 	cmd.Flags().BoolVar(&o.ReadData, "read-data", false, "read and verify every byte")
@@ -55,7 +58,16 @@ packs and roots, which hold everything.` +
 	return cmd
 }
 
-func runCheck(ctx context.Context, a *app, store string, o index.CheckOptions) (err error) {
+func runCheck(ctx context.Context, a *app, args []string, o index.CheckOptions) (err error) {
+	place, err := access.Find(ctx, args[0], args[1:]...)
+	if err != nil {
+		return err
+	}
+	store := place.Store
+	if o.Names = place.Names; len(o.Names) > 0 && (o.Repair || o.Rebuild) {
+		return exitcode.Errorf(exitcode.Usage, "--repair and --rebuild-index work on a whole store: leave out %s",
+			strings.Join(o.Names, " "))
+	}
 	if err := access.Answering(ctx, o.From...); err != nil {
 		return err
 	}
@@ -96,8 +108,7 @@ func runCheck(ctx context.Context, a *app, store string, o index.CheckOptions) (
 	case report.OK():
 		return nil
 	case report.Harmless():
-		return exitcode.WithHint(exitcode.Corrupt, errors.New(
-			"damage was found that costs no checkpoint anything"),
+		return exitcode.WithHint(exitcode.Corrupt, errors.New("damage was found that costs "+nothing(report)),
 			`"thaw check --repair" repairs it, "thaw gc" removes what no checkpoint refers to`)
 	case !o.Repair:
 		hint = `"thaw check --repair [--from DIR]" restores pages that have another copy; ` +
@@ -110,6 +121,14 @@ func runCheck(ctx context.Context, a *app, store string, o index.CheckOptions) (
 func losses(r index.CheckReport) string {
 	return fmt.Sprintf("damage costs %s of %s checkpoints something", count(len(r.Lost)),
 		count(r.Checkpoints))
+}
+
+// nothing says of what harmless damage costs nothing.
+func nothing(r index.CheckReport) string {
+	if len(r.Names) > 0 {
+		return "these checkpoints nothing; others were not looked at"
+	}
+	return "no checkpoint anything"
 }
 
 func printCheck(a *app, r index.CheckReport) {
@@ -143,7 +162,7 @@ func printCheck(a *app, r index.CheckReport) {
 	if r.OK() {
 		verdict = "no damage"
 	} else if r.Harmless() {
-		verdict = "damage that costs no checkpoint anything"
+		verdict = "damage that costs " + nothing(r)
 	}
 	a.printf("%s checkpoints, %s packs, %s stored pages%s: %s (%s)\n", count(r.Checkpoints),
 		count(r.Packs), count(r.Pages), read, verdict, r.Covers)

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -14,7 +16,7 @@ import (
 func newExportCommand(a *app) *cobra.Command {
 	var o index.ExportOptions
 	cmd := &cobra.Command{
-		Use:   "export STORE NAME DIR",
+		Use:   "export {STORE NAME | MNT/NAME} DIR",
 		Short: "Write a checkpoint as a plain directory",
 		Long: `Write a checkpoint as a plain checkpoint directory, byte for byte what was imported.
 DIR must not exist; after an error there is no DIR. "memory" is written sparsely:
@@ -29,10 +31,14 @@ NAME.salvaged, and "holes.json" lists what is missing. The exit status is still 
 of a damaged checkpoint.` +
 			exitStatus(exitcode.NotStore, exitcode.Damaged, exitcode.NotFound,
 				exitcode.Exists, exitcode.NoSpace),
-		Example: `  thaw export /srv/store web-1 /var/tmp/web-1`,
-		Args:    cobra.ExactArgs(3),
+		Example: `  thaw export /srv/store web-1 /var/tmp/web-1
+  thaw export /mnt/thaw/web-1 /var/tmp/web-1`,
+		Args:              cobra.RangeArgs(2, 3),
+		ValidArgsFunction: completeNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return named(runExport(cmd.Context(), a, args[0], args[1], args[2], o), "export %s", args[1])
+			last := len(args) - 1
+			return named(runExport(cmd.Context(), a, args[:last], args[last], o), "export %s",
+				strings.Join(args[:last], " "))
 		},
 	}
 	cmd.Flags().BoolVar(&o.Salvage, "salvage", false,
@@ -40,7 +46,15 @@ of a damaged checkpoint.` +
 	return cmd
 }
 
-func runExport(ctx context.Context, a *app, store, name, dir string, o index.ExportOptions) error {
+func runExport(ctx context.Context, a *app, what []string, dir string, o index.ExportOptions) error {
+	p, err := access.Find(ctx, what[0], what[1:]...)
+	if err != nil {
+		return err
+	}
+	name, err := p.One()
+	if err != nil {
+		return err
+	}
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return err
@@ -48,12 +62,15 @@ func runExport(ctx context.Context, a *app, store, name, dir string, o index.Exp
 	if err := access.Answering(ctx, filepath.Dir(abs)); err != nil {
 		return err
 	}
-	_, err = access.Read(ctx, a.stores, store, func(s *index.Store) (any, error) {
+	_, err = access.Read(ctx, a.stores, p.Store, func(s *index.Store) (any, error) {
 		p := a.progress()
 		defer p.done()
 		o.Progress = p.set
 		return nil, s.Export(ctx, name, abs, o)
 	})
+	if errors.Is(err, index.ErrExists) {
+		return exitcode.WithHint(exitcode.Exists, err, "give a DIR that does not exist; nothing was written")
+	}
 	if err != nil {
 		return err
 	}

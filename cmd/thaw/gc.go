@@ -14,7 +14,7 @@ import (
 func newGCCommand(a *app) *cobra.Command {
 	var dryRun bool
 	cmd := &cobra.Command{
-		Use:   "gc STORE",
+		Use:   "gc {STORE | MNT}",
 		Short: "Free the space of removed checkpoints",
 		Long: `Free the space of removed checkpoints and of imports that were killed: packs that no
 checkpoint refers to are deleted, and packs with many dead pages are rewritten without
@@ -33,7 +33,11 @@ meanwhile.` +
 	return cmd
 }
 
-func runGC(ctx context.Context, a *app, store string, dryRun bool) error {
+func runGC(ctx context.Context, a *app, path string, dryRun bool) error {
+	store, err := access.Whole(ctx, path)
+	if err != nil {
+		return err
+	}
 	if !dryRun {
 		closeIdle(ctx, a, store)
 	}

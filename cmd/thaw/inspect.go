@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -17,32 +18,77 @@ import (
 
 func newInspectCommand(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:   "inspect STORE NAME",
+		Use:   "inspect {STORE | MNT} [NAME...]",
 		Short: "Show all that is known of a checkpoint",
 		Long: `Show the details of a checkpoint: its memory, files, working set, and the packs that
-its pages lie in.
+its pages lie in. Without NAME, of each checkpoint.
 
-With --json: what "info.json" on the mount holds, and the packs.` +
+With --json: what "info.json" on the mount holds, and the packs; of one checkpoint that is
+named an object, else an array of them.` +
 			exitStatus(exitcode.NotStore, exitcode.NotFound),
-		Example: `  thaw inspect /srv/store web-1`,
-		Args:    cobra.ExactArgs(2),
+		Example: `  thaw inspect /srv/store web-1
+  thaw inspect /mnt/thaw/web-1`,
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: completeNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return named(runInspect(cmd.Context(), a, args[0], args[1]), "inspect %s", args[1])
+			return named(runInspect(cmd.Context(), a, args), "inspect %s", strings.Join(args, " "))
 		},
 	}
 }
 
-func runInspect(ctx context.Context, a *app, store, name string) error {
-	d, err := access.Read(ctx, a.stores, store, func(s *index.Store) (index.Details, error) {
-		return s.Inspect(ctx, name)
+func runInspect(ctx context.Context, a *app, args []string) error {
+	p, err := access.Find(ctx, args[0], args[1:]...)
+	if err != nil {
+		return err
+	}
+	all, err := access.Read(ctx, a.stores, p.Store, func(s *index.Store) ([]index.Details, error) {
+		return inspectAll(ctx, s, p.Names)
 	})
 	if err != nil {
 		return err
 	}
-	a.silent = access.Heed(ctx, store)
-	if a.json {
-		return a.printJSON(d)
+	a.silent = access.Heed(ctx, p.Store)
+	switch {
+	case a.json && len(p.Names) == 1:
+		return a.printJSON(all[0])
+	case a.json:
+		return a.printJSON(all)
 	}
+	for i, d := range all {
+		if i > 0 {
+			a.printf("\n")
+		}
+		printDetails(a, d)
+	}
+	return nil
+}
+
+// inspectAll inspects the checkpoints with these names; all, where there are none.
+func inspectAll(ctx context.Context, s *index.Store, names []string) ([]index.Details, error) {
+	every := len(names) == 0
+	if every {
+		list, err := s.List(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range list {
+			names = append(names, c.Name)
+		}
+	}
+	all := []index.Details{}
+	for _, name := range names {
+		d, err := s.Inspect(ctx, name)
+		switch {
+		case err == nil:
+			all = append(all, d)
+		case !every || !errors.Is(err, index.ErrNotFound): // else it was removed meanwhile
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+func printDetails(a *app, d index.Details) {
 	var rows lines
 	rows.add("name", "%s", d.Name)
 	rows.add("id", "%s", d.ID)
@@ -71,5 +117,4 @@ func runInspect(ctx context.Context, a *app, store, name string) error {
 		rows.add("guest", "%s", strings.TrimSpace(string(d.Guest)))
 	}
 	a.printLines(14, rows)
-	return nil
 }

@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -12,22 +15,24 @@ import (
 
 func newLsCommand(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:     "ls STORE",
+		Use:     "ls {STORE | MNT} [NAME...]",
 		Aliases: []string{"list"},
 		Short:   "List the checkpoints of a store",
-		Long: `List the checkpoints of a store. For each: its memory, the pages that are not zero, by
+		Long: `List the checkpoints of a store, or those that are named. For each: its memory, the pages that are not zero, by
 how much its import made the store grow, the size of its segment, and the pages of its
 working set; whether "thaw repack" was run on its packs (yes, no, part), and about how
 much that would save of the others: a guess by their sizes, which "thaw repack --dry-run"
 makes better. Checkpoints that share packs share what is saved.
 
 With --json: an array of what "info.json" on the mount holds, and "packed".` +
-			exitStatus(exitcode.NotStore, exitcode.Version),
+			exitStatus(exitcode.NotStore, exitcode.Version, exitcode.NotFound),
 		Example: `  thaw ls /srv/store
+  thaw ls /mnt/thaw/web-1
   thaw ls /srv/store --json | jq -r '.[].name'`,
-		Args: cobra.ExactArgs(1),
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: completeNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return named(runLs(cmd.Context(), a, args[0]), "ls %s", args[0])
+			return named(runLs(cmd.Context(), a, args), "ls %s", strings.Join(args, " "))
 		},
 	}
 }
@@ -38,10 +43,16 @@ type listed struct {
 	Packed index.Packed `json:"packed"`
 }
 
-func listStore(ctx context.Context, s *index.Store) ([]listed, error) {
+// listStore lists the checkpoints with these names; all, where there are none.
+func listStore(ctx context.Context, s *index.Store, names []string) ([]listed, error) {
 	all, err := s.List(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if len(names) > 0 {
+		if all, err = chosen(all, names); err != nil {
+			return nil, err
+		}
 	}
 	packed, err := s.Packed(ctx, all)
 	if err != nil {
@@ -54,6 +65,21 @@ func listStore(ctx context.Context, s *index.Store) ([]listed, error) {
 	return out, nil
 }
 
+// chosen returns the checkpoints that have these names, each once, in the order of all.
+func chosen(all []index.Checkpoint, names []string) (some []index.Checkpoint, err error) {
+	missing := slices.Clone(names)
+	for _, c := range all {
+		if slices.Contains(names, c.Name) {
+			some = append(some, c)
+			missing = slices.DeleteFunc(missing, func(name string) bool { return name == c.Name })
+		}
+	}
+	if len(missing) > 0 {
+		return nil, fmt.Errorf("%s: %w", missing[0], index.ErrNotFound)
+	}
+	return some, nil
+}
+
 // wins is what repacking saves, for people.
 func wins(p index.Packed) string {
 	if p.Wins == 0 {
@@ -62,14 +88,18 @@ func wins(p index.Packed) string {
 	return size(p.Wins)
 }
 
-func runLs(ctx context.Context, a *app, store string) error {
-	list, err := access.Read(ctx, a.stores, store, func(s *index.Store) ([]listed, error) {
-		return listStore(ctx, s)
+func runLs(ctx context.Context, a *app, args []string) error {
+	p, err := access.Find(ctx, args[0], args[1:]...)
+	if err != nil {
+		return err
+	}
+	list, err := access.Read(ctx, a.stores, p.Store, func(s *index.Store) ([]listed, error) {
+		return listStore(ctx, s, p.Names)
 	})
 	if err != nil {
 		return err
 	}
-	a.silent = access.Heed(ctx, store)
+	a.silent = access.Heed(ctx, p.Store)
 	if a.json {
 		return a.printJSON(list)
 	}

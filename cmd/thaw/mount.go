@@ -83,6 +83,8 @@ machines run from the mount, SIGHUP, SIGPIPE, SIGQUIT, SIGABRT and the like are 
 and so are errors when the log is written. SIGKILL ends it at once, and so do the signals
 of faults: SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGSTKFLT.
 
+A mount whose server was killed is taken away first, if it is at MNT.
+
 As root it uses mount(2), otherwise fusermount3.` +
 			exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.Version, exitcode.Mount,
 				exitcode.MountPoint, exitcode.Unsupported),
@@ -147,11 +149,32 @@ func runMount(cmd *cobra.Command, a *app, store, mnt string, o mountOptions) (er
 	if err := access.Answering(cmd.Context(), o.Store); err != nil {
 		return err
 	}
+	if err := clearDead(cmd.Context(), a, o.Mount); err != nil {
+		return err
+	}
 	if o.daemon {
 		return mountDaemon(cmd, a, o)
 	}
 	defer a.lasting()()
 	return serve(cmd.Context(), a, o.Options)
+}
+
+// clearDead takes the mount away that a server which died has left on a mount point. Its users have errors
+// already, and none of them can get a server again.
+func clearDead(ctx context.Context, a *app, mnt string) error {
+	_, err := access.Resolve(ctx, mnt)
+	if !exitcode.Has(err, exitcode.ServerGone) || errors.Is(err, access.ErrSilent) {
+		return nil // what else is wrong with it shows when it is mounted on
+	}
+	at, on, err := fs.Locate(mnt)
+	if err != nil || !on || at.In != "." {
+		return nil
+	}
+	if err := fs.Abort(mnt); err != nil {
+		return fmt.Errorf("take away the mount whose server is dead: %w", err)
+	}
+	a.note("a mount whose server was dead is taken away from %s", mnt)
+	return nil
 }
 
 // complete tells shells which values a flag has.

@@ -44,30 +44,31 @@ when no machine uses the old pack any more.` +
   thaw repack /srv/store web-1`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return named(runRepack(cmd.Context(), a, args[0], args[1:], dryRun), "repack %s", args[0])
+			return named(runRepack(cmd.Context(), a, args, dryRun), "repack %s", args[0])
 		},
 	}
 	cmd.Flags().BoolVarP(&dryRun, "dry-run", "n", false, "say what would be won, change nothing")
-	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, _ string) (
-		[]string, cobra.ShellCompDirective,
-	) {
-		if len(args) == 0 {
-			return nil, cobra.ShellCompDirectiveFilterDirs
-		}
-		return namesIn(cmd.Context(), args[0]), cobra.ShellCompDirectiveNoFileComp
-	}
+	cmd.ValidArgsFunction = completeNames
 	return cmd
+}
+
+// completeNames completes the arguments of a command: a directory, then checkpoints that the store has.
+func completeNames(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) == 0 {
+		return nil, cobra.ShellCompDirectiveFilterDirs
+	}
+	return namesIn(cmd.Context(), args[0]), cobra.ShellCompDirectiveNoFileComp
 }
 
 // namesIn returns the checkpoints of a store, for a shell that completes a command; none if they cannot be
 // had.
 func namesIn(ctx context.Context, path string) (names []string) {
-	store, err := access.StoreOf(ctx, path)
+	p, err := access.Find(ctx, path)
 	if err != nil {
 		return nil
 	}
 	quiet := access.Stores{Note: func(string, ...any) {}}
-	all, err := access.Read(ctx, quiet, store, func(s *index.Store) ([]index.Checkpoint, error) {
+	all, err := access.Read(ctx, quiet, p.Store, func(s *index.Store) ([]index.Checkpoint, error) {
 		return s.List(ctx)
 	})
 	if err != nil {
@@ -79,11 +80,12 @@ func namesIn(ctx context.Context, path string) (names []string) {
 	return names
 }
 
-func runRepack(ctx context.Context, a *app, path string, names []string, dryRun bool) error {
-	store, err := access.StoreOf(ctx, path)
+func runRepack(ctx context.Context, a *app, args []string, dryRun bool) error {
+	place, err := access.Find(ctx, args[0], args[1:]...)
 	if err != nil {
 		return err
 	}
+	store, names := place.Store, place.Names
 	p := a.progress()
 	defer p.done()
 	o := index.RepackOptions{Names: names, DryRun: dryRun, Seen: seenIn(store), Progress: p.set}

@@ -15,7 +15,7 @@ import (
 
 func newRmCommand(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:     "rm STORE NAME...",
+		Use:     "rm {STORE | MNT} NAME...",
 		Aliases: []string{"remove"},
 		Short:   "Remove checkpoints",
 		Long: `Remove checkpoints from a store. "thaw gc" frees their space. A checkpoint whose
@@ -23,10 +23,19 @@ memory is open on the mount is not removed, and none is removed while the mount'
 server does not answer. With --json: {"removed": [NAME, ...]}.` +
 			exitStatus(exitcode.Partial, exitcode.NotStore, exitcode.Locked, exitcode.NotFound,
 				exitcode.Busy, exitcode.ServerGone, exitcode.ReadOnly),
-		Example: `  thaw rm /srv/store web-1 web-2 && thaw gc /srv/store`,
-		Args:    cobra.MinimumNArgs(2),
+		Example: `  thaw rm /srv/store web-1 web-2 && thaw gc /srv/store
+  thaw rm /mnt/thaw/web-*`,
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: completeNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runRm(cmd.Context(), a, args[0], args[1:])
+			p, err := access.Find(cmd.Context(), args[0], args[1:]...)
+			if err == nil && len(p.Names) == 0 {
+				_, err = p.One()
+			}
+			if err != nil {
+				return named(err, "rm")
+			}
+			return runRm(cmd.Context(), a, p.Store, p.Names)
 		},
 	}
 }

@@ -82,6 +82,7 @@ exit status. Begin with "thaw doctor", which says what this host can do, and "th
 		}
 	}
 	root.SetHelpCommandGroupID(groupTools)
+	root.Version = buildVersion().Version // --version
 	f := root.PersistentFlags()
 	f.BoolVar(&a.json, "json", false, "print JSON instead of tables, errors included")
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "no progress, no messages but errors")
@@ -108,6 +109,7 @@ func (a *app) run(ctx context.Context, args []string) exitcode.Code {
 	a.stdout = a.out
 	root := newRootCommand(a)
 	root.SetArgs(args)
+	a.json = slices.Contains(args, "--json") // also where what is wrong stands before it
 	cmd, err := root.ExecuteContextC(ctx)
 	if err = cmp.Or(err, a.silent, a.out.failed()); err == nil {
 		return exitcode.OK

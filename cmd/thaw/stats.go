@@ -9,12 +9,14 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/access"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/fs"
 )
 
 type statsOptions struct {
@@ -25,7 +27,7 @@ type statsOptions struct {
 func newStatsCommand(a *app) *cobra.Command {
 	var o statsOptions
 	cmd := &cobra.Command{
-		Use:   "stats MNT [NAME]",
+		Use:   "stats {MNT | STORE} [NAME]",
 		Short: "Show the live counters of a mount",
 		Long: `Show counters of each checkpoint since it was last cold, including its clones: opens;
 pages prefetched, and how long the opens waited for them; pages and requests that were
@@ -37,9 +39,10 @@ what "stats.json" holds, by name; with --watch one object a line. Totals of the 
 for Prometheus are in MNT/.thaw/metrics.` + exitStatus(exitcode.NotFound, exitcode.ServerGone),
 		Example: `  thaw stats /mnt/thaw
   thaw stats /mnt/thaw web-1 --watch`,
-		Args: cobra.RangeArgs(1, 2),
+		Args:              cobra.RangeArgs(1, 2),
+		ValidArgsFunction: completeNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return named(runStats(cmd.Context(), a, filepath.Join(args...), o), "stats")
+			return named(runStats(cmd.Context(), a, args, o), "stats %s", strings.Join(args, " "))
 		},
 	}
 	cmd.Flags().BoolVarP(&o.watch, "watch", "w", false, "print again and again until interrupted")
@@ -62,8 +65,8 @@ type counters struct {
 	Errors uint64 `json:"errors"`
 }
 
-func runStats(ctx context.Context, a *app, path string, o statsOptions) error {
-	m, err := access.Resolve(ctx, path)
+func runStats(ctx context.Context, a *app, args []string, o statsOptions) error {
+	m, err := servedAt(ctx, args)
 	if err != nil {
 		return err
 	}
@@ -89,6 +92,28 @@ func runStats(ctx context.Context, a *app, path string, o statsOptions) error {
 }
 
 // printStats prints the texts of stats.json by the names of their checkpoints.
+// servedAt is the place on a mount that the arguments name, also by its store.
+func servedAt(ctx context.Context, args []string) (access.Mount, error) {
+	if _, on, err := fs.Locate(args[0]); err == nil && on {
+		return access.Resolve(ctx, filepath.Join(args...)) // also of a mount that is no store's
+	}
+	p, err := access.Find(ctx, args[0], args[1:]...)
+	if err != nil {
+		return access.Mount{}, err
+	}
+	root, err := access.MountOf(ctx, p)
+	if err != nil {
+		return access.Mount{}, err
+	}
+	if len(p.Names) > 0 {
+		if _, err := p.One(); err != nil {
+			return access.Mount{}, err
+		}
+		root = filepath.Join(root, p.Names[0])
+	}
+	return access.Resolve(ctx, root)
+}
+
 func printStats(a *app, stats map[string]json.RawMessage, oneLine bool) error {
 	switch {
 	case a.json && oneLine:
