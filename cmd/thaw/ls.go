@@ -18,11 +18,11 @@ func newLsCommand(a *app) *cobra.Command {
 		Use:     "ls {STORE | MNT} [NAME...]",
 		Aliases: []string{"list"},
 		Short:   "List the checkpoints of a store",
-		Long: `List the checkpoints of a store, or those that are named. For each: its memory, the pages that are not zero, by
-how much its import made the store grow, the size of its segment, and the pages of its
-working set; whether "thaw repack" was run on its packs (yes, no, part), and about how
-much that would save of the others: a guess by their sizes, which "thaw repack --dry-run"
-makes better. Checkpoints that share packs share what is saved.
+		Long: `List the checkpoints of a store, or those that are named. For each: its memory, the
+pages that are not zero, by how much its import made the store grow, the size of its
+segment, and the pages of its working set; whether "thaw repack" was run on its packs
+(yes, no, part), and about how much that would save of the others: a guess by their sizes,
+which "thaw repack --dry-run" makes better. Checkpoints that share packs share what is saved.
 
 With --json: an array of what "info.json" on the mount holds, and "packed".` +
 			exitStatus(exitcode.NotStore, exitcode.Version, exitcode.NotFound),
