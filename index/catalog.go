@@ -54,6 +54,19 @@ func (c *catalog) get(name string) (*catalogEntry, error) {
 	return e, nil
 }
 
+// mayList says whether a checkpoint lists a pack, or may: its root cannot be read. Two checkpoints have one
+// segment where renaming one was interrupted.
+func (c *catalog) mayList(number uint64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, e := range c.m {
+		if _, lists := slices.BinarySearch(e.packs, number); lists || e.err != nil {
+			return true
+		}
+	}
+	return false
+}
+
 // names returns all names, sorted. mu must be held.
 func (c *catalog) names() []string { return sortedKeys(c.m) }
 
@@ -89,13 +102,8 @@ func (s *Store) Remove(ctx context.Context, name string) error {
 	if !ok {
 		return fmt.Errorf("remove %s: %w", name, ErrNotFound)
 	}
-	if *e.open > 0 {
-		return fmt.Errorf("remove %s: %w", name, ErrInUse)
-	}
-	for _, info := range e.all {
-		if info.odd {
-			return fmt.Errorf("remove %s: %w", name, oddRoot(name, info))
-		}
+	if err := e.removableLocked(); err != nil {
+		return fmt.Errorf("remove %s: %w", name, err)
 	}
 	// The one that counts goes last: until then the checkpoint is there, and it never comes back as
 	// one of its older generations.

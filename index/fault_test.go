@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -22,6 +23,8 @@ type faultStep struct {
 	do   func(ctx context.Context, s *Store) error
 	// then changes what must be there, if do worked.
 	then func(have map[string]string)
+	// half changes what may be there, too, if do failed; nil: it is done whole or not at all.
+	half func(have map[string]string)
 }
 
 // faultScript goes through everything that writes. have maps a name to the image and working set
@@ -35,35 +38,48 @@ func newFaultScript(t *testing.T) *faultScript {
 	r := rand.New(rand.NewPCG(8, 8))
 	one := randomImage(r, 900)
 	two := one.change(r, 20)
-	f := &faultScript{images: map[string][]byte{"one": one.bytes(), "two": two.bytes()}}
+	f := &faultScript{images: map[string][]byte{"one": one.bytes(), "two": two.bytes(),
+		"three": two.bytes()}}
 	state := bytes.Repeat([]byte("state"), 20000)
 	src1 := writeSource(t, f.images["one"], map[string][]byte{"state": state})
 	src2 := writeSource(t, f.images["two"], nil)
 	imp := func(name string, src Source, set []Run) faultStep {
-		return faultStep{"import " + name, func(ctx context.Context, s *Store) error {
-			_, _, err := s.Import(ctx, src, ImportOptions{Name: name, WorkingSet: set})
+		return faultStep{what: "import " + name, do: func(ctx context.Context, s *Store) error {
+			_, _, err := s.Import(ctx, src, ImportOptions{Name: name, Replace: true, WorkingSet: set})
 			return err
-		}, func(have map[string]string) { have[name] = fmt.Sprint(len(set)) }}
+		}, then: func(have map[string]string) { have[name] = fmt.Sprint(len(set)) }}
 	}
-	repack := faultStep{"repack", func(ctx context.Context, s *Store) error {
+	repack := faultStep{what: "repack", do: func(ctx context.Context, s *Store) error {
 		_, err := s.Repack(ctx, RepackOptions{})
 		return err
-	}, func(map[string]string) {}}
+	}, then: func(map[string]string) {}}
+	setTo := func(name string, set []Run) faultStep {
+		return faultStep{what: "set", do: func(ctx context.Context, s *Store) error {
+			_, err := s.SetWorkingSet(ctx, name, []byte("x"), set)
+			return err
+		}, then: func(have map[string]string) { have[name] = fmt.Sprint(len(set)) }}
+	}
 	f.steps = []faultStep{
 		imp("one", src1, []Run{{100, 50}}),
 		imp("two", src2, nil),
 		repack,
-		{"set", func(ctx context.Context, s *Store) error {
-			_, err := s.SetWorkingSet(ctx, "two", []byte("x"), []Run{{5, 40}, {300, 20}})
+		setTo("two", []Run{{5, 40}, {300, 20}}),
+		imp("one", src1, []Run{{100, 20}, {7, 3}, {300, 40}}), // in place of the first
+		{what: "rename", do: func(ctx context.Context, s *Store) error {
+			_, err := s.Rename(ctx, "two", "three")
 			return err
-		}, func(have map[string]string) { have["two"] = "2" }},
-		{"remove", func(ctx context.Context, s *Store) error { return s.Remove(ctx, "one") },
-			func(have map[string]string) { delete(have, "one") }},
-		{"gc", func(ctx context.Context, s *Store) error {
+		}, then: func(have map[string]string) {
+			have["three"] = have["two"]
+			delete(have, "two")
+		}, half: func(have map[string]string) { have["three"] = have["two"] }},
+		{what: "remove", do: func(ctx context.Context, s *Store) error { return s.Remove(ctx, "one") },
+			then: func(have map[string]string) { delete(have, "one") }},
+		{what: "gc", do: func(ctx context.Context, s *Store) error {
 			_, err := s.GC(ctx, GCOptions{})
 			return err
-		}, func(map[string]string) {}},
+		}, then: func(map[string]string) {}},
 		repack,
+		setTo("three", []Run{{1, 2}}),
 	}
 	return f
 }
@@ -85,10 +101,7 @@ func (f *faultScript) run(t *testing.T, dir string, blobs blob.Store, injected e
 	}
 	defer s.Close()
 	for _, step := range f.steps {
-		before := map[string]string{}
-		for k, v := range have {
-			before[k] = v
-		}
+		before := maps.Clone(have)
 		err := step.do(ctx, s)
 		step.then(have)
 		if err != nil {
@@ -102,7 +115,13 @@ func (f *faultScript) run(t *testing.T, dir string, blobs blob.Store, injected e
 				may = []map[string]string{have}
 				continue
 			}
-			return []map[string]string{before, have}
+			may = []map[string]string{before, have}
+			if step.half != nil {
+				half := maps.Clone(before)
+				step.half(half)
+				may = append(may, half)
+			}
+			return may
 		}
 		may = []map[string]string{have}
 	}

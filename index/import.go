@@ -15,8 +15,11 @@ import (
 
 // ImportOptions is how to import.
 type ImportOptions struct {
-	// Name of the checkpoint; it must be free.
+	// Name of the checkpoint; it must be free, but with Replace.
 	Name string
+	// Replace takes the name over: the checkpoint that has it is there until the new one is whole, and gone
+	// then. ErrInUse while an image or a file of it is open in this process.
+	Replace bool
 	// Profile to store new pages with.
 	Profile Profile
 	// WorkingSet is the pages of the working set in first-touch order; they are copied into a
@@ -73,7 +76,7 @@ func (s *Store) importSource(ctx context.Context, src Source, o ImportOptions) (
 		return c, st, err
 	}
 	defer done()
-	if err := s.nameFree(o.Name); err != nil {
+	if err := s.nameFree(o); err != nil {
 		return c, st, err
 	}
 	if err := s.hints.refresh(ctx, o.Progress); err != nil {
@@ -97,13 +100,18 @@ func (s *Store) importSource(ctx context.Context, src Source, o ImportOptions) (
 	return e.Checkpoint, st, nil
 }
 
-func (s *Store) nameFree(name string) error {
+// nameFree says why an import cannot have its name.
+func (s *Store) nameFree(o ImportOptions) error {
 	s.cat.mu.Lock()
 	defer s.cat.mu.Unlock()
-	if s.cat.m[name] != nil {
+	switch old := s.cat.m[o.Name]; {
+	case old == nil:
+		return nil
+	case !o.Replace:
 		return ErrExists
+	default:
+		return old.removableLocked()
 	}
-	return nil
 }
 
 // importer is one import.
@@ -254,11 +262,10 @@ func (im *importer) steps(ctx context.Context, g *tasks) (_ *catalogEntry, err e
 	if r.top.ids, err = im.s.packs.ids(ctx, r.top.packs); err != nil {
 		return nil, err
 	}
-	e, err := im.s.commit(ctx, r, nil)
-	if err != nil {
+	if err := im.s.nameFree(im.o); err != nil { // it may be open by now
 		return nil, err
 	}
-	return e, nil
+	return im.s.commit(ctx, r, im.s.entry(r.Name))
 }
 
 // segment stores the working set's second copy.
@@ -318,7 +325,7 @@ func (im *importer) fillRoot(r *root, fw *fileWriter) {
 	if im.o.Profile != ProfileDefault {
 		c.Profile = im.o.Profile.String()
 	}
-	if im.parent != nil {
+	if im.parent != nil && im.parent.name != im.o.Name { // else it is the one that this replaces
 		c.Parent = im.parent.name
 	}
 	c.Guest = im.src.Info

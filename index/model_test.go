@@ -174,14 +174,53 @@ func (m *model) doImport() {
 		c.files["working-set"] = []byte("set of " + name)
 	}
 	o := ImportOptions{Name: name, WorkingSet: set, Wanted: m.drawTimes(c)}
+	if m.r.IntN(4) == 0 && len(m.m) > 0 {
+		o.Name, o.Replace = m.name(), true // in place of one that there is
+	}
 	if c.order != nil {
 		o.Order = []Group{{GroupUsed, c.order}}
 	}
 	src := writeSource(m.t, c.img.bytes(), c.files)
-	if _, _, err := m.s.Import(context.Background(), src, o); err != nil {
+	_, _, err := m.s.Import(context.Background(), src, o)
+	switch {
+	case o.Replace && m.isOpen(o.Name):
+		if !errors.Is(err, ErrInUse) {
+			m.t.Fatalf("replace %s: %v", o.Name, err)
+		}
+	case err != nil:
 		m.t.Fatal(err)
+	default:
+		m.m[o.Name] = c
 	}
-	m.m[name] = c
+}
+
+// doRename renames a checkpoint, half of the times to a name that is taken.
+func (m *model) doRename() {
+	m.n++
+	from, to := m.name(), fmt.Sprintf("%c%d", 'a'+rune(m.r.IntN(26)), m.n)
+	if m.r.IntN(2) == 0 {
+		to = m.name()
+	}
+	_, err := m.s.Rename(context.Background(), from, to)
+	switch {
+	case m.m[from] == nil:
+		if !errors.Is(err, ErrNotFound) {
+			m.t.Fatalf("rename %s: %v", from, err)
+		}
+	case m.m[to] != nil:
+		if !errors.Is(err, ErrExists) {
+			m.t.Fatalf("rename %s to %s: %v", from, to, err)
+		}
+	case m.isOpen(from):
+		if !errors.Is(err, ErrInUse) {
+			m.t.Fatalf("rename %s: %v", from, err)
+		}
+	case err != nil:
+		m.t.Fatal(err)
+	default:
+		m.m[to] = m.m[from]
+		delete(m.m, from)
+	}
 }
 
 func (m *model) doRemove() {
@@ -355,7 +394,9 @@ func (m *model) verify() {
 }
 
 func (m *model) step() {
-	switch n := m.r.IntN(25); {
+	switch n := m.r.IntN(27); {
+	case n >= 25:
+		m.doRename()
 	case n >= 22:
 		m.doRepack()
 	case n >= 20:

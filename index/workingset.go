@@ -82,7 +82,7 @@ func (s *Store) replaceWorkingSet(ctx context.Context, m *Image, text []byte, se
 		}
 		return Checkpoint{}, err
 	}
-	if old := old.top.segment; old != 0 {
+	if old := old.top.segment; old != 0 && !s.cat.mayList(old) {
 		// It is removed at once, or when the last image that uses it is closed.
 		if _, err := s.packs.doom(ctx, old); err != nil {
 			s.log.Warn("an old segment cannot be removed now; thaw gc removes it", "pack", old, "err", err)

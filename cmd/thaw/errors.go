@@ -67,7 +67,7 @@ func classes() []class {
 			`"thaw check STORE --read-data" says what is damaged`},
 		{is(index.ErrInUse), exitcode.Busy, "stop the machines that run from it first"},
 		{is(index.ErrExists), exitcode.Exists,
-			`choose another name, or remove the old one with "thaw rm"`},
+			`choose another name, or give the old one another with "thaw mv"; import can --replace it`},
 		{is(index.ErrNotFound), exitcode.NotFound, `"thaw ls STORE" lists the checkpoints`},
 		{is(wss.ErrBadSet), exitcode.WorkingSet, ""},
 		{is(fs.ErrNotCold), exitcode.NotCold,

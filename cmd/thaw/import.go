@@ -20,6 +20,7 @@ type importOptions struct {
 	name, profile    string
 	layout           string
 	ignoreWorkingSet bool
+	replace          bool
 	maxShare         maxShareFlag
 	parent           string
 	from             importer.Options
@@ -63,7 +64,10 @@ A memory is refused if its size is not the one in "state" or "info.json", or if 
 changes while it is read. PATH may be on the mount of the same store, and so may the
 parents of a differential checkpoint.
 
-If the import is killed or the disk is full, there is no checkpoint. If the store is
+With --replace the checkpoint that has the name stays until the new one is whole; it must
+not be open on the mount.
+
+If the import is killed or the disk is full, there is no new checkpoint. If the store is
 mounted, the mount shows the new checkpoint at once.
 
 With --json: the checkpoint's info.json and what the import took.` +
@@ -81,6 +85,8 @@ With --json: the checkpoint's info.json and what the import took.` +
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.name, "name", "", "name of the checkpoint (default: the last element of PATH)")
+	f.BoolVar(&o.replace, "replace", false,
+		"take the name over from a checkpoint that has it, as soon as the new one is whole")
 	f.StringVar(&o.profile, "profile", "",
 		`"default" is stored quickly, and made small when the store is repacked; "small" is repacked before
 import returns; "fast" makes faults faster and takes up to twice the space`)
@@ -119,6 +125,11 @@ func runImport(ctx context.Context, a *app, store, path string, o importOptions)
 	if err := o.checkPaths(path); err != nil {
 		return err
 	}
+	if o.replace {
+		if err := letGo(ctx, store, r.Name); err != nil {
+			return err
+		}
+	}
 	reply, err := importCheckpoint(ctx, a, store, path, open, o.from, r)
 	if err != nil {
 		return err
@@ -145,7 +156,7 @@ func runImport(ctx context.Context, a *app, store, path string, o importOptions)
 
 // request is what the flags ask for.
 func (o *importOptions) request(a *app) (r importer.Request, open index.OpenOptions, err error) {
-	r = importer.Request{Parent: o.parent, IgnoreWorkingSet: o.ignoreWorkingSet, Log: a.log}
+	r = importer.Request{Parent: o.parent, Replace: o.replace, IgnoreWorkingSet: o.ignoreWorkingSet, Log: a.log}
 	o.from.Diff = o.parent != ""
 	open = index.OpenOptions{Create: true}
 	if r.Policy, err = o.maxShare.policy(); err != nil {

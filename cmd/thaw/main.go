@@ -39,7 +39,7 @@ func patienceWith(cmd *cobra.Command) time.Duration {
 	switch cmd.Name() {
 	case "mount", lab.RawCommand, "demo", "compare", access.KeeperCommand, server.ProberCommand:
 		return forEver
-	case "import", "rm", "gc", "repack", server.RepackCommand, "check", "record", "export", "checkpoint":
+	case "import", "mv", "rm", "gc", "repack", server.RepackCommand, "check", "record", "export", "checkpoint":
 		return writerPatience
 	}
 	return readerPatience

@@ -8,7 +8,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/access"
-	"github.com/thawfs/thaw/cmd/thaw/internal/control"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/index"
 )
@@ -41,15 +40,11 @@ server does not answer. With --json: {"removed": [NAME, ...]}.` +
 }
 
 func runRm(ctx context.Context, a *app, store string, names []string) error {
-	server, err := access.Server(ctx, store)
-	if err != nil {
-		return fmt.Errorf("rm: cannot find out what is in use: %w", err)
-	}
 	var failed []error
 	removed, err := access.Write(ctx, a.stores, store, index.OpenOptions{},
 		func(s *index.Store) (removed []string, err error) {
 			for _, name := range names {
-				if err := removeFrom(ctx, s, server, name); err != nil {
+				if err := removeFrom(ctx, s, store, name); err != nil {
 					failed = append(failed, fmt.Errorf("rm %s: %w", name, err))
 					continue
 				}
@@ -72,13 +67,10 @@ func runRm(ctx context.Context, a *app, store string, names []string) error {
 	return exitcode.With(exitcode.Partial, err)
 }
 
-// removeFrom removes a checkpoint, unless its memory is open on the mount. server is nil where there
-// is none.
-func removeFrom(ctx context.Context, s *index.Store, server *control.Client, name string) error {
-	if server != nil {
-		if err := server.Release(ctx, name); err != nil && !exitcode.Has(err, exitcode.NotFound) {
-			return err
-		}
+// removeFrom removes a checkpoint, unless its memory is open on the mount.
+func removeFrom(ctx context.Context, s *index.Store, store, name string) error {
+	if err := letGo(ctx, store, name); err != nil {
+		return err
 	}
 	return s.Remove(ctx, name)
 }

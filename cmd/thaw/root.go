@@ -30,7 +30,7 @@ func commands(a *app) []group {
 	return []group{
 		{"Start here:", verbs(newDoctorCommand(a), newDemoCommand(a), newCompareCommand(a))},
 		{"The store:", verbs(newImportCommand(a), newExportCommand(a), newLsCommand(a),
-			newInspectCommand(a), newRmCommand(a), newCheckCommand(a), newGCCommand(a),
+			newInspectCommand(a), newMvCommand(a), newRmCommand(a), newCheckCommand(a), newGCCommand(a),
 			newRepackCommand(a))},
 		{"The mount:", verbs(newMountCommand(a), newUmountCommand(a), newStatsCommand(a))},
 		{"Working sets:", verbs(newWSCommand(a))},

@@ -19,6 +19,7 @@ import (
 type Request struct {
 	Name             string
 	Parent           string         // of a diff of Firecracker; empty: it is none
+	Replace          bool           // take the name over from a checkpoint that has it
 	Profile          *index.Profile // nil: the store's
 	IgnoreWorkingSet bool           // import the memory, ignore a working-set file
 	Physical         bool           // pages in no working set are stored by their number
@@ -40,7 +41,7 @@ type Reply struct {
 
 // Import imports the source into a store that is open for writing.
 func (src *Source) Import(ctx context.Context, store *index.Store, r Request) (reply Reply, err error) {
-	o := index.ImportOptions{Name: r.Name, Profile: store.Profile(), Progress: r.Progress}
+	o := index.ImportOptions{Name: r.Name, Replace: r.Replace, Profile: store.Profile(), Progress: r.Progress}
 	if r.Profile != nil {
 		o.Profile = *r.Profile
 	}
