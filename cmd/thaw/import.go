@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -29,9 +31,9 @@ type importOptions struct {
 func newImportCommand(a *app) *cobra.Command {
 	var o importOptions
 	cmd := &cobra.Command{
-		Use:   "import STORE PATH",
+		Use:   "import {STORE | MNT} PATH...",
 		Short: "Put a saved machine's memory into a store",
-		Long: `Put a checkpoint into a store, which is made if STORE is missing or empty.
+		Long: `Put checkpoints into a store, which is made if STORE is missing or empty.
 
 PATH is a checkpoint directory (its "memory" and the files beside it: "state",
 "working-set", "info.json"), a bare memory file, whose size must be a multiple of
@@ -70,17 +72,22 @@ not be open on the mount.
 If the import is killed or the disk is full, there is no new checkpoint. If the store is
 mounted, the mount shows the new checkpoint at once.
 
-With --json: the checkpoint's info.json and what the import took.` +
-			exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.Version, exitcode.NotFound,
+Of several PATHs those that cannot be imported are named at the end, and the others are there.
+
+With --json: the checkpoint's info.json and what the import took; of several an array.` +
+			exitStatus(exitcode.Partial, exitcode.NotStore, exitcode.Locked, exitcode.Version, exitcode.NotFound,
 				exitcode.Exists, exitcode.BadName, exitcode.NotImage, exitcode.NoSpace,
 				exitcode.WorkingSet, exitcode.ReadOnly, exitcode.Interrupted),
 		Example: `  thaw import /srv/store /var/lib/vm/checkpoint --name web-1
   thaw import /srv/store /var/lib/vm/memory.raw --name raw
   thaw import /srv/store snapshot --vmstate vm.snap --memory vm.mem
   ssh host zstd -c vm.mem | thaw import /srv/store - --name remote`,
-		Args: cobra.ExactArgs(2),
+		Args: cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return named(runImport(cmd.Context(), a, args[0], args[1], o), "import %s", args[1])
+			// Of a large image it remembers the hashes. Without this, as much again would be garbage before
+			// that is collected. There are no pointers in them, so it costs little.
+			debug.SetGCPercent(40)
+			return runImports(cmd.Context(), a, args[0], args[1:], o)
 		},
 	}
 	f := cmd.Flags()
@@ -102,56 +109,92 @@ import returns; "fast" makes faults faster and takes up to twice the space`)
 	return cmd
 }
 
-func runImport(ctx context.Context, a *app, store, path string, o importOptions) error {
-	// Of a large image it remembers the hashes. Without this, as much again would be garbage before that is
-	// collected. There are no pointers in them, so it costs little.
-	debug.SetGCPercent(40)
+// importReply is what one import prints with --json.
+type importReply struct {
+	importer.Reply
+	Repacked *index.RepackReport `json:"repacked,omitempty"`
+}
+
+func runImports(ctx context.Context, a *app, path string, paths []string, o importOptions) error {
+	store, err := access.Whole(ctx, path)
+	switch {
+	case err != nil:
+	case len(paths) > 1 && (o.name != "" || o.ofOne() || slices.Contains(paths, stdinPath)):
+		err = exitcode.Errorf(exitcode.Usage,
+			"--name, --vmstate, --memory, --parent and - are for one PATH, not for %d", len(paths))
+	}
+	if err != nil {
+		return named(err, "import")
+	}
+	done, failed := []importReply{}, []error(nil)
+	for _, path := range paths {
+		reply, err := runImport(ctx, a, store, path, o)
+		if err != nil {
+			failed = append(failed, named(err, "import %s", path))
+		} else {
+			done = append(done, reply)
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	err = errors.Join(failed...)
+	if len(done) == 0 {
+		return err
+	}
+	if a.json {
+		var v any = done
+		if len(paths) == 1 {
+			v = done[0]
+		}
+		if err := a.printJSON(v); err != nil {
+			return err
+		}
+	}
+	return exitcode.With(exitcode.Partial, err)
+}
+
+func runImport(ctx context.Context, a *app, store, path string, o importOptions) (reply importReply, err error) {
 	// Errors in the arguments are found before a store is made.
 	r, open, err := o.request(a)
 	if err != nil {
-		return err
+		return reply, err
 	}
 	if path != stdinPath {
 		if err := access.Answering(ctx, path); err != nil {
-			return err
+			return reply, err
 		}
 		if path, err = filepath.Abs(path); err != nil {
-			return err
+			return reply, err
 		}
 	}
 	if r.Name, err = checkpointName(o.name, path); err != nil {
-		return err
+		return reply, err
 	}
 	if err := o.checkPaths(path); err != nil {
-		return err
+		return reply, err
 	}
 	if o.replace {
 		if err := letGo(ctx, store, r.Name); err != nil {
-			return err
+			return reply, err
 		}
 	}
-	reply, err := importCheckpoint(ctx, a, store, path, open, o.from, r)
-	if err != nil {
-		return err
+	if reply.Reply, err = importCheckpoint(ctx, a, store, path, open, o.from, r); err != nil {
+		return reply, err
 	}
-	var squeezed *index.RepackReport
 	if o.profile == profileSmall {
-		if squeezed, err = squeeze(ctx, a, store, reply.Checkpoint.Name); err != nil {
-			return err
+		if reply.Repacked, err = squeeze(ctx, a, store, reply.Checkpoint.Name); err != nil {
+			return reply, err
 		}
 	}
 	a.silent = access.Follow(ctx, store)
-	if a.json {
-		return a.printJSON(struct {
-			importer.Reply
-			Repacked *index.RepackReport `json:"repacked,omitempty"`
-		}{reply, squeezed})
+	if !a.json {
+		a.imported(reply.Reply)
 	}
-	a.imported(reply)
-	if squeezed != nil {
-		a.note("repacked its %s packs: %s smaller", count(squeezed.Repacked), size(squeezed.FreedBytes()))
+	if s := reply.Repacked; s != nil && !a.json {
+		a.note("repacked its %s packs: %s smaller", count(s.Repacked), size(s.FreedBytes()))
 	}
-	return nil
+	return reply, nil
 }
 
 // request is what the flags ask for.
@@ -172,10 +215,14 @@ func (o *importOptions) request(a *app) (r importer.Request, open index.OpenOpti
 	return r, open, err
 }
 
+// ofOne says whether flags name the files of one checkpoint.
+func (o *importOptions) ofOne() bool {
+	return o.from.VMState != "" || o.from.Memory != "" || o.parent != ""
+}
+
 // checkPaths refuses flags that say different things of one path.
 func (o *importOptions) checkPaths(path string) error {
-	named := o.from.VMState != "" || o.from.Memory != "" || o.parent != ""
-	if named && (o.from.Raw || path == stdinPath) {
+	if o.ofOne() && (o.from.Raw || path == stdinPath) {
 		return exitcode.Errorf(exitcode.Usage,
 			"--vmstate, --memory and --parent are for the files of a Firecracker snapshot, not for --raw or -")
 	}
