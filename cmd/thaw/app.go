@@ -157,11 +157,14 @@ type exitError struct {
 	Hint        string `json:"hint,omitempty"`
 }
 
+// errInterrupted is what a user is told who has stopped a command: not which call of ours was cut short by it.
+var errInterrupted = errors.New("interrupted")
+
 // fail prints an error and returns the status to exit with.
 func (a *app) fail(ctx context.Context, err error) exitcode.Code {
 	code, hint := classify(err)
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
-		code, hint = exitcode.Interrupted, ""
+		code, hint, err = exitcode.Interrupted, "", errInterrupted
 	}
 	if a.json {
 		line, _ := json.Marshal(exitError{"exit_error", int(code), code.Name(), err.Error(), hint})

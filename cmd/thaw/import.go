@@ -167,6 +167,9 @@ func runImport(ctx context.Context, a *app, store, path string, o importOptions)
 		if path, err = filepath.Abs(path); err != nil {
 			return reply, err
 		}
+		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) && !o.ofOne() {
+			return reply, exitcode.With(exitcode.NotFound, err)
+		}
 	}
 	if r.Name, err = checkpointName(o.name, path); err != nil {
 		return reply, err
