@@ -157,7 +157,7 @@ type exitError struct {
 	Hint        string `json:"hint,omitempty"`
 }
 
-// errInterrupted is what a user is told who has stopped a command: not which call of ours was cut short by it.
+// errInterrupted is what a user is told who has stopped a command: not which call of ours was cut short.
 var errInterrupted = errors.New("interrupted")
 
 // fail prints an error and returns the status to exit with.

@@ -154,7 +154,9 @@ func runImports(ctx context.Context, a *app, path string, paths []string, o impo
 	return exitcode.With(exitcode.Partial, err)
 }
 
-func runImport(ctx context.Context, a *app, store, path string, o importOptions) (reply importReply, err error) {
+func runImport(ctx context.Context, a *app, store, path string, o importOptions) (
+	reply importReply, err error,
+) {
 	// Errors in the arguments are found before a store is made.
 	r, open, err := o.request(a)
 	if err != nil {
