@@ -10,8 +10,8 @@ import (
 	"github.com/prometheus/common/expfmt"
 )
 
-// metrics are the server's totals since the mount, including what was counted before a drop. Image
-// names are not among them; stats.json has those. Handlers add to the atomics, which costs a READ
+// metrics are the server's totals since the mount, including what was counted before a drop; imageMetrics
+// are by checkpoint. Handlers add to the atomics, which costs a READ
 // nothing; the registry reads them when somebody asks.
 type metrics struct {
 	reads      latencies
@@ -34,7 +34,7 @@ func newMetrics(s *Server) *metrics {
 	m := &metrics{registry: prometheus.NewRegistry()}
 	m.reads.desc = prometheus.NewDesc("thaw_fs_read_duration_seconds",
 		"READs of memory, from request to reply.", nil, nil)
-	m.registry.MustRegister(&m.reads)
+	m.registry.MustRegister(&m.reads, newImageMetrics(s))
 	m.registry.MustRegister(s.opts.Collectors...)
 	for _, c := range []struct {
 		name, help string

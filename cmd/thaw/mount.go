@@ -110,8 +110,10 @@ As root it uses mount(2), otherwise fusermount3.` +
 	f.BoolVar(&o.daemon, "daemon", false, "return when the mount answers, serve in the background")
 	f.StringVar(&o.logFile, "log-file", "",
 		"where a background server writes its messages (default STORE/server.log)")
+	f.StringVar(&o.MetricsListen, "metrics-listen", "",
+		"serve /metrics for Prometheus over HTTP on this address, such as 127.0.0.1:9411")
 	f.StringVar(&o.DebugListen, "debug-listen", "",
-		"serve /metrics and profiles (/debug/pprof) over HTTP on this address, such as 127.0.0.1:9411")
+		"serve /metrics and profiles (/debug/pprof) over HTTP on this address")
 	f.StringVar(&o.repack, "repack", "",
 		"repack the store while nothing is asked for: idle or off (default idle)")
 	f.DurationVar(&o.Repack.After, "repack-after", 30*time.Second,

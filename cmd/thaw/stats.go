@@ -21,6 +21,7 @@ import (
 
 type statsOptions struct {
 	watch    bool
+	buckets  bool
 	interval time.Duration
 }
 
@@ -34,9 +35,10 @@ pages prefetched, and how long the opens waited for them; pages and requests tha
 read on demand; pages pushed ahead of demand; seconds in which a reader waited, all of
 them and the longest at once; errors.
 
-With NAME (or MNT/NAME) one checkpoint. --watch prints again and again. With --json:
-what "stats.json" holds, by name; with --watch one object a line. Totals of the server
-for Prometheus are in MNT/.thaw/metrics.` + exitStatus(exitcode.NotFound, exitcode.ServerGone),
+With NAME (or MNT/NAME) one checkpoint. --watch shows what each machine does now, as
+"thaw top". With --json: what "stats.json" holds, by name, without the times of all waits,
+which --buckets adds; with --watch one object a line. Totals of the server for Prometheus
+are in MNT/.thaw/metrics (see "thaw mount --metrics-listen").` + exitStatus(exitcode.NotFound, exitcode.ServerGone),
 		Example: `  thaw stats /mnt/thaw
   thaw stats /mnt/thaw web-1 --watch`,
 		Args:              cobra.RangeArgs(1, 2),
@@ -45,24 +47,30 @@ for Prometheus are in MNT/.thaw/metrics.` + exitStatus(exitcode.NotFound, exitco
 			return named(runStats(cmd.Context(), a, args, o), "stats %s", strings.Join(args, " "))
 		},
 	}
-	cmd.Flags().BoolVarP(&o.watch, "watch", "w", false, "print again and again until interrupted")
+	cmd.Flags().BoolVarP(&o.watch, "watch", "w", false, "show what happens now, again and again")
+	cmd.Flags().BoolVar(&o.buckets, "buckets", false, "with --json: the times of all waits, too")
 	cmd.Flags().DurationVar(&o.interval, "interval", time.Second, "time between two prints")
 	return cmd
 }
 
 // counters are the fields of stats.json that the table shows.
+// counters are what is shown of stats.json.
 type counters struct {
-	Opens           uint64  `json:"opens"`
-	PrefetchedPages uint64  `json:"prefetched_pages"`
-	PrefetchSeconds float64 `json:"prefetch_seconds"`
-	LazyPages       uint64  `json:"lazy_pages"`
-	LazyRequests    uint64  `json:"lazy_requests"`
-	PushedPages     uint64  `json:"pushed_pages"`
-	StallSeconds    float64 `json:"stall_seconds"`
+	Origin          time.Time `json:"origin"`
+	Open            int       `json:"open"`
+	Opens           uint64    `json:"opens"`
+	PrefetchedPages uint64    `json:"prefetched_pages"`
+	PrefetchSeconds float64   `json:"prefetch_seconds"`
+	LazyPages       uint64    `json:"lazy_pages"`
+	LazyRequests    uint64    `json:"lazy_requests"`
+	PushedPages     uint64    `json:"pushed_pages"`
+	StallSeconds    float64   `json:"stall_seconds"`
 	Stalls          struct {
 		Longest float64 `json:"longest_seconds"`
+		Elapsed float64 `json:"elapsed_seconds"`
 	} `json:"stalls"`
-	Errors uint64 `json:"errors"`
+	Errors  uint64      `json:"errors"`
+	Playout *fs.Playout `json:"playout"`
 }
 
 func runStats(ctx context.Context, a *app, args []string, o statsOptions) error {
@@ -73,12 +81,17 @@ func runStats(ctx context.Context, a *app, args []string, o statsOptions) error 
 	if o.watch && o.interval <= 0 {
 		return exitcode.Errorf(exitcode.Usage, "--interval must be more than 0")
 	}
+	w := newWatcher(a)
 	for {
-		stats, err := access.Bounded(ctx, m.Root, func() (map[string]json.RawMessage, error) {
-			return readStats(m)
-		})
-		if err == nil {
-			err = printStats(a, stats, o.watch)
+		stats, err := look(ctx, m, o.watch)
+		switch {
+		case err != nil:
+		case a.json:
+			err = printStatsJSON(a, stats, o)
+		case o.watch:
+			err = w.show(stats, time.Now())
+		default:
+			err = printStats(a, stats)
 		}
 		if err != nil || !o.watch || a.out.failed() != nil {
 			return err
@@ -114,13 +127,43 @@ func servedAt(ctx context.Context, args []string) (access.Mount, error) {
 	return access.Resolve(ctx, root)
 }
 
-func printStats(a *app, stats map[string]json.RawMessage, oneLine bool) error {
-	switch {
-	case a.json && oneLine:
-		return json.NewEncoder(a.stdout).Encode(stats)
-	case a.json:
-		return a.printJSON(stats)
+// printStatsJSON prints stats.json of each checkpoint.
+func printStatsJSON(a *app, stats map[string]json.RawMessage, o statsOptions) error {
+	for name, text := range stats {
+		if o.buckets {
+			break
+		}
+		brief, err := withoutTimes(text)
+		if err != nil {
+			return fmt.Errorf("stats.json of %s: %w", name, err)
+		}
+		stats[name] = brief
 	}
+	if o.watch {
+		return json.NewEncoder(a.stdout).Encode(stats)
+	}
+	return a.printJSON(stats)
+}
+
+// withoutTimes leaves out of a stats.json what has an element for each wait.
+func withoutTimes(text json.RawMessage) (json.RawMessage, error) {
+	var all, stalls map[string]json.RawMessage
+	if err := json.Unmarshal(text, &all); err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(all["stalls"], &stalls); err != nil {
+		return nil, err
+	}
+	delete(all, "prefetch_intervals")
+	delete(stalls, "buckets_us")
+	var err error
+	if all["stalls"], err = json.Marshal(stalls); err != nil {
+		return nil, err
+	}
+	return json.Marshal(all)
+}
+
+func printStats(a *app, stats map[string]json.RawMessage) error {
 	var rows [][]string
 	for _, name := range slices.Sorted(maps.Keys(stats)) {
 		var c counters

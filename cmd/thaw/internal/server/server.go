@@ -25,8 +25,10 @@ type Options struct {
 	FS           fs.Options // what the server does not set itself
 	Disk         disk.Spec  // the device that the packs are simulated to lie on
 	Repack       Repacking  // of the store
-	DebugListen  string     // address for metrics and profiles; "": none
 	Version      string     // of this program
+
+	MetricsListen string // address for metrics; "": none
+	DebugListen   string // address for metrics and profiles; "": none
 
 	Log      *slog.Logger
 	Note     func(format string, args ...any) // a message for people, one line
@@ -44,7 +46,7 @@ type Server struct {
 	listener *control.Listener
 	fs       *fs.Server
 	control  *control.Server
-	debug    *debugServer
+	http     []*httpServer
 	prober   *fs.ProcessProber // nil: the kernel cannot tell residency
 	repacker *repacker         // nil: the store is not repacked
 
@@ -84,7 +86,7 @@ func Start(ctx context.Context, o Options) (_ *Server, err error) {
 	}()
 	s.repacker = startRepacker(s)
 	s.control = control.Serve(s.listener, control.Verbs(verbs{s}), o.Classify, o.Log)
-	if s.debug, err = startDebug(o, s.fs.Metrics()); err != nil {
+	if err := s.startListeners(s.fs.Metrics()); err != nil {
 		return nil, errors.Join(err, s.fs.Unmount(ctx))
 	}
 	return s, nil
@@ -192,8 +194,8 @@ func (s *Server) close() error {
 	if s.fs != nil {
 		<-s.gone
 	}
-	if s.debug != nil {
-		errs = append(errs, s.debug.close())
+	for _, h := range s.http {
+		errs = append(errs, h.close())
 	}
 	if s.prober != nil {
 		errs = append(errs, s.prober.Close())
