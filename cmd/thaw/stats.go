@@ -38,7 +38,8 @@ them and the longest at once; errors.
 With NAME (or MNT/NAME) one checkpoint. --watch shows what each machine does now, as
 "thaw top". With --json: what "stats.json" holds, by name, without the times of all waits,
 which --buckets adds; with --watch one object a line. Totals of the server for Prometheus
-are in MNT/.thaw/metrics (see "thaw mount --metrics-listen").` + exitStatus(exitcode.NotFound, exitcode.ServerGone),
+are in MNT/.thaw/metrics (see "thaw mount --metrics-listen").` +
+			exitStatus(exitcode.NotFound, exitcode.ServerGone),
 		Example: `  thaw stats /mnt/thaw
   thaw stats /mnt/thaw web-1 --watch`,
 		Args:              cobra.RangeArgs(1, 2),
