@@ -4,9 +4,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// imageMetrics are the counters of each checkpoint that was opened since the mount, with those of its clones:
-// what its stats.json shows. They begin at 0 again when it becomes cold, as a counter of a process does that is
-// started again. A checkpoint that nobody has opened has none, so a store of thousands costs a scrape nothing.
+// imageMetrics are the counters of each checkpoint that was opened since the mount, with those of its
+// clones: what its stats.json shows. They begin at 0 again when it becomes cold, as those of a process do
+// that is started again. A checkpoint that was never opened has none, so that a store of thousands of them
+// costs a scrape little.
 type imageMetrics struct {
 	s     *Server
 	descs []*prometheus.Desc
