@@ -119,7 +119,8 @@ func (c *counters) progress() string {
 	case p == nil || p.Done:
 		return "done"
 	}
-	return fmt.Sprintf("%.0f %%", 100*min(1, float64(c.PrefetchedPages)/float64(max(1, p.HeadPages+p.TailPages))))
+	pages := max(1, p.HeadPages+p.TailPages)
+	return fmt.Sprintf("%.0f %%", 100*min(1, float64(c.PrefetchedPages)/float64(pages)))
 }
 
 // readMachines reads the counters of checkpoints and of their clones: a clone's name is NAME/ID, and the
