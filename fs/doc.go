@@ -68,8 +68,9 @@
 // part at once. A READ of a page in a part that is on its way waits for the part (see coming, and why that
 // is no deadlock): a reader faster than the pushes then makes one READ a part, not one a page.
 //
-// A READ that belongs to no such reader brings its locality block, as long as blocks are used: see
-// neighbourhood. A guest that jumps costs the first two dozen blocks, and then none.
+// A READ that belongs to no such reader brings its locality block, as long as blocks are used soon: see
+// neighbourhood. A guest that jumps costs the first two dozen blocks, and then none, also if it jumps in a
+// set of which it uses each page in the end.
 //
 // # Cold pages
 //

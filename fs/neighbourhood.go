@@ -3,23 +3,29 @@ package fs
 // A neighbourhood decides whether the locality blocks of demanded pages are worth pushing. The server
 // does not see which pages are used that it has pushed. So of some blocks one page is left out, a
 // probe: if the guest uses its blocks, it will read the probes. A block costs one credit, a probe that
-// is read brings so many that they last if more than a quarter of the pages is used. Without credit
+// is read soon brings so many that they last if more than a quarter of the pages is used. Without credit
 // nothing is pushed, and every READ is seen: READs close to one another, soon one after another, bring
 // it back.
+//
+// A guest that jumps about in a set reads all probes at some time, because it uses all pages. Its READs
+// would take longer if the processors were busy with pages that it wants much later, so these count for
+// nothing.
 //
 // It is guarded by the lock of its streams.
 type neighbourhood struct {
 	credit int
 	off    bool
-	blocks int // pushed
+	blocks int    // pushed
+	reads  uint64 // of single pages
 	probes [64]probe
 	recent [16]uint64 // the neighbourhood of some of the last READs, plus one
 }
 
-// A probe is a page that was left out, and what its READ brings.
+// A probe is a page that was left out, and what its READ brings until there have been so many.
 type probe struct {
-	page uint64 // plus one
-	gain int
+	page  uint64 // plus one
+	gain  int
+	until uint64
 }
 
 const (
@@ -29,6 +35,9 @@ const (
 	backCredit = 16
 	// closeBy is how many positions make a neighbourhood.
 	closeBy = 16
+	// soon is in READs. A guest that works with a block reads the probe in it within a few dozen, with many
+	// processors within some hundred.
+	soon = 512
 )
 
 // pays notes a READ at a position of the layout, which no push could have brought, and says whether to
@@ -77,13 +86,16 @@ func (n *neighbourhood) spend() (gain int) {
 
 // probe notes a page that is left out.
 func (n *neighbourhood) probe(gfn uint64, gain int) {
-	n.probes[gfn%uint64(len(n.probes))] = probe{gfn + 1, gain}
+	n.probes[gfn%uint64(len(n.probes))] = probe{gfn + 1, gain, n.reads + soon}
 }
 
 // read notes a READ of a page, which may be a probe.
 func (n *neighbourhood) read(gfn uint64) {
+	n.reads++
 	if p := &n.probes[gfn%uint64(len(n.probes))]; p.page == gfn+1 {
-		n.earn(p.gain)
+		if n.reads <= p.until {
+			n.earn(p.gain)
+		}
 		*p = probe{}
 	}
 }

@@ -232,3 +232,22 @@ func TestStreamsRandom(t *testing.T) {
 		t.Errorf("%d pages are pushed for a reader that jumps", p.pushed)
 	}
 }
+
+// So are random reads in a set that was laid out, although each page that is pushed for them is used in the
+// end: none of them soon.
+func TestStreamsRandomInASet(t *testing.T) {
+	const pages = 1 << 16
+	rnd := rand.New(rand.NewPCG(3, 4))
+	layout := shuffled(rnd, pages)
+	set := slices.Clone(layout[:pages/2])
+	for name, of := range map[string][]uint64{"by layout": nil, "by layout and set": set} {
+		p := newPlayer(t, pages, layout, of)
+		jumps := slices.Clone(set)
+		rnd.Shuffle(len(jumps), func(i, j int) { jumps[i], jumps[j] = jumps[j], jumps[i] })
+		p.play(jumps, nil)
+		t.Logf("%s: %d READs, %d pages in %d blocks", name, p.reads, p.pushed, p.blocks)
+		if p.pushed > 16*4*firstCredit {
+			t.Errorf("%s: %d pages are pushed for a reader that jumps", name, p.pushed)
+		}
+	}
+}
