@@ -18,8 +18,7 @@ func (s *Server) pushFeed(f *flight, feed Feed) error {
 		free: make(chan struct{}, fetches), workers: make(chan struct{}, s.opts.Workers),
 		alone: make(chan struct{}, 1), turn: make(chan struct{}, 1),
 	}
-	// While the CPUs decode, the medium should be busy, too.
-	errs := make([]error, s.opts.Workers+fetches)
+	errs := make([]error, s.fetchers(feed))
 	var wg sync.WaitGroup
 	for w := range errs {
 		wg.Go(func() {
@@ -37,6 +36,10 @@ func (s *Server) pushFeed(f *flight, feed Feed) error {
 	}
 	return cmp.Or(errs...)
 }
+
+// fetchers is how many pieces of a feed are under way at once. While the CPUs decode, the medium should be
+// busy, too.
+func (s *Server) fetchers(feed Feed) int { return s.opts.Workers + feed.Parallel() }
 
 // fetchQueue hands out the pieces of a feed in order.
 type fetchQueue struct {

@@ -22,7 +22,9 @@ type landing struct {
 	play *playout // guarded by mu, as all below
 	head uint64   // pages that were brought before the opens returned
 	cost float64  // of a page until then, in nanoseconds; 0: not known
-	over bool     // nothing more will come
+	// whole is the same with what comes before the first page.
+	whole float64
+	over  bool // nothing more will come
 }
 
 // lateness sums the pages that a READ asked for before they were pushed.
@@ -32,9 +34,9 @@ type lateness struct {
 	longest atomic.Int64
 }
 
-func newLanding(m *memoryFile, feed Feed, policy Policy, start time.Time, prior float64) *landing {
+func newLanding(m *memoryFile, feed Feed, policy Policy, start time.Time, first pace) *landing {
 	return &landing{early: policy == PolicyWorkingSet, start: start, awaited: newBitmap(m.pages),
-		play: newPlayout(feed.Len(), startMargin, prior)}
+		play: newPlayout(feed.Len(), startMargin, first)}
 }
 
 // plan takes the schedule of the feed; true: the opens may return.
@@ -83,11 +85,12 @@ func (l *landing) land(now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.play.land(now.Sub(l.start))
-	l.cost = l.costNow()
+	l.cost, l.whole = l.costNow()
 	l.running.Store(true)
 }
 
-// end notes that nothing more will come; complete: because all is there.
+// end notes that nothing more will come; complete: because all is there. cost is what to expect of the next
+// restore, which has to get going, too.
 func (l *landing) end(complete bool) (r result, cost float64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -96,19 +99,19 @@ func (l *landing) end(complete bool) (r result, cost float64) {
 	if !complete {
 		return unknown, 0
 	}
-	if cost = l.cost; cost == 0 { // the tail steps aside for READs, and says less about the medium
-		cost = l.costNow()
+	if cost = l.whole; cost == 0 { // the tail steps aside for READs, and says less about the medium
+		_, cost = l.costNow()
 	}
 	return l.play.result(l.late.pages.Load()), cost
 }
 
-// costNow is what a page costs; 0 if too few have come to know.
-func (l *landing) costNow() float64 {
-	if l.play.pace.pages < priorPages {
-		return 0
+// costNow is what a page costs, and with what comes before the first; 0 if too few have come to know.
+func (l *landing) costNow() (cost, whole float64) {
+	if l.play.pace.newest.pages < priorPages {
+		return 0, 0
 	}
-	cost, _ := l.play.pace.cost()
-	return cost
+	cost, _ = l.play.pace.cost()
+	return cost, l.play.pace.whole()
 }
 
 // asked notes a READ; true: some of its pages should have been there.

@@ -480,7 +480,7 @@ func TestNotLate(t *testing.T) {
 	x := timedSpec("a", 4, time.Millisecond)
 	feed := (&fakeImage{spec: x, store: newFakeStore(x)}).WorkingSetFeed()
 	m := &memoryFile{pages: x.Pages}
-	l := newLanding(m, feed, PolicyWorkingSet, time.Now(), 0)
+	l := newLanding(m, feed, PolicyWorkingSet, time.Now(), pace{})
 	l.brought(2, feed.GFNs(2, nil), time.Now())
 	l.plan(feed, newSchedule(feed, nil), startMargin)
 	if l.asked(x.piecePage(1, 7), 1) {

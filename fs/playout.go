@@ -35,8 +35,8 @@ type playout struct {
 // waits half as long as for the whole, at most.
 const untimedHead = 0.5
 
-func newPlayout(pieces int, margin float64, prior float64) *playout {
-	return &playout{margin: margin, pace: pace{prior: prior}, done: make([]bool, pieces),
+func newPlayout(pieces int, margin float64, first pace) *playout {
+	return &playout{margin: margin, pace: first, done: make([]bool, pieces),
 		planned: never, real: never, room: math.Inf(1)}
 }
 
@@ -172,20 +172,23 @@ func (p *playout) result(late uint64) result {
 	return met
 }
 
-// A pace is how fast pieces arrive.
+// A pace is how fast pieces arrive. The first of them also waited for the restore to get going: for files to be
+// opened, a disk to wake up, goroutines to begin. That does not come again. So it does not count any more
+// as soon as as many pieces have come behind those that were under way from the beginning.
 type pace struct {
-	prior   float64 // nanoseconds a page, from earlier restores; 0: not known
-	pages   float64
-	last    time.Duration // the arrival of the newest piece
-	squares float64       // the sum of time²/pages of each piece
-	recent  [recentPieces]arrival
-	pieces  int
+	prior  float64 // nanoseconds a page, from earlier restores; 0: not known
+	atOnce int     // pieces that are under way at once, at most; 0: not known, and all of them count
+	begun  arrival // of so many
+	newest arrival
+	recent [recentPieces]arrival
+	pieces int
 }
 
-// arrival is the sum of the pages until a moment.
+// arrival is sums over the pieces until a moment.
 type arrival struct {
-	pages float64
-	at    time.Duration
+	pages   float64
+	squares float64 // of time²/pages of each piece
+	at      time.Duration
 }
 
 const (
@@ -202,38 +205,53 @@ func (c *pace) brought(pages int, now time.Duration) {
 	if n == 0 {
 		return
 	}
-	took := float64(now - c.last)
-	c.squares += took * took / n
-	c.pages, c.last = c.pages+n, now
-	c.recent[c.pieces%recentPieces] = arrival{c.pages, now}
-	c.pieces++
+	took := float64(now - c.newest.at)
+	c.newest = arrival{c.newest.pages + n, c.newest.squares + took*took/n, now}
+	c.recent[c.pieces%recentPieces] = c.newest
+	if c.pieces++; c.pieces == c.atOnce {
+		c.begun = c.newest
+	}
 }
 
 // cost is the time that a page takes, in nanoseconds, and its standard deviation over the pieces.
 func (c *pace) cost() (mean, spread float64) {
+	if c.pieces < 2*c.atOnce {
+		return c.since(arrival{})
+	}
+	return c.since(c.begun)
+}
+
+// whole is the time that a page takes with all that comes before the first one.
+func (c *pace) whole() (mean float64) {
+	mean, _ = c.since(arrival{})
+	return mean
+}
+
+// since is cost, of the pieces that came after others.
+func (c *pace) since(begun arrival) (mean, spread float64) {
 	if c.pieces == 0 {
 		if c.prior == 0 {
 			return math.Inf(1), 0
 		}
 		return c.prior, 0
 	}
-	own := float64(c.last) / c.pages
+	pages, took := c.newest.pages-begun.pages, float64(c.newest.at-begun.at)
+	own := took / pages
 	mean = own
 	if c.prior > 0 {
-		mean = (float64(c.last) + priorPages*c.prior) / (c.pages + priorPages)
+		mean = (took + priorPages*c.prior) / (pages + priorPages)
 	}
 	if c.pieces >= recentPieces {
 		old := c.recent[c.pieces%recentPieces]
-		newest := c.recent[(c.pieces-1)%recentPieces]
-		mean = max(mean, float64(newest.at-old.at)/(newest.pages-old.pages))
+		mean = max(mean, float64(c.newest.at-old.at)/(c.newest.pages-old.pages))
 	}
-	return mean, math.Sqrt(max(c.squares/c.pages-own*own, 0))
+	return mean, math.Sqrt(max((c.newest.squares-begun.squares)/pages-own*own, 0))
 }
 
 // rate is in bytes a second; 0: not known.
 func (c *pace) rate() float64 {
-	if c.last == 0 {
+	if c.newest.at == 0 {
 		return 0
 	}
-	return c.pages * PageSize / c.last.Seconds()
+	return c.newest.pages * PageSize / c.newest.at.Seconds()
 }

@@ -115,7 +115,7 @@ func TestPlayoutGroups(t *testing.T) {
 			at += time.Duration(rnd.Int64N(2600))
 			f.schedule.pieces = append(f.schedule.pieces, due{pages: 1 + rnd.IntN(256), at: at})
 		}
-		p := newPlayout(pieces, startMargin, 0)
+		p := newPlayout(pieces, startMargin, pace{})
 		if rnd.IntN(2) == 0 {
 			p.plan(&f.schedule, startMargin)
 		}
@@ -158,7 +158,7 @@ func TestPlayoutLongSet(t *testing.T) {
 			f.schedule.pieces = append(f.schedule.pieces, due{pages: 256, at: at})
 			f.took = append(f.took, 256*time.Microsecond)
 		}
-		p := newPlayout(len(f.took), startMargin, 0)
+		p := newPlayout(len(f.took), startMargin, pace{})
 		head, _ := f.play(p, 1)
 		if least := max(f.least(startMargin), 1); head < least || head > least+p.width {
 			t.Errorf("film %d: it lands after %d of %d pieces, the least is %d, a group has %d",
@@ -183,7 +183,7 @@ func TestPlayoutConstantRate(t *testing.T) {
 		if want == 0 { // a rate is only known from the first piece on
 			want = 1
 		}
-		p := newPlayout(len(f.took), margin, 0)
+		p := newPlayout(len(f.took), margin, pace{})
 		head, _ := f.play(p, 1)
 		if never := !f.wanted(); never && head == 0 {
 			continue // nothing has a time: at once
@@ -201,7 +201,7 @@ func TestPlayoutConstantRate(t *testing.T) {
 			early++
 		}
 		// With the rate known from before it may land before the first piece.
-		p = newPlayout(len(f.took), margin, float64(cost))
+		p = newPlayout(len(f.took), margin, pace{prior: float64(cost)})
 		if head, _ := f.play(p, 1); head != f.least(margin) {
 			t.Fatalf("film %d: it lands after %d pieces, the least is %d", n, head, f.least(margin))
 		}
@@ -227,7 +227,7 @@ func TestPlayoutVaryingRate(t *testing.T) {
 		rnd := rand.New(rand.NewPCG(2, 2))
 		for range 2000 {
 			f := randomFilm(rnd, 5*time.Microsecond, 3)
-			p := newPlayout(len(f.took), margin, 0)
+			p := newPlayout(len(f.took), margin, pace{})
 			if head, _ := f.play(p, 1); head > len(f.took) {
 				t.Fatal("it never lands")
 			}
@@ -254,12 +254,12 @@ func TestPlayoutSlowerMedium(t *testing.T) {
 		f.schedule.pieces = append(f.schedule.pieces, due{pages: 256, at: time.Duration(i) * 3 * time.Millisecond})
 		f.took = append(f.took, 256*cost)
 	}
-	fast := newPlayout(40, startMargin, 0)
+	fast := newPlayout(40, startMargin, pace{})
 	head, _ := f.play(fast, 1)
 	if head > 5 || fast.real < 0 || fast.result(0) == missed {
 		t.Errorf("it lands after %d pieces, slack %v", head, fast.real)
 	}
-	behind := newPlayout(40, startMargin, 0)
+	behind := newPlayout(40, startMargin, pace{})
 	f.play(behind, 10)
 	if behind.real >= 0 || behind.result(0) != missed {
 		t.Errorf("a tail ten times slower has slack %v", behind.real)
@@ -267,7 +267,7 @@ func TestPlayoutSlowerMedium(t *testing.T) {
 	for i := 1; i < 40; i++ { // from its second piece on
 		f.took[i] *= 10
 	}
-	before := newPlayout(40, startMargin, float64(cost))
+	before := newPlayout(40, startMargin, pace{prior: float64(cost)})
 	if head, _ := f.play(before, 1); head < 20 {
 		t.Errorf("a medium ten times slower: it lands after %d pieces", head)
 	}
@@ -281,7 +281,7 @@ func TestPlayoutWithoutTimes(t *testing.T) {
 		f.took = append(f.took, time.Millisecond)
 	}
 	for margin, want := range map[float64]int{startMargin: 10, 1: 16, maxMargin: 20} {
-		p := newPlayout(20, margin, 0)
+		p := newPlayout(20, margin, pace{})
 		if head, at := f.play(p, 1); head != want || at != time.Duration(want)*time.Millisecond {
 			t.Errorf("margin %g: it lands after %d pieces in %v, want %d", margin, head, at, want)
 		}
@@ -297,7 +297,7 @@ func TestPlayoutOutOfOrder(t *testing.T) {
 	for i := range 10 {
 		s.pieces = append(s.pieces, due{pages: 256, at: time.Duration(i) * time.Millisecond})
 	}
-	p := newPlayout(10, 0, 0)
+	p := newPlayout(10, 0, pace{})
 	p.brought(1, 256, time.Millisecond)
 	if p.safe() {
 		t.Error("it lands without a schedule")
@@ -312,7 +312,7 @@ func TestPlayoutOutOfOrder(t *testing.T) {
 		t.Error("three pieces in 3 ms, and the fourth is wanted in 3 ms: it does not land")
 	}
 	// A cap ended the wait before the schedule was known.
-	p = newPlayout(10, 0, 0)
+	p = newPlayout(10, 0, pace{})
 	p.brought(0, 256, time.Millisecond)
 	p.land(time.Millisecond)
 	p.plan(s, 0)

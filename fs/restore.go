@@ -94,7 +94,8 @@ func (s *Server) restore(m *memoryFile, o *opening) *flight {
 	ep.start(now)
 	f := &flight{m: m, h: h, sess: sess, policy: policy, start: now, front: make(chan struct{})}
 	if policy.bySet() {
-		f.landing = newLanding(m, h.ws, policy, now, s.pace.load())
+		first := pace{prior: s.pace.load(), atOnce: s.fetchers(h.ws)}
+		f.landing = newLanding(m, h.ws, policy, now, first)
 	}
 	f.ctx, f.cancel = context.WithCancel(s.ctx)
 	if !s.goes("a prefetch", func() { s.fly(f) }) {
