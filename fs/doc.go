@@ -106,11 +106,11 @@
 //
 // where the time of a page is measured in this flight: the mean over all pieces, or over the newest eight
 // if they came more slowly. The first pieces have also waited for the restore to get going, which does not
-// come again: as soon as as many others have come as are under way at once, they do not count. The mean of the
-// server's last flights counts as one piece more. The flight lands at the first moment at which that is so for
-// all pieces, or when all are there, or at a cap. Of a set of more than 1024 pieces neighbours are looked at
-// together, so that the look stays short. What the VMM does between its open and the first instruction is left
-// out, and to the good.
+// come again: when so many others have come as are under way at once, they do not count any more. The mean
+// of the server's last flights counts as one piece more. The flight lands at the first moment at which that
+// is so for all pieces, or when all are there, or at a cap. Of a set of more than 1024 pieces neighbours are
+// looked at together, so that the look stays short. What the VMM does between its open and the first
+// instruction is left out, and to the good.
 //
 // Only a trace and the reads of a restore have times. A page of such a set that just the access bits name
 // is wanted at the end of the recording. A set without times lies by recency and density: it lands with

@@ -172,9 +172,9 @@ func (p *playout) result(late uint64) result {
 	return met
 }
 
-// A pace is how fast pieces arrive. The first of them also waited for the restore to get going: for files to be
-// opened, a disk to wake up, goroutines to begin. That does not come again. So it does not count any more
-// as soon as as many pieces have come behind those that were under way from the beginning.
+// A pace is how fast pieces arrive. The first of them also waited for the restore to get going: for files to
+// be opened, a disk to wake up, goroutines to begin. That does not come again. So the pieces that were under
+// way from the beginning do not count any more when so many others have come.
 type pace struct {
 	prior  float64 // nanoseconds a page, from earlier restores; 0: not known
 	atOnce int     // pieces that are under way at once, at most; 0: not known, and all of them count

@@ -12,7 +12,8 @@ func TestPlayoutSlowStart(t *testing.T) {
 	var f film
 	f.schedule.timed = true
 	for i := range 60 {
-		f.schedule.pieces = append(f.schedule.pieces, due{pages: 256, at: time.Duration(i) * 2 * time.Millisecond})
+		d := due{pages: 256, at: time.Duration(i) * 2 * time.Millisecond}
+		f.schedule.pieces = append(f.schedule.pieces, d)
 		f.took = append(f.took, 600*time.Microsecond)
 	}
 	f.took[0] = 8 * time.Millisecond
@@ -61,7 +62,8 @@ func TestPlayoutBunches(t *testing.T) {
 	}
 	all, before := late(func(int) int { return 0 })
 	begun, after := late(func(bunch int) int { return bunch + 2 })
-	t.Logf("of 2000 films %d are late if the start counts, %d if not; they wait %v and %v", all, begun, before, after)
+	t.Logf("of 2000 films %d are late if the start counts, %d if not; they wait %v and %v", all, begun,
+		before, after)
 	if begun > all+all/10+2 {
 		t.Errorf("of 2000 films %d are late without the start, %d with it", begun, all)
 	}
