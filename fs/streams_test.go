@@ -251,3 +251,36 @@ func TestStreamsRandomInASet(t *testing.T) {
 		}
 	}
 }
+
+// Programs that work side by side, each with some of its objects, which lie together in the layout, and with
+// all pages of these in any order, get the blocks of what they touch.
+func TestStreamsOfObjects(t *testing.T) {
+	const pages, programs, object = 1 << 16, 8, 36
+	rnd := rand.New(rand.NewPCG(5, 6))
+	layout := shuffled(rnd, pages)
+	var work [programs][]uint64
+	for first := 0; first+object <= pages; first += object {
+		if rnd.IntN(5) < 2 {
+			gfns := slices.Clone(layout[first:][:object])
+			rnd.Shuffle(object, func(i, j int) { gfns[i], gfns[j] = gfns[j], gfns[i] })
+			who := rnd.IntN(programs)
+			work[who] = append(work[who], gfns...)
+		}
+	}
+	var touches []uint64
+	for left := true; left; {
+		left = false
+		for i := range work {
+			n := min(rnd.IntN(12), len(work[i]))
+			touches, work[i] = append(touches, work[i][:n]...), work[i][n:]
+			left = left || len(work[i]) > 0
+		}
+	}
+	p := newPlayer(t, pages, layout, nil)
+	p.play(touches, nil)
+	used := float64(len(touches)-p.reads) / float64(p.pushed)
+	t.Logf("%d touches, %d READs, %d pages pushed, %.2f of them used", len(touches), p.reads, p.pushed, used)
+	if p.reads > len(touches)/5 || used < 0.7 {
+		t.Errorf("%d READs for %d touches, %.2f of %d pages pushed are used", p.reads, len(touches), used, p.pushed)
+	}
+}
