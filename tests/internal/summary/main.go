@@ -1,6 +1,6 @@
 // Command summary turns the output of several `go test -json` runs, and of the steps around them, into
 // a short report: failures with their output as they happen, one line for each package, and at the end
-// every skipped test with its reason and the line
+// the slowest tests, every skipped test with its reason and the line
 //
 //	N passed, N failed, N skipped
 //
@@ -9,6 +9,7 @@
 //	{...}                 an event of `go test -json` (go doc test2json)
 //	#run NAME             the next events belong to this run, e.g. "race"
 //	#pass NAME [REASON]   a step that is no Go test passed; likewise #fail and #skip
+//	#cpu USER SYSTEM      seconds of processor time that this run has taken
 //	#exit STATUS          `go test` itself has ended so
 //	anything else         output of the step that follows; shown if that fails
 //

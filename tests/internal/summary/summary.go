@@ -21,6 +21,12 @@ type counts struct{ passed, failed, skipped int }
 // note is one skipped or failed test with what it said.
 type note struct{ run, name, reason string }
 
+// took is how long one test took: by the clock, beside all that ran at the same time.
+type took struct {
+	run, name string
+	seconds   float64
+}
+
 // summary is the state between two lines.
 type summary struct {
 	out          io.Writer
@@ -32,6 +38,7 @@ type summary struct {
 	failedInRun  int
 	step         []string // lines since the last step
 	skips, fails []note
+	slow         []took // top-level tests that took that long
 	started      time.Time
 }
 
@@ -73,6 +80,8 @@ func (s *summary) line(text string) {
 	case "#skip":
 		s.skip(name, reason)
 		s.step = nil
+	case "#cpu":
+		fmt.Fprintf(s.out, "      %s: %s s of processor time in user space, %s s in the kernel\n", s.run, name, reason)
 	case "#exit":
 		status, err := strconv.Atoi(name)
 		if (err != nil || status != 0) && s.failedInRun == 0 {
@@ -118,6 +127,9 @@ func (s *summary) event(e event) {
 	}
 	c := s.pkg(e.Package)
 	name := short(e.Package) + " " + e.Test
+	if e.Elapsed >= slow && !strings.Contains(e.Test, "/") {
+		s.slow = append(s.slow, took{s.run, name, e.Elapsed})
+	}
 	switch e.Action {
 	case "pass":
 		c.passed++
@@ -189,8 +201,9 @@ func skipReason(output []string) string {
 	return strings.Join(reason, "; ")
 }
 
-// finish prints skips, failures and the last line; it gives the exit status.
+// finish prints slow tests, skips, failures and the last line; it gives the exit status.
 func (s *summary) finish() int {
+	s.printSlow()
 	s.printNotes("skipped", s.skips)
 	s.printNotes("failed", s.fails)
 	fmt.Fprintf(s.out, "%v in all\n", time.Since(s.started).Round(time.Second))
@@ -203,6 +216,20 @@ func (s *summary) finish() int {
 		return 2
 	}
 	return 0
+}
+
+// slow is how many seconds a test takes that is listed, and mostSlow how many are listed.
+const slow, mostSlow = 5, 20
+
+func (s *summary) printSlow() {
+	if len(s.slow) == 0 {
+		return
+	}
+	sort.SliceStable(s.slow, func(i, j int) bool { return s.slow[i].seconds > s.slow[j].seconds })
+	fmt.Fprintln(s.out, "-- slowest:")
+	for _, t := range s.slow[:min(len(s.slow), mostSlow)] {
+		fmt.Fprintf(s.out, "   %6.1f s  %s: %s\n", t.seconds, t.run, t.name)
+	}
 }
 
 func (s *summary) printNotes(title string, notes []note) {

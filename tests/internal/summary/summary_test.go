@@ -44,6 +44,16 @@ func TestSummary(t *testing.T) {
 			`{"Action":"pass",` + pkg + `,"Elapsed":1.5}`,
 			"#exit 0",
 		}, "1 passed, 0 failed, 1 skipped", 0, []string{"race: fs TestB: needs /dev/kvm: x"}},
+		{"slow tests", []string{
+			"#run race",
+			`{"Action":"pass",` + pkg + `,"Test":"TestQuick","Elapsed":4.9}`,
+			`{"Action":"pass",` + pkg + `,"Test":"TestLong","Elapsed":7.25}`,
+			`{"Action":"pass",` + pkg + `,"Test":"TestLonger/part","Elapsed":9}`,
+			`{"Action":"pass",` + pkg + `,"Test":"TestLonger","Elapsed":11}`,
+			"#cpu 12.5 3.25",
+			"#exit 0",
+		}, "4 passed, 0 failed, 0 skipped", 0, []string{"race: 12.5 s of processor time in user space, 3.25 s",
+			"slowest:\n     11.0 s  race: fs TestLonger\n      7.2 s  race: fs TestLong\n"}},
 		{"failed test shows its output", []string{
 			`{"Action":"output",` + pkg + `,"Test":"TestA","Output":"    a_test.go:1: got 2\n"}`,
 			`{"Action":"fail",` + pkg + `,"Test":"TestA"}`,
