@@ -61,6 +61,7 @@ func TestColdStore(t *testing.T) {
 		"by number": upTo(x.Pages), "random": shuffled(rand.New(rand.NewPCG(3, 4)), x.Pages),
 		"scattered": scattered(x.Pages, 3),
 	}
+	store := coldStore(t, x, mixedTiers)
 	for what, o := range map[string]Options{
 		"lazy":        {Policy: PolicyLazy, RecordWindow: time.Nanosecond},
 		"recorded":    {Policy: PolicyLazy, RecordWindow: time.Hour},
@@ -70,7 +71,7 @@ func TestColdStore(t *testing.T) {
 		"fill":        {Policy: PolicyWorkingSet, Fill: 1 << 30, FillLarge: true},
 	} {
 		t.Run(what, func(t *testing.T) {
-			b := mountedStore(t, coldStore(t, x, mixedTiers), o)
+			b := mountedStore(t, store, o)
 			c := b.client()
 			for order, gfns := range orders {
 				cold := b.Drop

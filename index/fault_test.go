@@ -212,10 +212,11 @@ func TestEveryBlobOperationFails(t *testing.T) {
 		"crash": {func(n int) errblob.Plan { return errblob.Crash(n, false) }, errblob.ErrCrashed, false},
 		"lost":  {func(n int) errblob.Plan { return errblob.Crash(n, true) }, errblob.ErrCrashed, false},
 	}
-	// Every operation fails in one of the ways, in another one in each run; with -short one of four does.
-	step := len(plans)
-	if testing.Short() {
-		step *= 4
+	// Every operation fails in one of the ways, in another one in each run; with -short one of eight does, and
+	// with the race detector one of two again: nearly all of this is done by one goroutine after another.
+	step := len(plans) * fewer(1, 8)
+	if raceEnabled {
+		step *= 2
 	}
 	offsets := rand.Perm(step)
 	for name, p := range plans {
@@ -237,7 +238,11 @@ func TestEveryBlobOperationFails(t *testing.T) {
 
 func TestOutOfSpace(t *testing.T) {
 	f := newFaultScript(t)
-	for capacity := 0; ; capacity += 40 << 10 {
+	step := fewer(40<<10, 160<<10)
+	if raceEnabled {
+		step *= 4
+	}
+	for capacity := newRand(t).IntN(step); ; capacity += step {
 		mem := blobtest.NewMem()
 		dir := t.TempDir() + "/s"
 		may := f.run(t, dir, errblob.New(mem, errblob.Full(capacity)), unix.ENOSPC, false)
