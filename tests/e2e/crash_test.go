@@ -123,10 +123,7 @@ func TestKilledImports(t *testing.T) {
 	cli.OK(t, "import", clean, source, "--name", "x")
 	took := time.Since(start)
 
-	rounds, survived := 12, 0
-	if testing.Short() {
-		rounds = 4
-	}
+	rounds, survived := fewer(12, 4), 0
 	for i := range rounds {
 		name := fmt.Sprintf("x%d", i)
 		cmd := cli.Command("import", store, source, "--name", name)

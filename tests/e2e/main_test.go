@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -80,6 +82,24 @@ func payload() int64 {
 		return 40 << 20
 	}
 	return 0
+}
+
+// fewer is the number of rounds: with -short, fewer of them.
+func fewer(rounds, short int) int {
+	if testing.Short() {
+		return short
+	}
+	return rounds
+}
+
+// someOf picks cases: all of them, and with -short only some, other ones in each run.
+func someOf[T any](cases []T, short int) []T {
+	picked := slices.Clone(cases)
+	if testing.Short() {
+		rand.Shuffle(len(picked), func(i, j int) { picked[i], picked[j] = picked[j], picked[i] })
+		picked = picked[:min(short, len(picked))]
+	}
+	return picked
 }
 
 // linux boots and saves the guest at its first call.

@@ -55,7 +55,7 @@ func TestRepackKilled(t *testing.T) {
 			}
 		}
 	})
-	rounds, killed := 10, 0
+	rounds, killed := fewer(10, 4), 0
 	if race.Enabled {
 		rounds = 4
 	}

@@ -21,7 +21,7 @@ func TestEverythingAtOnce(t *testing.T) {
 	other := image.Spec{Pages: 4096, Seed: 78}
 	otherFile := writeImage(t, other)
 	m := cli.Mount(t, store, "--repack-after=1ms")
-	rounds := 12
+	rounds := fewer(12, 4)
 	if race.Enabled {
 		rounds = 4
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -51,7 +52,7 @@ func TestMinorFault(t *testing.T) {
 	}
 }
 
-// TestQuick runs the trial end to end, as a user would.
+// TestQuick runs the trial end to end, as a user would; with -short one of its workloads.
 func TestQuick(t *testing.T) {
 	if err := usableKVM("/dev/kvm"); err != nil {
 		t.Skip(err)
@@ -59,19 +60,29 @@ func TestQuick(t *testing.T) {
 	dir := t.TempDir()
 	var out, errs bytes.Buffer
 	args := []string{"--quick", "--out", dir}
+	workloads := []string{"stream", "heap"}
+	if testing.Short() {
+		n := rand.IntN(len(workloads)) // another one in each run
+		workloads = workloads[n : n+1]
+		args = append(args, "--workload", workloads[0])
+	}
 	if thaw := os.Getenv("THAW_TEST_BINARY"); thaw != "" { // it is built already
 		args = append(args, "--thaw", thaw)
 	}
 	if err := run(t.Context(), args, &out, &errs); err != nil {
 		t.Fatalf("%v\n%s", err, errs.String())
 	}
-	for _, want := range []string{"### stream on native", "### heap on native", "| trace |",
-		"### Targets"} {
+	wanted := []string{"| trace |", "### Targets"}
+	for _, w := range workloads {
+		wanted = append(wanted, "### "+w+" on native")
+	}
+	for _, want := range wanted {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, out.String())
 		}
 	}
-	for _, name := range []string{"stream-native.json", "heap-native.json"} {
+	for _, w := range workloads {
+		name := w + "-native.json"
 		text, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
 			t.Fatal(err)

@@ -16,6 +16,7 @@ type workload struct {
 // shape is the extent of a run.
 type shape struct {
 	memory    string
+	warm      time.Duration
 	workloads []workload
 	disks     []string
 	windows   map[string]time.Duration // by disk
@@ -28,6 +29,7 @@ type shape struct {
 func full() shape {
 	return shape{
 		memory: "1GiB",
+		warm:   10 * time.Second,
 		workloads: []workload{
 			{"stream", []string{"set=41MB"}},
 			{"heap", []string{"set=192MiB", "cold=65536"}},
@@ -44,6 +46,7 @@ func full() shape {
 func quick() shape {
 	return shape{
 		memory: "64MiB",
+		warm:   2 * time.Second,
 		workloads: []workload{
 			{"stream", []string{"set=772KiB"}},
 			{"heap", []string{"set=8MiB"}},
@@ -61,6 +64,7 @@ type job struct {
 	disk     string
 	window   time.Duration
 	memory   string
+	warm     time.Duration // how long the machine works before anything is done to it
 	methods  []string
 	drops    []float64
 }
@@ -88,7 +92,7 @@ func plan(o options) ([]job, error) {
 				continue
 			}
 			j := job{workload: w, disk: disk, window: s.windows[disk], memory: s.memory,
-				methods: s.methods}
+				warm: s.warm, methods: s.methods}
 			if w.name == "stream" {
 				j.drops = s.drops
 			}
@@ -113,16 +117,13 @@ func known(what string, asked, names []string) error {
 // name is what its files are called.
 func (j job) name() string { return strings.ReplaceAll(j.workload.name, ":", "-") + "-" + j.disk }
 
-// warm is how long a machine works before anything is done to it: what it does in the kernel then
-// it does without being traced. That is counted in hundredths of a second.
-const warm = 10 * time.Second
-
 // compare are the arguments of thaw for the comparison that saves the machine. What it makes is
-// kept in a directory, if one is given.
+// kept in a directory, if one is given. While the machine is warm, and not yet traced, thaw counts how
+// much of its time is the kernel's, in hundredths of a second: so that takes seconds.
 func (j job) compare(keep string) []string {
 	window := j.window.String()
 	args := []string{"compare", "--json", "--guest=" + j.workload.name, "--memory=" + j.memory,
-		"--warm=" + warm.String(), "--disk=" + j.disk, "--window=" + window, "--scan=" + window,
+		"--warm=" + j.warm.String(), "--disk=" + j.disk, "--window=" + window, "--scan=" + window,
 		"--trace=" + window,
 		"--methods=" + strings.Join(j.methods, ",")}
 	for _, a := range j.workload.args {

@@ -55,9 +55,12 @@ func (b *bench) measureFaults(what, store string, target float64, oneCPU bool) {
 	b.add(what+", p99", "us", p99, peer99, target, "")
 }
 
-// TestFaultsOfTiers is that part of TestFigures alone.
+// TestFaultsOfTiers is that part of TestFigures alone: without -perf that is enough.
 func TestFaultsOfTiers(t *testing.T) {
 	cli.NeedFUSE(t)
+	if !*full {
+		t.Skip("a part of TestFigures: with -perf only")
+	}
 	b := newBench(t)
 	b.measureTiers()
 	b.print()
