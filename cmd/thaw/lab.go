@@ -24,8 +24,10 @@ func addLabFlags(f *pflag.FlagSet, o *lab.Options) {
 		"guest program to boot and save: heap, stream, idle or random:PCT")
 	f.StringArrayVar(&o.Guest.Args, "arg", nil, "option NAME=VALUE of the guest program; may be repeated")
 	f.DurationVar(&o.Guest.Warm, "warm", o.Guest.Warm, "how long the machine works before it is saved")
-	f.DurationVar(&o.Guest.Scan, "scan", o.Guest.Scan, "scan access bits so long before it is saved")
-	f.DurationVar(&o.Guest.Trace, "trace", o.Guest.Trace, "trace accesses so long afterwards")
+	f.DurationVar(&o.Guest.Scan, "scan", o.Guest.Scan,
+		"for how long before it is saved access bits are scanned")
+	f.DurationVar(&o.Guest.Trace, "trace", o.Guest.Trace,
+		"for how long after it is saved accesses are traced")
 	f.DurationVar(&o.Window, "window", o.Window,
 		"how long each restored machine works; the counts are over this window")
 	f.StringVar(&o.Keep, "keep", "", "keep checkpoint and store in this new directory")

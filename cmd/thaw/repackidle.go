@@ -157,8 +157,8 @@ func (g *gate) set(open bool) {
 // maxRest bounds what wait takes while the gate is open.
 const maxRest = 500 * time.Millisecond
 
-// wait returns when the gate is open, and so long after it returned last that half of the time is rest: the
-// process takes half of a processor at most, and half of what the disk gives it.
+// wait returns when the gate is open. Before that it rests for as long as the caller has worked since wait
+// returned last: so the process takes half of a processor at most, and half of what the disk gives it.
 func (g *gate) wait(ctx context.Context) error {
 	rest := min(time.Since(g.last), maxRest)
 	if g.last.IsZero() {

@@ -113,10 +113,10 @@ type estimateOptions struct {
 }
 
 func (o *estimateOptions) addFlags(f *pflag.FlagSet) {
-	f.DurationVar(&o.scan, "scan", 0, "scan access bits so long before the checkpoint")
+	f.DurationVar(&o.scan, "scan", 0, "for how long before the checkpoint access bits are scanned")
 	f.Float64Var(&o.budget, "scan-budget", 100*scan.DefaultBudget,
 		"percent of the machine's time that scanning may take")
-	f.DurationVar(&o.trace, "trace", 0, "trace first touches so long after the checkpoint")
+	f.DurationVar(&o.trace, "trace", 0, "for how long after the checkpoint first touches are traced")
 }
 
 // into puts the options into a request.

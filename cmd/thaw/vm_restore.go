@@ -63,7 +63,7 @@ differential checkpoint needs its parents too.` +
 	f.StringArrayVar(&o.disks, "disk", nil,
 		"disk FILE[,ro] in place of one that the machine had, all of them in their order")
 	f.DurationVar(&o.Window, "window", vmm.DefaultWindow,
-		"count pages so long after the first instruction")
+		"for how long after the first instruction pages are counted")
 	f.StringVar(&o.requested, "requested", "",
 		"when the restore was asked for (RFC 3339), if not now")
 	f.BoolVar(&o.Count, "count", false,

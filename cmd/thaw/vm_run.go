@@ -29,7 +29,7 @@ type vmOptions struct {
 
 func (o *vmOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.API, "api", "", "unix socket to control the machine")
-	f.DurationVar(&o.For, "for", 0, "end the machine so long after its first instruction")
+	f.DurationVar(&o.For, "for", 0, "for how long the machine runs, from its first instruction on; 0: no limit")
 	f.BoolVar(&o.Paused, "paused", false, "do not start before a resume on the socket")
 	f.StringVar(&o.console, "console", "",
 		"write a kernel's serial console to this file, instead of the terminal")
