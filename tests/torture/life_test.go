@@ -61,7 +61,7 @@ func newLife(t *testing.T, share float64, most int) *life {
 	l.r = rand.New(rand.NewPCG(l.seed, 11))
 	span := time.Duration(share * float64(*lifeFlag))
 	if testing.Short() {
-		span /= 3
+		span /= 5
 	}
 	l.until = l.begun.Add(span)
 	t.Logf("-seed %d", l.seed)
