@@ -103,7 +103,11 @@ func (p *playout) safeByPiece() bool {
 // too early. A short one is safe with the piece.
 func TestPlayoutGroups(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(6, 6))
-	for n := range 60 {
+	films := 60
+	if raceEnabled {
+		films = 8
+	}
+	for n := range films {
 		pieces := 1 + rnd.IntN(maxGroups)
 		if n%2 == 0 {
 			pieces = maxGroups + rnd.IntN(8*maxGroups)
