@@ -15,7 +15,7 @@ type clusters struct {
 	all   [maxClusters]cluster // what is in them is guarded by mu, but for the pages
 }
 
-// A cluster is a buffer. Its pages are written by the one who took it empty, and do not change while it is
+// A cluster is a buffer. Its pages are written by the READ that took it empty, and do not change while it is
 // kept and in use.
 type cluster struct {
 	Cluster

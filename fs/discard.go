@@ -19,8 +19,8 @@ type holes struct {
 
 // Fallocate implements fuse.RawFileSystem: a machine with a balloon returns pages. Whole pages of a
 // clone can be punched out; they read as zeros until the clone is closed, and the kernel drops them from
-// the page cache when it has the answer. Anybody who has the file open for writing may do it: OPEN has
-// checked the owner.
+// the page cache when it has the answer. Every process that has the file open for writing may do it: OPEN
+// has checked the owner.
 //
 // Allocation is refused as by a read-only file system: after EOPNOTSUPP posix_fallocate(3) would write,
 // which poisons the clone.
@@ -104,7 +104,7 @@ func (m *memoryFile) retire() {
 const releaseTime = time.Second
 
 // lockWhole locks e.mu for an open that is not the prober's, when m has no holes of a machine that has
-// ended. Who opens a clone that another one has open shares its holes.
+// ended. A machine that opens a clone which another one has open shares its holes.
 func (s *Server) lockWhole(m *memoryFile) {
 	late := time.NewTimer(releaseTime)
 	defer late.Stop()

@@ -197,10 +197,10 @@
 // the same side of memory.gate as drops. ZERO_RANGE and the like are EOPNOTSUPP. Allocating is EROFS,
 // because there is no memory to allocate.
 //
-// The holes are those of one machine. They end with the last RELEASE, which comes when the last mapping
-// is gone: the page cache of the clone is dropped, and the next OPEN, which waits for that, finds the
-// image. Because the kernel sends RELEASE in the background, an OPEN of a clone that has holes and is
-// open waits a moment (releaseTime) for it. Who opens a clone while another has it open shares its holes.
+// The holes are those of one machine. They end with the last RELEASE, which comes when the last mapping is
+// gone: the page cache of the clone is dropped, and the next OPEN, which waits for that, finds the image.
+// Because the kernel sends RELEASE in the background, an OPEN of a clone that has holes and is open waits a
+// moment (releaseTime) for it. Machines that have one clone open at the same time share its holes.
 //
 // The kernel forgets the inode of a closed clone when it likes, and then the clone is new again,
 // without an owner. One that is poisoned stays so until the mount ends: use another ID.

@@ -44,7 +44,7 @@ func (s *Server) fetchers(feed Feed) int { return s.opts.Workers + feed.Parallel
 // fetchQueue hands out the pieces of a feed in order.
 type fetchQueue struct {
 	turn chan struct{} // has an element for the goroutine that fetches next, while it waits
-	next int           // who has the turn may change it
+	next int           // changed only by the goroutine whose turn it is
 	free chan struct{} // has an element for each fetch that is under way
 	// failed: the rest need not be fetched. The end of the feed does not set it, because other
 	// goroutines may still have pieces then.

@@ -2,8 +2,9 @@ package fs
 
 // An inode number outlives what it stands for: a clone that is opened again after the kernel has forgotten
 // it has the number of the one before, and so has a checkpoint that was removed and is there again. Pushes
-// and drops go to the kernel by number. So whoever is at work on a number keeps what it stands for: who
-// comes by that number meanwhile gets the same memory file, with its gate, its session and its holes.
+// and drops go to the kernel by number. So a goroutine that pushes or drops by a number keeps what the number
+// stands for: a lookup that leads to it meanwhile finds the same memory file, with its gate, its session and
+// its holes.
 
 // keepLocked notes that a goroutine begins to push pages into m, or to drop them. It is called while the
 // kernel knows m, or the entry is listed. e.mu is held.

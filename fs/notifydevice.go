@@ -15,7 +15,7 @@ import (
 // makes a request of each, with a map and six slices, which costs a fifth of the push.
 type notifyDevice struct {
 	notifier
-	fd       int       // open as long as anybody may push
+	fd       int       // open as long as there may be pushes
 	messages sync.Pool // of *storeMessage
 }
 

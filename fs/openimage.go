@@ -136,7 +136,7 @@ func (s *Server) settleLocked(e *entry, all bool) error {
 }
 
 // opened counts an open of m and makes sure that its image is there. who is nil for the prober,
-// which owns nothing.
+// which owns no clone.
 func (s *Server) opened(m *memoryFile, who *fuse.Owner) error {
 	e := m.e
 	if who != nil {
@@ -168,7 +168,7 @@ func (s *Server) opened(m *memoryFile, who *fuse.Owner) error {
 }
 
 // released undoes opened. With the last open it ends the restore that still goes on for m, before
-// anybody can open m again, and leaves the image open for the next open unless too many are kept open.
+// m can be opened again, and leaves the image open for the next open unless too many are kept open.
 // With the last one that is not the prober's it ends the holes of a clone.
 func (s *Server) released(m *memoryFile, probe bool) {
 	e := m.e

@@ -12,7 +12,7 @@ type pieces struct {
 // a few; when many restores want more together, they take turns.
 const maxPieces = 64
 
-// get waits for a buffer. Who has one gives it back soon, and takes no second one.
+// get waits for a buffer. A goroutine that has one gives it back soon, and takes no second one.
 func (p *pieces) get() *Piece {
 	p.free <- struct{}{}
 	if x, ok := p.pool.Get().(*Piece); ok {

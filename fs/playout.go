@@ -135,7 +135,7 @@ func (p *playout) inTime(cost, spread float64, run time.Duration) bool {
 }
 
 // hurry says whether a piece that is missing will not come in time if a page takes as long as in the
-// newest pieces, and cost at least. Without times, or a rate, nobody knows.
+// newest pieces, and cost at least. Without times, or a rate, that is not known: true.
 func (p *playout) hurry(now time.Duration, cost float64) bool {
 	own, spread := p.pace.cost()
 	return !p.landed || !p.timed || cost == 0 || !p.inTime(max(cost, own), spread, now-p.head)

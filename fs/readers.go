@@ -36,7 +36,7 @@ type readers struct {
 
 	mu     sync.Mutex
 	list   []Reader
-	opens  int       // by anybody, also by those who are not listed. Guarded by mu, as all here
+	opens  int       // by all processes, also those not listed. Guarded by mu, as all here
 	closed time.Time // when the last file was closed; zero while one is open
 }
 

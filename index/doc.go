@@ -12,7 +12,7 @@
 //	index/                    Badger: hints, all of which can be made again
 //	index.damaged-TIME/       an index that failed
 //	write.lock                held (flock) by the one process that writes to the store, and its keeper
-//	wanted.lock               held, and shared, by those who wait for that
+//	wanted.lock               held, shared, by each process that waits for write.lock
 //	lock                      held (flock) by the one process that serves it
 //
 // Packs and roots are blobs (package blob): written once, never changed, there whole or not at all.
@@ -114,10 +114,10 @@
 // pages of two groups. Layout says "trace", "virtual" or "physical". A block keeps its slots for good.
 //
 // When a pack is written again, cold pages of it may move into clusters (pack.TierCold): 16 pages that are
-// like one another, compressed together. A cluster is to its pages what a block is to others: it is read
-// and decoded at once, so [Image.Block] returns it, and who reads many pages goes through them in the order
-// in which they lie (pack.Spots), cluster by cluster. Refs do not change. Who reads one page of a cluster can
-// keep the others: [Image.ReadCluster].
+// like one another, compressed together. A cluster is to its pages what a block is to others: it is read and
+// decoded at once, so [Image.Block] returns it, and many pages are read in the order in which they lie
+// (pack.Spots), cluster by cluster. Refs do not change. A caller that reads one page of a cluster can keep
+// the others: [Image.ReadCluster].
 //
 // A working set is also copied into a segment, a pack of frames of 1 MiB in first-touch order,
 // which a restore reads from end to end. Those of its first 128 MiB are quick to decode. A segment has
@@ -148,14 +148,14 @@
 //
 // # The index
 //
-// Badger maps hashes to refs, of pages and of nodes, and has a list of the packs that it has indexed: to
-// read this from the blobs would take long in a large store. Only imports use it, for a chunk of pages at a
-// time, and it is opened when it is first needed. An import does not write to it: the newest packs, up to
-// 128 with four million pages, are the tail (hintstail.go). Who needs their hashes reads them from the packs,
-// and keeps them in memory. When they are more, all of them are put into Badger at once, by the next import,
-// and by every gc. So a store with few pages has no Badger index. All of this is only hints: a row may point
-// to a page that is gone, so its user compares the hash of what it finds. A page that is not found is stored
-// again. The list of checkpoints is always read from the roots. The keys are in keys.go.
+// Badger maps hashes to refs, of pages and of nodes, and has a list of the packs that it has indexed: to read
+// this from the blobs would take long in a large store. Only imports use it, for a chunk of pages at a time,
+// and it is opened when it is first needed. An import does not write to it: the newest packs, up to 128 with
+// four million pages, are the tail (hintstail.go). An import that needs their hashes reads them from the
+// packs, and keeps them in memory. When they are more, all of them are put into Badger at once, by the next
+// import, and by every gc. So a store with few pages has no Badger index. All of this is only hints: a row
+// may point to a page that is gone, so its user compares the hash of what it finds. A page that is not found
+// is stored again. The list of checkpoints is always read from the roots. The keys are in keys.go.
 //
 // Badger writes through shared mappings, so a full disk or quota causes a SIGBUS, and a damaged byte
 // in its files may cause a panic in one of its goroutines. So commands do not open it: a keeper does,
@@ -212,17 +212,16 @@
 //
 // It shares with gc the walk, the audit of what is dropped, and the next generation; before that takes the
 // place of the old one, everything in it is read, and each page compared with the hash that the old one has
-// for it. A crash at any time leaves the one or the other: who opens the store for writing and finds both
-// reads the new one, and goes back to the old one if there is damage in it. Rows of the index are not
-// touched: those of dropped pages go with the next gc.
+// for it. A crash at any time leaves the one or the other: a process that opens the store for writing and
+// finds both reads the new one, and goes back to the old one if there is damage in it. Rows of the index are
+// not touched: those of dropped pages go with the next gc.
 //
 // Repacking a store takes long. A caller may do one pack at a time (RepackOptions.Most), close the store in
-// between, and take along what was found out (RepackMemory): live pages only become more, unless a
-// checkpoint was removed or replaced; then all is found out again. One who opens the store to make room for
-// others (OpenOptions.Yield) ends in the middle of a pack, which stays as it was, as soon as another process
-// waits for write.lock ([WriterWaits]); and that one waits for it, whatever its patience
-// (OpenOptions.Wait). The process that repacks beside a server makes room for all, the command "thaw
-// repack" for all that do not repack.
+// between, and take along what was found out (RepackMemory): live pages only become more, unless a checkpoint
+// was removed or replaced; then all is found out again. With OpenOptions.Yield it ends in the middle of a
+// pack, which stays as it was, as soon as another process waits for write.lock ([WriterWaits]); that process
+// waits until it has ended, also for longer than its own OpenOptions.Wait says. The process that repacks
+// beside a server makes room for all, the command "thaw repack" for all that do not repack.
 //
 // # Damage
 //

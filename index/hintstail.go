@@ -53,7 +53,7 @@ func (h *hints) extend(ctx context.Context, numbers []uint64) (bool, error) {
 		}
 		p, done, err := h.s.packs.use(ctx, n, 0)
 		if err != nil {
-			continue // who reads its hashes says so
+			continue // it is an error where its hashes are read
 		}
 		slots += p.Slots()
 		done()

@@ -18,7 +18,7 @@ type Image struct {
 	entry   *catalogEntry
 	root    *root
 	pages   *pageMap
-	reverse func() *reverseMap // made by the first who asks, which no page does that is read alone
+	reverse func() *reverseMap // made when it is first needed; not needed to read single pages
 	pins    *pins
 	spots   []pack.Spots // by position, as in pages; without any for a pack that could not be opened
 	packs   []*packEntry // by position, as in pages; nil for one that could not be opened

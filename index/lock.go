@@ -23,7 +23,7 @@ import (
 //	lock         the process that serves it; the second line is the mount point
 //
 // They do not exclude one another: what a server has open is never changed. A third file, wanted.lock,
-// excludes nobody: who waits for write.lock has a lock on a byte of it that others can have, too (see want).
+// excludes no process: each one that waits for write.lock has a shared lock on a byte of it (see want).
 const (
 	writeLockName  = "write.lock"
 	serverLockName = "lock"
@@ -44,16 +44,16 @@ const lockPoll = 20 * time.Millisecond
 type Yield uint8
 
 const (
-	// YieldNone: for nobody. It has the store until it closes it.
+	// YieldNone: for no other. It has the store until it closes it.
 	YieldNone Yield = iota
-	// YieldWriters: for those who yield to nobody.
+	// YieldWriters: for processes with YieldNone.
 	YieldWriters
-	// YieldAll: for all but its like. It asks nobody to make room for it.
+	// YieldAll: for all others but those with YieldAll. It does not ask others to make room for it.
 	YieldAll
 )
 
-// lockWriter takes the lock of those who write, and waits for another one no longer than wait, or longer
-// if that one gives way.
+// lockWriter takes write.lock. It waits no longer than wait for a process that has it, or longer if that
+// process gives way.
 func lockWriter(ctx context.Context, dir string, wait time.Duration, y Yield) (*os.File, error) {
 	more := ""
 	if y != YieldNone {
@@ -119,7 +119,7 @@ func WriterWaits(dir string, y Yield) bool {
 		return false
 	}
 	defer f.Close()
-	other := unix.Flock_t{Type: unix.F_WRLCK, Len: int64(y)} // of all who yield less
+	other := unix.Flock_t{Type: unix.F_WRLCK, Len: int64(y)} // of the processes that yield less
 	err = unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &other)
 	return err == nil && other.Type != unix.F_UNLCK
 }

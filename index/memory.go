@@ -71,7 +71,8 @@ func badSize(size int64) string {
 // ReadAt implements Memory.
 func (m *MemoryFile) ReadAt(p []byte, off int64) (int, error) { return m.f.ReadAt(p, off) }
 
-// Map maps a part of the file for reading. Who reads what another process cut off meanwhile gets a fault.
+// Map maps a part of the file for reading. Reading a part that another process has cut off meanwhile is a
+// fault (SIGBUS).
 func (m *MemoryFile) Map(off int64, n int) (b []byte, unmap func() error, err error) {
 	conn, err := m.f.SyscallConn()
 	if err != nil {

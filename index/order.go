@@ -42,7 +42,7 @@ func (m *Image) Orders() (orders []Order) {
 type layoutOrder struct {
 	m *Image
 	// packs are those of the reverse map, without the pages that have more than maxCopies like them:
-	// who reads one of those comes from anywhere.
+	// a read of one of those says nothing about where the reader is.
 	packs  [][]spotGFN
 	before []uint64 // positions before each pack, and of all
 }

@@ -92,8 +92,8 @@ func (e *catalogEntry) packed(clustered int, others int64) Packed {
 	return Packed{PackedNo, wins}
 }
 
-// summary reads what a pack says of itself. Of one that is damaged or gone nothing is known: who reads it
-// will say so.
+// summary reads what a pack says of itself. Of one that is damaged or gone nothing is known: that is
+// an error where it is read.
 func (s *Store) summary(ctx context.Context, number uint64) (pack.Summary, error) {
 	info, ok := s.packs.info(number)
 	if !ok {

@@ -15,7 +15,7 @@ import (
 	"github.com/thawfs/thaw/index/pack"
 )
 
-// packSet is the packs of a store: which there are, which are open, and who needs them to stay.
+// packSet is the packs of a store: which there are, which are open, and which must stay.
 //
 // A pack that is pinned is open, and this process does not remove its blob. A new generation of a
 // pack gets an entry of its own: pins of the old one go on reading that.

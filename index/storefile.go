@@ -98,7 +98,7 @@ func readStoreFile(dir string) (*storeFile, error) {
 }
 
 // createStore makes a store in a missing or empty directory. A store that is there stays as it is, and
-// so does one that another process is just making: who makes it holds the writer's lock.
+// so does one that another process is just making, which holds write.lock then.
 func createStore(ctx context.Context, dir string, p Profile, wait time.Duration) error {
 	if IsStore(dir) {
 		return nil

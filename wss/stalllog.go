@@ -74,7 +74,7 @@ func NewStallLog(origin time.Time) *StallLog { return &StallLog{origin: origin} 
 // Begin says that a request came in.
 func (l *StallLog) Begin() { l.BeginAt(time.Now()) }
 
-// BeginAt is Begin for who has just looked at the clock.
+// BeginAt is Begin for a caller that has just looked at the clock.
 func (l *StallLog) BeginAt(now time.Time) {
 	l.mu.Lock()
 	l.begin(l.at(now))
@@ -84,7 +84,7 @@ func (l *StallLog) BeginAt(now time.Time) {
 // End says that a request was answered. There must have been a Begin for it.
 func (l *StallLog) End() { l.EndAt(time.Now()) }
 
-// EndAt is End for who has just looked at the clock.
+// EndAt is End for a caller that has just looked at the clock.
 func (l *StallLog) EndAt(now time.Time) {
 	l.mu.Lock()
 	l.end(l.at(now))

@@ -19,8 +19,8 @@ import (
 )
 
 // lessonsDir is the directory of a store in which its server keeps what restores have taught it, one small
-// file for each checkpoint, named by its ID. Packs, roots and index are not touched by a server. Whoever
-// loses these files loses nothing but what the next two restores teach again.
+// file for each checkpoint, named by its ID. Packs, roots and index are not touched by a server. If
+// these files are lost, nothing is lost but what the next two restores teach again.
 const lessonsDir = "playout"
 
 // lessons keeps fs.Lessons in a store.

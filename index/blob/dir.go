@@ -86,7 +86,7 @@ func (d *Dir) sweep() error {
 			err = d.files.SyncDir(path)
 		}
 		if errors.Is(err, fs.ErrPermission) && path != d.root {
-			return nil // nobody who may not read a directory has written there
+			return nil // a user who may not read a directory has not written there
 		}
 		if err != nil {
 			return err

@@ -22,8 +22,8 @@
 // restore pages that are damaged or were dropped: their hashes identify them. And it can store
 // pages by their [Tier]: hot ones as units that decode at once, cold ones in clusters.
 //
-// Slots are names, and where a page lies is another thing. Who reads many pages reads them by [Spots], the
-// order in which they lie: each cluster is then read and decoded once.
+// Slots are names, and where a page lies is another thing. Many pages are best read by [Spots], the order in
+// which they lie: each cluster is then read and decoded once.
 //
 // The path of a page fault through this package is [Reader.ReadPage]: look the slot up in RAM, one
 // ReadAt, one checksum, one decoding, of a unit or a cluster. It takes no lock that is held over I/O and

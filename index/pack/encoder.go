@@ -38,8 +38,8 @@ func NewEncoder(p Profile) (*Encoder, error) {
 func NewHotEncoder() *Encoder { return &Encoder{tuning: hotTuning} }
 
 // NewImportEncoder makes an Encoder of new pages. An import is to be quick, so its units are those of
-// ProfileFast also where the profile takes little space: that is for whoever writes these pages again
-// later. Frames are the profile's.
+// ProfileFast also where the profile takes little space: the pages are made small when they are written again
+// (repacking). Frames are the profile's.
 func NewImportEncoder(p Profile) (*Encoder, error) {
 	e, err := NewEncoder(p)
 	if err == nil && p == ProfileDefault {

@@ -15,7 +15,7 @@
 //
 // # Bounded waiting
 //
-// A path on a mount whose server hangs would hold whoever uses it. So every path that a command is
+// A process that uses a path on a mount whose server hangs would hang, too. So every path that a command is
 // given goes through [Answering] before it is used, and what else may hang in the kernel through
 // [Bounded]; package control bounds what is asked over the socket.
 package access

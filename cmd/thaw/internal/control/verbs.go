@@ -27,7 +27,7 @@ type Status struct {
 	Store   string `json:"store"`
 	Mount   string `json:"mount"`
 	Policy  string `json:"policy"`
-	// Detached: it is out of the tree, and served to those who use it still.
+	// Detached: it is out of the tree, and served to the processes that still use it.
 	Detached bool        `json:"detached,omitempty"`
 	Users    []fs.User   `json:"users,omitempty"` // of a detached one
 	Disk     *DiskStatus `json:"disk,omitempty"`  // the simulated one; nil: none

@@ -15,8 +15,8 @@
 // # Two ways of reading
 //
 // An image is a [Memory], if it can be read anywhere, or a [Stream], if it can be read only once: what is
-// compressed as a whole, and what comes from the standard input. A Stream is never copied aside. Whoever
-// reads it gets each page when it comes.
+// compressed as a whole, and what comes from the standard input. A Stream is never copied aside: its
+// reader gets each page when it comes.
 //
 // A format that is a sequence (a stream of QEMU, LiME) has one parser for both ways. It goes through an
 // input from the beginning to the end and gives each piece of memory to a sink. The sink of a file notes

@@ -21,7 +21,7 @@ func (src *Source) complete(ctx context.Context, store *index.Store, parent stri
 		return func() {}, nil
 	}
 	if parent == "" {
-		return nil, errors.New("a diff needs a parent") // whoever opened it as a diff has one
+		return nil, errors.New("a diff needs a parent") // a source is opened as a diff only with one
 	}
 	m, err := store.OpenImage(ctx, parent)
 	if err != nil {

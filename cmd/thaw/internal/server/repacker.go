@@ -275,7 +275,7 @@ func (r *repacker) steer(ctx context.Context, cmd *exec.Cmd, in io.WriteCloser, 
 			}
 		case !killed && now.Sub(wanted) >= repackEnd:
 			r.log.Warn("the process that repacks the store does not give it to another one, and is killed")
-			_ = cmd.Process.Kill() // what it had begun is removed by who writes to the store next
+			_ = cmd.Process.Kill() // what it had begun is removed by the next process that writes to the store
 			killed = true
 		}
 		quiet := r.quietFor(now)
@@ -301,7 +301,7 @@ func (r *repacker) end(cmd *exec.Cmd, in io.Closer, over <-chan struct{}) {
 		return
 	case <-t.C:
 	}
-	_ = cmd.Process.Kill() // what it had begun is removed by who writes to the store next
+	_ = cmd.Process.Kill() // what it had begun is removed by the next process that writes to the store
 	<-over
 }
 

@@ -51,7 +51,7 @@ type Server struct {
 	repacker *repacker         // nil: the store is not repacked
 
 	gone      chan struct{} // closed when the mount has ended for any reason
-	detached  atomic.Bool   // the mount is out of the tree, and served to those who still use it
+	detached  atomic.Bool   // the mount is out of the tree, and served to the processes that still use it
 	abandoned bool          // the process ends under a mount that is still in use
 }
 
@@ -173,7 +173,7 @@ func startProber(ctx context.Context, log *slog.Logger) *fs.ProcessProber {
 const sendPatience = 10 * time.Second
 
 // close takes everything down that Start built, in the reverse order; the store last, so that
-// whoever mounts it finds no socket of ours.
+// another server of this store finds no socket of ours.
 func (s *Server) close() error {
 	var errs []error
 	if s.control != nil {
