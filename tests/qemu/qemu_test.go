@@ -32,9 +32,9 @@ func TestSaveRestore(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	dir := t.TempDir()
-	c := Config{Dir: dir}
+	c, work := Config{Dir: dir}, 6 // ticks
 	if testing.Short() {
-		c.PayloadBytes = 40 << 20
+		c.PayloadBytes, work = 40<<20, 3
 	}
 	if testing.Verbose() {
 		c.Log = os.Stderr
@@ -44,7 +44,7 @@ func TestSaveRestore(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer g.Close()
-	ticks, err := g.Console.WaitTicks(ctx, 0, 6)
+	ticks, err := g.Console.WaitTicks(ctx, 0, work)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,8 +57,8 @@ func TestSaveRestore(t *testing.T) {
 	if err := g.Continue(ctx); err != nil {
 		t.Fatal(err)
 	}
-	// Two ticks may have been on their way; six more are seconds of work.
-	if _, err := g.Console.WaitTicks(ctx, mark, 6); err != nil {
+	// Two ticks may have been on their way; the others are seconds of work.
+	if _, err := g.Console.WaitTicks(ctx, mark, work); err != nil {
 		t.Fatal(err)
 	}
 	if err := g.Save(ctx, second); err != nil {
