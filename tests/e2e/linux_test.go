@@ -111,7 +111,7 @@ func (r *restored) checkAll(t *testing.T) (wait func()) {
 func TestLinuxEveryPolicy(t *testing.T) {
 	cli.NeedFUSE(t)
 	l := linux(t)
-	const ticks = 6
+	ticks := fewer(6, 4)
 	store := filepath.Join(t.TempDir(), "store")
 	cli.OK(t, "import", store, l.first, "--name", "linux")
 
