@@ -16,10 +16,13 @@ func TestClusterFlips(t *testing.T) {
 	m, store, r := coldPack(t, ProfileDefault, 6)
 	data := blobtest.Get(t, store, Name(9, 3))
 	step := 1
-	if raceEnabled {
+	switch {
+	case raceEnabled:
 		step = 97
+	case testing.Short():
+		step = 4
 	}
-	for off := 0; off < len(data); off += step {
+	for off := rand.IntN(step); off < len(data); off += step {
 		if off >= headerSize && off < int(r.foot.dir.off) ||
 			off >= int(r.foot.hashes.off) && off < len(data)-footerSize {
 			off += 60 // the body and the hashes are large: some bytes of them
