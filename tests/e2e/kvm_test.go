@@ -171,13 +171,9 @@ func TestKVMGuest(t *testing.T) {
 	sameFile(t, filepath.Join(out, "memory"), filepath.Join(dir, "memory"))
 	sameFile(t, filepath.Join(out, "state"), filepath.Join(dir, "state"))
 
-	runs, window := "3s", "2s"
-	if testing.Short() {
-		runs, window = "1500ms", "1s"
-	}
 	restore := func(t *testing.T, from string) vmReport {
 		t.Helper()
-		m := startMachine(t, "restore", from, "--for", runs, "--window", window, "--count")
+		m := startMachine(t, "restore", from, "--for", "3s", "--window", "2s", "--count")
 		r := m.ended(time.Minute)
 		if r.Done <= done {
 			t.Errorf("the guest had done %d units when it was saved, and %d after its restore", done, r.Done)
