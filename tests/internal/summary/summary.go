@@ -81,7 +81,8 @@ func (s *summary) line(text string) {
 		s.skip(name, reason)
 		s.step = nil
 	case "#cpu":
-		fmt.Fprintf(s.out, "      %s: %s s of processor time in user space, %s s in the kernel\n", s.run, name, reason)
+		fmt.Fprintf(s.out, "      %s: %s s of processor time in user space, %s s in the kernel\n",
+			s.run, name, reason)
 	case "#exit":
 		status, err := strconv.Atoi(name)
 		if (err != nil || status != 0) && s.failedInRun == 0 {
