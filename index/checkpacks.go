@@ -229,6 +229,9 @@ func (c *checker) segment(ctx context.Context, e *catalogEntry) error {
 		return err
 	}
 	defer m.Close()
+	if m.root.lostSet != nil {
+		return nil // likewise
+	}
 	f := &workingSetFeed{m: m}
 	if _, err = f.open(); err == nil {
 		err = c.frames(ctx, f)

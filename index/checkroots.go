@@ -296,7 +296,7 @@ func (c *checker) loss(ctx context.Context, r *root) error {
 	}
 	loss := Loss{Checkpoint: r.Name, Pages: lost.count, First: firstOf(lost.runs(), namedPages)}
 	for _, name := range sortedKeys(r.FileParts) {
-		if err := c.file(r, name); isDamage(err) {
+		if err := c.file(r, name); isDamage(err) || name == fileWorkingSet && r.lostSet != nil {
 			loss.Files = append(loss.Files, name)
 		} else if err != nil {
 			return err

@@ -1,8 +1,10 @@
 package index
 
 import (
+	"bytes"
 	"context"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -51,5 +53,108 @@ func TestReaderChecksDamage(t *testing.T) {
 			s.Close()
 		}
 		mem.Replace(blobName, sound)
+	}
+}
+
+// damagedRecord damages a record of a root, the first one of its kind.
+func damagedRecord(t *testing.T, mem *blobtest.Mem, blobName string, kind uint32) {
+	t.Helper()
+	dec, err := pack.NewDecoder()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sound := blobtest.Get(t, mem, blobName)
+	for at := range sound {
+		b := bytes.Clone(sound)
+		b[at] ^= 0x10
+		mem.Replace(blobName, b)
+		rd, err := openPackBlob(t.Context(), mem, dec, blobName, rootNumber, 0)
+		if err != nil {
+			continue // its directory
+		}
+		hit := -1
+		_ = rd.Verify(t.Context(), pack.HashKey{}, func(d pack.Damage) {
+			if d.Kind == pack.DamagedRecord {
+				hit = d.Number
+			}
+		}, nil)
+		found := hit >= 0 && rd.Record(hit).Kind == kind
+		rd.Close()
+		if found {
+			return
+		}
+	}
+	t.Fatalf("there is no record of kind %d", kind)
+}
+
+// Damage in a root costs what is damaged: a file, or the working set, and not the memory.
+func TestRootWithDamagedRecord(t *testing.T) {
+	r := rand.New(rand.NewPCG(41, 2))
+	img, set := scattered(r, 900)
+	state, text := make([]byte, 5000), bytes.Repeat([]byte("a set\n"), 300)
+	for i := range state {
+		state[i] = byte(r.Uint32())
+	}
+	for _, c := range []struct {
+		name  string
+		kind  uint32
+		files map[string][]byte
+		lost  []string
+	}{
+		{"state", kindFile, map[string][]byte{"state": state}, []string{"state"}},
+		{"text", kindFile, map[string][]byte{fileWorkingSet: text}, []string{fileWorkingSet}},
+		{"set", kindWorkingSet, map[string][]byte{"state": state, fileWorkingSet: text}, []string{fileWorkingSet}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			mem := blobtest.NewMem()
+			dir := t.TempDir() + "/s"
+			s := openTest(t, dir, mem)
+			mustImport(t, s, "a", writeSource(t, img.bytes(), c.files), set)
+			s.Close()
+			blobName := rootName("a", 0)
+			damagedRecord(t, mem, blobName, c.kind)
+
+			s = openTest(t, dir, mem)
+			defer s.Close()
+			m := openImage(t, s, "a")
+			sameImage(t, m, img.bytes())
+			sameFeed(t, m, img.bytes())
+			m.Close()
+			if d := exportDespite(t, s, "a", img.bytes(), c.files, nil); c.kind == kindFile &&
+				(d == nil || d.Pages != 0 || !slices.Equal(d.Files, c.lost)) {
+				t.Errorf("export: %+v", d)
+			}
+			for _, repair := range []bool{false, true} {
+				rep, err := s.Check(t.Context(), CheckOptions{ReadData: true, Repair: repair})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if len(rep.Lost) != 1 || rep.Lost[0].All || rep.Lost[0].Pages != 0 ||
+					!slices.Equal(rep.Lost[0].Files, c.lost) || rep.Harmless() {
+					t.Errorf("check: %+v", rep)
+				}
+			}
+			if _, err := s.GC(t.Context(), GCOptions{}); err != nil {
+				t.Errorf("gc: %v", err)
+			}
+
+			before := blobtest.Get(t, mem, blobName)
+			_, err := s.SetWorkingSet(t.Context(), "a", text, set)
+			if c.name == "state" { // which would be lost for good
+				if !isDamage(err) || !bytes.Equal(before, blobtest.Get(t, mem, blobName)) {
+					t.Errorf("the root was written again: %v", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkClean(t, s, true)
+			if c.files["state"] != nil {
+				if got, err := s.ReadFile(t.Context(), "a", "state"); err != nil || !bytes.Equal(got, state) {
+					t.Errorf("state: %v", err)
+				}
+			}
+		})
 	}
 }

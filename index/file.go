@@ -210,13 +210,30 @@ func (f *File) ReadAt(p []byte, off int64) (n int, err error) {
 func (r *root) part(n nodes, p fileParts, i int) (b []byte, err error) {
 	ref := p.Parts[i]
 	if ref>>24 == rootNumber {
-		b = r.records[int(pack.Ref(ref).Slot())]
-	} else if b, err = n.node(ref, kindFile); err != nil {
+		b, err = r.ownPart(ref)
+	} else {
+		b, err = n.node(ref, kindFile)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if want := min(p.Size-int64(i)*filePartSize, filePartSize); int64(len(b)) != want {
 		return nil, &CorruptError{Pack: rootName(r.Name, r.Generation),
 			What: fmt.Sprintf("part of a file: %d bytes, want %d", len(b), want)}
+	}
+	return b, nil
+}
+
+// ownPart is a part of a file that the root itself has.
+func (r *root) ownPart(ref uint64) ([]byte, error) {
+	i := int(pack.Ref(ref).Slot())
+	if err := r.lostParts[i]; err != nil {
+		return nil, err
+	}
+	b, ok := r.records[i]
+	if !ok {
+		return nil, &CorruptError{Pack: rootName(r.Name, r.Generation),
+			What: fmt.Sprintf("record %d", i), Err: errors.New("it is no part of a file")}
 	}
 	return b, nil
 }

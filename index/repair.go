@@ -221,6 +221,9 @@ func (r *repairer) segment(ctx context.Context, name string) error {
 		return ignoreDamage(err)
 	}
 	defer m.Close()
+	if m.root.lostSet != nil {
+		return nil // it would be gone for good
+	}
 	if _, err := r.s.replaceWorkingSet(ctx, m, text, m.root.setRuns, m.root.dues); err != nil {
 		return ignoreDamage(err)
 	}

@@ -136,6 +136,10 @@ type root struct {
 	dues    []Due          // when they are wanted; nil: not known, empty: known to be unknown
 	records map[int][]byte // parts of files that the root itself has, by record
 	bytes   int64          // size of the blob
+
+	// Damage that costs no page of the memory: of parts of files, by record, and of setRuns, which are nil.
+	lostParts map[int]error
+	lostSet   error
 }
 
 // write makes the root a blob, in one atomic step; blob.ErrExists if the name is taken.
@@ -147,7 +151,11 @@ func (r *root) write(ctx context.Context, blobs blob.Store) (err error) {
 	}
 	defer w.Abort()
 	for i := range len(r.records) {
-		if n, err := w.AppendRecord(kindFile, r.records[i]); err != nil || n != i {
+		part, ok := r.records[i]
+		if !ok {
+			return fmt.Errorf("write %s: part %d of its files is missing", name, i)
+		}
+		if n, err := w.AppendRecord(kindFile, part); err != nil || n != i {
 			return fmt.Errorf("write %s: part of a file: %w", name, err)
 		}
 	}
@@ -205,9 +213,9 @@ func (s *Store) readRootRecords(ctx context.Context, name string, gen uint32, wa
 		if !want(rd.Record(i).Kind) {
 			continue
 		}
-		b, err := records.ReadRecord(i, nil)
-		if isDamage(err) && rd.Record(i).Kind == kindDues {
-			continue // see take; a check reports it
+		b, err := readRootRecord(rd, records, i)
+		if isDamage(err) && r.without(i, rd.Record(i).Kind, err) {
+			continue // a check reports it
 		}
 		if err != nil {
 			return nil, err
@@ -220,6 +228,33 @@ func (s *Store) readRootRecords(ctx context.Context, name string, gen uint32, wa
 		return nil, &CorruptError{Pack: blobName, What: "content", Err: err}
 	}
 	return r, nil
+}
+
+// readRootRecord reads a record of a root. One that says that it is a part of a file, and is larger than
+// any, is not decoded.
+func readRootRecord(rd *pack.Reader, records *pack.RecordReader, i int) ([]byte, error) {
+	if info := rd.Record(i); info.Kind == kindFile && info.Size > filePartSize {
+		return nil, &CorruptError{Pack: rd.Name(), What: fmt.Sprintf("record %d", i),
+			Err: fmt.Errorf("a part of a file has %d bytes", info.Size)}
+	}
+	return records.ReadRecord(i, nil)
+}
+
+// without notes that a record is damaged, if the memory can be read without it.
+func (r *root) without(i int, kind uint32, why error) bool {
+	switch kind {
+	case kindFile:
+		if r.lostParts == nil {
+			r.lostParts = map[int]error{}
+		}
+		r.lostParts[i] = why
+	case kindWorkingSet:
+		r.lostSet = why
+	case kindDues: // see take
+	default:
+		return false
+	}
+	return true
 }
 
 // take puts the content of one record into the root. It skips kinds that it does not know.
@@ -235,7 +270,9 @@ func (r *root) take(i int, kind uint32, b []byte) (err error) {
 		r.setRuns, err = parseRuns(b)
 	case kindDues:
 		// They come behind the runs. They only save time: without them the text is read.
-		r.dues, _ = parseDues(b, countPages(r.setRuns))
+		if r.lostSet == nil {
+			r.dues, _ = parseDues(b, countPages(r.setRuns))
+		}
 	}
 	return err
 }

@@ -56,7 +56,10 @@ func (s *Store) replaceWorkingSet(ctx context.Context, m *Image, text []byte, se
 	_ Checkpoint, err error,
 ) {
 	old := m.root
-	r := old.withoutWorkingSet()
+	r, err := old.withoutWorkingSet()
+	if err != nil {
+		return Checkpoint{}, err
+	}
 	if err := r.setWorkingSetText(pack.NewHasher(s.key), text); err != nil {
 		return Checkpoint{}, err
 	}
@@ -91,8 +94,9 @@ func (s *Store) replaceWorkingSet(ctx context.Context, m *Image, text []byte, se
 	return e.Checkpoint, nil
 }
 
-// withoutWorkingSet returns the next generation of a root, without text, runs and segment.
-func (r *root) withoutWorkingSet() *root {
+// withoutWorkingSet returns the next generation of a root, without text, runs and segment. It fails if
+// another file has a damaged part in the root: what the root still has of it would be gone.
+func (r *root) withoutWorkingSet() (*root, error) {
 	next := &root{manifest: r.manifest, records: map[int][]byte{}}
 	next.Generation++
 	next.WorkingSet, next.SegmentBytes = nil, 0
@@ -108,7 +112,11 @@ func (r *root) withoutWorkingSet() *root {
 		for i, ref := range p.Parts {
 			if ref>>24 == rootNumber {
 				n := len(next.records)
-				next.records[n] = r.records[int(pack.Ref(ref).Slot())]
+				part, err := r.ownPart(ref)
+				if err != nil {
+					return nil, fmt.Errorf("file %s: %w", name, err)
+				}
+				next.records[n] = part
 				p.Parts[i] = uint64(pack.MakeRef(rootNumber, uint32(n)))
 			}
 		}
@@ -125,7 +133,7 @@ func (r *root) withoutWorkingSet() *root {
 	delete(top.ids, top.segment)
 	top.segment = 0
 	next.top = &top
-	return next
+	return next, nil
 }
 
 // setWorkingSetText puts the file working-set into a root.

@@ -52,6 +52,9 @@ type segmentFrame struct {
 // open finds out what each frame of the segment should hold, and how many pages that is together.
 func (f *workingSetFeed) open() (stored uint64, err error) {
 	top, set := f.m.root.top, f.m.root.setRuns
+	if err := f.m.root.lostSet; err != nil {
+		return 0, err
+	}
 	pos, ok := searchUint64(top.packs, top.segment)
 	if !ok {
 		return 0, &CorruptError{Pack: rootName(f.m.root.Name, f.m.root.Generation),
@@ -181,6 +184,11 @@ func (p *Piece) drop(gfns []uint64) {
 
 // warn logs once that a segment is damaged. That costs time, but no page.
 func (f *workingSetFeed) warn(err error) {
+	if f.m.root.lostSet != nil {
+		f.m.s.log.Warn("the list of the pages of the working set is damaged: a restore is as without one; "+
+			"thaw ws import or record sets it again", "checkpoint", f.m.entry.Name, "err", err)
+		return
+	}
 	if !f.warned.Swap(true) {
 		f.m.s.log.Warn("pages of the working set are read one by one from their blocks: the segment "+
 			"is damaged; thaw check --repair makes it again", "checkpoint", f.m.entry.Name, "err", err)
