@@ -18,7 +18,8 @@
 // Packs and roots are blobs (package blob): written once, never changed, there whole or not at all.
 // Both have the format of package pack. The number after the first dot is a generation: the highest
 // one counts, unless it is damaged, or another pack than the roots mean, and an older one is still
-// there. Pack numbers begin with 1 and are never used again: a blob in numbers/ reserves some of them at a
+// there. Of a pack readers take the lowest one: the older one goes when the newer one was read back.
+// Pack numbers begin with 1 and are never used again: a blob in numbers/ reserves some of them at a
 // time, and is durable before the first of them is used.
 //
 // A page of 4096 bytes has a ref: pack number<<24 | slot, the slot being its ordinal in the pack. A

@@ -104,8 +104,14 @@ func (s *Store) listSettled(ctx context.Context, before *listing) (*listing, err
 }
 
 // choosePack returns the highest generation of a pack that can be opened and has one of the identities
-// that roots mean, if these are known.
+// that roots mean, if these are known. For a reader it is the lowest: it has all that the others have, and
+// its writer takes it away when it has read the newer one back, page by page. Where that was killed in
+// between, the next writer does it (settle).
 func (s *Store) choosePack(ctx context.Context, n uint64, all []packInfo, ids []uint64) (packInfo, error) {
+	if s.readOnly {
+		all = slices.Clone(all)
+		slices.Reverse(all)
+	}
 	for _, info := range all[:len(all)-1] {
 		r, err := s.packs.openBlob(ctx, n, info.generation)
 		if err == nil {
@@ -118,7 +124,7 @@ func (s *Store) choosePack(ctx context.Context, n uint64, all []packInfo, ids []
 		if !isCorrupt(err) {
 			return packInfo{}, err
 		}
-		s.log.Error("the newer generation of a pack is damaged: an older one stays in use", "err", err)
+		s.log.Error("a generation of a pack is damaged: another one is in use", "err", err)
 	}
 	// It is the last one left. If it is damaged, that is noticed when it is used.
 	return all[len(all)-1], nil

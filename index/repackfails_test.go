@@ -144,6 +144,11 @@ func TestRepackKilledBeforeItReadsBack(t *testing.T) {
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
+		reader := openReader(t, dir, mem) // a server meanwhile, before the next writer has found out
+		sameImages(t, reader, images)
+		if err := reader.Close(); err != nil {
+			t.Fatal(err)
+		}
 		s = openTest(t, dir, mem)
 		if after := s.generations(); (fmt.Sprint(after) == fmt.Sprint(before)) != wrong {
 			t.Errorf("wrong %v: %v became %v", wrong, before, after)
