@@ -47,8 +47,10 @@ func Resolve(ctx context.Context, path string) (Mount, error) {
 	switch {
 	case err == nil:
 		return m, nil
-	case errors.Is(err, ErrSilent), ctx.Err() != nil:
+	case errors.Is(err, ErrSilent):
 		return Mount{}, err
+	case ctx.Err() != nil:
+		return Mount{}, ctx.Err()
 	case IsDead(err):
 		return Mount{}, exitcode.WithHint(exitcode.ServerGone,
 			fmt.Errorf("%s: the server of this mount is dead", path),
@@ -73,8 +75,10 @@ func Checkpoint(ctx context.Context, path string) (Mount, *control.Client, error
 		return os.Stat(filepath.Join(m.Root, m.Name))
 	})
 	switch {
-	case errors.Is(err, ErrSilent) || ctx.Err() != nil:
+	case errors.Is(err, ErrSilent):
 		return m, nil, err
+	case ctx.Err() != nil: // whatever the answer was: without a client there must be an error
+		return m, nil, ctx.Err()
 	case err != nil:
 		return m, nil, m.NoCheckpoint(m.Name)
 	}
@@ -104,10 +108,14 @@ func (m Mount) Server(ctx context.Context) (*control.Client, error) {
 }
 
 // Answering makes sure that paths which lie on a thaw mount can be used: its server answers.
-// Whatever else may be wrong with them shows when they are used.
+// Whatever else may be wrong with them shows when they are used. An end of the context is an error of its
+// own, not that of a path which is on no mount.
 func Answering(ctx context.Context, paths ...string) error {
 	for _, path := range paths {
-		if _, err := Resolve(ctx, path); errors.Is(err, ErrSilent) || ctx.Err() != nil {
+		if _, err := Resolve(ctx, path); errors.Is(err, ErrSilent) {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
 			return err
 		}
 	}

@@ -30,6 +30,15 @@ func TestNotOnAMount(t *testing.T) {
 	}
 }
 
+// An interrupted command is interrupted, wherever its store is.
+func TestAnsweringInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := Answering(ctx, t.TempDir()); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+}
+
 // What hangs in the kernel does not hold its caller, and what does not hang is passed on.
 func TestBounded(t *testing.T) {
 	broken := errors.New("broken")

@@ -108,7 +108,7 @@ func checkXZ(r *bufio.Reader) error {
 func inCompressed(in *input, m *magic, depth int) (*Saved, error) {
 	bad := &FormatError{Path: in.path, Format: m.format, Why: "it cannot be decompressed"}
 	if depth > maxNested {
-		bad.Why = "it was compressed again and again"
+		bad.Why, bad.Do = "it was compressed again and again", "decompress it first, once at least"
 		return nil, bad
 	}
 	z, err := decompress(m.kind, in.r)
