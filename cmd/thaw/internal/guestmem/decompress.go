@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"compress/bzip2"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -23,6 +22,9 @@ const (
 	maxNested = 3
 )
 
+// errWindow is the error for what takes more memory than that.
+var errWindow = fmt.Errorf("it needs more than %d MiB of memory", maxWindow>>20)
+
 // decompressor is a reader of what was compressed, and ends it.
 type decompressor struct {
 	r    io.Reader
@@ -39,6 +41,9 @@ func (d *decompressor) Read(p []byte) (int, error) {
 		return 0, d.err
 	}
 	n, err := d.r.Read(p)
+	if errors.Is(err, zstd.ErrWindowSizeExceeded) {
+		err = errWindow
+	}
 	if err != nil && err != io.EOF {
 		err = fmt.Errorf("decompress by %s: %w", d.name, err)
 	}
@@ -70,38 +75,10 @@ func decompress(k kind, r *bufio.Reader) (*decompressor, error) {
 		}
 		return &decompressor{r: z, name: "zstd", end: z.Close}, nil
 	case xzFile:
-		if err := checkXZ(r); err != nil {
-			return nil, err
-		}
-		z, err := xz.NewReader(r)
+		z, err := xz.NewReader(newXZGuard(r))
 		return &decompressor{r: z, name: "xz", end: func() {}}, err
 	}
 	return nil, errors.New("it is not known how to decompress it")
-}
-
-// checkXZ refuses a file whose first block needs much memory. Behind the header of the file (12 bytes) comes
-// that of the block: its length in 4 bytes, flags, its sizes as varints (0x40 and 0x80 of the flags; "xz -T"
-// writes them), filters. The package knows only blocks with one, LZMA2: 0x21, 1, and the size of the
-// dictionary.
-func checkXZ(r *bufio.Reader) error {
-	b, err := r.Peek(12 + 1)
-	if err != nil || b[12] == 0 { // the package says what is wrong with it, or it is empty
-		return nil
-	}
-	if b, err = r.Peek(12 + (int(b[12])+1)*4); err != nil {
-		return nil
-	}
-	flags, rest := b[13], b[14:]
-	for _, size := range []byte{0x40, 0x80} {
-		if flags&size != 0 {
-			_, n := binary.Uvarint(rest)
-			rest = rest[max(n, 0):]
-		}
-	}
-	if len(rest) > 2 && rest[0] == 0x21 && rest[1] == 1 && rest[2] > 32 { // 2 << (32/2+11) = 256 MiB
-		return fmt.Errorf("it needs more than %d MiB of memory", maxWindow>>20)
-	}
-	return nil
 }
 
 // inCompressed recognises what is in a compressed stream.
@@ -113,7 +90,7 @@ func inCompressed(in *input, m *magic, depth int) (*Saved, error) {
 	}
 	z, err := decompress(m.kind, in.r)
 	if err != nil {
-		bad.Err = err
+		bad.Err, bad.Do = err, decompressHint(err)
 		return nil, bad
 	}
 	inner := newStreamInput(in.path, z)
@@ -128,6 +105,15 @@ func inCompressed(in *input, m *magic, depth int) (*Saved, error) {
 	return s, nil
 }
 
+// decompressHint says what to do about what is not decompressed here though it is not damaged.
+func decompressHint(err error) string {
+	if errors.Is(err, errWindow) {
+		return "let its own program decompress it: zstd -dc --long=31 FILE | thaw import STORE - --name NAME " +
+			"(xz -dc likewise)"
+	}
+	return ""
+}
+
 // drained reads a stream to its end: a checksum that the decompressor has comes last. Some bytes of a file
 // may become terabytes, so what is passed over looks at the context, too.
 func drained(s Stream, in *input) Stream {
@@ -139,7 +125,7 @@ func drained(s Stream, in *input) Stream {
 		}
 		if _, err := io.Copy(io.Discard, lasting{ctx, in.r}); err != nil {
 			return End{}, &FormatError{Path: in.path, Format: "not whole", Err: err,
-				Why: "it cannot be read to its end"}
+				Why: "it cannot be read to its end", Do: decompressHint(err)}
 		}
 		return end, nil
 	})

@@ -7,7 +7,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
+	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -125,6 +127,70 @@ func TestXZMemory(t *testing.T) {
 	data[19] = 40
 	binary.LittleEndian.PutUint32(data[28:], crc32.ChecksumIEEE(data[12:28]))
 	refusedBothWays(t, "4 GiB, with sizes", data, "256 MiB")
+
+	// Not only in the first block of the first stream: everything before is passed on as it is.
+	small, large := compressed(t, "xz", randomBytes(300_000)), compressed(t, "xz", make([]byte, 1<<20))
+	large[16] = 40
+	room := make([]byte, 8)
+	refusedBothWays(t, "4 GiB, second stream", slices.Concat(small, large), "256 MiB")
+	refusedBothWays(t, "4 GiB, third stream", slices.Concat(small, small, room, large), "256 MiB")
+	var many bytes.Buffer
+	w, err := xz.WriterConfig{BlockSize: 10_000}.NewWriter(&many)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content := append(randomBytes(500_000), make([]byte, 500_000-500_000%PageSize+PageSize)...)
+	content = content[:len(content)/PageSize*PageSize]
+	if _, err := w.Write(content); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	bothWays(t, many.Bytes(), content)
+	bothWays(t, slices.Concat(many.Bytes(), room, many.Bytes()), slices.Concat(content, content))
+	// The header of the last block: it has the same bytes as that of the first.
+	data = many.Bytes()
+	last := bytes.LastIndex(data, data[12:24])
+	if last < 100_000 {
+		t.Fatalf("the last block begins at %d", last)
+	}
+	data[last+4] = 40
+	refusedBothWays(t, "4 GiB, last block", data, "256 MiB")
+}
+
+// A window that takes much memory is no damage, and there is something to be done about it.
+func TestDecompressHint(t *testing.T) {
+	var b bytes.Buffer
+	w, err := zstd.NewWriter(&b, zstd.WithWindowSize(512<<20), zstd.WithSingleSegment(false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(make([]byte, 1<<20)); err != nil { // no Close yet: so the frame does not tell its size
+		t.Fatal(err)
+	}
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	large := compressed(t, "xz", make([]byte, 1<<20))
+	large[16] = 40
+	for name, data := range map[string][]byte{"zstd": b.Bytes(), "xz": large} {
+		_, err := OpenStream("x", bytes.NewReader(data), false)
+		var bad *FormatError
+		if !errors.As(err, &bad) || !errors.Is(err, errWindow) || !strings.Contains(bad.Do, "import STORE -") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// randomBytes are bytes that no compression makes smaller.
+func randomBytes(n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{7}).Read(b)
+	return b
 }
 
 // writeLibvirt writes a save file.

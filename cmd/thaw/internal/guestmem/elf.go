@@ -244,7 +244,7 @@ func openELF(f *file) (*Saved, error) {
 }
 
 func coreError(path string, err error) error {
-	e := &FormatError{Path: path, Format: anELFCore, Why: "it is not imported", Err: err}
+	e := &FormatError{Path: path, Format: anELFCore, Why: "it is not imported", Err: err, Do: onlyFileHint(err)}
 	if errors.Is(err, errOverlap) {
 		e.Do = "a dump of physical memory without overlaps is needed: makedumpfile -E, or QEMU's " +
 			"dump-guest-memory without -p"
@@ -304,8 +304,7 @@ func (c *elfCore) feed(in *input, notes io.Writer, to *feeder) error {
 	slices.SortStableFunc(parts, func(a, b piece) int { return cmp.Compare(a.from, b.from) })
 	for _, p := range parts {
 		if p.from < in.off {
-			return errors.New("its segments overlap in the file, or lie before its headers, which only a file " +
-				"can have, not a stream")
+			return fmt.Errorf("its segments overlap in the file, or lie before its headers, %w", errOnlyFile)
 		}
 		in.skip(p.from - in.off)
 		if p.at < 0 {

@@ -108,7 +108,8 @@ func streamLime(in *input) *Saved {
 			list := walkLime(in, to)
 			in.fail(to.flush())
 			if in.err != nil {
-				return End{}, &FormatError{Path: in.path, Format: aLimeDump, Why: "it cannot be read", Err: in.err}
+				return End{}, &FormatError{Path: in.path, Format: aLimeDump, Why: "it cannot be read", Err: in.err,
+					Do: onlyFileHint(in.err)}
 			}
 			return End{Size: sizeOf(list), Regions: list}, nil
 		})}

@@ -54,6 +54,17 @@ const (
 	maxParts = 4096
 )
 
+// errOnlyFile is the end of an error for what a stream, or a compressed file, cannot be.
+var errOnlyFile = errors.New("which only a file can have, not a stream")
+
+// onlyFileHint says what to do about such an error; "" of another one.
+func onlyFileHint(err error) string {
+	if errors.Is(err, errOnlyFile) {
+		return "decompress it into a file, and import that"
+	}
+	return ""
+}
+
 func newFeeder(ctx context.Context, put func(uint64, []byte) error) *feeder {
 	return &feeder{ctx: ctx, put: put, buf: make([]byte, feedBytes), parts: map[int64][]byte{}}
 }
@@ -97,7 +108,7 @@ func (f *feeder) part(in *input, page int64) []byte {
 	b := f.parts[page]
 	if b == nil {
 		if len(f.parts) == maxParts {
-			in.failf("more than %d of its pages come in parts, which only a file can have, not a stream", maxParts)
+			in.failf("more than %d of its pages come in parts, %w", maxParts, errOnlyFile)
 		}
 		b = make([]byte, PageSize)
 		f.parts[page] = b

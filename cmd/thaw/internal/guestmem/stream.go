@@ -19,7 +19,8 @@ func OpenStream(name string, r io.Reader, raw bool) (*Saved, error) {
 func openStreamAt(in *input, depth int) (*Saved, error) {
 	head, err := in.r.Peek(headBytes)
 	if err != nil && err != io.EOF {
-		return nil, &FormatError{Path: in.path, Format: "not whole", Why: "its beginning cannot be read", Err: err}
+		return nil, &FormatError{Path: in.path, Format: "not whole", Why: "its beginning cannot be read", Err: err,
+			Do: decompressHint(err)}
 	}
 	m := recognise(head)
 	if m == nil {
@@ -58,7 +59,8 @@ func streamBare(in *input) *Saved {
 				case ctx.Err() != nil:
 					return End{}, ctx.Err()
 				default:
-					return End{}, &FormatError{Path: in.path, Format: "not whole", Why: "it cannot be read", Err: err}
+					return End{}, &FormatError{Path: in.path, Format: "not whole", Why: "it cannot be read", Err: err,
+						Do: decompressHint(err)}
 				}
 				if at+int64(n) > MaxSize {
 					return End{}, &FormatError{Path: in.path, Format: "no memory of a machine",
