@@ -46,6 +46,9 @@ func (s *Store) Packed(ctx context.Context, list []Checkpoint) ([]Packed, error)
 	return out, nil
 }
 
+// hardPage is what a page takes, in bytes, in a pack whose pages do not compress: nor do they in clusters.
+const hardPage = PageSize * 31 / 32
+
 func (s *Store) packedOf(ctx context.Context, e *catalogEntry, known map[uint64]pack.Summary) (
 	Packed, error,
 ) {
@@ -65,7 +68,7 @@ func (s *Store) packedOf(ctx context.Context, e *catalogEntry, known map[uint64]
 		switch {
 		case sum.Clusters > 0:
 			clustered++
-		case sum.Slots > 0:
+		case sum.Slots > 0 && sum.Bytes < int64(sum.Slots)*hardPage:
 			others += sum.Bytes
 		}
 	}

@@ -2,6 +2,7 @@ package index
 
 import (
 	"context"
+	"math/rand/v2"
 	"testing"
 )
 
@@ -36,5 +37,20 @@ func TestPacked(t *testing.T) {
 	mustRepack(t, s, RepackOptions{})
 	if states, wins := state(); states != " yes yes yes" || wins != 0 {
 		t.Errorf("%s, %d", states, wins)
+	}
+}
+
+// Of pages that do not compress nothing is promised: a Repack leaves them alone.
+func TestPackedIncompressible(t *testing.T) {
+	s := openTest(t, t.TempDir()+"/s", nil)
+	b := make([]byte, 300*PageSize)
+	_, _ = rand.NewChaCha8([32]byte{3}).Read(b)
+	c, _ := mustImport(t, s, "a", writeSource(t, b, nil), nil)
+	packed, err := s.Packed(t.Context(), []Checkpoint{c})
+	if err != nil || packed[0] != (Packed{State: PackedYes}) {
+		t.Errorf("%+v, %v", packed, err)
+	}
+	if rep := mustRepack(t, s, RepackOptions{}); rep.Repacked != 0 {
+		t.Errorf("%+v", rep)
 	}
 }

@@ -110,7 +110,8 @@ func (s *Store) proved(ctx context.Context, name string, pages *pageMap,
 			return err
 		}
 		hasher := pack.NewHasher(s.key)
-		other := &PagesError{Name: name, Err: pack.ErrHash}
+		other := &PagesError{Name: name,
+			Err: &CorruptError{Pack: name, What: "a page, or its hash,", Err: pack.ErrHash}}
 		for i, gfn := range gfns {
 			page := buf[i*PageSize:][:PageSize]
 			zero := pages.ref(gfn) == 0
