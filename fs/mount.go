@@ -28,7 +28,7 @@ func Mount(ctx context.Context, store Store, mnt string, o Options) (*Server, er
 	}
 	if err := s.mount(); err != nil {
 		s.close()
-		return nil, fmt.Errorf("mount %s: %w", abs, err)
+		return nil, &MountError{abs, err}
 	}
 	for range max(o.Workers, 2) {
 		s.goes("pushing in the background", s.pushers.run)

@@ -13,6 +13,19 @@ import (
 // fsType is what /proc/mounts shows of a thaw mount.
 const fsType = "fuse.thaw"
 
+// A MountError says why the kernel, or fusermount3, would not mount: it is no fault of the directory. What
+// fusermount3 says of it is on the standard error output.
+type MountError struct {
+	Path string
+	Err  error
+}
+
+func (e *MountError) Error() string {
+	return "mount " + e.Path + ": " + strings.TrimSpace(e.Err.Error())
+}
+
+func (e *MountError) Unwrap() error { return e.Err }
+
 // A MountPointError says why a directory cannot be mounted on, or is no mount of ours.
 type MountPointError struct {
 	Path string

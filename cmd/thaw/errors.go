@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
 	"syscall"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/control"
@@ -48,6 +49,7 @@ func classes() []class {
 		{is(fs.ErrNotDirectory), exitcode.MountPoint, "give an empty directory"},
 		{is(fs.ErrNotMounted), exitcode.NotFound, ""},
 		{as[*fs.MountPointError], exitcode.MountPoint, `make an empty directory with "mkdir -p MNT"`},
+		{as[*fs.MountError], exitcode.Mount, `"thaw doctor" says what this host can do`},
 		{is(index.ErrNotStore), exitcode.NotStore,
 			`a store is made by the first "thaw import STORE PATH"`},
 		{is(index.ErrLocked), exitcode.Locked, "wait for the other command to end"},
@@ -90,6 +92,7 @@ func classes() []class {
 		{as[*state.HostError], exitcode.Unsupported, ""},
 		{is(context.Canceled), exitcode.Interrupted, ""},
 		{is(control.ErrNoServer), exitcode.ServerGone, ""},
+		{is(os.ErrPermission), exitcode.Failure, "run it as the owner of that file, or as root"},
 	}
 }
 

@@ -36,6 +36,7 @@ func TestClassify(t *testing.T) {
 		{index.ErrReadOnly, exitcode.ReadOnly},
 		{index.ErrChanged, exitcode.NotFound},
 		{fs.ErrNotMachine, exitcode.WorkingSet},
+		{&fs.MountError{Path: "/mnt", Err: errors.New("fusermount exited with code 256\n")}, exitcode.Mount},
 		{fs.ErrInUse, exitcode.Busy},
 		{&outfile.Error{Path: "set", Err: syscall.ENOSPC}, exitcode.NoSpace},
 		{&outfile.Error{Path: "set", Err: syscall.EIO}, exitcode.Failure},
