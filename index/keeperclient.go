@@ -159,11 +159,17 @@ func (k *keptKeys) failure(err error) error {
 	if k.end != nil {
 		err = fmt.Errorf("%w (%w)", err, k.end)
 	}
-	if line := k.stderr.why(); line != "" {
+	switch line := k.stderr.why(); {
+	case strings.HasPrefix(line, faultLine):
+		err = fmt.Errorf("%w: a file of it cannot be written, as where the disk or a quota is full", err)
+	case line != "":
 		err = fmt.Errorf("%w: %s", err, line)
 	}
 	return err
 }
+
+// faultLine begins what a process prints that has died of a SIGBUS: Badger writes through shared mappings.
+const faultLine = "unexpected fault "
 
 func (k *keptKeys) pages(ctx context.Context, hashes []pack.Hash, refs []uint64) error {
 	keys := make([]byte, 0, len(hashes)*pageKeySize)
@@ -264,7 +270,7 @@ func (w *stderrHead) why() string {
 	first := ""
 	for line := range strings.Lines(string(w.b)) {
 		line = strings.TrimSpace(line)
-		for _, start := range []string{"panic: ", "fatal error: ", "unexpected fault "} {
+		for _, start := range []string{"panic: ", "fatal error: ", faultLine} {
 			if strings.HasPrefix(line, start) {
 				return line
 			}
