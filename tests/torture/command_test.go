@@ -153,6 +153,9 @@ func (l *commandLife) command(o *order) {
 		l.orphaned(o)
 		return
 	case 1, 2: // killed below
+	case 3:
+		l.interrupted(o)
+		return
 	default:
 		cli.OK(l.t, o.args...)
 		l.settle(o)
@@ -190,6 +193,42 @@ func (l *commandLife) killed(args []string, after time.Duration) (worked bool) {
 		l.t.Fatalf("thaw %v: status %d\n%s", args, code, said.String())
 	}
 	return cmd.ProcessState.ExitCode() == 0
+}
+
+// interrupted runs a command and ends it as ctrl-C does: it says that, or it has done its work.
+func (l *commandLife) interrupted(o *order) {
+	cmd := cli.Command(o.args...)
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	p, err := proc.Start(cmd)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	after := time.Duration(l.r.IntN(150)) * time.Millisecond
+	timer := time.NewTimer(after)
+	defer timer.Stop()
+	select {
+	case <-p.Done():
+	case <-timer.C:
+		if err := p.Signal(syscall.SIGINT); err != nil {
+			l.t.Fatal(err)
+		}
+	}
+	l.tally["interrupt"]++
+	l.also("interrupted after %v", after)
+	var hang *proc.HangError
+	if err := p.Wait(time.Minute); errors.As(err, &hang) {
+		_ = p.Kill(10 * time.Second)
+		l.t.Fatalf("thaw %v was interrupted, and goes on: %v\n%s", o.args, err, said.String())
+	}
+	switch status := cmd.ProcessState.Sys().(syscall.WaitStatus); {
+	case status.Exited() && status.ExitStatus() == 0:
+		l.settle(o)
+	case status.Exited() && status.ExitStatus() == 130, status.Signaled() && status.Signal() == syscall.SIGINT:
+		l.find(o) // the signal comes before the program is ready for it, too
+	default:
+		l.t.Fatalf("thaw %v was interrupted: %v\n%s", o.args, cmd.ProcessState, said.String())
+	}
 }
 
 // orphaned runs a command and kills the processes that it started: it must do without them.
