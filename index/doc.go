@@ -231,8 +231,8 @@
 // it is there, and repair does not rewrite it: it ends when the right pack is put back.
 // [Image.ReadPage] fails for such a page. Methods that read many pages return the good ones and name the
 // bad ones in a [PagesError]. If a segment is damaged, its pages are read from their blocks. Damage in a root
-// costs the file or the working set that lies there; damage of its manifest or of the top of the page map costs
-// the checkpoint. A root is not written again while a file is damaged in it that would be lost by that.
+// costs the file or the working set that lies there; damage of its manifest or of the top of the page map
+// costs the checkpoint. A root is not written again while a file is damaged in it that would be lost by that.
 //
 // Export, gc, repack, check with ReadData, and repair compare every page that they move or copy with the hash
 // that its pack has for it, also the pages of segments. An export of a damaged checkpoint leaves nothing,
