@@ -60,9 +60,10 @@ func TestServerKilledUnderClient(t *testing.T) {
 	}
 
 	cli.Fails(t, "server-gone", "stats", m.Dir)
+	cli.OK(t, "umount", "--abort", m.Dir)
 	c.Close(t)
 	cli.OK(t, "check", store, "--read-data")
-	again := cli.MountAs(t, nil, store, m.Dir) // takes the dead mount away
+	again := cli.MountAs(t, nil, store, m.Dir)
 	c.Open(t, again.Path("vm/memory"), client.Map{Private: true})
 	c.Right(t, client.Request{Count: small.Pages, Source: source})
 	c.Close(t) // before the server ends
