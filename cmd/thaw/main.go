@@ -14,6 +14,7 @@ import (
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/cmd/thaw/internal/lab"
 	"github.com/thawfs/thaw/cmd/thaw/internal/server"
+	"github.com/thawfs/thaw/cmd/thaw/internal/uffd"
 )
 
 func main() {
@@ -37,8 +38,11 @@ const (
 // patienceWith says how long a command may take.
 func patienceWith(cmd *cobra.Command) time.Duration {
 	switch cmd.Name() {
-	case "mount", lab.RawCommand, "demo", "compare", access.KeeperCommand, server.ProberCommand:
+	case "mount", lab.RawCommand, "demo", "compare", access.KeeperCommand, server.ProberCommand,
+		uffd.GuardCommand:
 		return forEver
+	case "uffd":
+		return machinePatience
 	case "import", "mv", "rm", "gc", "repack", server.RepackCommand, "check", "record", "export", "checkpoint":
 		return writerPatience
 	}

@@ -33,13 +33,13 @@ func commands(a *app) []group {
 			newInspectCommand(a), newMvCommand(a), newRmCommand(a), newCheckCommand(a), newGCCommand(a),
 			newRepackCommand(a))},
 		{"The mount:", verbs(newMountCommand(a), newUmountCommand(a), newStatsCommand(a),
-			newTopCommand(a))},
+			newTopCommand(a), newUffdCommand(a))},
 		{"Working sets:", verbs(newWSCommand(a))},
 		{"Virtual machines:", verbs(newVMCommand(a))},
 		{groupTools, verbs(newBenchCommand(a), newVersionCommand(a))},
 		{"", verbs(newGenerateCommand(), newRawCommand(a), newIdleRepackCommand(a),
 			newHelperCommand(access.KeeperCommand, index.KeeperMain),
-			newHelperCommand(server.ProberCommand, fs.ProberMain))},
+			newHelperCommand(server.ProberCommand, fs.ProberMain), newGuardCommand())},
 	}
 }
 

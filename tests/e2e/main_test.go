@@ -14,6 +14,7 @@ import (
 
 	"github.com/thawfs/thaw/tests/internal/cli"
 	"github.com/thawfs/thaw/tests/internal/client"
+	"github.com/thawfs/thaw/tests/internal/firecracker"
 	"github.com/thawfs/thaw/tests/internal/image"
 	"github.com/thawfs/thaw/tests/internal/race"
 	"github.com/thawfs/thaw/tests/qemu"
@@ -24,6 +25,7 @@ var scratch string
 
 func TestMain(m *testing.M) {
 	client.MainIfChild()
+	firecracker.MainIfChild()
 	smallPagesMainIfChild()
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "thaw-e2e")

@@ -79,7 +79,7 @@ func MountAs(t testing.TB, cred *syscall.Credential, store, dir string, flags ..
 		t.Fatalf("start the server: %v", err)
 	}
 	t.Cleanup(m.cleanup)
-	m.awaitReady(ready)
+	awaitReady(t, ready, m.proc, m.Log)
 	if m.dev = deviceOf(dir); m.dev == "" {
 		t.Fatalf("the server says that it is ready, but nothing is mounted on %s\n%s", dir, m.Log())
 	}
@@ -110,8 +110,8 @@ func notifySocket(t testing.TB) (*net.UnixConn, string) {
 }
 
 // awaitReady waits for READY=1, or fails when the server ends or a minute has gone by.
-func (m *Mounted) awaitReady(conn *net.UnixConn) {
-	m.t.Helper()
+func awaitReady(t testing.TB, conn *net.UnixConn, server *proc.Process, log func() string) {
+	t.Helper()
 	said := make(chan string, 1)
 	go func() {
 		defer close(said)
@@ -131,10 +131,10 @@ func (m *Mounted) awaitReady(conn *net.UnixConn) {
 	defer timer.Stop()
 	select {
 	case <-said:
-	case <-m.proc.Done():
-		m.t.Fatalf("the server ended before it was ready: %v\n%s", m.proc.Err(), m.Log())
+	case <-server.Done():
+		t.Fatalf("the server ended before it was ready: %v\n%s", server.Err(), log())
 	case <-timer.C:
-		m.t.Fatalf("the server is not ready after a minute (%s)\n%s", proc.State(m.Pid()), m.Log())
+		t.Fatalf("the server is not ready after a minute (%s)\n%s", proc.State(server.Pid()), log())
 	}
 }
 

@@ -75,6 +75,9 @@ func (p *Process) Err() error {
 	}
 }
 
+// ExitCode is the status of a child that has ended; -1 if a signal ended it.
+func (p *Process) ExitCode() int { return p.cmd.ProcessState.ExitCode() }
+
 // Signal sends a signal; a child that has ended is not an error.
 func (p *Process) Signal(s os.Signal) error {
 	if err := p.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {

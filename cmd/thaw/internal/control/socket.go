@@ -17,29 +17,31 @@ const SocketName = "control.sock"
 // maxPath is what sockaddr_un.sun_path holds beside its final NUL.
 const maxPath = 107
 
-// Listener listens on the control socket of a store. Close removes the socket.
+// Listener listens on a socket, as the control socket of a store. Close removes the socket.
 type Listener struct {
 	*net.UnixListener
-	dir *os.File // the store's directory: the socket's path may go through this descriptor
+	dir *os.File // the directory: the socket's path may go through this descriptor
 }
 
 // Listen makes the control socket in the directory of a store. The caller holds the store's lock;
 // a socket that is there already belongs to a dead server and is replaced. Only the user that runs
 // the server may connect (mode 0600).
 func Listen(dir string) (*Listener, error) {
-	l, err := listen(dir)
+	l, err := ListenAt(filepath.Join(dir, SocketName))
 	if err != nil {
 		return nil, fmt.Errorf("control socket in %s: %w", dir, err)
 	}
 	return l, nil
 }
 
-func listen(dir string) (*Listener, error) {
-	d, err := os.Open(dir)
+// ListenAt makes a socket at a path, whatever its length, in place of what is there. Only the user that runs
+// this process may connect (mode 0600).
+func ListenAt(name string) (*Listener, error) {
+	d, err := os.Open(filepath.Dir(name))
 	if err != nil {
 		return nil, err
 	}
-	path := reach(d, filepath.Join(dir, SocketName))
+	path := reach(d, name)
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, errors.Join(err, d.Close())
 	}

@@ -43,6 +43,7 @@ const (
 	MemoryLost  Code = 30
 	GuestFailed Code = 31
 	BadState    Code = 32
+	Handshake   Code = 33
 	Interrupted Code = 130
 )
 
@@ -81,6 +82,7 @@ func Table() []Entry {
 		{MemoryLost, "memory-lost", "a machine lost its memory (its mount's server died)"},
 		{GuestFailed, "guest-failed", "the guest found a wrong byte in its memory, or failed"},
 		{BadState, "bad-state", "the machine's state file is malformed or does not fit this host"},
+		{Handshake, "bad-handshake", "what a VMM sent to be served is malformed, or not of this checkpoint"},
 		{Interrupted, "interrupted", "stopped by SIGINT or SIGTERM before the work was done"},
 	}
 }
