@@ -138,7 +138,7 @@ func TestUffdOldVMM(t *testing.T) {
 	for _, r := range []firecracker.Request{
 		{Old: true},
 		{Parts: 50},
-		{Splits: splits(40, 64<<10), Parts: 3},
+		{Splits: splits(40, 128<<10), Parts: 3},
 		{Features: firecracker.NoFeatures},
 		{Features: firecracker.FeatureRemove | firecracker.FeatureUnmap},
 	} {

@@ -66,6 +66,9 @@ func Uffd(t testing.TB, path, name string, flags ...string) *Pager {
 		t.Fatalf("start the pager: %v", err)
 	}
 	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the pager (%s):\n%s", proc.State(p.Pid()), p.Log())
+		}
 		if err := p.proc.Kill(10 * time.Second); err != nil {
 			t.Errorf("pager: %v", err)
 		}

@@ -273,6 +273,21 @@ func (c *child) remove(first, count uint64) error {
 	return nil
 }
 
+// removeWatched is remove, maybe while another thread looks at these pages: it may see what they were, or zeros.
+func (c *child) removeWatched(first, count uint64, watched bool) error {
+	var other sync.WaitGroup
+	if watched {
+		other.Go(func() {
+			page := make([]byte, pageSize)
+			for gfn := first; gfn < first+count; gfn++ {
+				copy(page, c.page(gfn))
+			}
+		})
+	}
+	defer other.Wait()
+	return c.remove(first, count)
+}
+
 // resident counts the pages that are there.
 func (c *child) resident(a *Response) error {
 	for _, mem := range c.regions {
@@ -314,18 +329,19 @@ func (c *child) liveAs(thread int, r Request, a *Response) error {
 	for range r.Steps {
 		first := (rnd.Uint64N(stretches)*uint64(r.Threads) + uint64(thread)) * c.stretch()
 		gfn := first + rnd.Uint64N(c.stretch())
-		switch rnd.IntN(10) {
+		what := rnd.IntN(10)
+		switch what {
 		case 0, 1, 2:
 			mark := rnd.Uint64() | 1
 			binary.LittleEndian.PutUint64(c.page(gfn)[markAt:], mark)
 			c.model[gfn].mark = mark
-		case 3:
+		case 3, 5:
 			count := 1 + rnd.Uint64N(first+c.stretch()-gfn)
 			if c.unit == hugePage {
 				gfn, count = first, c.stretch()
 			}
 			a.Removed++
-			if err := c.remove(gfn, count); err != nil {
+			if err := c.removeWatched(gfn, count, what == 5); err != nil {
 				return err
 			}
 		case 4: // in a row

@@ -268,7 +268,10 @@ func refuse(conn int) {
 			return
 		}
 		h := hello{}
-		if h.fds, err = descriptors(control[:cn]); err == nil && h.depends() {
+		if fds, err := descriptors(control[:cn]); err == nil {
+			h.take(fds)
+		}
+		if h.depends {
 			if pid, fd, err := peerOf(conn); err == nil {
 				fmt.Fprintf(os.Stderr, "thaw: the VM of process %d came to a socket that serves another one: "+
 					"it was ended, since it would wait for its memory for ever\n", pid)

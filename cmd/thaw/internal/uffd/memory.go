@@ -191,7 +191,7 @@ func (m *memory) put(at, n uint64, data []byte) (uint64, error) {
 func backOff(ctx context.Context, tries int) error {
 	if tries < 4 {
 		runtime.Gosched()
-		return ctx.Err()
+		return context.Cause(ctx)
 	}
 	t := time.NewTimer(min(20*time.Microsecond<<min(tries-4, 8), time.Millisecond))
 	defer t.Stop()
@@ -199,7 +199,7 @@ func backOff(ctx context.Context, tries int) error {
 	case <-t.C:
 		return nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return context.Cause(ctx)
 	}
 }
 

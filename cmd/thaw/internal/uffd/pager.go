@@ -20,6 +20,7 @@ import (
 type pager struct {
 	src   Source
 	mem   *memory
+	uffd  *os.File
 	queue *queue
 	log   *slog.Logger
 	count counters
@@ -27,7 +28,7 @@ type pager struct {
 
 	// end ends the goroutines. Whoever finds that the VM cannot be served gives the reason.
 	ctx  context.Context
-	end  context.CancelFunc
+	end  context.CancelCauseFunc
 	fail chan error
 	work sync.WaitGroup
 }
@@ -45,7 +46,7 @@ func (e *LostError) Unwrap() error { return e.Err }
 
 func newPager(ctx context.Context, src Source, mem *memory, log *slog.Logger) *pager {
 	p := &pager{src: src, mem: mem, queue: newQueue(), log: log, begun: time.Now(), fail: make(chan error, 1)}
-	p.ctx, p.end = context.WithCancel(ctx)
+	p.ctx, p.end = context.WithCancelCause(ctx)
 	return p
 }
 
@@ -55,26 +56,37 @@ func (p *pager) perUnit() uint64 { return p.mem.pageSize / index.PageSize }
 // workers is how many faults are answered at once: more than processors, since some wait for the disk.
 func workers() int { return max(8, 2*runtime.GOMAXPROCS(0)) }
 
-// start begins to answer. uffd is in non-blocking mode.
-func (p *pager) start(uffd *os.File) error {
+// listen takes the descriptor, which is in non-blocking mode, and begins to read messages. From now on the VM may
+// give memory back, and nothing that is installed waits for that in vain.
+func (p *pager) listen(uffd *os.File) error {
+	p.uffd = uffd
 	raw, err := uffd.SyscallConn()
 	if err != nil {
-		return err
+		return fmt.Errorf("userfaultfd: %w", err)
 	}
-	p.work.Go(func() { p.failed(p.read(raw.Read)) })
-	for range workers() {
-		p.work.Go(p.answer)
-	}
+	p.work.Go(func() {
+		if err := p.read(raw.Read); err != nil {
+			p.failed(err)
+			p.end(err) // what waits for a message to be read would do so for ever
+		}
+	})
 	return nil
 }
 
-// stop ends and joins all goroutines. What was being installed is. Close stops the reader.
-func (p *pager) stop(uffd *os.File) error {
-	p.end()
+// start begins to answer.
+func (p *pager) start() {
+	for range workers() {
+		p.work.Go(p.answer)
+	}
+}
+
+// stop ends and joins all goroutines, and closes the descriptor. What was being installed is.
+func (p *pager) stop() error {
+	p.end(nil)
 	p.queue.close()
-	err := uffd.SetReadDeadline(time.Unix(1, 0))
+	err := p.uffd.SetReadDeadline(time.Unix(1, 0))
 	p.work.Wait()
-	return err
+	return errors.Join(err, p.uffd.Close())
 }
 
 // failed ends the VM for a reason, unless it has ended.
@@ -98,7 +110,7 @@ func (p *pager) read(wait func(func(fd uintptr) bool) error) error {
 		var got error
 		err := wait(func(fd uintptr) bool {
 			var some bool
-			some, got = p.receive(int(fd), buf)
+			some, got = p.receive(buf, func(b []byte) (int, error) { return unix.Read(int(fd), b) })
 			return some || got != nil
 		})
 		switch {
@@ -113,10 +125,10 @@ func (p *pager) read(wait func(func(fd uintptr) bool) error) error {
 }
 
 // receive reads the messages that are there, and notes what they say before another page is installed.
-func (p *pager) receive(fd int, buf []byte) (some bool, err error) {
+func (p *pager) receive(buf []byte, read func([]byte) (int, error)) (some bool, err error) {
 	p.mem.reading.Lock()
 	defer p.mem.reading.Unlock()
-	n, err := unix.Read(fd, buf)
+	n, err := read(buf)
 	switch {
 	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
 		return false, nil

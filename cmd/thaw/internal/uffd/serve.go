@@ -94,11 +94,11 @@ func (s *session) refuse(c *caller, h *hello, why error) error {
 		`"thaw help uffd" says what a VMM has to send`)
 	switch {
 	case c.pidfd < 0:
-		if h.depends() {
+		if h.depends {
 			err = fmt.Errorf("%w; it cannot be ended (%w), and waits for its memory for ever", err, c.why)
 		}
 		return err
-	case !h.depends():
+	case !h.depends:
 		unix.Close(c.pidfd)
 		return err
 	}
@@ -131,20 +131,17 @@ func (s *session) serve(ctx context.Context, c *caller, h *hello, wire []wireReg
 	if err != nil {
 		return nil, s.refuse(c, h, err)
 	}
-	defer p.end()
-	uffd := os.NewFile(uintptr(h.fds[0]), "userfaultfd")
-	h.fds = nil
-	defer uffd.Close()
 	if s.vm, err = newPeer(c.pid, c.pidfd); err != nil {
 		s.stuck = true
-		return nil, err
+		return nil, errors.Join(err, p.stop())
 	}
 	defer s.vm.close()
 	s.Note("thaw: serving the memory of process %d", c.pid)
-	return s.run(ctx, p, uffd)
+	return s.run(ctx, p)
 }
 
-// prepare checks what a VM has sent, against the image and against what it has.
+// prepare checks what a VM has sent, against the image and against what it has. Its messages are read from then
+// on, and its faults are answered later.
 func (s *session) prepare(ctx context.Context, h *hello, wire []wireRegion) (*pager, error) {
 	fd, err := h.userfaultfd()
 	if err != nil {
@@ -158,27 +155,31 @@ func (s *session) prepare(ctx context.Context, h *hello, wire []wireRegion) (*pa
 		return nil, fmt.Errorf("userfaultfd: %w", err)
 	}
 	p := newPager(ctx, s.Source, newMemory(l, descriptor(fd)), s.Log)
-	buf := make([]byte, l.pageSize)
-	err = p.mem.probe(ctx, func(unit uint64) ([]byte, error) {
+	h.fds = nil // it is the pager's now
+	if err = p.listen(os.NewFile(uintptr(fd), "userfaultfd")); err == nil {
+		err = s.probe(ctx, p)
+	}
+	if err != nil {
+		return nil, errors.Join(err, p.stop())
+	}
+	return p, nil
+}
+
+// probe looks whether the VM has the memory that it says.
+func (s *session) probe(ctx context.Context, p *pager) error {
+	buf := make([]byte, p.mem.pageSize)
+	return p.mem.probe(ctx, func(unit uint64) ([]byte, error) {
 		if err := s.Source.Read(unit*p.perUnit(), buf); err != nil {
 			return nil, p.lost(unit*p.perUnit(), err)
 		}
 		return buf, nil
 	})
-	if err != nil {
-		p.end()
-		return nil, err
-	}
-	return p, nil
 }
 
 // run serves until something ends that.
-func (s *session) run(ctx context.Context, p *pager, uffd *os.File) (*Report, error) {
+func (s *session) run(ctx context.Context, p *pager) (*Report, error) {
 	letGo := make(chan error, 1)
-	if err := p.start(uffd); err != nil {
-		s.stuck = true
-		return nil, err
-	}
+	p.start()
 	p.work.Go(func() {
 		p.bring(s.Policy, func() { letGo <- p.letGo(p.mem.uf.(descriptor)) })
 	})
@@ -189,7 +190,7 @@ func (s *session) run(ctx context.Context, p *pager, uffd *os.File) (*Report, er
 			err = errors.Join(err, kerr)
 		}
 	}
-	if serr := p.stop(uffd); serr != nil {
+	if serr := p.stop(); serr != nil {
 		err = errors.Join(err, serr)
 	}
 	return p.report(s.vm.pid, end), err

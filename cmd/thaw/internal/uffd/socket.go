@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -54,6 +55,8 @@ func replaceable(ctx context.Context, path string) error {
 type hello struct {
 	text []byte
 	fds  []int
+	// depends: a userfaultfd came, so that who has sent it depends on its memory's being served.
+	depends bool
 }
 
 // helloPatience is how long a message may take. A VMM sends it at once.
@@ -74,7 +77,7 @@ func receive(ctx context.Context, conn *net.UnixConn) (h hello, wire []wireRegio
 		n, cn, flags, _, err := conn.ReadMsgUnix(buf, control)
 		if fds, ferr := descriptors(control[:cn]); ferr != nil {
 			return h, nil, ferr
-		} else if h.fds = append(h.fds, fds...); len(h.fds) > maxFDs || flags&unix.MSG_CTRUNC != 0 {
+		} else if h.take(fds); len(h.fds) > maxFDs || flags&unix.MSG_CTRUNC != 0 {
 			return h, nil, fmt.Errorf("more than %d descriptors came with the message", maxFDs)
 		}
 		h.text = append(h.text, buf[:n]...)
@@ -114,14 +117,10 @@ func descriptors(control []byte) (fds []int, err error) {
 	return fds, nil
 }
 
-// depends says whether who has sent this depends on its memory's being served.
-func (h *hello) depends() bool {
-	for _, fd := range h.fds {
-		if isUserfaultfd(fd) {
-			return true
-		}
-	}
-	return false
+// take notes descriptors that came.
+func (h *hello) take(fds []int) {
+	h.fds = append(h.fds, fds...)
+	h.depends = h.depends || slices.ContainsFunc(fds, isUserfaultfd)
 }
 
 // userfaultfd is the descriptor that must have come: one, that tells of nothing that cannot be served.
