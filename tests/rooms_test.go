@@ -34,6 +34,7 @@ var rooms = map[string][]string{
 	"cmd/thaw/internal/process":  {"cmd/thaw/internal/exitcode", "cmd/thaw/internal/control"},
 	"cmd/thaw/internal/access": {"cmd/thaw/internal/exitcode", "cmd/thaw/internal/control",
 		"cmd/thaw/internal/process"},
+	"cmd/thaw/internal/uffd": {"cmd/thaw/internal/exitcode", "cmd/thaw/internal/control"},
 	"cmd/thaw/internal/server": {"cmd/thaw/internal/exitcode", "cmd/thaw/internal/control",
 		"cmd/thaw/internal/process", "cmd/thaw/internal/access"},
 }

@@ -56,6 +56,7 @@
 //   - control: the socket between the two, and its verbs.
 //   - process: this program as another process (servers, keepers, probers, the machines of a lab), and
 //     what makes a process fit for being depended upon.
+//   - uffd: the memory of one VM, served through userfaultfd, and the guard beside it.
 //   - importer: what of a checkpoint goes into a store, and in which order.
 //   - lab: restores by many methods, for demo and compare.
 //   - doctor, verify: what `thaw doctor` and `thaw bench` find out.

@@ -67,13 +67,13 @@ See "thaw help uffd".` +
 		"what comes before it is touched: working-set, eager or lazy")
 	f.DurationVar(&o.timeout, "timeout", 0, "how long a VM may take to connect (0: as long as it likes)")
 	complete(cmd, "restore", string(uffd.WorkingSet), string(uffd.Eager), string(uffd.Lazy))
-	if err := cmd.MarkFlagRequired("socket"); err != nil {
-		panic(err) // there is no such flag
-	}
 	return cmd
 }
 
 func runUffd(ctx context.Context, a *app, path, name string, o uffdOptions) (err error) {
+	if o.socket == "" {
+		return exitcode.Errorf(exitcode.Usage, "give --socket, the path that the VMM will connect to")
+	}
 	policy := uffd.Policy(o.restore)
 	if policy != uffd.WorkingSet && policy != uffd.Eager && policy != uffd.Lazy {
 		return exitcode.Errorf(exitcode.Usage, "--restore=%s: give working-set, eager or lazy", o.restore)

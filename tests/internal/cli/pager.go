@@ -45,8 +45,14 @@ func Uffd(t testing.TB, path, name string, flags ...string) *Pager {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	p := &Pager{Socket: filepath.Join(dir, "vm.sock"), t: t, stdout: filepath.Join(dir, "stdout"),
-		stderr: filepath.Join(dir, "stderr")}
+	return UffdAt(t, filepath.Join(dir, "vm.sock"), path, name, flags...)
+}
+
+// UffdAt is Uffd with a given socket.
+func UffdAt(t testing.TB, socket, path, name string, flags ...string) *Pager {
+	t.Helper()
+	dir := t.TempDir()
+	p := &Pager{Socket: socket, t: t, stdout: filepath.Join(dir, "stdout"), stderr: filepath.Join(dir, "stderr")}
 	stdout, err := os.Create(p.stdout)
 	if err != nil {
 		t.Fatal(err)

@@ -12,8 +12,8 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,8 +27,8 @@ const (
 	hugePage = 2 << 20
 )
 
-// MainIfChild must be called at the begin of TestMain: in such a process it serves requests until its standard
-// input ends, and does not return.
+// MainIfChild must be called at the begin of TestMain: in such a process it serves requests until its
+// standard input ends, and does not return.
 func MainIfChild() {
 	if os.Getenv(childEnv) == "" {
 		return
@@ -86,11 +86,10 @@ func (c *child) do(r Request, a *Response) error {
 	case "touch":
 		for _, gfn := range r.GFNs {
 			start := time.Now()
-			b := c.page(gfn)[64]
+			sink.Store(uint32(c.page(gfn)[64]))
 			if r.Times {
 				a.NS = append(a.NS, time.Since(start).Nanoseconds())
 			}
-			sink = b
 			c.check(gfn, a)
 		}
 		return nil
@@ -110,7 +109,7 @@ func (c *child) do(r Request, a *Response) error {
 }
 
 // sink keeps the compiler from leaving out loads.
-var sink byte
+var sink atomic.Uint32
 
 // hand makes the memory and hands it over.
 func (c *child) hand(r Request) error {
@@ -120,8 +119,8 @@ func (c *child) hand(r Request) error {
 	text := []byte(r.Text)
 	if r.Text == "" {
 		text = c.message(r)
-		r.Descriptors = max(r.Descriptors, 1)
 	}
+	r.Descriptors = max(r.Descriptors, 1)
 	return c.send(r, text)
 }
 
@@ -212,12 +211,16 @@ func (c *child) send(r Request, text []byte) error {
 	}
 	for i, n := 0, max(r.Parts, 1); i < n; i++ {
 		part := text[len(text)*i/n : len(text)*(i+1)/n]
-		if _, _, err := conn.WriteMsgUnix(part, rights, nil); err != nil {
+		sent, _, err := conn.WriteMsgUnix(part, rights, nil)
+		if err == nil {
+			_, err = conn.Write(part[sent:])
+		}
+		if err != nil {
 			return err
 		}
 		rights = nil
 	}
-	if strings.HasPrefix(r.Text, "close") {
+	if r.Close {
 		return conn.Close()
 	}
 	return nil
@@ -273,7 +276,8 @@ func (c *child) remove(first, count uint64) error {
 	return nil
 }
 
-// removeWatched is remove, maybe while another thread looks at these pages: it may see what they were, or zeros.
+// removeWatched is remove, maybe while another thread looks at these pages: it may see what they were,
+// or zeros.
 func (c *child) removeWatched(first, count uint64, watched bool) error {
 	var other sync.WaitGroup
 	if watched {
@@ -305,7 +309,8 @@ func (c *child) resident(a *Response) error {
 // stretch is how many pages in a row one thread has to itself: 32, or those of a huge page.
 func (c *child) stretch() uint64 { return max(32, c.unit/pageSize) }
 
-// live lives in several threads at once. Each has stretches of memory to itself, so that it knows what they hold.
+// live lives in several threads at once. Each has stretches of memory to itself, so that it knows what
+// they hold.
 func (c *child) live(r Request, a *Response) error {
 	var work sync.WaitGroup
 	answers, errs := make([]Response, r.Threads), make([]error, r.Threads)

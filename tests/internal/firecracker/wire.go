@@ -24,9 +24,11 @@ type Request struct {
 	Parts int
 	// Lies are put into the message in place of what is true, by region and field.
 	Lies []Lie
-	// Text is sent in place of the message, if there is one; with it the userfaultfd, Descriptors times.
+	// Text is sent in place of the message, if there is one; with it the userfaultfd, Descriptors times. Close
+	// then ends the connection.
 	Text        string
 	Descriptors int
+	Close       bool
 
 	Threads, Steps int
 	Seed           uint64

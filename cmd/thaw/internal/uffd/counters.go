@@ -55,7 +55,8 @@ func (c *counters) quantile(share float64) time.Duration {
 	return 0
 }
 
-// Report is what became of a VM. Times of faults are from the reading of the message to the page's being there.
+// Report is what became of a VM. Times of faults are from the reading of the message to the page's being
+// there.
 type Report struct {
 	PID         int     `json:"pid"`
 	PageSize    uint64  `json:"page_size"`

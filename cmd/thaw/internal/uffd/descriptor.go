@@ -11,8 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// userfault is what is done to the memory of a VM: by a descriptor, or by a model of one in tests. Lengths are
-// in bytes. done is how many bytes of a call that failed were installed all the same, from the first on.
+// userfault is what is done to the memory of a VM: by a descriptor, or by a model of one in tests.
+// Lengths are in bytes. done is how many bytes of a call that failed were installed all the same, from
+// the first on.
 type userfault interface {
 	copy(dst uint64, src []byte) (done int, err error)
 	zero(dst, n uint64) (done int, err error)

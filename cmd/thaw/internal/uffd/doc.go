@@ -13,10 +13,10 @@
 // page_size_kib, and mean bytes too; the oldest have neither, and mean 4096. Other fields are ignored. The
 // message may be longer than what one read brings: it is read until it is one JSON value.
 //
-// The regions must be exactly the image: a VM with more memory, or less, belongs to another checkpoint. They
-// must not overlap, must be aligned, and all have pages of 4 KiB, or all of 2 MiB. Then the first and the last
-// page of each region are installed: which fails if the VMM has no such memory, has not registered it, or
-// has told the wrong size of pages.
+// The regions must be exactly the image: a VM with more memory, or less, belongs to another checkpoint.
+// They must not overlap, must be aligned, and all have pages of 4 KiB, or all of 2 MiB. Then the first
+// and the last page of each region are installed: which fails if the VMM has no such memory, has not
+// registered it, or has told the wrong size of pages.
 //
 // # Who depends on whom
 //
@@ -31,11 +31,12 @@
 //
 // # A fault
 //
-// One goroutine reads messages, several answer them (pager.go). An answer reads the page into a buffer of its
-// goroutine, and copies it into the VM's memory by UFFDIO_COPY, which wakes whoever waits for the page; zeros
-// are mapped by UFFDIO_ZEROPAGE and take no memory, with pages of 4 KiB. Then the pages that are stored beside
-// it are copied along, if nobody waits. The working set is installed meanwhile, in the order in which the
-// machine touched it when it was recorded (set.go); it makes way for faults between any sixteen pages.
+// One goroutine reads messages, several answer them (pager.go). An answer reads the page into a buffer
+// of its goroutine, and copies it into the VM's memory by UFFDIO_COPY, which wakes whoever waits for the
+// page; zeros are mapped by UFFDIO_ZEROPAGE and take no memory, with pages of 4 KiB. Then the pages that
+// are stored beside it are copied along, if nobody waits. The working set is installed meanwhile, in the
+// order in which the machine touched it when it was recorded (set.go); it makes way for faults between
+// any sixteen pages.
 //
 // # Memory that the VM gives back
 //
@@ -56,8 +57,8 @@
 //   - The field copy of UFFDIO_COPY is progress only if it is above 0. Otherwise it is nothing, or a negative
 //     errno, depending on the kernel (6.15 changed it); the error is what the ioctl returns.
 //
-// A VM whose userfaultfd tells of forks or of memory that moves is refused: its memory would be in two places.
-// That memory was unmapped is a removal.
+// A VM whose userfaultfd tells of forks or of memory that moves is refused: its memory would be in two
+// places. That memory was unmapped is a removal.
 //
 // # Bytes that cannot be read
 //

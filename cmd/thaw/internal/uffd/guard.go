@@ -14,10 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The guard is a process beside the pager. It accepts the VM's connection, so that there is no moment at which
-// a VM depends on a pager that nobody watches, and passes it on. When the pager ends without a farewell, it
-// kills the VM, which would wait for its memory for ever. It is told on its standard input, a socket of
-// messages of one byte:
+// The guard is a process beside the pager. It accepts the VM's connection, so that there is no moment at
+// which a VM depends on a pager that nobody watches, and passes it on. When the pager ends without a
+// farewell, it kills the VM, which would wait for its memory for ever. It is told on its standard input,
+// a socket of messages of one byte:
 //
 //	guard -> pager  'v', then the process number and an error's text; with the connection and a pidfd
 //	pager -> guard  'n'  that was nobody: accept the next one
@@ -93,6 +93,7 @@ func (g *guard) next(ctx context.Context, patience time.Duration) (*caller, erro
 	}
 	buf, control := make([]byte, 4096), make([]byte, unix.CmsgSpace(4*2))
 	n, cn, _, _, err := g.conn.ReadMsgUnix(buf, control)
+	cn = max(cn, 0) // -1 with an error
 	switch {
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
@@ -133,7 +134,7 @@ func (g *guard) watch(pidfd int) error {
 	return err
 }
 
-// close ends the guard and waits for its end. Without a farewell it kills the VM before.
+// close ends the guard and waits for its end. Without a farewell it kills the VM, if there is one.
 func (g *guard) close(farewell bool) {
 	if farewell {
 		g.tell(tellFarewell)
@@ -142,8 +143,8 @@ func (g *guard) close(farewell bool) {
 	<-g.ended
 }
 
-// GuardMain is the main function of the guard. accept says that it has a socket to accept from. The error says
-// that it had to end a VM.
+// GuardMain is the main function of the guard. accept says that it has a socket to accept from. The
+// error says that it had to end a VM.
 func GuardMain(accept bool) error {
 	d := &door{control: 0, listener: -1, pidfd: -1}
 	if accept {
@@ -159,9 +160,10 @@ func GuardMain(accept bool) error {
 // A door is what the guard has. It uses no goroutine, and no memory to speak of: it must not fail.
 type door struct {
 	control  int
-	listener int // -1: all are turned away
-	pid      int // of the VM
-	pidfd    int // -1: there is none
+	listener int  // -1: all are turned away
+	busy     bool // one was let in, and the others have to wait
+	pid      int  // of the VM
+	pidfd    int  // -1: there is none
 }
 
 // guard does its work until the VM or the pager ends.
@@ -169,7 +171,7 @@ func (d *door) guard() error {
 	for {
 		fds := []unix.PollFd{{Fd: int32(d.control), Events: unix.POLLIN}, {Fd: -1, Events: unix.POLLIN},
 			{Fd: int32(d.pidfd), Events: unix.POLLIN}}
-		if d.pidfd < 0 {
+		if !d.busy {
 			fds[1].Fd = int32(d.listener)
 		}
 		if _, err := unix.Poll(fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
@@ -187,7 +189,6 @@ func (d *door) guard() error {
 		case fds[2].Revents != 0: // the VM has ended: the pager finds out by itself
 			unix.Close(d.pidfd)
 			d.pidfd = -1
-			d.turnAway()
 		case fds[1].Revents != 0:
 			d.accept()
 		}
@@ -210,7 +211,7 @@ func (d *door) obey() (farewell bool) {
 		return true
 	case tellNobody:
 		unix.Close(d.pidfd)
-		d.pidfd = -1
+		d.pidfd, d.busy = -1, false
 	case tellServed:
 		d.turnAway()
 	case tellWatch:
@@ -228,6 +229,7 @@ func (d *door) accept() {
 		return
 	}
 	defer unix.Close(conn)
+	d.busy = true
 	pid, pidfd, err := peerOf(conn)
 	text := binary.LittleEndian.AppendUint64([]byte{tellVM}, uint64(pid))
 	fds := []int{conn}
@@ -240,8 +242,8 @@ func (d *door) accept() {
 	_ = unix.Sendmsg(d.control, text, unix.UnixRights(fds...), nil, 0) // a pager that died is noticed next
 }
 
-// turnAway closes the door. Who has connected meanwhile and handed over a userfaultfd would wait for ever, and
-// is killed; who has not is told by an error when it does.
+// turnAway closes the door. Who has connected meanwhile and handed over a userfaultfd would wait for
+// ever, and is killed; who has not is told by an error when it does.
 func (d *door) turnAway() {
 	if d.listener < 0 {
 		return

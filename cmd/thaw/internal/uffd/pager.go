@@ -56,8 +56,8 @@ func (p *pager) perUnit() uint64 { return p.mem.pageSize / index.PageSize }
 // workers is how many faults are answered at once: more than processors, since some wait for the disk.
 func workers() int { return max(8, 2*runtime.GOMAXPROCS(0)) }
 
-// listen takes the descriptor, which is in non-blocking mode, and begins to read messages. From now on the VM may
-// give memory back, and nothing that is installed waits for that in vain.
+// listen takes the descriptor, which is in non-blocking mode, and begins to read messages. From now on
+// the VM may give memory back, and nothing that is installed waits for that in vain.
 func (p *pager) listen(uffd *os.File) error {
 	p.uffd = uffd
 	raw, err := uffd.SyscallConn()

@@ -40,8 +40,8 @@ func startFake(t *testing.T, v *fakeVM, src *fakeSource, policy Policy) (p *page
 	}
 }
 
-// TestLife: threads of a VM read, write and give back their pages at random, while the working set comes. Each
-// knows what its pages must hold. Nothing is wrong, and nobody waits for ever.
+// TestLife: threads of a VM read, write and give back their pages at random, while the working set
+// comes. Each knows what its pages must hold. Nothing is wrong, and nobody waits for ever.
 func TestLife(t *testing.T) {
 	for _, policy := range []Policy{Lazy, WorkingSet, Eager} {
 		seed := rand.Uint64()
@@ -128,8 +128,8 @@ func (l *liver) step(stretch int) error {
 	return errors.Join(err, wrong)
 }
 
-// TestRemovedWhileWaitedFor: pages that one thread waits for and another gives back, for the first time. Whoever
-// comes first, they are zeros afterwards.
+// TestRemovedWhileWaitedFor: pages that one thread waits for and another gives back, for the first time.
+// Whoever comes first, they are zeros afterwards.
 func TestRemovedWhileWaitedFor(t *testing.T) {
 	const pages = 6000
 	src := &fakeSource{pages: pages, alone: true}
@@ -157,8 +157,8 @@ func TestRemovedWhileWaitedFor(t *testing.T) {
 	}
 }
 
-// TestBadPage: a page that cannot be read is nobody's trouble until somebody waits for it. Then the error names
-// it.
+// TestBadPage: a page that cannot be read is nobody's trouble until somebody waits for it. Then the
+// error names it.
 func TestBadPage(t *testing.T) {
 	src := &fakeSource{pages: 96, bad: map[uint64]bool{42: true}}
 	v := newFakeVM(96, 1)
@@ -224,10 +224,12 @@ func TestAnswer(t *testing.T) {
 		err     error
 		then    bool // it is settled
 	}{
-		"there":       {new(script).add(smallPage, nil), false, []string{"copy"}, nil, true},
-		"exists":      {new(script).add(0, unix.EEXIST), false, []string{"copy", "wake"}, nil, true},
-		"unmapped":    {new(script).add(0, unix.ENOENT), false, []string{"copy", "wake"}, nil, false},
-		"changing":    {new(script).add(0, unix.EAGAIN).add(smallPage, nil), false, []string{"copy", "copy"}, nil, true},
+		"there":    {new(script).add(smallPage, nil), false, []string{"copy"}, nil, true},
+		"exists":   {new(script).add(0, unix.EEXIST), false, []string{"copy", "wake"}, nil, true},
+		"unmapped": {new(script).add(0, unix.ENOENT), false, []string{"copy", "wake"}, nil, false},
+		"changing": {
+			new(script).add(0, unix.EAGAIN).add(smallPage, nil), false, []string{"copy", "copy"}, nil, true,
+		},
 		"ended":       {new(script).add(0, unix.ESRCH), false, []string{"copy"}, errGone, false},
 		"no memory":   {new(script).add(0, unix.ENOMEM), false, []string{"copy"}, unix.ENOMEM, false},
 		"given back":  {new(script).add(smallPage, nil), true, []string{"zero"}, nil, true},
@@ -306,7 +308,9 @@ func TestProbe(t *testing.T) {
 	if err := small(nil, unix.EAGAIN, unix.EEXIST); err != nil {
 		t.Error(err)
 	}
-	for _, err := range []error{small(unix.ENOENT), small(nil, unix.EINVAL), small(unix.ESRCH), small(unix.ENOMEM)} {
+	for _, err := range []error{
+		small(unix.ENOENT), small(nil, unix.EINVAL), small(unix.ESRCH), small(unix.ENOMEM),
+	} {
 		if err == nil {
 			t.Error("nothing is wrong")
 		}

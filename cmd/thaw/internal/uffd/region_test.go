@@ -24,8 +24,10 @@ func TestFirecrackersMessage(t *testing.T) {
 	for _, fields := range []string{
 		`"page_size":4096,"page_size_kib":4096`, `"page_size":4096`, `"page_size_kib":4096`, `"extra":[{"a":1}]`,
 	} {
-		l, err := layoutOf(fmt.Sprintf(`[{"base_host_virt_addr":%d,"size":%d,"offset":0,%s},
-			{"base_host_virt_addr":%d,"size":%d,"offset":%d,%s}]`, low, 3*mib, fields, high, mib, 3*mib, fields), 4*mib)
+		text := fmt.Sprintf(`[{"base_host_virt_addr":%d,"size":%d,"offset":0,%s},
+			{"base_host_virt_addr":%d,"size":%d,"offset":%d,%s}]`,
+			low, 3*mib, fields, high, mib, 3*mib, fields)
+		l, err := layoutOf(text, 4*mib)
 		if err != nil {
 			t.Errorf("%s: %v", fields, err)
 			continue
@@ -59,41 +61,45 @@ func TestMalformed(t *testing.T) {
 	region := func(fields string) string {
 		return `{"base_host_virt_addr":1048576,"size":1048576,"offset":0,"page_size":4096` + fields + `}`
 	}
-	for text, want := range map[string]string{
-		`[]`:                                     "0 regions",
-		`{}`:                                     "no JSON array",
-		`null`:                                   "no JSON array",
-		`"x"`:                                    "no JSON array",
-		`[1]`:                                    "no JSON array",
-		`[null]`:                                 "missing",
-		`[{}]`:                                   "missing",
-		`[}`:                                     "no JSON array",
-		`[{"size":-1}]`:                          "no JSON array",
-		`[{"size":1.5}]`:                         "no JSON array",
-		`[{"size":1e30}]`:                        "no JSON array",
-		`[{"size":"1"}]`:                         "no JSON array",
-		"[" + region("") + `] x`:                 "2 bytes follow",
-		"[" + region("") + `][]`:                 "2 bytes follow",
-		"[" + region(`,"page_size":8192`) + `]`:  "pages of 8192 bytes",
-		"[" + region(`,"page_size":0`) + `]`:     "pages of 0 bytes",
-		"[" + region(`,"page_size_kib":4`) + `]`: "must be equal",
-		"[" + region(`,"page_size":2097152`) + `]`:                                            "multiples of its pages",
-		"[" + region(`,"base_host_virt_addr":0`) + `]`:                                        "no memory of a process",
-		"[" + region(`,"base_host_virt_addr":18446744073709547520`) + `]`:                     "no memory of a process",
-		"[" + region(`,"size":18446744073709547520`) + `]`:                                    "no memory of a process",
-		"[" + region(`,"size":0`) + `]`:                                                       "empty",
-		"[" + region(`,"size":1048577`) + `]`:                                                 "multiples",
-		"[" + region(`,"base_host_virt_addr":1048577`) + `]`:                                  "multiples",
-		"[" + region(`,"offset":1`) + `]`:                                                     "multiples",
-		"[" + region(`,"offset":18446744073709547520`) + `]`:                                  "beyond the 1048576 bytes",
-		"[" + region(`,"offset":4096`) + `]`:                                                  "beyond",
-		"[" + region(`,"size":2097152`) + `]`:                                                 "beyond",
-		"[" + region(`,"size":524288`) + `]`:                                                  "has 524288 bytes of memory",
-		"[" + region("") + "," + region("") + `]`:                                             "overlap in their offsets",
-		"[" + region(`,"size":524288`) + "," + region(`,"size":524288,"offset":524288`) + `]`: "overlap in their addresses",
-		"[" + region(`,"size":524288`) + "," + region(`,"page_size":2097152`) + `]`:           "those of the others",
-		"[" + strings.Repeat(region("")+",", maxRegions) + region("") + `]`:                   "257 regions",
+	for _, c := range [][2]string{
+		{`[]`, "0 regions"},
+		{`{}`, "no JSON array"},
+		{`null`, "no JSON array"},
+		{`"x"`, "no JSON array"},
+		{`[1]`, "no JSON array"},
+		{`[null]`, "missing"},
+		{`[{}]`, "missing"},
+		{`[}`, "no JSON array"},
+		{`[{"size":-1}]`, "no JSON array"},
+		{`[{"size":1.5}]`, "no JSON array"},
+		{`[{"size":1e30}]`, "no JSON array"},
+		{`[{"size":"1"}]`, "no JSON array"},
+		{"[" + region("") + `] x`, "2 bytes follow"},
+		{"[" + region("") + `][]`, "2 bytes follow"},
+		{"[" + region(`,"page_size":8192`) + `]`, "pages of 8192 bytes"},
+		{"[" + region(`,"page_size":0`) + `]`, "pages of 0 bytes"},
+		{"[" + region(`,"page_size_kib":4`) + `]`, "must be equal"},
+		{"[" + region(`,"page_size":2097152`) + `]`, "multiples of its pages"},
+		{"[" + region(`,"base_host_virt_addr":0`) + `]`, "no memory of a process"},
+		{"[" + region(`,"base_host_virt_addr":18446744073709547520`) + `]`, "no memory of a process"},
+		{"[" + region(`,"size":18446744073709547520`) + `]`, "no memory of a process"},
+		{"[" + region(`,"size":0`) + `]`, "empty"},
+		{"[" + region(`,"size":1048577`) + `]`, "multiples"},
+		{"[" + region(`,"base_host_virt_addr":1048577`) + `]`, "multiples"},
+		{"[" + region(`,"offset":1`) + `]`, "multiples"},
+		{"[" + region(`,"offset":18446744073709547520`) + `]`, "beyond the 1048576 bytes"},
+		{"[" + region(`,"offset":4096`) + `]`, "beyond"},
+		{"[" + region(`,"size":2097152`) + `]`, "beyond"},
+		{"[" + region(`,"size":524288`) + `]`, "has 524288 bytes of memory"},
+		{"[" + region("") + "," + region("") + `]`, "overlap in their offsets"},
+		{
+			"[" + region(`,"size":524288`) + "," + region(`,"size":524288,"offset":524288`) + `]`,
+			"overlap in their addresses",
+		},
+		{"[" + region(`,"size":524288`) + "," + region(`,"page_size":2097152`) + `]`, "those of the others"},
+		{"[" + strings.Repeat(region("")+",", maxRegions) + region("") + `]`, "257 regions"},
 	} {
+		text, want := c[0], c[1]
 		if l, err := layoutOf(text, mib); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.80s: %v, %v; want %q", text, l, err, want)
 		}
@@ -105,12 +111,19 @@ func TestMalformed(t *testing.T) {
 	}
 }
 
-// FuzzHandshake: whatever is sent, a layout that is accepted is the image, and each of its pages has one place.
+// FuzzHandshake: whatever is sent, a layout that is accepted is the image, and each of its pages has one
+// place.
 func FuzzHandshake(f *testing.F) {
-	f.Add([]byte(`[{"base_host_virt_addr":1048576,"size":1048576,"offset":0,"page_size":4096}]`), uint64(mib))
-	f.Add([]byte(`[{"base_host_virt_addr":2097152,"size":4194304,"offset":0,"page_size_kib":2097152}]`), uint64(4*mib))
-	f.Add([]byte(`[{"base_host_virt_addr":4096,"size":4096,"offset":4096},{"base_host_virt_addr":8192,"size":4096,`+
-		`"offset":0}]`), uint64(8192))
+	for _, text := range []string{
+		`[{"base_host_virt_addr":1048576,"size":1048576,"offset":0,"page_size":4096}]`,
+		`[{"base_host_virt_addr":2097152,"size":4194304,"offset":0,"page_size_kib":2097152}]`,
+		`[{"base_host_virt_addr":4096,"size":4096,"offset":4096},
+			{"base_host_virt_addr":8192,"size":4096,"offset":0}]`,
+	} {
+		for _, image := range []uint64{8192, mib, 4 * mib} {
+			f.Add([]byte(text), image)
+		}
+	}
 	f.Fuzz(func(t *testing.T, text []byte, image uint64) {
 		image %= 16 * mib
 		l, err := layoutOf(string(text), image)

@@ -26,8 +26,8 @@ type Options struct {
 	Ready    func()                           // the socket is there
 }
 
-// Serve waits for one VM, and serves it until it ends or needs it no more. If it cannot be served, it is ended:
-// then there is an error, and a report if it was served for a while.
+// Serve waits for one VM, and serves it until it ends or needs it no more. If it cannot be served, it is
+// ended: then there is an error, and a report if it was served for a while.
 func Serve(ctx context.Context, o Options) (*Report, error) {
 	l, err := listen(ctx, o.Socket)
 	if err != nil {
@@ -44,7 +44,7 @@ func Serve(ctx context.Context, o Options) (*Report, error) {
 		return nil, err
 	}
 	s := &session{Options: o, guard: g}
-	defer func() { s.guard.close(!s.stuck) }()
+	defer func() { s.guard.close(s.safe) }()
 	o.Ready()
 	c, h, wire, err := s.meet(ctx)
 	if err != nil {
@@ -63,7 +63,9 @@ type session struct {
 	Options
 	guard *guard
 	vm    *peer
-	stuck bool // a VM that depends on this process could not be ended: the guard is to try
+	// safe: nobody depends on this process any more. In all other cases, a panic among them, the guard
+	// has to act.
+	safe bool
 }
 
 // meet waits for a VM's message. Who connects and sends nothing is nobody.
@@ -99,6 +101,7 @@ func (s *session) refuse(c *caller, h *hello, why error) error {
 		}
 		return err
 	case !h.depends:
+		s.safe = true
 		unix.Close(c.pidfd)
 		return err
 	}
@@ -108,9 +111,9 @@ func (s *session) refuse(c *caller, h *hello, why error) error {
 		verr = vm.kill()
 	}
 	if verr != nil {
-		s.stuck = true
 		return errors.Join(err, verr)
 	}
+	s.safe = true
 	return fmt.Errorf("%w; the VM was ended, since it would wait for its memory for ever", err)
 }
 
@@ -132,7 +135,6 @@ func (s *session) serve(ctx context.Context, c *caller, h *hello, wire []wireReg
 		return nil, s.refuse(c, h, err)
 	}
 	if s.vm, err = newPeer(c.pid, c.pidfd); err != nil {
-		s.stuck = true
 		return nil, errors.Join(err, p.stop())
 	}
 	defer s.vm.close()
@@ -140,8 +142,8 @@ func (s *session) serve(ctx context.Context, c *caller, h *hello, wire []wireReg
 	return s.run(ctx, p)
 }
 
-// prepare checks what a VM has sent, against the image and against what it has. Its messages are read from then
-// on, and its faults are answered later.
+// prepare checks what a VM has sent, against the image and against what it has. Its messages are read
+// from then on, and its faults are answered later.
 func (s *session) prepare(ctx context.Context, h *hello, wire []wireRegion) (*pager, error) {
 	fd, err := h.userfaultfd()
 	if err != nil {
@@ -185,11 +187,10 @@ func (s *session) run(ctx context.Context, p *pager) (*Report, error) {
 	})
 	end, err := s.await(ctx, p, letGo)
 	if end == Killed {
-		if kerr := s.vm.kill(); kerr != nil {
-			s.stuck = true
-			err = errors.Join(err, kerr)
-		}
+		kerr := s.vm.kill()
+		s.safe, err = kerr == nil, errors.Join(err, kerr)
 	}
+	s.safe = s.safe || end != Killed
 	if serr := p.stop(); serr != nil {
 		err = errors.Join(err, serr)
 	}

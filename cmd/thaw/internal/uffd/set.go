@@ -56,8 +56,8 @@ func (p *pager) complete() bool {
 	return true
 }
 
-// bringAll installs pieces, or the units that runs have pages of. It gives how many pages came; whole says that
-// all of them are there.
+// bringAll installs pieces, or the units that runs have pages of. It gives how many pages came; whole
+// says that all of them are there.
 func (p *pager) bringAll(pieces Pieces, runs []index.Run) (pages uint64, whole bool) {
 	n, job := pieces.Len(), p.piece(pieces)
 	if p.perUnit() > 1 {

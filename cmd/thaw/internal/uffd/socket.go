@@ -35,20 +35,44 @@ func listen(ctx context.Context, path string) (*control.Listener, error) {
 	return control.ListenAt(path)
 }
 
+// How long one who listens is given to show that it is not just ending, and all of that may take: a
+// pager that was killed is followed by its guard, which turns away who comes.
+const (
+	stayPatience    = 200 * time.Millisecond
+	replacePatience = 2 * time.Second
+)
+
 // replaceable says why a socket must not be replaced: somebody listens.
 func replaceable(ctx context.Context, path string) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	ctx, cancel := context.WithTimeout(ctx, replacePatience)
 	defer cancel()
-	conn, err := control.Dial(ctx, path)
-	switch {
-	case errors.Is(err, control.ErrNoServer):
+	err := errEnding
+	for errors.Is(err, errEnding) && ctx.Err() == nil {
+		err = listened(ctx, path)
+	}
+	if errors.Is(err, control.ErrNoServer) {
 		return nil
-	case err == nil:
-		conn.Close()
-		err = errors.New("a process listens on it")
 	}
 	return exitcode.WithHint(exitcode.Exists, fmt.Errorf("socket %s: %w", path, err),
 		"each VM needs a socket of its own: give another path")
+}
+
+var errEnding = errors.New("a process listens on it that is ending")
+
+// listened says who listens on a socket.
+func listened(ctx context.Context, path string) error {
+	conn, err := control.Dial(ctx, path)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := conn.SetReadDeadline(time.Now().Add(stayPatience)); err != nil {
+		return err
+	}
+	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		return errEnding
+	}
+	return errors.New("a process listens on it")
 }
 
 // A hello is what a VMM sends, as far as it came.
@@ -75,6 +99,7 @@ func receive(ctx context.Context, conn *net.UnixConn) (h hello, wire []wireRegio
 	buf, control := make([]byte, 64<<10), make([]byte, unix.CmsgSpace(4*maxFDs))
 	for {
 		n, cn, flags, _, err := conn.ReadMsgUnix(buf, control)
+		n, cn = max(n, 0), max(cn, 0) // -1 with an error
 		if fds, ferr := descriptors(control[:cn]); ferr != nil {
 			return h, nil, ferr
 		} else if h.take(fds); len(h.fds) > maxFDs || flags&unix.MSG_CTRUNC != 0 {

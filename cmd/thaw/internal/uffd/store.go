@@ -23,8 +23,8 @@ func OpenStore(ctx context.Context, s *index.Store, name string) (Source, error)
 	return src, nil
 }
 
-// prepare has the image make what it needs to know the neighbours of pages: the first who asks waits for that,
-// and no fault should.
+// prepare has the image make what it needs to know the neighbours of pages: the first who asks waits for
+// that, and no fault should.
 func (s *storeSource) prepare() {
 	for gfn := range s.Pages() {
 		if b, ok := s.Block(gfn); ok {
