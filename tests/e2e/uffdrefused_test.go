@@ -150,16 +150,12 @@ func TestUffdSocket(t *testing.T) {
 // names it.
 func TestUffdDamagedPage(t *testing.T) {
 	store, source := storeWith(t, small)
-	set := withSet(t, store, small)
-	for range 6 { // in segment and blocks: what of these is damaged costs the pages in it
-		pack := packFiles(t, store)[0]
-		st, err := os.Stat(pack)
-		if err != nil {
-			t.Fatal(err)
-		}
-		flip(t, pack, st.Size()/7+int64(len(set)))
+	pack := packFiles(t, store)[0]
+	st, err := os.Stat(pack)
+	if err != nil {
+		t.Fatal(err)
 	}
-	flip(t, packFiles(t, store)[0], 100_000)
+	flip(t, pack, st.Size()/2)
 	p := cli.Uffd(t, store, "vm")
 	vm := handOver(t, p, source, firecracker.Request{})
 	a, err := vm.Call(firecracker.Request{Op: "check"})

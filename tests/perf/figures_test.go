@@ -13,6 +13,7 @@ import (
 
 	"github.com/thawfs/thaw/tests/internal/cli"
 	"github.com/thawfs/thaw/tests/internal/client"
+	"github.com/thawfs/thaw/tests/internal/firecracker"
 	"github.com/thawfs/thaw/tests/internal/image"
 )
 
@@ -27,6 +28,7 @@ func TestMain(m *testing.M) {
 	measureMainIfChild()
 	ramMainIfChild()
 	client.MainIfChild()
+	firecracker.MainIfChild()
 	os.Exit(cli.Main(m))
 }
 

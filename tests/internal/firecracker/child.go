@@ -33,6 +33,7 @@ func MainIfChild() {
 	if os.Getenv(childEnv) == "" {
 		return
 	}
+	runtime.LockOSThread() // an affinity is the thread's
 	debug.SetGCPercent(-1)
 	runtime.GOMAXPROCS(16) // a thread that waits for a page keeps its processor
 	c := &child{}
@@ -98,6 +99,10 @@ func (c *child) do(r Request, a *Response) error {
 			c.check(gfn, a)
 		}
 		return nil
+	case "pin":
+		var set unix.CPUSet
+		set.Set(r.CPU)
+		return unix.SchedSetaffinity(0, &set)
 	case "resident":
 		return c.resident(a)
 	case "remove":

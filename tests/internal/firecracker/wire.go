@@ -8,6 +8,7 @@ package firecracker
 //	touch    read the pages GFNs in this order, one after another; with Times each is timed
 //	check    read all of memory and compare it
 //	unmap    unmap the last region
+//	pin      stay on processor CPU, but for the threads of "live"
 //	resident count the pages that are there
 //	remove   give back Count pages from First on
 type Request struct {
@@ -35,6 +36,7 @@ type Request struct {
 	GFNs           []uint64
 	First, Count   uint64
 	Times          bool
+	CPU            int
 }
 
 // Lie is a field of the message of a region, and what it says.

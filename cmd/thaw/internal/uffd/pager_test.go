@@ -361,3 +361,36 @@ func TestTimes(t *testing.T) {
 		t.Errorf("p50 %v", p50)
 	}
 }
+
+// ready is a kernel that does at once what it is told.
+type ready struct{}
+
+func (ready) copy(_ uint64, src []byte) (int, error) { return len(src), nil }
+func (ready) zero(_, n uint64) (int, error)          { return int(n), nil }
+func (ready) wake(uint64, uint64) error              { return nil }
+
+// TestNoAllocations: answering a fault allocates nothing.
+func TestNoAllocations(t *testing.T) {
+	const pages = 4096
+	l := &layout{[]region{{fakeBase, pages * smallPage, 0}}, smallPage}
+	p := newPager(t.Context(), &fakeSource{pages: pages}, newMemory(l, ready{}), slog.New(slog.DiscardHandler))
+	defer p.end(nil)
+	w, unit := &worker{p: p}, uint64(0)
+	m := message(make([]byte, messageSize))
+	m[0] = eventPagefault
+	if n := testing.AllocsPerRun(1000, func() {
+		binary.LittleEndian.PutUint64(m[16:], fakeBase+unit*smallPage)
+		if err := p.note(m, time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+		f, _ := p.queue.take()
+		if _, err := w.answer(f.unit); err != nil {
+			t.Fatal(err)
+		}
+		p.count.fault(time.Microsecond)
+		p.queue.answered()
+		unit = (unit + 1) % pages
+	}); n > 0 {
+		t.Errorf("%v allocations a fault", n)
+	}
+}

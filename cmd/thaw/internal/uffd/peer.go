@@ -49,11 +49,18 @@ func (p *peer) alive() bool { return !readable(p.fd) }
 // killPatience is how long a process may take to end. It is longer when the kernel writes its core.
 const killPatience = 10 * time.Second
 
-// kill ends the process and waits for its end.
+// kill sends SIGKILL.
 func (p *peer) kill() error {
 	if err := killBy(p.fd); err != nil {
 		return fmt.Errorf("end the VM (process %d): %w", p.pid, err)
 	}
+	return nil
+}
+
+// wait waits for the end of a process that was killed. This process must have closed its userfaultfd
+// before: a kernel thread that fetches a page for a vCPU cannot be killed, waits until all copies of the
+// descriptor are closed, and holds up the end of the VM.
+func (p *peer) wait() error {
 	t := time.NewTimer(killPatience)
 	defer t.Stop()
 	select {

@@ -91,7 +91,7 @@ func (s *session) meet(ctx context.Context) (*caller, *hello, []wireRegion, erro
 // refuse is the end of a VM that cannot be served. It is killed if it depends on that.
 func (s *session) refuse(c *caller, h *hello, why error) error {
 	defer c.conn.Close()
-	defer h.close()
+	h.close()
 	err := exitcode.WithHint(exitcode.Handshake, fmt.Errorf("the handshake of process %d: %w", c.pid, why),
 		`"thaw help uffd" says what a VMM has to send`)
 	switch {
@@ -109,6 +109,9 @@ func (s *session) refuse(c *caller, h *hello, why error) error {
 	if verr == nil {
 		defer vm.close()
 		verr = vm.kill()
+	}
+	if verr == nil {
+		verr = vm.wait()
 	}
 	if verr != nil {
 		return errors.Join(err, verr)
@@ -186,14 +189,17 @@ func (s *session) run(ctx context.Context, p *pager) (*Report, error) {
 		p.bring(s.Policy, func() { letGo <- p.letGo(p.mem.uf.(descriptor)) })
 	})
 	end, err := s.await(ctx, p, letGo)
+	var kerr error
 	if end == Killed {
-		kerr := s.vm.kill()
-		s.safe, err = kerr == nil, errors.Join(err, kerr)
+		kerr = s.vm.kill()
 	}
-	s.safe = s.safe || end != Killed
 	if serr := p.stop(); serr != nil {
 		err = errors.Join(err, serr)
 	}
+	if end == Killed && kerr == nil {
+		kerr = s.vm.wait()
+	}
+	s.safe, err = kerr == nil, errors.Join(err, kerr)
 	return p.report(s.vm.pid, end), err
 }
 
