@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,7 +15,6 @@ import (
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/cmd/thaw/internal/process"
 	"github.com/thawfs/thaw/cmd/thaw/internal/uffd"
-	"github.com/thawfs/thaw/fs"
 	"github.com/thawfs/thaw/index"
 )
 
@@ -27,7 +27,7 @@ type uffdOptions struct {
 func newUffdCommand(a *app) *cobra.Command {
 	var o uffdOptions
 	cmd := &cobra.Command{
-		Use:   "uffd STORE|MNT NAME --socket PATH",
+		Use:   "uffd {STORE | MNT} NAME --socket PATH",
 		Short: "Serve a checkpoint's memory to a VMM through userfaultfd",
 		Long: `Serve the memory of a checkpoint to one VMM that takes its pages through userfaultfd and
 not from a file: Firecracker, with "backend_type": "Uffd" and "backend_path": PATH. For
@@ -56,9 +56,10 @@ See "thaw help uffd".` +
 				exitcode.MemoryLost, exitcode.Handshake, exitcode.Interrupted),
 		Example: `  thaw uffd /srv/store web-1 --socket /run/web-1.uffd
   thaw uffd /mnt/thaw web-1 --socket /run/web-1.uffd --restore=eager`,
-		Args: cobra.ExactArgs(2),
+		Args:              cobra.RangeArgs(1, 2),
+		ValidArgsFunction: completeNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return named(runUffd(cmd.Context(), a, args[0], args[1], o), "serve memory of %s", args[1])
+			return named(runUffd(cmd.Context(), a, args, o), "serve memory of %s", strings.Join(args, " "))
 		},
 	}
 	f := cmd.Flags()
@@ -70,7 +71,7 @@ See "thaw help uffd".` +
 	return cmd
 }
 
-func runUffd(ctx context.Context, a *app, path, name string, o uffdOptions) (err error) {
+func runUffd(ctx context.Context, a *app, args []string, o uffdOptions) (err error) {
 	if o.socket == "" {
 		return exitcode.Errorf(exitcode.Usage, "give --socket, the path that the VMM will connect to")
 	}
@@ -85,7 +86,15 @@ func runUffd(ctx context.Context, a *app, path, name string, o uffdOptions) (err
 	if err != nil {
 		return err
 	}
-	src, err := openPages(ctx, a, path, name)
+	p, err := access.Find(ctx, args[0], args[1:]...)
+	if err != nil {
+		return err
+	}
+	name, err := p.One()
+	if err != nil {
+		return err
+	}
+	src, err := openPages(ctx, a, p, name)
 	if err != nil {
 		return err
 	}
@@ -113,9 +122,9 @@ func runUffd(ctx context.Context, a *app, path, name string, o uffdOptions) (err
 }
 
 // openPages opens a checkpoint of a store, or of a mount.
-func openPages(ctx context.Context, a *app, path, name string) (uffd.Source, error) {
-	if _, on, err := fs.Locate(path); err == nil && on {
-		m, _, err := access.Checkpoint(ctx, filepath.Join(path, name))
+func openPages(ctx context.Context, a *app, p access.Place, name string) (uffd.Source, error) {
+	if p.Mount != "" {
+		m, _, err := access.Checkpoint(ctx, filepath.Join(p.Mount, name))
 		if err != nil {
 			return nil, err
 		}
@@ -123,10 +132,10 @@ func openPages(ctx context.Context, a *app, path, name string) (uffd.Source, err
 			a.log.Warn("the working set is not known: each page comes when it is touched", "err", err)
 		})
 	}
-	if err := access.Answering(ctx, path); err != nil {
+	if err := access.Answering(ctx, p.Store); err != nil {
 		return nil, err
 	}
-	store, err := index.Open(ctx, path, index.OpenOptions{ReadOnly: true, Log: a.log})
+	store, err := index.Open(ctx, p.Store, index.OpenOptions{ReadOnly: true, Log: a.log})
 	if err != nil {
 		return nil, err
 	}

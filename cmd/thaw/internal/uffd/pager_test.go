@@ -390,7 +390,7 @@ func TestNoAllocations(t *testing.T) {
 		p.count.fault(time.Microsecond)
 		p.queue.answered()
 		unit = (unit + 1) % pages
-	}); n > 0 {
+	}); n >= 1 && !raceEnabled {
 		t.Errorf("%v allocations a fault", n)
 	}
 }
