@@ -27,7 +27,7 @@
 // guard (guard.go), a second process that has nothing but a pidfd of the VM and a socket to the pager, whose
 // end without a farewell it takes as the death of the pager. A guard that dies is replaced. The VM is known
 // by the credentials of its connection (SO_PEERPIDFD, SO_PEERCRED). Who connects without a userfaultfd
-// depends on nobody, and is left alone.
+// depends on nobody, and is left alone. A farewell is only said where that is sure: not in a panic.
 //
 // # A fault
 //
@@ -51,9 +51,11 @@
 //   - The bit is looked at, the page installed and the bit set while no message is read: each install holds
 //     a lock for reading which the reader of messages holds for writing. Otherwise a page could be copied
 //     in after its removal was read and before it was noted.
-//   - The reader never waits for those who install, and has an unbounded queue: an install that fails with
-//     EAGAIN tries again until the reader has read what is pending.
-//   - EEXIST always wakes: a thread may have begun to wait after the page came.
+//   - The reader waits for one call of those who install at most, never for their reading, and has an
+//     unbounded queue: an install that fails with EAGAIN tries again until the reader has read what is
+//     pending. It reads before the first page is installed, for the VM may be running already.
+//   - EEXIST always wakes, and so does every install: UFFDIO_COPY_MODE_DONTWAKE would save little where nobody
+//     waits, and a thread that waits would do so longer.
 //   - The field copy of UFFDIO_COPY is progress only if it is above 0. Otherwise it is nothing, or a negative
 //     errno, depending on the kernel (6.15 changed it); the error is what the ioctl returns.
 //

@@ -183,8 +183,9 @@ func (d *door) guard() error {
 				d.turnAway()
 				return nil
 			} else if d.control < 0 {
+				err := d.kill()
 				d.turnAway()
-				return d.kill()
+				return err
 			}
 		case fds[2].Revents != 0: // the VM has ended: the pager finds out by itself
 			unix.Close(d.pidfd)
@@ -248,8 +249,12 @@ func (d *door) turnAway() {
 	if d.listener < 0 {
 		return
 	}
+	_ = unix.Shutdown(d.listener, unix.SHUT_RDWR) // from now on nobody can connect
 	for {
 		conn, _, err := unix.Accept4(d.listener, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
 		if err != nil {
 			break
 		}
@@ -266,6 +271,9 @@ func refuse(conn int) {
 	buf, control := make([]byte, 64<<10), make([]byte, unix.CmsgSpace(4*maxFDs))
 	for {
 		n, cn, _, _, err := unix.Recvmsg(conn, buf, control, unix.MSG_CMSG_CLOEXEC)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
 		if err != nil || n == 0 {
 			return
 		}
@@ -275,7 +283,7 @@ func refuse(conn int) {
 		}
 		if h.depends {
 			if pid, fd, err := peerOf(conn); err == nil {
-				fmt.Fprintf(os.Stderr, "thaw: the VM of process %d came to a socket that serves another one: "+
+				fmt.Fprintf(os.Stderr, "thaw: the VM of process %d came to a socket where nobody serves it: "+
 					"it was ended, since it would wait for its memory for ever\n", pid)
 				_ = killBy(fd)
 				unix.Close(fd)

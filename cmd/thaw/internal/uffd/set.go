@@ -104,7 +104,8 @@ func (p *pager) complain(err error, bad *atomic.Bool) (end bool) {
 		p.log.Warn("pages could not be brought before they are wanted", "err", err)
 	}
 	_, pages := errors.AsType[*index.PagesError](err)
-	return !pages
+	_, unit := errors.AsType[*LostError](err)
+	return !pages && !unit
 }
 
 // piece brings the i-th piece.
@@ -150,7 +151,7 @@ func (p *pager) hugeUnit(units []uint64) func(i int, b *bringer) (uint64, error)
 			b.unit = make([]byte, p.mem.pageSize)
 		}
 		if err := p.src.Read(unit*p.perUnit(), b.unit); err != nil {
-			return 0, err
+			return 0, p.lost(unit*p.perUnit(), err)
 		}
 		p.queue.yield(p.ctx)
 		came, err := p.mem.bring(p.ctx, unit, 1, b.unit)
