@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -80,7 +81,7 @@ func testUffd(t *testing.T, where, policy string) {
 	p := cli.Uffd(t, path, "vm", "--restore="+policy)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	vm := handOver(t, p, source, firecracker.Request{Splits: []uint64{8 << 20, 4 << 20}})
+	vm := handOver(t, p, source, firecracker.Request{Splits: quarters(2)})
 	a := vm.Must(t, firecracker.Request{Op: "live", Threads: 8, Steps: 400, Seed: seed})
 	t.Logf("%d pages compared, memory was given back %d times", a.Pages, a.Removed)
 	vm.Must(t, firecracker.Request{Op: "check"})
@@ -141,7 +142,7 @@ func TestUffdOldVMM(t *testing.T) {
 	for _, r := range []firecracker.Request{
 		{Old: true},
 		{Parts: 50},
-		{Splits: splits(40, 128<<10), Parts: 3},
+		{Splits: slices.Repeat([]uint64{128 << 10}, 40), Parts: 3},
 		{Features: firecracker.NoFeatures},
 		{Features: firecracker.FeatureRemove | firecracker.FeatureUnmap},
 	} {
@@ -159,12 +160,8 @@ func TestUffdOldVMM(t *testing.T) {
 	}
 }
 
-func splits(n int, size uint64) (s []uint64) {
-	for range n {
-		s = append(s, size)
-	}
-	return s
-}
+// quarters are regions of a quarter of the small image each.
+func quarters(n int) []uint64 { return slices.Repeat([]uint64{uint64(small.Bytes()) / 4}, n) }
 
 // TestUffdHugePages: pages of 2 MiB, where the host has some.
 func TestUffdHugePages(t *testing.T) {
@@ -302,8 +299,12 @@ func guardOf(t *testing.T, p *cli.Pager, other int) int {
 	return 0
 }
 
-// watches says whether a guard has a pidfd of the VM.
+// watches says whether a process is a guard that has a pidfd of the VM.
 func watches(pid int) bool {
+	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil || !strings.Contains(string(name), "guard-of-a-vm") {
+		return false // or it is just being started
+	}
 	fds, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
 	for _, fd := range fds {
 		if link, err := os.Readlink(fd); err == nil && strings.Contains(link, "pidfd") {

@@ -42,7 +42,7 @@ func TestUffdRefused(t *testing.T) {
 		"below zero":     {firecracker.Request{Lies: lie("offset", -4096)}, "no JSON array"},
 		"large pages":    {firecracker.Request{Lies: both(8192)}, "pages of 8192"},
 		"overlap": {
-			firecracker.Request{Splits: []uint64{4 << 20, 4 << 20}, Lies: []firecracker.Lie{{Region: 1, Field: "offset"}}},
+			firecracker.Request{Splits: quarters(2), Lies: []firecracker.Lie{{Region: 1, Field: "offset"}}},
 			"overlap",
 		},
 		"fork":  {firecracker.Request{Features: firecracker.FeatureFork}, "may fork"},
