@@ -321,7 +321,9 @@ func TestUffdTerminated(t *testing.T) {
 	vm := handOver(t, p, source, firecracker.Request{})
 	vm.Must(t, firecracker.Request{Op: "live", Threads: 4, Steps: 50})
 	p.Terminate()
-	p.FailsAs("interrupted")
+	if end := p.FailsAs("interrupted"); !strings.Contains(end.Stderr, "was ended") {
+		t.Errorf("it does not say what became of the VM: %v", end)
+	}
 	if err := vm.Killed(ended); err != nil {
 		t.Fatal(err)
 	}

@@ -224,8 +224,8 @@ func (s *session) await(ctx context.Context, p *pager, letGo <-chan error) (end 
 				return Killed, lostError(s.vm.pid, err)
 			}
 		case <-ctx.Done():
-			return Killed, exitcode.With(exitcode.Interrupted, fmt.Errorf("the VM (process %d) was ended, since "+
-				"nobody would serve its memory: %w", s.vm.pid, ctx.Err()))
+			return Killed, exitcode.Errorf(exitcode.Interrupted, "interrupted: the VM (process %d) was ended, "+
+				"since nobody would serve its memory", s.vm.pid)
 		}
 	}
 }
