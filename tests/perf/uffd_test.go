@@ -12,8 +12,8 @@ import (
 	"github.com/thawfs/thaw/tests/internal/image"
 )
 
-// TestUffd compares pages that come through userfaultfd with pages that come through the mount, on the same store
-// and in turn: faults on pages at random, and a working set from a cold disk.
+// TestUffd compares pages that come through userfaultfd with pages that come through the mount, on the
+// same store and in turn: faults on pages at random, and a working set from a cold disk.
 func TestUffd(t *testing.T) {
 	cli.NeedFUSE(t)
 	b := newBench(t)
@@ -107,6 +107,6 @@ func (b *bench) measureUffdSet(store string) {
 			mounted = append(mounted, float64(c.Open(t, m.Path("vm/memory"), mapped).Nanos)/1e6)
 		})
 	}
-	b.add(fmt.Sprintf("set of %d MiB through userfaultfd, cold", len(set)*image.PageSize>>20), "ms", own, mounted, 0,
-		"peer: open on the mount, working-set-full")
+	what := fmt.Sprintf("set of %d MiB through userfaultfd, cold", len(set)*image.PageSize>>20)
+	b.add(what, "ms", own, mounted, 0, "peer: open on the mount, working-set-full")
 }

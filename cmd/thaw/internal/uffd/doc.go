@@ -34,9 +34,9 @@
 // One goroutine reads messages, several answer them (pager.go). An answer reads the page into a buffer
 // of its goroutine, and copies it into the VM's memory by UFFDIO_COPY, which wakes whoever waits for the
 // page; zeros are mapped by UFFDIO_ZEROPAGE and take no memory, with pages of 4 KiB. Then the pages that
-// are stored beside it are copied along, if nobody waits. The working set is installed meanwhile, in the
-// order in which the machine touched it when it was recorded (set.go); it makes way for faults between
-// any sixteen pages.
+// are stored beside it are copied along, if nobody waits and the VM uses such pages (near.go). The
+// working set is installed meanwhile, in the order in which the machine touched it when it was recorded
+// (set.go); it makes way for faults between any sixteen pages.
 //
 // # Memory that the VM gives back
 //
@@ -54,8 +54,8 @@
 //   - The reader waits for one call of those who install at most, never for their reading, and has an
 //     unbounded queue: an install that fails with EAGAIN tries again until the reader has read what is
 //     pending. It reads before the first page is installed, for the VM may be running already.
-//   - EEXIST always wakes, and so does every install: UFFDIO_COPY_MODE_DONTWAKE would save little where nobody
-//     waits, and a thread that waits would do so longer.
+//   - EEXIST always wakes, and so does every install: UFFDIO_COPY_MODE_DONTWAKE would save little where
+//     nobody waits, and a thread that waits would do so longer.
 //   - The field copy of UFFDIO_COPY is progress only if it is above 0. Otherwise it is nothing, or a negative
 //     errno, depending on the kernel (6.15 changed it); the error is what the ioctl returns.
 //

@@ -259,7 +259,9 @@ func (s *fakeSource) Page(gfn uint64, b *Buffer) ([]byte, error) {
 	return b.page[:], s.fill(gfn, b.page[:])
 }
 
-// Near gives the pages before and behind, backwards.
+// Beside and Near give the pages before and behind, backwards.
+func (s *fakeSource) Beside(b *Buffer) []uint64 { return s.Near(b).GFNs }
+
 func (s *fakeSource) Near(b *Buffer) *index.Piece {
 	p := &b.piece
 	p.GFNs, p.Pages = p.GFNs[:0], nil

@@ -83,7 +83,10 @@ func (s *fileSource) Page(gfn uint64, b *Buffer) ([]byte, error) {
 	return b.page[:], s.Read(gfn, b.page[:])
 }
 
-// Near is nothing: the mount's server brings neighbours into the page cache by itself.
+// Beside is nothing: the mount's server brings neighbours into the page cache by itself.
+func (s *fileSource) Beside(*Buffer) []uint64 { return nil }
+
+// Near is nothing, too.
 func (s *fileSource) Near(*Buffer) *index.Piece { return nil }
 
 func (s *fileSource) Set() Pieces { return s.cut(s.set) }

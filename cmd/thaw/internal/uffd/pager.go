@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,6 +23,7 @@ type pager struct {
 	mem   *memory
 	uffd  *os.File
 	queue *queue
+	near  *neighbourhood
 	log   *slog.Logger
 	count counters
 	begun time.Time // when the VM had handed over its memory
@@ -45,7 +47,10 @@ func (e *LostError) Error() string {
 func (e *LostError) Unwrap() error { return e.Err }
 
 func newPager(ctx context.Context, src Source, mem *memory, log *slog.Logger) *pager {
-	p := &pager{src: src, mem: mem, queue: newQueue(), log: log, begun: time.Now(), fail: make(chan error, 1)}
+	p := &pager{
+		src: src, mem: mem, queue: newQueue(), near: newNeighbourhood(), log: log, begun: time.Now(),
+		fail: make(chan error, 1),
+	}
 	p.ctx, p.end = context.WithCancelCause(ctx)
 	return p
 }
@@ -181,6 +186,7 @@ func (p *pager) answer() {
 		near, err := w.answer(f.unit)
 		p.failed(err)
 		p.count.fault(time.Since(f.at))
+		p.near.wanted(f.unit)
 		if idle := p.queue.answered(); idle && near && err == nil {
 			w.bringNear(f.unit)
 		}
@@ -278,11 +284,40 @@ func (w *worker) bringNear(unit uint64) {
 	case p.src.Zero(unit):
 		p.bringZeros(unit)
 	default:
-		if piece := p.src.Near(&w.buffer); piece != nil {
-			came, _ := p.bringPages(piece.GFNs, piece.Pages, p.queue.empty)
-			p.count.near.Add(came)
-		}
+		w.bringBlock(unit)
 	}
+}
+
+// bringBlock installs the pages that are stored beside one that was given, if that pays.
+func (w *worker) bringBlock(unit uint64) {
+	p := w.p
+	gfns := p.src.Beside(&w.buffer)
+	if len(gfns) < 2 {
+		return
+	}
+	bring, gain := p.near.pays(gfns[0])
+	if !bring {
+		return
+	}
+	piece := p.src.Near(&w.buffer)
+	if piece == nil {
+		return
+	}
+	end := len(piece.GFNs)
+	if gain > 0 { // one is left out
+		end = slices.IndexFunc(piece.GFNs, func(gfn uint64) bool { return gfn != unit && !p.mem.has(gfn) })
+		if end < 0 {
+			return // all are there
+		}
+		p.near.probe(piece.GFNs[end], gain)
+	}
+	came, err := p.bringPages(piece.GFNs[:end], piece.Pages, p.queue.empty)
+	if err == nil && end < len(piece.GFNs) {
+		var more uint64
+		more, _ = p.bringPages(piece.GFNs[end+1:], piece.Pages[(end+1)*index.PageSize:], p.queue.empty)
+		came += more
+	}
+	p.count.near.Add(came)
 }
 
 // bringZeros maps the zeros around a page.

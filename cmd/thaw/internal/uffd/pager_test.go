@@ -394,3 +394,37 @@ func TestNoAllocations(t *testing.T) {
 		t.Errorf("%v allocations a fault", n)
 	}
 }
+
+// TestNeighbourhood: blocks whose pages are not used are soon not brought any more, those that are used
+// are, and faults that are close to one another bring them back.
+func TestNeighbourhood(t *testing.T) {
+	n := newNeighbourhood()
+	use := func(blocks int, used bool) (brought int) {
+		for range blocks {
+			block := rand.Uint64N(1 << 40)
+			bring, gain := n.pays(block)
+			if bring {
+				brought++
+			}
+			if gain > 0 {
+				n.probe(block+1, gain)
+				if used {
+					n.wanted(block + 1)
+				}
+			}
+		}
+		return brought
+	}
+	if got := use(1000, true); got != 1000 {
+		t.Errorf("%d of 1000 blocks are brought that are used", got)
+	}
+	if got := use(1000, false); got > maxCredit {
+		t.Errorf("%d of 1000 blocks are brought that are not used", got)
+	}
+	for range backCredit {
+		n.pays(7)
+	}
+	if bring, _ := n.pays(8); !bring {
+		t.Error("faults in one block do not bring blocks back")
+	}
+}

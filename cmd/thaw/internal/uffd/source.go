@@ -17,9 +17,10 @@ type Source interface {
 	// Page reads one page, into the buffer; what it gives is valid until the next call with that buffer. It
 	// allocates nothing once the buffer was used.
 	Page(gfn uint64, b *Buffer) ([]byte, error)
-	// Near gives pages that are stored beside the one that was read into the buffer last, where reading them
-	// costs little. p has them; pages that cannot be read are left out.
-	Near(b *Buffer) (p *index.Piece)
+	// Beside names the pages that are stored beside the one that was read into the buffer last, and that one,
+	// where reading them costs little. Near reads them, and leaves out those that cannot be read.
+	Beside(b *Buffer) []uint64
+	Near(b *Buffer) *index.Piece
 	// Set is the working set in the order in which it is wanted, and SetRuns names its pages.
 	Set() Pieces
 	SetRuns() []index.Run
@@ -42,4 +43,5 @@ type Buffer struct {
 	cold    bool   // it lies in cluster
 	cluster index.Cluster
 	piece   index.Piece
+	beside  []uint64
 }

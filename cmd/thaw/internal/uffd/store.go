@@ -48,6 +48,14 @@ func (s *storeSource) Page(gfn uint64, b *Buffer) ([]byte, error) {
 	return b.page[:], s.ReadPage(gfn, b.page[:])
 }
 
+func (s *storeSource) Beside(b *Buffer) []uint64 {
+	b.beside = b.beside[:0]
+	if block, ok := s.Block(b.gfn); ok {
+		b.beside = s.BlockGFNs(block, b.beside)
+	}
+	return b.beside
+}
+
 func (s *storeSource) Near(b *Buffer) *index.Piece {
 	if b.cold {
 		s.ClusterPages(&b.cluster, &b.piece)
