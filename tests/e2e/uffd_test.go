@@ -79,19 +79,22 @@ func testUffd(t *testing.T, where, policy string) {
 		path = cli.Mount(t, store).Dir
 	}
 	p := cli.Uffd(t, path, "vm", "--restore="+policy)
-	seed := rand.Uint64()
+	seed, steps := rand.Uint64(), 200
+	if testing.Short() {
+		steps = 50
+	}
 	t.Logf("seed %d", seed)
 	vm := handOver(t, p, source, firecracker.Request{Splits: quarters(2)})
-	a := vm.Must(t, firecracker.Request{Op: "live", Threads: 8, Steps: 400, Seed: seed})
+	a := vm.Must(t, firecracker.Request{Op: "live", Threads: 8, Steps: 2 * steps, Seed: seed})
 	t.Logf("%d pages compared, memory was given back %d times", a.Pages, a.Removed)
 	vm.Must(t, firecracker.Request{Op: "check"})
-	vm.Must(t, firecracker.Request{Op: "live", Threads: 8, Steps: 200, Seed: seed + 1})
+	vm.Must(t, firecracker.Request{Op: "live", Threads: 8, Steps: steps, Seed: seed + 1})
 	vm.Must(t, firecracker.Request{Op: "check"})
 	if policy == "eager" { // it needs nobody any more
 		if r := p.Report(); r.End != "let-go" {
 			t.Errorf("the pager ended because the VM was %s", r.End)
 		}
-		vm.Must(t, firecracker.Request{Op: "live", Threads: 8, Steps: 200, Seed: seed + 2})
+		vm.Must(t, firecracker.Request{Op: "live", Threads: 8, Steps: steps, Seed: seed + 2})
 		vm.Must(t, firecracker.Request{Op: "check"})
 		return
 	}
