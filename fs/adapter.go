@@ -12,10 +12,13 @@ import (
 // NewStore makes a Store for the tree from an open index.Store, which only has to be open for reading.
 // The caller closes that after the server's Wait has returned.
 func NewStore(s *index.Store) Store {
-	return indexStore{s}
+	return indexStore{s, func(index.Checkpoint) Names { return Names{} }}
 }
 
-type indexStore struct{ store *index.Store }
+type indexStore struct {
+	store *index.Store
+	names func(index.Checkpoint) Names
+}
 
 var _ Store = indexStore{}
 
@@ -30,15 +33,21 @@ func (s indexStore) List(ctx context.Context) ([]Checkpoint, error) {
 		if err != nil {
 			return nil, fmt.Errorf("info.json of %s: %w", c.Name, err)
 		}
+		names := s.names(c)
+		if err := names.check(); err != nil {
+			return nil, fmt.Errorf("names of %s: %w", c.Name, err)
+		}
 		list[i] = Checkpoint{
 			Name:        c.Name,
 			ID:          c.ID,
 			Revision:    c.Generation,
 			MemoryBytes: c.MemoryBytes,
+			DataPages:   c.DataPages,
 			Created:     c.Created,
 			Files:       c.Files,
 			WorkingSet:  c.WorkingSet != nil,
 			Info:        append(info, '\n'),
+			Names:       names,
 		}
 	}
 	return list, nil

@@ -127,6 +127,30 @@ func (b *bitmap) any(first, count uint64) bool {
 	return false
 }
 
+// next is the first page from page on that is in, or is not; the limit if there is none.
+func (b *bitmap) next(page uint64, in bool) uint64 {
+	t := b.table.Load()
+	for page < b.pages {
+		var word uint64
+		step := uint64(64)
+		if t == nil {
+			step = b.pages
+		} else if c := t.chunks[page/chunkPages].Load(); c == nil {
+			step = chunkPages
+		} else {
+			word = c[page%chunkPages/64].Load()
+		}
+		if !in {
+			word = ^word
+		}
+		if word >>= page % 64; word != 0 {
+			return min(page+uint64(bits.TrailingZeros64(word)), b.pages)
+		}
+		page = (page/step + 1) * step
+	}
+	return b.pages
+}
+
 // len counts the pages that are in.
 func (b *bitmap) len() uint64 {
 	t := b.table.Load()

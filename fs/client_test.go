@@ -54,7 +54,11 @@ type response struct {
 	Names []string      `json:",omitempty"`
 	Data  []byte        `json:",omitempty"`
 	NS    []int64       `json:",omitempty"`
-	Took  time.Duration `json:",omitempty"`
+	Links uint64        `json:",omitempty"`
+	Room  int64         `json:",omitempty"` // in blocks of 512 bytes
+	// Extents are where data begins and ends.
+	Extents []int64       `json:",omitempty"`
+	Took    time.Duration `json:",omitempty"`
 }
 
 type client struct {
@@ -115,6 +119,7 @@ var clientOps = map[string]func(c *client, r *request, res *response) error{
 		var st unix.Stat_t
 		err := unix.Lstat(r.Path, &st)
 		res.N, res.Mode, res.Ino, res.UID = st.Size, st.Mode, st.Ino, st.Uid
+		res.Links, res.Room = uint64(st.Nlink), st.Blocks
 		return err
 	},
 	"readdir": func(_ *client, r *request, res *response) error {
@@ -187,6 +192,14 @@ var clientOps = map[string]func(c *client, r *request, res *response) error{
 		defer unix.Munmap(buf)
 		n, err := unix.Pread(r.FD, buf, r.Off)
 		res.N = int64(n)
+		return err
+	},
+	"seek": func(_ *client, r *request, res *response) (err error) {
+		res.N, err = unix.Seek(r.FD, r.Off, r.Flags)
+		return err
+	},
+	"extents": func(_ *client, r *request, res *response) (err error) {
+		res.Extents, err = extentsOf(r.FD)
 		return err
 	},
 	"readall": (*client).readAll,

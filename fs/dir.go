@@ -78,7 +78,7 @@ func (s *Server) list(in *fuse.ReadIn, add func(fuse.DirEntry, *node) bool) fuse
 		}
 		id := s.tree.peek(n)
 		items = append(items, dirItem{
-			DirEntry: fuse.DirEntry{Name: name, Mode: s.mode(n), Ino: id, Off: id>>2 + firstCookie},
+			DirEntry: fuse.DirEntry{Name: name, Mode: s.mode(n), Ino: id, Off: cookie(n, id, name)},
 			node:     n,
 		})
 	}
@@ -89,6 +89,14 @@ func (s *Server) list(in *fuse.ReadIn, add func(fuse.DirEntry, *node) bool) fuse
 		}
 	}
 	return fuse.OK
+}
+
+// cookie is the offset of an entry: that of its node, for other names of memory one of their own.
+func cookie(n *node, id uint64, name string) uint64 {
+	if (n.kind == kindMemory || n.kind == kindCloneMem) && name != fileMemory {
+		id = nodeID(n.kind, n.checkpointID(), n.detail+"/"+name, 0)
+	}
+	return id>>2 + firstCookie
 }
 
 // names are the names in a directory. Any name of a clone exists, but only those in use are listed.
@@ -107,7 +115,8 @@ func (s *Server) names(dir *node) []string {
 	case kindClones:
 		return dir.e.cloneNames()
 	case kindClone:
-		return append([]string{fileMemory, fileInfo, fileStats}, dir.e.fileNames()...)
+		names := append([]string{fileMemory, fileInfo, fileStats}, dir.e.fileNames()...)
+		return append(names, dir.e.ownNames()...)
 	}
 	return nil
 }

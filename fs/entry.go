@@ -79,6 +79,14 @@ func (e *entry) child(name string) *node {
 			size: int64(len(c.Info)), content: c.Info,
 		}
 	}
+	if c.alias(name) {
+		return e.child(fileMemory)
+	}
+	if f := c.composed(name); f != nil {
+		return &node{
+			kind: kindComposed, e: e, name: name, detail: composedName(name), of: c, size: f.Size,
+		}
+	}
 	if size, ok := c.Files[name]; ok {
 		return &node{
 			kind: kindFile, e: e, name: name, detail: fmt.Sprintf("%d/%s", c.Revision, name),
@@ -91,7 +99,7 @@ func (e *entry) child(name string) *node {
 // childNames are the names in the checkpoint's directory.
 func (e *entry) childNames() []string {
 	names := []string{fileMemory, fileInfo, fileStats, dirClones}
-	return append(names, e.fileNames()...)
+	return append(append(names, e.fileNames()...), e.ownNames()...)
 }
 
 // fileNames are the names of the stored files.
@@ -123,6 +131,9 @@ func (e *entry) cloneChild(id, name string) *node {
 		return &node{kind: kindCloneStats, e: e, name: name, detail: id}
 	case dirClones:
 		return nil
+	}
+	if e.info.Load().alias(name) {
+		return e.cloneChild(id, fileMemory)
 	}
 	return e.child(name)
 }

@@ -40,9 +40,19 @@ type spec struct {
 	// Dues are the times that the store knows of the pieces of WS; nil: it was not told, empty: it knows
 	// that there are none.
 	Dues []index.Due
+	// Own are the names that only this checkpoint has. Clients do not know them.
+	Own Names `json:"-"`
 }
 
 func (c *spec) zero(gfn uint64) bool { return c.ZeroEvery != 0 && gfn%c.ZeroEvery == 0 }
+
+// dataPages is how many pages are not zero.
+func (c *spec) dataPages() uint64 {
+	if c.ZeroEvery == 0 {
+		return c.Pages
+	}
+	return c.Pages - (c.Pages+c.ZeroEvery-1)/c.ZeroEvery
+}
 
 // fillPage is what a page of the image holds.
 func (c *spec) fillPage(gfn uint64, dst []byte) {
@@ -111,7 +121,7 @@ func (s *fakeStore) List(context.Context) ([]Checkpoint, error) {
 		}
 		list = append(list, Checkpoint{
 			Name: c.Name, ID: c.ID, Revision: c.Revision, MemoryBytes: int64(c.Pages * PageSize),
-			Created: time.Unix(1700000000, 0), Files: files, WorkingSet: len(c.WS) > 0,
+			DataPages: c.dataPages(), Created: time.Unix(1700000000, 0), Files: files, WorkingSet: len(c.WS) > 0, Names: c.Own,
 			Info: fmt.Appendf(nil, "{\"name\":%q,\"revision\":%d}\n", c.Name, c.Revision),
 		})
 	}
@@ -361,6 +371,29 @@ func (m *fakeImage) EagerFeed() Feed {
 		}
 	}
 	return m.feed(gfns)
+}
+
+func (m *fakeImage) NextData(gfn uint64) uint64 {
+	for gfn < m.Pages && m.zero(gfn) {
+		gfn++
+	}
+	return min(gfn, m.Pages)
+}
+
+func (m *fakeImage) NextZero(gfn uint64) uint64 {
+	for gfn < m.Pages && !m.zero(gfn) {
+		gfn++
+	}
+	return min(gfn, m.Pages)
+}
+
+func (m *fakeImage) DataBefore(gfn uint64) (n uint64) {
+	for i := range min(gfn, m.Pages) {
+		if !m.zero(i) {
+			n++
+		}
+	}
+	return n
 }
 
 func (m *fakeImage) ZeroRuns(fn func(first, count uint64) bool) {

@@ -66,8 +66,15 @@ func (s *Server) fillAttr(n *node, a *fuse.Attr) (valid time.Duration) {
 		Blocks:  (uint64(n.size) + 511) / 512,
 		Blksize: 128 << 10, // what one READ carries: programs size their buffers by it
 	}
-	if a.Mode&syscall.S_IFMT == syscall.S_IFDIR {
+	switch {
+	case n.dir():
 		a.Nlink = 2
+	case n.kind == kindMemory, n.kind == kindCloneMem:
+		// Its other names are links to it, and its zero pages take no room: cp and tar look for holes in a
+		// file only if it has fewer blocks than its size.
+		c := n.e.info.Load()
+		a.Nlink += uint32(len(c.aliases()))
+		a.Blocks = min(a.Blocks, c.DataPages*(PageSize/512))
 	}
 	if n.kind == kindSocket {
 		a.Size = uint64(len(s.opts.ControlSocket))

@@ -25,6 +25,7 @@ const (
 	kindControl             // .thaw
 	kindMetrics             // .thaw/metrics
 	kindSocket              // .thaw/socket
+	kindComposed            // files that are made of memory and stored files
 )
 
 // nodeID computes a node's number from what the node is: the same content has the same number in

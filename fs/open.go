@@ -29,6 +29,8 @@ func (r *raw) Open(
 	switch n.kind {
 	case kindMemory, kindCloneMem:
 		return r.s.openMemory(n, in, out)
+	case kindComposed:
+		return r.s.openComposed(n, out)
 	case kindFile, kindInfo:
 		out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH
 	case kindStats, kindCloneStats, kindMetrics:
@@ -127,6 +129,8 @@ func (r *raw) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	switch {
 	case n != nil && (n.kind == kindMemory || n.kind == kindCloneMem):
 		r.s.released(r.s.memoryOf(n), in.Fh == probeHandle)
+	case n != nil && n.kind == kindComposed:
+		r.s.releasedComposed(n.e)
 	case in.Fh != 0:
 		r.s.liveTexts.remove(in.Fh)
 	}

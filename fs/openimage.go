@@ -30,6 +30,8 @@ type openImage struct {
 	// orders are that by number, and, once a READ has asked for them, mem.Orders.
 	orders atomic.Pointer[[]Order]
 	asked  atomic.Bool // for mem.Orders
+	// composed are files that are made of it.
+	composed composedFiles
 	// users are pushers at work on it. Guarded by the entry's mu.
 	users int
 }
@@ -125,12 +127,12 @@ func (s *Server) settleLocked(e *entry, all bool) error {
 			kept = append(kept, h)
 			continue
 		}
-		errs = append(errs, s.closeImage(h.mem))
+		errs = append(errs, s.closeImage(h))
 	}
 	e.replaced = kept
 	if cur := e.img.Load(); cur != nil && cur.users == 0 && (all || e.gone) {
 		e.img.Store(nil)
-		errs = append(errs, s.closeImage(cur.mem))
+		errs = append(errs, s.closeImage(cur))
 	}
 	return errors.Join(errs...)
 }
@@ -204,9 +206,14 @@ func (s *Server) released(m *memoryFile, probe bool) {
 		s.complain(e, "close image", err)
 	}
 	if idle {
-		s.saveAsked(e)
-		s.closeIdle(s.idle.add(e, maxIdle))
+		s.rests(e)
 	}
+}
+
+// rests is called when nobody has a file of an entry's image open any more.
+func (s *Server) rests(e *entry) {
+	s.saveAsked(e)
+	s.closeIdle(s.idle.add(e, maxIdle))
 }
 
 // closeIdle closes the images of entries if nobody has them open.

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"errors"
 	"fmt"
 	"runtime/debug"
 
@@ -43,8 +44,9 @@ func (s *Server) panicked(what string, value any) {
 	s.log.Error("panic in "+what, "panic", fmt.Sprint(value), "stack", string(debug.Stack()))
 }
 
-// closeImage is Image.Close, which is called with locks held.
-func (s *Server) closeImage(m Image) (err error) {
+// closeImage closes what is made of an image, and the image. It is called with locks held.
+func (s *Server) closeImage(h *openImage) (err error) {
 	defer s.rescueErr("closing an image", &err)
-	return m.Close()
+	err = h.composed.close()
+	return errors.Join(err, h.mem.Close())
 }

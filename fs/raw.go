@@ -8,7 +8,7 @@ import (
 )
 
 // raw is the server as go-fuse sees it. Operations that it does not have return ENOSYS, and the kernel
-// does not ask again: extended attributes, locks, lseek for holes, copy_file_range.
+// does not ask again: extended attributes, locks, copy_file_range.
 type raw struct {
 	fuse.RawFileSystem
 	s *Server
@@ -128,6 +128,8 @@ func (r *raw) Read(
 		return r.s.readMemory(m, in, buf)
 	case kindFile:
 		return r.s.readStored(n, in, buf)
+	case kindComposed:
+		return r.s.readComposed(n, in, buf)
 	case kindInfo:
 		return slice(n.content, in.Offset, buf), fuse.OK
 	case kindStats, kindCloneStats, kindMetrics:

@@ -35,6 +35,8 @@ type Checkpoint struct {
 	ID string
 	// MemoryBytes is the size of memory, a multiple of PageSize.
 	MemoryBytes int64
+	// DataPages are the pages of it that are not zero.
+	DataPages uint64
 	// Created is shown as the time of the files.
 	Created time.Time
 	// Revision distinguishes two sets of Files, Info and WorkingSet of one ID: a new working set was
@@ -46,6 +48,8 @@ type Checkpoint struct {
 	WorkingSet bool
 	// Info is the text of info.json.
 	Info []byte
+	// Names are what the program that saved it calls its files. They depend on nothing but ID and Files.
+	Names Names
 }
 
 // A File is stored bytes; ReadAt returns io.EOF at the end.
@@ -65,6 +69,12 @@ type Image interface {
 	Size() int64
 	// Zero says whether a page is known to hold only zeros.
 	Zero(gfn uint64) bool
+	// NextData and NextZero are the first page from gfn on that is not zero, and that is; Size/4096 if there is
+	// none. DataBefore counts the pages before gfn that are not zero. All take the same time however many
+	// pages are alike.
+	NextData(gfn uint64) uint64
+	NextZero(gfn uint64) uint64
+	DataBefore(gfn uint64) uint64
 	// ReadPage puts one page into dst, which is 4096 bytes, without allocating.
 	ReadPage(gfn uint64, dst []byte) error
 	// Cluster returns the cluster of cold pages that a page lies in, and which page of it that is; false

@@ -24,6 +24,7 @@ type pageMap struct {
 	packs    []uint64     // numbers, ascending
 	branches []*branchMap // by 1 GiB of guest memory; nil: all zero
 	data     uint64       // pages that are not zero
+	before   []uint64     // those before each branch
 }
 
 type branchMap struct {
@@ -148,7 +149,9 @@ func loadPageMap(ctx context.Context, n nodes, top *mapTop, packs []uint64, lost
 	if err := g.Wait(); err != nil {
 		return nil, fmt.Errorf("read page map: %w", err)
 	}
-	for _, b := range m.branches {
+	m.before = make([]uint64, len(m.branches))
+	for i, b := range m.branches {
+		m.before[i] = m.data
 		if b != nil {
 			m.data += uint64(len(b.places))
 		}

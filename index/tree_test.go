@@ -168,6 +168,7 @@ func sameMap(t *testing.T, n nodes, top *mapTop, refs map[uint64]uint64) {
 	if zeros+m.data != m.pages {
 		t.Fatalf("%d zero pages and %d others of %d", zeros, m.data, m.pages)
 	}
+	sameExtents(t, m, refs)
 }
 
 // A page that changes costs its leaf a few bytes, not the leaf.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/access"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/cmd/thaw/internal/native"
 	"github.com/thawfs/thaw/index"
 )
 
@@ -23,8 +25,13 @@ func newInspectCommand(a *app) *cobra.Command {
 		Long: `Show the details of a checkpoint: its memory, files, working set, and the packs that
 its pages lie in. Without NAME, of each checkpoint.
 
-With --json: what "info.json" on the mount holds, and the packs; of one checkpoint that is
-named an object, else an array of them.` +
+Of a checkpoint that a VMM can go on from, "restore" is the command or the request to
+the VMM's API that restores it from the mount: for DIR, if the store is not mounted, the
+directory NAME of its mount. "thaw help formats" says more.
+
+With --json: what "info.json" on the mount holds, the packs, and "restore": {"vmm": ...,
+"ways": [{"for": ..., "command": ..., "request": ..., "note": ...}]}, the best way first; of
+one checkpoint that is named an object, else an array of them.` +
 			exitStatus(exitcode.NotStore, exitcode.NotFound),
 		Example: `  thaw inspect /srv/store web-1
   thaw inspect /mnt/thaw/web-1`,
@@ -41,11 +48,15 @@ func runInspect(ctx context.Context, a *app, args []string) error {
 	if err != nil {
 		return err
 	}
-	all, err := access.Read(ctx, a.stores, p.Store, func(s *index.Store) ([]index.Details, error) {
+	found, err := access.Read(ctx, a.stores, p.Store, func(s *index.Store) ([]index.Details, error) {
 		return inspectAll(ctx, s, p.Names)
 	})
 	if err != nil {
 		return err
+	}
+	all := []inspection{}
+	for _, d := range found {
+		all = append(all, inspection{d, native.RestoreOf(&d.Checkpoint, mountedAt(p.Store, d.Name))})
 	}
 	a.silent = access.Heed(ctx, p.Store)
 	switch {
@@ -58,9 +69,37 @@ func runInspect(ctx context.Context, a *app, args []string) error {
 		if i > 0 {
 			a.printf("\n")
 		}
-		printDetails(a, d)
+		printDetails(a, d.Details)
+		a.printRestore(d.Restore)
 	}
 	return nil
+}
+
+// inspection is what inspect prints of a checkpoint with --json.
+type inspection struct {
+	index.Details
+	Restore *native.Restore `json:"restore,omitempty"`
+}
+
+// mountedAt is the directory of a checkpoint on the mount of a store; DIR if it is not mounted.
+func mountedAt(store, name string) string {
+	if s, ok, err := index.ServerOf(store); err == nil && ok && s.Mount != "" {
+		return filepath.Join(s.Mount, name)
+	}
+	return "DIR"
+}
+
+// printRestore prints how a checkpoint is restored. The commands are whole lines, to be copied.
+func (a *app) printRestore(r *native.Restore) {
+	if r == nil {
+		return
+	}
+	for _, way := range r.Ways {
+		a.printf("\nrestore by %s:\n  %s\n", way.For, way.Command)
+		if way.Note != "" {
+			a.printf("  (%s)\n", way.Note)
+		}
+	}
 }
 
 // inspectAll inspects the checkpoints with these names; all, where there are none.

@@ -134,14 +134,7 @@ func TestImportOfLibvirt(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts libvirtd once a format: not with -short")
 	}
-	for _, tool := range []string{"libvirtd", "virsh", "setpriv", "qemu-system-x86_64", "lzop"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skip(err)
-		}
-	}
-	if os.Geteuid() != 0 {
-		t.Skip("needs root, to become another user")
-	}
+	needLibvirt(t)
 	dir, err := os.MkdirTemp("/tmp", "thaw-libvirt") // the path of a socket has to be short
 	if err != nil {
 		t.Fatal(err)
@@ -171,27 +164,36 @@ func saveByLibvirt(t *testing.T, dir, format string) {
 	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	id := fmt.Sprint(nobody)
-	out, err := cli.Tool(t, 2*time.Minute, "setpriv", "--reuid="+id, "--regid="+id, "--clear-groups", "bash",
-		"-c", libvirtScript, "script", dir, format)
+	asNobody(t, libvirtScript, dir, format)
+}
+
+// asNobody runs a script of bash as another user, and gives what it printed.
+func asNobody(t *testing.T, script string, args ...string) string {
+	t.Helper()
+	out, err := cli.Tool(t, 2*time.Minute, "setpriv", append([]string{"--reuid=65534", "--regid=65534",
+		"--clear-groups", "bash", "-c", script, "script"}, args...)...)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	return out
 }
 
-// libvirtScript runs a libvirtd for as long as it saves a machine. The machine runs SeaBIOS, and so has
-// something in its memory.
-const libvirtScript = `
+// libvirtd runs a libvirtd in a directory for as long as a script goes on.
+const libvirtd = `
 set -e
 cd "$1"
 export HOME=$1 XDG_RUNTIME_DIR=$1/run XDG_CONFIG_HOME=$1/config XDG_CACHE_HOME=$1/cache
 mkdir -p config/libvirt
-printf 'stdio_handler = "file"\nsave_image_format = "%s"\n' "$2" > config/libvirt/qemu.conf
+printf 'stdio_handler = "file"\nsave_image_format = "%s"\n' "${FORMAT-raw}" > config/libvirt/qemu.conf
 libvirtd > log 2>&1 & daemon=$!
 v() { virsh -q -c qemu:///session "$@"; }
 end() { v destroy g || true; kill $daemon; wait $daemon || true; tail log; } >&2 2>&1
 trap end EXIT
 for i in $(seq 100); do ! v list || break; sleep 0.2; done
+`
+
+// libvirtScript saves a machine. It runs SeaBIOS, and so has something in its memory.
+const libvirtScript = `FORMAT=$2` + libvirtd + `
 cat > domain <<X
 <domain type='qemu'><name>g</name><memory unit='MiB'>32</memory><vcpu>1</vcpu>
 <os><type arch='x86_64' machine='pc'>hvm</type></os>

@@ -27,6 +27,7 @@ func TestMain(m *testing.M) {
 	client.MainIfChild()
 	firecracker.MainIfChild()
 	smallPagesMainIfChild()
+	restorerMainIfChild()
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "thaw-e2e")
 		if err != nil {

@@ -3,6 +3,7 @@ package qemu
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os/exec"
 )
 
@@ -28,6 +29,27 @@ func Received(ctx context.Context, c Config, memory, state string) (*Guest, erro
 		return nil, err
 	}
 	if err := g.receive(ctx, state); err != nil {
+		return nil, errors.Join(err, g.Close())
+	}
+	return g, nil
+}
+
+// FromStream is a machine of Boot's that was restored from a migration stream which has its memory, and
+// stands until Continue. Its memory is its own.
+func FromStream(ctx context.Context, c Config, stream string) (*Guest, error) {
+	if err := c.fill(); err != nil {
+		return nil, err
+	}
+	backend := fmt.Sprintf("memory-backend-ram,id=ram,size=%d", c.MemoryBytes)
+	g, err := start(ctx, c, backend, "", "-S", "-no-reboot", "-incoming", "exec:cat "+stream)
+	if err != nil {
+		return nil, err
+	}
+	err = poll(ctx, func() (bool, error) {
+		s, err := g.QMP.Status(ctx)
+		return s != "inmigrate", err
+	})
+	if err != nil {
 		return nil, errors.Join(err, g.Close())
 	}
 	return g, nil

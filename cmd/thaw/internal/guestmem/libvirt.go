@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 )
 
 // A save file of libvirt ("virsh save", "virsh managedsave") is a header of 92 bytes, in the byte order of
@@ -159,4 +160,22 @@ func (s *Saved) addFile(name string, text []byte) error {
 	s.Files[name] = f.Name()
 	_, err = f.Write(text)
 	return err
+}
+
+// RawLibvirtHeader is what lies before the stream of a save file, changed to say that the stream is not
+// compressed.
+func RawLibvirtHeader(head io.ReaderAt) io.ReaderAt { return rawHeader{head} }
+
+type rawHeader struct{ io.ReaderAt }
+
+// Bytes of the header that tell the format of the stream; zeros mean raw in either byte order.
+const libvirtFormatAt, libvirtFormatEnd = 28, 32
+
+// ReadAt implements io.ReaderAt.
+func (h rawHeader) ReadAt(p []byte, off int64) (int, error) {
+	n, err := h.ReaderAt.ReadAt(p, off)
+	for i := max(libvirtFormatAt, off); i < min(libvirtFormatEnd, off+int64(n)); i++ {
+		p[i-off] = 0
+	}
+	return n, err
 }

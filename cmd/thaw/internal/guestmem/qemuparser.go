@@ -102,6 +102,7 @@ type qemuParser struct {
 	ram          uint32 // id of the section
 	started      bool
 	pages        int64 // records of guest memory
+	listOnly     bool  // it ends behind the list of blocks, and keeps nothing
 }
 
 func newQEMUParser(in *input, to sink, state *os.File) *qemuParser {
@@ -128,12 +129,7 @@ func (p *qemuParser) run() error {
 	in := p.in
 	in.kept = &p.record
 	defer func() { in.kept = nil }()
-	if magic := in.be32(); in.err == nil && magic != 0x5145564d {
-		in.failf("it does not begin with the magic")
-	}
-	if v := in.be32(); in.err == nil && v != 3 {
-		in.failf("it has version %d, and only 3 is known", v)
-	}
+	p.header()
 	for in.err == nil && !p.section() {
 		p.keep()
 	}
@@ -143,6 +139,17 @@ func (p *qemuParser) run() error {
 		in.fail(errNothing)
 	}
 	return in.err
+}
+
+// header reads what lies before the sections.
+func (p *qemuParser) header() {
+	in := p.in
+	if magic := in.be32(); in.err == nil && magic != 0x5145564d {
+		in.failf("it does not begin with the magic")
+	}
+	if v := in.be32(); in.err == nil && v != 3 {
+		in.failf("it has version %d, and only 3 is known", v)
+	}
 }
 
 // section reads a section; true if it was the end of the RAM.
@@ -257,6 +264,9 @@ func (p *qemuParser) records() {
 			return
 		case ramSizes:
 			p.sizes(at)
+			if p.listOnly {
+				return
+			}
 		case ramZero, ramPage:
 			p.page(at, flags)
 		case ramXBZRLE:

@@ -13,6 +13,7 @@ import (
 	"github.com/thawfs/thaw/cmd/thaw/internal/access"
 	"github.com/thawfs/thaw/cmd/thaw/internal/control"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/cmd/thaw/internal/native"
 	"github.com/thawfs/thaw/fs"
 	"github.com/thawfs/thaw/index"
 	"github.com/thawfs/thaw/index/blob"
@@ -77,7 +78,7 @@ func Start(ctx context.Context, o Options) (_ *Server, err error) {
 	if s.prober = startProber(ctx, o.Log); s.prober != nil {
 		fo.Prober = s.prober
 	}
-	if s.fs, err = fs.Mount(ctx, fs.NewStore(s.reader), o.Mount, fo); err != nil {
+	if s.fs, err = fs.Mount(ctx, fs.NewNamedStore(s.reader, native.Names), o.Mount, fo); err != nil {
 		return nil, err
 	}
 	go func() {

@@ -37,6 +37,10 @@ func (m *image) Orders() []fs.Order                         { return nil }
 func (m *image) ReadPage(gfn uint64, dst []byte) error      { return m.ReadRange(gfn, dst) }
 func (m *image) ZeroRuns(fn func(first, count uint64) bool) { m.places.holes(m.pages(), fn) }
 
+func (m *image) NextData(gfn uint64) uint64   { return m.places.next(gfn, m.pages()) }
+func (m *image) NextZero(gfn uint64) uint64   { return m.places.nextHole(gfn, m.pages()) }
+func (m *image) DataBefore(gfn uint64) uint64 { return m.places.before(gfn) }
+
 func (m *image) pages() uint64 { return uint64(m.Size()) / fs.PageSize }
 
 // ReadRange is one request to the disk, for those of the pages that are data.
