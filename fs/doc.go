@@ -13,6 +13,7 @@
 //	NAME/working-set       (one of those files)
 //	NAME/info.json         the store's description of the checkpoint
 //	NAME/stats.json        counters since the image was last cold: see Stats
+//	NAME/mem, …            what the program that saved it calls its files: see below
 //	NAME/clones/ID/…       the same for one machine alone, for any ID: its memory has its own inode
 //	                       and page cache and can be opened for writing
 //	.thaw/metrics, socket  the server's totals in Prometheus' format; where it takes commands
@@ -26,6 +27,22 @@
 // same content, has the same inode numbers, and so is the same entry as long as the kernel knows one of
 // them or a push or a drop goes on, which go to the kernel by number (keep.go). So is a clone that the
 // kernel forgets and asks for again.
+//
+// # Names of other programs
+//
+// A store may give a checkpoint further names (Names), which NewNamedStore gets from its caller: this package
+// knows no format. Other names of memory are links to it, so one inode, one page cache and one restore
+// whatever a machine calls it, in clones too. Composed files are made of the memory and of stored files when
+// they are read; they are opened with the image and closed with it. Reading one is no restore and no touch of
+// a page: whoever reads it copies the machine, and the bytes are in the page cache of that file.
+//
+// # Holes
+//
+// lseek(2) with SEEK_DATA and SEEK_HOLE tells where memory has zero pages, and of a clone those that its
+// machine discarded, as a sparse file of the same content does on a file system of 4 KiB blocks. It is answered
+// from the page map, node by node, without I/O and without a lock that is held over I/O or a push. The kernel
+// holds the inode's lock meanwhile, which no READ and no notification takes. The number of blocks
+// (stat(2)) is that of the pages that are not zero: cp and tar ask for holes only where it is small.
 //
 // # Processes
 //

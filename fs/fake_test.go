@@ -121,7 +121,8 @@ func (s *fakeStore) List(context.Context) ([]Checkpoint, error) {
 		}
 		list = append(list, Checkpoint{
 			Name: c.Name, ID: c.ID, Revision: c.Revision, MemoryBytes: int64(c.Pages * PageSize),
-			DataPages: c.dataPages(), Created: time.Unix(1700000000, 0), Files: files, WorkingSet: len(c.WS) > 0, Names: c.Own,
+			DataPages: c.dataPages(), Names: c.Own,
+			Created: time.Unix(1700000000, 0), Files: files, WorkingSet: len(c.WS) > 0,
 			Info: fmt.Appendf(nil, "{\"name\":%q,\"revision\":%d}\n", c.Name, c.Revision),
 		})
 	}

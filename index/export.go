@@ -21,6 +21,9 @@ type ExportOptions struct {
 	// with a list of what is missing (see Holes). Without it nothing is left of such an export.
 	Salvage  bool
 	Progress func(Progress)
+	// Finish, if it is not nil, is called with the directory that all was written to, when nothing of it is
+	// damaged and before it has its name. It may change what is in it. After an error there is no directory.
+	Finish func(dir string, c Checkpoint) error
 }
 
 // ExportError says that a checkpoint is damaged, and what of it could not be exported.
@@ -130,6 +133,11 @@ func (s *Store) export(ctx context.Context, name, dir string, o ExportOptions) (
 	}
 	if damage != nil {
 		if err := x.markSalvaged(damage); err != nil {
+			return err
+		}
+	}
+	if damage == nil && o.Finish != nil {
+		if err := o.Finish(x.dir, x.m.entry.Checkpoint); err != nil {
 			return err
 		}
 	}

@@ -236,8 +236,7 @@ func TestLibvirtFromMount(t *testing.T) {
 	}
 }
 
-// sameStream compares the domain of two saved machines; that of one that is not compressed is the same file but
-// for the order of its pages.
+// sameStream compares what lies before the streams of two save files: it is the same but for the format.
 func sameStream(t *testing.T, got, want, format string) {
 	t.Helper()
 	read := func(path string) []byte {

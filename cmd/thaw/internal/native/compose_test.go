@@ -121,7 +121,8 @@ func randomMachine(r *rand.Rand) *machine {
 	s = append(s, be(uint64(pageSize|2|32), uint8(0), uint64(16), uint8(126), uint32(2))...)
 	s = append(s, be(uint8(4), uint32(3), "devices", bytes.Repeat([]byte("device"), r.IntN(3000)))...)
 	description := `{"page_size": 4096}`
-	m.state = append(s, be(uint8(126), uint32(3), uint8(0), uint8(6), uint32(len(description)), []byte(description))...)
+	s = append(s, be(uint8(126), uint32(3), uint8(0), uint8(6), uint32(len(description)))...)
+	m.state = append(s, description...)
 	if r.IntN(2) == 0 {
 		m.head = libvirtHeader(r)
 	}

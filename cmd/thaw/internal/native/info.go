@@ -10,7 +10,6 @@ import (
 const (
 	memoryFile     = "memory"
 	stateFile      = "state"
-	setFile        = "working-set"
 	fcMemory       = "mem"
 	fcState        = "vmstate"
 	chMemory       = "memory-ranges"

@@ -39,7 +39,8 @@ func TestNamesAndCommands(t *testing.T) {
 			[]string{"memory-ranges"}, "", []string{
 				"cloud-hypervisor --api-socket API_SOCKET --restore " +
 					"source_url=file:///mnt/n,memory_restore_mode=copyonwrite",
-				"cloud-hypervisor --api-socket API_SOCKET --restore source_url=file:///mnt/n,memory_restore_mode=ondemand",
+				"cloud-hypervisor --api-socket API_SOCKET --restore " +
+					"source_url=file:///mnt/n,memory_restore_mode=ondemand",
 				"cloud-hypervisor --api-socket API_SOCKET --restore source_url=file:///mnt/n"}},
 		{checkpointOf(imported("qemu", "qemu", `"ram_blocks":["pc.ram"],`), "state"),
 			nil, "migration-stream", []string{
@@ -87,15 +88,17 @@ func TestNamesAndCommands(t *testing.T) {
 
 // Whatever a mount is called, a shell gets it as one word.
 func TestQuote(t *testing.T) {
-	for in, want := range map[string]string{"": "''", "/a-b_c.d": "/a-b_c.d", "a b": "'a b'", "it's": `'it'\''s'`,
-		"$x": "'$x'"} {
+	for in, want := range map[string]string{
+		"": "''", "/a-b_c.d": "/a-b_c.d", "a b": "'a b'", "it's": `'it'\''s'`, "$x": "'$x'",
+	} {
 		if got := quote(in); got != want {
 			t.Errorf("%q: %s, want %s", in, got, want)
 		}
 	}
 	c := checkpointOf(imported("qemu", "qemu", `"ram_blocks":["pc.ram"],`), "state")
 	r := RestoreOf(&c, "/mnt/a b")
-	if last := r.Ways[len(r.Ways)-1].Command; !strings.HasSuffix(last, `'exec:cat '\''/mnt/a b/migration-stream'\'''`) {
+	last := r.Ways[len(r.Ways)-1].Command
+	if !strings.HasSuffix(last, `'exec:cat '\''/mnt/a b/migration-stream'\'''`) {
 		t.Error(last)
 	}
 }

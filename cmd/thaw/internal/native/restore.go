@@ -77,9 +77,9 @@ func firecrackerWay(i *info, dir string) Way {
 		Command: "curl --unix-socket API_SOCKET -X PUT http://localhost/snapshot/load -d " +
 			quote(string(body)),
 		Request: body,
-		Note: "track_dirty_pages: the next snapshot can be a diff of what was written. Without it a diff has all pages " +
-			"that were read or prefetched, and a full snapshot reads all of memory through the mount. Before " +
-			"Firecracker 1.13 the field is called enable_diff_snapshots",
+		Note: "track_dirty_pages: the next snapshot can be a diff of what was written. Without it a diff has " +
+			"all pages that were read or prefetched, and a full snapshot reads all of memory through the " +
+			"mount. Before Firecracker 1.13 the field is called enable_diff_snapshots",
 	}
 }
 
@@ -88,8 +88,8 @@ func cloudWays(dir string) []Way {
 	restore := "cloud-hypervisor --api-socket API_SOCKET --restore " + quote("source_url=file://"+dir+"%s")
 	return []Way{{
 		For: "Cloud Hypervisor after 53", Command: fmt.Sprintf(restore, ",memory_restore_mode=copyonwrite"),
-		Note: "memory is mapped. With shared memory, huge pages, VFIO, vdpa and virtio-mem it is copied instead, which " +
-			"its log says",
+		Note: "memory is mapped. With shared memory, huge pages, VFIO, vdpa and virtio-mem it is copied " +
+			"instead, which its log says",
 	}, {
 		For: "Cloud Hypervisor 52 and later", Command: fmt.Sprintf(restore, ",memory_restore_mode=ondemand"),
 	}, {
