@@ -39,9 +39,9 @@
 // # Holes
 //
 // lseek(2) with SEEK_DATA and SEEK_HOLE tells where memory has zero pages, and of a clone those that its
-// machine discarded, as a sparse file of the same content does on a file system of 4 KiB blocks. It is answered
-// from the page map, node by node, without I/O and without a lock that is held over I/O or a push. The kernel
-// holds the inode's lock meanwhile, which no READ and no notification takes. The number of blocks
+// machine discarded, as a sparse file of the same content does on a file system of 4 KiB blocks. It is
+// answered from the page map, node by node, without I/O and without a lock that is held over I/O or a push.
+// The kernel holds the inode's lock meanwhile, which no READ and no notification takes. The number of blocks
 // (stat(2)) is that of the pages that are not zero: cp and tar ask for holes only where it is small.
 //
 // # Processes

@@ -30,13 +30,14 @@ var rooms = map[string][]string{
 	"cmd/thaw/internal/verify":   {"cmd/thaw/internal/exitcode"},
 	"cmd/thaw/internal/guestmem": nil,
 	"cmd/thaw/internal/importer": {"cmd/thaw/internal/exitcode", "cmd/thaw/internal/guestmem"},
+	"cmd/thaw/internal/native":   {"cmd/thaw/internal/guestmem"},
 	"cmd/thaw/internal/control":  {"cmd/thaw/internal/exitcode"},
 	"cmd/thaw/internal/process":  {"cmd/thaw/internal/exitcode", "cmd/thaw/internal/control"},
 	"cmd/thaw/internal/access": {"cmd/thaw/internal/exitcode", "cmd/thaw/internal/control",
 		"cmd/thaw/internal/process"},
 	"cmd/thaw/internal/uffd": {"cmd/thaw/internal/exitcode", "cmd/thaw/internal/control"},
 	"cmd/thaw/internal/server": {"cmd/thaw/internal/exitcode", "cmd/thaw/internal/control",
-		"cmd/thaw/internal/process", "cmd/thaw/internal/access"},
+		"cmd/thaw/internal/process", "cmd/thaw/internal/access", "cmd/thaw/internal/native"},
 }
 
 // TestRooms: the packages of a part know one another in one direction, in tests too.

@@ -19,8 +19,8 @@ import (
 	"github.com/thawfs/thaw/tests/qemu"
 )
 
-// restorerRun runs the restorer on a directory of a mount, compares what it makes with a memory, and gives how
-// many bytes it read.
+// restorerRun runs the restorer on a directory of a mount, compares what it makes with a memory, and gives
+// how many bytes it read.
 func restorerRun(t *testing.T, how, dir, memory string) (read int64) {
 	t.Helper()
 	self, err := os.Executable()
@@ -52,8 +52,8 @@ func dataBytes(s image.Spec) (n int64) {
 	return n
 }
 
-// TestFirecrackerNames: the mount has a snapshot of Firecracker under its own names, and a reader that does what
-// Firecracker's source does finds all of its memory there; opening it by that name prefetches.
+// TestFirecrackerNames: the mount has a snapshot of Firecracker under its own names, and a reader that does
+// what Firecracker's source does finds all of its memory there; opening it by that name prefetches.
 func TestFirecrackerNames(t *testing.T) {
 	cli.NeedFUSE(t)
 	ram := writeImage(t, snapshotImage)
@@ -78,8 +78,10 @@ func TestFirecrackerNames(t *testing.T) {
 	restorerRun(t, "firecracker", m.Path("fc/clones/one"), ram)
 	sameFile(t, m.Path("fc/vmstate"), filepath.Join(dir, "snapshot"))
 	out := cli.OK(t, "inspect", store, "fc").Stdout
-	for _, want := range []string{`"snapshot_path":"` + m.Path("fc/vmstate"), `"backend_path":"` + m.Path("fc/mem"),
-		`"track_dirty_pages":true`} {
+	for _, want := range []string{
+		`"snapshot_path":"` + m.Path("fc/vmstate"), `"backend_path":"` + m.Path("fc/mem"),
+		`"track_dirty_pages":true`,
+	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("inspect does not say %s:\n%s", want, out)
 		}
@@ -87,8 +89,8 @@ func TestFirecrackerNames(t *testing.T) {
 	m.Unmount()
 }
 
-// TestCloudHypervisorNames: a snapshot of Cloud Hypervisor, restored in each mode by a reader that does what its
-// source does. Copying reads only what is not zero.
+// TestCloudHypervisorNames: a snapshot of Cloud Hypervisor, restored in each mode by a reader that does what
+// its source does. Copying reads only what is not zero.
 func TestCloudHypervisorNames(t *testing.T) {
 	cli.NeedFUSE(t)
 	ram := writeImage(t, snapshotImage)
@@ -145,8 +147,8 @@ func roomOf(t *testing.T, path string) (n int64) {
 	return n * 512
 }
 
-// TestQEMUStreamFromMount: a Linux guest that was saved as a migration stream with all of its memory goes on from
-// the stream that the mount has of it, by the machine's own command line.
+// TestQEMUStreamFromMount: a Linux guest that was saved as a migration stream with all of its memory goes on
+// from the stream that the mount has of it, by the machine's own command line.
 func TestQEMUStreamFromMount(t *testing.T) {
 	if testing.Short() {
 		t.Skip("boots a guest of its own: not with -short")

@@ -46,8 +46,8 @@ func restorerMainIfChild() {
 // firecrackerRegions are the sizes of the regions of the tests' machine, which its vmstate tells Firecracker.
 var firecrackerRegions = []int{24 << 20, 8 << 20}
 
-// restoreFirecracker does what Firecracker does for mem_backend File (vstate/memory.rs, snapshot_file): the file
-// has to be as large as all regions, each of which is mapped private and without a reserve.
+// restoreFirecracker does what Firecracker does for mem_backend File (vstate/memory.rs, snapshot_file): the
+// file has to be as large as all regions, each of which is mapped private and without a reserve.
 func restoreFirecracker(dir string, out *os.File) (int64, error) {
 	if _, err := os.ReadFile(filepath.Join(dir, "vmstate")); err != nil {
 		return 0, err

@@ -30,7 +30,8 @@ func (m *machine) exportDir(t *testing.T, holes bool) string {
 	if err := f.Truncate(m.memory.Size()); err != nil {
 		t.Fatal(err)
 	}
-	for name, b := range map[string][]byte{stateFile: m.state, libvirtHead: m.head, "working-set": []byte("a set")} {
+	files := map[string][]byte{stateFile: m.state, libvirtHead: m.head, "working-set": []byte("a set")}
+	for name, b := range files {
 		if b == nil {
 			continue
 		}
