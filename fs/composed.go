@@ -94,13 +94,17 @@ func (s *Server) composedOf(h *openImage, n *node) (file File, err error) {
 	defer s.rescueErr("composing a file", &err)
 	f := h.composed.get(n.name)
 	f.once.Do(func() {
+		defer func() {
+			if f.err != nil {
+				h.composed.drop(n.name, f)
+			}
+		}()
 		f.err = errors.New("its maker panicked")
 		f.file, f.err = n.of.composed(n.name).Open(s.ctx, h.mem, func(name string) (File, error) {
 			return s.store.OpenFile(s.ctx, *h.of, name)
 		})
 	})
 	if f.err != nil {
-		h.composed.drop(n.name, f)
 		return nil, fmt.Errorf("compose %s: %w", n.name, f.err)
 	}
 	return f.file, nil
