@@ -202,6 +202,13 @@ var clientOps = map[string]func(c *client, r *request, res *response) error{
 		res.Extents, err = extentsOf(r.FD)
 		return err
 	},
+	"readdata": func(_ *client, r *request, _ *response) error {
+		list, err := extentsOf(r.FD)
+		for ; len(list) > 0 && err == nil; list = list[2:] {
+			_, err = unix.Pread(r.FD, make([]byte, list[1]-list[0]), list[0])
+		}
+		return err
+	},
 	"readall": (*client).readAll,
 	"faults":  (*client).faults,
 	"map": func(c *client, r *request, res *response) error {

@@ -62,6 +62,14 @@ func (e *entry) pages() uint64 {
 	return uint64(e.info.Load().MemoryBytes) / PageSize
 }
 
+// copied is how many pages a copy of the image reads at least: those that are not holes.
+func (e *entry) copied() uint64 {
+	if n := e.info.Load().DataPages; n > 0 {
+		return n
+	}
+	return e.pages()
+}
+
 // child describes the node of a name in the checkpoint's directory, or of one that a clone shares
 // with it; nil if there is no such name.
 func (e *entry) child(name string) *node {

@@ -95,7 +95,7 @@ const (
 )
 
 // doubt says why the reads since start cannot be those of a machine; "" if they can. set is
-// what was read of an image of so many pages.
+// what was read of an image of which a copy reads so many pages.
 func (r *readers) doubt(start time.Time, set *wss.Set, image uint64) string {
 	read := set.Pages()
 	r.mu.Lock()

@@ -16,7 +16,7 @@ import (
 // What copies an image or looks at it is not a machine: its reads are refused as a working set, with its
 // name, unless they are wanted all the same.
 func TestRecordOfNoMachine(t *testing.T) {
-	x := spec{Name: "a", Pages: 2048, Seed: 1}
+	x := spec{Name: "a", Pages: 2048, Seed: 1, ZeroEvery: 4}
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -38,12 +38,15 @@ func TestRecordOfNoMachine(t *testing.T) {
 		"copy": {func(c *proc, fd int) { // still open, or for long
 			c.do(request{Op: "readall", FD: fd, Len: 128 << 10, Spec: &x})
 		}, "from end to end"},
+		"sparse copy": {func(c *proc, fd int) { // as cp does
+			c.do(request{Op: "readdata", FD: fd})
+		}, "from end to end"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := mounted(t, newFakeStore(x), Options{RecordWindow: time.Hour})
 			p := b.client()
 			c.read(p, p.open(b.path("a/memory"), unix.O_RDONLY))
-			if name != "copy" {
+			if !strings.HasSuffix(name, "copy") {
 				eventually(t, "it is closed", func() bool { return b.InUse("a") == 0 })
 				// A busy host may have taken longer than a reader has it open.
 				ep := b.tree.entry("a").epoch.Load()

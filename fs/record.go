@@ -45,7 +45,7 @@ func (s *Server) Record(_ context.Context, name string, o RecordOptions) (*wss.S
 		return nil, fmt.Errorf("record %s: %w", name, err)
 	}
 	start := ep.base.Add(time.Duration(ep.started.Load()))
-	if why := ep.readers.doubt(start, set, ep.pages); why != "" && !o.Force {
+	if why := ep.readers.doubt(start, set, e.copied()); why != "" && !o.Force {
 		return nil, &RecordError{Name: name, Why: why, Readers: ep.readers.names()}
 	}
 	return set, nil

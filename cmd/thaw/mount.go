@@ -39,6 +39,7 @@ func newMountCommand(a *app) *cobra.Command {
 
   MNT/NAME/memory           the image; opening it is the request to restore
   MNT/NAME/state, working-set, info.json, stats.json
+  MNT/NAME/mem, ...         what the VMM that saved it calls its files: "thaw help formats"
   MNT/NAME/clones/ID/memory the same for one machine, can be opened read-write
   MNT/.thaw/                control socket, metrics
 

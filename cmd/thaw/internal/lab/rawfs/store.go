@@ -48,6 +48,9 @@ func Open(path, name string, d *disk.Disk) (*Store, error) {
 		Name: name, ID: hex.EncodeToString(h.Sum(nil)), MemoryBytes: st.Size(), Created: time.Now(),
 		Files: map[string]int64{}, Info: src.Info,
 	}
+	if s.c.DataPages, err = dataPages(src.Memory); err != nil {
+		return nil, err
+	}
 	for file, path := range src.Files {
 		st, err := os.Stat(path)
 		if err != nil {
@@ -56,6 +59,20 @@ func Open(path, name string, d *disk.Disk) (*Store, error) {
 		s.c.Files[file] = st.Size()
 	}
 	return s, nil
+}
+
+// dataPages is how many pages of a memory file are in no hole.
+func dataPages(path string) (n uint64, err error) {
+	f, err := index.OpenMemory(path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	extents, err := f.Extents()
+	for _, r := range extents {
+		n += r.Count
+	}
+	return n, err
 }
 
 // List implements fs.Store.
