@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -268,5 +269,67 @@ func TestNamesAreChecked(t *testing.T) {
 	good := Names{Memory: []string{"mem"}, Composed: []Composed{{Name: "b", Open: open}}}
 	if err := good.check(); err != nil {
 		t.Error(err)
+	}
+}
+
+// Many open, read and close a composed file while its image is made cold, closed when it is idle, and gets
+// another working set: every byte is right, and what was opened is closed.
+func TestComposedByMany(t *testing.T) {
+	var opened, closed atomic.Int64
+	x := namedSpec(&opened, &closed)
+	store := newFakeStore(x)
+	b := mounted(t, store, Options{Policy: PolicyLazy})
+	c := b.client()
+	want := c.do(request{Op: "readfile", Path: b.path("a/stream")}).Data
+	stop := make(chan struct{})
+	var disturber, readers sync.WaitGroup
+	disturber.Go(func() {
+		for revision := uint32(1); ; revision++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			b.CloseIdle()
+			if err := b.Drop(t.Context(), "a"); err != nil {
+				t.Error(err)
+			}
+			y := x
+			y.Revision = revision
+			store.set(y)
+			if err := b.Refresh(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for range 8 {
+		readers.Go(func() {
+			for range 40 {
+				fd := c.try(request{Op: "open", Path: b.path("a/stream")})
+				memory := c.try(request{Op: "open", Path: b.path("a/mem")})
+				if fd.Err != "" || memory.Err != "" {
+					t.Errorf("open: %s, %s", fd.Err, memory.Err)
+					return
+				}
+				c.try(request{Op: "evict", FD: int(fd.N)})
+				got := c.try(request{Op: "pread", FD: int(fd.N), Len: len(want) + 1})
+				if got.Err != "" || !bytes.Equal(got.Data, want) {
+					t.Errorf("%d bytes, %s, want %d", len(got.Data), got.Err, len(want))
+				}
+				c.try(request{Op: "close", FD: int(fd.N)})
+				c.try(request{Op: "close", FD: int(memory.N)})
+			}
+		})
+	}
+	readers.Wait()
+	close(stop)
+	disturber.Wait()
+	eventually(t, "all is closed", func() bool { return b.InUse("a") == 0 })
+	b.CloseIdle()
+	if o, n := opened.Load(), closed.Load(); o != n || o == 0 {
+		t.Errorf("it was opened %d times, and closed %d times", o, n)
+	}
+	if all, open := store.opened("a"); open != 0 {
+		t.Errorf("%d images of %d are open", open, all)
 	}
 }

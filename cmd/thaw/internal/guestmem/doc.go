@@ -50,4 +50,5 @@
 //	firecracker.go, diff.go, cloudhypervisor.go, qemuparser.go, mappedram.go, libvirt.go, elf.go, lime.go,
 //	vmware.go, decompress.go
 //	                    one format each, described byte for byte at its beginning
+//	qemulayout.go       where the pages that were taken out of a stream of QEMU can be put in again
 package guestmem
