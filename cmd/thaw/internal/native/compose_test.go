@@ -18,15 +18,16 @@ import (
 
 // plain is a memory in RAM.
 type plain struct {
-	b   []byte
-	bad uint64 // a page that cannot be read; 0: none
+	b    []byte
+	data []bool // which pages are not zero
+	bad  uint64 // a page that cannot be read; 0: none
 }
 
 var errBad = errors.New("injected failure")
 
 func (m plain) pages() uint64        { return uint64(len(m.b)) / pageSize }
 func (m plain) page(n uint64) []byte { return m.b[n*pageSize : (n+1)*pageSize] }
-func (m plain) zero(n uint64) bool   { return len(bytes.TrimLeft(m.page(n), "\x00")) == 0 }
+func (m plain) zero(n uint64) bool   { return !m.data[n] }
 func (m plain) Size() int64          { return int64(len(m.b)) }
 
 func (m plain) NextZero(gfn uint64) uint64 {
@@ -55,12 +56,12 @@ func (m plain) ReadRange(first uint64, dst []byte) error {
 
 // randomMemory has runs of pages that are zero, and runs that are not.
 func randomMemory(r *rand.Rand, pages int) plain {
-	m := plain{b: make([]byte, pages*pageSize)}
+	m := plain{b: make([]byte, pages*pageSize), data: make([]bool, pages)}
 	for at := 0; at < pages; {
 		n := min(1+r.IntN(1<<r.IntN(6)), pages-at)
 		if r.IntN(2) == 0 {
 			for i := at; i < at+n; i++ {
-				m.b[i*pageSize+r.IntN(pageSize)] = byte(1 + r.IntN(255))
+				m.b[i*pageSize+r.IntN(pageSize)], m.data[i] = byte(1+r.IntN(255)), true
 			}
 		}
 		at += n
@@ -303,8 +304,10 @@ func TestStreamThatLies(t *testing.T) {
 	for what, change := range map[string]func(*machine){
 		"a state that is cut":     func(m *machine) { m.state = m.state[:m.at/2] },
 		"a state of another kind": func(m *machine) { m.state = []byte("thawvm\r\n, and more of it") },
-		"another memory":          func(m *machine) { m.memory.b = append(m.memory.b, make([]byte, pageSize)...) },
-		"another name":            func(m *machine) { m.blocks[0].Name += "2" },
+		"another memory": func(m *machine) {
+			m.memory.b, m.memory.data = append(m.memory.b, make([]byte, pageSize)...), append(m.memory.data, false)
+		},
+		"another name": func(m *machine) { m.blocks[0].Name += "2" },
 		"a size that is too large": func(m *machine) {
 			i := bytes.Index(m.state, []byte(m.blocks[0].Name)) + len(m.blocks[0].Name)
 			m.state[i] = 0x10
