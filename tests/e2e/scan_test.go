@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -18,7 +19,8 @@ import (
 type scanned struct {
 	savedLinux
 	set   *wss.Set
-	ticks int // of the workload, in the time that the set is about
+	pid   *wss.Set // that of a scan by nothing but the process, just before it
+	ticks int      // of the workload, in the time that the set is about
 	stats scan.Stats
 }
 
@@ -54,13 +56,18 @@ func scanLinux(t *testing.T) *scanned {
 	// Long enough for some rounds of the workload, however slow this host is at the moment.
 	within := max(4*time.Second, 2*first[2].At.Sub(first[1].At))
 	out := filepath.Join(dir, "scanned")
+	byPID := filepath.Join(dir, "scanned-by-pid")
+	p := cli.JSON[struct{ Scan scan.Stats }](t, "ws", "scan", "--pid", strconv.Itoa(g.PID()),
+		"--out", byPID, "--within", within.String(), "--budget", "5")
+	t.Logf("by process: %d sweeps took %.2f %%, the longest %.1f ms", p.Scan.Sweeps, 100*p.Scan.Share,
+		1000*p.Scan.LongestPause)
 	r := cli.JSON[struct{ Scan scan.Stats }](t, "ws", "scan", "--qemu", boot.Socket,
 		"--memory", g.Memory(), "--out", out, "--within", within.String(), "--budget", "5")
 	s.stats = r.Scan
 	if err := g.Save(ctx, s.first); err != nil {
 		t.Fatal(err)
 	}
-	s.set = readSet(t, out)
+	s.set, s.pid = readSet(t, out), readSet(t, byPID)
 	s.savedLinux.ticks = g.Console.Ticks()
 	for _, tick := range s.savedLinux.ticks {
 		if tick.At.After(s.set.Created.Add(-s.set.Window)) {
@@ -106,6 +113,12 @@ func TestLinuxScanned(t *testing.T) {
 	cli.NeedFUSE(t)
 	s := scanLinux(t)
 	t.Logf("scanned %d pages of %d in %d ticks: %s", s.set.Pages(), s.set.ImagePages, s.ticks, s.set.Way)
+	t.Logf("by process %d pages: %s", s.pid.Pages(), s.pid.Way)
+	same := s.set.Overlap(s.pid)
+	t.Logf("the scan by process has %.3f of what the scan by QMP has, which has %.3f of it", same.OfA(), same.OfB())
+	if same.OfA() < 0.6 || same.OfB() < 0.6 {
+		t.Errorf("two scans of one machine, one after the other, differ: %.3f and %.3f", same.OfA(), same.OfB())
+	}
 	if got := s.set.Sources(); len(got) != 1 || got[0] != wss.SourceAccess {
 		t.Errorf("sources %v", got)
 	}
@@ -123,6 +136,12 @@ func TestLinuxScanned(t *testing.T) {
 	t.Logf("a lazy restore read %d pages in %d ticks: recall %.3f, precision %.3f; "+
 		"%d pages in %v: recall %.3f, precision %.3f", both.A, ticks, both.OfA(), both.OfB(),
 		early.A, s.set.Window, early.OfA(), early.OfB())
+	byPID, earlyPID := read.Overlap(s.pid), until(read, s.pid.Window).Overlap(s.pid)
+	t.Logf("the scan by process: recall %.3f, precision %.3f; in %v: recall %.3f, precision %.3f", byPID.OfA(),
+		byPID.OfB(), s.pid.Window, earlyPID.OfA(), earlyPID.OfB())
+	if byPID.OfA() < 0.7 {
+		t.Errorf("the scan by process has %.3f of what a lazy restore reads, want 0.7 or more", byPID.OfA())
+	}
 	if both.OfA() < 0.7 {
 		t.Errorf("the scan has %.3f of what a lazy restore reads, want 0.7 or more", both.OfA())
 	}

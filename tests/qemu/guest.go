@@ -171,6 +171,9 @@ func Boot(ctx context.Context, c Config) (*Guest, error) {
 // Memory is the file that is the guest's RAM.
 func (g *Guest) Memory() string { return g.memory }
 
+// PID is the process of QEMU.
+func (g *Guest) PID() int { return g.proc.Pid() }
+
 // Exited is closed when QEMU has ended; Err says how.
 func (g *Guest) Exited() <-chan struct{} { return g.proc.Done() }
 
