@@ -95,7 +95,7 @@ func differ(ctx context.Context, f ramfile.File) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	var extents []pagetable.Extent
+	extents := []pagetable.Extent{} // nil would mean all of it
 	for first, count := range present.Runs() {
 		extents = append(extents, pagetable.Extent{Page: first, Count: count})
 	}

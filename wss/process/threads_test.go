@@ -2,6 +2,7 @@ package process
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -25,6 +27,10 @@ import (
 // threads that write to it.
 const vmmEnv = "THAW_TEST_VMM"
 
+// scannerEnv makes a process of the test binary one that pauses the machine of a process, says so, and
+// does nothing more.
+const scannerEnv = "THAW_TEST_SCANNER"
+
 const (
 	vmmThreads = 3
 	vmmRAM     = 32 << 20
@@ -38,7 +44,26 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if pid, err := strconv.Atoi(os.Getenv(scannerEnv)); err == nil {
+		if err := pauseForever(pid); err != nil {
+			fmt.Println(err)
+		}
+		return
+	}
 	goleak.VerifyTestMain(m)
+}
+
+func pauseForever(pid int) error {
+	g, err := Open(context.Background(), pid, Options{})
+	if err != nil {
+		return err
+	}
+	if err := g.Pause(context.Background()); err != nil {
+		return err
+	}
+	fmt.Println("paused")
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return err
 }
 
 // vmm counts in the first words of the file at descriptor 3, one a thread, and after these the signals
@@ -258,6 +283,34 @@ func TestPauseOfEnded(t *testing.T) {
 	if err := threads.stop(t.Context()); !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ESRCH) {
 		t.Errorf("stop of a process that has ended: %v", err)
 	}
+}
+
+// A scanner that is killed while the machine is paused does not leave it so.
+func TestKilledScanner(t *testing.T) {
+	pid, f := startVMM(t)
+	openVMM(t, pid, Options{}) // or skips
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", scannerEnv, pid))
+	if _, err := cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	still := words(t, f)
+	if err != nil || line != "paused\n" || words(t, f) != still {
+		t.Errorf("%q, %v", line, err)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // it was killed
+	eventually(t, "the machine goes on", func() bool { return words(t, f)[1] > still[1] })
 }
 
 func TestOpen(t *testing.T) {

@@ -72,7 +72,7 @@ func (t *Tables) locate(ctx context.Context) error {
 
 // extents lists the frames that are worth a search.
 func (t *Tables) extents() []pagetable.Extent {
-	var all []pagetable.Extent
+	all := []pagetable.Extent{} // nil would mean all of memory
 	for _, r := range t.mem.ram.regions {
 		if t.present == nil {
 			all = append(all, pagetable.Extent{Page: r.GFN, Count: r.Count})
