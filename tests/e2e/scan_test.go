@@ -178,3 +178,56 @@ func (s *scanned) restoreLazily(t *testing.T, store string, ticks int) (cli.Stat
 	m.Unmount()
 	return lazy, read
 }
+
+// TestScanMemfd scans a machine whose RAM is a memfd and has a hole below 4 GiB, by its process and by QMP.
+// Both must find the same pages of the file, or the first would have taken the hole to be elsewhere.
+func TestScanMemfd(t *testing.T) {
+	race.SkipSlow(t)
+	if _, err := qemu.Find(); err != nil {
+		t.Skip(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	sockets, err := os.MkdirTemp("", "thaw-scan")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(sockets) })
+	dir := t.TempDir()
+	g, err := qemu.Boot(ctx, qemu.Config{Dir: dir, MemoryBytes: 4 << 30, PayloadBytes: 8 << 20, Memfd: true,
+		Socket: filepath.Join(sockets, "qmp")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	first, err := g.Console.WaitTicks(ctx, 0, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	within := max(4*time.Second, 2*first[2].At.Sub(first[1].At)).String()
+	byPID, byQMP := filepath.Join(dir, "pid"), filepath.Join(dir, "qmp")
+	cli.OK(t, "ws", "scan", "--pid", strconv.Itoa(g.PID()), "--out", byPID, "--within", within, "--budget", "5")
+	cli.OK(t, "ws", "scan", "--qemu", filepath.Join(sockets, "qmp"), "--memory", g.Memory(), "--out", byQMP,
+		"--within", within, "--budget", "5")
+	a, b := readSet(t, byPID), readSet(t, byQMP)
+	same := a.Overlap(b)
+	high := 0
+	for gfn := range b.GFNs() {
+		if gfn >= 3<<30/4096 {
+			high++
+		}
+	}
+	t.Logf("by process: %s", a.Way)
+	t.Logf("%d pages by process, %d by QMP, %d of them above 4 GiB; the same are %.3f and %.3f", same.A, same.B,
+		high, same.OfA(), same.OfB())
+	if a.ImagePages != 4<<30/4096 || high == 0 {
+		t.Errorf("an image of %d pages, %d touched above 4 GiB", a.ImagePages, high)
+	}
+	if same.OfA() < 0.6 || same.OfB() < 0.6 {
+		t.Errorf("the two differ: %.3f and %.3f are the same", same.OfA(), same.OfB())
+	}
+	// The machine goes on after all that.
+	if _, err := g.Console.WaitTicks(ctx, g.Console.Lines(), 2); err != nil {
+		t.Error(err)
+	}
+}
