@@ -184,7 +184,7 @@
 // the record of a machine with huge pages has the pages that it touched, and not the 2 MiB around each.
 // Three kinds are answered: READs that bypass the page cache, which are somebody's own; a page that was
 // refused before, so that a kernel with large folios, which must have several pages at once, gets them at
-// its second try; and those of a process that has asked for three quarters of what was refused it, 128 pages
+// its second try; and those of a process that has asked for three quarters of what was refused it, 64 pages
 // at least: it reads all of the file.
 //
 // The kernel tells the thread of each READ, so the trace is kept for each process and each file (readproc.go).

@@ -37,7 +37,7 @@ const (
 	// meanStretch is above what a machine reads from one jump to the next, on average, in pages.
 	meanStretch = 64
 	// triedPages is how many pages are refused before it is known what for.
-	triedPages = 128
+	triedPages = 64
 )
 
 // read notes a READ that is answered.

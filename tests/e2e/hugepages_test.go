@@ -16,7 +16,7 @@ import (
 func TestLinuxRecordHugePages(t *testing.T) {
 	cli.NeedFUSE(t)
 	l := linux(t)
-	const ticks = 4
+	const ticks = 3
 	store := filepath.Join(t.TempDir(), "store")
 	cli.OK(t, "import", store, l.first, "--name", "linux")
 	record := func(small bool, readers ...string) *wss.Set {
@@ -42,7 +42,9 @@ func TestLinuxRecordHugePages(t *testing.T) {
 		if st.Errors != 0 {
 			t.Errorf("%d READs failed", st.Errors)
 		}
-		g.allRight(t)
+		if len(readers) > 0 {
+			g.allRight(t)
+		}
 		if err := g.Close(); err != nil {
 			t.Errorf("QEMU: %v", err)
 		}
