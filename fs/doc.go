@@ -187,11 +187,11 @@
 // its second try; and those of a process that has asked for three quarters of what was refused it, 64 pages
 // at least: it reads all of the file.
 //
-// The kernel tells the thread of each READ, so the trace is kept for each process and each file (readproc.go).
-// A process that reads upwards in long stretches, and has no file of the mount mapped (/proc/PID/maps, looked
-// at by Record), copies. What copies read is left out of a record; if one reads the same file as a machine,
-// the machine finds pages that it did not ask for, and there is no record of it (RecordError). There is none
-// either if nobody else reads, or for a file that was read for a moment.
+// The kernel tells the thread of each READ, so the trace is kept for each process and each file
+// (readproc.go). A process that reads upwards in long stretches, and has no file of the mount mapped
+// (/proc/PID/maps, looked at by Record), copies. What copies read is left out of a record; if one reads
+// the same file as a machine, the machine finds pages that it did not ask for, and there is no record of
+// it (RecordError). There is none either if nobody else reads, or for a file that was read for a moment.
 //
 // # Clones
 //

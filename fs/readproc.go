@@ -22,8 +22,8 @@ type readProc struct {
 	Reader
 	node  uint64        // of the memory file
 	trace *wss.Recorder // first touches
-	// requests are READs that were answered, jumps those that began elsewhere than the one before ended.
-	requests, jumps atomic.Uint64
+	// jumps are READs that began elsewhere than the one before ended.
+	jumps atomic.Uint64
 	// next is the page after the last READ.
 	next atomic.Uint64
 	// refused are pages whose reading ahead was refused, and wanted those of them that were asked for alone
@@ -42,7 +42,6 @@ const (
 
 // read notes a READ that is answered.
 func (p *readProc) read(first, count uint64, at time.Duration) {
-	p.requests.Add(1)
 	if next := p.next.Swap(first + count); first+nearPages < next || first > next+nearPages {
 		p.jumps.Add(1)
 	}
