@@ -115,7 +115,8 @@ func TestLinuxScanned(t *testing.T) {
 	t.Logf("scanned %d pages of %d in %d ticks: %s", s.set.Pages(), s.set.ImagePages, s.ticks, s.set.Way)
 	t.Logf("by process %d pages: %s", s.pid.Pages(), s.pid.Way)
 	same := s.set.Overlap(s.pid)
-	t.Logf("the scan by process has %.3f of what the scan by QMP has, which has %.3f of it", same.OfA(), same.OfB())
+	t.Logf("the scan by process has %.3f of what the scan by QMP has, which has %.3f of it", same.OfA(),
+		same.OfB())
 	if same.OfA() < 0.6 || same.OfB() < 0.6 {
 		t.Errorf("two scans of one machine, one after the other, differ: %.3f and %.3f", same.OfA(), same.OfB())
 	}

@@ -277,7 +277,8 @@ func TestPauseOfEnded(t *testing.T) {
 		t.Error(err)
 	}
 	var failed *exec.ExitError
-	if err := cmd.Wait(); !errors.As(err, &failed) || failed.Sys().(syscall.WaitStatus).Signal() != unix.SIGKILL {
+	err = cmd.Wait()
+	if !errors.As(err, &failed) || failed.Sys().(syscall.WaitStatus).Signal() != unix.SIGKILL {
 		t.Errorf("it ended with %v", err)
 	}
 	if err := threads.stop(t.Context()); !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ESRCH) {
