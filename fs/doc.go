@@ -188,8 +188,9 @@
 // at least: it reads all of the file.
 //
 // The kernel tells the thread of each READ, so the trace is kept for each process and each file
-// (readproc.go). A process that reads upwards in long stretches, and has no file of the mount mapped
-// (/proc/PID/maps, looked at by Record), copies. What copies read is left out of a record; if one reads
+// (readproc.go). If processes have files of the mount mapped (/proc/PID/maps, looked at by Record), they are
+// the machines, and all others copy; else a process copies that has read upwards in long stretches. What
+// copies read is left out of a record; if one reads
 // the same file as a machine, the machine finds pages that it did not ask for, and there is no record of
 // it (RecordError). There is none either if nobody else reads, or for a file that was read for a moment.
 //

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -282,5 +283,32 @@ func TestRefuses(t *testing.T) {
 	p.spoil(at(500))
 	if p.refuses(by, 32, at(600)) {
 		t.Error("of a record that is spoiled")
+	}
+}
+
+// Who maps the file is a machine, and then nobody else is, however it reads. Without one, order decides.
+func TestSplit(t *testing.T) {
+	recorder := newEpoch(1<<20, time.Hour, false, true).procs.make
+	reading := func(pid uint32, pages ...uint64) *readProc {
+		p := &readProc{Reader: Reader{PID: pid}, trace: recorder()}
+		for _, page := range pages {
+			p.read(page, 32, 0)
+		}
+		return p
+	}
+	vmm, copier := reading(1, 5000, 100, 9000), reading(2, 0, 32, 64)
+	parts, kernel := reading(3, 7000, 200, 3000), reading(0, 800, 9000, 4000)
+	for name, c := range map[string]struct {
+		maps map[uint32]bool
+		want []*readProc
+	}{
+		"one maps":       {map[uint32]bool{1: true}, []*readProc{vmm, kernel}},
+		"a copy maps":    {map[uint32]bool{1: true, 2: true}, []*readProc{vmm, copier, kernel}},
+		"nobody is seen": {nil, []*readProc{vmm, parts, kernel}},
+	} {
+		machines, copies := split([]*readProc{vmm, copier, parts, kernel}, c.maps)
+		if !slices.Equal(machines, c.want) || len(machines)+len(copies) != 4 {
+			t.Errorf("%s: %v are machines, %v copies", name, machines, copies)
+		}
 	}
 }

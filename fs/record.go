@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -66,15 +67,16 @@ func (s *Server) mapping(procs []*readProc) map[uint32]bool {
 	return mapping(MountPoint{s.lastPlace(), s.minor}, pids)
 }
 
-// split tells machines from copies. A machine maps the file. A process of which that is not known, or
-// not so, is one that copies if it has read in long stretches upwards: a VMM may also read its memory by
-// read(2), but then page by page.
+// split tells machines from copies. A machine maps the file, and if one does that still, all others are
+// copies, but for threads of the kernel, in which KVM waits for pages. If none does (it has ended, or reads
+// its memory by read(2), page by page) copies are those that have read in long stretches upwards.
 func split(all []*readProc, maps map[uint32]bool) (machines, copies []*readProc) {
+	mapped := slices.ContainsFunc(all, func(p *readProc) bool { return maps[p.PID] })
 	for _, p := range all {
-		if !maps[p.PID] && p.sequential() {
-			copies = append(copies, p)
-		} else {
+		if maps[p.PID] || (p.PID == 0 || !mapped) && !p.sequential() {
 			machines = append(machines, p)
+		} else {
+			copies = append(copies, p)
 		}
 	}
 	return machines, copies
@@ -90,14 +92,16 @@ func (p *epoch) judge(machines, copies []*readProc, now time.Time) (set *wss.Set
 	if why := p.readers.doubt(start, set); why != "" && len(copies) == 0 {
 		return nil, why
 	}
-	for _, c := range copies {
+	for i, c := range copies {
 		for _, m := range machines {
 			if c.node == m.node && c.trace.Pages() > max(fewPages, set.Pages()/100) {
 				return nil, fmt.Sprintf("%s read %d pages of the file that %s reads, so that it did not need "+
 					"to ask for them", c, c.trace.Pages(), m)
 			}
 		}
-		set.Way += fmt.Sprintf("; without %d pages that %s read in sequence", c.trace.Pages(), c)
+		if i < shownUsers {
+			set.Way += fmt.Sprintf("; without %d pages that %s read", c.trace.Pages(), c)
+		}
 	}
 	return set, ""
 }
