@@ -40,6 +40,8 @@ type request struct {
 	Zero bool `json:",omitempty"`
 	// Time asks for the time of each touch.
 	Time bool `json:",omitempty"`
+	// Huge asks for huge pages of a mapping, as QEMU does.
+	Huge bool `json:",omitempty"`
 }
 
 type response struct {
@@ -216,7 +218,11 @@ var clientOps = map[string]func(c *client, r *request, res *response) error{
 		if err != nil {
 			return err
 		}
-		unix.Madvise(b, unix.MADV_RANDOM)
+		advice := unix.MADV_RANDOM
+		if r.Huge {
+			advice = unix.MADV_HUGEPAGE
+		}
+		unix.Madvise(b, advice)
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.next++

@@ -74,7 +74,7 @@
 // The mount negotiates a readahead of 4096 bytes. So a fault is one READ of 4 KiB whether or not
 // the VMM gives MADV_RANDOM, which makes the record exact, while read(2) with a large buffer still
 // gives READs of 128 KiB. A VMM that asks for huge pages (MADV_HUGEPAGE, as QEMU does) is the
-// exception: Linux then reads 2 MiB around each fault, and the record has more than was touched.
+// exception: Linux then reads 2 MiB and more around each fault; see Recorded reads.
 //
 // # Ahead of a reader
 //
@@ -191,8 +191,25 @@
 // without a working set nothing is pushed, from its first open on until Options.RecordWindow is
 // over; the same after StartRecord, whatever the policy. The trace is spoiled by a push, by reads
 // of a machine that was already running before that open, and by a file that could not be made cold;
-// Record refuses a trace that is not exact (ErrNotCold). It also refuses reads that no machine makes: a
-// file that was copied from end to end, or read for a moment (RecordError names the readers).
+// Record refuses a trace that is not exact (ErrNotCold).
+//
+// # Recorded reads
+//
+// READs of several pages are refused (EAGAIN) while nothing is pushed because reads are recorded. They are
+// made by the kernel, ahead of and around what somebody needs, and it makes no error of a refusal: the pages
+// stay in the page cache without content, and whoever needs one asks for it again, by a READ of 4 KiB. So
+// the record of a machine with huge pages has the pages that it touched, and not the 2 MiB around each.
+// Three kinds are answered: READs that bypass the page cache, which are somebody's own; a page that was
+// refused before, so that a kernel with large folios, which must have several pages at once, gets them at
+// its second try; and those of a process that has asked for three quarters of what was refused it, 64 pages
+// at least: it reads all of the file.
+//
+// The kernel tells the thread of each READ, so the trace is kept for each process and each file
+// (readproc.go). If processes have files of the mount mapped (/proc/PID/maps, looked at by Record), they are
+// the machines, and all others copy; else a process copies that has read upwards in long stretches. What
+// copies read is left out of a record; if one reads
+// the same file as a machine, the machine finds pages that it did not ask for, and there is no record of
+// it (RecordError). There is none either if nobody else reads, or for a file that was read for a moment.
 //
 // # Clones
 //

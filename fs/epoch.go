@@ -28,7 +28,8 @@ type epoch struct {
 	// dropped.
 	spoiled atomic.Bool
 
-	trace   *wss.Recorder
+	// procs are the processes that read, and what each of them has read.
+	procs   readProcs
 	readers readers
 	// stalls are the times in which READs were outstanding.
 	stalls *wss.StallLog
@@ -36,18 +37,21 @@ type epoch struct {
 
 func newEpoch(pages uint64, window time.Duration, armed, bare bool) *epoch {
 	now := time.Now()
+	record := func() *wss.Recorder {
+		return wss.NewRecorder(wss.RecorderOptions{
+			ImagePages: pages,
+			Source:     wss.SourceRead,
+			Way:        "read trace of a lazy restore, 4 KiB",
+			Window:     window,
+		})
+	}
 	return &epoch{
 		pages:  pages,
 		window: window,
 		armed:  armed,
 		bare:   bare,
 		base:   now,
-		trace: wss.NewRecorder(wss.RecorderOptions{
-			ImagePages: pages,
-			Source:     wss.SourceRead,
-			Way:        "read trace of a lazy restore, 4 KiB",
-			Window:     window,
-		}),
+		procs:  readProcs{make: record},
 		stalls: wss.NewStallLog(now),
 	}
 }
@@ -83,8 +87,15 @@ func (p *epoch) spoil(now time.Time) {
 	}
 }
 
-// read notes a READ of count pages that will be in the page cache.
-func (p *epoch) read(first, count uint64, now time.Time) {
+// A source is the thread that a READ is for, and the memory file.
+type source struct {
+	tid  uint32
+	node uint64
+}
+
+// read notes a READ of count pages that will be in the page cache. alone says that it asks for a page
+// whose reading ahead was refused before.
+func (p *epoch) read(by source, first, count uint64, alone bool, now time.Time) {
 	age, begun := p.age(now)
 	switch {
 	case p.spoiled.Load() || begun && age >= p.window:
@@ -93,20 +104,52 @@ func (p *epoch) read(first, count uint64, now time.Time) {
 		// pages in the page cache and does not read them.
 		p.spoiled.Store(true)
 	default:
+		proc := p.procs.of(by.tid, by.node)
+		if alone {
+			proc.wanted.Add(1)
+		}
 		// In the machine's own time: a restore that need not wait for these READs comes here earlier.
-		p.trace.AddRun(first, count, max(age-p.stalls.Stalled(now), 0), wss.NoVCPU)
-		p.readers.read(first, count)
+		proc.read(first, count, max(age-p.stalls.Stalled(now), 0))
 	}
 }
 
-// set makes a working set of what was read.
-func (p *epoch) set(now time.Time) (*wss.Set, error) {
-	age, begun := p.age(now)
+// refuses says whether to refuse a READ of several pages that the kernel makes ahead of its reader, so
+// that the reader asks for each page that it needs: see the package documentation.
+func (p *epoch) refuses(by source, count uint64, now time.Time) bool {
+	if _, begun := p.age(now); !begun || !p.exclusive(now) || by.tid == 0 {
+		return false
+	}
+	proc := p.procs.of(by.tid, by.node)
+	if proc.bulk() {
+		return false
+	}
+	proc.refused.Add(count)
+	return true
+}
+
+// readPages is how many pages were read in the window, those of a process that read them of two files
+// twice.
+func (p *epoch) readPages() (n uint64) {
+	for _, proc := range p.procs.all() {
+		n += proc.trace.Pages()
+	}
+	return n
+}
+
+// recorded says whether there is a record.
+func (p *epoch) recorded(now time.Time) error {
+	_, begun := p.age(now)
 	switch {
 	case p.spoiled.Load():
-		return nil, ErrNotCold
-	case !begun || p.trace.Pages() == 0:
-		return nil, ErrNothing
+		return ErrNotCold
+	case !begun || p.readPages() == 0:
+		return ErrNothing
 	}
-	return p.trace.Set(age, now), nil
+	return nil
+}
+
+// set makes a working set of what some processes read.
+func (p *epoch) set(procs []*readProc, now time.Time) *wss.Set {
+	age, _ := p.age(now)
+	return p.procs.merged(procs, age, now)
 }

@@ -14,14 +14,11 @@ func TestRecordInTheMachinesTime(t *testing.T) {
 		for gfn := range uint64(3) {
 			time.Sleep(time.Second) // the machine works
 			p.stalls.Begin()
-			p.read(gfn, 1, time.Now())
+			p.read(source{}, gfn, 1, false, time.Now())
 			time.Sleep(5 * time.Second) // and waits
 			p.stalls.End()
 		}
-		set, err := p.set(time.Now())
-		if err != nil {
-			t.Fatal(err)
-		}
+		set := p.set(p.procs.all(), time.Now())
 		for i, r := range set.Runs {
 			if want := time.Duration(i+1) * time.Second; (r.At - want).Abs() > time.Microsecond {
 				t.Errorf("page %d was touched at %v, want %v", r.GFN, r.At, want)

@@ -64,6 +64,8 @@ type session struct {
 	resident *bitmap
 	// touched are the pages that were read on demand.
 	touched *bitmap
+	// refused are the pages whose reading ahead was refused, and that were not asked for since.
+	refused *bitmap
 	// brought are the pages that opens waited for: brought again, a page counts once.
 	brought *bitmap
 	// kept is how many pages of a closed clone were resident when its sets were freed.
@@ -104,6 +106,7 @@ func (m *memoryFile) newSession(ep *epoch) *session {
 		epoch:    ep,
 		resident: newBitmap(m.pages),
 		touched:  newBitmap(m.pages),
+		refused:  newBitmap(m.pages),
 		brought:  newBitmap(m.pages),
 	}
 	if m.clone != "" {
@@ -129,6 +132,7 @@ func (s *session) settle() {
 	s.kept.Store(s.cached())
 	s.resident.clear()
 	s.touched.clear()
+	s.refused.clear()
 	s.brought.clear()
 	if l := s.landing.Load(); l != nil {
 		l.awaited.clear()

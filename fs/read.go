@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"syscall"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -25,6 +26,9 @@ func (s *Server) readMemory(m *memoryFile, in *fuse.ReadIn, buf []byte) (fuse.Re
 		}
 	}
 	length := min(uint64(len(buf)), m.size-in.Offset)
+	if length > PageSize && s.refuses(m, in, length) {
+		return nil, fuse.EAGAIN
+	}
 	r := s.begin(m, h, in, length)
 	if r.follow && r.count == 1 && m.coming.has(r.first) && !m.storing.has(r.first) {
 		m.coming.wait(r.first)
@@ -63,6 +67,23 @@ const (
 	copyTime = 1200 * time.Nanosecond
 )
 
+// refuses says whether a READ of several pages is refused while reads are recorded. Only the kernel's
+// reading ahead into the page cache is, because it makes no error of that: whoever needs one of the pages
+// asks for it again. A page is refused once at most, so that READs which have to have several pages at once
+// are answered.
+func (s *Server) refuses(m *memoryFile, in *fuse.ReadIn, length uint64) bool {
+	first := in.Offset / PageSize
+	count := (length + PageSize - 1) / PageSize
+	sess := m.sess.Load()
+	if in.ReadFlags&fuse.READ_LOCKOWNER != 0 || in.Flags&syscall.O_DIRECT != 0 ||
+		in.Offset%PageSize != 0 || s.opts.ReadAhead != PageSize || sess.refused.any(first, count) ||
+		!sess.epoch.refuses(source{in.Pid, m.node}, count, time.Now()) {
+		return false
+	}
+	sess.refused.addRange(first, count)
+	return true
+}
+
 // begin does the book-keeping of a READ that has come in.
 func (s *Server) begin(m *memoryFile, h *openImage, in *fuse.ReadIn, length uint64) *reply {
 	first := in.Offset / PageSize
@@ -92,7 +113,8 @@ func (s *Server) begin(m *memoryFile, h *openImage, in *fuse.ReadIn, length uint
 	if l := sess.landing.Load(); l != nil && l.asked(first, count) {
 		r.late = &l.late
 	}
-	sess.epoch.read(first, count, now)
+	alone := sess.refused.removeRange(first, count) > 0 && count == 1
+	sess.epoch.read(source{in.Pid, m.node}, first, count, alone, now)
 	m.e.asked.read(first, count)
 	r.follow = s.opts.ReadAhead == PageSize && !s.opts.NoPush && !sess.epoch.exclusive(now)
 	return r

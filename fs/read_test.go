@@ -31,7 +31,8 @@ func TestLazyFaults(t *testing.T) {
 	}
 }
 
-// read(2) with a large buffer is READs of many pages, at the end of the file too.
+// read(2) with a large buffer is READs of many pages, at the end of the file too, but for the first pages
+// of an image that is recorded.
 func TestReadCalls(t *testing.T) {
 	x := spec{Name: "a", Pages: 1003, ZeroEvery: 5, Seed: 2}
 	b := mounted(t, newFakeStore(x), Options{Policy: PolicyLazy})
@@ -41,7 +42,7 @@ func TestReadCalls(t *testing.T) {
 		t.Errorf("%d bytes", res.N)
 	}
 	st := b.stats("a", "")
-	if st.LazyPages+st.PushedPages < x.Pages || st.LazyRequests > 100 {
+	if st.LazyPages+st.PushedPages < x.Pages || st.LazyRequests > 3*triedPages {
 		t.Errorf("%d lazy, %d pushed in %d requests", st.LazyPages, st.PushedPages, st.LazyRequests)
 	}
 	if res := c.do(request{Op: "pread", FD: fd, Off: 1003 * PageSize, Len: 10}); len(res.Data) != 0 {

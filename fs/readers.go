@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/thawfs/thaw/wss"
@@ -19,21 +18,17 @@ type Reader struct {
 }
 
 func (r Reader) String() string {
+	if r.PID == 0 && r.Command != "" {
+		return r.Command
+	}
 	if r.Command == "" {
 		return fmt.Sprintf("process %d", r.PID)
 	}
 	return fmt.Sprintf("%s (%d)", r.Command, r.PID)
 }
 
-// readers are the threads that opened an image in an epoch, and how they read it. This distinguishes a
-// machine from a program that copies or looks at the file.
+// readers are the threads that opened an image in an epoch.
 type readers struct {
-	// requests are READs, pages what they asked for, back those that began before the end of the
-	// one before.
-	requests, pages, back atomic.Uint64
-	// next is the page after the last READ.
-	next atomic.Uint64
-
 	mu     sync.Mutex
 	list   []Reader
 	opens  int       // by all processes, also those not listed. Guarded by mu, as all here
@@ -71,22 +66,6 @@ func (r *readers) released(now time.Time) {
 	r.closed = now
 }
 
-// read notes a READ.
-func (r *readers) read(first, count uint64) {
-	r.requests.Add(1)
-	r.pages.Add(count)
-	if r.next.Swap(first+count) > first {
-		r.back.Add(1)
-	}
-}
-
-// copied says that the image was read as read(2) with a buffer does it: upwards, several pages at a
-// time. Some READs may overtake others.
-func (r *readers) copied() bool {
-	requests := r.requests.Load()
-	return r.back.Load()*20 <= requests && r.pages.Load() >= 2*requests
-}
-
 const (
 	// fewPages is what every machine reads, if it runs for long enough.
 	fewPages = 16
@@ -95,8 +74,8 @@ const (
 )
 
 // doubt says why the reads since start cannot be those of a machine; "" if they can. set is
-// what was read of an image of which a copy reads so many pages.
-func (r *readers) doubt(start time.Time, set *wss.Set, image uint64) string {
+// what was read.
+func (r *readers) doubt(start time.Time, set *wss.Set) string {
 	read := set.Pages()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -105,14 +84,12 @@ func (r *readers) doubt(start time.Time, set *wss.Set, image uint64) string {
 		who = r.list[0].String()
 	}
 	switch held := r.closed.Sub(start); {
-	case r.copied() && read >= image-image/20:
-		return fmt.Sprintf("%s read it from end to end, as a copy does", who)
 	case r.closed.IsZero() || r.opens > 1 || held >= briefly:
 		return ""
 	case read < fewPages:
 		return fmt.Sprintf("%s had it open for %v and read %d pages", who,
 			held.Round(time.Millisecond), read)
-	case r.copied() || together(set):
+	case together(set):
 		return fmt.Sprintf("%s had it open for %v and read %d pages in sequence", who,
 			held.Round(time.Millisecond), read)
 	}

@@ -54,6 +54,58 @@ func TestRecord(t *testing.T) {
 	}
 }
 
+// A machine that asks for huge pages is recorded as exactly: the kernel reads 2 MiB and more around each of
+// its faults, and that is refused as long as reads are recorded, and answered afterwards.
+func TestRecordHugePages(t *testing.T) {
+	x := spec{Name: "a", Pages: 8192, Seed: 1}
+	b := mounted(t, newFakeStore(x), Options{RecordWindow: time.Hour})
+	c := b.client()
+	huge := func(fd int) int {
+		return int(c.do(request{Op: "map", FD: fd, Len: int(x.Pages * PageSize), Prot: unix.PROT_READ,
+			Flags: unix.MAP_PRIVATE, Huge: true}).N)
+	}
+	m := huge(c.open(b.path("a/memory"), unix.O_RDONLY))
+	want := append(scattered(x.Pages, 61), 5, 6, 7, 8, 4000, 4001)
+	c.do(request{Op: "touch", Map: m, GFNs: want, Spec: &x})
+	set, err := b.Record(t.Context(), "a", RecordOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[uint64]bool{}
+	for _, gfn := range want {
+		seen[gfn] = true
+	}
+	if n := set.Pages(); n != uint64(len(seen)) {
+		t.Errorf("%d pages are recorded of %d that were touched", n, len(seen))
+	}
+	for gfn := range set.GFNs() {
+		if !seen[gfn] {
+			t.Errorf("page %d was not touched", gfn)
+		}
+	}
+	if st := b.stats("a", ""); st.Errors != 0 || st.LazyPages != uint64(len(seen)) {
+		t.Errorf("%+v", st.Counters)
+	}
+	// All of it can be read, and is right.
+	c.do(request{Op: "touch", Map: m, GFNs: upTo(x.Pages), Spec: &x})
+}
+
+// A copy of an image that is being recorded is slowed for its first pages only, and gets the right bytes;
+// so does one that bypasses the page cache.
+func TestRecordCopies(t *testing.T) {
+	x := spec{Name: "a", Pages: 8192, Seed: 1}
+	b := mounted(t, newFakeStore(x), Options{RecordWindow: time.Hour})
+	c := b.client()
+	c.do(request{Op: "readall", FD: c.open(b.path("a/memory"), unix.O_RDONLY), Len: 128 << 10, Spec: &x})
+	if st := b.stats("a", ""); st.LazyRequests > 3*triedPages+x.Pages/16 || st.Errors != 0 {
+		t.Errorf("%d READs for %d pages, %d errors", st.LazyRequests, x.Pages, st.Errors)
+	}
+	fd := c.open(b.path("a/clones/d/memory"), unix.O_RDONLY|unix.O_DIRECT)
+	if n := len(c.do(request{Op: "pread", FD: fd, Len: 128 << 10}).Data); n != 128<<10 {
+		t.Errorf("a read past the page cache gave %d bytes", n)
+	}
+}
+
 // A record of an image that was prefetched is refused; begun anew, it is exact, whatever the
 // policy.
 func TestRecordAnew(t *testing.T) {
@@ -90,17 +142,18 @@ func TestEpochWindow(t *testing.T) {
 	}
 	p.start(at(p, 100))
 	p.start(at(p, 900))
-	p.read(5, 2, at(p, 1000))
-	p.read(5, 1, at(p, 1050))
+	by := source{1, 1}
+	p.read(by, 5, 2, false, at(p, 1000))
+	p.read(by, 5, 1, false, at(p, 1050))
 	if !p.exclusive(at(p, 1099)) || p.exclusive(at(p, 1100)) {
 		t.Error("the window is not from 100 ms to 1100 ms")
 	}
-	p.read(9, 1, at(p, 1100))
+	p.read(by, 9, 1, false, at(p, 1100))
 	p.spoil(at(p, 1100))
-	set, err := p.set(at(p, 5000))
-	if err != nil {
+	if err := p.recorded(at(p, 5000)); err != nil {
 		t.Fatal(err)
 	}
+	set := p.set(p.procs.all(), at(p, 5000))
 	if d := cmp.Diff([]uint64{5, 6}, gfnsOf(set)); d != "" || set.Window != time.Second {
 		t.Error(set.Window, d)
 	}
@@ -111,8 +164,8 @@ func TestEpochWindow(t *testing.T) {
 		}
 		p.spoil(at(p, ms))
 		p.start(at(p, 100))
-		p.read(5, 1, at(p, 200))
-		if _, err := p.set(at(p, 5000)); !errors.Is(err, ErrNotCold) || p.exclusive(at(p, 200)) {
+		p.read(by, 5, 1, false, at(p, 200))
+		if err := p.recorded(at(p, 5000)); !errors.Is(err, ErrNotCold) || p.exclusive(at(p, 200)) {
 			t.Errorf("spoiled at %d ms: %v", ms, err)
 		}
 	}

@@ -187,6 +187,23 @@ func (s *userSearch) files(u User, dir string, mounts mountTable) {
 	}
 }
 
+// mapping says which processes have files of a mount mapped. What cannot be read in time is not known,
+// and not in the result: see userSearch.mappings.
+func mapping(m MountPoint, pids []uint32) map[uint32]bool {
+	s := &userSearch{mount: m}
+	for _, pid := range pids {
+		if pid != 0 {
+			s.mapped = append(s.mapped, User{PID: int(pid)})
+		}
+	}
+	s.mappings()
+	maps := map[uint32]bool{}
+	for _, u := range s.users {
+		maps[uint32(u.PID)] = true
+	}
+	return maps
+}
+
 // mapsTime bounds the reading of mappings.
 const mapsTime = 2 * time.Second
 

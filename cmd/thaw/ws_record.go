@@ -43,8 +43,13 @@ some seconds, record.
 An image that was not cold at the start (pages had been pushed into it) has no such
 record. --reset drops its pages and begins anew; nothing is recorded yet.
 
-What a program read that is not a machine (a file manager, a backup, "file", "head") is no
-working set and is refused, with the name of the program; --force takes it all the same.
+What a program read that is not a machine (a copy, a backup, a checksum, "file") is left out.
+If nothing else was read, that is refused, with the name of the program; so is a record of
+a machine that maps a file of which a program has read much meanwhile, because the machine
+then found pages that it did not ask for (machines on clones have files of their own).
+--force takes all reads, whoever made them.
+
+The record is exact to the page, also with a VMM that asks for huge pages.
 
 A set that large is of no use (a machine that reads all of its memory within the window)
 is cut to its front, with a warning: see --max-share.` +

@@ -122,7 +122,6 @@ func TestLinuxEveryPolicy(t *testing.T) {
 		g := restoreLinux(t, l, m, "linux", "a")
 		g.goesOn(t, l.ticks, ticks)
 		lazy = m.Stats(t, "linux")
-		// QEMU asks for huge pages, so the kernel reads around its faults, and the record is large.
 		cli.OK(t, "ws", "record", "--max-share=100", m.Path("linux"))
 		g.allRight(t)
 		t.Logf("ready after %v; %v", g.opened.Round(time.Millisecond), lazy)

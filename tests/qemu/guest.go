@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -25,6 +26,7 @@ type Config struct {
 	PayloadBytes          int64  // files in the initramfs; 0 = 112 MiB
 	Dir                   string // scratch: initramfs, RAM file of the first run; must exist
 	Socket                string // path of a second QMP socket, for another process; empty = none
+	Memfd                 bool   // RAM of the first run is a memfd, which cannot be saved; Memory has its path
 	NoHugePages           bool   // so that QEMU reads only pages of the memory file that the guest touches
 	Log                   io.Writer
 }
@@ -163,13 +165,43 @@ func Boot(ctx context.Context, c Config) (*Guest, error) {
 		return nil, fmt.Errorf("qemu: %w", err)
 	}
 	memory := filepath.Join(c.Dir, "ram")
-	return start(ctx, c, memoryBackend(c, memory, RestoreOptions{}, false), memory,
+	backend := memoryBackend(c, memory, RestoreOptions{}, false)
+	if c.Memfd {
+		backend = fmt.Sprintf("memory-backend-memfd,id=ram,size=%d,share=on", c.MemoryBytes)
+	}
+	g, err := start(ctx, c, backend, memory,
 		"-kernel", c.Kernel, "-initrd", initrd,
 		"-append", "console=ttyS0 quiet panic=-1 tsc=unstable", "-no-reboot")
+	if err != nil || !c.Memfd {
+		return g, err
+	}
+	if g.memory, err = memfdOf(g.PID()); err != nil {
+		return nil, errors.Join(err, g.Close())
+	}
+	return g, nil
+}
+
+// memfdOf is the path of the memfd that a process has open.
+func memfdOf(pid int) (string, error) {
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	fds, err := os.ReadDir(dir)
+	if err != nil {
+		return "", fmt.Errorf("qemu: %w", err)
+	}
+	for _, fd := range fds {
+		path := filepath.Join(dir, fd.Name())
+		if to, err := os.Readlink(path); err == nil && strings.HasPrefix(to, "/memfd:") {
+			return path, nil
+		}
+	}
+	return "", errors.New("qemu: it has no memfd open")
 }
 
 // Memory is the file that is the guest's RAM.
 func (g *Guest) Memory() string { return g.memory }
+
+// PID is the process of QEMU.
+func (g *Guest) PID() int { return g.proc.Pid() }
 
 // Exited is closed when QEMU has ended; Err says how.
 func (g *Guest) Exited() <-chan struct{} { return g.proc.Done() }

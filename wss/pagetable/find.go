@@ -20,6 +20,7 @@ type Extent struct{ Page, Count uint64 }
 const (
 	maxCandidates = 1 << 16 // the most pages that look like a root
 	maxTables     = 1 << 12 // the most tables that are read to verify one candidate
+	maxVerified   = 16      // the most candidates of one group that are verified
 	maxAllTables  = 1 << 16 // the most tables that are read to verify all
 )
 
@@ -251,23 +252,44 @@ func (f *finder) roots() ([]Root, error) {
 	})
 	budget := maxAllTables
 	for _, c := range all {
-		for _, levels := range [...]int{4, 5} {
-			ok, read, err := f.s.mapsItself(Root{c.frames[0] * PageSize, levels}, min(budget, maxTables))
-			if err != nil {
-				return nil, err
-			}
-			budget -= read
-			if !ok {
-				continue
-			}
-			roots := make([]Root, len(c.frames))
-			for i, frame := range c.frames {
-				roots[i] = Root{frame * PageSize, levels}
-			}
-			return roots, nil
+		levels, err := f.levels(c.frames, &budget)
+		if err != nil {
+			return nil, err
 		}
+		if levels == 0 {
+			continue
+		}
+		roots := make([]Root, len(c.frames))
+		for i, frame := range c.frames {
+			roots[i] = Root{frame * PageSize, levels}
+		}
+		return roots, nil
 	}
 	return nil, nil
+}
+
+// levels says how many levels the tables of some candidates have, if most of them map themselves; 0 if
+// not. With the other number of levels a few may map themselves, too, by chance: where that number says
+// that a large page is, another one is.
+func (f *finder) levels(frames []uint64, budget *int) (levels int, err error) {
+	frames = frames[:min(len(frames), maxVerified)]
+	most := len(frames) / 2
+	for _, n := range [...]int{4, 5} {
+		passed := 0
+		for _, frame := range frames {
+			ok, read, err := f.s.mapsItself(Root{frame * PageSize, n}, min(*budget, maxTables))
+			if err != nil {
+				return 0, err
+			}
+			if *budget -= read; ok {
+				passed++
+			}
+		}
+		if passed > most {
+			levels, most = n, passed
+		}
+	}
+	return levels, nil
 }
 
 // mapsItself says whether the upper half of a root maps the root itself, through tables without a

@@ -5,11 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
+	"slices"
 	"time"
 
+	"github.com/thawfs/thaw/wss/ramfile"
 	"github.com/thawfs/thaw/wss/scan"
 )
 
@@ -22,10 +23,9 @@ const patience = 10 * time.Second
 // Guest is a running QEMU whose access bits are scanned. It implements [scan.Guest].
 type Guest struct {
 	qmp *QMP
-	ram *os.File
+	ramfile.File
 
-	places  []place // ascending by address
-	running bool    // the machine ran before the pause
+	running bool // the machine ran before the pause
 }
 
 // Open connects to a machine. socket is the path of its QMP socket, and memory that of the file with
@@ -54,7 +54,7 @@ func NewGuest(ctx context.Context, q *QMP, memory string) (*Guest, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Guest{qmp: q, ram: ram}
+	g := &Guest{qmp: q, File: ramfile.File{File: ram}}
 	err = g.findPlaces(ctx)
 	if err == nil {
 		err = g.verify(ctx)
@@ -67,7 +67,7 @@ func NewGuest(ctx context.Context, q *QMP, memory string) (*Guest, error) {
 }
 
 func (g *Guest) findPlaces(ctx context.Context) error {
-	st, err := g.ram.Stat()
+	st, err := g.Stat()
 	if err != nil {
 		return err
 	}
@@ -75,20 +75,11 @@ func (g *Guest) findPlaces(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	g.places, err = parsePlaces(text, uint64(st.Size()))
+	g.Places, err = parsePlaces(text, uint64(st.Size()))
 	if err != nil {
 		return fmt.Errorf("qemu: find the machine's RAM: %w", err)
 	}
 	return nil
-}
-
-// Pages returns the number of pages of the memory file, which is the image of the working set.
-func (g *Guest) Pages() (uint64, error) {
-	st, err := g.ram.Stat()
-	if err != nil {
-		return 0, err
-	}
-	return uint64(st.Size()) / pageSize, nil
 }
 
 // verify compares a page table that a vCPU uses, as QEMU sees it, with the file. If the file belongs to
@@ -105,11 +96,18 @@ func (g *Guest) verify(ctx context.Context) (err error) {
 	for _, c := range cpus {
 		const paging = 1 << 31
 		table := c.CR3 &^ (pageSize - 1)
-		if _, n := find(g.places, table); c.CR0&paging != 0 && n >= pageSize {
+		if c.CR0&paging != 0 && g.has(table) {
 			return g.same(table)
 		}
 	}
 	return nil // no vCPU uses page tables yet, which the scanner reports
+}
+
+// has says whether a page of guest memory is in the file.
+func (g *Guest) has(gpa uint64) bool {
+	return slices.ContainsFunc(g.Places, func(p ramfile.Place) bool {
+		return gpa >= p.GPA && gpa-p.GPA < p.Size
+	})
 }
 
 // same compares a page of guest memory as QEMU sees it with the file.
@@ -130,7 +128,7 @@ func (g *Guest) same(gpa uint64) error {
 	}
 	if !bytes.Equal(got, want) {
 		return fmt.Errorf("qemu: the page table at %#x is not in %s: %w (or it is not mapped with "+
-			"share=on)", gpa, g.ram.Name(), ErrOtherMemory)
+			"share=on)", gpa, g.Name(), ErrOtherMemory)
 	}
 	return nil
 }
@@ -146,43 +144,6 @@ func (g *Guest) monitor(ctx context.Context, line string) (text string, err erro
 // continued.
 func uncut() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), patience)
-}
-
-// ReadAt implements scan.Guest: guest-physical memory.
-func (g *Guest) ReadAt(p []byte, gpa int64) (int, error) {
-	return g.transfer(p, uint64(gpa), g.ram.ReadAt)
-}
-
-// WriteAt implements scan.Guest.
-func (g *Guest) WriteAt(p []byte, gpa int64) (int, error) {
-	return g.transfer(p, uint64(gpa), g.ram.WriteAt)
-}
-
-func (g *Guest) transfer(p []byte, gpa uint64, call func([]byte, int64) (int, error)) (done int,
-	err error) {
-	for done < len(p) {
-		at, n := find(g.places, gpa+uint64(done))
-		if n == 0 {
-			return done, fmt.Errorf("qemu: no RAM at %#x: %w", gpa+uint64(done), io.ErrUnexpectedEOF)
-		}
-		n = min(n, uint64(len(p)-done))
-		m, err := call(p[done:done+int(n)], int64(at))
-		done += m
-		if err != nil {
-			return done, err
-		}
-	}
-	return done, nil
-}
-
-// RAM implements scan.Guest.
-func (g *Guest) RAM() []scan.Region {
-	var list []scan.Region
-	for _, p := range g.places {
-		list = append(list, scan.Region{GFN: p.gpa / pageSize, Count: p.size / pageSize,
-			Page: p.offset / pageSize})
-	}
-	return list
 }
 
 // Pause implements scan.Guest.
@@ -236,4 +197,4 @@ func (g *Guest) Flushes() []scan.Flush {
 }
 
 // Close closes the connection; the machine continues.
-func (g *Guest) Close() error { return errors.Join(g.ram.Close(), g.qmp.Close()) }
+func (g *Guest) Close() error { return errors.Join(g.File.Close(), g.qmp.Close()) }

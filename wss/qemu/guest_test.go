@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/thawfs/thaw/wss/ramfile"
 	"github.com/thawfs/thaw/wss/scan"
 )
 
@@ -29,11 +30,12 @@ func sample(t *testing.T, name string) string {
 func TestParsePlaces(t *testing.T) {
 	for name, c := range map[string]struct {
 		file uint64
-		want []place
+		want []ramfile.Place
 	}{
-		"mtree-pc": {512 << 20, []place{{0, 512 << 20, 0}}},
-		"mtree-q35": {5 << 30, []place{{0, 0xa0000, 0}, {0xc0000, 2<<30 - 0xc0000, 0xc0000},
-			{4 << 30, 3 << 30, 2 << 30}}},
+		"mtree-pc": {512 << 20, []ramfile.Place{{GPA: 0, Size: 512 << 20, Offset: 0}}},
+		"mtree-q35": {5 << 30, []ramfile.Place{{GPA: 0, Size: 0xa0000, Offset: 0},
+			{GPA: 0xc0000, Size: 2<<30 - 0xc0000, Offset: 0xc0000},
+			{GPA: 4 << 30, Size: 3 << 30, Offset: 2 << 30}}},
 	} {
 		got, err := parsePlaces(sample(t, name), c.file)
 		if err != nil {
@@ -41,13 +43,13 @@ func TestParsePlaces(t *testing.T) {
 			continue
 		}
 		// What of the legacy area is RAM is up to the firmware: compare the ends.
-		if len(got) == 0 || got[0].gpa != 0 || got[len(got)-1] != c.want[len(c.want)-1] &&
-			got[len(got)-1].gpa+got[len(got)-1].size !=
-				c.want[len(c.want)-1].gpa+c.want[len(c.want)-1].size {
+		if len(got) == 0 || got[0].GPA != 0 || got[len(got)-1] != c.want[len(c.want)-1] &&
+			got[len(got)-1].GPA+got[len(got)-1].Size !=
+				c.want[len(c.want)-1].GPA+c.want[len(c.want)-1].Size {
 			t.Errorf("%s: got %#x, want %#x", name, got, c.want)
 		}
 		for i := 1; i < len(got); i++ {
-			if got[i].gpa < got[i-1].gpa+got[i-1].size {
+			if got[i].GPA < got[i-1].GPA+got[i-1].Size {
 				t.Errorf("%s: %#x and %#x overlap", name, got[i-1], got[i])
 			}
 		}
@@ -57,19 +59,6 @@ func TestParsePlaces(t *testing.T) {
 	}
 	if _, err := parsePlaces("nothing", 1<<30); err == nil {
 		t.Error("a machine without RAM was taken")
-	}
-}
-
-func TestFind(t *testing.T) {
-	places := []place{{0, 0x1000, 0}, {0x3000, 0x2000, 0x1000}}
-	for gpa, want := range map[uint64][2]uint64{
-		0: {0, 0x1000}, 0xfff: {0xfff, 1}, 0x1000: {0, 0}, 0x2fff: {0, 0},
-		0x3000: {0x1000, 0x2000}, 0x4fff: {0x2fff, 1}, 0x5000: {0, 0}, 1 << 60: {0, 0},
-	} {
-		at, n := find(places, gpa)
-		if n != want[1] || n > 0 && at != want[0] {
-			t.Errorf("%#x: got %#x, %#x, want %#x", gpa, at, n, want)
-		}
 	}
 }
 
@@ -102,8 +91,8 @@ func FuzzMonitor(f *testing.F) {
 		const size = 1 << 30
 		places, err := parsePlaces(text, size)
 		for i, p := range places {
-			if err == nil && (p.size == 0 || p.offset+p.size > size ||
-				i > 0 && p.gpa < places[i-1].gpa+places[i-1].size) {
+			if err == nil && (p.Size == 0 || p.Offset+p.Size > size ||
+				i > 0 && p.GPA < places[i-1].GPA+places[i-1].Size) {
 				t.Errorf("places %#x", places)
 			}
 		}
@@ -309,7 +298,7 @@ func TestPresent(t *testing.T) {
 	if err := f.Truncate(pages * pageSize); err != nil {
 		t.Fatal(err)
 	}
-	g := &Guest{ram: f}
+	g := &Guest{File: ramfile.File{File: f}}
 	if p, err := g.Present(); err != nil || p.Count() != 0 {
 		t.Errorf("of nothing %d pages, %v", p.Count(), err)
 	}

@@ -21,6 +21,7 @@ type job struct {
 	inUse, sure bool
 	user        bool // its lower half is for user space
 	used        bool // it has access bits set, in the lower half or in shared entries
+	upper       bool // it has them in shared entries
 }
 
 // walkSpaces walks the tables of all address spaces: those of vCPUs, those found before, and, with page
@@ -30,6 +31,13 @@ func (t *Tables) walkSpaces(w *walk, cpus []CPU) error {
 		copies: map[uint64]bool{}}
 	if err := c.take(cpus); err != nil {
 		return err
+	}
+	if t.located != nil {
+		safe, err := c.kernelInUse(w)
+		if err != nil {
+			return err
+		}
+		c.flat = !safe
 	}
 	full, spaces := w.full, map[uint64]space{}
 	for _, j := range c.jobs {
@@ -54,19 +62,21 @@ func (t *Tables) walkSpaces(w *walk, cpus []CPU) error {
 // walk walks one space as far as that is safe. It returns false if the table is not an address space.
 func (c *census) walk(w *walk, j job) (space, bool, error) {
 	s := j.space
-	of := scope{shared: c.halves}
+	of := scope{shared: c.halves, flat: c.flat}
 	switch {
 	case j.sure:
 		of = scope{}
-	case c.copies[j.owner]:
+	case c.copies[j.owner] && (c.located == nil || c.lives(j)):
 		return s, false, nil
+	case c.located != nil && s.armed && (c.flat || !j.used):
+		return s, true, nil // nothing to clear, or nothing that may be cleared yet
 	case !s.armed || !s.alive && !j.used:
 		s.armed, w.blind = true, false
 		of.shallow = true
 		return s, true, w.root(s.mode, j.gfn, of)
 	}
 	if !j.inUse {
-		w.full = w.full && j.sure
+		w.full = w.full && (j.sure || c.located != nil)
 		if ok, err := w.proves(s.mode, j.gfn, of, j.user); !ok || err != nil {
 			return s, false, err
 		}
@@ -85,17 +95,28 @@ type census struct {
 	// table, so a space that shares one is a copy of the other, and is not changed.
 	claims map[uint64]claim
 	copies map[uint64]bool // by owner
+	// flat: nothing below an uppermost table may be changed, as the kernel's tables are not proven.
+	flat bool
 }
 
 type claim struct {
 	owner uint64
-	seen  bool
+	lives bool
+}
+
+// lives says that a vCPU has used the space for certain. If registers cannot be read, bits that were
+// cleared and are set again say so.
+func (c *census) lives(j job) bool {
+	return j.space.seen || c.located != nil && (j.space.alive || j.space.armed && j.used)
 }
 
 // take lists each uppermost table once, and stores the kernel halves of those in use.
 func (c *census) take(cpus []CPU) error {
 	c.halves = c.halves[:0]
 	c.counts.InUse, c.counts.NoTables = 0, 0
+	if c.located != nil {
+		c.halves, c.mode = append(c.halves, c.located.half), c.located.mode
+	}
 	for _, cpu := range cpus {
 		m, gfn, ok := cpu.mode()
 		if _, in := c.mem.ram.page(gfn); !ok || !in {
@@ -106,17 +127,21 @@ func (c *census) take(cpus []CPU) error {
 			return err
 		}
 	}
-	if len(c.jobs) == 0 {
+	if len(c.jobs) == 0 && c.located == nil {
 		return ErrNoTables
 	}
 	// Spaces that a vCPU once used claim their tables before spaces that were only found.
 	known := slices.SortedFunc(maps.Keys(c.spaces), func(a, b uint64) int {
-		return cmp.Or(truth(c.spaces[b].seen)-truth(c.spaces[a].seen), cmp.Compare(a, b))
+		return cmp.Or(truth(c.spaces[b].seen)-truth(c.spaces[a].seen),
+			truth(c.spaces[b].alive)-truth(c.spaces[a].alive), cmp.Compare(a, b))
 	})
 	for _, gfn := range known {
 		if err := c.known(gfn); err != nil {
 			return err
 		}
+	}
+	if len(c.jobs) == 0 {
+		return ErrNoTables
 	}
 	// Shared tables are read once, so spaces with access bits set are walked first.
 	slices.SortStableFunc(c.jobs, func(a, b job) int {
@@ -169,7 +194,7 @@ func (c *census) known(gfn uint64) error {
 		return err
 	}
 	half := c.halves.matching(v.table)
-	if half == nil {
+	if half == nil || c.located != nil && !c.plausible(v.table) {
 		return nil
 	}
 	for _, other := range v.frames(gfn) {
@@ -196,16 +221,22 @@ func (c *census) list(j job, v views) {
 	if j.owner = j.gfn; v.pair {
 		j.owner &^= 1
 	}
+	var lower []uint64 // the tables below the lower half
 	for i := range entries {
 		entry := table.Entry(i)
 		k, target, _ := j.space.mode.Classify(entry, j.space.mode.Levels)
 		if k != pagetable.Directory || i >= upperHalf && !c.halves.have(i, entry) {
 			continue
 		}
-		j.used = j.used || entry&pagetable.Accessed != 0
+		used := entry&pagetable.Accessed != 0
+		j.used = j.used || used
+		j.upper = j.upper || used && i >= upperHalf
 		if i < upperHalf && (j.inUse || j.user) {
-			c.claim(j, target)
+			lower = append(lower, target)
 		}
+	}
+	for _, target := range lower {
+		c.claim(j, target)
 	}
 	c.jobs = append(c.jobs, j)
 }
@@ -215,12 +246,17 @@ func (c *census) claim(j job, table uint64) {
 	first, ok := c.claims[table]
 	switch {
 	case !ok:
-		c.claims[table] = claim{j.owner, j.space.seen}
-	case first.owner != j.owner && !j.space.seen:
+		c.claims[table] = claim{j.owner, c.lives(j)}
+	case first.owner != j.owner && !c.lives(j):
 		c.copies[j.owner] = true
-		if !first.seen { // it is not known which of the two is the copy
+		if !first.lives { // it is not known which of the two is the copy
 			c.copies[first.owner] = true
 		}
+	case first.owner != j.owner && c.located != nil:
+		if c.copies[first.owner] = true; first.lives { // both seem to live, so neither is certain
+			c.copies[j.owner] = true
+		}
+		c.claims[table] = claim{j.owner, true}
 	}
 }
 

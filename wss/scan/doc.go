@@ -60,6 +60,18 @@
 // below it are checked while the guest is paused. A table that shares lower tables with another is a
 // copy, and is not changed.
 //
+// # Without registers
+//
+// With [TableOptions].Unseen nobody can read the vCPUs' registers, so no table is certain. All of memory is
+// searched for pages that look like uppermost tables, and of which the upper half maps the page itself,
+// as Linux maps all of its memory (package pagetable has the search). These are only found, so nothing
+// below any of them is changed until a vCPU has set bits in it; the upper half, which they share, is
+// walked only in sweeps in which bits of it were set again in one of them, and after all tables below it
+// were checked like the others. If two tables that share lower tables both seem to be in use, both are
+// left out. The self-test waits for bits of entries for the kernel, in any of the uppermost tables: whatever
+// a vCPU does when it continues, it needs one of them. But a clear bit proves nothing, because it is not
+// known whether a vCPU runs. If no bit is set for several seconds, the test is repeated, and then fails.
+//
 // # The self-test
 //
 // How to make vCPUs set bits again depends on the hypervisor: with nested paging a TLB flush is enough;

@@ -15,8 +15,9 @@ import (
 // Guest is a machine whose page tables are scanned. A VMM implements it for its own machine, or a
 // program for a machine of another process whose memory and vCPUs it can access.
 //
-// ReadAt and RAM may be called at any time, also while the guest runs. The other methods are called by
-// one goroutine; those that need a pause are called only between Pause and Resume.
+// ReadAt and RAM may be called at any time, also while the guest runs, ReadAt by several goroutines at
+// once. The other methods are called by one goroutine; those that need a pause are called only between
+// Pause and Resume.
 type Guest interface {
 	// ReadAt reads guest memory at a guest-physical address, which is in a region of RAM.
 	io.ReaderAt
@@ -79,12 +80,17 @@ type NoBitsError struct {
 	Tried []string
 	// Halted says that no vCPU ran during the tests, so the ways may still work.
 	Halted bool
+	// Unseen says that it is not known whether one ran.
+	Unseen bool
 }
 
 func (e *NoBitsError) Error() string {
 	text := fmt.Sprintf("%v; tried: %q", ErrNoBits, e.Tried)
 	if e.Halted {
 		text += "; but all vCPUs were halted"
+	}
+	if e.Unseen {
+		text += "; whether a vCPU ran is not known"
 	}
 	return text
 }

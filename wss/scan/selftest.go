@@ -80,7 +80,7 @@ func (t *Tables) look(all []watched) (verdict, error) {
 // choose finds the first way to flush that works.
 func (t *Tables) choose(ctx context.Context) error {
 	t.flush = nil
-	failed := &NoBitsError{Halted: true}
+	failed := &NoBitsError{Halted: true, Unseen: t.o.Unseen}
 	ways := t.mem.Flushes()
 	for i, f := range ways {
 		v, err := t.test(ctx, &f)
@@ -101,6 +101,7 @@ func (t *Tables) choose(ctx context.Context) error {
 		failed.Tried = append(failed.Tried, f.Name)
 		failed.Halted = failed.Halted && v == unknown
 	}
+	failed.Halted = failed.Halted && !t.o.Unseen
 	return failed
 }
 
@@ -159,9 +160,11 @@ func (t *Tables) compare(ctx context.Context, f, thorough *Flush) (verdict, erro
 	return cameBack, nil
 }
 
+// patience, times TestTime, is the limit if all vCPUs wait for interrupts.
+const patience = 4
+
 // await waits for a watched bit while the guest runs: for TestTime, or longer if no vCPU runs.
 func (t *Tables) await(ctx context.Context) (verdict, error) {
-	const patience = 4 // times TestTime: the limit if all vCPUs wait for interrupts
 	begin := t.o.Clock.Now()
 	for wait := time.Millisecond; ; wait *= 2 {
 		if err := t.o.Clock.Sleep(ctx, wait); err != nil {

@@ -23,6 +23,9 @@ type TableOptions struct {
 	// SearchPages is the most pages of memory that are searched for address spaces before each sweep.
 	// 0: 262,144; negative: none.
 	SearchPages int
+	// Unseen says that the registers of the vCPUs cannot be read. Then Guest.CPUs is not called, and the
+	// page tables are found in the memory alone.
+	Unseen bool
 	// TestTime is how long the self-test of a way to flush waits for bits to be set again. 0: 1 s.
 	TestTime time.Duration
 	// Clock; nil: the system's.
@@ -79,6 +82,7 @@ type Tables struct {
 	searched time.Time        // when the last search ended
 	perPage  float64          // its time for a page in ns
 	complete bool             // the last search covered all of memory
+	located  *located         // if registers cannot be read
 	present  *wss.Bitmap      // pages with content; nil: not known
 
 	counts SpaceCounts
@@ -119,7 +123,7 @@ func (t *Tables) Roots() (frames []uint64, complete bool) {
 // if none does, or if later the bits of pages that vCPUs execute are no longer set.
 func (t *Tables) Sweep(ctx context.Context) (Sweep, error) {
 	if t.flush == nil {
-		if err := t.choose(ctx); err != nil {
+		if err := t.begin(ctx); err != nil {
 			return Sweep{}, err
 		}
 	}
@@ -136,6 +140,10 @@ func (t *Tables) Sweep(ctx context.Context) (Sweep, error) {
 		}
 		return t.clear(w, t.flush)
 	})
+	if errors.Is(err, ErrNoTables) && t.located != nil { // another kernel, or new entries of this one
+		return Sweep{Fine: w.fine, Coarse: w.coarse, Paused: paused + t.tested, Tested: t.tested,
+			Refault: t.refault()}, t.begin(ctx)
+	}
 	if err != nil {
 		return Sweep{}, err
 	}
@@ -149,12 +157,23 @@ func (t *Tables) Sweep(ctx context.Context) (Sweep, error) {
 	return s, nil
 }
 
+// begin finds out how the guest is scanned: where its tables are, if nobody can tell, and which way to
+// flush works.
+func (t *Tables) begin(ctx context.Context) error {
+	if t.o.Unseen {
+		if err := t.locate(ctx); err != nil {
+			return err
+		}
+	}
+	return t.choose(ctx)
+}
+
 // Pending implements Pender. It reads the address spaces that vCPUs have used, while the guest runs.
 func (t *Tables) Pending() (uint64, error) {
 	w := t.newWalk(true)
 	w.peek = true
 	for gfn, s := range t.spaces {
-		if !s.seen {
+		if !s.seen && (t.located == nil || !s.alive) {
 			continue
 		}
 		if err := w.root(s.mode, gfn, scope{}); err != nil {
@@ -186,9 +205,12 @@ func (t *Tables) paused(ctx context.Context, f func() error) (time.Duration, err
 
 // clear reads and clears all access bits and flushes the vCPUs' translations. The guest is paused.
 func (t *Tables) clear(w *walk, flush *Flush) error {
-	cpus, err := t.mem.CPUs()
-	if err != nil {
-		return fmt.Errorf("read the registers of the vCPUs: %w", err)
+	var cpus []CPU
+	if !t.o.Unseen {
+		var err error
+		if cpus, err = t.mem.CPUs(); err != nil {
+			return fmt.Errorf("read the registers of the vCPUs: %w", err)
+		}
 	}
 	if err := t.walkSpaces(w, cpus); err != nil {
 		return err
@@ -196,7 +218,12 @@ func (t *Tables) clear(w *walk, flush *Flush) error {
 	if err := flush.Do(); err != nil {
 		return &flushError{err}
 	}
-	t.watched, err = t.watch(cpus)
+	var err error
+	if t.o.Unseen {
+		t.watched, err = t.watchRoots()
+	} else {
+		t.watched, err = t.watch(cpus)
+	}
 	return err
 }
 
@@ -218,6 +245,9 @@ func (t *Tables) judge(ctx context.Context, back verdict, w *walk) error {
 	// skipped such tables have missed pages.
 	if t.sweeps > 0 && w.counts.Below*100 > w.counts.Cleared {
 		t.distrust = true
+	}
+	if t.located != nil && t.located.silent(t.o.Clock.Now(), back, patience*t.o.TestTime) {
+		return t.choose(ctx)
 	}
 	switch back {
 	case cameBack:
@@ -255,6 +285,9 @@ func (t *Tables) Way() string {
 	c := t.counts
 	parts := []string{fmt.Sprintf("access bits of the guest's page tables, %d levels", t.mode.Levels),
 		fmt.Sprintf("%d address spaces (%d of vCPUs)", c.Spaces, c.InUse)}
+	if t.o.Unseen {
+		parts[1] = fmt.Sprintf("%d address spaces, found in memory", c.Spaces)
+	}
 	if t.flush != nil {
 		parts = append(parts, "flush: "+t.flush.Name)
 	}

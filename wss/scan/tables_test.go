@@ -19,6 +19,7 @@ type osOptions struct {
 	large     bool // some of the user's and the kernel's memory in 2 MiB pages
 	cpus      int
 	changes   bool // processes end and begin, pages are unmapped and mapped
+	direct    bool // the kernel maps all of memory, as Linux does
 }
 
 type process struct {
@@ -60,6 +61,12 @@ func newOS(m *machine, o osOptions) *testOS {
 			va := k.kernelVA(9 << (frameShift + 9*(o.levels-1)))
 			k.mapPage(k.half, o.levels, va, k.takeLarge(), levelPD, 0)
 			k.kernel = append(k.kernel, va+5<<frameShift)
+		}
+	}
+	if o.direct {
+		for _, r := range m.regions { // of 1 GiB at most in these tests
+			va := k.kernelVA(12<<(frameShift+9*(o.levels-1)) + r.GFN<<frameShift)
+			k.mapPage(k.half, o.levels, va, r.GFN, levelPDPT, 0)
 		}
 	}
 	for range o.processes {

@@ -61,6 +61,8 @@ type scope struct {
 	shared kernelHalves
 	// shallow: for the lower half only the entries of the table itself.
 	shallow bool
+	// flat: for both halves.
+	flat bool
 }
 
 // root walks an uppermost table and the tables below it.
@@ -106,7 +108,7 @@ func (w *walk) entry(t *pagetable.Table, e *pagetable.Entry) (into bool, err err
 		w.counts.Malformed++
 		return false, nil
 	case pagetable.Directory:
-		into = (!top || e.Upper() || !w.of.shallow) && w.directory(e)
+		into = (!top || !w.of.flat && (e.Upper() || !w.of.shallow)) && w.directory(e)
 	case pagetable.Leaf:
 		w.leaf(e)
 	}
@@ -209,14 +211,25 @@ type check struct {
 	half bool           // check only the lower half of the uppermost table
 	user bool           // the lower half is for user space
 	seen map[uint64]int // level of each table of this root, by its frame
+	// kernel: check only the upper half, of it the entries that these have, too.
+	kernel kernelHalves
 }
 
 // errNoTables ends a check: a page is not a page table.
 var errNoTables = errors.New("not a page table")
 
 func (w *walk) proves(m pagetable.Mode, gfn uint64, of scope, user bool) (bool, error) {
-	c := check{w, m, of.shared != nil, user, map[uint64]int{}}
-	w.proof.Memory, w.proof.Mode, w.proof.Enter, w.proof.Entry = w.mem, m, c.enter, c.entry
+	return w.passes(&check{walk: w, mode: m, half: of.shared != nil, user: user}, gfn)
+}
+
+// provesKernel verifies the tables below the upper half.
+func (w *walk) provesKernel(m pagetable.Mode, gfn uint64, shared kernelHalves) (bool, error) {
+	return w.passes(&check{walk: w, mode: m, kernel: shared}, gfn)
+}
+
+func (w *walk) passes(c *check, gfn uint64) (bool, error) {
+	c.seen = map[uint64]int{}
+	w.proof.Memory, w.proof.Mode, w.proof.Enter, w.proof.Entry = w.mem, c.mode, c.enter, c.entry
 	err := w.proof.Root(gfn)
 	if errors.Is(err, errNoTables) {
 		return false, nil
@@ -242,7 +255,11 @@ func (c *check) enter(p pagetable.Place) (bool, error) {
 }
 
 func (c *check) entry(_ *pagetable.Table, e *pagetable.Entry) (into bool, err error) {
-	if c.half && e.Level == c.mode.Levels && e.Upper() {
+	top := e.Level == c.mode.Levels
+	if c.half && top && e.Upper() {
+		return false, nil
+	}
+	if c.kernel != nil && top && (!e.Upper() || !c.kernel.have(e.Index, e.Raw)) {
 		return false, nil
 	}
 	user := c.user && !e.Upper()
