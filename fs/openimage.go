@@ -30,6 +30,8 @@ type openImage struct {
 	// orders are that by number, and, once a READ has asked for them, mem.Orders.
 	orders atomic.Pointer[[]Order]
 	asked  atomic.Bool // for mem.Orders
+	// set is the pages of ws, once somebody has asked for them.
+	set atomic.Pointer[bitmap]
 	// users are pushers at work on it. Guarded by the entry's mu.
 	users int
 }
@@ -181,6 +183,9 @@ func (s *Server) released(m *memoryFile, probe bool) {
 	left := !probe && m.opens == m.probes && m.holes.Load() != nil && !m.poisoned.Load()
 	if left {
 		m.abandonLocked()
+	}
+	if m.opens == m.probes {
+		m.sess.Load().watch.Load().spoil(whyClosed)
 	}
 	if m.opens == 0 {
 		m.abandonLocked()

@@ -89,6 +89,11 @@ type Options struct {
 	Lessons Lessons
 	// Asked keeps what machines have asked for. nil: nobody does.
 	Asked Asked
+	// Learned keeps what restores teach about working sets. nil: nothing is learned.
+	Learned Learned
+	// Proved is called when a set that was learned has proved itself, and is to be made that of the
+	// checkpoint: with each restore until it is. It must return at once. nil: nobody is told.
+	Proved func(c Checkpoint)
 	// Fill is how many bytes a second of the rest of an image are brought while nothing is asked for.
 	// 0: none.
 	Fill int64

@@ -86,15 +86,19 @@ func (s *Server) begin(m *memoryFile, h *openImage, in *fuse.ReadIn, length uint
 	r.cached = true
 	m.inflight.addRange(first, count)
 	sess.lazyPages.Add(uint64(sess.touched.addRange(first, count)))
+	w := sess.watch.Load()
 	if again := sess.resident.removeRange(first, count); again > 0 {
 		sess.evicted.Add(uint64(again))
+		w.spoil(whyEvicted)
 	}
-	if l := sess.landing.Load(); l != nil && l.asked(first, count) {
+	w.read(m, first, count, now)
+	if l := sess.landing.Load(); l != nil && !w.leavesOut(first) && l.asked(first, count) {
 		r.late = &l.late
 	}
 	sess.epoch.read(first, count, now)
 	m.e.asked.read(first, count)
-	r.follow = s.opts.ReadAhead == PageSize && !s.opts.NoPush && !sess.epoch.exclusive(now)
+	r.follow = s.opts.ReadAhead == PageSize && !s.opts.NoPush && !sess.epoch.exclusive(now) &&
+		!w.on()
 	return r
 }
 
