@@ -48,7 +48,8 @@ func (s *Server) study(m *memoryFile) *study {
 		return nil
 	}
 	set := h.setPages(m.pages)
-	st := &study{h: h, base: learn.Base{ID: baseID(h.of), Pages: set.spans()}, out: newBitmap(m.pages)}
+	st := &study{h: h, base: learn.Base{ID: SetID(h.of.Revision, h.of.Created, h.of.Files[fileWorkingSet]),
+		Pages: set.spans()}, out: newBitmap(m.pages)}
 	l := &m.e.learned
 	l.mu.Lock()
 	s.loadLearned(m.e)
@@ -92,10 +93,11 @@ func (s *Server) prepare(st *study) *study {
 	return st
 }
 
-// baseID names a working set of a checkpoint. The number of the generation alone may come again, after the
-// checkpoint was removed and imported again.
-func baseID(c *Checkpoint) string {
-	return fmt.Sprintf("%d.%d.%d", c.Revision, c.Created.UnixNano(), c.Files[fileWorkingSet])
+// SetID names a working set of a checkpoint: by its generation, when it was imported, and the bytes of the
+// record. The number of the generation alone may come again, after the checkpoint was removed and imported
+// again.
+func SetID(revision uint32, created time.Time, bytes int64) string {
+	return fmt.Sprintf("%d.%d.%d", revision, created.UnixNano(), bytes)
 }
 
 // markOf says of which candidate the set of an image was made; "" if of none, or if that is not known.
@@ -134,7 +136,7 @@ func (s *Server) watchLocked(m *memoryFile, sess *session, h *openImage, st *stu
 	if st == nil || st.h != h || m.flight != nil || !sess.untouched() {
 		return nil
 	}
-	w := &watch{study: st, m: m, sess: sess, set: st.set, out: st.out, sample: st.sample, checks: st.checks,
+	w := &watch{study: st, m: m, sess: sess, quiet: s.opts.LearnQuiet, set: st.set, out: st.out, sample: st.sample, checks: st.checks,
 		candidate: st.feed, base: time.Now(), trace: wss.NewRecorder(wss.RecorderOptions{
 			ImagePages: m.pages, Source: wss.SourceRead, Way: "demand faults of a restore"})}
 	s.watching.Add(1)

@@ -17,6 +17,7 @@ type watch struct {
 	study *study
 	m     *memoryFile
 	sess  *session
+	quiet time.Duration // Options.LearnQuiet
 
 	// set are the pages that the restore is to bring, out those of them that it leaves out, and those
 	// that a candidate leaves out. Neither changes.
@@ -38,7 +39,7 @@ type watch struct {
 }
 
 const (
-	// watchQuiet without a demand fault ends a watch, or maxWatch.
+	// watchQuiet without a demand fault ends a watch, where Options say nothing else, or maxWatch.
 	watchQuiet = 2 * time.Second
 	maxWatch   = 30 * time.Second
 	// watchLook is between two looks whether it has ended.
@@ -137,7 +138,7 @@ func (w *watch) ended(now time.Time) (why string, ended bool) {
 		}
 	case f != nil && w.sess.restored.Load() == 0:
 		return whyFailed, true
-	case at-begun >= maxWatch || at-max(begun, time.Duration(w.last.Load())) >= watchQuiet:
+	case at-begun >= maxWatch || at-max(begun, time.Duration(w.last.Load())) >= w.quiet:
 		return w.doubt(), true
 	}
 	return "", false

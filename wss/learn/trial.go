@@ -91,7 +91,11 @@ func (r *Record) decide(candidate, bad uint64, now time.Time) (decision string) 
 	return fmt.Sprintf("candidate %d proved: %s, the set %s", t.Serial, t.New, t.Old)
 }
 
-func (s *Side) add(bad uint64) { s.Restores, s.Bad = s.Restores+1, s.Bad+bad }
+// add counts a restore. It may have begun before the trial.
+func (s *Side) add(bad uint64) {
+	s.Restores, s.Bad = s.Restores+1, s.Bad+bad
+	s.Begun = max(s.Begun, s.Restores)
+}
 
 func (s Side) String() string {
 	return fmt.Sprintf("%d late or missed in %d restores", s.Bad, s.Restores)
