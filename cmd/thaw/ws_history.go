@@ -48,9 +48,12 @@ func newHistoryReply(name string, r *learn.Record) historyReply {
 }
 
 // runWSHistory prints what restores have taught about a working set.
-func runWSHistory(ctx context.Context, a *app, args []string) error {
-	if len(args) > 2 {
+func runWSHistory(ctx context.Context, a *app, args []string, text bool) error {
+	switch {
+	case len(args) > 2:
 		return exitcode.Errorf(exitcode.Usage, "--history is of one checkpoint: MNT/NAME or STORE NAME")
+	case text:
+		return exitcode.Errorf(exitcode.Usage, "--history and --text print different things: give one of them")
 	}
 	store, v, err := wsTarget(ctx, args)
 	if err != nil {

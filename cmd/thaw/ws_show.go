@@ -50,14 +50,13 @@ checkpoint, MNT/NAME or STORE NAME.` + exitStatus(exitcode.NotStore, exitcode.No
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if history {
-				return named(runWSHistory(cmd.Context(), a, args), "ws show --history %s", strings.Join(args, " "))
+				return named(runWSHistory(cmd.Context(), a, args, text), "ws show --history %s", strings.Join(args, " "))
 			}
 			return named(runWSShow(cmd.Context(), a, args, text), "ws show %s", strings.Join(args, " "))
 		},
 	}
 	cmd.Flags().BoolVar(&text, "text", false, "print the record as it is")
 	cmd.Flags().BoolVar(&history, "history", false, "print what restores have taught about the set")
-	cmd.MarkFlagsMutuallyExclusive("text", "history")
 	return cmd
 }
 

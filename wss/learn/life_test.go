@@ -70,7 +70,7 @@ func (g *guest) touches(rng *rand.Rand) []uint64 {
 
 // A life is a checkpoint with its set, its guest, and what is learned of it.
 type life struct {
-	t   *testing.T
+	t   testing.TB
 	rng *rand.Rand
 	g   *guest
 	r   *Record

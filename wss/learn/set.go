@@ -1,6 +1,7 @@
 package learn
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -33,6 +34,9 @@ func MarkOf(s *wss.Set) string {
 // Set is the candidate as a working set, made of the one that the checkpoint has; nil: it has none. What has
 // times is in the order of these. Where the old set has none, the new pages are in front.
 func (r *Record) Set(old *wss.Set) (*wss.Set, error) {
+	if r.Trial == nil {
+		return nil, errors.New("there is no candidate")
+	}
 	s := &wss.Set{ImagePages: r.ImagePages, Created: r.Trial.Made, Way: r.way(old)}
 	var timed, others []wss.Run
 	if old != nil {
