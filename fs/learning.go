@@ -37,6 +37,8 @@ type study struct {
 	sample []uint64
 	checks []uint64
 	feed   *candidateFeed // nil: the set is that of the image
+	// evicted: the kernel has none of the pages that were there before.
+	evicted bool
 }
 
 // study prepares a restore that will be watched; nil if it will not be: nothing is learned, enough restores
@@ -44,12 +46,16 @@ type study struct {
 func (s *Server) study(m *memoryFile) *study {
 	h := m.e.img.Load()
 	if s.opts.Learned == nil || h == nil || !Policy(s.policy.Load()).bySet() || m.pages > learn.MaxImagePages ||
-		s.watching.Load() >= maxWatched || !m.sess.Load().untouched() {
+		s.watching.Load() >= maxWatched {
+		return nil
+	}
+	untouched := m.sess.Load().untouched()
+	if !untouched && !s.evicted(m) {
 		return nil
 	}
 	set := h.setPages(m.pages)
 	st := &study{h: h, base: learn.Base{ID: SetID(h.of.Revision, h.of.Created, h.of.Files[fileWorkingSet]),
-		Pages: set.spans()}, out: newBitmap(m.pages)}
+		Pages: set.spans()}, out: newBitmap(m.pages), evicted: !untouched}
 	l := &m.e.learned
 	l.mu.Lock()
 	s.loadLearned(m.e)
@@ -83,6 +89,26 @@ func (s *Server) study(m *memoryFile) *study {
 		}
 	}
 	return st
+}
+
+// evicted asks the kernel whether it has evicted every page of a file that nobody else has open.
+func (s *Server) evicted(m *memoryFile) bool {
+	if s.opts.Prober == nil || !m.alone() {
+		return false
+	}
+	got, err := s.opts.Prober.Cached(s.ctx, s.path(m))
+	return err == nil && got == 0
+}
+
+// alone says whether one machine has the file open, and nothing is brought into it.
+func (m *memoryFile) alone() bool {
+	m.e.mu.Lock()
+	defer m.e.mu.Unlock()
+	return m.aloneLocked()
+}
+
+func (m *memoryFile) aloneLocked() bool {
+	return m.opens-m.probes == 1 && m.flight == nil && m.sess.Load().watch.Load() == nil
 }
 
 // prepare makes the feed of a candidate. It may read the record of the set.
@@ -133,7 +159,12 @@ func (s *session) untouched() bool {
 
 // watchLocked begins to watch a restore of m that has been prepared; nil: it is not watched. e.mu is held.
 func (s *Server) watchLocked(m *memoryFile, sess *session, h *openImage, st *study) *watch {
-	if st == nil || st.h != h || m.flight != nil || !sess.untouched() {
+	if st == nil || st.h != h || m.flight != nil {
+		return nil
+	}
+	if st.evicted && m.aloneLocked() {
+		sess.cold()
+	} else if !sess.untouched() {
 		return nil
 	}
 	w := &watch{study: st, m: m, sess: sess, quiet: s.opts.LearnQuiet, set: st.set, out: st.out, sample: st.sample, checks: st.checks,

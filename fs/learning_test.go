@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -348,6 +349,24 @@ func TestLearnsOfColdFiles(t *testing.T) {
 		if r := l.record(); r.Restores != 1 {
 			t.Errorf("%d restores were watched: %+v", r.Restores, r.History)
 		}
+		g.close()
+		g.close()
+		g.close()
+		prober := &countProber{n: 1}
+		l.opts.Prober = prober
+		for want := uint64(1); want < 3; want++ { // all was evicted the second time
+			g.open()
+			time.Sleep(time.Nanosecond)
+			g.touchAll(used)
+			time.Sleep(time.Minute)
+			g.close()
+			if r := l.record(); r.Restores != want || !r.History[want-1].Counted {
+				t.Errorf("%d restores were watched, want %d: %+v", r.Restores, want, r.History)
+			}
+			prober.n = 0
+			g.evict(slices.Collect(run(0, x.Pages))...)
+		}
+		l.opts.Prober = nil
 		var all sync.WaitGroup
 		for range 20 {
 			g := l.guest()
@@ -359,7 +378,7 @@ func TestLearnsOfColdFiles(t *testing.T) {
 		}
 		all.Wait()
 		time.Sleep(time.Minute)
-		if r := l.record(); r.Restores > 1+maxWatched || r.Restores < 2 {
+		if r := l.record(); r.Restores > 2+maxWatched || r.Restores < 3 {
 			t.Errorf("%d restores were watched", r.Restores)
 		}
 		if n := l.watching.Load(); n != 0 {
@@ -367,6 +386,12 @@ func TestLearnsOfColdFiles(t *testing.T) {
 		}
 	})
 }
+
+// A countProber says that so many pages are in the page cache.
+type countProber struct{ n uint64 }
+
+func (p *countProber) Cached(context.Context, string) (uint64, error) { return p.n, nil }
+func (p *countProber) Owns(uint32) bool                               { return false }
 
 // What cannot be kept is lost with the server, and nothing else: the old set stays, and restores go on.
 func TestLearnedIsLost(t *testing.T) {

@@ -38,6 +38,8 @@ type flight struct {
 	capped atomic.Bool
 	// lost is the first error of pages that could not be read; the others are brought.
 	lost atomic.Pointer[error]
+	// whole: it has brought everything.
+	whole atomic.Bool
 	// over: it has ended, successfully or not.
 	over atomic.Bool
 
@@ -163,6 +165,7 @@ func (s *Server) fly(f *flight) {
 	err := s.bring(f)
 	switch {
 	case err == nil:
+		f.whole.Store(true)
 		f.sess.restored.Store(int64(f.policy.whole()) + 1)
 	case f.ctx.Err() != nil || errors.Is(err, errStale):
 		f.cut.Store(true)

@@ -136,7 +136,7 @@ func (w *watch) ended(now time.Time) (why string, ended bool) {
 		if at-begun >= maxWatch {
 			return whySlow, true
 		}
-	case f != nil && w.sess.restored.Load() == 0:
+	case f != nil && !f.whole.Load():
 		return whyFailed, true
 	case at-begun >= maxWatch || at-max(begun, time.Duration(w.last.Load())) >= w.quiet:
 		return w.doubt(), true
@@ -147,9 +147,9 @@ func (w *watch) ended(now time.Time) (why string, ended bool) {
 // doubt says why no machine has read what was read; "" if one may have.
 func (w *watch) doubt() string {
 	asked := w.trace.Set(0, w.base)
-	used := 0
+	read, used := asked.Bitmap(), 0
 	for _, gfn := range w.sample {
-		if w.sess.touched.has(gfn) {
+		if read.Has(gfn) {
 			used++
 		}
 	}
