@@ -158,8 +158,8 @@ func learnSpec(runs int) (x spec, used []uint64) {
 	return x, used
 }
 
-// A machine whose set is half of what it uses gets all of it, through a trial against the old one, and what is
-// measured is true. Servers begin again in between. Nothing that is held out is pushed.
+// A machine whose set is half of what it uses gets all of it, through a trial against the old one, and what
+// is measured is true. Servers begin again in between. Nothing that is held out is pushed.
 func TestLearns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x, used := learnSpec(40)
@@ -247,9 +247,8 @@ func TestLearnsNothing(t *testing.T) {
 				l.t.Error(err)
 			}
 		}},
-		"capped in bytes": {whyCapped, Options{CapBytes: PageSize, Policy: PolicyWorkingSetFull}, func(l *learnRig, g *guest, used []uint64) {
-			g.touchAll(used)
-		}},
+		"capped in bytes": {whyCapped, Options{CapBytes: PageSize, Policy: PolicyWorkingSetFull},
+			func(l *learnRig, g *guest, used []uint64) { g.touchAll(used) }},
 		"capped in time": {whyCapped, Options{CapTime: time.Microsecond},
 			func(l *learnRig, g *guest, used []uint64) { g.touchAll(used) }},
 		"small reads": {whyThrough, Options{}, func(l *learnRig, g *guest, _ []uint64) {
@@ -454,8 +453,8 @@ func TestLearnsOfAnotherSet(t *testing.T) {
 }
 
 // Random machines, some of which end early or are read through, with random sets, over servers that begin
-// again: pages are never wrong, what is held out is not pushed, the set never exceeds its bound, and what does
-// not count changes nothing.
+// again: pages are never wrong, what is held out is not pushed, the set never exceeds its bound, and what
+// does not count changes nothing.
 func TestLearningLife(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)

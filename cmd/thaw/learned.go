@@ -82,8 +82,8 @@ func (a *app) promote(ctx context.Context, store string, v index.Version) error 
 	return err
 }
 
-// promoteIn is promote in a store that is open. Nothing is changed if the checkpoint or its set is another one
-// than that of the record.
+// promoteIn is promote in a store that is open. Nothing is changed if the checkpoint or its set is another
+// one than that of the record.
 func promoteIn(ctx context.Context, s *index.Store, v index.Version, record *learn.Record) error {
 	d, err := s.Inspect(ctx, v.Name)
 	if err != nil {

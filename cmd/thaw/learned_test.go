@@ -84,9 +84,9 @@ func setIDOf(c index.Checkpoint) string {
 	return fs.SetID(c.Generation, c.Created, c.Files[state.SetFile])
 }
 
-// A set that has proved itself becomes that of its checkpoint, once, and not if the checkpoint has got another
-// one since. Whatever operation of the store fails, the checkpoint has the old set or the new one, and can be
-// restored; and the next try does it.
+// A set that has proved itself becomes that of its checkpoint, once, and not if the checkpoint has got
+// another one since. Whatever operation of the store fails, the checkpoint has the old set or the new one,
+// and can be restored; and the next try does it.
 func TestPromote(t *testing.T) {
 	check := func(s *index.Store, want uint64) {
 		t.Helper()
@@ -169,8 +169,8 @@ func reopen(t *testing.T, dir string, blobs blob.Store) *index.Store {
 	return s
 }
 
-// What was learned is loaded by the next server; what is no record is an error, nothing hangs, and what cannot
-// be written leaves nothing.
+// What was learned is loaded by the next server; what is no record is an error, nothing hangs, and what
+// cannot be written leaves nothing.
 func TestLearnedFiles(t *testing.T) {
 	l := lessons{t.TempDir()}
 	id := strings.Repeat("ab", 32)

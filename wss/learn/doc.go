@@ -7,7 +7,8 @@
 //
 // A page that was brought before it was touched causes no fault, so a server of files cannot see whether it
 // is used. Two things can be seen. A page that is not in the set and is asked for was missed. A page of the
-// set that was left out on purpose shows by its fault that it is used. So each restore leaves out ([Record.Hold])
+// set that was left out on purpose shows by its fault that it is used. So each restore leaves out
+// ([Record.Hold])
 //
 //	the sample  1 % of the pages of the set at random, at least 8, at most a sixteenth of the set
 //	the checks  pages that were left out before and not asked for, and some near them: at most 4 % of the set
@@ -23,11 +24,11 @@
 // # Scores
 //
 // The unit is one page. A page has a score: a restore in which nobody can see it leaves it as it is, one in
-// which it is seen makes it s*0.75 + 1, at most 2, and one in which it could have been seen and was not makes it
-// s*0.75. A page outside of the set that was touched in two of three restores has 1.5 or more, and should be
-// in it. A page of the set has 1.5 until it is left out, and should leave when it has less than 1, after two
-// restores in a row without it. Where there is no set yet, one restore is enough (1). Below 0.25 a page is
-// forgotten. At most 65,536 pages outside of the set have a score, those with the highest ones.
+// which it is seen makes it s*0.75 + 1, at most 2, and one in which it could have been seen and was not makes
+// it s*0.75. A page outside of the set that was touched in two of three restores has 1.5 or more, and should
+// be in it. A page of the set has 1.5 until it is left out, and should leave when it has less than 1, after
+// two restores in a row without it. Where there is no set yet, one restore is enough (1). Below 0.25 a page
+// is forgotten. At most 65,536 pages outside of the set have a score, those with the highest ones.
 //
 // # The bound
 //
@@ -37,16 +38,16 @@
 //
 // # The trial of a new set
 //
-// A change of at least 4 pages and of a 128th of the set makes a candidate. It stays as it is while it is tried:
-// restores take turns with the old set, and of each the late and missed pages are summed. After [TrialRestores]
-// restores with each
+// A change of at least 4 pages and of a 128th of the set makes a candidate. It stays as it is while it is
+// tried: restores take turns with the old set, and of each the late and missed pages are summed. After
+// [TrialRestores] restores with each
 //
 //	a candidate with no more pages than the old set is not worse if its sum is at most
 //	that of the old set, a sixteenth of that, and a page a restore
 //	a larger one has to be better: its sum must be less
 //
-// If it is, it is proved: it takes the place of the old set. Otherwise it is dropped, and no other is made for 4
-// restores, 8 after the next, 64 at most. Nothing but that changes a set.
+// If it is, it is proved: it takes the place of the old set. Otherwise it is dropped, and no other is made
+// for 4 restores, 8 after the next, 64 at most. Nothing but that changes a set.
 //
 // # What does not count
 //

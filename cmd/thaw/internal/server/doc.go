@@ -14,8 +14,8 @@
 // wait while machines read, and lists the packs again when it says that one is done. It ends with the
 // server: the end of its input ends it.
 //
-// With --learn the server watches restores, and keeps what they teach beside the store's lessons. A working set
-// that has proved itself is made that of its checkpoint by a process of its own, too, the learner.
+// With --learn the server watches restores, and keeps what they teach beside the store's lessons. A working
+// set that has proved itself is made that of its checkpoint by a process of its own, too, the learner.
 //
 // # The end
 //
