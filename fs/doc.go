@@ -150,7 +150,7 @@
 //     buffer makes them, or the readahead of huge pages, nobody knows which page was touched: it is counted.
 //
 // A restore teaches nothing, and the history says why, when its machine ended before, the mount ended, the
-// image was made cold, the prefetch was capped, failed or was not there in 30 s, the kernel evicted pages,
+// image was made cold, the prefetch was capped, failed or was not there in 30 s,
 // more than a quarter of the image was read or it was read with large buffers or in one sequence, or almost
 // nothing was asked for and nothing of the sample (a program that looks at the file).
 //

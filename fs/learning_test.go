@@ -204,6 +204,32 @@ func countRuns(runs [][2]uint64) (n uint64) {
 	return n
 }
 
+// All pages are seen that a machine misses, also where READs would have been run ahead of, or brought what lies
+// beside their pages.
+func TestLearnsOfPagesInSequence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x, _ := learnSpec(100)
+		x.LocalBlocks, x.Clusters = true, true
+		l := newLearnRig(t, x, Options{})
+		missed := slices.Collect(run(x.Pages/2+17, 500))
+		g := l.restore(append(slices.Collect(run(0, 16)), missed...))
+		e := l.last()
+		if in := uint64(g.missedIn(missed)); !e.Counted || e.Missed != in || in < 350 {
+			t.Errorf("%+v, %d were missed", e, in)
+		}
+	})
+}
+
+// missedIn counts pages that are not of the set.
+func (g *guest) missedIn(gfns []uint64) (n int) {
+	for _, gfn := range gfns {
+		if !g.set[gfn] {
+			n++
+		}
+	}
+	return n
+}
+
 // A checkpoint without a set gets one.
 func TestLearnsFirstSet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -262,11 +288,6 @@ func TestLearnsNothing(t *testing.T) {
 		}},
 		"a look": {whyNobody, Options{}, func(l *learnRig, g *guest, _ []uint64) {
 			g.touchAll([]uint64{l.x.Pages - 1, l.x.Pages - 9})
-		}},
-		"evicted": {whyEvicted, Options{}, func(l *learnRig, g *guest, used []uint64) {
-			g.touchAll(used)
-			g.evict(used[0], used[700])
-			g.touchAll(used)
 		}},
 		"written to": {whyPoisoned, Options{}, func(l *learnRig, g *guest, used []uint64) {
 			g.touchAll(used)
@@ -331,6 +352,24 @@ func (g *guest) evict(gfns ...uint64) {
 	for _, gfn := range gfns {
 		delete(g.ino.cached, gfn)
 	}
+}
+
+// A page that the kernel has evicted, and that is asked for again, was neither late nor missed.
+func TestLearnsNothingOfEvictedPages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x, used := learnSpec(40)
+		l := newLearnRig(t, x, Options{})
+		g := l.guest()
+		g.open()
+		time.Sleep(time.Second)
+		g.touchAll(used)
+		g.evict(used...)
+		g.touchAll(used)
+		time.Sleep(time.Minute)
+		if e := l.last(); !e.Counted || e.Late != 0 || e.Missed != uint64(g.missedIn(used)) {
+			t.Errorf("%+v, %d were missed", e, g.missedIn(used))
+		}
+	})
 }
 
 // A file whose pages are in the page cache shows nothing: only the first machine on it is watched, however
@@ -458,12 +497,15 @@ func TestLearnsOfAnotherSet(t *testing.T) {
 func TestLearningLife(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	promoted := 0
+	promoted, late := 0, uint64(0)
 	for n := range uint64(8) {
 		synctest.Test(t, func(t *testing.T) {
 			rnd := rand.New(rand.NewPCG(seed, n))
 			x, used := learnSpec(20 + rnd.IntN(30))
 			l := newLearnRig(t, x, Options{Workers: 1 + rnd.IntN(3)})
+			l.store.piece = guestPiece
+			slow := time.Duration(1 + rnd.IntN(8000))
+			l.store.onFeed = func(int) error { time.Sleep(slow * time.Microsecond); return nil }
 			for range 40 {
 				mine := slices.Clone(used)
 				for range rnd.IntN(50) {
@@ -481,9 +523,15 @@ func TestLearningLife(t *testing.T) {
 					g.touchAll(mine)
 				}
 				time.Sleep(time.Minute)
-				if e := l.last(); e.Counted != counts {
+				e := l.last()
+				if e.Counted != counts {
 					t.Fatalf("%+v, want %v", e, counts)
 				}
+				if st, err := l.Stats("a", fmt.Sprintf("m%d", l.n)); counts && (err != nil || st.Playout == nil ||
+					st.Playout.LatePages != e.Late) {
+					t.Fatalf("%+v, the plan: %+v, %v", e, st.Playout, err)
+				}
+				late += e.Late
 				if r := l.record(); r.BasePages > max(r.Bound(), countRuns(x.WS)) ||
 					r.Trial != nil && r.Trial.Pages > r.Bound() {
 					t.Fatalf("%d pages, %+v, at most %d may be", r.BasePages, r.Trial, r.Bound())
@@ -501,8 +549,8 @@ func TestLearningLife(t *testing.T) {
 			}
 		})
 	}
-	if promoted == 0 {
-		t.Error("no set was learned")
+	if promoted == 0 || late == 0 {
+		t.Errorf("%d sets were learned, %d pages came late", promoted, late)
 	}
 }
 

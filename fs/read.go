@@ -89,9 +89,9 @@ func (s *Server) begin(m *memoryFile, h *openImage, in *fuse.ReadIn, length uint
 	w := sess.watch.Load()
 	if again := sess.resident.removeRange(first, count); again > 0 {
 		sess.evicted.Add(uint64(again))
-		w.spoil(whyEvicted)
+	} else {
+		w.read(m, first, count, now)
 	}
-	w.read(m, first, count, now)
 	if l := sess.landing.Load(); l != nil && !w.leavesOut(first) && l.asked(first, count) {
 		r.late = &l.late
 	}

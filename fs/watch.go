@@ -56,7 +56,6 @@ const (
 	whyCapped   = "the prefetch was capped"
 	whyFailed   = "the prefetch has failed"
 	whySlow     = "the set was not there in time"
-	whyEvicted  = "the kernel has evicted pages"
 	whyThrough  = "the image was read through"
 	whyNobody   = "nothing of the set was used, and almost nothing else"
 	whyPoisoned = "the clone was written to"
@@ -90,7 +89,7 @@ func (w *watch) of(f *flight) {
 	}
 }
 
-// read notes a READ. Of a large one nobody knows which of its pages was touched.
+// read notes a READ of pages that have not been there. Of a large one nobody knows which of its pages was touched.
 func (w *watch) read(m *memoryFile, first, count uint64, now time.Time) {
 	if !w.on() || m.hole(first, count) {
 		return
