@@ -1,7 +1,6 @@
 package fs
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -30,7 +29,7 @@ type learned struct {
 // before the restore begins, because what was learned, and the times of a set, may have to be read.
 type study struct {
 	h      *openImage
-	base   learn.Base
+	base   string // names the set that the image has
 	plan   learn.Plan
 	set    *bitmap // what is to be brought, with what is held out
 	out    *bitmap // what is not to be brought
@@ -54,19 +53,12 @@ func (s *Server) study(m *memoryFile) *study {
 		return nil
 	}
 	set := h.setPages(m.pages)
-	st := &study{h: h, base: learn.Base{ID: SetID(h.of.Revision, h.of.Created, h.of.Files[fileWorkingSet]),
-		Pages: set.spans()}, out: newBitmap(m.pages), evicted: !untouched}
+	st := &study{h: h, out: newBitmap(m.pages), evicted: !untouched}
 	l := &m.e.learned
 	l.mu.Lock()
-	s.loadLearned(m.e)
-	proved := l.record.Proved() && l.record.Base != st.base.ID
-	l.mu.Unlock()
-	if proved {
-		st.base.Learned = s.markOf(h)
-	}
-	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.record.Meet(st.base, time.Now())
+	s.loadLearned(m.e)
+	st.base = l.record.Meet(set.spans(), time.Now())
 	st.plan = l.record.Begin()
 	st.set = set
 	if st.plan.Candidate != 0 {
@@ -117,22 +109,6 @@ func (s *Server) prepare(st *study) *study {
 		st.feed = newCandidateFeed(st.h, st.plan.Add, s.scheduleOf(st.h))
 	}
 	return st
-}
-
-// SetID names a working set of a checkpoint: by its generation, when it was imported, and the bytes of the
-// record. The number of the generation alone may come again, after the checkpoint was removed and imported
-// again.
-func SetID(revision uint32, created time.Time, bytes int64) string {
-	return fmt.Sprintf("%d.%d.%d", revision, created.UnixNano(), bytes)
-}
-
-// markOf says of which candidate the set of an image was made; "" if of none, or if that is not known.
-func (s *Server) markOf(h *openImage) string {
-	set, err := readRecord(s.ctx, s.store, *h.of)
-	if err != nil || set == nil {
-		return ""
-	}
-	return learn.MarkOf(set)
 }
 
 // loadLearned makes sure that there is a record. l.mu is held, also over the reading of the file: only opens

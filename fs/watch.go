@@ -166,7 +166,7 @@ func (w *watch) doubt() string {
 // shown is what the restore has shown.
 func (w *watch) shown(why string, now time.Time) learn.Restore {
 	x := learn.Restore{
-		At: now, Base: w.study.base.ID, Candidate: w.study.plan.Candidate, Pages: w.set.len(),
+		At: now, Base: w.study.base, Candidate: w.study.plan.Candidate, Pages: w.set.len(),
 		Sample: w.sample, Checks: w.checks, Touched: w.trace.Set(now.Sub(w.base), now), Why: why,
 		Brought: func(gfn uint64) bool { return w.set.has(gfn) && !w.out.has(gfn) },
 	}

@@ -89,7 +89,7 @@ func promoteIn(ctx context.Context, s *index.Store, v index.Version, record *lea
 	if err != nil {
 		return err
 	}
-	if d.ID != v.ID || fs.SetID(d.Generation, d.Created, d.Files[state.SetFile]) != record.Base {
+	if d.ID != v.ID {
 		return index.ErrChanged
 	}
 	var old *wss.Set
@@ -105,6 +105,9 @@ func promoteIn(ctx context.Context, s *index.Store, v index.Version, record *lea
 			old.Runs = importer.Ranked(old)
 			old = old.Bound(int64(d.WorkingSet.Pages) * wss.PageSize)
 		}
+	}
+	if learn.SetID(learn.PagesOf(old)) != record.Base {
+		return index.ErrChanged
 	}
 	set, err := record.Set(old)
 	if err != nil {

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/importer"
-	"github.com/thawfs/thaw/fs"
 	"github.com/thawfs/thaw/index"
 	"github.com/thawfs/thaw/index/blob"
 	"github.com/thawfs/thaw/tests/blobtest"
@@ -27,15 +26,14 @@ const learnedPages = 2048
 
 // provedRecord is a record of a checkpoint that has pages from 0 on in its set, 100 of them, and whose
 // machines miss 60 from 1000 on.
-func provedRecord(t *testing.T, base string) *learn.Record {
+func provedRecord(t *testing.T) *learn.Record {
 	t.Helper()
 	r := learn.New(learnedPages)
-	b := learn.Base{ID: base, Pages: []learn.Span{{First: 0, Count: 100}}}
 	for !r.Proved() {
 		if r.Restores > 20 {
 			t.Fatalf("%+v", r.History)
 		}
-		r.Meet(b, time.Unix(1e9, 0))
+		base := r.Meet([]learn.Span{{First: 0, Count: 100}}, time.Unix(1e9, 0))
 		p := r.Begin()
 		x := learn.Restore{At: time.Unix(1e9, 0), Base: base, Candidate: p.Candidate, Pages: 100,
 			Touched: &wss.Set{ImagePages: learnedPages},
@@ -80,10 +78,6 @@ func learnedStore(t *testing.T, dir string, blobs blob.Store) (*index.Store, ind
 	return s, c
 }
 
-func setIDOf(c index.Checkpoint) string {
-	return fs.SetID(c.Generation, c.Created, c.Files[state.SetFile])
-}
-
 // A set that has proved itself becomes that of its checkpoint, once, and not if the checkpoint has got
 // another one since. Whatever operation of the store fails, the checkpoint has the old set or the new one,
 // and can be restored; and the next try does it.
@@ -113,7 +107,7 @@ func TestPromote(t *testing.T) {
 	for n := 0; !done; n++ {
 		mem, dir := blobtest.NewMem(), filepath.Join(t.TempDir(), "s")
 		s, c := learnedStore(t, dir, mem)
-		r := provedRecord(t, setIDOf(c))
+		r := provedRecord(t)
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -177,7 +171,7 @@ func TestLearnedFiles(t *testing.T) {
 	if r, err := l.LoadLearned(id); err != nil || r != nil {
 		t.Errorf("in an empty store: %+v, %v", r, err)
 	}
-	text, err := provedRecord(t, "x").Text()
+	text, err := provedRecord(t).Text()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -116,21 +116,6 @@ func setOf(pages uint64, gfns []uint64) *wss.Set {
 	return s
 }
 
-func (l *life) base() Base {
-	b := Base{ID: fmt.Sprint("set ", l.id)}
-	if l.set != nil {
-		b.Pages, b.Learned = spansOf(l.set.Bitmap()), MarkOf(l.set)
-	}
-	return b
-}
-
-func spansOf(b *wss.Bitmap) (all []Span) {
-	for first, n := range b.Runs() {
-		all = append(all, Span{first, n})
-	}
-	return all
-}
-
 // shown is a restore, and what is true of it.
 type shown struct {
 	Restore
@@ -142,7 +127,7 @@ type shown struct {
 func (l *life) restore(why string) (shown, Entry) {
 	l.t.Helper()
 	l.now = l.now.Add(time.Minute)
-	l.r.Meet(l.base(), l.now)
+	l.r.Meet(PagesOf(l.set), l.now)
 	plan := l.r.Begin()
 	set := wss.NewBitmap(l.g.pages)
 	if l.set != nil {
@@ -158,7 +143,7 @@ func (l *life) restore(why string) (shown, Entry) {
 	}
 	x := shown{set: set, Restore: Restore{At: l.now, Base: l.r.Base, Candidate: plan.Candidate,
 		Pages: set.Count(), Why: why}}
-	x.Sample, x.Checks = l.r.Hold(spansOf(set), l.rng)
+	x.Sample, x.Checks = l.r.Hold(spansIn(set), l.rng)
 	out := wss.NewBitmap(l.g.pages)
 	for _, gfn := range slices.Concat(x.Sample, x.Checks) {
 		if !set.Has(gfn) || !out.Set(gfn) {
@@ -380,7 +365,7 @@ func life1(t *testing.T, seed uint64) (ended [2]int) {
 			}
 			continue
 		}
-		l.r.Meet(l.base(), l.now)
+		l.r.Meet(PagesOf(l.set), l.now)
 		var before *Trial
 		if l.r.Trial != nil {
 			t := *l.r.Trial

@@ -7,23 +7,10 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-// A Span is Count pages from First on.
-type Span struct{ First, Count uint64 }
-
 // A Page is a page and when a restored machine touches it first, counted from its first instruction.
 type Page struct {
 	GFN uint64
 	At  time.Duration
-}
-
-// A Base is the working set that a checkpoint has.
-type Base struct {
-	// ID is another one for each set that the checkpoint gets.
-	ID string
-	// Pages are ascending and do not touch; none if there is no set.
-	Pages []Span
-	// Learned is the mark of the candidate that it was made of; "": of none, or nobody knows.
-	Learned string
 }
 
 // A Record is what the restores of one checkpoint have taught. It is not safe for concurrent use.
@@ -71,15 +58,16 @@ func (r *Record) Bound() uint64 {
 	return bound
 }
 
-// Meet tells the record which set the checkpoint has. If it is the candidate that has proved itself, the
-// record goes on with it. If it is another one than before, somebody has set it, and learning begins anew.
-func (r *Record) Meet(b Base, now time.Time) {
-	known := r.Base == b.ID
-	r.base = newSpans(b.Pages)
+// Meet tells the record which set the checkpoint has, none if there are no pages, and returns its name (SetID).
+// If it is the candidate that has proved itself, the record goes on with it. If it has other pages than before,
+// somebody has set it, and learning begins anew.
+func (r *Record) Meet(set []Span, now time.Time) (id string) {
+	id = SetID(set)
+	r.base = newSpans(set)
 	switch {
-	case known:
-		return
-	case r.Trial != nil && r.Trial.Proved && b.Learned == r.Mark():
+	case id == r.Base:
+		return id
+	case r.Proved() && r.madeOf(set):
 		r.settle()
 	default:
 		if r.Base != "" {
@@ -88,13 +76,37 @@ func (r *Record) Meet(b Base, now time.Time) {
 		r.Estimated, r.Trial, r.Wait, r.Backoff = r.base.count, nil, 0, 0
 		r.add, r.drop, r.pages = nil, nil, map[uint64]score{}
 	}
-	r.Base, r.BasePages = b.ID, r.base.count
+	r.Base, r.BasePages = id, r.base.count
+	return id
+}
+
+// madeOf says whether a set is the candidate: without what that adds, and with what it leaves out, it is the
+// set that there was.
+func (r *Record) madeOf(set []Span) bool {
+	pages := wss.NewBitmap(r.ImagePages)
+	for _, s := range set {
+		pages.SetRange(s.First, s.Count)
+	}
+	old := wss.NewBitmap(r.ImagePages)
+	for _, p := range r.add {
+		if !pages.Has(p.GFN) {
+			return false
+		}
+		old.Set(p.GFN)
+	}
+	old = pages.AndNot(old)
+	for _, gfn := range r.drop {
+		if !old.Set(gfn) {
+			return false
+		}
+	}
+	return SetID(spansIn(old)) == r.Base
 }
 
 // A Restore is what one restore has shown.
 type Restore struct {
 	At time.Time
-	// Base is the set that there was when it began; Candidate the number of the candidate that it brought
+	// Base is the set that there was when it began, as Meet names it; Candidate the number of the candidate that it brought
 	// instead, 0: none.
 	Base      string
 	Candidate uint64

@@ -5,31 +5,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/thawfs/thaw/wss"
 )
-
-// MarkField is the header line of a working set that says which candidate it was made of.
-const MarkField = "learned"
-
-// Mark names the candidate among all sets of the checkpoint; "" if there is none.
-func (r *Record) Mark() string {
-	if r.Trial == nil {
-		return ""
-	}
-	return fmt.Sprintf("%d %s", r.Trial.Serial, r.Trial.Made.Format(time.RFC3339))
-}
-
-// MarkOf is the mark of a set; "" if it has none.
-func MarkOf(s *wss.Set) string {
-	for _, f := range s.Extra {
-		if f.Key == MarkField {
-			return f.Value
-		}
-	}
-	return ""
-}
 
 // Set is the candidate as a working set, made of the one that the checkpoint has; nil: it has none. What has
 // times is in the order of these. Where the old set has none, the new pages are in front.
@@ -45,14 +23,9 @@ func (r *Record) Set(old *wss.Set) (*wss.Set, error) {
 				old.ImagePages, r.ImagePages)
 		}
 		s.Window = old.Window
-		for _, f := range old.Extra {
-			if f.Key != MarkField {
-				s.Extra = append(s.Extra, f)
-			}
-		}
+		s.Extra = slices.Clone(old.Extra)
 		timed, others = split(old)
 	}
-	s.Extra = append(s.Extra, wss.Field{Key: MarkField, Value: r.Mark()})
 	source := wss.SourceLearned
 	if len(timed) == 0 && len(others) > 0 {
 		source = wss.SourceMissed

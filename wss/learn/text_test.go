@@ -66,15 +66,14 @@ func TestParseRefuses(t *testing.T) {
 // The history is bounded, and so is the text, whatever is missed.
 func TestBounds(t *testing.T) {
 	r := New(MaxImagePages)
-	b := Base{ID: "x"}
 	missed := &wss.Set{ImagePages: MaxImagePages, Runs: []wss.Run{
 		{GFN: 7, Count: 3 * maxScored, Source: wss.SourceRead, VCPU: wss.NoVCPU}}}
 	for range maxHistory + 10 {
-		r.Meet(b, time.Unix(1e9, 0))
+		id := r.Meet(nil, time.Unix(1e9, 0))
 		r.Begin()
-		x := Restore{At: time.Unix(1e9, 0), Base: b.ID, Why: "it was cut short"}
+		x := Restore{At: time.Unix(1e9, 0), Base: id, Why: "it was cut short"}
 		if r.Restores < 2 {
-			x = Restore{At: x.At, Base: b.ID, Touched: missed, Brought: func(uint64) bool { return false }}
+			x = Restore{At: x.At, Base: id, Touched: missed, Brought: func(uint64) bool { return false }}
 		}
 		r.Take(x)
 	}
@@ -115,7 +114,7 @@ func FuzzParse(f *testing.F) {
 		r.Quality()
 		_, _ = r.Set(nil)
 		pages := []Span{{0, (r.ImagePages + 1) / 2}}
-		r.Meet(Base{ID: r.Base, Pages: pages}, time.Unix(1e9, 0))
+		r.Meet(pages, time.Unix(1e9, 0))
 		p := r.Begin()
 		x := Restore{At: time.Unix(1e9, 0), Base: r.Base, Candidate: p.Candidate, Pages: pages[0].Count,
 			Touched: setOf(r.ImagePages, []uint64{0, r.ImagePages - 1}[:min(2, r.ImagePages)]),
