@@ -21,8 +21,8 @@ import (
 type learnShelf struct {
 	mu     sync.Mutex
 	all    map[string][]byte
-	saved  int
 	broken bool // it keeps nothing
+	proved int  // how often it was said that a set has proved itself
 }
 
 func (l *learnShelf) LoadLearned(id string) (*learn.Record, error) {
@@ -41,7 +41,6 @@ func (l *learnShelf) SaveLearned(id string, text []byte) error {
 	if l.broken {
 		return errFake
 	}
-	l.saved++
 	l.all[id] = text
 	return nil
 }
@@ -49,13 +48,12 @@ func (l *learnShelf) SaveLearned(id string, text []byte) error {
 // learnRig is a server that learns, of one checkpoint "a".
 type learnRig struct {
 	*handRig
-	k      *guestKernel
-	store  *fakeStore
-	shelf  *learnShelf
-	x      spec
-	o      Options
-	n      int
-	proved []Checkpoint
+	k     *guestKernel
+	store *fakeStore
+	shelf *learnShelf
+	x     spec
+	o     Options
+	n     int
 }
 
 func newLearnRig(t *testing.T, x spec, o Options) *learnRig {
@@ -63,7 +61,11 @@ func newLearnRig(t *testing.T, x spec, o Options) *learnRig {
 	l.store.onFeed = func(int) error { time.Sleep(time.Millisecond); return nil }
 	l.store.onRead = func(uint64) error { time.Sleep(100 * time.Microsecond); return nil }
 	l.o.Learned = l.shelf
-	l.o.Proved = func(c Checkpoint) { l.proved = append(l.proved, c) }
+	l.o.Proved = func(Checkpoint) {
+		l.shelf.mu.Lock()
+		defer l.shelf.mu.Unlock()
+		l.shelf.proved++
+	}
 	l.serve(t)
 	return l
 }
@@ -139,7 +141,23 @@ func (l *learnRig) promote() {
 	if err := l.Refresh(l.t.Context()); err != nil {
 		l.t.Fatal(err)
 	}
-	l.proved = nil
+	l.shelf.mu.Lock()
+	defer l.shelf.mu.Unlock()
+	l.shelf.proved = 0
+}
+
+// proved says whether a set has proved itself since the last one was set.
+func (l *learnRig) proved() bool {
+	l.shelf.mu.Lock()
+	defer l.shelf.mu.Unlock()
+	return l.shelf.proved > 0
+}
+
+// breaks makes what is kept from now on fail to be kept, or not.
+func (l *learnShelf) breaks(broken bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.broken = broken
 }
 
 // learnSpec has a set of runs of 16 pages, each second one of those that its guest touches.
@@ -180,7 +198,7 @@ func TestLearns(t *testing.T) {
 			if got := e.Missed + e.HeldOut + e.Checked; got != read {
 				t.Fatalf("restore %d: %d reads, %+v", i, read, e)
 			}
-			if len(l.proved) > 0 {
+			if l.proved() {
 				l.promote()
 			}
 			if i%7 == 3 {
@@ -236,7 +254,7 @@ func TestLearnsFirstSet(t *testing.T) {
 		x, used := learnSpec(40)
 		x.WS, x.Files = nil, nil
 		l := newLearnRig(t, x, Options{})
-		for i := 0; len(l.proved) == 0; i++ {
+		for i := 0; !l.proved(); i++ {
 			if i == 10 {
 				t.Fatalf("no set after %d restores: %+v", i, l.record().History)
 			}
@@ -326,9 +344,11 @@ func (g *guest) touchAll(gfns []uint64) {
 func (g *guest) readLarge(pages, most uint64) {
 	for first := uint64(0); first < pages; {
 		count := uint64(0)
+		g.k.mu.Lock()
 		for count < most && first+count < pages && !g.ino.cached[first+count] {
 			count++
 		}
+		g.k.mu.Unlock()
 		if count == 0 {
 			first++
 			continue
@@ -437,18 +457,18 @@ func TestLearnedIsLost(t *testing.T) {
 		x, used := learnSpec(40)
 		l := newLearnRig(t, x, Options{})
 		l.restore(used)
-		l.shelf.broken = true
+		l.shelf.breaks(true)
 		for range 12 {
 			g := l.restore(used)
 			if len(g.k.faults) > 0 {
 				t.Fatal(g.k.faults)
 			}
 		}
-		if len(l.proved) > 0 {
+		if l.proved() {
 			t.Error("a set that is not kept is to be set")
 		}
 		l.serve(t)
-		l.shelf.broken = false
+		l.shelf.breaks(false)
 		l.restore(used)
 		if r := l.record(); r.Restores != 2 || r.BasePages != countRuns(x.WS) {
 			t.Errorf("%+v", r)
@@ -539,7 +559,7 @@ func TestLearningLife(t *testing.T) {
 				if len(g.k.faults) > 0 {
 					t.Fatal(g.k.faults)
 				}
-				if len(l.proved) > 0 && rnd.IntN(2) == 0 {
+				if l.proved() && rnd.IntN(2) == 0 {
 					l.promote()
 					promoted++
 				}
