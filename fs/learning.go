@@ -143,9 +143,10 @@ func (s *Server) watchLocked(m *memoryFile, sess *session, h *openImage, st *stu
 	} else if !sess.untouched() {
 		return nil
 	}
-	w := &watch{study: st, m: m, sess: sess, quiet: s.opts.LearnQuiet,
-		set: st.set, out: st.out, sample: st.sample, checks: st.checks, candidate: st.feed, base: time.Now(), trace: wss.NewRecorder(wss.RecorderOptions{
-			ImagePages: m.pages, Source: wss.SourceRead, Way: "demand faults of a restore"})}
+	w := &watch{study: st, m: m, sess: sess, quiet: s.opts.LearnQuiet, base: time.Now(),
+		set: st.set, out: st.out, sample: st.sample, checks: st.checks, candidate: st.feed}
+	w.trace = wss.NewRecorder(wss.RecorderOptions{
+		ImagePages: m.pages, Source: wss.SourceRead, Way: "demand faults of a restore"})
 	s.watching.Add(1)
 	if !s.goes("watching a restore", func() { s.watchOver(w) }) {
 		s.watching.Add(-1)

@@ -222,8 +222,8 @@ func countRuns(runs [][2]uint64) (n uint64) {
 	return n
 }
 
-// All pages are seen that a machine misses, also where READs would have been run ahead of, or brought what lies
-// beside their pages.
+// All pages are seen that a machine misses, also where READs would have been run ahead of, or brought what
+// lies beside their pages.
 func TestLearnsOfPagesInSequence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x, _ := learnSpec(100)

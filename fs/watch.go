@@ -89,7 +89,8 @@ func (w *watch) of(f *flight) {
 	}
 }
 
-// read notes a READ of pages that have not been there. Of a large one nobody knows which of its pages was touched.
+// read notes a READ of pages that have not been there. Of a large one nobody knows which of its pages was
+// touched.
 func (w *watch) read(m *memoryFile, first, count uint64, now time.Time) {
 	if !w.on() || m.hole(first, count) {
 		return

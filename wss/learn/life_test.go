@@ -419,15 +419,16 @@ func TestBoundIsReached(t *testing.T) {
 	}
 }
 
-// A larger candidate has to be better than the set, one that is not larger may be a little worse. After one was
-// dropped there is none for a while, and for twice as long after the next.
+// A larger candidate has to be better than the set, one that is not larger may be a little worse. After one
+// was dropped there is none for a while, and for twice as long after the next.
 func TestTrialEnds(t *testing.T) {
 	for _, c := range []struct {
 		pages, old, now uint64
 		better          bool
 	}{
 		{101, 300, 299, true}, {101, 300, 300, false}, {101, 0, 0, false},
-		{100, 300, 300, true}, {100, 300, 318, true}, {100, 300, 325, false}, {50, 0, 3, true}, {50, 0, 4, false},
+		{100, 300, 300, true}, {100, 300, 318, true}, {100, 300, 325, false},
+		{50, 0, 3, true}, {50, 0, 4, false},
 	} {
 		x := Trial{Pages: c.pages, Old: Side{Restores: 3, Bad: c.old}, New: Side{Restores: 3, Bad: c.now}}
 		if got := x.better(100); got != c.better {

@@ -58,9 +58,9 @@ func (r *Record) Bound() uint64 {
 	return bound
 }
 
-// Meet tells the record which set the checkpoint has, none if there are no pages, and returns its name (SetID).
-// If it is the candidate that has proved itself, the record goes on with it. If it has other pages than before,
-// somebody has set it, and learning begins anew.
+// Meet tells the record which set the checkpoint has, none if there are no pages, and returns its name
+// (SetID). If it is the candidate that has proved itself, the record goes on with it. If it has other pages
+// than before, somebody has set it, and learning begins anew.
 func (r *Record) Meet(set []Span, now time.Time) (id string) {
 	id = SetID(set)
 	r.base = newSpans(set)
@@ -106,8 +106,8 @@ func (r *Record) madeOf(set []Span) bool {
 // A Restore is what one restore has shown.
 type Restore struct {
 	At time.Time
-	// Base is the set that there was when it began, as Meet names it; Candidate the number of the candidate that it brought
-	// instead, 0: none.
+	// Base is the set that there was when it began, as Meet names it; Candidate the number of the candidate
+	// that it brought instead, 0: none.
 	Base      string
 	Candidate uint64
 	// Pages is the size of the set that it was to bring.
