@@ -111,19 +111,14 @@ func TestPromote(t *testing.T) {
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
-		var plan errblob.Plan
-		if n > 0 {
-			plan = errblob.FailNth(n, errblob.ErrInjected)
-		}
 		faulty := errblob.New(mem, nil)
 		s = reopen(t, dir, faulty)
 		before := faulty.Operations()
 		if n > 0 {
-			plan = errblob.FailNth(before+n, errblob.ErrInjected)
 			if err := s.Close(); err != nil {
 				t.Fatal(err)
 			}
-			faulty = errblob.New(mem, plan)
+			faulty = errblob.New(mem, errblob.FailNth(before+n, errblob.ErrInjected))
 			s = reopen(t, dir, faulty)
 		}
 		err := promoteIn(t.Context(), s, c.Version(), r)
