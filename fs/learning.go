@@ -147,7 +147,10 @@ func (s *Server) watchLocked(m *memoryFile, sess *session, h *openImage, st *stu
 		set: st.set, out: st.out, sample: st.sample, checks: st.checks, candidate: st.feed}
 	w.trace = wss.NewRecorder(wss.RecorderOptions{
 		ImagePages: m.pages, Source: wss.SourceRead, Way: "demand faults of a restore"})
-	s.watching.Add(1)
+	if s.watching.Add(1) > maxWatched { // others were quicker
+		s.watching.Add(-1)
+		return nil
+	}
 	if !s.goes("watching a restore", func() { s.watchOver(w) }) {
 		s.watching.Add(-1)
 		return nil
