@@ -152,6 +152,31 @@
 // in another process, whose own open is answered at once). If none was lost, it returns; else, or
 // if nobody can say, everything is pushed again, which over pages that are there costs a copy.
 //
+// # Learning
+//
+// With Options.Learned restores by working set teach which pages belong into it (watch.go, learning.go, and
+// package wss/learn, which has the arithmetic). A restore is watched if its file is cold, at most eight at a
+// time: the prober says, or the session is new. A machine that finds pages of another one does not ask for
+// them, so of many machines on one memory file the first teaches, and of those on clones each. A study is
+// prepared before the open takes any lock; the watch lasts from the landing until the machine has asked for
+// nothing for 2 s (Options.LearnQuiet), 30 s at most. Meanwhile
+//
+//   - pages that the study holds out are wanted by no push (memoryFile.wants);
+//   - nothing is pushed beside or ahead of READs, and nothing is filled: what is pushed is not seen used;
+//   - a READ of a few pages is noted, with its time. Of one of 16 pages or more, as read(2) with a large
+//     buffer makes them, or the readahead of huge pages, nobody knows which page was touched: it is counted.
+//
+// A restore teaches nothing, and the history says why, when its machine ended before, the mount ended, the
+// image was made cold, the prefetch was capped, failed or was not there in 30 s,
+// more than a quarter of the image was read or it was read with large buffers or in one sequence, or almost
+// nothing was asked for and nothing of the sample (a program that looks at the file).
+//
+// A candidate is brought by the pieces of the image's own segment, without the pages that it leaves out, and
+// the pages that it adds from their blocks (candidate.go), each in time for its first touch. It needs no
+// place in the store until it has proved itself. Then Options.Proved tells the one who may write to the
+// store; until the image has the new set restores bring it as a candidate. The record is saved (Learned)
+// after each watched restore. If that fails, or the file is lost, the old set stays.
+//
 // # Fill
 //
 // With Options.Fill a fill follows the tail (fill.go), or the open where nothing is restored: it brings the

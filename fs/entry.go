@@ -22,6 +22,8 @@ type entry struct {
 
 	// asked is what machines have asked for.
 	asked *asked
+	// learned is what restores have taught about the working set.
+	learned learned
 
 	// dropping has an element while the image is dropped.
 	dropping chan struct{}

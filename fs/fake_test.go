@@ -364,6 +364,16 @@ func (m *fakeImage) workingSet() (gfns []uint64) {
 	return gfns
 }
 
+func (m *fakeImage) PagesFeed(runs []Run) Feed {
+	var gfns []uint64
+	for _, r := range runs {
+		for gfn := r.GFN; gfn < r.GFN+r.Count; gfn++ {
+			gfns = append(gfns, gfn)
+		}
+	}
+	return m.feed(gfns)
+}
+
 func (m *fakeImage) EagerFeed() Feed {
 	var gfns []uint64
 	for gfn := range m.Pages {

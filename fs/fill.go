@@ -176,7 +176,8 @@ func (s *Server) fillTurn(fl *fill) bool {
 	for fl.ctx.Err() == nil {
 		now := time.Now()
 		reads := s.metrics.reads.count()
-		busy := s.demand.outstanding.Load() > 0 || s.flying.Load() > 0 || fl.sess.epoch.tracing(now)
+		busy := s.demand.outstanding.Load() > 0 || s.flying.Load() > 0 || fl.sess.epoch.tracing(now) ||
+			fl.sess.watch.Load().on()
 		if !busy && (reads == fl.reads || waited >= maxFillWait) {
 			fl.reads = reads
 			return true

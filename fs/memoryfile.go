@@ -78,6 +78,8 @@ type session struct {
 	restored atomic.Int64
 	// landing is that of the newest restore by working set; nil: there was none.
 	landing atomic.Pointer[landing]
+	// watch is what its restore shows of the working set; nil: it is not watched.
+	watch atomic.Pointer[watch]
 	// fill counts what was brought when nothing was asked for.
 	fill filled
 
@@ -155,9 +157,10 @@ func (s *session) waited(start, end time.Time) {
 	}
 }
 
-// wants says whether a page is worth pushing: not there, not on its way, and not discarded.
+// wants says whether a page is worth pushing: not there, not on its way, not discarded, and not held out.
 func (m *memoryFile) wants(s *session, gfn uint64) bool {
-	return gfn < m.pages && !m.inflight.has(gfn) && !s.resident.has(gfn) && !m.hole(gfn, 1)
+	return gfn < m.pages && !m.inflight.has(gfn) && !s.resident.has(gfn) && !m.hole(gfn, 1) &&
+		!s.watch.Load().leavesOut(gfn)
 }
 
 // hole says whether one of count pages was discarded.

@@ -96,7 +96,7 @@ func (s *Server) openMemory(n *node, in *fuse.OpenIn, out *fuse.OpenOut) fuse.St
 // restore that is cut short because the image is made cold, or has got a new working set, begins
 // again: once for each time that happens.
 func (s *Server) serveOpen(m *memoryFile, in *fuse.OpenIn) {
-	o := opening{who: reader(in.Pid)}
+	o := opening{who: reader(in.Pid), study: s.prepare(s.study(m))}
 	m.sess.Load().opens.Add(1)
 	for f := s.restore(m, &o); f != nil; f = s.restore(m, &o) {
 		if in.Unique&resent != 0 {
@@ -113,6 +113,7 @@ func (s *Server) serveOpen(m *memoryFile, in *fuse.OpenIn) {
 type opening struct {
 	who   Reader
 	epoch *epoch
+	study *study // nil: what it shows is not looked for
 }
 
 func (o *opening) meets(ep *epoch) {

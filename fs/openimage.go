@@ -32,6 +32,8 @@ type openImage struct {
 	asked  atomic.Bool // for mem.Orders
 	// composed are files that are made of it.
 	composed composedFiles
+	// set is the pages of ws, once somebody has asked for them.
+	set atomic.Pointer[bitmap]
 	// users are pushers at work on it. Guarded by the entry's mu.
 	users int
 }
@@ -183,6 +185,9 @@ func (s *Server) released(m *memoryFile, probe bool) {
 	left := !probe && m.opens == m.probes && m.holes.Load() != nil && !m.poisoned.Load()
 	if left {
 		m.abandonLocked()
+	}
+	if m.opens == m.probes {
+		m.sess.Load().watch.Load().spoil(whyClosed)
 	}
 	if m.opens == 0 {
 		m.abandonLocked()

@@ -89,6 +89,13 @@ type Options struct {
 	Lessons Lessons
 	// Asked keeps what machines have asked for. nil: nobody does.
 	Asked Asked
+	// Learned keeps what restores teach about working sets. nil: nothing is learned.
+	Learned Learned
+	// Proved is called when a set that was learned has proved itself, and is to be made that of the
+	// checkpoint: with each restore until it is. It must return at once. nil: nobody is told.
+	Proved func(c Checkpoint)
+	// LearnQuiet is how long a machine must ask for nothing until the watching of its restore ends. 0: 2 s.
+	LearnQuiet time.Duration
 	// Fill is how many bytes a second of the rest of an image are brought while nothing is asked for.
 	// 0: none.
 	Fill int64
@@ -110,6 +117,9 @@ type Options struct {
 func (o Options) withDefaults(cpus int) Options {
 	if o.RecordWindow <= 0 {
 		o.RecordWindow = 10 * time.Second
+	}
+	if o.LearnQuiet <= 0 {
+		o.LearnQuiet = watchQuiet
 	}
 	o.ReadAhead = max(o.ReadAhead, PageSize)
 	if o.Log == nil {

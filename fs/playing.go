@@ -12,11 +12,11 @@ func (s *Server) bringSet(f *flight) error {
 	f.sess.landing.Store(f.landing)
 	f.planning.Go(func() {
 		defer s.rescue("planning a restore", nil)
-		if f.landing.plan(f.h.ws, s.scheduleOf(f.h), s.lesson(f.m.e).Margin) {
+		if f.landing.plan(f.feed, f.watch.schedule(s.scheduleOf(f.h)), s.lesson(f.m.e).Margin) {
 			f.land()
 		}
 	})
-	return s.pushFeed(f, f.h.ws)
+	return s.pushFeed(f, f.feed)
 }
 
 // landed ends a flight that has brought what it could. The opens return at once, whatever the plan still

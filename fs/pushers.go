@@ -310,7 +310,7 @@ func (p *pushers) pushWithout(j job, piece *Piece, page uint64) error {
 // push pushes and counts.
 func (p *pushers) push(j job, piece *Piece) error {
 	now := time.Now()
-	if j.sess.epoch.exclusive(now) {
+	if j.sess.epoch.exclusive(now) || j.sess.watch.Load().on() {
 		return errStale
 	}
 	j.sess.epoch.spoil(now)

@@ -107,16 +107,20 @@ func (s *Server) begin(m *memoryFile, h *openImage, in *fuse.ReadIn, length uint
 	r.cached = true
 	m.inflight.addRange(first, count)
 	sess.lazyPages.Add(uint64(sess.touched.addRange(first, count)))
+	w := sess.watch.Load()
 	if again := sess.resident.removeRange(first, count); again > 0 {
 		sess.evicted.Add(uint64(again))
+	} else {
+		w.read(m, first, count, now)
 	}
-	if l := sess.landing.Load(); l != nil && l.asked(first, count) {
+	if l := sess.landing.Load(); l != nil && !w.leavesOut(first) && l.asked(first, count) {
 		r.late = &l.late
 	}
 	alone := sess.refused.removeRange(first, count) > 0 && count == 1
 	sess.epoch.read(source{in.Pid, m.node}, first, count, alone, now)
 	m.e.asked.read(first, count)
-	r.follow = s.opts.ReadAhead == PageSize && !s.opts.NoPush && !sess.epoch.exclusive(now)
+	r.follow = s.opts.ReadAhead == PageSize && !s.opts.NoPush && !sess.epoch.exclusive(now) &&
+		!w.on()
 	return r
 }
 

@@ -17,6 +17,9 @@ type flight struct {
 	sess   *session
 	policy Policy
 	start  time.Time
+	// feed is the working set that it brings, watch what it shows of it; nil: it is not watched.
+	feed  Feed
+	watch *watch
 
 	// front is closed when opens may return: all is there, or a cap was reached, or it failed.
 	front     chan struct{}
@@ -31,8 +34,12 @@ type flight struct {
 	// landing decides when the opens return; nil: it is not a restore by working set.
 	landing  *landing
 	planning sync.WaitGroup // the goroutine that finds out when pieces are wanted
+	// capped: opens returned because of a cap.
+	capped atomic.Bool
 	// lost is the first error of pages that could not be read; the others are brought.
 	lost atomic.Pointer[error]
+	// whole: it has brought everything.
+	whole atomic.Bool
 	// over: it has ended, successfully or not.
 	over atomic.Bool
 
@@ -48,6 +55,7 @@ func (f *flight) land() {
 		if f.landing != nil {
 			f.landing.land(now)
 		}
+		f.watch.begin(now)
 		f.sess.waited(f.start, now)
 		close(f.front)
 	})
@@ -78,11 +86,18 @@ func (s *Server) restore(m *memoryFile, o *opening) *flight {
 	ep := sess.epoch
 	o.meets(ep)
 	policy := Policy(s.policy.Load())
-	if policy.bySet() && h.ws.Len() == 0 {
+	recorded := ep.armed && ep.exclusive(now)
+	var w *watch
+	if !recorded && policy.bySet() {
+		w, o.study = s.watchLocked(m, sess, h, o.study), nil
+	}
+	feed := w.feed(h)
+	if policy.bySet() && feed.Len() == 0 {
 		policy = PolicyLazy
 	}
-	if policy == PolicyLazy || ep.armed && ep.exclusive(now) {
+	if policy == PolicyLazy || recorded {
 		ep.start(now)
+		w.begin(now)
 		s.fillLocked(m, sess)
 		return nil
 	}
@@ -92,16 +107,18 @@ func (s *Server) restore(m *memoryFile, o *opening) *flight {
 	m.abandonLocked()
 	ep.spoil(now)
 	ep.start(now)
-	f := &flight{m: m, h: h, sess: sess, policy: policy, start: now, front: make(chan struct{})}
+	f := &flight{m: m, h: h, sess: sess, policy: policy, start: now, front: make(chan struct{}),
+		feed: feed, watch: w}
 	if policy.bySet() {
-		first := pace{prior: s.pace.load(), atOnce: s.fetchers(h.ws)}
-		f.landing = newLanding(m, h.ws, policy, now, first)
+		first := pace{prior: s.pace.load(), atOnce: s.fetchers(feed)}
+		f.landing = newLanding(m, feed, policy, now, first)
 	}
 	f.ctx, f.cancel = context.WithCancel(s.ctx)
 	if !s.goes("a prefetch", func() { s.fly(f) }) {
 		f.cancel()
 		return nil
 	}
+	w.of(f)
 	s.holdLocked(m, h)
 	m.flight = f
 	return f
@@ -118,6 +135,7 @@ func (s *Server) wait(f *flight) {
 	select {
 	case <-f.front:
 	case <-late:
+		f.capped.Store(true)
 		f.land()
 	case <-s.ctx.Done():
 	}
@@ -147,6 +165,7 @@ func (s *Server) fly(f *flight) {
 	err := s.bring(f)
 	switch {
 	case err == nil:
+		f.whole.Store(true)
 		f.sess.restored.Store(int64(f.policy.whole()) + 1)
 	case f.ctx.Err() != nil || errors.Is(err, errStale):
 		f.cut.Store(true)
@@ -191,6 +210,7 @@ func (s *Server) turn(f *flight) error {
 func (s *Server) capped(f *flight) {
 	if s.opts.CapBytes > 0 && f.bytes.Load() >= s.opts.CapBytes ||
 		s.opts.CapTime > 0 && time.Since(f.start) >= s.opts.CapTime {
+		f.capped.Store(f.capped.Load() || !f.tail.Load())
 		f.land()
 	}
 }

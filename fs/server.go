@@ -27,6 +27,7 @@ type Server struct {
 	pace      lastPace
 	flying    atomic.Int64 // restores that go on, their tails among them
 	filling   atomic.Int64 // bytes of the memory files that are filled
+	watching  atomic.Int64 // restores from which something is learned
 	tree      *tree
 	liveTexts liveTexts
 	idle      idleList

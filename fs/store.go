@@ -96,6 +96,9 @@ type Image interface {
 	Local() bool
 	// WorkingSetFeed is the working set, zero pages of it included, in first-touch order.
 	WorkingSetFeed() Feed
+	// PagesFeed is some pages of the image in about that order, zero pages too, in pieces of 256 at most.
+	// A piece of it that was fetched is decoded by the WorkingSetFeed, too.
+	PagesFeed(runs []Run) Feed
 	// Orders are the sequences in which a guest is likely to touch pages, two at most: the working
 	// set's, and, if Local, the one of the layout, last. They are made anew by each call.
 	Orders() []Order
@@ -119,6 +122,7 @@ type (
 	Feed       = index.Feed
 	Order      = index.Order
 	PagesError = index.PagesError
+	Run        = index.Run
 )
 
 // Errors that callers tell apart.

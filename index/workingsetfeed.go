@@ -18,6 +18,12 @@ func (m *Image) WorkingSetFeed() Feed {
 	return f
 }
 
+// PagesFeed returns some pages of the image in their order, read from the blocks, as pieces of 256 pages at
+// most. A WorkingSetFeed decodes what was fetched of it, too.
+func (m *Image) PagesFeed(runs []Run) Feed {
+	return struct{ Feed }{&workingSetFeed{m: m, rest: m.pieces(runs)}}
+}
+
 // workingSetFeed is the feed of what the segment has.
 func (m *Image) workingSetFeed() *workingSetFeed {
 	f := &workingSetFeed{m: m}

@@ -6,6 +6,8 @@
 // The ideas are those of Zhang, Garthwaite, Baskakov and Barr, "Fast Restore of Checkpointed Memory
 // using Working Set Estimation" (VEE 2011), called VEE'11 below.
 //
+// Package wss/learn learns from restores which pages belong into a set.
+//
 // # The record
 //
 // A [Set] says which pages were touched, in the order of first touch, each run of pages with its

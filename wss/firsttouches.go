@@ -8,7 +8,7 @@ import (
 
 // FirstTouches say when a restored machine touches its pages first, as far as a record tells.
 //
-// Only a trace and the reads of a restore say that. A page of which neither tells, in a set that has
+// Only a trace and the reads of restores say that. A page of which neither tells, in a set that has
 // times, was not touched while these were recorded: it is wanted at the end of the recording.
 type FirstTouches struct {
 	sources []sourceTouches
@@ -24,7 +24,7 @@ type sourceTouches struct {
 // FirstTouches returns the times of a valid set.
 func (s *Set) FirstTouches() *FirstTouches {
 	f := &FirstTouches{end: s.Window}
-	for _, source := range []Source{SourceTrace, SourceRead} {
+	for _, source := range []Source{SourceTrace, SourceRead, SourceLearned} {
 		var t sourceTouches
 		for _, r := range s.Runs {
 			if r.Source == source {

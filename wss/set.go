@@ -37,6 +37,10 @@ const (
 	SourceRead   Source = "read"   // what a lazy restore read on demand (any VMM)
 	SourceAccess Source = "access" // access bits of the guest's page tables, before the checkpoint
 	SourceTrace  Source = "trace"  // memory accesses traced just after the checkpoint
+	// SourceLearned is all of these that have times, and what restores missed, in one order: package learn.
+	// SourceMissed is what they missed where the set has no times.
+	SourceLearned Source = "learned"
+	SourceMissed  Source = "missed"
 )
 
 // NoVCPU is the VCPU of a run whose vCPU is not known.

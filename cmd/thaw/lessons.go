@@ -67,21 +67,27 @@ func (l lessons) Load(id string) (fs.Lesson, error) {
 	if err != nil {
 		return fs.Lesson{}, err
 	}
-	dir, err := openLessons(l.store)
+	text, err := l.read(name, fs.MaxLessonText)
 	if errors.Is(err, iofs.ErrNotExist) {
 		return fs.Lesson{}, nil
 	}
 	if err != nil {
 		return fs.Lesson{}, err
+	}
+	return fs.ParseLesson(text)
+}
+
+// read reads a file beside the lessons, and a byte more than it should have at most.
+func (l lessons) read(name string, most int64) ([]byte, error) {
+	dir, err := openLessons(l.store)
+	if err != nil {
+		return nil, err
 	}
 	defer dir.Close()
 	// The open of a pipe must not wait for a writer.
 	f, err := dir.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if errors.Is(err, iofs.ErrNotExist) {
-		return fs.Lesson{}, nil
-	}
 	if err != nil {
-		return fs.Lesson{}, err
+		return nil, err
 	}
 	defer f.Close()
 	st, err := f.Stat()
@@ -89,13 +95,9 @@ func (l lessons) Load(id string) (fs.Lesson, error) {
 		err = fmt.Errorf("the lesson %s is not a regular file; remove it", name)
 	}
 	if err != nil {
-		return fs.Lesson{}, err
+		return nil, err
 	}
-	text, err := io.ReadAll(io.LimitReader(f, fs.MaxLessonText+1))
-	if err != nil {
-		return fs.Lesson{}, err
-	}
-	return fs.ParseLesson(text)
+	return io.ReadAll(io.LimitReader(f, most+1))
 }
 
 // Save implements fs.Lessons. A lesson is there whole or as it was before.
@@ -193,7 +195,7 @@ func sweepLessons(ctx context.Context, store string, s *index.Store) error {
 	var errs []error
 	for _, e := range entries {
 		name := e.Name()
-		of := strings.TrimSuffix(name, askedSuffix)
+		of := strings.TrimSuffix(strings.TrimSuffix(name, askedSuffix), learnedSuffix)
 		if known[of] || !isLesson(of) && !strings.HasPrefix(name, newLesson) {
 			continue
 		}

@@ -43,7 +43,8 @@ func patienceWith(cmd *cobra.Command) time.Duration {
 		return forEver
 	case "uffd":
 		return machinePatience
-	case "import", "mv", "rm", "gc", "repack", server.RepackCommand, "check", "record", "export", "checkpoint":
+	case "import", "mv", "rm", "gc", "repack", server.RepackCommand, server.LearnerCommand,
+		"check", "record", "export", "checkpoint":
 		return writerPatience
 	}
 	return readerPatience

@@ -24,6 +24,7 @@ type mountOptions struct {
 	server.Options
 	restore string
 	repack  string
+	learn   bool
 	fill    fillFlag
 	disk    diskFlag
 	daemon  bool
@@ -55,6 +56,11 @@ With --fill the server brings the rest of memory, too, in the order in which it 
 while nothing is asked for and nothing is recorded, RATE bytes a second (` + size(defaultFill) + `).
 MNT/NAME/stats.json says when all is there. Images that, with the others being filled, are
 larger than half of the host's memory are left out, unless RATE is given.
+
+With --learn each restore teaches which pages belong into the working set: see "thaw help
+restore". "thaw ws show --history" prints what was learned. While a restore is watched,
+until its machine has asked for nothing for 2 seconds and for 30 at most, nothing but the
+set is brought ahead of it, and a hundredth of the set is left out.
 
 With --repack=idle, which is the default, a process beside the server does what "thaw
 repack" does when nothing was asked for half a minute after the mount was made and after
@@ -115,6 +121,11 @@ As root it uses mount(2), otherwise fusermount3.` +
 		"serve /metrics for Prometheus over HTTP on this address, such as 127.0.0.1:9411")
 	f.StringVar(&o.DebugListen, "debug-listen", "",
 		"serve /metrics and profiles (/debug/pprof) over HTTP on this address")
+	f.BoolVar(&o.learn, "learn", false, "learn working sets from restores")
+	f.DurationVar(&o.FS.LearnQuiet, "learn-quiet", 0, "what ends the watching of a restore (default 2s)")
+	if err := f.MarkHidden("learn-quiet"); err != nil {
+		panic(err) // there is no such flag
+	}
 	f.StringVar(&o.repack, "repack", "",
 		"repack the store while nothing is asked for: idle or off (default idle)")
 	f.DurationVar(&o.Repack.After, "repack-after", 30*time.Second,
@@ -149,6 +160,9 @@ func runMount(cmd *cobra.Command, a *app, store, mnt string, o mountOptions) (er
 	}
 	o.FS.Fill, o.FS.FillLarge, o.FS.Filled = o.fill.rate, o.fill.large, a.filled
 	o.FS.Lessons, o.FS.Asked = lessons{o.Store}, lessons{o.Store}
+	if o.learn {
+		o.FS.Learned = lessons{o.Store}
+	}
 	if err := access.Answering(cmd.Context(), o.Store); err != nil {
 		return err
 	}

@@ -38,6 +38,7 @@ func commands(a *app) []group {
 		{"Virtual machines:", verbs(newVMCommand(a))},
 		{groupTools, verbs(newBenchCommand(a), newVersionCommand(a))},
 		{"", verbs(newGenerateCommand(), newRawCommand(a), newIdleRepackCommand(a),
+			newLearnerCommand(a),
 			newHelperCommand(access.KeeperCommand, index.KeeperMain),
 			newHelperCommand(server.ProberCommand, fs.ProberMain), newGuardCommand())},
 	}

@@ -31,6 +31,8 @@ const (
 //	fails NAME COMMAND ARGS  COMMAND ends with the status of that name in package exitcode
 //	image FILE SIZE SEED     make a memory image, a third of it zero pages, sparse
 //	flip PATTERN OFFSET      change a byte of the last file of a pattern; negative: from its end
+//	guest STORE FILE RUNS    read pages of a memory file one by one, as a machine, and keep it open until
+//	                         the server has learned from it; RUNS are FIRST+COUNT
 //	await RE FILE            read a file again and again until it matches
 //	fetch RE FILE            get the address that RE's parentheses find in FILE; its text is stdout
 //	killserver [-TERM] MNT   end the server of a mount by SIGKILL and wait until it is gone; with
@@ -52,6 +54,7 @@ func TestScripts(t *testing.T) {
 			"records":    cmdRecords,
 			"flip":       cmdFlip,
 			"await":      cmdAwait,
+			"guest":      cmdGuest,
 			"fetch":      cmdFetch,
 			"killserver": cmdKillServer,
 			"servergone": cmdServerGone,

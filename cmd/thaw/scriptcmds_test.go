@@ -24,6 +24,7 @@ import (
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/cmd/thaw/internal/process"
 	"github.com/thawfs/thaw/wss"
+	"github.com/thawfs/thaw/wss/learn"
 )
 
 // usage ends a script that calls a command wrongly.
@@ -275,4 +276,45 @@ func cmdVMState(ts *testscript.TestScript, neg bool, args []string) {
 	b = append(le.AppendUint64(b, mib), "the state"...)
 	sum := ^crc64.Update(^uint64(0), crc64.MakeTable(0x95AC9329AC4BC9B5), b)
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), le.AppendUint64(b, sum), 0o644))
+}
+
+// cmdGuest is a machine that is restored from a mount whose server learns.
+func cmdGuest(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg || len(args) < 3, "guest STORE FILE FIRST+COUNT...")
+	before := watchedRestores(ts, args[0])
+	f, err := os.Open(ts.MkAbs(args[1]))
+	ts.Check(err)
+	defer f.Close()
+	page := make([]byte, wss.PageSize)
+	for _, run := range args[2:] {
+		first, count, _ := strings.Cut(run, "+")
+		gfn, err := strconv.ParseInt(first, 10, 64)
+		ts.Check(err)
+		n, err := strconv.ParseInt(count, 10, 64)
+		ts.Check(err)
+		for ; n > 0; gfn, n = gfn+1, n-1 {
+			_, err := f.ReadAt(page, gfn*wss.PageSize)
+			ts.Check(err)
+		}
+	}
+	for end := time.Now().Add(waitTimeout); watchedRestores(ts, args[0]) == before; {
+		if time.Now().After(end) {
+			ts.Fatalf("nothing was learned from it")
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// watchedRestores is how many restores the records of a store know.
+func watchedRestores(ts *testscript.TestScript, store string) (n uint64) {
+	files, err := filepath.Glob(filepath.Join(ts.MkAbs(store), lessonsDir, "*"+learnedSuffix))
+	ts.Check(err)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		ts.Check(err)
+		r, err := learn.Parse(text)
+		ts.Check(err)
+		n += r.Restores
+	}
+	return n
 }

@@ -21,7 +21,7 @@ import (
 )
 
 func newWSShowCommand(a *app) *cobra.Command {
-	var text bool
+	var text, history bool
 	cmd := &cobra.Command{
 		Use:   "show {PATH... | STORE NAME...}",
 		Short: "Print a working set, or compare several",
@@ -37,16 +37,26 @@ the pages of either that both have. Of one set with several sources it says so o
 
 --text prints the record itself, as "thaw ws import" takes it: a header, then one run a
 line in first-touch order (gfn, count, microseconds, source, vCPU). --json prints the
-summary with all runs.` + exitStatus(exitcode.NotStore, exitcode.NotFound, exitcode.WorkingSet),
+summary with all runs.
+
+--history prints what the restores of a checkpoint have taught a server that learns
+("thaw mount --learn"), one a line: how many pages its set had; how many of those that
+were left out at random the machine used; recall and precision by that; the pages of the
+set that came late and those that were missed; and what was decided. It takes one
+checkpoint, MNT/NAME or STORE NAME.` + exitStatus(exitcode.NotStore, exitcode.NotFound, exitcode.WorkingSet),
 		Example: `  thaw ws show /mnt/thaw/web-1
   thaw ws show --text /srv/store web-1 > web-1.ws
   thaw ws show /mnt/thaw/web-1 /mnt/thaw/web-2`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if history {
+				return named(runWSHistory(cmd.Context(), a, args, text), "ws show --history %s", strings.Join(args, " "))
+			}
 			return named(runWSShow(cmd.Context(), a, args, text), "ws show %s", strings.Join(args, " "))
 		},
 	}
 	cmd.Flags().BoolVar(&text, "text", false, "print the record as it is")
+	cmd.Flags().BoolVar(&history, "history", false, "print what restores have taught about the set")
 	return cmd
 }
 

@@ -8,12 +8,12 @@ import (
 	"github.com/thawfs/thaw/wss"
 )
 
-// rankOf orders the sources of a set by how well they tell the first touches after a restore: traced
-// touches, reads of a restore, others, and last the access bits, which show the use before the
-// checkpoint and almost no order.
+// rankOf orders the sources of a set by how well they tell the first touches after a restore: traced touches
+// and what restores have taught, reads of a restore, others, and last the access bits, which show the use
+// before the checkpoint and almost no order.
 func rankOf(s wss.Source) int {
 	switch s {
-	case wss.SourceTrace:
+	case wss.SourceTrace, wss.SourceLearned:
 		return 0
 	case wss.SourceRead:
 		return 1

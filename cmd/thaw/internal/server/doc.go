@@ -14,6 +14,9 @@
 // wait while machines read, and lists the packs again when it says that one is done. It ends with the
 // server: the end of its input ends it.
 //
+// With --learn the server watches restores, and keeps what they teach beside the store's lessons. A working
+// set that has proved itself is made that of its checkpoint by a process of its own, too, the learner.
+//
 // # The end
 //
 // A mount ends by umount(8), by the verb, or by SIGTERM or SIGINT. In the last case a mount in use is

@@ -50,6 +50,7 @@ type Server struct {
 	http     []*httpServer
 	prober   *fs.ProcessProber // nil: the kernel cannot tell residency
 	repacker *repacker         // nil: the store is not repacked
+	learner  *learner          // nil: nothing is learned
 
 	gone      chan struct{} // closed when the mount has ended for any reason
 	detached  atomic.Bool   // the mount is out of the tree, and served to the processes that still use it
@@ -77,6 +78,14 @@ func Start(ctx context.Context, o Options) (_ *Server, err error) {
 	}
 	if s.prober = startProber(ctx, o.Log); s.prober != nil {
 		fo.Prober = s.prober
+	}
+	if fo.Learned != nil && s.lock == nil {
+		o.Note("thaw: nothing is learned: store %s can only be read", o.Store)
+		fo.Learned = nil
+	}
+	if fo.Learned != nil {
+		s.learner = startLearner(s)
+		fo.Proved = s.learner.proved
 	}
 	if s.fs, err = fs.Mount(ctx, fs.NewNamedStore(s.reader, native.Names), o.Mount, fo); err != nil {
 		return nil, err
@@ -189,6 +198,7 @@ func (s *Server) close() error {
 		_ = os.Remove(s.dir) // it stays where a log is in it
 	}
 	s.repacker.close()
+	s.learner.close()
 	if s.abandoned {
 		return errors.Join(errs...)
 	}

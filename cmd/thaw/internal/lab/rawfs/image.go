@@ -67,6 +67,9 @@ func (m *image) read(first uint64, dst []byte) error {
 	return fmt.Errorf("read page %d: %w", first, err)
 }
 
+// PagesFeed is some pages of the file.
+func (m *image) PagesFeed(runs []fs.Run) fs.Feed { return &feed{m: m, pieces: runs} }
+
 // eagerPages is how much of the file is read at once: 1 MiB.
 const eagerPages = 256
 
