@@ -75,22 +75,36 @@ func (d *clusters) give(c *cluster) {
 
 // readPage reads the one page that a READ asks for; if it is cold, with its cluster.
 func (s *Server) readPage(r *reply, dst []byte) error {
-	mem := r.h.mem
-	id, at, ok := mem.Cluster(r.first)
-	if !ok {
-		return mem.ReadPage(r.first, dst)
-	}
-	c, there := s.clusters.take(clusterKey{r.h.serial, id})
+	c, at, there := s.takeCluster(r.h, r.first)
 	if c == nil {
-		return mem.ReadPage(r.first, dst)
+		return r.h.mem.ReadPage(r.first, dst)
 	}
 	r.cluster = c // which it gives back, whatever becomes of it
 	if !there {
-		if err := mem.ReadCluster(r.first, &c.Cluster); err != nil {
+		if err := s.decode(r.h, r.first, c); err != nil {
 			return err
 		}
-		s.clusters.keep(c)
 	}
 	copy(dst, c.Pages[at*PageSize:][:PageSize])
+	return nil
+}
+
+// takeCluster takes the cluster that a page lies in, and says which page of it that is; if it is not there,
+// it is to be decoded. c is nil for a page that lies in none, and while all buffers are in use.
+func (s *Server) takeCluster(h *openImage, gfn uint64) (c *cluster, at int, there bool) {
+	id, at, ok := h.mem.Cluster(gfn)
+	if !ok {
+		return nil, 0, false
+	}
+	c, there = s.clusters.take(clusterKey{h.serial, id})
+	return c, at, there
+}
+
+// decode reads the cluster that a page lies in into the buffer that was taken for it.
+func (s *Server) decode(h *openImage, gfn uint64, c *cluster) error {
+	if err := h.mem.ReadCluster(gfn, &c.Cluster); err != nil {
+		return err
+	}
+	s.clusters.keep(c)
 	return nil
 }

@@ -143,6 +143,78 @@ func TestColdReads(t *testing.T) {
 	}
 }
 
+// decoded is how many clusters of a store something decodes.
+func decoded(store Store, do func()) uint64 {
+	s := store.(indexStore).store
+	before := s.DecodedClusters()
+	do()
+	return s.DecodedClusters() - before
+}
+
+// Whatever goes through a cold image has each cluster decoded once, but for few: those of the markers of a
+// stream, and those that a reader needs before they were pushed.
+func TestColdIsDecodedOnce(t *testing.T) {
+	x := spec{Name: "vm", Pages: 8192, Seed: 6, Soft: true, Apart: true}
+	store := coldStore(t, x, allCold)
+	all := uint64(store.(indexStore).clusters(t, "vm"))
+	for what, o := range map[string]Options{
+		"touched": {Policy: PolicyLazy, RecordWindow: time.Nanosecond},
+		"read":    {Policy: PolicyLazy, RecordWindow: time.Nanosecond},
+		"eager":   {Policy: PolicyEager},
+		"filled":  {Policy: PolicyLazy, RecordWindow: time.Nanosecond, Fill: 1 << 40, FillLarge: true},
+	} {
+		t.Run(what, func(t *testing.T) {
+			b := mountedStore(t, store, o)
+			c := b.client()
+			// A pusher that gets no CPU falls behind, and so the best of some rounds counts.
+			best := ^uint64(0)
+			for round := 0; round < 10 && best > all*3/2; round++ {
+				if err := b.Drop(t.Context(), "vm"); err != nil {
+					t.Fatal(err)
+				}
+				best = min(best, decoded(store, func() {
+					fd := c.open(b.path("vm/memory"), unix.O_RDONLY)
+					switch what {
+					case "touched":
+						m := c.mapFile(fd, x.Pages)
+						c.do(request{Op: "touch", Map: m, GFNs: upTo(x.Pages), Spec: &x})
+						c.do(request{Op: "unmap", Map: m})
+					case "read":
+						for off := 0; off < int(x.Pages)*PageSize; off += 128 << 10 {
+							c.do(request{Op: "pread", FD: fd, Off: int64(off), Len: 128 << 10})
+						}
+					case "filled":
+						eventually(t, "it is filled", func() bool { return b.metrics.fills.Load() > uint64(round) })
+					}
+					c.close(fd)
+				}))
+				st := b.stats("vm", "")
+				t.Logf("%d READs, %d pushed; %d clusters decoded, of %d", st.LazyRequests, st.PushedPages, best, all)
+			}
+			if best > all*3/2 {
+				t.Errorf("%d clusters were decoded, of %d", best, all)
+			}
+		})
+	}
+}
+
+// clusters is how many clusters an image has.
+func (s indexStore) clusters(t testing.TB, name string) int {
+	t.Helper()
+	m, err := s.store.OpenImage(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	ids := map[ClusterID]bool{}
+	for gfn := range m.Pages() {
+		if id, _, ok := m.Cluster(gfn); ok {
+			ids[id] = true
+		}
+	}
+	return len(ids)
+}
+
 // One READ decodes a cluster, and it is not decoded again: not to push its other pages, and not where they
 // must not be pushed.
 func TestClusterIsDecodedOnce(t *testing.T) {

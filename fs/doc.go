@@ -102,6 +102,14 @@
 // at random, and never comes back costs about a quarter more of the server's CPU than without these pushes,
 // and one that touches one in 16 nothing; its READs take as long (BenchmarkColdFault).
 //
+// The pages of a cluster are neighbours by content, and lie anywhere by number. So who runs ahead of a reader
+// by number pushes whole clusters, too, and passes over pages that came with another one; and a reader whose
+// pages came that way is taken for the same one when it asks for a page behind them. A part of the layout
+// ends with a cluster, and so do pieces of feeds. So a reader of all of an image, a fill or an eager restore
+// has each cluster decoded once, but for one of about eight by number: that of a round's marker is decoded
+// once more when its READ comes. Each pusher has one cluster at a time, in one of the 32 buffers. They are
+// pushed at once: kept back, to push neighbours together, they would come too late for a reader with read(2).
+//
 // # One restore
 //
 // OPEN of memory calls restore, which joins the flight that is under way or starts one: a goroutine

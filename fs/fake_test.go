@@ -32,8 +32,8 @@ type spec struct {
 	LocalBlocks bool
 	// Clusters makes pages cold, all of half of the locality blocks, which are clusters then.
 	Clusters bool
-	// Soft pages compress, and some are like one another.
-	Soft bool
+	// Soft pages compress, and some are like one another: neighbours, or, if Apart, those Pages/16 apart.
+	Soft, Apart bool
 	// InRAM: pages lie in RAM as they are, for measurements.
 	InRAM bool
 	Files map[string]string
@@ -63,7 +63,11 @@ func (c *spec) fillPage(gfn uint64, dst []byte) {
 	for i := 0; i < PageSize; i += 8 {
 		x := (gfn<<9 + uint64(i)/8 + 1) * 0x9e3779b97f4a7c15
 		if c.Soft && i >= PageSize/4 {
-			x = gfn % 5 * 0x9e3779b97f4a7c15
+			like := gfn % 5
+			if c.Apart {
+				like = gfn % (c.Pages / 16)
+			}
+			x = (like*512 + uint64(i)/8) / 7 * 0x9e3779b97f4a7c15
 		}
 		binary.LittleEndian.PutUint64(dst[i:], x^x>>29^c.Seed)
 	}

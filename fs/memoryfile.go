@@ -120,6 +120,14 @@ func (m *memoryFile) newSession(ep *epoch) *session {
 // cached is how many pages should be in the page cache.
 func (s *session) cached() uint64 { return s.resident.len() + s.kept.Load() }
 
+// back is how many pages right before one are in the page cache, as far as a stream looks.
+func (s *session) back(gfn uint64) (n uint64) {
+	for n < min(gfn, maxBack) && s.resident.has(gfn-n-1) {
+		n++
+	}
+	return n
+}
+
 // cold notes that nothing is known to be in the page cache.
 func (s *session) cold() {
 	s.resident.clear()

@@ -23,7 +23,8 @@ func (o numbers) GFNs(pos, end uint64, dst []uint64) []uint64 {
 	return dst
 }
 
-// Read fails as a whole if a page cannot be read: a READ of the others brings them.
+// Read fails as a whole if a page cannot be read: a READ of the others brings them. Pushers read by number
+// what is missing only: see pushers.byNumber.
 func (o numbers) Read(_ context.Context, pos, end uint64, p *Piece) error {
 	p.GFNs = o.GFNs(pos, end, p.GFNs[:0])
 	return o.mem.ReadRange(pos, grow(&p.Pages, len(p.GFNs)*PageSize))

@@ -49,13 +49,14 @@ const queueLen = 512
 type scratch struct {
 	piece Piece
 	gfns  []uint64
+	cold  []uint64
 }
 
 // follow queues what should follow a READ.
 func (p *pushers) follow(r *reply) {
 	j := job{m: r.m, sess: r.sess, page: r.first, image: r.h}
 	orders := *r.h.orders.Load()
-	at := touch{count: r.count}
+	at := touch{count: r.count, back: r.sess.back(r.first)}
 	for i, o := range orders {
 		if i == 0 || r.count == 1 {
 			at.pos[i], at.in[i] = o.Position(r.first)
@@ -230,65 +231,6 @@ func (p *pushers) zeroGroup(j job, h *openImage, sc *scratch) error {
 		}
 	}
 	return p.push(j, &Piece{GFNs: sc.gfns, Pages: p.srv.zeros.bytes(len(sc.gfns))})
-}
-
-// ahead pushes for a stream until there is nothing left to push.
-func (p *pushers) ahead(j job, h *openImage, sc *scratch) (whole bool, err error) {
-	orders := *h.orders.Load()
-	for {
-		x, more, ok := j.m.streams.take(h, j.of, orders)
-		if !ok {
-			return true, nil
-		}
-		if more {
-			also := j
-			also.do = workAhead
-			p.add(also)
-		}
-		if err := p.part(j, x, orders[j.of.order], sc); err != nil {
-			return false, err
-		}
-	}
-}
-
-// part reads and pushes one part of a stream. READs of its pages wait until that is done: see coming.
-func (p *pushers) part(j job, x part, o Order, sc *scratch) error {
-	sc.gfns = o.GFNs(x.first, x.end, sc.gfns[:0])
-	if !slices.ContainsFunc(sc.gfns, func(gfn uint64) bool { return j.m.wants(j.sess, gfn) }) {
-		return nil
-	}
-	j.m.coming.begin(sc.gfns)
-	defer j.m.coming.end(sc.gfns)
-	if err := o.Read(p.srv.ctx, x.first, x.end, &sc.piece); err != nil && lostPages(err) == nil {
-		return err
-	}
-	return p.pushPart(j, x, sc)
-}
-
-// pushPart pushes a part that was read, without the marker, and its last run first: a reader that comes
-// to its beginning meanwhile then waits for the whole part, and does not follow close behind the push.
-func (p *pushers) pushPart(j job, x part, sc *scratch) error {
-	mark := uint64(none)
-	if x.first <= x.mark && x.mark < x.end {
-		mark = sc.gfns[x.mark-x.first]
-	}
-	gfns, pages := sc.piece.GFNs, sc.piece.Pages
-	for end := len(gfns); end > 0; {
-		first := end - 1
-		if gfns[first] == mark {
-			end = first
-			continue
-		}
-		for first > 0 && gfns[first-1]+1 == gfns[first] && gfns[first-1] != mark {
-			first--
-		}
-		run := Piece{GFNs: gfns[first:end], Pages: pages[first*PageSize : end*PageSize]}
-		if err := p.push(j, &run); err != nil {
-			return err
-		}
-		end = first
-	}
-	return nil
 }
 
 // none is no page.

@@ -46,8 +46,11 @@ const (
 	// minStream is in pages: 64 KiB of single-page faults in a row. A reader by number can be a chance.
 	minStream = 16
 	// minReads is how many READs make a stream of another order: positions are close together by
-	// chance less often than numbers.
+	// chance less often than numbers. By number it is how many single pages must have been asked for,
+	// where others between them were there already.
 	minReads = 4
+	// maxBack is how many of these pages are looked at.
+	maxBack = 512
 	// slack is how many positions a reader may skip, or come back, and still be in the stream. Guests
 	// do not use everything that they used before, nor in quite the same order.
 	slack = 16
@@ -65,6 +68,7 @@ const (
 // A touch is where one READ lies in each order.
 type touch struct {
 	count uint64
+	back  uint64 // how many pages right before it, by number, are in the page cache
 	in    [maxOrders]bool
 	pos   [maxOrders]uint64
 }
@@ -99,7 +103,7 @@ func (t *streams) read(h *openImage, at *touch, orders []Order) (p pump, ahead, 
 		}
 		st := &t.table[o][slots[o]]
 		st.advance(at.pos[o], at.count, t.clock)
-		if st.proved(o) && (best < 0 || o == 0 && st.better(&t.table[best][slots[best]])) {
+		if st.proved(o, at.count) && (best < 0 || o == 0 && st.better(&t.table[best][slots[best]])) {
 			best = o
 		}
 	}
@@ -147,7 +151,11 @@ func (t *streams) match(o int, at *touch) int {
 	if !at.in[o] {
 		return -1
 	}
-	pos := at.pos[o]
+	pos, back := at.pos[o], uint64(0)
+	if o == 0 {
+		// The reader has come through pages that clusters of others brought.
+		back = min(at.back, pos)
+	}
 	for i := range t.table[o] {
 		st := &t.table[o][i]
 		if st.id == 0 {
@@ -157,7 +165,7 @@ func (t *streams) match(o int, at *touch) int {
 		if o > 0 {
 			low, high = low-min(low, slack), high+slack
 		}
-		if pos >= low && pos <= high {
+		if pos >= low && pos-back <= high {
 			return i
 		}
 	}
@@ -188,10 +196,11 @@ func (st *stream) advance(pos, count, clock uint64) {
 	}
 }
 
-// proved says whether a reader has come far enough in an order to be taken for a stream.
-func (st *stream) proved(o int) bool {
+// proved says whether a reader, which has asked for so many pages now, has come far enough in an order to be
+// taken for a stream.
+func (st *stream) proved(o int, count uint64) bool {
 	if o == 0 {
-		return st.score >= minStream
+		return st.score >= minStream && (st.reads >= minReads || count > 1)
 	}
 	return st.reads >= minReads
 }

@@ -16,6 +16,9 @@ type Cluster struct {
 	bad pack.BadSlots
 }
 
+// DecodedClusters is how many clusters of the store were decoded so far.
+func (s *Store) DecodedClusters() uint64 { return s.dec.Clusters() }
+
 // Cluster returns the cluster that a page lies in, and which page of it that is: Cluster.Pages[at*4096:]. ok
 // is false for a page that lies in its block, a zero page, and one whose pack could not be opened. It does
 // no I/O, takes no lock and allocates nothing.

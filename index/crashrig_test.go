@@ -110,6 +110,7 @@ func (g *rig) open() (ok bool) {
 		g.s.limits = limits{packPages: 64, freshPages: 50, // several packs an import
 			tailPages: g.r.IntN(3) * 200}
 	}
+	g.s.limits.gatherPages = g.r.IntN(2) * 10
 	return true
 }
 
@@ -346,6 +347,8 @@ func (g *rig) newCheckpoint() *rigCheckpoint {
 		c.pages = randomImage(g.r, 1+g.r.IntN(most))
 	case g.r.IntN(3) == 0: // most of it
 		c.pages = from.pages.change(g.r, len(from.pages)/5)
+	case g.r.IntN(2) == 0: // versions of pages
+		c.pages = from.pages.evolve(g.r, g.r.Float64())
 	default:
 		c.pages = from.pages.change(g.r, g.r.IntN(10))
 	}

@@ -211,6 +211,21 @@
 // takes some 150 MiB of memory while it is written; beside that there are three bits for each page of the
 // store.
 //
+// When a machine is saved again, most of the pages that changed have changed a little, but they lie in
+// another pack than their former content. So before packs are looked at, the versions that the checkpoints
+// of a machine have of their cold pages are brought together: they are copied into a new pack and clustered
+// there, and each checkpoint that refers to one of them gets a new generation of its root, with the same
+// ID, whose page map refers to the copy (gather.go). That is done where at least 256 pages come to a
+// version that is like them. Which versions belong together depends on the checkpoints only: of a page
+// those at one place of the image, the first at which it has versions; up to 8 of them, because all are
+// copied again when one more comes. What they were copied from is dead then, and goes where it is a 1024th
+// of its pack. A pack that most pages were copied from is given up, with the rest of its pages and its
+// nodes copied, too, unless it has parts of files. A page that has changed a little takes about what "zstd
+// -3 --patch-from" makes of it and its former content (BenchmarkNext). No pack depends on another. The new
+// pack is durable and was read back before the first root refers to it, and before each root is replaced
+// its two page maps are compared, page for page, by refs and by the hashes that packs have. A crash leaves
+// some roots with the old and some with the new place of a page, both of which are there.
+//
 // It shares with gc the walk, the audit of what is dropped, and the next generation; before that takes the
 // place of the old one, everything in it is read, and each page compared with the hash that the old one has
 // for it. A crash at any time leaves the one or the other: a process that opens the store for writing and

@@ -61,10 +61,18 @@ func fewer(rounds, short int) int {
 }
 
 // fillPage makes the page with a given seed: compressible, and like no other. Seed 0 is the zero
-// page.
+// page. A seed with other eight highest bits is another version of a page: some words of it are other ones.
 func fillPage(page []byte, seed uint64) {
 	clear(page)
 	if seed == 0 {
+		return
+	}
+	if version := seed >> versionBits; version > 0 {
+		fillPage(page, seed&(1<<versionBits-1))
+		r := rand.New(rand.NewPCG(seed, 98))
+		for range 8 {
+			binary.LittleEndian.PutUint64(page[r.IntN(PageSize/8)*8:], r.Uint64())
+		}
 		return
 	}
 	r := rand.New(rand.NewPCG(seed, 99))
@@ -76,6 +84,8 @@ func fillPage(page []byte, seed uint64) {
 		}
 	}
 }
+
+const versionBits = 56
 
 // testImage is an image as the seeds of its pages.
 type testImage []uint64
@@ -118,6 +128,17 @@ func (m testImage) change(r *rand.Rand, n int) testImage {
 			if r.IntN(5) == 0 {
 				out[i] = 0
 			}
+		}
+	}
+	return out
+}
+
+// evolve returns a later image of the same machine: about a share of its pages have other versions.
+func (m testImage) evolve(r *rand.Rand, share float64) testImage {
+	out := append(testImage(nil), m...)
+	for i := range out {
+		if out[i] != 0 && r.Float64() < share {
+			out[i] += 1 << versionBits
 		}
 	}
 	return out

@@ -63,6 +63,7 @@ func (h *hints) extend(ctx context.Context, numbers []uint64) (bool, error) {
 	}
 	if slots > h.tail.pages.room() {
 		numbers = slices.Concat(sortedKeys(h.tail.packs), numbers)
+		numbers = slices.DeleteFunc(numbers, h.gone)
 		clear(h.tail.packs)
 		h.tail.pages = nil // before another one is made
 		h.tail.pages = newHintTable(max(slots, min(2*h.tail.slots, h.s.limits.tailPages)))
@@ -89,6 +90,9 @@ func (h *hints) read(ctx context.Context, numbers []uint64) error {
 	}
 	return nil
 }
+
+// gone says whether a pack was removed.
+func (h *hints) gone(number uint64) bool { return !h.s.packs.has(number) }
 
 // unknown returns the packs that neither the index nor the tail has.
 func (h *hints) unknown() (numbers []uint64) {
@@ -140,6 +144,7 @@ func (h *hints) catchUp(ctx context.Context, progress func(Progress)) error {
 		}
 	}
 	numbers := slices.Concat(sortedKeys(h.tail.packs), unknown)
+	numbers = slices.DeleteFunc(numbers, h.gone)
 	h.tail = newHintTail()
 	slices.Sort(numbers)
 	return h.write(ctx, h.db, slices.Compact(numbers), progress)

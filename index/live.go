@@ -3,6 +3,8 @@ package index
 import (
 	"context"
 	"fmt"
+	"iter"
+	"math/bits"
 
 	"github.com/thawfs/thaw/index/pack"
 )
@@ -77,6 +79,19 @@ func (b bitmap) meets(o bitmap) bool {
 		}
 	}
 	return false
+}
+
+// all are the numbers in it, ascending.
+func (b bitmap) all() iter.Seq[uint32] {
+	return func(yield func(uint32) bool) {
+		for i, word := range b {
+			for ; word != 0; word &= word - 1 {
+				if !yield(uint32(i*64 + bits.TrailingZeros64(word))) {
+					return
+				}
+			}
+		}
+	}
 }
 
 func (b bitmap) has(i uint32) bool {

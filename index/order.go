@@ -94,7 +94,22 @@ func (o *layoutOrder) pack(pos uint64) int {
 	return sort.Search(len(o.packs), func(i int) bool { return o.before[i+1] > pos })
 }
 
-func (o *layoutOrder) Part(pos, max uint64) uint64 { return min(pos+max, o.Len()) }
+// Part ends with a cluster, and not within: each part of it would cost as much as all of it.
+func (o *layoutOrder) Part(pos, max uint64) uint64 {
+	end := min(pos+max, o.Len())
+	if end == 0 || end == o.Len() {
+		return end
+	}
+	i := o.pack(end - 1)
+	pages := o.packs[i][end-1-o.before[i]:]
+	for _, x := range pages[1:] {
+		if !o.m.spots[i].Together(pages[0].spot(), x.spot()) {
+			break
+		}
+		end++
+	}
+	return end
+}
 
 func (o *layoutOrder) GFNs(pos, end uint64, dst []uint64) []uint64 {
 	for end = min(end, o.Len()); pos < end; {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/thawfs/thaw/index/pack"
@@ -46,6 +47,9 @@ type RepackReport struct {
 	WarmPages    uint64 `json:"warm_pages"`
 	ColdPages    uint64 `json:"cold_pages"`
 	DroppedPages uint64 `json:"dropped_pages"`
+	// GatheredPages were copied into new packs, which count as repacked ones, so that the versions that
+	// checkpoints of a machine have of a page lie together. Where they were copied from they are dead pages.
+	GatheredPages uint64 `json:"gathered_pages"`
 	// BytesBefore and BytesAfter are the sizes of the repacked packs. Of a dry run the latter is an
 	// estimate.
 	BytesBefore int64 `json:"bytes_before"`
@@ -63,6 +67,7 @@ func (r *RepackReport) Add(o RepackReport) {
 	r.WarmPages += o.WarmPages
 	r.ColdPages += o.ColdPages
 	r.DroppedPages += o.DroppedPages
+	r.GatheredPages += o.GatheredPages
 	r.BytesBefore += o.BytesBefore
 	r.BytesAfter += o.BytesAfter
 }
@@ -85,6 +90,9 @@ var ErrGaveWay = errors.New("it gives way to another process that waits to write
 // is read back, and every page compared with its hash, before it takes the place of the old one. A pack is
 // left as it is when too little would be won (see packUse.worth), so that a second Repack does nothing.
 // When a working set is added or replaced, the next Repack moves pages.
+//
+// Before that, unless it is for Names, it brings the versions of pages together that checkpoints of one
+// machine have (see gatherer): in a new pack, for which checkpoints get new generations, as by SetWorkingSet.
 //
 // Like GC it does nothing while a checkpoint is damaged. A pack in which something is damaged stays as it
 // is; Repack goes on, and ends with that error (RepackReport.Damaged).
@@ -150,11 +158,27 @@ type repacker struct {
 }
 
 func (r *repacker) run(ctx context.Context) error {
-	numbers, err := r.packs()
-	if err != nil {
+	if _, err := r.packs(); err != nil { // a name is wrong
 		return err
 	}
-	if err := r.mark(ctx); err != nil {
+	for {
+		if err := r.mark(ctx); err != nil {
+			return err
+		}
+		did, err := r.gather(ctx)
+		if err != nil {
+			return err
+		}
+		if !did || r.o.DryRun {
+			break
+		}
+		if r.o.Most > 0 {
+			r.report.Left = 1 // or none: the next call finds out
+			return nil
+		}
+	}
+	numbers, err := r.packs()
+	if err != nil {
 		return err
 	}
 	plan, err := r.plan(ctx, numbers)
@@ -189,6 +213,35 @@ func (r *repacker) run(ctx context.Context) error {
 		r.o.Memory.weighed[w.number] = w
 	}
 	return errors.Join(r.damaged...)
+}
+
+// dropUnlisted removes packs that roots listed, and no root lists any more.
+func (r *repacker) dropUnlisted(ctx context.Context, were []uint64) error {
+	c := &collector{s: r.s}
+	if err := c.list(); err != nil {
+		return err
+	}
+	numbers := slices.DeleteFunc(slices.Clone(were), func(n uint64) bool {
+		_, listed := searchUint64(c.listed, n)
+		return listed
+	})
+	if len(numbers) == 0 {
+		return nil
+	}
+	if err := c.audit(ctx, numbers, nil); err != nil {
+		return err
+	}
+	for _, number := range numbers {
+		info, there := r.s.packs.info(number)
+		if !there {
+			continue
+		}
+		if _, err := r.s.packs.doom(ctx, number); err != nil {
+			return fmt.Errorf("remove pack %d: %w", number, err)
+		}
+		r.report.BytesBefore += info.bytes
+	}
+	return nil
 }
 
 // leave leaves a pack as it is, because something in it is damaged.
@@ -238,6 +291,7 @@ func (r *repacker) pack(ctx context.Context, w weight, m *meter) error {
 		return err
 	}
 	r.count(u, before.bytes, after.bytes)
+	delete(r.o.Memory.copied, u.number)
 	// As good as it gets, until something else is used.
 	r.o.Memory.weighed[u.number] = weight{number: u.number, generation: after.generation, bytes: after.bytes}
 	return nil

@@ -105,13 +105,16 @@ func TestRepackSaysDamageAfterGivingWay(t *testing.T) {
 	if err := os.WriteFile(path, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	memory, waits := NewRepackMemory(), 0
+	memory, looks, waits := NewRepackMemory(), false, 0
 	rep, err := s.Repack(ctx, RepackOptions{Memory: memory, Wait: func(context.Context) error {
-		if waits++; waits < 3+3 { // three checkpoints, and the first two packs
+		if looks {
+			waits++
+		}
+		if waits < 3 { // the first two packs
 			return nil
 		}
 		return ErrGaveWay
-	}})
+	}, Progress: func(p Progress) { looks = looks || p.Stage == "look" }})
 	if !errors.Is(err, ErrGaveWay) || rep.Packs != 2 {
 		t.Fatalf("%+v, %v", rep, err)
 	}

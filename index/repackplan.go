@@ -15,7 +15,10 @@ type RepackMemory struct {
 	live    *liveSet
 	tiers   *tierMap
 	weighed map[uint64]weight
-	done    int64 // bytes of packs that were repacked, or failed
+	// gathered: versions of pages that belong together lie together.
+	gathered bool
+	copied   map[uint64]bool // packs that pages were copied from for that, and are dead in now
+	done     int64           // bytes of packs that were repacked, or failed
 }
 
 // weight is what is kept of a pack that was looked at.
@@ -46,12 +49,13 @@ func keyOf(e *catalogEntry) rootKey {
 
 // NewRepackMemory is one that knows nothing.
 func NewRepackMemory() *RepackMemory {
-	m := &RepackMemory{}
+	m := &RepackMemory{copied: map[uint64]bool{}}
 	m.forget()
 	return m
 }
 
 func (m *RepackMemory) forget() {
+	m.gathered = false
 	m.roots, m.live, m.tiers = map[rootKey]bool{}, newLiveSet(), newTierMap()
 	m.weighed = map[uint64]weight{}
 }
@@ -124,7 +128,7 @@ func (r *repacker) mark(ctx context.Context) error {
 			seen = r.o.Seen(e.Checkpoint)
 		}
 		m.roots[keyOf(e)] = true
-		m.weighed = map[uint64]weight{}
+		m.weighed, m.gathered = map[uint64]weight{}, false
 		return m.tiers.addRoot(n, root, seen)
 	}
 	err := r.c.walk(ctx)
@@ -169,7 +173,7 @@ func (r *repacker) look(ctx context.Context, number uint64) (weight, error) {
 		return w, nil
 	case err != nil:
 		return w, err
-	case u.worth():
+	case u.worth(), r.o.Memory.copied[number] && u.deadBytes >= u.bytes/copiedShare:
 		w.urgency, w.drops = u.urgency(), u.dead > 0 || u.deadRecords
 	}
 	r.o.Memory.weighed[number] = w
@@ -235,10 +239,7 @@ func (r *repacker) weigh(ctx context.Context, w weight) (*packUse, error) {
 func (r *repacker) block(u *packUse, p *pack.Reader, b int) {
 	t := r.o.Memory.tiers
 	first, count := p.BlockSlots(b)
-	near := false
-	for slot := first; slot < first+count; slot++ {
-		near = near || u.live.hasSlot(slot) && has(t.hot, u.number, slot)
-	}
+	near := r.near(u.live, u.number, first, count)
 	for slot := first; slot < first+count; slot++ {
 		if p.Dead(slot) {
 			continue
@@ -273,6 +274,16 @@ func (r *repacker) block(u *packUse, p *pack.Reader, b int) {
 			u.hotBytes += size
 		}
 	}
+}
+
+// near says whether one of these pages of a block is hot.
+func (r *repacker) near(live *livePack, number uint64, first, count uint32) bool {
+	for slot := first; slot < first+count; slot++ {
+		if live.hasSlot(slot) && has(r.o.Memory.tiers.hot, number, slot) {
+			return true
+		}
+	}
+	return false
 }
 
 // gauged is of how many clusters of a pack it is found out what they save, so that this is known about.
@@ -333,6 +344,9 @@ const (
 	quickCosts = 3
 	// worthShare: so little of a pack must be won for it to be written again: one part in so many.
 	worthShare = 32
+	// copiedShare is worthShare where versions of pages were copied out of a pack: until they go from there
+	// they are stored twice.
+	copiedShare = 1024
 	// misplacedShare: so few of its pages must be in clusters although they are used: one in so many.
 	misplacedShare = 256
 )

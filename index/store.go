@@ -105,9 +105,10 @@ type Store struct {
 
 // limits of an import; tests make them small.
 type limits struct {
-	packPages  uint32 // of a pack
-	freshPages int    // that an import remembers itself
-	tailPages  int    // of packs that are not in the index
+	packPages   uint32 // of a pack
+	freshPages  int    // that an import remembers itself
+	tailPages   int    // of packs that are not in the index
+	gatherPages int    // that make it worth to bring versions of pages together
 }
 
 // Open opens the store in dir. One process at a time can open it for writing (ErrLocked otherwise); it
@@ -130,7 +131,9 @@ func Open(ctx context.Context, dir string, o OpenOptions) (_ *Store, err error) 
 		dir: dir, readOnly: o.ReadOnly, yield: o.Yield, log: log, blobs: o.Blobs,
 		writer: make(chan struct{}, 1), refreshing: make(chan struct{}, 1), closing: make(chan struct{}),
 	}
-	s.limits = limits{packPages: maxPackPages, freshPages: maxFresh, tailPages: maxTail}
+	s.limits = limits{
+		packPages: maxPackPages, freshPages: maxFresh, tailPages: maxTail, gatherPages: minGather,
+	}
 	s.cat.m = map[string]*catalogEntry{}
 	if s.file, err = readStoreFile(dir); err != nil {
 		return nil, err

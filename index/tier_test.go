@@ -137,6 +137,50 @@ func TestTiersOfImage(t *testing.T) {
 	}
 }
 
+// What goes through all of an image in the order in which it lies decodes each cluster once: a restore of
+// all of it, a stream in the order of the layout, an export, a check.
+func TestClustersAreDecodedOnce(t *testing.T) {
+	dir, img, _ := highLatencyImage(t)
+	s := openTest(t, dir, nil)
+	retier(t, s, allPacks, allCold)
+	m := openImage(t, s, "a")
+	defer m.Close()
+	all := uint64(clustersOf(m))
+	once := func(what string, do func()) {
+		t.Helper()
+		before := s.DecodedClusters()
+		do()
+		if n := s.DecodedClusters() - before; n != all {
+			t.Errorf("%s: %d of %d clusters were decoded", what, n, all)
+		}
+	}
+	once("feed", func() {
+		f, p := m.EagerFeed(), new(Piece)
+		for i := range f.Len() {
+			if err := ReadPiece(t.Context(), f, i, p); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	orders := m.Orders()
+	for _, part := range []uint64{1, 16, 30, 128} {
+		once(fmt.Sprintf("layout, %d at once", part), func() {
+			o, p := orders[len(orders)-1].(*layoutOrder), new(Piece)
+			for pos := uint64(0); pos < o.Len(); {
+				end := o.Part(pos, part)
+				if err := o.Read(t.Context(), pos, end, p); err != nil {
+					t.Fatal(err)
+				}
+				pos = end
+			}
+		})
+	}
+	once("export", func() {
+		exportDespite(t, s, "a", img, map[string][]byte{"state": []byte("of the VMM")}, nil)
+	})
+	once("check", func() { checkClean(t, s, true) })
+}
+
 // sameOrders reads the orders of an image, part by part.
 func sameOrders(t testing.TB, m *Image, want []byte) {
 	t.Helper()

@@ -161,7 +161,8 @@ func (t *treeWriter) finish(store func(kind uint32, code []byte) (ref uint64, er
 type parentTree struct {
 	nodes    nodes
 	branches []uint64
-	loaded   uint64 // number of the branch in cur, plus 1
+	leave    map[uint64]bool // packs whose nodes are not to be used any more; nil: none
+	loaded   uint64          // number of the branch in cur, plus 1
 	cur      branch
 }
 
@@ -195,6 +196,9 @@ func (p *parentTree) leaf(number uint64, refs *leaf) (
 	ref, err := readLeaf(p.nodes, c, &was)
 	if err != nil {
 		return c, baseLeaf{}, false, fmt.Errorf("read parent's page map: %w", err)
+	}
+	if p.leave[c.ref>>24] || p.leave[ref>>24] {
+		return child{}, baseLeaf{}, false, nil
 	}
 	if was == *refs {
 		return c, baseLeaf{ref: ref}, true, nil

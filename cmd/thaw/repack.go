@@ -25,7 +25,10 @@ so that it can be read alone. Repacking finds out which pages machines use, and 
   warm   those beside hot ones, or that a machine has asked for: as the import did,
   cold   all others: compressed together with pages that are like them.
 
-A cold page takes a fifth to a third less space, and longer to read. With NAMEs only the
+A cold page takes a fifth to a third less space, and longer to read. Checkpoints of one
+machine have different versions of the pages that change: those that are cold and like
+one another are stored together, so that a changed page takes little more than its change.
+With NAMEs only the
 packs that these checkpoints refer to are repacked. A pack of which little would be won is
 left as it is, so that a second run does nothing. When a working set is recorded or
 set later, the next run stores its pages as hot ones.
@@ -123,6 +126,10 @@ func printRepacked(a *app, r index.RepackReport) {
 	a.printf("%s %s of %s packs (%s hot, %s warm, %s cold pages; %s dead ones dropped): %s of %s\n", verb,
 		count(r.Repacked), count(r.Packs), count(r.HotPages), count(r.WarmPages), count(r.ColdPages),
 		count(r.DroppedPages), freed, size(r.BytesBefore))
+	if r.GatheredPages > 0 {
+		verb := map[bool]string{false: "stored", true: "would store"}[r.DryRun]
+		a.printf("%s %s pages beside other versions of theirs\n", verb, count(r.GatheredPages))
+	}
 }
 
 // repack repacks a store, a pack at a time, and gives it to other commands that want to write to it: a pack

@@ -50,6 +50,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"fails":      cmdFails,
 			"image":      cmdImage,
+			"changed":    cmdChanged,
 			"vmstate":    cmdVMState,
 			"records":    cmdRecords,
 			"flip":       cmdFlip,

@@ -86,6 +86,20 @@ func cmdImage(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(f.Truncate(n))
 }
 
+// cmdChanged writes a later image of a machine: some bytes of every other page in its first half are other
+// ones.
+func cmdChanged(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg || len(args) != 2, "changed FILE FROM")
+	memory, err := os.ReadFile(ts.MkAbs(args[1]))
+	ts.Check(err)
+	for off := 0; off < len(memory)/2; off += 2 * wss.PageSize {
+		for i := 100; i < wss.PageSize; i += 1000 {
+			memory[off+i]++
+		}
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), memory, 0o600))
+}
+
 // cmdRecords writes an image as the memory of most programs: of records that are much alike, from page to
 // page too.
 func cmdRecords(ts *testscript.TestScript, neg bool, args []string) {

@@ -169,6 +169,7 @@ func (r *Reader) cluster(src stored, s *decoderScratch, c int, dst []byte) error
 
 // unpack verifies and decodes a cluster that was read, behind zstdPrefix bytes of room.
 func (r *Reader) unpack(c int, in, dst []byte) error {
+	r.dec.clusters.Add(1)
 	var err error
 	data, sum := in[zstdPrefix:len(in)-crcSize], binary.LittleEndian.Uint32(in[len(in)-crcSize:])
 	switch {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -17,6 +18,8 @@ type Decoder struct {
 	units   *zstd.Decoder
 	frames  *zstd.Decoder
 	scratch sync.Pool // of *decoderScratch
+
+	clusters atomic.Uint64 // how many were decoded
 }
 
 // NewDecoder makes a Decoder. Close it after the last reader that uses it.
@@ -34,6 +37,9 @@ func NewDecoder() (*Decoder, error) {
 	}
 	return d, nil
 }
+
+// Clusters is how many clusters were decoded so far.
+func (d *Decoder) Clusters() uint64 { return d.clusters.Load() }
 
 // Close frees the decompressors.
 func (d *Decoder) Close() {

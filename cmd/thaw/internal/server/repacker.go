@@ -80,7 +80,11 @@ func startRepacker(s *Server) *repacker {
 			return index.WriterWaits(s.Store, index.YieldAll) && index.WriterOf(s.Store) == pid
 		},
 		refresh: func(ctx context.Context) {
-			if err := s.reader.Refresh(ctx); err != nil && ctx.Err() == nil {
+			err := s.reader.Refresh(ctx)
+			if err == nil {
+				err = s.fs.Refresh(ctx) // checkpoints may have new generations
+			}
+			if err != nil && ctx.Err() == nil {
 				s.Log.Warn("what was repacked is not seen yet", "err", err)
 			}
 		},
