@@ -118,7 +118,9 @@ func (s *Server) begin(m *memoryFile, h *openImage, in *fuse.ReadIn, length uint
 	}
 	alone := sess.refused.removeRange(first, count) > 0 && count == 1
 	sess.epoch.read(source{in.Pid, m.node}, first, count, alone, now)
-	m.e.asked.read(first, count)
+	if !alone { // else what reads may be a copy
+		m.e.asked.read(first, count)
+	}
 	r.follow = s.opts.ReadAhead == PageSize && !s.opts.NoPush && !sess.epoch.exclusive(now) &&
 		!w.on()
 	return r

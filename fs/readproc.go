@@ -22,8 +22,8 @@ type readProc struct {
 	Reader
 	node  uint64        // of the memory file
 	trace *wss.Recorder // first touches
-	// jumps are READs that began elsewhere than the one before ended.
-	jumps atomic.Uint64
+	// requests are READs, and jumps those of them that began elsewhere than the one before ended.
+	requests, jumps atomic.Uint64
 	// next is the page after the last READ.
 	next atomic.Uint64
 	// refused are pages whose reading ahead was refused, and wanted those of them that were asked for alone
@@ -36,22 +36,26 @@ const (
 	nearPages = 64
 	// meanStretch is above what a machine reads from one jump to the next, on average, in pages.
 	meanStretch = 64
+	// meanRead is above what a machine reads at once, on average, in pages.
+	meanRead = 2
 	// triedPages is how many pages are refused before it is known what for.
 	triedPages = 64
 )
 
 // read notes a READ that is answered.
 func (p *readProc) read(first, count uint64, at time.Duration) {
+	p.requests.Add(1)
 	if next := p.next.Swap(first + count); first+nearPages < next || first > next+nearPages {
 		p.jumps.Add(1)
 	}
 	p.trace.AddRun(first, count, at, wss.NoVCPU)
 }
 
-// sequential says that it has read upwards in long stretches, as a copy does.
+// sequential says that it has read upwards in long stretches, several pages at once, as a copy does. A machine
+// may go through its memory, too, but page by page.
 func (p *readProc) sequential() bool {
 	pages := p.trace.Pages()
-	return pages >= fewPages && pages >= meanStretch*p.jumps.Load()
+	return pages >= fewPages && pages >= meanStretch*p.jumps.Load() && pages >= meanRead*p.requests.Load()
 }
 
 // bulk says that it wants what is read ahead for it: nearly all pages that were refused were asked for.

@@ -39,6 +39,7 @@ const (
 //	                         the name of another signal only send that
 //	umount MNT               umount(8): take a mount away that nobody uses
 //	servergone MNT           wait until the server that killserver sent a signal to has ended
+//	watched STORE COUNT      wait until it is known of so many restores what they have taught
 //	[fuse], [kvm], [root]    conditions: what this host can do
 //
 // A script ends the mounts that it makes. What is left behind is taken down, and is an error where
@@ -56,6 +57,7 @@ func TestScripts(t *testing.T) {
 			"flip":       cmdFlip,
 			"await":      cmdAwait,
 			"guest":      cmdGuest,
+			"watched":    cmdWatched,
 			"fetch":      cmdFetch,
 			"killserver": cmdKillServer,
 			"servergone": cmdServerGone,

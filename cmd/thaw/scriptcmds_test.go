@@ -311,9 +311,21 @@ func cmdGuest(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Check(err)
 		}
 	}
-	for end := time.Now().Add(waitTimeout); watchedRestores(ts, args[0]) == before; {
+	awaitWatched(ts, args[0], before+1)
+}
+
+// cmdWatched waits until the records of a store know of so many restores.
+func cmdWatched(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg || len(args) != 2, "watched STORE COUNT")
+	n, err := strconv.ParseUint(args[1], 10, 64)
+	ts.Check(err)
+	awaitWatched(ts, args[0], n)
+}
+
+func awaitWatched(ts *testscript.TestScript, store string, want uint64) {
+	for end := time.Now().Add(waitTimeout); watchedRestores(ts, store) < want; {
 		if time.Now().After(end) {
-			ts.Fatalf("nothing was learned from it")
+			ts.Fatalf("%d restores are known, and not %d", watchedRestores(ts, store), want)
 		}
 		time.Sleep(time.Millisecond)
 	}
