@@ -51,8 +51,8 @@ func (p *readProc) read(first, count uint64, at time.Duration) {
 	p.trace.AddRun(first, count, at, wss.NoVCPU)
 }
 
-// sequential says that it has read upwards in long stretches, several pages at once, as a copy does. A machine
-// may go through its memory, too, but page by page.
+// sequential says that it has read upwards in long stretches, several pages at once, as a copy does. A
+// machine may go through its memory, too, but page by page.
 func (p *readProc) sequential() bool {
 	pages := p.trace.Pages()
 	return pages >= fewPages && pages >= meanStretch*p.jumps.Load() && pages >= meanRead*p.requests.Load()
