@@ -169,12 +169,19 @@ func (r *readProcs) all() []*readProc {
 
 // merged is the record of several processes: the first touches of them all, in their order.
 func (r *readProcs) merged(procs []*readProc, window time.Duration, now time.Time) *wss.Set {
-	var runs []wss.Run
-	for _, p := range procs {
-		runs = append(runs, p.trace.Set(window, now).Runs...)
-	}
 	if len(procs) == 1 {
 		return procs[0].trace.Set(window, now)
+	}
+	var runs []wss.Run
+	for _, p := range procs {
+		last := time.Duration(0)
+		for _, run := range p.trace.Set(window, now).Runs {
+			// What one process reads stays in its order, also where its own time, which is measured while
+			// others read, seems to go back.
+			last = max(last, run.At)
+			run.At = last
+			runs = append(runs, run)
+		}
 	}
 	slices.SortStableFunc(runs, func(a, b wss.Run) int { return cmp.Compare(a.At, b.At) })
 	all := r.make()

@@ -67,7 +67,7 @@ Firecracker, Cloud Hypervisor and QEMU's pc; 2GiB with QEMU's q35).` +
 			exitStatus(exitcode.NotFound, exitcode.NotImage, exitcode.Unsupported,
 				exitcode.ServerGone, exitcode.WorkingSet, exitcode.Interrupted),
 		Example: `  thaw ws scan --qemu /run/vm.qmp --memory /dev/shm/ram --out saved/working-set
-  thaw ws scan --pid $(pidof cloud-hypervisor) --out saved/working-set`,
+  thaw ws scan --pid 4711 --out saved/working-set`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !cmd.Flags().Changed("fd") {

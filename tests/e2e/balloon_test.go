@@ -42,6 +42,9 @@ done
 // A machine on a clone gives memory back, by a balloon and by reporting free pages: QEMU says
 // nothing of it, its process shrinks, the guest works on, and another clone has the image's bytes.
 func TestBalloon(t *testing.T) {
+	if testing.Short() {
+		t.Skip("boots a guest of its own: not with -short")
+	}
 	cli.NeedFUSE(t)
 	tools, err := qemu.Find()
 	if err != nil {

@@ -14,6 +14,9 @@ import (
 // with it while others copy the image. The record must be about the same each time, not the 2 MiB around
 // each page that the guest touches, and not the image.
 func TestLinuxRecordHugePages(t *testing.T) {
+	if testing.Short() {
+		t.Skip("restores a guest four times: not with -short")
+	}
 	cli.NeedFUSE(t)
 	l := linux(t)
 	const ticks = 3

@@ -160,7 +160,7 @@ func TestRepackGivesWay(t *testing.T) {
 	m := cli.Mount(t, store, "--repack-after=1ms")
 	for n := range 3 {
 		name := fmt.Sprint("other-", n)
-		awaitRepacker(t, m)
+		hurry(awaitRepacker(t, m)) // else it gets no processor to give way with, on a busy host
 		for _, args := range [][]string{
 			{"import", store, otherFile, "--name", name}, {"rm", store, name}, {"gc", store},
 		} {

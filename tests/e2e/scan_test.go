@@ -183,6 +183,9 @@ func (s *scanned) restoreLazily(t *testing.T, store string, ticks int) (cli.Stat
 // TestScanMemfd scans a machine whose RAM is a memfd and has a hole below 4 GiB, by its process and by QMP.
 // Both must find the same pages of the file, or the first would have taken the hole to be elsewhere.
 func TestScanMemfd(t *testing.T) {
+	if testing.Short() {
+		t.Skip("boots a guest of its own: not with -short")
+	}
 	race.SkipSlow(t)
 	if _, err := qemu.Find(); err != nil {
 		t.Skip(err)
