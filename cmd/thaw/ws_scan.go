@@ -24,6 +24,7 @@ type wsScanOptions struct {
 	qmp, memory, out string
 	pid              int
 	ram              ramOptions
+	wait             time.Duration
 	within           time.Duration
 	budget           float64 // percent
 }
@@ -48,7 +49,8 @@ the machine just afterwards; the file goes into the checkpoint directory as
 Neither the VMM nor the guest is changed. The guest's RAM has to be a file that is mapped
 shared. The machine is stopped for moments, within --budget of its time; that sets how
 often it is looked at. The CPU must set the bits again; if it does not, that is an error,
-not an empty set. Pages are counted in the file, whose holes below 4 GiB VMMs leave out.
+not an empty set. A guest that sleeps sets none: it is waited for, --wait at most. Pages
+are counted in the file, whose holes below 4 GiB VMMs leave out.
 
 QEMU, BY ITS QMP SOCKET. No other program may use the socket meanwhile:
 
@@ -86,6 +88,7 @@ Firecracker, Cloud Hypervisor and QEMU's pc; 2GiB with QEMU's q35).` +
 	f.IntVar(&o.ram.fd, "fd", 0, "with --pid: descriptor of the process that is the machine's RAM")
 	f.Var(&o.ram.below, "below-4g", "with --pid: RAM below 4 GiB")
 	f.StringVar(&o.out, "out", "", "file for the working set")
+	f.DurationVar(&o.wait, "wait", defaultNap, "how long to wait for a guest that sleeps")
 	f.DurationVar(&o.within, "within", scan.DefaultWithin, "how far back a touch counts")
 	f.Float64Var(&o.budget, "budget", 100*scan.DefaultBudget,
 		"percent of the machine's time that scanning may take")
@@ -106,7 +109,13 @@ func runWSScan(ctx context.Context, a *app, o wsScanOptions) error {
 	if err != nil {
 		return err
 	}
-	set, stats, err := scanGuest(ctx, g, o)
+	var set *wss.Set
+	var stats scan.Stats
+	p := patientScan{wait: o.wait, note: a.note, now: time.Now, sleep: sleepFor}
+	err = p.do(ctx, func() (err error) {
+		set, stats, err = scanGuest(ctx, g, o)
+		return err
+	})
 	if err = errors.Join(err, g.Close()); err != nil {
 		return err
 	}
