@@ -182,6 +182,7 @@ const libvirtd = `
 set -e
 cd "$1"
 export HOME=$1 XDG_RUNTIME_DIR=$1/run XDG_CONFIG_HOME=$1/config XDG_CACHE_HOME=$1/cache
+export LIBVIRT_AUTOSTART=0 # virsh would start one of its own while ours is not ready
 mkdir -p config/libvirt
 printf 'stdio_handler = "file"\nsave_image_format = "%s"\n' "${FORMAT-raw}" > config/libvirt/qemu.conf
 libvirtd > log 2>&1 & daemon=$!
