@@ -217,8 +217,11 @@ func (c *child) send(r Request, text []byte) error {
 	for i, n := 0, max(r.Parts, 1); i < n; i++ {
 		part := text[len(text)*i/n : len(text)*(i+1)/n]
 		sent, _, err := conn.WriteMsgUnix(part, rights, nil)
-		if err == nil {
+		if err == nil && sent < len(part) {
 			_, err = conn.Write(part[sent:])
+		}
+		if r.Op == "send" && errors.Is(err, unix.EPIPE) {
+			break // it was refused already
 		}
 		if err != nil {
 			return err
