@@ -292,7 +292,8 @@
 // page cache are errors at once. Abort has the same effect if a server hangs.
 //
 // The server keeps nothing that the kernel would have to remember for it: node numbers are hashes
-// of content, memory files have file handle 0 (but for the prober), opening twice is opening once. That
-// is what lets another process take over a connection; so far nothing does. Only the numbers of clones,
-// their owners and their holes cannot be computed by another process and would have to be handed over.
+// of name and content, memory files have file handle 0 (but for the prober), opening twice is opening
+// once. That is what lets another process take over a connection; so far nothing does. Only the numbers of
+// clones, their owners and their holes cannot be computed by another process and would have to be handed
+// over.
 package fs

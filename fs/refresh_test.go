@@ -2,6 +2,7 @@ package fs
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -73,6 +74,41 @@ func TestRefreshReplaced(t *testing.T) {
 	c.do(request{Op: "touch", Map: m, GFNs: upTo(100), Spec: &old})
 	fresh := c.mapFile(c.open(b.path("a/memory"), unix.O_RDONLY), 60)
 	c.do(request{Op: "touch", Map: fresh, GFNs: upTo(60), Spec: &young})
+}
+
+// A checkpoint that gets another name keeps its ID. Whoever still has something of it open by the old name,
+// but its memory, does not keep the new one from being used; nor does the old one while it has both.
+func TestRefreshRenamed(t *testing.T) {
+	old := spec{Name: "old", Pages: 100, Seed: 1, ID: "same"}
+	young := old
+	young.Name = "young"
+	b := mounted(t, newFakeStore(old), Options{Policy: PolicyLazy})
+	c := b.client()
+	look := func(x spec) {
+		t.Helper()
+		got := string(c.do(request{Op: "readfile", Path: b.path(x.Name + "/info.json")}).Data)
+		if !strings.Contains(got, fmt.Sprintf("%q", x.Name)) {
+			t.Errorf("info.json of %s: %s", x.Name, got)
+		}
+		fd := c.open(b.path(x.Name+"/memory"), unix.O_RDONLY)
+		m := c.mapFile(fd, x.Pages)
+		c.do(request{Op: "touch", Map: m, GFNs: upTo(x.Pages), Spec: &x})
+		c.do(request{Op: "unmap", Map: m})
+		c.close(fd)
+	}
+	look(old)
+	c.open(b.path("old"), unix.O_RDONLY)
+	c.open(b.path("old/info.json"), unix.O_RDONLY)
+	b.refresh(young)
+	look(young)
+	b.refresh(old, young)
+	look(old)
+	look(young)
+	b.refresh(young)
+	look(young)
+	if res := c.try(request{Op: "open", Path: b.path("old/memory")}); res.Errno != unix.ENOENT {
+		t.Errorf("the old name: %q", res.Err)
+	}
 }
 
 // A new working set changes the small files and the next restore, and keeps what is cached.

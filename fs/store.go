@@ -30,8 +30,8 @@ type Store interface {
 type Checkpoint struct {
 	// Name is the directory's name.
 	Name string
-	// ID stands for name and memory content: equal IDs have equal bytes in memory. Node
-	// numbers, and so the kernel's page cache, depend on it.
+	// ID stands for memory content: equal IDs have equal bytes in memory. Node numbers, and so the kernel's
+	// page cache, depend on it, and on the name, which may change.
 	ID string
 	// MemoryBytes is the size of memory, a multiple of PageSize.
 	MemoryBytes int64

@@ -74,12 +74,14 @@ func (t *tree) node(id uint64) *node {
 	return n
 }
 
-// checkpointID is what the numbers of the nodes of a checkpoint are computed from.
+// checkpointID is what the numbers of the nodes of a checkpoint are computed from. A checkpoint that gets
+// another name keeps its ID, and its entry does not: nodes that the kernel still knows by the old name are
+// those of the entry that is gone.
 func (n *node) checkpointID() string {
 	if n.e == nil {
 		return ""
 	}
-	return n.e.id
+	return n.e.name + "/" + n.e.id
 }
 
 // same says whether two nodes are the same thing.

@@ -76,7 +76,7 @@ func TestNodeCollision(t *testing.T) {
 	tr := newTree()
 	e := newEntry(Checkpoint{Name: "a", ID: "a"})
 	want := e.child(fileMemory)
-	id := nodeID(want.kind, "a", "", 0)
+	id := nodeID(want.kind, want.checkpointID(), "", 0)
 	tr.nodes[id] = &node{id: id, kind: kindStats, e: newEntry(Checkpoint{Name: "b", ID: "b"})}
 	peeked := tr.peek(want)
 	one, two := tr.lookup(e.child(fileMemory)), tr.lookup(e.child(fileMemory))
