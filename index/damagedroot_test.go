@@ -59,6 +59,7 @@ func TestReaderChecksDamage(t *testing.T) {
 // damagedRecord damages a record of a root, the first one of its kind.
 func damagedRecord(t *testing.T, mem *blobtest.Mem, blobName string, kind uint32) {
 	t.Helper()
+	_, generation, _ := parseRootName(blobName)
 	dec, err := pack.NewDecoder()
 	if err != nil {
 		t.Fatal(err)
@@ -68,7 +69,7 @@ func damagedRecord(t *testing.T, mem *blobtest.Mem, blobName string, kind uint32
 		b := bytes.Clone(sound)
 		b[at] ^= 0x10
 		mem.Replace(blobName, b)
-		rd, err := openPackBlob(t.Context(), mem, dec, blobName, rootNumber, 0)
+		rd, err := openPackBlob(t.Context(), mem, dec, blobName, rootNumber, generation)
 		if err != nil {
 			continue // its directory
 		}
@@ -156,5 +157,42 @@ func TestRootWithDamagedRecord(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A root that is damaged itself is not written again, by a repacking or to be renamed: what it still has
+// would be gone for good. The versions of the others come together all the same.
+func TestRootWithDamagedRecordStays(t *testing.T) {
+	for _, kind := range []uint32{kindFile, kindWorkingSet} {
+		r := rand.New(rand.NewPCG(41, 3))
+		mem, dir := blobtest.NewMem(), t.TempDir()+"/s"
+		s := openTest(t, dir, mem)
+		images := machine(t, s, r, 300, 3, 0.5)
+		if _, err := s.SetWorkingSet(t.Context(), "m1", []byte("a set"), []Run{{10, 20}}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		blobName := rootName("m1", 1)
+		damagedRecord(t, mem, blobName, kind)
+		damaged := blobtest.Get(t, mem, blobName)
+
+		s = openTest(t, dir, mem)
+		defer s.Close()
+		s.limits.gatherPages = 1
+		if rep, err := s.Repack(t.Context(), RepackOptions{}); err != nil || rep.GatheredPages == 0 {
+			t.Errorf("kind %d: %+v, %v", kind, rep, err)
+		}
+		if rep, err := s.Repack(t.Context(), RepackOptions{}); err != nil || rep.Repacked > 0 {
+			t.Errorf("kind %d, a second time: %+v, %v", kind, rep, err)
+		}
+		if _, err := s.Rename(t.Context(), "m1", "other"); !isDamage(err) {
+			t.Errorf("kind %d: renamed: %v", kind, err)
+		}
+		if !bytes.Equal(damaged, blobtest.Get(t, mem, blobName)) {
+			t.Errorf("kind %d: the root was written again", kind)
+		}
+		sameImages(t, s, images)
 	}
 }

@@ -84,6 +84,8 @@
 // [ErrOtherPack]. An empty string, or no pack_ids at all, means that the identity is not known, and is not
 // compared: so it is in stores of older programs, and of their packs in newer roots. A new root has the
 // identities that its packs have when it is written; a new generation of a root keeps those of the old one.
+// After a repacking that has made a new generation it says since which one the working set is the same
+// (set_generation).
 //
 // The root is written last, by one atomic step of the blob store: from this moment the
 // checkpoint exists. What an abandoned import wrote before is garbage that no reader sees.

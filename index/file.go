@@ -143,7 +143,7 @@ func (s *Store) openFile(ctx context.Context, v Version, file string) (*File, er
 	name := v.Name
 	var f *File
 	err := s.useSettled(ctx, v, func(e *catalogEntry, r *root, without bool) error {
-		if v.ID != "" && file == fileWorkingSet && r.Generation != v.Generation {
+		if v.ID != "" && file == fileWorkingSet && !r.hasSetOf(v.Generation) {
 			return ErrChanged
 		}
 		f = &File{s: s, entry: e, root: r}

@@ -30,6 +30,9 @@ type gatherer struct {
 	home  map[uint64]*bitmap // pages whose family was found
 	used  map[uint64]*bitmap // of each pack: pages that stay where they are
 	wait  func(context.Context) error
+	// entries get new generations. A checkpoint whose root itself is damaged, or a newer one than that which
+	// counts, goes on referring to what was copied.
+	entries []*catalogEntry
 
 	refs     []uint64 // of the families that are looked at next
 	families []family
@@ -66,13 +69,16 @@ func (r *repacker) gather(ctx context.Context) (did bool, err error) {
 		r: r, s: r.s, packs: newLazyPacks(ctx, r.s.packs), wait: r.wait,
 		home: map[uint64]*bitmap{}, used: map[uint64]*bitmap{}, moved: map[uint64]uint64{}, left: map[uint64]bool{},
 		out: gathered{s: r.s, dry: r.o.DryRun},
+		entries: slices.DeleteFunc(slices.Clone(r.c.entries), func(e *catalogEntry) bool {
+			return r.o.Memory.torn[keyOf(e)] || e.root != e.all[0]
+		}),
 	}
 	defer g.packs.release()
 	defer g.out.abort()
 	if g.packs.ids, err = sameIDs(r.c.entries); err != nil {
 		return false, err
 	}
-	for _, l := range lineages(r.c.entries) {
+	for _, l := range lineages(g.entries) {
 		if err := g.lineage(ctx, l); err != nil {
 			return false, fmt.Errorf("bring versions of pages together: %w", err)
 		}

@@ -132,6 +132,54 @@ func TestGather(t *testing.T) {
 	checkClean(t, s, true)
 }
 
+// A working set is the same one after a repacking, also for those who know the checkpoint as it was before;
+// one that replaces it is another one, also if its checkpoint had other names meanwhile.
+func TestGatherKeepsSet(t *testing.T) {
+	ctx := context.Background()
+	s := openTest(t, t.TempDir()+"/s", nil)
+	s.limits.gatherPages = 1
+	machine(t, s, newRand(t), 300, 3, 0.5)
+	if _, err := s.SetWorkingSet(ctx, "m1", []byte("one"), []Run{{10, 20}}); err != nil {
+		t.Fatal(err)
+	}
+	was := s.entry("m1").Version()
+	mustRepack(t, s, RepackOptions{})
+	is := s.entry("m1").Version()
+	if was.Generation == is.Generation {
+		t.Error("nothing was brought together")
+	}
+	read := func(v Version) (string, error) {
+		f, err := s.OpenFileOf(ctx, v, fileWorkingSet)
+		if err != nil {
+			return "", err
+		}
+		defer f.Close()
+		b := make([]byte, f.Size())
+		_, err = f.ReadAt(b, 0)
+		return string(b), err
+	}
+	for _, v := range []Version{was, is} {
+		if text, err := read(v); text != "one" {
+			t.Errorf("%v: %q, %v", v, text, err)
+		}
+	}
+	if _, err := s.SetWorkingSet(ctx, "m1", []byte("two"), []Run{{10, 20}}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		for _, v := range []Version{was, is} {
+			if text, err := read(v); !errors.Is(err, ErrChanged) {
+				t.Errorf("%v: %q, %v", v, text, err)
+			}
+		}
+		for _, names := range [][2]string{{"m1", "other"}, {"other", "m1"}} {
+			if _, err := s.Rename(ctx, names[0], names[1]); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 // One checkpoint after another, and with fewer pages in a pack than have versions: it comes to an end, with
 // all versions of a page together.
 func TestGatherAgain(t *testing.T) {

@@ -24,7 +24,7 @@ func (g *gatherer) finish(ctx context.Context) (err error) {
 		from[ref>>24] = true
 	}
 	var maps []*remapped
-	for _, e := range g.r.c.entries {
+	for _, e := range g.entries {
 		if err := g.wait(ctx); err != nil {
 			return err
 		}
@@ -135,6 +135,9 @@ func (g *gatherer) remap(ctx context.Context, e *catalogEntry, from map[uint64]b
 // replace gives a checkpoint the next generation of its root, if its page map has the same pages.
 func (g *gatherer) replace(ctx context.Context, m *remapped) error {
 	r, err := g.s.readRoot(ctx, m.entry.Name, m.entry.Generation)
+	if err == nil {
+		err = r.whole()
+	}
 	if err != nil {
 		return err
 	}
@@ -162,6 +165,9 @@ func (g *gatherer) replace(ctx context.Context, m *remapped) error {
 		return err
 	}
 	next := &root{manifest: r.manifest, top: top, setRuns: r.setRuns, dues: r.dues, records: r.records}
+	if next.SetGeneration == nil {
+		next.SetGeneration = &r.Generation
+	}
 	_, err = g.s.commit(ctx, next, m.entry)
 	return err
 }

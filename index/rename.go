@@ -40,11 +40,15 @@ func (s *Store) rename(ctx context.Context, from, to string) (c Checkpoint, err 
 		return c, err
 	}
 	r, err := s.readRoot(ctx, from, old.Generation)
+	if err == nil {
+		err = r.whole()
+	}
 	if err != nil {
 		return c, err
 	}
 	if e == nil {
-		r.Name, r.Generation = to, 0
+		// The generations go on: the name may have had the checkpoint before, with another working set.
+		r.Name, r.Generation, r.SetGeneration = to, old.all[0].generation+1, nil
 		if e, err = s.commit(ctx, r, nil); err != nil {
 			return c, err
 		}

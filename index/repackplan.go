@@ -12,6 +12,7 @@ import (
 // packs need nothing. It holds as long as no checkpoint is removed or replaced, and grows with new ones.
 type RepackMemory struct {
 	roots   map[rootKey]bool
+	torn    map[rootKey]bool // of these: something in the root itself is damaged, and stays as it is
 	live    *liveSet
 	tiers   *tierMap
 	weighed map[uint64]weight
@@ -57,6 +58,7 @@ func NewRepackMemory() *RepackMemory {
 func (m *RepackMemory) forget() {
 	m.gathered = false
 	m.roots, m.live, m.tiers = map[rootKey]bool{}, newLiveSet(), newTierMap()
+	m.torn = map[rootKey]bool{}
 	m.weighed = map[uint64]weight{}
 }
 
@@ -128,6 +130,9 @@ func (r *repacker) mark(ctx context.Context) error {
 			seen = r.o.Seen(e.Checkpoint)
 		}
 		m.roots[keyOf(e)] = true
+		if root.whole() != nil {
+			m.torn[keyOf(e)] = true
+		}
 		m.weighed, m.gathered = map[uint64]weight{}, false
 		return m.tiers.addRoot(n, root, seen)
 	}

@@ -119,6 +119,18 @@ type manifest struct {
 	FileParts map[string]fileParts `json:"file_parts"`
 	// PackIDs are the identities of the packs that the map lists, in its order; see formatIDs.
 	PackIDs []string `json:"pack_ids,omitempty"`
+	// SetGeneration is the first generation with this working set, where that is known not to be the present
+	// one.
+	SetGeneration *uint32 `json:"set_generation,omitempty"`
+}
+
+// hasSetOf says whether the working set is that of another generation.
+func (m *manifest) hasSetOf(generation uint32) bool {
+	since := m.Generation
+	if m.SetGeneration != nil {
+		since = *m.SetGeneration
+	}
+	return since <= generation && generation <= m.Generation
 }
 
 // fileParts says where a file lies: parts of filePartSize bytes, the last one shorter.
@@ -255,6 +267,16 @@ func (r *root) without(i int, kind uint32, why error) bool {
 		return false
 	}
 	return true
+}
+
+// whole says what of the root itself is damaged, so that it cannot be written again: what the blob still has
+// of it would be gone for good.
+func (r *root) whole() error {
+	errs := []error{r.lostSet}
+	for _, i := range sortedKeys(r.lostParts) {
+		errs = append(errs, r.lostParts[i])
+	}
+	return errors.Join(errs...)
 }
 
 // take puts the content of one record into the root. It skips kinds that it does not know.

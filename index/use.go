@@ -9,8 +9,8 @@ import (
 // Version tells a checkpoint from every other one that had or will have its name.
 type Version struct {
 	Name, ID string
-	// Generation counts the changes of the working set: memory and the other files depend on the ID
-	// alone.
+	// Generation counts the changes, also those of the working set: memory and the other files depend on
+	// the ID alone.
 	Generation uint32
 }
 

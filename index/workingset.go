@@ -99,6 +99,7 @@ func (s *Store) replaceWorkingSet(ctx context.Context, m *Image, text []byte, se
 func (r *root) withoutWorkingSet() (*root, error) {
 	next := &root{manifest: r.manifest, records: map[int][]byte{}}
 	next.Generation++
+	next.SetGeneration = nil
 	next.WorkingSet, next.SegmentBytes = nil, 0
 	next.Files = map[string]int64{}
 	next.FileParts = map[string]fileParts{}
