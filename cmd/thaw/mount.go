@@ -166,7 +166,7 @@ func runMount(cmd *cobra.Command, a *app, store, mnt string, o mountOptions) (er
 	if err := access.Answering(cmd.Context(), o.Store); err != nil {
 		return err
 	}
-	if err := clearDead(cmd.Context(), a, o.Mount); err != nil {
+	if err := clearDead(cmd.Context(), a, o.Store, o.Mount); err != nil {
 		return err
 	}
 	if o.daemon {
@@ -178,20 +178,37 @@ func runMount(cmd *cobra.Command, a *app, store, mnt string, o mountOptions) (er
 
 // clearDead takes the mount away that a server which died has left on a mount point. Its users have errors
 // already, and none of them can get a server again.
-func clearDead(ctx context.Context, a *app, mnt string) error {
-	_, err := access.Resolve(ctx, mnt)
-	if !exitcode.Has(err, exitcode.ServerGone) || errors.Is(err, access.ErrSilent) {
-		return nil // what else is wrong with it shows when it is mounted on
+//
+// It holds the lock of the store's server meanwhile: another command that mounts the store here may have
+// taken the dead mount away just now, and what it has mounted must not be cut off.
+func clearDead(ctx context.Context, a *app, store, mnt string) error {
+	if !index.IsStore(store) || !deadAt(ctx, mnt) {
+		return nil // what else is wrong shows when it is mounted
 	}
-	at, on, err := fs.Locate(mnt)
-	if err != nil || !on || at.In != "." {
+	switch lock, err := index.LockServer(store, mnt); {
+	case errors.Is(err, index.ErrLocked):
 		return nil
+	case err == nil:
+		defer lock.Close()
+		if !deadAt(ctx, mnt) {
+			return nil
+		}
 	}
 	if err := fs.Abort(mnt); err != nil {
 		return fmt.Errorf("take away the mount whose server is dead: %w", err)
 	}
 	a.note("a mount whose server was dead is taken away from %s", mnt)
 	return nil
+}
+
+// deadAt says whether a mount whose server is dead is right at a mount point.
+func deadAt(ctx context.Context, mnt string) bool {
+	_, err := access.Resolve(ctx, mnt)
+	if !exitcode.Has(err, exitcode.ServerGone) || errors.Is(err, access.ErrSilent) {
+		return false
+	}
+	at, on, err := fs.Locate(mnt)
+	return err == nil && on && at.In == "."
 }
 
 // complete tells shells which values a flag has.
