@@ -122,6 +122,8 @@ func runImports(ctx context.Context, a *app, path string, paths []string, o impo
 	case len(paths) > 1 && (o.name != "" || o.ofOne() || slices.Contains(paths, stdinPath)):
 		err = exitcode.Errorf(exitcode.Usage,
 			"--name, --vmstate, --memory, --parent and - are for one PATH, not for %d", len(paths))
+	case o.replace && len(paths) > 1:
+		err = distinct(ctx, paths)
 	}
 	if err != nil {
 		return named(err, "import")
@@ -152,6 +154,26 @@ func runImports(ctx context.Context, a *app, path string, paths []string, o impo
 		}
 	}
 	return exitcode.With(exitcode.Partial, err)
+}
+
+// distinct refuses paths of which one would take the name of another one over.
+func distinct(ctx context.Context, paths []string) error {
+	if err := access.Answering(ctx, paths...); err != nil {
+		return err
+	}
+	by := map[string]string{}
+	for _, path := range paths {
+		abs, err := filepath.Abs(path)
+		if err != nil {
+			return err
+		}
+		name := defaultName(abs)
+		if other, twice := by[name]; twice {
+			return exitcode.Errorf(exitcode.Usage, "%s and %s would both be called %s", other, path, name)
+		}
+		by[name] = path
+	}
+	return nil
 }
 
 func runImport(ctx context.Context, a *app, store, path string, o importOptions) (
