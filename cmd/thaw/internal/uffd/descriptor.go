@@ -77,6 +77,12 @@ type message []byte
 
 func (m message) event() byte { return m[0] }
 
+// missing says whether a page fault is for a page that is missing, and not write-protected or only not
+// mapped.
+func (m message) missing() bool {
+	return binary.LittleEndian.Uint64(m[8:])&(faultProtected|faultMinor) == 0
+}
+
 // address is that of a page fault.
 func (m message) address() uint64 { return binary.LittleEndian.Uint64(m[16:]) }
 

@@ -59,6 +59,9 @@
 //   - The field copy of UFFDIO_COPY is progress only if it is above 0. Otherwise it is nothing, or a negative
 //     errno, depending on the kernel (6.15 changed it); the error is what the ioctl returns.
 //
+// A fault that is not for a missing page (write protection, minor faults) ends the VM: its page is there, and
+// the thread would fault on it again as often as it is woken.
+//
 // A VM whose userfaultfd tells of forks or of memory that moves is refused: its memory would be in two
 // places. That memory was unmapped is a removal.
 //

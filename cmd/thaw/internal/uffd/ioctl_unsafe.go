@@ -19,6 +19,10 @@ const (
 	eventRemove    = 0x15
 	eventUnmap     = 0x16
 
+	// Flags of a page fault whose page is not missing.
+	faultProtected = 1 << 1
+	faultMinor     = 1 << 2
+
 	messageSize = 32
 
 	ioUnregister = 0x8010aa01

@@ -159,6 +159,10 @@ func (p *pager) note(m message, now time.Time) error {
 		if !ok {
 			return fmt.Errorf("a fault at %#x, which is in no region of the handshake", m.address())
 		}
+		if !m.missing() { // it would fault on the page again, as often as it is told that it is there
+			return fmt.Errorf("a fault at %#x on a page that is there: the VM has its memory write-protected, or "+
+				"registered for minor faults, which is not served", m.address())
+		}
 		p.queue.put(fault{unit, now})
 		return nil
 	case eventRemove, eventUnmap:

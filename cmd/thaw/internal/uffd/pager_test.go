@@ -329,6 +329,43 @@ func TestProbe(t *testing.T) {
 	}
 }
 
+// TestProbeEndsWithItsReader: memory that is changing when its messages are not read any more is not waited
+// for.
+func TestProbeEndsWithItsReader(t *testing.T) {
+	src := &fakeSource{pages: 4}
+	v := newFakeVM(4, 1)
+	v.changing = 1
+	p := newPager(t.Context(), src, newMemory(v.layout(), v), slog.New(slog.DiscardHandler))
+	why := errors.New("an unknown message")
+	p.end(why) // as the reader does
+	s := &session{Options: Options{Source: src}}
+	if err := s.probe(p); !errors.Is(err, why) {
+		t.Errorf("the probe ended with %v", err)
+	}
+}
+
+// TestFaultsOnPagesThatAreThere: write protection and minor faults are refused. To answer them as missing
+// pages would go on for ever.
+func TestFaultsOnPagesThatAreThere(t *testing.T) {
+	const pages = 4
+	for flags, served := range map[uint64]bool{
+		0: true, 1: true, // a write to a missing page
+		faultProtected: false, faultProtected | 1: false, faultMinor: false,
+	} {
+		v := newFakeVM(pages, 1)
+		mem := newMemory(v.layout(), v)
+		p := newPager(t.Context(), &fakeSource{pages: pages}, mem, slog.New(slog.DiscardHandler))
+		m := message(make([]byte, messageSize))
+		m[0] = eventPagefault
+		binary.LittleEndian.PutUint64(m[8:], flags)
+		binary.LittleEndian.PutUint64(m[16:], v.base+smallPage)
+		if err := p.note(m, time.Now()); (err == nil) != served || p.queue.empty() == served {
+			t.Errorf("a fault with flags %#x: %v", flags, err)
+		}
+		p.end(nil)
+	}
+}
+
 // TestRemove: which pages a removal means, in regions that lie elsewhere than in the image.
 func TestRemove(t *testing.T) {
 	m := newMemory(&layout{[]region{{0x10000, 200 * smallPage, 100 * smallPage}, {0x800000, 100 * smallPage, 0}},

@@ -162,7 +162,7 @@ func (s *session) prepare(ctx context.Context, h *hello, wire []wireRegion) (*pa
 	p := newPager(ctx, s.Source, newMemory(l, descriptor(fd)), s.Log)
 	h.fds = nil // it is the pager's now
 	if err = p.listen(os.NewFile(uintptr(fd), "userfaultfd")); err == nil {
-		err = s.probe(ctx, p)
+		err = s.probe(p)
 	}
 	if err != nil {
 		return nil, errors.Join(err, p.stop())
@@ -170,10 +170,11 @@ func (s *session) prepare(ctx context.Context, h *hello, wire []wireRegion) (*pa
 	return p, nil
 }
 
-// probe looks whether the VM has the memory that it says.
-func (s *session) probe(ctx context.Context, p *pager) error {
+// probe looks whether the VM has the memory that it says. It ends when messages are not read any more:
+// memory that is changing would do so for ever.
+func (s *session) probe(p *pager) error {
 	buf := make([]byte, p.mem.pageSize)
-	return p.mem.probe(ctx, func(unit uint64) ([]byte, error) {
+	return p.mem.probe(p.ctx, func(unit uint64) ([]byte, error) {
 		if err := s.Source.Read(unit*p.perUnit(), buf); err != nil {
 			return nil, p.lost(unit*p.perUnit(), err)
 		}
