@@ -8,11 +8,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/cmd/thaw/internal/guestmem"
+	"github.com/thawfs/thaw/cmd/thaw/internal/native"
 	"github.com/thawfs/thaw/index"
 	"github.com/thawfs/thaw/vmm/ram"
 	"github.com/thawfs/thaw/vmm/state"
@@ -82,7 +84,26 @@ func open(path string) (*Source, error) {
 		s.Close()
 		return nil, err
 	}
+	s.leaveOut()
 	return s, nil
+}
+
+// leaveOut leaves out what a mount adds to a checkpoint of another VMM: the directory may be on a mount,
+// or be copied from one. It would be stored as often as it has names.
+func (s *Source) leaveOut() {
+	sizes := map[string]int64{}
+	for name, path := range s.Files {
+		if st, err := os.Stat(path); err == nil {
+			sizes[name] = st.Size()
+		}
+	}
+	added := native.Added(s.Info, s.Image.Size(), sizes)
+	for _, name := range added {
+		delete(s.Files, name)
+	}
+	if len(added) > 0 {
+		s.Note = "left out, since a mount adds it: " + strings.Join(added, ", ")
+	}
 }
 
 // explain says what to do about a path that holds no checkpoint.

@@ -2,6 +2,9 @@ package native
 
 import (
 	"encoding/json"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/thawfs/thaw/index"
 )
@@ -36,12 +39,23 @@ type info struct {
 	} `json:"imported"`
 }
 
-// infoOf reads it; what cannot be read tells nothing.
+// infoOf reads it; what cannot be read, or shown as it is, tells nothing.
 func infoOf(c *index.Checkpoint) (i info) {
-	if json.Unmarshal(c.Guest, &i) != nil {
+	if json.Unmarshal(c.Guest, &i) != nil || !i.printable() {
 		return info{}
 	}
 	return i
+}
+
+// printable says whether all of it that gets into commands can be shown: anybody may have written it, a
+// terminal obeys what it is told, and a new line would look like a command.
+func (i *info) printable() bool {
+	for _, text := range append([]string{i.Imported.Releases, i.Imported.Snapshot}, i.Imported.Blocks...) {
+		if strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) || r == utf8.RuneError }) {
+			return false
+		}
+	}
+	return true
 }
 
 // has says whether a checkpoint has files.

@@ -2,7 +2,10 @@ package native
 
 import (
 	"context"
+	"encoding/json"
+	"maps"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/guestmem"
 	"github.com/thawfs/thaw/fs"
 	"github.com/thawfs/thaw/index"
 )
@@ -19,15 +22,39 @@ func Names(c index.Checkpoint) fs.Names {
 	return n
 }
 
-// memoryName is what the VMM calls the memory; empty if nothing else.
-func memoryName(c *index.Checkpoint) string {
+// memoryName is what the VMM calls the memory; empty if nothing else, or if another file has that name.
+func memoryName(c *index.Checkpoint) (name string) {
 	switch i := infoOf(c); {
 	case i.Imported.Format == firecrackerVMM && has(c, fcState):
-		return fcMemory
+		name = fcMemory
 	case i.Imported.Format == cloudVMM && has(c, chState):
-		return chMemory
+		name = chMemory
 	}
-	return ""
+	if has(c, name) {
+		return ""
+	}
+	return name
+}
+
+// Added are those files of a directory that a mount adds to a checkpoint with this info.json: another name of
+// its memory, and a composed file. Such a directory is on a mount, or was copied from one. memory is the size
+// of its memory, files are those of the others.
+func Added(guest json.RawMessage, memory int64, files map[string]int64) (names []string) {
+	c := index.Checkpoint{Guest: guest, Files: maps.Clone(files), ZeroPages: uint64(memory) / pageSize}
+	for _, name := range []string{fcMemory, chMemory, streamFile, libvirtFile} {
+		delete(c.Files, name)
+	}
+	if name := memoryName(&c); name != "" && files[name] == memory {
+		names = append(names, name)
+	}
+	if s := streamOf(&c); s != nil {
+		// Each page that is not zero makes it so much larger than it is with none.
+		const more = guestmem.QEMUPageRecord - guestmem.QEMUZeroRecord
+		if d := files[s.name] - s.size; d >= 0 && d%more == 0 && d/more <= memory/pageSize {
+			names = append(names, s.name)
+		}
+	}
+	return names
 }
 
 // stream is a file with a migration stream in it.
@@ -38,7 +65,8 @@ type stream struct {
 	blocks []string
 }
 
-// streamOf is the stream that a checkpoint is composed to; nil if it is none.
+// streamOf is the stream that a checkpoint is composed to; nil if it is none, or if another file has its
+// name.
 func streamOf(c *index.Checkpoint) *stream {
 	i := infoOf(c)
 	if !i.streams(c) {
@@ -51,6 +79,9 @@ func streamOf(c *index.Checkpoint) *stream {
 		}
 		s.name, s.head = libvirtFile, libvirtHead
 		s.size = c.Files[libvirtHead]
+	}
+	if has(c, s.name) {
+		return nil
 	}
 	s.size += c.Files[stateFile] + recordBytes(c.DataPages, c.ZeroPages)
 	for _, name := range s.blocks {

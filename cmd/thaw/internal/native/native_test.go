@@ -2,6 +2,12 @@ package native
 
 import (
 	"encoding/json"
+	"errors"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -82,6 +88,112 @@ func TestNamesAndCommands(t *testing.T) {
 		}
 		if d := cmp.Diff(c.commands, commands); d != "" {
 			t.Errorf("%s: commands: -want +got\n%s", c.of.Guest, d)
+		}
+	}
+}
+
+// What an info.json says of itself gets into no command, and under no command, if a terminal would obey it or
+// show it as a line of its own.
+func TestNothingButTextIsShown(t *testing.T) {
+	for _, bad := range []string{"x\\u001b[2J", "x\\n  rm -rf /", "x\\u202ey", "\\u009b2J", "\\u007f"} {
+		for _, c := range []index.Checkpoint{
+			checkpointOf(imported("qemu", "qemu", `"ram_blocks":["`+bad+`"],`), "state"),
+			checkpointOf(imported("firecracker", "firecracker", `"firecracker":"`+bad+`",`), "vmstate"),
+			checkpointOf(imported("firecracker", "firecracker", `"snapshot_version":"`+bad+`",`), "vmstate"),
+		} {
+			if !json.Valid(c.Guest) {
+				t.Fatalf("%s is not JSON", c.Guest)
+			}
+			if r := RestoreOf(&c, "/mnt/n"); r != nil {
+				t.Errorf("%s: %q", c.Guest, r.Ways)
+			}
+		}
+	}
+}
+
+// The names of directories get into commands as they are.
+func TestCommandsOfOddDirectories(t *testing.T) {
+	const dir = "/mnt/100%d,x"
+	ch := checkpointOf(imported("cloud-hypervisor", "cloud-hypervisor", ""), "config.json", "state.json")
+	for _, w := range RestoreOf(&ch, dir).Ways {
+		if !strings.Contains(w.Command, "source_url=file://"+dir) || strings.Contains(w.Command, "!") {
+			t.Error(w.Command)
+		}
+	}
+	qemu := checkpointOf(imported("qemu", "qemu", `"ram_blocks":["a,b"],`), "state")
+	first := RestoreOf(&qemu, dir).Ways[0].Command
+	for _, want := range []string{"id=a,,b,", "mem-path=/mnt/100%d,,x/memory,", "memory-backend=a,,b "} {
+		if !strings.Contains(first, want) {
+			t.Errorf("%s has no %s", first, want)
+		}
+	}
+}
+
+// A stored file that has the VMM's name of something else is what it is: no command takes it for that, and no
+// export puts that in its place.
+func TestNamesThatAreTaken(t *testing.T) {
+	fc := checkpointOf(imported("firecracker", "firecracker", ""), "vmstate", "mem")
+	if body := string(RestoreOf(&fc, "/mnt/n").Ways[0].Request); !strings.Contains(body, `"/mnt/n/memory"`) {
+		t.Error(body)
+	}
+	ch := checkpointOf(imported("cloud-hypervisor", "cloud-hypervisor", ""), "config.json", "state.json",
+		"memory-ranges")
+	if r := RestoreOf(&ch, "/mnt/n"); r != nil {
+		t.Errorf("%+v", r)
+	}
+	qemu := checkpointOf(imported("qemu", "qemu", `"ram_blocks":["pc.ram"],`), "state", "migration-stream")
+	for _, w := range RestoreOf(&qemu, "/mnt/n").Ways {
+		if strings.Contains(w.Command, "migration-stream") {
+			t.Error(w.Command)
+		}
+	}
+	for _, c := range []index.Checkpoint{fc, ch, qemu} {
+		dir := t.TempDir()
+		for _, name := range append(slices.Collect(maps.Keys(c.Files)), "memory") {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(name), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := Export(dir, &c); !errors.Is(err, ErrNoNames) {
+			t.Errorf("%v: %v", c.Files, err)
+		}
+		for name := range c.Files {
+			if got, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(got) != name {
+				t.Errorf("%s is %q now: %v", name, got, err)
+			}
+		}
+	}
+}
+
+// TestAdded: of a directory that was copied from a mount, what the mount had added, and no file of the
+// user's.
+func TestAdded(t *testing.T) {
+	for _, format := range []string{"firecracker", "cloud-hypervisor", "elf", ""} {
+		guest := json.RawMessage(imported(format, format, ""))
+		files := map[string]int64{"vmstate": 5, "state.json": 6, "mem": 8192, "memory-ranges": 8192, "log": 8192}
+		want := map[string][]string{"firecracker": {"mem"}, "cloud-hypervisor": {"memory-ranges"}}[format]
+		if got := Added(guest, 8192, files); !slices.Equal(got, want) {
+			t.Errorf("%s: %v, want %v", format, got, want)
+		}
+		files["mem"], files["memory-ranges"] = 4096, 4096 // something else
+		if got := Added(guest, 8192, files); len(got) > 0 {
+			t.Errorf("%s: %v of another size", format, got)
+		}
+	}
+	r := rand.New(rand.NewPCG(9, rand.Uint64()))
+	for range 20 {
+		m := randomMachine(r)
+		c := m.checkpoint()
+		s := streamOf(&c)
+		c.Files[s.name] = int64(len(m.whole()))
+		if got := Added(c.Guest, m.memory.Size(), c.Files); !slices.Equal(got, []string{s.name}) {
+			t.Errorf("%v, want %s", got, s.name)
+		}
+		for _, off := range []int64{-1, 1, 1 << 40} {
+			c.Files[s.name] = int64(len(m.whole())) + off
+			if got := Added(c.Guest, m.memory.Size(), c.Files); len(got) > 0 {
+				t.Errorf("%v with %d bytes more", got, off)
+			}
 		}
 	}
 }

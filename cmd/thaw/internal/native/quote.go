@@ -2,6 +2,9 @@ package native
 
 import "strings"
 
+// option writes a value in an option of QEMU, where a comma ends one that is not doubled.
+func option(s string) string { return strings.ReplaceAll(s, ",", ",,") }
+
 // quote writes a word for a shell.
 func quote(s string) string {
 	plain := func(r rune) bool {

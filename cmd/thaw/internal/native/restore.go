@@ -1,6 +1,7 @@
 package native
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"path/filepath"
@@ -34,8 +35,9 @@ func RestoreOf(c *index.Checkpoint, dir string) *Restore {
 	case i.Imported.Format != "" && !i.Imported.Restorable:
 		return nil
 	case i.Imported.Format == firecrackerVMM && has(c, fcState):
-		return &Restore{firecrackerVMM, []Way{firecrackerWay(&i, dir)}}
-	case i.Imported.Format == cloudVMM && has(c, chState, chConfig):
+		memory := cmp.Or(memoryName(c), memoryFile)
+		return &Restore{firecrackerVMM, []Way{firecrackerWay(&i, dir, memory)}}
+	case i.Imported.Format == cloudVMM && has(c, chConfig) && memoryName(c) != "":
 		return &Restore{cloudVMM, cloudWays(dir)}
 	case i.Imported.Format == "libvirt" && streamOf(c) != nil:
 		return &Restore{"libvirt", []Way{{
@@ -51,7 +53,7 @@ func RestoreOf(c *index.Checkpoint, dir string) *Restore {
 }
 
 // firecrackerWay is a request to Firecracker.
-func firecrackerWay(i *info, dir string) Way {
+func firecrackerWay(i *info, dir, memory string) Way {
 	type backend struct {
 		Type string `json:"backend_type"`
 		Path string `json:"backend_path"`
@@ -61,7 +63,7 @@ func firecrackerWay(i *info, dir string) Way {
 		Memory   backend `json:"mem_backend"`
 		Track    bool    `json:"track_dirty_pages"`
 		Resume   bool    `json:"resume_vm"`
-	}{filepath.Join(dir, fcState), backend{"File", filepath.Join(dir, fcMemory)}, true, true})
+	}{filepath.Join(dir, fcState), backend{"File", filepath.Join(dir, memory)}, true, true})
 	if err != nil {
 		panic(err) // texts and booleans
 	}
@@ -85,15 +87,17 @@ func firecrackerWay(i *info, dir string) Way {
 
 // cloudWays are commands of Cloud Hypervisor.
 func cloudWays(dir string) []Way {
-	restore := "cloud-hypervisor --api-socket API_SOCKET --restore " + quote("source_url=file://"+dir+"%s")
+	restore := func(mode string) string {
+		return "cloud-hypervisor --api-socket API_SOCKET --restore " + quote("source_url=file://"+dir+mode)
+	}
 	return []Way{{
-		For: "Cloud Hypervisor after 53", Command: fmt.Sprintf(restore, ",memory_restore_mode=copyonwrite"),
+		For: "Cloud Hypervisor after 53", Command: restore(",memory_restore_mode=copyonwrite"),
 		Note: "memory is mapped. With shared memory, huge pages, VFIO, vdpa and virtio-mem it is copied " +
 			"instead, which its log says",
 	}, {
-		For: "Cloud Hypervisor 52 and later", Command: fmt.Sprintf(restore, ",memory_restore_mode=ondemand"),
+		For: "Cloud Hypervisor 52 and later", Command: restore(",memory_restore_mode=ondemand"),
 	}, {
-		For: "all versions", Command: fmt.Sprintf(restore, ""), Note: "copies the pages that are not zero",
+		For: "all versions", Command: restore(""), Note: "copies the pages that are not zero",
 	}}
 }
 
@@ -107,8 +111,8 @@ func qemuWays(i *info, c *index.Checkpoint, dir string) (ways []Way) {
 	}
 	backend := func(path, how string) string {
 		return "qemu-system-... ... -object " + quote(fmt.Sprintf(
-			"memory-backend-file,id=%s,size=%d,mem-path=%s,share=off%s", block, c.MemoryBytes, path, how)) +
-			" -machine " + quote("memory-backend="+block) + incoming
+			"memory-backend-file,id=%s,size=%d,mem-path=%s,share=off%s", option(block), c.MemoryBytes, option(path),
+			how)) + " -machine " + quote("memory-backend="+option(block)) + incoming
 	}
 	ways = []Way{{
 		For: "QEMU 8.2 and later", Command: backend(filepath.Join(dir, memoryFile), ",readonly=on,rom=off"),
