@@ -9,8 +9,8 @@ import (
 	"github.com/thawfs/thaw/wss/scan"
 )
 
-// patientScan scans a guest again and again while it sleeps: a guest that does nothing sets no bits, so nothing
-// can be found out about it, not even how its bits are cleared.
+// patientScan scans a guest again and again while it sleeps: a guest that does nothing sets no bits, so
+// nothing can be found out about it, not even how its bits are cleared.
 type patientScan struct {
 	wait  time.Duration // for the guest to run, at most
 	note  func(format string, args ...any)

@@ -43,7 +43,8 @@ func TestPatientScan(t *testing.T) {
 		if !errors.Is(err, c.want) || tries != c.tries || notes != c.notes {
 			t.Errorf("%s: %v after %d tries, with %d notes", name, err, tries, notes)
 		}
-		if code, hint, _ := exitcode.Of(err); name == "never wakes" && (code != exitcode.Unsupported || hint == "") {
+		code, hint, _ := exitcode.Of(err)
+		if name == "never wakes" && (code != exitcode.Unsupported || hint == "") {
 			t.Errorf("%s: %v, %q", name, code, hint)
 		}
 	}
