@@ -55,8 +55,11 @@ func (s indexStore) List(ctx context.Context) ([]Checkpoint, error) {
 
 func (s indexStore) OpenImage(ctx context.Context, c Checkpoint) (Image, error) {
 	img, err := s.store.OpenImageOf(ctx, version(c))
-	if errors.Is(err, index.ErrNotFound) {
+	switch {
+	case errors.Is(err, index.ErrNotFound):
 		err = fmt.Errorf("%w: %w", ErrNotFound, err)
+	case errors.Is(err, index.ErrChanged):
+		err = fmt.Errorf("%w: %w", ErrReplaced, err)
 	}
 	if err != nil {
 		return nil, err

@@ -67,6 +67,8 @@ func (s *Server) openMemory(n *node, in *fuse.OpenIn, out *fuse.OpenOut) fuse.St
 		return fuse.EACCES
 	case errors.Is(err, ErrNotFound):
 		return fuse.ENOENT // it was removed, and the tree does not know yet
+	case errors.Is(err, ErrReplaced):
+		return fuse.Status(syscall.ESTALE) // the kernel looks the name up again
 	case err != nil:
 		s.complain(m.e, "open", err)
 		return fuse.EIO

@@ -219,3 +219,18 @@ func TestReplacedFile(t *testing.T) {
 		t.Errorf("the state of another checkpoint reads %q, %v", text, st)
 	}
 }
+
+// An open of a checkpoint that was replaced a moment ago, which the tree does not know yet, is stale: the
+// kernel looks the name up again, and finds the new one if the tree has it by then. It is no I/O error, which
+// would mean damage.
+func TestOpenOfReplaced(t *testing.T) {
+	store := newFakeStore(spec{Name: "a", Pages: 10, Seed: 1})
+	store.onOpen = func(string) error { return ErrReplaced }
+	b := mounted(t, store, Options{Policy: PolicyLazy})
+	c := b.client()
+	for _, path := range []string{"a/memory", "a/clones/1/memory"} {
+		if res := c.try(request{Op: "open", Path: b.path(path)}); res.Errno != unix.ESTALE {
+			t.Errorf("%s: %q, want ESTALE", path, res.Err)
+		}
+	}
+}

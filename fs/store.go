@@ -127,6 +127,8 @@ type (
 
 // Errors that callers tell apart.
 var (
+	// ErrReplaced: the name has another checkpoint by now, which the tree does not know yet.
+	ErrReplaced = errors.New("another checkpoint has the name now")
 	// ErrNotFound: the mount has no checkpoint or clone of that name.
 	ErrNotFound = errors.New("no such checkpoint on the mount")
 	// ErrNotCold: a record was asked of an image into which pages were pushed, or which a machine that

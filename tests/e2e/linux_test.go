@@ -139,7 +139,7 @@ func TestLinuxEveryPolicy(t *testing.T) {
 		st := m.Stats(t, "linux")
 		t.Logf("ready after %v; %v", g.opened.Round(time.Millisecond), st)
 		// On a host that others want, too, what is to come in time may be late.
-		if st.PrefetchedPages == 0 || st.Errors != 0 || st.LazyPages >= lazy.LazyPages {
+		if st.PrefetchedPages == 0 || st.Errors != 0 || st.LazyRequests >= lazy.LazyRequests {
 			t.Errorf("counters of a restore by working set: %v", st)
 		}
 		g.allRight(t)
@@ -153,9 +153,10 @@ func TestLinuxEveryPolicy(t *testing.T) {
 		if prefetched.PrefetchedPages == 0 || prefetched.Errors != 0 {
 			t.Errorf("counters of a restore by working set: %v", prefetched)
 		}
-		if prefetched.LazyPages*5 > lazy.LazyPages {
-			t.Errorf("%d demand pages with a working set, %d without: want a fifth or less",
-				prefetched.LazyPages, lazy.LazyPages)
+		// Requests, and not pages: while reads are recorded, the kernel's reading ahead is refused.
+		if prefetched.LazyRequests*5 > lazy.LazyRequests {
+			t.Errorf("%d demand requests with a working set, %d without: want a fifth or less",
+				prefetched.LazyRequests, lazy.LazyRequests)
 		}
 		g.allRight(t)
 	})
