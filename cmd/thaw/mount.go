@@ -211,15 +211,6 @@ func deadAt(ctx context.Context, mnt string) bool {
 	return err == nil && on && at.In == "."
 }
 
-// complete tells shells which values a flag has.
-func complete(cmd *cobra.Command, flag string, values ...string) {
-	err := cmd.RegisterFlagCompletionFunc(flag,
-		cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
-	if err != nil {
-		panic(err) // there is no such flag
-	}
-}
-
 // setRepack takes the flag --repack.
 func (o *mountOptions) setRepack() error {
 	switch o.repack {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -59,21 +58,5 @@ func runMv(ctx context.Context, a *app, what []string, to string) error {
 		return a.printJSON(c)
 	}
 	a.note("%s is called %s now", from, to)
-	return nil
-}
-
-// letGo asks the server of a store to let go of a checkpoint that is to be removed, renamed or replaced. It
-// refuses while the memory is open.
-func letGo(ctx context.Context, store, name string) error {
-	server, err := access.Server(ctx, store)
-	if err != nil {
-		return fmt.Errorf("cannot find out what is in use: %w", err)
-	}
-	if server == nil {
-		return nil
-	}
-	if err := server.Release(ctx, name); err != nil && !exitcode.Has(err, exitcode.NotFound) {
-		return err
-	}
 	return nil
 }

@@ -55,34 +55,6 @@ when no machine uses the old pack any more.` +
 	return cmd
 }
 
-// completeNames completes the arguments of a command: a directory, then checkpoints that the store has.
-func completeNames(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	if len(args) == 0 {
-		return nil, cobra.ShellCompDirectiveFilterDirs
-	}
-	return namesIn(cmd.Context(), args[0]), cobra.ShellCompDirectiveNoFileComp
-}
-
-// namesIn returns the checkpoints of a store, for a shell that completes a command; none if they cannot be
-// had.
-func namesIn(ctx context.Context, path string) (names []string) {
-	p, err := access.Find(ctx, path)
-	if err != nil {
-		return nil
-	}
-	quiet := access.Stores{Note: func(string, ...any) {}}
-	all, err := access.Read(ctx, quiet, p.Store, func(s *index.Store) ([]index.Checkpoint, error) {
-		return s.List(ctx)
-	})
-	if err != nil {
-		return nil
-	}
-	for _, c := range all {
-		names = append(names, c.Name)
-	}
-	return names
-}
-
 func runRepack(ctx context.Context, a *app, args []string, dryRun bool) error {
 	place, err := access.Find(ctx, args[0], args[1:]...)
 	if err != nil {
