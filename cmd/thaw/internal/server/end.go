@@ -22,24 +22,29 @@ const (
 
 // Run serves until the mount ends: by umount, or because ctx ended (SIGTERM, SIGINT).
 func (s *Server) Run(ctx context.Context) error {
-	again := make(chan os.Signal, 4)
-	signal.Notify(again, os.Interrupt, syscall.SIGTERM)
-	defer signal.Stop(again)
 	var err error
 	select {
 	case <-s.gone:
 		s.Note("thaw: %s was unmounted", s.Mount)
 	case <-ctx.Done():
-		select {
-		case <-again: // the signal that ended ctx
-		default:
-		}
+		again, stop := nextSignals()
+		defer stop()
 		if err := process.Notify("STOPPING=1"); err != nil {
 			s.Log.Warn("tell systemd", "err", err)
 		}
 		err = s.unmount(again)
 	}
 	return errors.Join(err, s.close())
+}
+
+// nextSignals gives the signals that come from now on. The signal that ended the context is not among
+// them: it goes to all channels that are registered at that moment, in any order, so that a channel
+// registered before would have it at any time after the context has ended, and one SIGTERM would count
+// as two.
+func nextSignals() (signals <-chan os.Signal, stop func()) {
+	again := make(chan os.Signal, 4)
+	signal.Notify(again, os.Interrupt, syscall.SIGTERM)
+	return again, func() { signal.Stop(again) }
 }
 
 // unmount ends the mount; while it is in use it says so, waits, then detaches it and serves what
