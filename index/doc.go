@@ -100,8 +100,8 @@
 // before it is opened, the reader lists the blobs again and retries, a few times. Opening a store costs
 // the listing and one small read for each checkpoint: a tenth of a second for a thousand.
 //
-// An image keeps all its packs open, with one descriptor for each. Walks over the whole store (check,
-// gc) keep a bounded number open. Files that root makes in the store of another user are given to that
+// An image keeps all its packs open, but not always a descriptor for each: see package blob. Walks over the
+// whole store (check, gc) keep a bounded number open, because of the memory that an open pack takes. Files that root makes in the store of another user are given to that
 // user, so that a server which runs as the owner can read them.
 //
 // A name alone identifies nothing: it may belong to another checkpoint a moment later. A root counts as

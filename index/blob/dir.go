@@ -25,6 +25,8 @@ type Dir struct {
 	readOnly bool
 	owner    owner
 	seq      atomic.Uint64 // makes temporary names unique within the process
+	// open bounds what is open of the host's files; nil on another file system.
+	open *descriptors
 }
 
 // OpenDir returns the store in the existing directory root. It removes what an earlier process left
@@ -71,7 +73,11 @@ func openDir(files FileSystem, root string) (*Dir, error) {
 	if !st.IsDir() {
 		return nil, fmt.Errorf("open blob directory %s: %w", root, unix.ENOTDIR)
 	}
-	return &Dir{files: files, root: root}, nil
+	d := &Dir{files: files, root: root}
+	if files == (hostFiles{}) {
+		d.open = newDescriptors()
+	}
+	return d, nil
 }
 
 var (
@@ -161,9 +167,20 @@ func (d *Dir) Open(ctx context.Context, name string) (Object, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	f, err := d.files.Open(d.path(name))
+	o, err := d.openPath(d.path(name))
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", name, notFound(err))
+	}
+	return o, nil
+}
+
+func (d *Dir) openPath(path string) (Object, error) {
+	if d.open != nil {
+		return d.open.open(path)
+	}
+	f, err := d.files.Open(path)
+	if err != nil {
+		return nil, err
 	}
 	st, err := f.Stat()
 	if err == nil && !st.Mode().IsRegular() {
@@ -171,7 +188,7 @@ func (d *Dir) Open(ctx context.Context, name string) (Object, error) {
 	}
 	if err != nil {
 		f.Close()
-		return nil, fmt.Errorf("open %s: %w", name, err)
+		return nil, err
 	}
 	return &dirObject{f: f, size: st.Size()}, nil
 }
@@ -253,12 +270,18 @@ func (d *Dir) Remove(ctx context.Context, name string) error {
 // Drop implements Dropper. The blob is clean (Commit wrote it back), so every page of it that
 // nobody maps goes.
 func (d *Dir) Drop(ctx context.Context, name string) error {
-	o, err := d.Open(ctx, name)
-	if err != nil {
+	if err := CheckName(name); err != nil {
+		return fmt.Errorf("drop: %w", err)
+	}
+	if err := ctx.Err(); err != nil {
 		return err
 	}
-	defer o.Close()
-	if err := evict(o.(*dirObject).f); err != nil {
+	f, err := d.files.Open(d.path(name))
+	if err != nil {
+		return fmt.Errorf("drop %s: %w", name, notFound(err))
+	}
+	defer f.Close()
+	if err := evict(f); err != nil {
 		return fmt.Errorf("drop %s: %w", name, err)
 	}
 	return nil

@@ -92,14 +92,17 @@ func (w *dirWriter) Abort() error {
 	return nil
 }
 
-// dirObject is a committed file. Its size is taken once: the file never changes.
+// dirObject is a committed file of another file system than the host's. Its size is taken once: the file never changes.
 type dirObject struct {
 	f    File
 	size int64
 }
 
-func (o *dirObject) ReadAt(p []byte, off int64) (int, error) {
-	n, err := o.f.ReadAt(p, off)
+func (o *dirObject) ReadAt(p []byte, off int64) (int, error) { return readAt(o.f, p, off) }
+
+// readAt is ReadAt of a file, with no error at its end if all that was asked for lies before it.
+func readAt(f io.ReaderAt, p []byte, off int64) (int, error) {
+	n, err := f.ReadAt(p, off)
 	if err == io.EOF && n == len(p) {
 		err = nil
 	}

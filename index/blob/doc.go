@@ -17,6 +17,11 @@
 //   - [Dir] keeps each blob as a file of the same name under a directory. Create writes to a
 //     temporary file beside it, Commit is fsync, a rename that refuses an existing name, and fsync
 //     of the directory. [OpenDirReadOnly] reads one while another process may write.
+//     Of its open Objects so many have a descriptor as are half of what the process may have, 4,096 at
+//     most; those that were not read lately do without. A mapping keeps the file of such a one also if its
+//     name is removed, and takes nothing but addresses. When it is read again, its name is opened; if that
+//     is gone, or another file by now, the bytes are copied out of the mapping. So there is no error for
+//     want of descriptors, and beyond the bound there are only those of reads in progress.
 //   - package disk decorates another one and makes reads as slow as on a simulated disk.
 //
 // All of them pass the suite in package tests/blobtest, and so must every new one. Beside it are a
