@@ -179,7 +179,8 @@ func (r *readRig) read(gfn uint64) fuse.Status {
 func (r *readRig) throwAway() {
 	for {
 		select {
-		case j := <-r.pushers.queue:
+		case <-r.pushers.queue.ready:
+			j := r.pushers.queue.take()
 			r.jobs++
 			r.pushers.ended(j)
 			r.clusters.give(j.cluster)

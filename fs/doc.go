@@ -119,7 +119,10 @@
 // (NOTIFY_STORE) in one notification for each run of neighbouring pages, which they write to /dev/fuse
 // themselves where mount(2) mounted it, and by go-fuse otherwise. When the flight lands, the opens return;
 // what is left of it goes on as its tail and steps aside while READs are outstanding. When the last file
-// is closed, the tail ends. All flights together have 64 pieces at a time at most, and take turns.
+// is closed, the tail ends. All flights together have 64 pieces at a time at most, and decode and push as
+// many at a time as there are CPUs: they take turns, piece by piece, so that of many restores each gets on,
+// and READs find a CPU. Not more than 16 images are opened at a time; the other opens line up. Pushers have
+// a queue for each file, and take turns as well (see jobs).
 //
 // When a flight lands, its playout decides (playout.go). The store knows when each piece of the feed is
 // wanted (index.TimedFeed), because it was told when the set was attached. If it was not, as by older

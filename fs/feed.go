@@ -16,7 +16,7 @@ func (s *Server) pushFeed(f *flight, feed Feed) error {
 	fetches := feed.Parallel()
 	q := &fetchQueue{
 		free: make(chan struct{}, fetches), workers: make(chan struct{}, s.opts.Workers),
-		alone: make(chan struct{}, 1), turn: make(chan struct{}, 1),
+		alone: make(chan struct{}, 1), turn: make(chan struct{}, 1), turns: s.turns,
 	}
 	errs := make([]error, s.fetchers(feed))
 	var wg sync.WaitGroup
@@ -52,25 +52,30 @@ type fetchQueue struct {
 
 	workers chan struct{} // has an element for each goroutine that decodes or pushes
 	alone   chan struct{} // has an element for the one that does so alone
+	turns   chan struct{} // Server.turns
 }
 
 // work waits until a goroutine may decode and push a piece; done is to be called when it has. Behind the
 // opens' return one goroutine at a time does that, as long as all comes in time so: the CPUs are for the
 // machine that begins to run. One that is held up, by a page that is being read, holds up the others only
 // for a moment.
+//
+// All restores together take turns: as many pieces are decoded at a time as there are CPUs, for the READs of
+// machines that run need one, too. Whoever has brought a piece lines up again behind all others.
 func (q *fetchQueue) work(f *flight) (done func()) {
 	q.workers <- struct{}{}
-	if f.landing == nil || !f.tail.Load() || f.landing.hurry(time.Now()) {
-		return func() { <-q.workers }
+	free := func() { <-q.turns; <-q.workers }
+	if f.landing != nil && f.tail.Load() && !f.landing.hurry(time.Now()) {
+		late := time.NewTimer(maxYield)
+		defer late.Stop()
+		select {
+		case q.alone <- struct{}{}:
+			free = func() { <-q.turns; <-q.alone; <-q.workers }
+		case <-late.C:
+		}
 	}
-	late := time.NewTimer(maxYield)
-	defer late.Stop()
-	select {
-	case q.alone <- struct{}{}:
-		return func() { <-q.alone; <-q.workers }
-	case <-late.C:
-		return func() { <-q.workers }
-	}
+	q.turns <- struct{}{}
+	return free
 }
 
 // take waits until the next piece may be fetched; done is to be called when it was.

@@ -36,6 +36,8 @@ type memoryFile struct {
 	writes atomic.Int64
 
 	streams streams
+	// jobs are those of the pushers that wait for it.
+	jobs jobList
 	// coming are pages that will be pushed at once, storing those of notifications under way.
 	coming  coming
 	storing storing

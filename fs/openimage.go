@@ -38,9 +38,6 @@ type openImage struct {
 	users int
 }
 
-// maxIdle is how many images that nobody has open are kept open for the next restore.
-const maxIdle = 8
-
 // image opens the image of a checkpoint if it is not open, or if its working set has been replaced
 // since: bytes and node numbers are the same then, but the feed is a new one.
 func (s *Server) image(e *entry) (*openImage, error) {
@@ -58,7 +55,7 @@ func (s *Server) imageLocked(e *entry) (*openImage, error) {
 	if s.ctx.Err() != nil {
 		return nil, fmt.Errorf("open image of %s: %w", e.name, s.ctx.Err())
 	}
-	mem, err := s.store.OpenImage(s.ctx, *c)
+	mem, err := s.openStored(*c)
 	if err != nil {
 		return nil, fmt.Errorf("open image of %s: %w", e.name, err)
 	}
@@ -78,6 +75,21 @@ func (s *Server) imageLocked(e *entry) (*openImage, error) {
 		e.replaced = append(e.replaced, cur)
 	}
 	return h, nil
+}
+
+// maxOpening is how many images are opened at a time. To open one takes descriptors and memory that are free
+// again when it is open; the others line up.
+const maxOpening = 16
+
+// openStored opens an image when it is its turn.
+func (s *Server) openStored(c Checkpoint) (Image, error) {
+	select {
+	case s.opening <- struct{}{}:
+		defer func() { <-s.opening }()
+	case <-s.ctx.Done():
+		return nil, s.ctx.Err()
+	}
+	return s.store.OpenImage(s.ctx, c)
 }
 
 // hold keeps the entry's image open for a pusher; nil when the file is not open any more: the kernel
@@ -218,7 +230,7 @@ func (s *Server) released(m *memoryFile, probe bool) {
 // rests is called when nobody has a file of an entry's image open any more.
 func (s *Server) rests(e *entry) {
 	s.saveAsked(e)
-	s.closeIdle(s.idle.add(e, maxIdle))
+	s.closeIdle(s.idle.add(e))
 }
 
 // closeIdle closes the images of entries if nobody has them open.

@@ -35,15 +35,12 @@ const (
 	workOrders             // find out in which orders a guest may touch the image
 )
 
-// pushers push in the background. READs hand them jobs without waiting: when the queue is full, the
+// pushers push in the background. READs hand them jobs without waiting: where there is no room for more, the
 // job is dropped, and the pages are read on demand.
 type pushers struct {
 	srv   *Server
-	queue chan job
+	queue *jobs
 }
-
-// queueLen is enough for the faults of a burst, and short enough that a push is still useful.
-const queueLen = 512
 
 // A scratch is the memory that a pusher works in.
 type scratch struct {
@@ -78,9 +75,7 @@ func (p *pushers) follow(r *reply) {
 
 // add queues a job. If there is no room, it is as if it was done and had pushed nothing.
 func (p *pushers) add(j job) {
-	select {
-	case p.queue <- j:
-	default:
+	if !p.queue.add(j) {
 		p.srv.metrics.dropped.Add(1)
 		p.ended(j)
 		p.srv.clusters.give(j.cluster)
@@ -102,8 +97,8 @@ func (p *pushers) run() {
 		select {
 		case <-p.srv.ctx.Done():
 			return
-		case j := <-p.queue:
-			p.do(j, &sc)
+		case <-p.queue.ready:
+			p.do(p.queue.take(), &sc)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,8 +35,10 @@ type Server struct {
 	demand    demand
 	replies   replies
 	pieces    pieces
+	turns     chan struct{} // has an element for each piece of any restore that is decoded or pushed
 	clusters  clusters
 	images    atomic.Uint64 // that were opened
+	opening   chan struct{} // has an element for each image that is being opened
 	zeros     *zeros
 	pushers   *pushers
 	metrics   *metrics
@@ -79,6 +82,10 @@ func newServer(ctx context.Context, store Store, mnt string, o Options) *Server 
 		began: time.Now(),
 
 		pieces: pieces{free: make(chan struct{}, maxPieces)},
+		turns:  make(chan struct{}, max(o.Workers, runtime.NumCPU())),
+
+		opening: make(chan struct{}, maxOpening),
+
 		device: -1,
 		served: make(chan struct{}),
 		done:   make(chan struct{}),
@@ -88,7 +95,7 @@ func newServer(ctx context.Context, store Store, mnt string, o Options) *Server 
 	if err := unix.Sysinfo(&host); err == nil {
 		s.ram = uint64(host.Totalram) * uint64(host.Unit)
 	}
-	s.pushers = &pushers{srv: s, queue: make(chan job, queueLen)}
+	s.pushers = &pushers{srv: s, queue: newJobs()}
 	s.metrics = newMetrics(s)
 	// The mount outlives this call, so the end of ctx does not end it; its values are kept.
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
