@@ -129,8 +129,9 @@ func runImports(ctx context.Context, a *app, path string, paths []string, o impo
 		return named(err, "import")
 	}
 	done, failed := []importReply{}, []error(nil)
+	w := access.NewWriter(a.stores, store)
 	for _, path := range paths {
-		reply, err := runImport(ctx, a, store, path, o)
+		reply, err := runImport(ctx, a, w, store, path, o)
 		if err != nil {
 			failed = append(failed, named(err, "import %s", path))
 		} else {
@@ -139,6 +140,9 @@ func runImports(ctx context.Context, a *app, path string, paths []string, o impo
 		if ctx.Err() != nil {
 			break
 		}
+	}
+	if err := w.Close(); err != nil {
+		failed = append(failed, named(err, "import"))
 	}
 	err = errors.Join(failed...)
 	if len(done) == 0 {
@@ -176,7 +180,7 @@ func distinct(ctx context.Context, paths []string) error {
 	return nil
 }
 
-func runImport(ctx context.Context, a *app, store, path string, o importOptions) (
+func runImport(ctx context.Context, a *app, w *access.Writer, store, path string, o importOptions) (
 	reply importReply, err error,
 ) {
 	// Errors in the arguments are found before a store is made.
@@ -206,10 +210,13 @@ func runImport(ctx context.Context, a *app, store, path string, o importOptions)
 			return reply, err
 		}
 	}
-	if reply.Reply, err = importCheckpoint(ctx, a, store, path, open, o.from, r); err != nil {
+	if reply.Reply, err = importCheckpoint(ctx, a, w, path, open, o.from, r); err != nil {
 		return reply, err
 	}
 	if o.profile == profileSmall {
+		if err := w.Close(); err != nil {
+			return reply, err
+		}
 		if reply.Repacked, err = squeeze(ctx, a, store, reply.Checkpoint.Name); err != nil {
 			return reply, err
 		}
@@ -291,14 +298,14 @@ func (a *app) imported(reply importer.Reply) {
 }
 
 // importCheckpoint imports what is at path, and shows how far that is.
-func importCheckpoint(ctx context.Context, a *app, store, path string, o index.OpenOptions,
+func importCheckpoint(ctx context.Context, a *app, w *access.Writer, path string, o index.OpenOptions,
 	from importer.Options, r importer.Request) (reply importer.Reply, err error) {
 	src, err := openSource(ctx, a, path, from)
 	if err != nil {
 		return reply, err
 	}
 	defer src.Close()
-	return access.Write(ctx, a.stores, store, o, func(s *index.Store) (importer.Reply, error) {
+	return access.Next(ctx, w, o, func(s *index.Store) (importer.Reply, error) {
 		p := a.progress()
 		defer p.done()
 		r.Progress = p.set

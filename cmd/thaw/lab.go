@@ -75,9 +75,10 @@ func (a *app) labProgram() lab.Program {
 		Command:     process.Self,
 		StartServer: process.StartServer,
 		Import: func(ctx context.Context, store, dir, name string) (index.ImportStats, error) {
-			reply, err := importCheckpoint(ctx, a, store, dir, index.OpenOptions{Create: true},
+			w := access.NewWriter(a.stores, store)
+			reply, err := importCheckpoint(ctx, a, w, dir, index.OpenOptions{Create: true},
 				importer.Options{}, importer.Request{Name: name, Policy: wss.Policy{MaxShare: 1}, Log: a.log})
-			return reply.Stats, err
+			return reply.Stats, errors.Join(err, w.Close())
 		},
 		Drop: func(ctx context.Context, mnt, name string) error {
 			_, server, err := access.Checkpoint(ctx, filepath.Join(mnt, name))

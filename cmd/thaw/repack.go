@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -120,7 +118,7 @@ func repack(ctx context.Context, a *app, store string, o index.RepackOptions, be
 	}
 	var damaged error
 	for {
-		if err := letOthers(ctx, store, index.YieldWriters); err != nil {
+		if err := access.LetOthers(ctx, store, index.YieldWriters); err != nil {
 			return total, err
 		}
 		report, err := access.Write(ctx, a.stores, store, index.OpenOptions{Yield: index.YieldWriters}, work)
@@ -137,18 +135,4 @@ func repack(ctx context.Context, a *app, store string, o index.RepackOptions, be
 			return total, damaged
 		}
 	}
-}
-
-// letOthers waits while other processes wait to write to a store: the lock was free just now.
-func letOthers(ctx context.Context, store string, y index.Yield) error {
-	again := time.NewTicker(20 * time.Millisecond)
-	defer again.Stop()
-	for index.WriterWaits(store, y) {
-		select {
-		case <-again.C:
-		case <-ctx.Done():
-			return fmt.Errorf("wait for other commands: %w", ctx.Err())
-		}
-	}
-	return nil
 }

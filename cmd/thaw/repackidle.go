@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/access"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/cmd/thaw/internal/process"
 	"github.com/thawfs/thaw/cmd/thaw/internal/server"
@@ -50,7 +51,7 @@ func runIdleRepack(ctx context.Context, a *app, store string) error {
 		if err := g.wait(ctx); err != nil {
 			return err
 		}
-		if err := letOthers(ctx, store, index.YieldAll); err != nil {
+		if err := access.LetOthers(ctx, store, index.YieldAll); err != nil {
 			return err
 		}
 		if err := roomToRepack(store); err != nil {

@@ -51,8 +51,17 @@ func Read[T any](ctx context.Context, s Stores, dir string, get func(*index.Stor
 // is waited for.
 func Write[T any](ctx context.Context, s Stores, dir string, o index.OpenOptions,
 	do func(*index.Store) (T, error)) (got T, err error) {
-	if err := Answering(ctx, dir); err != nil {
+	store, err := openToWrite(ctx, s, dir, o)
+	if err != nil {
 		return got, err
+	}
+	return closing(store, do)
+}
+
+// openToWrite opens a store for writing. Another command that writes is waited for.
+func openToWrite(ctx context.Context, s Stores, dir string, o index.OpenOptions) (*index.Store, error) {
+	if err := Answering(ctx, dir); err != nil {
+		return nil, err
 	}
 	o.Log, o.Keeper = s.Log, keeper
 	store, err := openOrCreate(ctx, dir, o)
@@ -61,10 +70,7 @@ func Write[T any](ctx context.Context, s Stores, dir string, o index.OpenOptions
 		s.Note("%v; waiting up to %v", err, o.Wait)
 		store, err = openOrCreate(ctx, dir, o)
 	}
-	if err != nil {
-		return got, err
-	}
-	return closing(store, do)
+	return store, err
 }
 
 // KeeperCommand is the name of the hidden command that keeps the index of a store for another one.
