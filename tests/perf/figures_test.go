@@ -27,6 +27,7 @@ var (
 func TestMain(m *testing.M) {
 	measureMainIfChild()
 	ramMainIfChild()
+	openerMainIfChild()
 	client.MainIfChild()
 	firecracker.MainIfChild()
 	os.Exit(cli.Main(m))

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -48,23 +49,24 @@ func serveRAM(imagePath, mnt string) error {
 	return server.Unmount()
 }
 
-// ramFS is the floor: a root with one file, `memory`, whose bytes lie in a slice.
+// ramFS is the floor: a root with one file, `memory`, whose bytes lie in a slice. `memory-1` and so on are
+// the same bytes once more, with an inode and a page cache of their own.
 type ramFS struct {
 	fuse.RawFileSystem
 	data []byte
 }
 
-const ramNode = 2
+const (
+	ramName = "memory"
+	ramNode = 2 // that of ramName; those of the others follow
+)
 
 func (f *ramFS) attr(node uint64, out *fuse.Attr) fuse.Status {
 	out.Ino, out.Nlink = node, 1
-	switch node {
-	case fuse.FUSE_ROOT_ID:
+	if node == fuse.FUSE_ROOT_ID {
 		out.Mode = fuse.S_IFDIR | 0o755
-	case ramNode:
+	} else {
 		out.Mode, out.Size = fuse.S_IFREG|0o444, uint64(len(f.data))
-	default:
-		return fuse.ENOENT
 	}
 	return fuse.OK
 }
@@ -75,13 +77,19 @@ func (f *ramFS) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut
 }
 
 func (f *ramFS) Lookup(_ <-chan struct{}, _ *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
-	if name != "memory" {
+	out.NodeId = ramNode
+	if number, more := strings.CutPrefix(name, ramName+"-"); more {
+		n, err := strconv.ParseUint(number, 10, 16)
+		if err != nil {
+			return fuse.ENOENT
+		}
+		out.NodeId += n
+	} else if name != ramName {
 		return fuse.ENOENT
 	}
-	out.NodeId = ramNode
 	out.SetEntryTimeout(1 << 40)
 	out.SetAttrTimeout(1 << 40)
-	return f.attr(ramNode, &out.Attr)
+	return f.attr(out.NodeId, &out.Attr)
 }
 
 func (f *ramFS) Open(_ <-chan struct{}, _ *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {

@@ -11,6 +11,7 @@ import (
 
 var (
 	lifeFlag = flag.Duration("life", time.Minute, "how long the random lives last, all together")
+	dayFlag  = flag.Float64("day", 0.4, "share of -life that the day lasts")
 	seedFlag = flag.Uint64("seed", 0, "seed of the random choices; 0: a new one")
 )
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -49,8 +50,25 @@ func Mount(t testing.TB, store string, flags ...string) *Mounted {
 	return MountAs(t, nil, store, filepath.Join(t.TempDir(), "mnt"), flags...)
 }
 
+// MountFiles is Mount by a server that may have so many files open.
+func MountFiles(t testing.TB, files int, store string, flags ...string) *Mounted {
+	t.Helper()
+	limit := func(cmd *exec.Cmd) {
+		script := fmt.Sprintf(`ulimit -n %d && exec "$0" "$@"`, files)
+		cmd.Args = append([]string{"sh", "-c", script, cmd.Path}, cmd.Args[1:]...)
+		cmd.Path = "/bin/sh"
+	}
+	return mount(t, nil, limit, store, filepath.Join(t.TempDir(), "mnt"), flags...)
+}
+
 // MountAs is Mount with the rights of another user, on a directory that is made if it does not exist.
 func MountAs(t testing.TB, cred *syscall.Credential, store, dir string, flags ...string) *Mounted {
+	t.Helper()
+	return mount(t, cred, func(*exec.Cmd) {}, store, dir, flags...)
+}
+
+func mount(t testing.TB, cred *syscall.Credential, change func(*exec.Cmd), store, dir string,
+	flags ...string) *Mounted {
 	t.Helper()
 	NeedFUSE(t)
 	m := &Mounted{Dir: dir, Store: store, t: t}
@@ -75,6 +93,7 @@ func MountAs(t testing.TB, cred *syscall.Credential, store, dir string, flags ..
 	cmd.SysProcAttr.Credential = cred
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+socket)
 	cmd.Stdout, cmd.Stderr = log, log
+	change(cmd)
 	if m.proc, err = proc.Start(cmd); err != nil {
 		t.Fatalf("start the server: %v", err)
 	}
@@ -165,6 +184,22 @@ func (m *Mounted) Pid() int { return m.proc.Pid() }
 
 // Log returns what the server has printed so far.
 func (m *Mounted) Log() string { return slurp(m.log) }
+
+// DebugURL is where a server that was given --debug-listen serves its metrics and profiles.
+func (m *Mounted) DebugURL() string {
+	m.t.Helper()
+	said := regexp.MustCompile(`metrics on (http://[^/]+)/metrics, profiles`)
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	for range 1000 { // it says so just after it is ready
+		if at := said.FindStringSubmatch(m.Log()); at != nil {
+			return at[1]
+		}
+		<-again.C
+	}
+	m.t.Fatalf("the server does not say where its metrics are:\n%s", m.Log())
+	return ""
+}
 
 // Client starts a client process. If it hangs, this mount's connection is aborted to free it.
 func (m *Mounted) Client(t testing.TB) *client.Client {
