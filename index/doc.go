@@ -101,8 +101,9 @@
 // the listing and one small read for each checkpoint: a tenth of a second for a thousand.
 //
 // An image keeps all its packs open, but not always a descriptor for each: see package blob. Walks over the
-// whole store (check, gc) keep a bounded number open, because of the memory that an open pack takes. Files that root makes in the store of another user are given to that
-// user, so that a server which runs as the owner can read them.
+// whole store (check, gc) keep a bounded number open, because of the memory that an open pack takes.
+// Files that root makes in the store of another user are given to that user, so that a server which runs as
+// the owner can read them.
 //
 // A name alone identifies nothing: it may belong to another checkpoint a moment later. A root counts as
 // known only while name, generation, size and the identity of its blob are the same (blob.Info.Tag),

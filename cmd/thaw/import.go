@@ -73,6 +73,7 @@ If the import is killed or the disk is full, there is no new checkpoint. If the 
 mounted, the mount shows the new checkpoint at once.
 
 Of several PATHs those that cannot be imported are named at the end, and the others are there.
+One command for many is much quicker than one for each.
 
 With --json: the checkpoint's info.json and what the import took; of several an array.` +
 			exitStatus(exitcode.Partial, exitcode.NotStore, exitcode.Locked, exitcode.Version, exitcode.NotFound,

@@ -92,7 +92,8 @@ func (w *dirWriter) Abort() error {
 	return nil
 }
 
-// dirObject is a committed file of another file system than the host's. Its size is taken once: the file never changes.
+// dirObject is a committed file of another file system than the host's. Its size is taken once: the file
+// never changes.
 type dirObject struct {
 	f    File
 	size int64

@@ -68,7 +68,8 @@ func makeLoadImage(t *testing.T, dir string, i int, pages uint64) loadImage {
 	const run = 16
 	rnd := rand.New(rand.NewPCG(uint64(i), 8))
 	var text strings.Builder
-	fmt.Fprintf(&text, "thaw-working-set 1\npages %d\nwindow 10s\nway test\ncreated 2026-01-02T03:04:05Z\n\n", pages)
+	fmt.Fprintf(&text, "thaw-working-set 1\npages %d\nwindow 10s\nway test\n"+
+		"created 2026-01-02T03:04:05Z\n\n", pages)
 	for n, at := range rnd.Perm(int(pages) / run) {
 		for gfn := uint64(at * run); gfn < uint64(at+1)*run; gfn++ {
 			switch {
@@ -115,8 +116,8 @@ func (l *load) start(t *testing.T, m *cli.Mounted) []*client.Client {
 // spread describes how long things took that were begun at once.
 func spread(what string, ns []int64) string {
 	ms := func(q float64) float64 { return quantile(ns, q) / 1e6 }
-	return fmt.Sprintf("%-34s median %9.3f ms, p99 %9.3f ms, longest %9.3f ms = %.1f of the median", what, ms(0.5),
-		ms(0.99), ms(1), ms(1)/max(ms(0.5), 1e-9))
+	return fmt.Sprintf("%-34s median %9.3f ms, p99 %9.3f ms, longest %9.3f ms = %.1f of the median", what,
+		ms(0.5), ms(0.99), ms(1), ms(1)/max(ms(0.5), 1e-9))
 }
 
 // TestLoad restores many machines at once from a few images, with a cold disk, checks every page that they
@@ -132,15 +133,17 @@ func TestLoad(t *testing.T) {
 	t.Run("restore", l.restore)
 	var ours, peers []int64
 	for i := range rounds {
-		t.Run(fmt.Sprint("faults/", i), func(t *testing.T) { ours = append(ours, l.fault(t, faults, uint64(i))...) })
+		t.Run(fmt.Sprint("faults/", i), func(t *testing.T) {
+			ours = append(ours, l.fault(t, faults, uint64(i))...)
+		})
 		t.Run(fmt.Sprint("readers/", i), func(t *testing.T) {
 			peers = append(peers, l.readPlain(t, faults, uint64(i))...)
 		})
 	}
 	us := func(ns []int64, q float64) float64 { return quantile(ns, q) / 1e3 }
 	for _, q := range []float64{0.5, 0.99, 0.999, 1} {
-		t.Logf("a fault of %d at once, %5.1f %%: %8.0f us; plain FUSE readers: %8.0f us; ratio %.2f", machines, 100*q,
-			us(ours, q), us(peers, q), us(ours, q)/us(peers, q))
+		t.Logf("a fault of %d at once, %5.1f %%: %8.0f us; plain FUSE readers: %8.0f us; ratio %.2f", machines,
+			100*q, us(ours, q), us(peers, q), us(ours, q)/us(peers, q))
 	}
 }
 

@@ -32,7 +32,7 @@ type mark struct {
 
 // markEvery is how many steps lie between two marks, and fewMarks how many say something.
 const (
-	markEvery = 12
+	markEvery = 8
 	fewMarks  = 9
 )
 
@@ -67,7 +67,8 @@ func TestDay(t *testing.T) {
 // dawn mounts the store.
 func (l *dayLife) dawn() {
 	l.note("mount", "")
-	l.mount = cli.Mount(l.t, l.store, "--debug-listen=127.0.0.1:0", "--repack-after=1s", "--learn", "--fill=64MiB")
+	l.mount = cli.Mount(l.t, l.store, "--debug-listen=127.0.0.1:0", "--repack-after=1s", "--learn",
+		"--fill=64MiB")
 	l.at, l.marks = l.mount.DebugURL(), nil
 }
 
