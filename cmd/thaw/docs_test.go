@@ -200,5 +200,5 @@ func TestCommandsThatAreSaidExist(t *testing.T) {
 }
 
 // prose are words that follow the name of the program in sentences.
-var prose = []string{"is", "has", "can", "keeps", "mount", "does", "uses", "made", "starts", "stores", "takes",
-	"was", "store", "knows", "serves", "means", "in", "makes", "this", "the", "that", "and", "to", "it", "of", "server", "restores", "command"}
+var prose = strings.Fields(`is has can keeps mount does uses made starts stores takes was store knows serves
+	means in makes this the that and to it of server restores command`)

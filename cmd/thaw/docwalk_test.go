@@ -117,7 +117,8 @@ func (s *shell) close() {
 	_ = s.cmd.Wait()
 }
 
-// shorter makes a block of the README one that does not take long: a smaller guest, watched for a shorter time.
+// shorter makes a block of the README one that does not take long: a smaller guest, watched for a shorter
+// time.
 var shorter = strings.NewReplacer("1GiB", "64MiB", "10s", "1s")
 
 // The README, from an empty machine to a restore, as it stands; but for the time that it takes.

@@ -45,6 +45,8 @@ func knownTopics(root *cobra.Command) {
 	if err != nil {
 		panic(err) // cobra has made it
 	}
+	help.Long += exitStatus(exitcode.NotFound)
+	help.Example = "  thaw help import\n  thaw help qemu"
 	show := help.Run
 	help.Run, help.RunE = nil, func(cmd *cobra.Command, args []string) error {
 		if _, _, err := root.Find(args); err != nil {

@@ -29,8 +29,9 @@ type interrupted struct {
 	left    []string // patterns of what may be left behind below the directory
 }
 
-// Ctrl-C ends each verb at once, in the middle of its work: it says "interrupted" and nothing else, and leaves
-// no process, no mount and no file behind. How long it took is logged, and not judged: the host may be busy.
+// Ctrl-C ends each verb at once, in the middle of its work: it says "interrupted" and nothing else, and
+// leaves no process, no mount and no file behind. How long it took is logged, and not judged: the
+// host may be busy.
 func TestInterrupt(t *testing.T) {
 	small := []string{"--memory", "64MiB", "--arg", "set=8MiB", "--warm", "1s", "--window", "20s"}
 	long := append(small, "--scan", "30s", "--trace", "30s")

@@ -48,8 +48,8 @@ func openPipe(ctx context.Context, path string, raw bool) (*importer.Source, err
 	}
 }
 
-// stdin is the standard input, or another pipe, whose reads end when the context does. A read of a pipe cannot be
-// interrupted; so each one waits first, for bytes or for the end of the context.
+// stdin is the standard input, or another pipe, whose reads end when the context does. A read of a pipe
+// cannot be interrupted; so each one waits first, for bytes or for the end of the context.
 type stdin struct {
 	ctx context.Context
 	f   *os.File

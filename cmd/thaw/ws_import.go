@@ -76,7 +76,8 @@ func runWSImport(ctx context.Context, a *app, target []string, file string,
 	return nil
 }
 
-// wsTarget finds the store and the checkpoint that arguments name: MNT/NAME, STORE/NAME, MNT NAME, STORE NAME.
+// wsTarget finds the store and the checkpoint that arguments name: MNT/NAME, STORE/NAME, MNT NAME or
+// STORE NAME.
 func wsTarget(ctx context.Context, target []string) (store string, v index.Version, err error) {
 	p, err := access.Find(ctx, target[0], target[1:]...)
 	if err != nil {

@@ -29,9 +29,9 @@ func newWSShowCommand(a *app) *cobra.Command {
 		Long: `Print the working set of a checkpoint: how large it is, how its pages lie, where it came
 from, when and where in guest memory its pages were touched.
 
-PATH is a working-set file, or a directory that holds one: a checkpoint on disk, or on a
-mount (MNT/NAME), or in a store (STORE/NAME). In the lines "where" and "when" each character is a 64th of guest
-memory, or of the recording; the higher, the more of it was touched.
+PATH is a working-set file, or a directory that holds one: a checkpoint on disk, on a mount
+(MNT/NAME), or in a store (STORE/NAME). In the lines "where" and "when" each character is
+a 64th of guest memory, or of the recording; the higher, the more of it was touched.
 
 Of several sets it prints how much they have in common: Jaccard's measure, the share of
 the pages of either that both have. Of one set with several sources it says so of these.

@@ -89,7 +89,8 @@ func TestArchive(t *testing.T) {
 }
 
 func TestFacts(t *testing.T) {
-	if host := Host(); !strings.Contains(host, "== /proc/version\nLinux") || !strings.Contains(host, "MemTotal") {
+	host := Host()
+	if !strings.Contains(host, "== /proc/version\nLinux") || !strings.Contains(host, "MemTotal") {
 		t.Errorf("the host:\n%s", host)
 	}
 	text, err := Process(os.Getpid())

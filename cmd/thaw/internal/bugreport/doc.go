@@ -1,5 +1,5 @@
-// Package bugreport puts together what somebody needs who looks into a fault of thaw: an archive of small text
-// files.
+// Package bugreport puts together what somebody needs who looks into a fault of thaw: an archive of small
+// text files.
 //
 // It has nothing of what machines had in their memories: only what programs counted and logged, and facts of
 // the host. What else is private, the names of checkpoints and the paths of stores and mounts, is replaced by

@@ -95,7 +95,8 @@ func replaceWord(text, word, by string) string {
 
 // inName says whether a character is one of names: beside it a word is a part of a longer one.
 func inName(c byte) bool {
-	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || c == '-' || c == '.'
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' ||
+		strings.IndexByte("_-.", c) >= 0
 }
 
 // ends says whether a name ends before this text. A full stop after it may be that of a sentence.

@@ -18,7 +18,8 @@ func (s *Source) tellLeftOut(dir string) {
 	if err != nil {
 		return // a file, or one that is read in another way
 	}
-	taken := map[string]bool{filepath.Base(s.Memory): true, "memory": true, "info.json": true, "stats.json": true}
+	taken := map[string]bool{filepath.Base(s.Memory): true, "memory": true, "info.json": true,
+		"stats.json": true}
 	for _, path := range s.Files {
 		if filepath.Dir(path) == filepath.Clean(dir) {
 			taken[filepath.Base(path)] = true
