@@ -70,7 +70,7 @@ func (s *Server) saveAsked(e *entry) {
 	}
 	s.goes("saving what was asked for", func() {
 		if err := s.opts.Asked.SaveAsked(e.id, runs); err != nil {
-			s.log.Debug("what machines asked for is not kept", "checkpoint", e.name, "error", err)
+			s.log.Debug("what machines asked for is not kept", "checkpoint", e.name, "err", err)
 		}
 	})
 }

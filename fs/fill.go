@@ -102,7 +102,7 @@ func (s *Server) fillAll(fl *fill) {
 		if err != nil {
 			// It is an error when somebody asks for these pages, and complained of then.
 			lost = true
-			s.log.Debug("fill", "checkpoint", fl.m.e.name, "error", err)
+			s.log.Debug("fill", "checkpoint", fl.m.e.name, "err", err)
 			if lostPages(err) == nil {
 				continue
 			}

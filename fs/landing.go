@@ -9,6 +9,7 @@ import (
 // A landing is the playout of one flight: what its pieces are told to, the opens wait by, READs note late
 // pages in, and stats.json shows.
 type landing struct {
+	id string // of the restore
 	// early: the opens may return before all is there.
 	early bool
 	start time.Time

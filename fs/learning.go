@@ -120,7 +120,7 @@ func (s *Server) loadLearned(e *entry) {
 	}
 	record, err := s.opts.Learned.LoadLearned(e.id)
 	if err != nil {
-		s.log.Debug("what earlier restores taught is not known", "checkpoint", e.name, "error", err)
+		s.log.Debug("what earlier restores taught is not known", "checkpoint", e.name, "err", err)
 	}
 	if record == nil || record.ImagePages != e.pages() {
 		record = learn.New(e.pages())
@@ -199,7 +199,7 @@ func (s *Server) taught(e *entry, x learn.Restore) {
 		err = s.opts.Learned.SaveLearned(e.id, text)
 	}
 	if err != nil {
-		s.log.Debug("what a restore taught is not kept", "checkpoint", e.name, "error", err)
+		s.log.Debug("what a restore taught is not kept", "checkpoint", e.name, "err", err)
 		return
 	}
 	if proved && s.opts.Proved != nil && s.ctx.Err() == nil {

@@ -82,6 +82,8 @@ type session struct {
 	landing atomic.Pointer[landing]
 	// watch is what its restore shows of the working set; nil: it is not watched.
 	watch atomic.Pointer[watch]
+	// last is the newest open; nil: there was none.
+	last atomic.Pointer[restored]
 	// fill counts what was brought when nothing was asked for.
 	fill filled
 

@@ -15,6 +15,7 @@ import (
 // nothing; the registry reads them when somebody asks.
 type metrics struct {
 	reads      latencies
+	restores   latencies
 	readBytes  atomic.Uint64
 	readErrors atomic.Uint64
 	opens      atomic.Uint64
@@ -34,7 +35,9 @@ func newMetrics(s *Server) *metrics {
 	m := &metrics{registry: prometheus.NewRegistry()}
 	m.reads.desc = prometheus.NewDesc("thaw_fs_read_duration_seconds",
 		"READs of memory, from request to reply.", nil, nil)
-	m.registry.MustRegister(&m.reads, newImageMetrics(s))
+	m.restores.desc = prometheus.NewDesc("thaw_fs_restore_wait_seconds",
+		"Opens of memory that waited for a restore, from open to return.", nil, nil)
+	m.registry.MustRegister(&m.reads, &m.restores, newImageMetrics(s))
 	m.registry.MustRegister(s.opts.Collectors...)
 	for _, c := range []struct {
 		name, help string
@@ -83,7 +86,7 @@ func newMetrics(s *Server) *metrics {
 		{"open_memories", "Open memory files.", s.openMemories},
 		{"reads_outstanding", "READs of memory not answered yet.",
 			func() float64 { return float64(s.demand.outstanding.Load()) }},
-		{"playout_margin", "By how much longer than measured the last restore expected its tail to take.",
+		{"playout_margin_ratio", "By how much longer than measured the last restore expected its tail to take.",
 			m.playout.of(func(p *Playout) float64 { return p.Margin })},
 		{"playout_rate_bytes_per_second", "How fast the pages of the last restore came.",
 			m.playout.of(func(p *Playout) float64 { return p.RateBytesPerSecond })},
@@ -136,7 +139,7 @@ func (m *metrics) text() ([]byte, error) {
 var latencyBounds = [...]time.Duration{
 	5 * time.Microsecond, 10 * time.Microsecond, 20 * time.Microsecond, 50 * time.Microsecond,
 	100 * time.Microsecond, 200 * time.Microsecond, 500 * time.Microsecond, time.Millisecond,
-	5 * time.Millisecond, 20 * time.Millisecond, 100 * time.Millisecond, time.Second,
+	5 * time.Millisecond, 20 * time.Millisecond, 100 * time.Millisecond, time.Second, 10 * time.Second,
 }
 
 // latencies is a histogram that many goroutines observe without a lock; it collects itself.

@@ -53,7 +53,7 @@ func TestMetrics(t *testing.T) {
 		"thaw_fs_push_errors_total": 0, "thaw_fs_fill_bytes_total": 0, "thaw_fs_fills_total": 0,
 		"thaw_fs_playout_restores_total": 0, "thaw_fs_playout_late_pages_total": 0,
 		"thaw_fs_playout_late_seconds_total": 0, "thaw_fs_playout_head_start_seconds_total": 0,
-		"thaw_fs_playout_margin": 0, "thaw_fs_playout_rate_bytes_per_second": 0,
+		"thaw_fs_playout_margin_ratio": 0, "thaw_fs_playout_rate_bytes_per_second": 0,
 		"thaw_fs_playout_planned_slack_seconds": 0, "thaw_fs_playout_real_slack_seconds": 0,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

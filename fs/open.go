@@ -36,7 +36,7 @@ func (r *raw) Open(
 	case kindStats, kindCloneStats, kindMetrics:
 		text, err := r.s.live(n)
 		if err != nil {
-			r.s.log.Error("make a live file", "name", n.name, "error", err)
+			r.s.warn("make a live file", "name", n.name, "err", err)
 			return fuse.EIO
 		}
 		out.Fh = r.s.liveTexts.add(text)
@@ -98,23 +98,28 @@ func (s *Server) openMemory(n *node, in *fuse.OpenIn, out *fuse.OpenOut) fuse.St
 // restore that is cut short because the image is made cold, or has got a new working set, begins
 // again: once for each time that happens.
 func (s *Server) serveOpen(m *memoryFile, in *fuse.OpenIn) {
-	o := opening{who: reader(in.Pid), study: s.prepare(s.study(m))}
+	o := opening{who: reader(in.Pid), study: s.prepare(s.study(m)), id: s.restores.next()}
 	m.sess.Load().opens.Add(1)
-	for f := s.restore(m, &o); f != nil; f = s.restore(m, &o) {
+	f := s.restore(m, &o)
+	for ; f != nil; f = s.restore(m, &o) {
 		if in.Unique&resent != 0 {
-			return
+			break
 		}
 		s.wait(f)
 		if !f.cut.Load() || m.poisoned.Load() || s.ctx.Err() != nil {
-			return
+			break
 		}
 	}
+	s.returned(m, &o, in.Pid, f)
 }
 
-// An opening is an open in progress. Each epoch that begins meanwhile notes it once.
+// An opening is an open in progress. Each epoch and each session that begin meanwhile note it once.
 type opening struct {
 	who   Reader
+	id    string
 	epoch *epoch
+	sess  *session
+	last  *restored
 	study *study // nil: what it shows is not looked for
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
@@ -38,10 +39,13 @@ func (s *Server) rescueErr(what string, err *error) {
 	}
 }
 
-// panicked logs and counts a panic.
+// panicked counts a panic and logs it, once a second at most: a machine may ask for what panics again and
+// again.
 func (s *Server) panicked(what string, value any) {
 	s.metrics.panics.Add(1)
-	s.log.Error("panic in "+what, "panic", fmt.Sprint(value), "stack", string(debug.Stack()))
+	if s.fell.allows(time.Since(s.began), time.Second) {
+		s.log.Error("panic in "+what, "panic", fmt.Sprint(value), "stack", string(debug.Stack()))
+	}
 }
 
 // closeImage closes what is made of an image, and the image. It is called with locks held.

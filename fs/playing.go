@@ -55,7 +55,7 @@ func (s *Server) scheduleOf(h *openImage) *schedule {
 	}
 	if s.ctx.Err() == nil {
 		s.warn("the times of a working set are not known, half of it is brought before the machine runs",
-			"checkpoint", h.of.Name, "error", err)
+			"checkpoint", h.of.Name, "err", err)
 	}
 	return newSchedule(h.ws, nil)
 }
@@ -72,7 +72,7 @@ func (s *Server) lesson(e *entry) Lesson {
 	if s.opts.Lessons != nil {
 		var err error
 		if kept, err = s.opts.Lessons.Load(e.id); err != nil {
-			s.log.Debug("what earlier restores taught is not known", "checkpoint", e.name, "error", err)
+			s.log.Debug("what earlier restores taught is not known", "checkpoint", e.name, "err", err)
 			kept = Lesson{}
 		}
 	}
@@ -103,7 +103,7 @@ func (s *Server) learn(f *flight, complete bool) {
 		return
 	}
 	if err := s.opts.Lessons.Save(e.id, learned); err != nil {
-		s.log.Debug("what a restore taught is not kept", "checkpoint", e.name, "error", err)
+		s.log.Debug("what a restore taught is not kept", "checkpoint", e.name, "err", err)
 	}
 }
 

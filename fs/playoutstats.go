@@ -9,6 +9,8 @@ import (
 // began it, or, for what follows the machine, from the return of that open, which is taken for the
 // machine's first instruction.
 type Playout struct {
+	// RestoreID is the name of the restore, which lines of the log have as "restore".
+	RestoreID string `json:"restore_id"`
 	// HeadStartSeconds is how long the opens waited; until they return, how long they have waited.
 	HeadStartSeconds float64 `json:"head_start_seconds"`
 	// HeadPages of the set had come when the opens returned; TailPages were to follow.
@@ -43,6 +45,7 @@ func (l *landing) report() *Playout {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	p := &Playout{
+		RestoreID: l.id,
 		HeadPages: l.head, TailPages: l.play.tail, Timed: l.play.timed, Margin: l.play.margin,
 		RateBytesPerSecond:  l.play.pace.rate(),
 		PlannedSlackSeconds: slackSeconds(l.play.planned),

@@ -125,7 +125,7 @@ func (p *pushers) do(j job, sc *scratch) {
 	}
 	if err != nil && !errors.Is(err, errStale) {
 		p.srv.metrics.pushErrors.Add(1)
-		p.srv.log.Debug("push", "checkpoint", j.m.e.name, "page", j.page, "error", err)
+		p.srv.log.Debug("push", "checkpoint", j.m.e.name, "page", j.page, "err", err)
 	}
 }
 

@@ -57,7 +57,7 @@ func (s *Server) lookAgain() {
 	if s.looked.allows(time.Since(s.began), lookEvery) {
 		s.goes("a refresh", func() {
 			if err := s.Refresh(s.ctx); err != nil && s.ctx.Err() == nil {
-				s.warn("the store cannot be listed", "error", err)
+				s.warn("the store cannot be listed", "err", err)
 			}
 		})
 	}

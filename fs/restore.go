@@ -12,6 +12,7 @@ import (
 // A flight is one restore of one memory file: what any number of opens at once wait for together.
 // It belongs to the server, not to the open that began it.
 type flight struct {
+	id     string // of the open that began it
 	m      *memoryFile
 	h      *openImage
 	sess   *session
@@ -85,6 +86,7 @@ func (s *Server) restore(m *memoryFile, o *opening) *flight {
 	sess := m.sess.Load()
 	ep := sess.epoch
 	o.meets(ep)
+	o.notes(sess, now)
 	policy := Policy(s.policy.Load())
 	recorded := ep.armed && ep.exclusive(now)
 	var w *watch
@@ -107,11 +109,12 @@ func (s *Server) restore(m *memoryFile, o *opening) *flight {
 	m.abandonLocked()
 	ep.spoil(now)
 	ep.start(now)
-	f := &flight{m: m, h: h, sess: sess, policy: policy, start: now, front: make(chan struct{}),
+	f := &flight{id: o.id, m: m, h: h, sess: sess, policy: policy, start: now, front: make(chan struct{}),
 		feed: feed, watch: w}
 	if policy.bySet() {
 		first := pace{prior: s.pace.load(), atOnce: s.fetchers(feed)}
 		f.landing = newLanding(m, feed, policy, now, first)
+		f.landing.id = o.id
 	}
 	f.ctx, f.cancel = context.WithCancel(s.ctx)
 	if !s.goes("a prefetch", func() { s.fly(f) }) {
@@ -172,8 +175,10 @@ func (s *Server) fly(f *flight) {
 	default:
 		// The open does not fail: missing pages are read on demand, from another place.
 		f.sess.failed.Add(1)
-		s.complain(m.e, "prefetch", err)
+		s.complain(m.e, "prefetch", err, "restore", f.id)
 	}
+	s.log.Info("a restore has ended", "restore", f.id, "checkpoint", m.e.name, "clone", m.clone,
+		"bytes", f.bytes.Load(), "whole", f.whole.Load(), "took", time.Since(f.start))
 	s.landed(f, err == nil)
 }
 
@@ -226,7 +231,7 @@ func (s *Server) stillResident(f *flight) (still bool) {
 	got, err := s.opts.Prober.Cached(f.ctx, s.path(f.m))
 	if err != nil {
 		s.warn("residency is not known, everything is brought again",
-			"checkpoint", f.m.e.name, "error", err)
+			"checkpoint", f.m.e.name, "err", err)
 		return false
 	}
 	return got >= want

@@ -42,6 +42,7 @@ type Server struct {
 	zeros     *zeros
 	pushers   *pushers
 	metrics   *metrics
+	restores  *restoreNames
 
 	// kernel sends notifications to the kernel. It is set before the first request is answered.
 	kernel notifier
@@ -66,6 +67,7 @@ type Server struct {
 
 	complained rate // of logged errors of requests
 	warned     rate // of logged warnings
+	fell       rate // of logged panics
 	looked     rate // of refreshes because of unknown names
 	began      time.Time
 }
@@ -80,6 +82,8 @@ func newServer(ctx context.Context, store Store, mnt string, o Options) *Server 
 		tree:  newTree(),
 		zeros: new(zeros),
 		began: time.Now(),
+
+		restores: newRestoreNames(),
 
 		pieces: pieces{free: make(chan struct{}, maxPieces)},
 		turns:  make(chan struct{}, max(o.Workers, runtime.NumCPU())),
@@ -175,7 +179,7 @@ func (s *Server) Refresh(ctx context.Context) error {
 	for _, d := range stale {
 		// ENOENT: the kernel had not asked for the name.
 		if st := s.kernel.EntryNotify(d.parent, d.name); !st.Ok() && st != fuse.ENOENT {
-			s.log.Warn("the kernel did not drop an old name from its cache", "name", d.name, "error", st)
+			s.log.Warn("the kernel did not drop an old name from its cache", "name", d.name, "err", st)
 		}
 	}
 	return nil
@@ -199,9 +203,9 @@ func (s *Server) CloseIdle() { s.closeIdle(s.idle.drain()) }
 
 // complain logs an error that a request ended with, once a second at most: a broken pack under a
 // running guest would fill any log.
-func (s *Server) complain(e *entry, what string, err error) {
+func (s *Server) complain(e *entry, what string, err error, more ...any) {
 	if s.complained.allows(time.Since(s.began), time.Second) {
-		s.log.Error(what, "checkpoint", e.name, "error", err)
+		s.log.Error(what, append([]any{"checkpoint", e.name, "err", err}, more...)...)
 	}
 }
 

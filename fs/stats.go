@@ -17,12 +17,18 @@ type Stats struct {
 	// Open is the number of files open now.
 	Open int `json:"open"`
 	Counters
+	// ResidentPages were pushed or read, and should be in the page cache, out of MemoryPages: of an image,
+	// those of its memory file and of all clones that are known.
+	ResidentPages uint64 `json:"resident_pages"`
+	MemoryPages   uint64 `json:"memory_pages"`
 	// StallSeconds is the time in which at least one READ was outstanding.
 	StallSeconds float64 `json:"stall_seconds"`
 	// Poisoned: a clone that was written to and reads EIO.
 	Poisoned bool `json:"poisoned"`
 	// Recording: reads are traced, and until the window is over nothing is pushed.
 	Recording bool `json:"recording"`
+	// LastRestore is what the newest open has led to; nil: there was none. Of an image: of all its files.
+	LastRestore *LastRestore `json:"last_restore,omitempty"`
 	// Playout is how the newest restore by working set was planned, and how it went; nil: there was
 	// none. Of an image: the newest over its files, with the late pages of the newest of each.
 	Playout *Playout `json:"playout,omitempty"`
@@ -83,12 +89,16 @@ func (s *Server) stats(e *entry, clone string) Stats {
 	}
 	st.Origin = st.Stalls.Origin
 	var newest time.Time
+	now := time.Now()
 	for _, m := range of {
 		sess := m.sess.Load()
 		if l := sess.landing.Load(); l != nil {
 			st.Playout = st.Playout.with(l.report(), l.start.After(newest))
 			newest = later(newest, l.start)
 		}
+		st.ResidentPages += sess.cached()
+		st.MemoryPages += m.pages
+		st.LastRestore = st.LastRestore.newer(m.lastRestore(now))
 		st.Fill = st.Fill.with(sess.fill.report())
 		st.Counters.add(sess.load())
 		st.PrefetchIntervals = append(st.PrefetchIntervals, sess.waitsSince(st.Origin)...)

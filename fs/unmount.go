@@ -84,7 +84,7 @@ func (s *Server) lastPlace() string {
 func (s *Server) inUse(gone bool) error {
 	users, err := s.Users()
 	if err != nil {
-		s.warn("the users of the mount cannot be listed", "error", err)
+		s.warn("the users of the mount cannot be listed", "err", err)
 	}
 	return &InUseError{Path: s.lastPlace(), Users: users, Gone: gone}
 }

@@ -11,6 +11,8 @@ import (
 var (
 	// ErrNotStore: the directory holds no store (or is not there).
 	ErrNotStore = errors.New("not a thaw store")
+	// ErrNotEmpty: a store is not made in a directory with other files, unless that is asked for.
+	ErrNotEmpty = errors.New("the directory is not empty")
 	// ErrLocked: another process writes to the store, or serves it.
 	ErrLocked = errors.New("store is in use")
 	// ErrReadOnly: the store was opened for reading only, or its file system can only be read.

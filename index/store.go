@@ -48,6 +48,8 @@ type OpenOptions struct {
 	Yield Yield
 	// Create makes a store in a missing or empty directory; a store that exists is opened.
 	Create bool
+	// Among lets Create make it in a directory with other files, which stay.
+	Among bool
 	// Profile is written into a store that is created, and returned by Store.Profile.
 	Profile Profile
 	// Keeper returns a command that does nothing but call KeeperMain. It is started when an index is
@@ -123,7 +125,7 @@ func Open(ctx context.Context, dir string, o OpenOptions) (_ *Store, err error) 
 		return nil, fmt.Errorf("create store %s: %w", dir, ErrReadOnly)
 	}
 	if o.Create {
-		if err := createStore(ctx, dir, o.Profile, o.Wait); err != nil {
+		if err := createStore(ctx, dir, o.Profile, o.Wait, o.Among); err != nil {
 			return nil, err
 		}
 	}

@@ -97,16 +97,17 @@ func readStoreFile(dir string) (*storeFile, error) {
 	return &f, nil
 }
 
-// createStore makes a store in a missing or empty directory. A store that is there stays as it is, and
-// so does one that another process is just making, which holds write.lock then.
-func createStore(ctx context.Context, dir string, p Profile, wait time.Duration) error {
+// createStore makes a store in a missing or empty directory; with among also beside other files. A store
+// that is there stays as it is, and so does one that another process is just making, which holds write.lock
+// then.
+func createStore(ctx context.Context, dir string, p Profile, wait time.Duration, among bool) error {
 	if IsStore(dir) {
 		return nil
 	}
 	if err := makeDirectory(dir); err != nil {
 		return fmt.Errorf("create store: %w", err)
 	}
-	if err := creatable(dir); err != nil {
+	if err := creatable(dir, among); err != nil {
 		if IsStore(dir) {
 			return nil // it is one by now
 		}
@@ -166,18 +167,26 @@ func makeDirectory(dir string) error {
 }
 
 // creatable says whether a store may be made in a directory: it is empty, but for what an interrupted
-// creation leaves.
-func creatable(dir string) error {
+// creation leaves. With among other files may be there, if none has a name that a store uses.
+func creatable(dir string, among bool) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
 		switch e.Name() {
-		case packsDirName, rootsDirName, serverLockName, writeLockName, wantLockName, storeFileName,
-			storeFileName + ".tmp":
+		case serverLockName, writeLockName, wantLockName, storeFileName, storeFileName + ".tmp":
+		case packsDirName, rootsDirName:
+			// Made, and not yet used.
+			if inside, err := os.ReadDir(filepath.Join(dir, e.Name())); err != nil || among && len(inside) > 0 {
+				return fmt.Errorf("%s: %w: what is in %s is not of a store", dir, ErrNotStore, e.Name())
+			}
+		case indexDirName:
+			return fmt.Errorf("%s: %w, and has %s, which a store would use", dir, ErrNotStore, e.Name())
 		default:
-			return fmt.Errorf("%s: %w: the directory is not empty", dir, ErrNotStore)
+			if !among {
+				return fmt.Errorf("%s: %w: %w", dir, ErrNotStore, ErrNotEmpty)
+			}
 		}
 	}
 	return nil

@@ -16,7 +16,9 @@ import (
 	"golang.org/x/term"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/access"
+	"github.com/thawfs/thaw/cmd/thaw/internal/control"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/cmd/thaw/internal/logs"
 	"github.com/thawfs/thaw/cmd/thaw/internal/process"
 )
 
@@ -27,10 +29,13 @@ type app struct {
 	out            *output // stdout, once run has begun
 
 	json, quiet, verbose bool
+	logFormat            logs.Format
 
+	request string // the ID of this run: servers log it with what this command asks them for
 	log     *slog.Logger
 	stores  access.Stores
 	started bool // a verb was found and its arguments were right
+	lasts   bool // this process is depended upon, as lasting says
 
 	// silent is why the server of a mount did not answer, although the work on its store was done. The
 	// command then ends with it.
@@ -47,8 +52,16 @@ func (a *app) setup() {
 		level = slog.LevelDebug
 	case a.quiet:
 		level = slog.LevelError
+	case a.logFormat != logs.Plain:
+		level = slog.LevelInfo
 	}
-	a.log = slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: level}))
+	h := logs.Handler(a.stderr, a.logFormat, level)
+	if a.lasts {
+		h = logs.Limit(h)
+	}
+	if a.log = slog.New(h); a.logFormat != logs.Plain && !a.lasts {
+		a.log = a.log.With("request", a.request)
+	}
 	a.stores = access.Stores{Log: a.log, Note: a.note}
 }
 
@@ -57,14 +70,14 @@ func (a *app) setup() {
 func (a *app) lasting() (end func()) {
 	before, err := a.stderr, process.Lasting()
 	w := process.NewPatientWriter(before)
-	a.stderr = w
+	a.stderr, a.lasts = w, true
 	a.setup()
 	if err != nil {
 		a.log.Debug("the OOM killer may choose this process", "why", err)
 	}
 	return func() {
 		w.Close()
-		a.stderr = before
+		a.stderr, a.lasts = before, false
 		a.setup()
 	}
 }
@@ -77,16 +90,24 @@ func named(err error, format string, args ...any) error {
 	return fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), err)
 }
 
-// note prints one line for the user on stderr; nothing with --quiet.
+// note prints one line for the user on stderr, or into the log if that has a format; nothing with --quiet.
 func (a *app) note(format string, args ...any) {
-	if !a.quiet {
-		fmt.Fprintf(a.stderr, format+"\n", args...)
+	switch text := fmt.Sprintf(format, args...); {
+	case a.quiet:
+	case a.logFormat != logs.Plain:
+		a.log.Info(strings.TrimPrefix(text, "thaw: "))
+	default:
+		fmt.Fprintln(a.stderr, text)
 	}
 }
 
 // warn is note for the warning of a package; "" is none.
 func (a *app) warn(warning string) {
-	if warning != "" {
+	switch {
+	case warning == "" || a.quiet:
+	case a.logFormat != logs.Plain:
+		a.log.Warn(warning)
+	default:
 		a.note("warning: %s", warning)
 	}
 }
@@ -155,6 +176,7 @@ type exitError struct {
 	Name        string `json:"name"`
 	Message     string `json:"message"`
 	Hint        string `json:"hint,omitempty"`
+	Request     string `json:"request"` // the ID of this run of the command
 }
 
 // errInterrupted is what a user is told who has stopped a command: not which call of ours was cut short.
@@ -162,18 +184,28 @@ var errInterrupted = errors.New("interrupted")
 
 // fail prints an error and returns the status to exit with.
 func (a *app) fail(ctx context.Context, err error) exitcode.Code {
+	if !a.started {
+		a.setup() // by the flags that were understood
+	}
 	code, hint := classify(err)
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		code, hint, err = exitcode.Interrupted, "", errInterrupted
 	}
-	if a.json {
-		line, _ := json.Marshal(exitError{"exit_error", int(code), code.Name(), err.Error(), hint})
+	switch {
+	case a.json:
+		line, _ := json.Marshal(exitError{"exit_error", int(code), code.Name(), err.Error(), hint, a.request})
 		fmt.Fprintln(a.stderr, string(line))
+		return code
+	case a.logFormat != logs.Plain:
+		a.log.Error(err.Error(), "code", int(code), "exit", code.Name(), "hint", hint)
 		return code
 	}
 	fmt.Fprintln(a.stderr, "thaw: "+err.Error())
 	if hint != "" {
 		fmt.Fprintln(a.stderr, "      "+hint)
+	}
+	if refused, ok := errors.AsType[*control.RequestError](err); ok {
+		fmt.Fprintf(a.stderr, "      the log of the server has this as request %s\n", refused.Request)
 	}
 	return code
 }

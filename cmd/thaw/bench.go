@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/access"
+	"github.com/thawfs/thaw/cmd/thaw/internal/control"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/cmd/thaw/internal/verify"
 	"github.com/thawfs/thaw/index"
@@ -69,8 +70,8 @@ func runBench(ctx context.Context, a *app, c verify.Config) error {
 		bar.set(index.Progress{Stage: "reading", Unit: "bytes", Done: done, Total: total})
 	}
 	c.Quiet = func() {
-		a.note(`no read has come to an end for %v; if the server of the mount hangs, `+
-			`"thaw umount --abort MNT" frees it`, verify.QuietTime)
+		a.note("no read has come to an end for %v; does the server of the mount hang? %s", verify.QuietTime,
+			control.StoppedHint("MNT"))
 	}
 	r, err := verify.Run(ctx, c)
 	bar.done()

@@ -60,6 +60,8 @@
 //   - importer: what of a checkpoint goes into a store, and in which order.
 //   - lab: restores by many methods, for demo and compare.
 //   - doctor, verify: what `thaw doctor` and `thaw bench` find out.
+//   - logs: how messages look in a log, and how often one is written.
+//   - bugreport: the archive of `thaw doctor --report`.
 //   - exitcode, outfile: how a command ends, and the files that it leaves.
 //
 // A verb that has changed a store ends with a.silent = access.Follow(...), one that has looked at it

@@ -23,6 +23,7 @@ type importOptions struct {
 	layout           string
 	ignoreWorkingSet bool
 	replace          bool
+	init             bool
 	maxShare         maxShareFlag
 	parent           string
 	from             importer.Options
@@ -33,12 +34,14 @@ func newImportCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "import {STORE | MNT} PATH...",
 		Short: "Put a saved machine's memory into a store",
-		Long: `Put checkpoints into a store, which is made if STORE is missing or empty.
+		Long: `Put checkpoints into a store, which is made if STORE is missing or empty; with --init also
+if it is a directory with other files, as the root of a new disk.
 
 PATH is a checkpoint directory (its "memory" and the files beside it: "state",
 "working-set", "info.json"), a bare memory file, whose size must be a multiple of
 4096, or what another VMM saved: Firecracker, Cloud Hypervisor, QEMU, libvirt, VMware,
-ELF cores, LiME dumps. "-" is the standard input. "thaw help formats" has the details:
+ELF cores, LiME dumps. "-" is the standard input, and PATH
+may be a pipe. "thaw help formats" has the details:
 how they are recognised, what is checked, from what a machine can be restored. A file
 that begins like another format is never taken for memory, but with --raw.
 
@@ -95,6 +98,7 @@ With --json: the checkpoint's info.json and what the import took; of several an 
 	f.StringVar(&o.name, "name", "", "name of the checkpoint (default: the last element of PATH)")
 	f.BoolVar(&o.replace, "replace", false,
 		"take the name over from a checkpoint that has it, as soon as the new one is whole")
+	f.BoolVar(&o.init, "init", false, "make a store in a directory that has other files")
 	f.StringVar(&o.profile, "profile", "",
 		`"default" is stored quickly, and made small when the store is repacked; "small" is repacked before
 import returns; "fast" makes faults faster and takes up to twice the space`)
@@ -236,7 +240,7 @@ func runImport(ctx context.Context, a *app, w *access.Writer, store, path string
 func (o *importOptions) request(a *app) (r importer.Request, open index.OpenOptions, err error) {
 	r = importer.Request{Parent: o.parent, Replace: o.replace, IgnoreWorkingSet: o.ignoreWorkingSet, Log: a.log}
 	o.from.Diff = o.parent != ""
-	open = index.OpenOptions{Create: true}
+	open = index.OpenOptions{Create: true, Among: o.init}
 	if r.Policy, err = o.maxShare.policy(); err != nil {
 		return r, open, err
 	}
@@ -268,8 +272,8 @@ func (o *importOptions) checkPaths(path string) error {
 func checkpointName(name, path string) (string, error) {
 	switch {
 	case name != "":
-	case path == stdinPath:
-		return "", exitcode.Errorf(exitcode.Usage, "what comes from the standard input needs a name (--name)")
+	case path == stdinPath, strings.HasPrefix(path, "/dev/fd/"), strings.HasPrefix(path, "/proc/"):
+		return "", exitcode.Errorf(exitcode.Usage, "what comes from a pipe needs a name (--name)")
 	default:
 		name = defaultName(path)
 	}
@@ -316,7 +320,11 @@ func importCheckpoint(ctx context.Context, a *app, w *access.Writer, path string
 
 // openSource finds out what there is to be imported.
 func openSource(ctx context.Context, a *app, path string, from importer.Options) (*importer.Source, error) {
-	if path != stdinPath {
+	switch {
+	case path == stdinPath:
+	case isPipe(path):
+		return openPipe(ctx, path, from.Raw)
+	default:
 		return importer.Open(ctx, path, from)
 	}
 	r := a.stdin

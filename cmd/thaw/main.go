@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/access"
+	"github.com/thawfs/thaw/cmd/thaw/internal/control"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/cmd/thaw/internal/lab"
 	"github.com/thawfs/thaw/cmd/thaw/internal/server"
@@ -43,7 +44,7 @@ func patienceWith(cmd *cobra.Command) time.Duration {
 		return forEver
 	case "uffd":
 		return machinePatience
-	case "import", "mv", "rm", "gc", "repack", server.RepackCommand, server.LearnerCommand,
+	case "init", "import", "mv", "rm", "gc", "repack", server.RepackCommand, server.LearnerCommand,
 		"check", "record", "export", "checkpoint":
 		return writerPatience
 	}
@@ -66,7 +67,7 @@ func (a *app) endAnyway(ctx context.Context, done <-chan struct{}) {
 	case <-time.After(patience):
 		os.Exit(int(a.fail(ctx, exitcode.WithHint(exitcode.Interrupted,
 			fmt.Errorf("stopped: it did not end within %v", patience),
-			`does it wait for a mount whose server hangs? "thaw umount --abort MNT" ends the wait`))))
+			"does it wait for the server of a mount? "+control.StoppedHint("MNT")))))
 	case <-done:
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"github.com/thawfs/thaw/cmd/thaw/internal/access"
 	"github.com/thawfs/thaw/cmd/thaw/internal/control"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/cmd/thaw/internal/logs"
 	"github.com/thawfs/thaw/cmd/thaw/internal/process"
 	"github.com/thawfs/thaw/cmd/thaw/internal/server"
 	"github.com/thawfs/thaw/fs"
@@ -76,7 +78,8 @@ an image needs. Reads of the index and all writes are not.
 
 The server stays in the foreground and says on stderr when it is ready (and tells
 systemd, Type=notify). With --daemon the command returns when the mount answers, and
-the server goes on in the background, its messages in a log file.
+the server goes on in the background, its messages in a log file, with times. "thaw help
+operations" explains the log (--log-format).
 
 The server only reads the store. Commands may change the store meanwhile, and the
 mount shows the changes. A store that cannot be written (a read-only file system,
@@ -259,7 +262,8 @@ func mountDaemon(cmd *cobra.Command, a *app, o mountOptions) error {
 		return fmt.Errorf("log file of the server: %w", err)
 	}
 	defer log.Close()
-	args := []string{"mount", o.Store, o.Mount, fmt.Sprintf("--verbose=%v", a.verbose)}
+	args := []string{"mount", o.Store, o.Mount, fmt.Sprintf("--verbose=%v", a.verbose),
+		"--log-format=" + string(cmp.Or(a.logFormat, logs.Text))}
 	cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
 		if f.Changed && f.Name != "daemon" && f.Name != "log-file" {
 			args = append(args, "--"+f.Name+"="+f.Value.String())

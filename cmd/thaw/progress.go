@@ -7,6 +7,7 @@ import (
 
 	"github.com/schollz/progressbar/v3"
 
+	"github.com/thawfs/thaw/cmd/thaw/internal/logs"
 	"github.com/thawfs/thaw/index"
 )
 
@@ -22,7 +23,7 @@ type progress struct {
 
 // progress begins to show long work. The caller ends it by done.
 func (a *app) progress() *progress {
-	if a.quiet || a.json || !a.stderrIsTerminal() {
+	if a.quiet || a.json || a.logFormat != logs.Plain || !a.stderrIsTerminal() {
 		return &progress{}
 	}
 	return &progress{a: a}

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/access"
+	"github.com/thawfs/thaw/cmd/thaw/internal/control"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/cmd/thaw/internal/server"
 	"github.com/thawfs/thaw/fs"
@@ -29,7 +30,7 @@ func commands(a *app) []group {
 	verbs := func(list ...*cobra.Command) []*cobra.Command { return list }
 	return []group{
 		{"Start here:", verbs(newDoctorCommand(a), newDemoCommand(a), newCompareCommand(a))},
-		{"The store:", verbs(newImportCommand(a), newExportCommand(a), newLsCommand(a),
+		{"The store:", verbs(newInitCommand(a), newImportCommand(a), newExportCommand(a), newLsCommand(a),
 			newInspectCommand(a), newMvCommand(a), newRmCommand(a), newCheckCommand(a), newGCCommand(a),
 			newRepackCommand(a))},
 		{"The mount:", verbs(newMountCommand(a), newUmountCommand(a), newStatsCommand(a),
@@ -84,11 +85,14 @@ exit status. Begin with "thaw doctor", which says what this host can do, and "th
 		}
 	}
 	root.SetHelpCommandGroupID(groupTools)
+	root.InitDefaultHelpCmd()
+	knownTopics(root)
 	root.Version = buildVersion().Version // --version
 	f := root.PersistentFlags()
 	f.BoolVar(&a.json, "json", false, "print JSON instead of tables, errors included")
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "no progress, no messages but errors")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "log what is going on")
+	f.Var(&a.logFormat, "log-format", "write messages as lines of a log with times: text or json")
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
@@ -109,6 +113,9 @@ func parent(cmd *cobra.Command, verbs ...*cobra.Command) *cobra.Command {
 func (a *app) run(ctx context.Context, args []string) exitcode.Code {
 	a.out = &output{w: a.stdout}
 	a.stdout = a.out
+	a.request = control.NewRequest()
+	ctx = control.WithRequest(ctx, a.request)
+	a.setup() // for what is wrong with the command line
 	root := newRootCommand(a)
 	root.SetArgs(args)
 	a.json = slices.Contains(args, "--json") // also where what is wrong stands before it

@@ -39,6 +39,7 @@ const (
 //	                         the name of another signal only send that
 //	umount MNT               umount(8): take a mount away that nobody uses
 //	servergone MNT           wait until the server that killserver sent a signal to has ended
+//	documented FILE          what a server exposes, which FILE has, is what the help and the dashboard know
 //	watched STORE COUNT      wait until it is known of so many restores what they have taught
 //	[fuse], [kvm], [root]    conditions: what this host can do
 //
@@ -62,6 +63,7 @@ func TestScripts(t *testing.T) {
 			"killserver": cmdKillServer,
 			"servergone": cmdServerGone,
 			"umount":     cmdUmount,
+			"documented": cmdDocumented,
 		},
 		Setup:               setupScript,
 		RequireExplicitExec: true,

@@ -284,12 +284,17 @@ func cmdVMState(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, neg || len(args) != 2, "vmstate FILE MIB")
 	mib, err := strconv.ParseUint(args[1], 10, 64)
 	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), vmState(mib), 0o644))
+}
+
+// vmState is a vmstate of Firecracker.
+func vmState(mib uint64) []byte {
 	le := binary.LittleEndian
 	b := le.AppendUint64(nil, 0x0710_1984_8664_0000)
 	b = append(le.AppendUint64(b, 5), "8.0.0"...)
 	b = append(le.AppendUint64(b, mib), "the state"...)
 	sum := ^crc64.Update(^uint64(0), crc64.MakeTable(0x95AC9329AC4BC9B5), b)
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]), le.AppendUint64(b, sum), 0o644))
+	return le.AppendUint64(b, sum)
 }
 
 // cmdGuest is a machine that is restored from a mount whose server learns.

@@ -33,7 +33,8 @@ func newStatsCommand(a *app) *cobra.Command {
 		Long: `Show counters of each checkpoint since it was last cold, including its clones: opens;
 pages prefetched, and how long the opens waited for them; pages and requests that were
 read on demand; pages pushed ahead of demand; seconds in which a reader waited, all of
-them and the longest at once; errors.
+them and the longest at once; errors. A second table has them since the last restore of
+each checkpoint, by the clone that was restored, and the name that the log has for it.
 
 With NAME (or MNT/NAME) one checkpoint. --watch shows what each machine does now, as
 "thaw top". With --json: what "stats.json" holds, by name, without the times of all waits,
@@ -54,7 +55,6 @@ are in MNT/.thaw/metrics (see "thaw mount --metrics-listen").` +
 	return cmd
 }
 
-// counters are the fields of stats.json that the table shows.
 // counters are what is shown of stats.json.
 type counters struct {
 	Origin          time.Time `json:"origin"`
@@ -65,13 +65,16 @@ type counters struct {
 	LazyPages       uint64    `json:"lazy_pages"`
 	LazyRequests    uint64    `json:"lazy_requests"`
 	PushedPages     uint64    `json:"pushed_pages"`
+	ResidentPages   uint64    `json:"resident_pages"`
+	MemoryPages     uint64    `json:"memory_pages"`
 	StallSeconds    float64   `json:"stall_seconds"`
 	Stalls          struct {
 		Longest float64 `json:"longest_seconds"`
 		Elapsed float64 `json:"elapsed_seconds"`
 	} `json:"stalls"`
-	Errors  uint64      `json:"errors"`
-	Playout *fs.Playout `json:"playout"`
+	Errors      uint64          `json:"errors"`
+	Playout     *fs.Playout     `json:"playout"`
+	LastRestore *fs.LastRestore `json:"last_restore"`
 }
 
 func runStats(ctx context.Context, a *app, args []string, o statsOptions) error {
@@ -105,7 +108,6 @@ func runStats(ctx context.Context, a *app, args []string, o statsOptions) error 
 	}
 }
 
-// printStats prints the texts of stats.json by the names of their checkpoints.
 // servedAt is the place on a mount that the arguments name, also by its store.
 func servedAt(ctx context.Context, args []string) (access.Mount, error) {
 	if _, on, err := fs.Locate(args[0]); err == nil && on {
@@ -164,8 +166,9 @@ func withoutTimes(text json.RawMessage) (json.RawMessage, error) {
 	return json.Marshal(all)
 }
 
+// printStats prints the totals, and then what has happened since the last restore of each checkpoint.
 func printStats(a *app, stats map[string]json.RawMessage) error {
-	var rows [][]string
+	var rows, last [][]string
 	for _, name := range slices.Sorted(maps.Keys(stats)) {
 		var c counters
 		if err := json.Unmarshal(stats[name], &c); err != nil {
@@ -177,10 +180,30 @@ func printStats(a *app, stats map[string]json.RawMessage) error {
 			fmt.Sprintf("%.3f s", c.StallSeconds), fmt.Sprintf("%.3f s", c.Stalls.Longest),
 			count(c.Errors),
 		})
+		if r := c.LastRestore; r != nil {
+			last = append(last, lastRow(name, r))
+		}
 	}
 	a.table([]string{"NAME", ">OPENS", ">PREFETCHED", ">IN", ">LAZY", ">REQUESTS", ">PUSHED",
 		">STALLED", ">LONGEST", ">ERRORS"}, rows)
+	if len(last) > 0 {
+		a.printf("\nsince the last restore of each:\n\n")
+		a.table([]string{"NAME", ">AGO", ">PREFETCHED", ">IN", ">LAZY", ">REQUESTS", ">PUSHED", ">STALLED",
+			">ERRORS", "RESTORE"}, last)
+	}
 	return nil
+}
+
+// lastRow is what has happened since a restore, of a clone under its name.
+func lastRow(name string, r *fs.LastRestore) []string {
+	if r.Clone != "" {
+		name += "/" + r.Clone
+	}
+	return []string{
+		name, time.Since(r.At).Round(time.Second).String(), count(r.PrefetchedPages),
+		fmt.Sprintf("%.3f s", r.WaitedSeconds), count(r.LazyPages), count(r.LazyRequests),
+		count(r.PushedPages), fmt.Sprintf("%.3f s", r.StallSeconds), count(r.Errors), r.ID,
+	}
 }
 
 // readStats reads the stats.json of one checkpoint, or of all.

@@ -7,13 +7,49 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/thawfs/thaw/cmd/thaw/internal/importer"
 )
 
 // stdinPath is the PATH of a command that reads its standard input.
 const stdinPath = "-"
 
-// stdin is the standard input, whose reads end when the context does. A read of a pipe cannot be
-// interrupted; so each one waits first, for bytes or for the end of the context.
+// isPipe says whether a path is a named pipe, or what a shell makes of <(COMMAND).
+func isPipe(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.Mode()&os.ModeNamedPipe != 0
+}
+
+// openPipe opens a pipe as soon as somebody writes into it. If ctx ends before, the open is left to end with
+// this process: it cannot be interrupted.
+func openPipe(ctx context.Context, path string, raw bool) (*importer.Source, error) {
+	type opened struct {
+		f   *os.File
+		err error
+	}
+	done := make(chan opened, 1)
+	go func() {
+		f, err := os.Open(path)
+		done <- opened{f, err}
+	}()
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case o := <-done:
+		if o.err != nil {
+			return nil, o.err
+		}
+		src, err := importer.OpenStream(path, stdin{ctx, o.f}, raw)
+		if err != nil {
+			return nil, errors.Join(err, o.f.Close())
+		}
+		src.Owns(o.f)
+		return src, nil
+	}
+}
+
+// stdin is the standard input, or another pipe, whose reads end when the context does. A read of a pipe
+// cannot be interrupted; so each one waits first, for bytes or for the end of the context.
 type stdin struct {
 	ctx context.Context
 	f   *os.File

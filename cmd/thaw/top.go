@@ -25,7 +25,8 @@ func newTopCommand(a *app) *cobra.Command {
 		Short: "Watch the machines of a mount",
 		Long: `Show what each machine of a mount does now, a line for each, again and again: how many of
 its memory files are open; how far its restore is; pages a second that it waited for, and
-bytes a second that were brought ahead of it; the share of the time in which it waited,
+bytes a second that were brought ahead of it; the share of its memory that is in the page
+cache, which it reads without the server; the share of the time in which it waited,
 and its longest wait since it was restored; errors.
 
 A line is a checkpoint's own memory with that of its clones, or one clone. Those that are
@@ -81,8 +82,8 @@ func (w *watcher) show(stats map[string]json.RawMessage, now time.Time) error {
 	if w.inPlace {
 		w.a.printf("\x1b[H\x1b[2J")
 	}
-	w.a.table([]string{"MACHINE", ">OPEN", ">RESTORE", ">WAITED/S", ">BROUGHT/S", ">STALLED", ">LONGEST",
-		">ERRORS"}, rows)
+	w.a.table([]string{"MACHINE", ">OPEN", ">RESTORE", ">WAITED/S", ">BROUGHT/S", ">CACHED", ">STALLED",
+		">LONGEST", ">ERRORS"}, rows)
 	if len(rows) == 0 {
 		w.a.printf("no machine is open, and none was restored meanwhile\n")
 	}
@@ -104,10 +105,15 @@ func (w *watcher) row(name string, s sample) []string {
 	brought := rate(s.PrefetchedPages+s.PushedPages, before.PrefetchedPages+before.PushedPages)
 	return []string{
 		name, count(s.Open), s.progress(), count(uint64(rate(s.LazyPages, before.LazyPages))),
-		size(int64(brought * index.PageSize)),
+		size(int64(brought * index.PageSize)), s.cached(),
 		fmt.Sprintf("%.1f %%", 100*min(1, max(0, s.StallSeconds-before.StallSeconds)/seconds)),
 		fmt.Sprintf("%.1f ms", s.Stalls.Longest*1e3), count(s.Errors),
 	}
+}
+
+// cached is the share of its memory that is in the page cache, as far as the server knows.
+func (c *counters) cached() string {
+	return fmt.Sprintf("%.0f %%", 100*float64(c.ResidentPages)/float64(max(1, c.MemoryPages)))
 }
 
 // progress says how far the restore of a machine is.

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/access"
+	"github.com/thawfs/thaw/cmd/thaw/internal/control"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/cmd/thaw/internal/process"
 	"github.com/thawfs/thaw/fs"
@@ -104,7 +105,7 @@ func endMount(ctx context.Context, a *app, m access.Mount, detach bool) error {
 	if exitcode.Has(err, exitcode.Busy) {
 		return exitcode.WithHint(exitcode.Busy, err,
 			"stop what uses it; or take it away and serve what is open: thaw umount --detach "+m.Root+
-				"; or cut it off: thaw umount --abort "+m.Root)
+				"; "+control.GiveUpHint(m.Root))
 	}
 	if err != nil {
 		return err
@@ -168,7 +169,7 @@ func stillServed(ctx context.Context, store, mnt string) error {
 	}
 	return exitcode.WithHint(exitcode.Busy, fmt.Errorf(
 		"it is unmounted, but process %d still serves what is in use%s", st.PID,
-		access.UsedBy(st.Users)), "stop what uses it; or cut it off: thaw umount --abort "+mnt)
+		access.UsedBy(st.Users)), "stop what uses it; "+control.GiveUpHint(mnt))
 }
 
 // detachedStore finds the store that was mounted on a path and is served still: the lock that its

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -79,7 +81,7 @@ func runVMCheckpoint(ctx context.Context, a *app, sock string, r api.CheckpointR
 	}
 	// To save takes its time; that the machine answers at all shows before.
 	var rep api.CheckpointReply
-	_, err := askMachine(ctx, sock, (*api.Client).Status)
+	err := awaitMachine(ctx, sock)
 	if err == nil {
 		rep, err = api.NewClient(sock).Checkpoint(ctx, r)
 	}
@@ -94,6 +96,25 @@ func runVMCheckpoint(ctx context.Context, a *app, sock string, r api.CheckpointR
 		a.note("%s", rep.Note)
 	}
 	return nil
+}
+
+// startPatience is how long a machine may take to make its socket: it may have been started right before.
+const startPatience = 2 * time.Second
+
+// awaitMachine returns when a machine answers, or with the reason why it does not.
+func awaitMachine(ctx context.Context, sock string) error {
+	for end := time.Now().Add(startPatience); ; {
+		_, err := askMachine(ctx, sock, (*api.Client).Status)
+		nobody := errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
+		if !nobody || time.Now().After(end) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(startPatience / 40):
+		}
+	}
 }
 
 // checkpointLine says what was written, and what it cost.

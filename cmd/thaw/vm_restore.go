@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/access"
+	"github.com/thawfs/thaw/cmd/thaw/internal/control"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/vmm"
 	"github.com/thawfs/thaw/vmm/kvm"
@@ -140,7 +141,7 @@ func vmmError(err error) error {
 		return exitcode.WithHint(exitcode.Unsupported, err,
 			"the VMM needs /dev/kvm and the right to use it")
 	case errors.Is(err, ram.ErrStuck):
-		return exitcode.WithHint(exitcode.ServerGone, err, `"thaw umount MNT --abort" frees it`)
+		return exitcode.WithHint(exitcode.ServerGone, err, control.StoppedHint("MNT"))
 	case errors.Is(err, os.ErrNotExist):
 		return exitcode.With(exitcode.NotFound, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os/signal"
 	"strings"
 	"syscall"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/cmd/thaw/internal/logs"
 	"github.com/thawfs/thaw/index"
 	"github.com/thawfs/thaw/vmm"
 	"github.com/thawfs/thaw/vmm/guest"
@@ -45,7 +47,7 @@ func (o *vmOptions) prepare(a *app, announce string) (err error) {
 	}
 	// A machine does not end because nobody reads its log or its console any more.
 	signal.Ignore(syscall.SIGPIPE)
-	o.Log, o.Started = a.log, func() {
+	o.Log, o.Started = slog.New(logs.Limit(a.log.Handler())), func() {
 		a.patience.Store(int64(machinePatience))
 		if o.API != "" {
 			announce += "; socket " + o.API

@@ -51,7 +51,7 @@ func newHistoryReply(name string, r *learn.Record) historyReply {
 func runWSHistory(ctx context.Context, a *app, args []string, text bool) error {
 	switch {
 	case len(args) > 2:
-		return exitcode.Errorf(exitcode.Usage, "--history is of one checkpoint: MNT/NAME or STORE NAME")
+		return exitcode.Errorf(exitcode.Usage, "--history is of one checkpoint")
 	case text:
 		return exitcode.Errorf(exitcode.Usage, "--history and --text print different things: give one of them")
 	}

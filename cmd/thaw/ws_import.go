@@ -18,7 +18,7 @@ import (
 func newWSImportCommand(a *app) *cobra.Command {
 	var share maxShareFlag
 	cmd := &cobra.Command{
-		Use:   "import {MNT/NAME | STORE NAME} FILE",
+		Use:   "import {MNT | STORE} NAME FILE",
 		Short: "Set a checkpoint's working set from a file",
 		Long: `Set the working set of a checkpoint from a file in the format that
 "thaw ws show --text" prints and MNT/NAME/working-set has. It replaces the one that was
@@ -76,17 +76,18 @@ func runWSImport(ctx context.Context, a *app, target []string, file string,
 	return nil
 }
 
-// wsTarget finds the store and the checkpoint of MNT/NAME or STORE NAME.
+// wsTarget finds the store and the checkpoint that arguments name: MNT/NAME, STORE/NAME, MNT NAME or
+// STORE NAME.
 func wsTarget(ctx context.Context, target []string) (store string, v index.Version, err error) {
-	if len(target) == 2 {
-		return target[0], index.Version{Name: target[1]}, nil
-	}
-	m, server, err := access.Checkpoint(ctx, target[0])
+	p, err := access.Find(ctx, target[0], target[1:]...)
 	if err != nil {
 		return "", v, err
 	}
-	st, err := server.Status(ctx)
-	return st.Store, index.Version{Name: m.Name}, err
+	if len(p.Names) == 0 && !index.IsStore(p.Store) {
+		return "", v, access.NotOnMount(target[0])
+	}
+	v.Name, err = p.One()
+	return p.Store, v, err
 }
 
 // setWorkingSet makes text the working set of a checkpoint, which must be the one of v if that says

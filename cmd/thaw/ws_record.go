@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -32,10 +34,12 @@ type recordReply struct {
 func newWSRecordCommand(a *app) *cobra.Command {
 	var o wsRecordOptions
 	cmd := &cobra.Command{
-		Use:   "record MNT/NAME",
+		Use:   "record {MNT | STORE} NAME",
 		Short: "Make a working set of what a lazy restore read",
 		Long: `Make the checkpoint's working set of what was read on demand since its image was last
 cold, in first-touch order, clones included, up to the record window of the mount.
+
+The store must be mounted; MNT/NAME and STORE/NAME name the checkpoint as well.
 
 For any VMM: reset, restore a machine from MNT/NAME/memory (or a clone), let it run for
 some seconds, record.
@@ -58,9 +62,10 @@ is cut to its front, with a warning: see --max-share.` +
 		Example: `  thaw ws record --reset /mnt/thaw/web-1
   qemu-system-x86_64 ... mem-path=/mnt/thaw/web-1/clones/a/memory ... &
   sleep 10; thaw ws record /mnt/thaw/web-1`,
-		Args: cobra.ExactArgs(1),
+		Args:              cobra.RangeArgs(1, 2),
+		ValidArgsFunction: completeNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return named(runWSRecord(cmd.Context(), a, args[0], o), "ws record %s", args[0])
+			return named(runWSRecord(cmd.Context(), a, args, o), "ws record %s", strings.Join(args, " "))
 		},
 	}
 	cmd.Flags().BoolVar(&o.reset, "reset", false, "make the image cold and begin to record")
@@ -70,12 +75,16 @@ is cut to its front, with a warning: see --max-share.` +
 	return cmd
 }
 
-func runWSRecord(ctx context.Context, a *app, path string, o wsRecordOptions) error {
+func runWSRecord(ctx context.Context, a *app, args []string, o wsRecordOptions) error {
 	policy, err := o.share.policy()
 	if err != nil {
 		return err
 	}
-	m, server, err := access.Checkpoint(ctx, path)
+	m, err := servedAt(ctx, args)
+	if err != nil {
+		return err
+	}
+	m, server, err := access.Checkpoint(ctx, filepath.Join(m.Root, m.Name))
 	if err != nil {
 		return err
 	}
@@ -83,7 +92,8 @@ func runWSRecord(ctx context.Context, a *app, path string, o wsRecordOptions) er
 		if err := server.Drop(ctx, control.DropRequest{Name: m.Name, Record: true}); err != nil {
 			return err
 		}
-		a.note("%s is cold; restore a machine from it, then: thaw ws record %s", m.Name, path)
+		a.note("%s is cold; restore a machine from it, then: thaw ws record %s", m.Name,
+			strings.Join(args, " "))
 		return nil
 	}
 	r, err := server.Record(ctx, control.RecordRequest{Name: m.Name, Force: o.force})

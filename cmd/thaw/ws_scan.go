@@ -107,7 +107,7 @@ func runWSScan(ctx context.Context, a *app, o wsScanOptions) error {
 		g, err = openQEMU(ctx, o)
 	}
 	if err != nil {
-		return err
+		return stopped(ctx, err)
 	}
 	var set *wss.Set
 	var stats scan.Stats
@@ -117,7 +117,7 @@ func runWSScan(ctx context.Context, a *app, o wsScanOptions) error {
 		return err
 	})
 	if err = errors.Join(err, g.Close()); err != nil {
-		return err
+		return stopped(ctx, err)
 	}
 	if err := writeSet(o.out, set); err != nil {
 		return err
@@ -132,6 +132,14 @@ func runWSScan(ctx context.Context, a *app, o wsScanOptions) error {
 		"the longest %.1f ms", o.out, size(set.Bytes()), count(set.Pages()), o.within, stats.Sweeps,
 		100*stats.Share, 1000*stats.LongestPause)
 	return nil
+}
+
+// stopped is the error of a scan: if it was interrupted, that, and not the connection that broke with it.
+func stopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
 }
 
 // check says what is wrong with the flags.

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -23,14 +24,14 @@ import (
 func newWSShowCommand(a *app) *cobra.Command {
 	var text, history bool
 	cmd := &cobra.Command{
-		Use:   "show {PATH... | STORE NAME...}",
+		Use:   "show {PATH... | {STORE | MNT} NAME...}",
 		Short: "Print a working set, or compare several",
 		Long: `Print the working set of a checkpoint: how large it is, how its pages lie, where it came
 from, when and where in guest memory its pages were touched.
 
-PATH is a working-set file, or a directory that holds one: a checkpoint on disk, or on a
-mount (MNT/NAME). In the lines "where" and "when" each character is a 64th of guest
-memory, or of the recording; the higher, the more of it was touched.
+PATH is a working-set file, or a directory that holds one: a checkpoint on disk, on a mount
+(MNT/NAME), or in a store (STORE/NAME). In the lines "where" and "when" each character is
+a 64th of guest memory, or of the recording; the higher, the more of it was touched.
 
 Of several sets it prints how much they have in common: Jaccard's measure, the share of
 the pages of either that both have. Of one set with several sources it says so of these.
@@ -43,7 +44,7 @@ summary with all runs.
 ("thaw mount --learn"), one a line: how many pages its set had; how many of those that
 were left out at random the machine used; recall and precision by that; the pages of the
 set that came late and those that were missed; and what was decided. It takes one
-checkpoint, MNT/NAME or STORE NAME.` + exitStatus(exitcode.NotStore, exitcode.NotFound, exitcode.WorkingSet),
+checkpoint.` + exitStatus(exitcode.NotStore, exitcode.NotFound, exitcode.WorkingSet),
 		Example: `  thaw ws show /mnt/thaw/web-1
   thaw ws show --text /srv/store web-1 > web-1.ws
   thaw ws show /mnt/thaw/web-1 /mnt/thaw/web-2`,
@@ -98,7 +99,7 @@ func runWSShow(ctx context.Context, a *app, args []string, text bool) error {
 	if err := access.Answering(ctx, args...); err != nil {
 		return err
 	}
-	named := wsNames(args)
+	named := wsNames(ctx, args)
 	if len(named) > 1 {
 		if text {
 			return exitcode.Errorf(exitcode.Usage, "--text prints one set")
@@ -124,12 +125,16 @@ func runWSShow(ctx context.Context, a *app, args []string, text bool) error {
 	return nil
 }
 
-// wsNames takes the arguments apart: one PATH or STORE NAME each. They are paths if each is a file,
-// or a directory that has a record.
-func wsNames(args []string) (named [][]string) {
+// wsNames takes the arguments apart: each is a PATH, also STORE/NAME, or the first is a store or a mount and
+// the others are names in it.
+func wsNames(ctx context.Context, args []string) (named [][]string) {
 	store := len(args) > 1 && slices.ContainsFunc(args, func(path string) bool {
 		return !holdsRecord(path)
 	})
+	if store {
+		p, err := access.Find(ctx, args[0], args[1:]...)
+		store = err != nil || len(p.Names) < len(args) // else the first names a checkpoint, too
+	}
 	if !store {
 		return slices.Collect(slices.Chunk(args, 1))
 	}
@@ -155,14 +160,20 @@ func recordIn(path string) string {
 // readWorkingSet reads the record that a PATH or STORE NAME names.
 func readWorkingSet(ctx context.Context, a *app, named []string) (record []byte, err error) {
 	path := named[0]
-	if len(named) == 2 {
-		return access.Read(ctx, a.stores, path, func(s *index.Store) ([]byte, error) {
-			return s.ReadFile(ctx, named[1], state.SetFile)
-		})
+	if _, err := os.Stat(path); len(named) == 2 || errors.Is(err, os.ErrNotExist) {
+		if p, err := access.Find(ctx, path, named[1:]...); err != nil {
+			return nil, err
+		} else if len(p.Names) == 1 {
+			return access.Read(ctx, a.stores, p.Store, func(s *index.Store) ([]byte, error) {
+				return s.ReadFile(ctx, p.Names[0], state.SetFile)
+			})
+		}
 	}
 	file := recordIn(path)
 	record, err = os.ReadFile(file)
 	switch {
+	case file != path && os.IsNotExist(err) && index.IsStore(path):
+		_, err = access.Place{Store: path}.One()
 	case file != path && os.IsNotExist(err):
 		err = exitcode.WithHint(exitcode.NotFound, fmt.Errorf("no %s in it", state.SetFile),
 			`on a mount, "thaw ws record MNT/NAME" makes one after a lazy restore`)

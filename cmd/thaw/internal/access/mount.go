@@ -57,7 +57,7 @@ func Resolve(ctx context.Context, path string) (Mount, error) {
 			"free the mount point with: thaw umount "+m.Root)
 	case errors.Is(err, os.ErrPermission):
 		return Mount{}, exitcode.WithHint(exitcode.Failure, err,
-			"only its user can use a mount without --allow-other; root can end it with --abort")
+			"only its user can use a mount without --allow-other: run it as that user")
 	}
 	return Mount{}, NotOnMount(path) // that of a lab's raw server has no socket
 }
@@ -102,7 +102,7 @@ func (m Mount) Server(ctx context.Context) (*control.Client, error) {
 	if errors.Is(err, control.ErrNoServer) {
 		err = exitcode.WithHint(exitcode.ServerGone, err,
 			"was the store moved or removed? umount(8) ends the mount while nothing uses it; "+
-				"to cut it off: thaw umount --abort "+m.Root)
+				control.GiveUpHint(m.Root))
 	}
 	return nil, err
 }
@@ -150,7 +150,7 @@ func Bounded[T any](ctx context.Context, mnt string, f func() (T, error)) (T, er
 	case <-timer.C:
 		return none, exitcode.WithHint(exitcode.ServerGone,
 			fmt.Errorf("%s: %w (waited %v)", mnt, ErrSilent, answerPatience),
-			"is its process stopped? To free what waits for it: thaw umount --abort "+mnt)
+			control.StoppedHint(mnt))
 	case <-ctx.Done():
 		return none, ctx.Err()
 	}

@@ -161,9 +161,9 @@ func ServerStatus(ctx context.Context, dir string) (s control.Status, ok bool, e
 
 // SilentHint says what to do about a server that does not answer.
 func SilentHint(s index.Server) string {
-	hint := fmt.Sprintf("is process %d stopped, or another user's?", s.PID)
+	hint := fmt.Sprintf("is process %d stopped, or another user's? kill -CONT wakes it", s.PID)
 	if s.Mount != "" {
-		hint += " To end it by force: thaw umount --abort " + s.Mount
+		hint += "; " + control.GiveUpHint(s.Mount)
 	}
 	return hint
 }

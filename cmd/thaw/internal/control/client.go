@@ -69,6 +69,9 @@ func (c *Client) Call(ctx context.Context, verb string, req, result any) error {
 		return fmt.Errorf("%s: %w", verb, err)
 	}
 	r.Header.Set("Content-Type", "application/json")
+	if id := Request(ctx); id != "" {
+		r.Header.Set(requestHeader, id)
+	}
 	resp, err := c.http.Do(r)
 	if err != nil {
 		return c.broken(ctx, verb, err)
@@ -83,7 +86,7 @@ func (c *Client) Call(ctx context.Context, verb string, req, result any) error {
 		return c.broken(ctx, verb, err)
 	}
 	if a.Error != nil {
-		return a.Error.Err()
+		return &RequestError{a.Request, a.Error.Err()}
 	}
 	if result == nil || len(a.Result) == 0 {
 		return nil
@@ -92,6 +95,16 @@ func (c *Client) Call(ctx context.Context, verb string, req, result any) error {
 		return fmt.Errorf("%s: answer of the server: %w", verb, err)
 	}
 	return nil
+}
+
+// StoppedHint says what to do about the server of a mount that does not answer. The harmless way comes first.
+func StoppedHint(mnt string) string {
+	return "is its process stopped? kill -CONT wakes it; " + GiveUpHint(mnt)
+}
+
+// GiveUpHint says how a mount is given up, and what that costs.
+func GiveUpHint(mnt string) string {
+	return "to give the mount up, and all machines that run from it: thaw umount --abort " + mnt
 }
 
 // broken explains a connection that ended before the answer did.
@@ -104,7 +117,7 @@ func (c *Client) broken(ctx context.Context, verb string, err error) error {
 		return err
 	case ctx.Err() != nil, errors.As(err, &late) && late.Timeout():
 		return exitcode.WithHint(exitcode.ServerGone, fmt.Errorf("%s: %w", verb, ErrSilent),
-			`is its process stopped? "thaw umount --abort MNT" frees what waits for it`)
+			StoppedHint("MNT"))
 	}
 	return exitcode.WithHint(exitcode.ServerGone,
 		fmt.Errorf("%s: the server died before it answered: %w", verb, err), "mount the store again")

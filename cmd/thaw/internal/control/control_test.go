@@ -1,12 +1,14 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -88,6 +90,67 @@ func TestErrorsSurviveTheWire(t *testing.T) {
 	for range 2 {
 		if err := c.Call(t.Context(), "dies", nil, nil); !strings.Contains(err.Error(), "boom") {
 			t.Errorf("a handler that panics: %v", err)
+		}
+	}
+}
+
+// The server knows requests by the ID of the command that makes them, and by one of its own where that has
+// none, or one that a log could not have.
+func TestRequestIDs(t *testing.T) {
+	dir := t.TempDir()
+	l, err := Listen(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	asked := make(chan string, 1)
+	s := Serve(l, map[string]Handler{
+		"fails": func(ctx context.Context, _ json.RawMessage) (any, error) {
+			asked <- Request(ctx)
+			return nil, errFull
+		},
+	}, testClassify, slog.New(slog.NewTextHandler(&log, nil)))
+	c, err := Connect(t.Context(), filepath.Join(dir, SocketName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := []string{NewRequest(), "", "two\nlines"}
+	if ids[0] == NewRequest() {
+		t.Error("two commands have one ID")
+	}
+	var known []string
+	for i, id := range ids {
+		ctx := t.Context()
+		if id != "" {
+			ctx = WithRequest(ctx, id)
+		}
+		err := c.Call(ctx, "fails", nil, nil)
+		refused, ok := errors.AsType[*RequestError](err)
+		if i == 2 { // net/http sends no such header
+			if ok {
+				t.Errorf("%q went over the wire: %v", id, err)
+			}
+			continue
+		}
+		seen := <-asked
+		if !ok || refused.Request != seen || (id != "") != (seen == id) {
+			t.Errorf("%q: the server knows it by %q, the error by %v", id, seen, refused)
+		}
+		known = append(known, seen)
+	}
+	r := httptest.NewRequest(http.MethodPost, "/v1/fails", strings.NewReader("{}"))
+	r.Header.Set(requestHeader, "forged level=ERROR")
+	s.http.Handler.ServeHTTP(httptest.NewRecorder(), r)
+	if seen := <-asked; !requestID.MatchString(seen) {
+		t.Errorf("the server takes %q for an ID", seen)
+	}
+	if err := s.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	_ = l.Close()
+	for _, id := range known {
+		if n := strings.Count(log.String(), "request="+id+" verb=fails"); n != 1 {
+			t.Errorf("%d lines with %s in the log:\n%s", n, id, log.String())
 		}
 	}
 }

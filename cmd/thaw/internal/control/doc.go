@@ -13,6 +13,9 @@
 //
 //	{"result":...}   or   {"error":{"name":"not-found","message":"...","hint":"..."}}
 //
+// The answer has the ID of the command, too, which the request has in the header "Thaw-Request", or one that
+// the server has made: what the server logs of the request has it.
+//
 // An answer without an end means that the server died. The error's name is that of an exit code
 // (package exitcode), so that a command ends with the status and the hint of the server.
 // Closing the connection cancels the work: the handler's context ends. A server that does not begin

@@ -87,24 +87,38 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, verb string, h H
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusOK)
 	_ = http.NewResponseController(w).Flush() // a client that is gone ends the context by itself
+	id := r.Header.Get(requestHeader)
+	if !requestID.MatchString(id) {
+		id = NewRequest()
+	}
+	log := s.log.With("request", id, "verb", verb)
 	start := time.Now()
-	result, err := s.do(r.Context(), h, raw)
-	s.log.Debug("control", "verb", verb, "took", time.Since(start), "err", err)
-	var a answer
+	result, err := s.do(WithRequest(r.Context(), id), log, h, raw)
+	a := answer{Request: id}
 	if err == nil {
 		a.Result, err = json.Marshal(result)
 	}
+	switch took := time.Since(start); {
+	case err == nil:
+		log.Debug("a command asked for something", "took", took)
+	case errors.Is(err, context.Canceled):
+		log.Debug("a command went away", "took", took)
+	default:
+		log.Warn("what a command asked for could not be done", "took", took, "err", err)
+	}
 	if err != nil {
-		a = answer{Error: ToWire(err, s.classify)}
+		a.Error = ToWire(err, s.classify)
 	}
 	_ = json.NewEncoder(w).Encode(a)
 }
 
 // do runs a handler. A panic in it is an error of this one request: machines run from this process.
-func (s *Server) do(ctx context.Context, h Handler, raw json.RawMessage) (result any, err error) {
+func (s *Server) do(ctx context.Context, log *slog.Logger, h Handler, raw json.RawMessage) (
+	result any, err error,
+) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.log.Error("a request ended in a panic", "panic", p, "stack", string(debug.Stack()))
+			log.Error("a request ended in a panic", "panic", p, "stack", string(debug.Stack()))
 			err = fmt.Errorf("the server failed: %v", p)
 		}
 	}()

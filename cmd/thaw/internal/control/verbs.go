@@ -17,6 +17,7 @@ type Mount interface {
 	CloseIdle(ctx context.Context) error            // let go of what nobody uses
 	Drop(ctx context.Context, r DropRequest) error  // make an image cold
 	Record(ctx context.Context, r RecordRequest) (Recorded, error)
+	Goroutines(ctx context.Context) (string, error) // what its process does, for a report of a fault
 	Unmount(ctx context.Context, detach bool) error // with detach although it is in use
 }
 
@@ -67,6 +68,7 @@ const (
 	verbCloseIdle = "close-idle"
 	verbDrop      = "drop"
 	verbRecord    = "record"
+	verbRoutines  = "goroutines"
 	verbUnmount   = "unmount"
 )
 
@@ -95,6 +97,9 @@ func Verbs(m Mount) map[string]Handler {
 		}),
 		verbRecord: Handle(func(ctx context.Context, r RecordRequest) (any, error) {
 			return m.Record(ctx, r)
+		}),
+		verbRoutines: Handle(func(ctx context.Context, _ none) (any, error) {
+			return m.Goroutines(ctx)
 		}),
 		// The end of the mount ends ctx, and is what is asked for.
 		verbUnmount: Handle(func(ctx context.Context, r unmountRequest) (any, error) {
@@ -128,6 +133,11 @@ func (c *Client) Drop(ctx context.Context, r DropRequest) error {
 func (c *Client) Record(ctx context.Context, r RecordRequest) (s Recorded, err error) {
 	err = c.Call(ctx, verbRecord, r, &s)
 	return s, err
+}
+
+func (c *Client) Goroutines(ctx context.Context) (text string, err error) {
+	err = c.Call(ctx, verbRoutines, none{}, &text)
+	return text, err
 }
 
 func (c *Client) Unmount(ctx context.Context, detach bool) error {

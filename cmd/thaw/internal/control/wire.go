@@ -7,10 +7,11 @@ import (
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 )
 
-// answer is the answer of a server; exactly one of its fields is set.
+// answer is the answer of a server: a result or an error.
 type answer struct {
-	Result json.RawMessage `json:"result,omitempty"`
-	Error  *WireError      `json:"error,omitempty"`
+	Result  json.RawMessage `json:"result,omitempty"`
+	Error   *WireError      `json:"error,omitempty"`
+	Request string          `json:"request,omitempty"` // the ID that the server's log has
 }
 
 // WireError is an error as it crosses a process boundary: the name of its exit code, its message,

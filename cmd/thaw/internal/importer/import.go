@@ -81,7 +81,7 @@ func (src *Source) workingSet(path string) (*wss.Set, error) {
 	set, err := parseSet(f, src.Image.Size())
 	if err != nil {
 		return nil, exitcode.WithHint(exitcode.WorkingSet, fmt.Errorf("%s: %w", path, err),
-			"correct or remove the file, or import with --ignore-working-set")
+			"correct the file, or import with --ignore-working-set: it stays where it is")
 	}
 	return set, nil
 }

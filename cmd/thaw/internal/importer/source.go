@@ -30,6 +30,7 @@ type Source struct {
 	Reading, Note string
 
 	saved *guestmem.Saved // nil: thaw's own, or a bare memory file
+	added []string        // files that a mount has added
 	files []io.Closer
 }
 
@@ -47,6 +48,9 @@ func (src *Source) Close() {
 	}
 }
 
+// Owns has a file closed with the source.
+func (src *Source) Owns(f io.Closer) { src.files = append(src.files, f) }
+
 // Open finds out what path is: what another program wrote (package guestmem), what index.OpenSource says,
 // or a differential checkpoint of our own VMM. Of that the whole image is imported, and a state that does
 // without parents. A path that cannot be looked at holds no image, nor does one that is not as large as
@@ -58,10 +62,18 @@ func Open(ctx context.Context, path string, o Options) (*Source, error) {
 			return nil, foreignError(err)
 		}
 		if saved != nil {
-			return foreign(saved)
+			s, err := foreign(saved)
+			if err == nil {
+				s.tellLeftOut(path)
+			}
+			return s, err
 		}
 	}
-	return open(path)
+	s, err := open(path)
+	if err == nil {
+		s.tellLeftOut(path)
+	}
+	return s, err
 }
 
 // open opens what is stored as it is.
@@ -97,12 +109,12 @@ func (s *Source) leaveOut() {
 			sizes[name] = st.Size()
 		}
 	}
-	added := native.Added(s.Info, s.Image.Size(), sizes)
-	for _, name := range added {
+	s.added = native.Added(s.Info, s.Image.Size(), sizes)
+	for _, name := range s.added {
 		delete(s.Files, name)
 	}
-	if len(added) > 0 {
-		s.Note = "left out, since a mount adds it: " + strings.Join(added, ", ")
+	if len(s.added) > 0 {
+		s.note("left out, since a mount adds it: " + strings.Join(s.added, ", "))
 	}
 }
 
@@ -110,7 +122,7 @@ func (s *Source) leaveOut() {
 func explain(err error) error {
 	if _, ok := errors.AsType[*index.NameError](err); ok {
 		return exitcode.WithHint(exitcode.BadName, err,
-			"rename or remove that file, or begin its name with a dot, and it is ignored")
+			"give that file another name; one that begins with a dot is left out")
 	}
 	_, image := errors.AsType[*index.ImageError](err)
 	if _, ok := errors.AsType[*os.PathError](err); ok && !image {

@@ -95,7 +95,7 @@ func (c *Comparison) Run(ctx context.Context) (r *Result, err error) {
 	if err := c.create(c.o.Keep); err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, c.close()) }()
+	defer func() { err = errors.Join(err, c.close(ctx)) }()
 	if err := c.prepare(ctx); err != nil {
 		return nil, err
 	}

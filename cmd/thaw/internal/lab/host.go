@@ -36,7 +36,7 @@ func checkKVM() error {
 func prepareCache(ctx context.Context, path, onDisk string) error {
 	prepare := func(path string) error { return fillCache(ctx, path) }
 	if onDisk == disk.Native {
-		prepare = dropCache
+		prepare = func(path string) error { return dropCache(ctx, path) }
 	}
 	err := filepath.WalkDir(path, func(path string, d fs.DirEntry, err error) error {
 		if err = errors.Join(err, ctx.Err()); err != nil || !d.Type().IsRegular() {
@@ -50,14 +50,30 @@ func prepareCache(ctx context.Context, path, onDisk string) error {
 	return nil
 }
 
+// chunk is how much of something that takes long is done between two looks at whether to stop.
+const chunk = 64 << 20
+
 // dropCache takes a file out of the page cache. Pages that are not on disk yet are written first:
 // they would stay otherwise.
-func dropCache(path string) error {
+func dropCache(ctx context.Context, path string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	const write = unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER
+	for off := int64(0); off < st.Size(); off += chunk {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if unix.SyncFileRange(int(f.Fd()), off, chunk, write) != nil {
+			break // not every file system can; Sync tells what is wrong
+		}
+	}
 	if err := f.Sync(); err != nil {
 		return err
 	}
@@ -94,7 +110,7 @@ func (u untilDone) Read(p []byte) (int, error) {
 // that was free for a while has gone back to its own host, and the first touch of a page costs many
 // times what it costs on hardware: a restore that allocates more would pay for it. At most a half of
 // the free memory is taken.
-func populateMemory(size uint64) error {
+func populateMemory(ctx context.Context, size uint64) error {
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {
 		return fmt.Errorf("ask for free memory: %w", err)
@@ -108,8 +124,13 @@ func populateMemory(size uint64) error {
 	if err != nil {
 		return fmt.Errorf("populate memory: %w", err)
 	}
+	for off := 0; off < len(m) && err == nil; off += chunk {
+		if err = ctx.Err(); err == nil {
+			err = unix.Madvise(m[off:min(off+chunk, len(m))], unix.MADV_POPULATE_WRITE)
+		}
+	}
 	// A kernel before 5.14 has no such advice. Nothing depends on it.
-	if err := unix.Madvise(m, unix.MADV_POPULATE_WRITE); err != nil && !errors.Is(err, unix.EINVAL) {
+	if err != nil && !errors.Is(err, unix.EINVAL) {
 		return errors.Join(fmt.Errorf("populate memory: %w", err), unix.Munmap(m))
 	}
 	return unix.Munmap(m)

@@ -12,17 +12,20 @@ import (
 	"time"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/fs"
 )
 
 // process is a server or a VMM of a testbed. It has a process group of its own: a ctrl-C on the
 // terminal reaches the lab alone, which then ends its processes in order.
 type process struct {
 	name   string
+	mnt    string // what it serves; "": it is no server
 	cmd    *exec.Cmd
 	stdout bytes.Buffer // to be looked at after done
 	stderr tail
 	done   chan struct{} // closed when it has ended
-	err    error         // of Wait; after done
+	err    error         // of Wait; after done, as ended
+	ended  time.Time
 }
 
 // stopPatience is how long a process may take to end when it is asked to.
@@ -39,7 +42,7 @@ func newProcess(name string, cmd *exec.Cmd) *process {
 // watch waits for the end of a process that was started.
 func (p *process) watch() {
 	go func() {
-		p.err = p.cmd.Wait()
+		p.err, p.ended = p.cmd.Wait(), time.Now()
 		close(p.done)
 	}()
 }
@@ -72,17 +75,38 @@ func (p *process) failure() error {
 }
 
 // stop asks the process to end, waits for stopPatience, then kills it. It returns when the process
-// has ended; one that has ended before is not an error.
-func (p *process) stop() error {
+// has ended; one that has ended before is not an error. When ctx has ended nobody waits for what it would
+// still do: it is killed at once.
+func (p *process) stop(ctx context.Context) error {
+	if ctx.Err() != nil && p.cutOff() == nil {
+		p.kill()
+		return nil
+	}
 	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
 	select {
 	case <-p.done:
 		return nil
 	case <-time.After(stopPatience):
 	}
+	p.kill()
+	return fmt.Errorf("%s did not end within %v of SIGTERM and was killed", p.name, stopPatience)
+}
+
+func (p *process) kill() {
 	_ = p.cmd.Process.Kill()
 	<-p.done
-	return fmt.Errorf("%s did not end within %v of SIGTERM and was killed", p.name, stopPatience)
+}
+
+// cutOff takes the mount away that a process serves: one that is killed while it waits for the kernel would
+// not end.
+func (p *process) cutOff() error {
+	if p.mnt == "" {
+		return nil
+	}
+	if err := fs.Abort(p.mnt); !errors.Is(err, fs.ErrNotMounted) {
+		return err
+	}
+	return nil
 }
 
 // tail keeps the end of what is written to it.

@@ -50,7 +50,7 @@ func (t *testbed) restore(ctx context.Context, r trial) (o outcome, err error) {
 	}
 	server, err := mount(ctx, r)
 	if server != nil {
-		defer func() { err = errors.Join(err, server.stop()) }()
+		defer func() { err = errors.Join(err, server.stop(ctx)) }()
 	}
 	if err != nil {
 		return o, err
@@ -94,7 +94,7 @@ func (t *testbed) measure(ctx context.Context, r trial) (o outcome, err error) {
 	if r.warm {
 		err = fillCache(ctx, filepath.Join(dir, "memory"))
 	} else {
-		err = populateMemory(r.need(uint64(st.Size())))
+		err = populateMemory(ctx, r.need(uint64(st.Size())))
 	}
 	if err != nil {
 		return o, err
@@ -192,7 +192,7 @@ func (t *testbed) restoreMachine(ctx context.Context, dir string, requested time
 		return nil, err
 	}
 	if err := p.wait(ctx); err != nil {
-		return nil, errors.Join(err, p.stop())
+		return nil, errors.Join(err, p.stop(ctx))
 	}
 	var rep vmm.Report
 	if err := json.Unmarshal(p.stdout.Bytes(), &rep); err != nil {

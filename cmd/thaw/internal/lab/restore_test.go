@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -18,15 +17,12 @@ import (
 	"github.com/thawfs/thaw/fs"
 )
 
-// The environment that makes the test binary a process of a testbed.
-const (
-	roleEnv = "THAW_TEST_LAB_ROLE" // server or machine
-	dirEnv  = "THAW_TEST_LAB_DIR"  // where it writes what it saw
-)
+// roleEnv makes the test binary a process of a testbed: server or machine.
+const roleEnv = "THAW_TEST_LAB_ROLE"
 
 func TestMain(m *testing.M) {
-	if role := os.Getenv(roleEnv); role != "" {
-		if err := simulate(role, os.Getenv(dirEnv)); err != nil {
+	if os.Getenv(roleEnv) != "" {
+		if err := simulate(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -35,45 +31,26 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// simulate is a server or a machine that does nothing until it is asked to end. A server writes then
-// whether the machine still runs.
-func simulate(role, dir string) error {
+// simulate is a server or a machine that does nothing until it is asked to end.
+func simulate() error {
 	asked := make(chan os.Signal, 1)
 	signal.Notify(asked, syscall.SIGTERM)
-	pidFile := filepath.Join(dir, "machine")
-	if role == "machine" {
-		if err := os.WriteFile(pidFile, []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
-			return err
-		}
-	}
 	if _, err := os.NewFile(3, "ready pipe").WriteString("ready"); err != nil {
 		return err
 	}
 	<-asked
-	if role == "machine" {
-		return nil
-	}
-	text, err := os.ReadFile(pidFile)
-	if err != nil {
-		return err
-	}
-	pid, err := strconv.Atoi(string(text))
-	if err != nil {
-		return err
-	}
-	runs := syscall.Kill(pid, 0) == nil
-	return os.WriteFile(filepath.Join(dir, "machine-runs"), []byte(strconv.FormatBool(runs)), 0o600)
+	return nil
 }
 
 // simulated is a program whose processes do nothing. ready is called when a machine runs.
-func simulated(t *testing.T, dir string, ready func()) Program {
+func simulated(t *testing.T, ready func()) Program {
 	start := func(cmd *exec.Cmd, role string) *os.File {
 		r, w, err := os.Pipe()
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { r.Close(); w.Close() })
-		cmd.Env = append(os.Environ(), roleEnv+"="+role, dirEnv+"="+dir)
+		cmd.Env = append(os.Environ(), roleEnv+"="+role)
 		cmd.ExtraFiles = []*os.File{w}
 		return r
 	}
@@ -103,13 +80,13 @@ func simulated(t *testing.T, dir string, ready func()) Program {
 	}
 }
 
-// TestInterruptedRestore: the machine of a restore that is interrupted ends before the server of its
-// memory is asked to.
+// TestInterruptedRestore: the machine of a restore that is interrupted ends before the server of its memory,
+// and both have ended when the restore returns. They are not asked to: that may take its time.
 func TestInterruptedRestore(t *testing.T) {
 	dir := t.TempDir()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	bed := testbed{program: simulated(t, dir, cancel)}
+	bed := testbed{program: simulated(t, cancel)}
 	if err := bed.create(filepath.Join(dir, "bed")); err != nil {
 		t.Fatal(err)
 	}
@@ -125,11 +102,20 @@ func TestInterruptedRestore(t *testing.T) {
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("restore: %v", err)
 	}
-	runs, err := os.ReadFile(filepath.Join(dir, "machine-runs"))
-	if err != nil || string(runs) != "false" {
-		t.Errorf("when the server was asked to end, the machine ran: %s, %v", runs, err)
+	for _, p := range bed.processes {
+		select {
+		case <-p.done:
+		default:
+			t.Fatalf("the %s runs on", p.name)
+		}
+		if p.cmd.ProcessState.Exited() {
+			t.Errorf("the %s was asked to end: %v", p.name, p.cmd.ProcessState)
+		}
 	}
-	if err := bed.close(); err != nil {
+	if server, machine := bed.processes[0], bed.processes[1]; server.ended.Before(machine.ended) {
+		t.Error("the server ended before the machine")
+	}
+	if err := bed.close(t.Context()); err != nil {
 		t.Error(err)
 	}
 }

@@ -78,6 +78,7 @@ func (t *testbed) start(name string, args ...string) (*process, error) {
 // serve begins a server and waits until it is ready.
 func (t *testbed) serve(ctx context.Context, args ...string) (*process, error) {
 	p := newProcess("server", t.program.Command(args...))
+	p.mnt = t.mnt
 	if err := t.program.StartServer(ctx, p.cmd); err != nil {
 		return nil, fmt.Errorf("start %s: %w", p.name, err)
 	}
@@ -86,12 +87,12 @@ func (t *testbed) serve(ctx context.Context, args ...string) (*process, error) {
 	return p, nil
 }
 
-// close ends what still runs, takes the mount away and removes the files.
-func (t *testbed) close() error {
+// close ends what still runs, takes the mount away and removes the files; at once when ctx has ended.
+func (t *testbed) close(ctx context.Context) error {
 	var errs []error
 	// The youngest first: a machine ends before the server that has its memory.
 	for i := len(t.processes) - 1; i >= 0; i-- {
-		errs = append(errs, t.processes[i].stop())
+		errs = append(errs, t.processes[i].stop(ctx))
 	}
 	// A mount is left where its server had to be killed.
 	if err := fs.Abort(t.mnt); err != nil && !errors.Is(err, fs.ErrNotMounted) {

@@ -1,7 +1,6 @@
 package process
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,7 +8,9 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"regexp"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -80,7 +81,8 @@ func StartDaemon(ctx context.Context, args []string, log *os.File) (int, error) 
 	return pid, cmd.Process.Release()
 }
 
-// lastLine is the last line of a log after an offset: ": line", or nothing.
+// lastLine is the last line of a log after an offset that another program has written, such as fusermount3:
+// ": line", or nothing. What thaw says itself it has told the process that started it.
 func lastLine(name string, offset int64) string {
 	f, err := os.Open(name)
 	if err != nil {
@@ -88,12 +90,17 @@ func lastLine(name string, offset int64) string {
 	}
 	defer f.Close()
 	text, _ := io.ReadAll(io.NewSectionReader(f, offset, 64<<10))
-	text = bytes.TrimSpace(text)
-	if len(text) == 0 {
-		return ""
+	last := ""
+	for line := range strings.Lines(string(text)) {
+		if line = strings.TrimRight(line, "\n"); line != "" && !ownLine.MatchString(line) {
+			last = ": " + line
+		}
 	}
-	return ": " + string(text[bytes.LastIndexByte(text, '\n')+1:])
+	return last
 }
+
+// ownLine is how lines begin that thaw writes into its log.
+var ownLine = regexp.MustCompile(`^(time=|\{"time":|thaw: | )`)
 
 // StartServer starts a server and waits until it says that it is ready, or why it could not be; it
 // then has ended.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/access"
+	"github.com/thawfs/thaw/cmd/thaw/internal/control"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/cmd/thaw/internal/process"
 	"github.com/thawfs/thaw/fs"
@@ -98,6 +99,6 @@ func (s *Server) take(ctx context.Context, detach bool) error {
 	}
 	s.detached.Store(true)
 	s.Note("thaw: %s is detached. It is in use%s and is served until all files are closed; "+
-		"to end it at once: thaw umount --abort %s", s.Mount, access.UsersOf(err), s.Mount)
+		"%s", s.Mount, access.UsersOf(err), control.GiveUpHint(s.Mount))
 	return nil
 }

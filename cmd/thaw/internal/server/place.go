@@ -52,7 +52,7 @@ func privateDir(mnt string) (string, error) {
 		if st.Mode&unix.S_IFMT != unix.S_IFDIR || int(st.Uid) != os.Geteuid() || st.Mode&0o077 != 0 {
 			return "", exitcode.WithHint(exitcode.Failure,
 				fmt.Errorf("%s is not a private directory of this user", d),
-				"remove it, or set XDG_RUNTIME_DIR to a directory that is private")
+				"set XDG_RUNTIME_DIR to a directory that is private")
 		}
 	}
 	return dir, nil

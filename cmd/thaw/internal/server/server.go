@@ -73,6 +73,7 @@ func Start(ctx context.Context, o Options) (_ *Server, err error) {
 	}
 	fo := o.FS
 	fo.Log, fo.ControlSocket = o.Log, filepath.Join(s.dir, control.SocketName)
+	fo.Collectors = append(fo.Collectors, buildMetric(o.Version))
 	if s.disk != nil {
 		fo.Collectors = append(fo.Collectors, DiskMetrics(s.disk)...)
 	}
@@ -142,7 +143,7 @@ func alreadyServed(ctx context.Context, store string, locked error) error {
 	case st.Detached:
 		return exitcode.WithHint(exitcode.Locked, fmt.Errorf("store %s was mounted on %s, and "+
 			"process %d still serves what is in use%s", store, s.Mount, s.PID, access.UsedBy(st.Users)),
-			"stop what uses it; or cut it off: thaw umount --abort "+s.Mount)
+			"stop what uses it; "+control.GiveUpHint(s.Mount))
 	}
 	return exitcode.WithHint(exitcode.Locked,
 		fmt.Errorf("store %s is mounted on %s already, by process %d", store, s.Mount, s.PID),

@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"regexp"
+	"runtime/pprof"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/control"
 	"github.com/thawfs/thaw/fs"
@@ -44,6 +46,19 @@ func (s verbs) Release(ctx context.Context, name string) error { return s.fs.Rel
 func (s verbs) CloseIdle(context.Context) error {
 	s.fs.CloseIdle()
 	return nil
+}
+
+// arguments are the words of a call in the stack of a goroutine. They may be numbers that come from a
+// machine's memory.
+var arguments = regexp.MustCompile(`(?m)\((?:0x|_|\{|\.\.\.)[^\n]*\)$`)
+
+// Goroutines is where each goroutine of this process is, without the arguments of calls.
+func (s verbs) Goroutines(context.Context) (string, error) {
+	var text bytes.Buffer
+	if err := pprof.Lookup("goroutine").WriteTo(&text, 2); err != nil {
+		return "", err
+	}
+	return arguments.ReplaceAllString(text.String(), "(...)"), nil
 }
 
 func (s verbs) Unmount(ctx context.Context, detach bool) error { return s.take(ctx, detach) }

@@ -26,7 +26,7 @@ func listen(ctx context.Context, path string) (*control.Listener, error) {
 		return nil, err
 	case st.Mode()&os.ModeSocket == 0:
 		return nil, exitcode.WithHint(exitcode.Exists, fmt.Errorf("%s exists, and is no socket", path),
-			"give another path, or remove it")
+			"give another path")
 	default:
 		if err := replaceable(ctx, path); err != nil {
 			return nil, err

@@ -21,7 +21,7 @@ func DiskMetrics(d *disk.Disk) []prometheus.Collector {
 			func(s disk.Stats) float64 { return float64(s.Bytes) }},
 		{"wait_seconds_total", "Sum of the times that reads took, queueing included.",
 			func(s disk.Stats) float64 { return s.Waited.Seconds() }},
-		{"late_total", "Reads that this host answered later than the model asks.",
+		{"late_requests_total", "Reads that this host answered later than the model asks.",
 			func(s disk.Stats) float64 { return float64(s.Late) }},
 	} {
 		all = append(all, prometheus.NewCounterFunc(prometheus.CounterOpts{
@@ -30,4 +30,12 @@ func DiskMetrics(d *disk.Disk) []prometheus.Collector {
 		}, func() float64 { return c.value(d.Stats()) }))
 	}
 	return all
+}
+
+// buildMetric tells by its label which program serves.
+func buildMetric(version string) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "thaw", Name: "build_info", Help: "1; the label tells the version of the program.",
+		ConstLabels: prometheus.Labels{"version": version},
+	}, func() float64 { return 1 })
 }
