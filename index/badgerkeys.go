@@ -23,7 +23,16 @@ type badgerKeys struct {
 	dir string
 }
 
-const memTableSize = 8 << 20
+// What bounds the memory of Badger, however large the index is. A table that is being built takes twice its
+// size, and some of them are built at once, of which eight are kept for the next ones; tables of all levels
+// have the same size, therefore. With fewer than four tables in level 0 Badger never makes one large table
+// of these, which takes 256 MiB: a writer waits for a compaction instead.
+const (
+	memTableSize    = 8 << 20
+	tableSize       = 4 << 20
+	levelZeroTables = 2 // a compaction begins
+	levelZeroStall  = 3 // writers wait
+)
 
 // openBadger opens the index in dir, or makes an empty one.
 func openBadger(dir string, log *slog.Logger) (_ keyStore, err error) {
@@ -34,7 +43,8 @@ func openBadger(dir string, log *slog.Logger) (_ keyStore, err error) {
 	o := badger.DefaultOptions(dir).
 		WithLogger(badgerLog{log}).
 		WithMemTableSize(memTableSize).WithNumMemtables(2).
-		WithBaseTableSize(memTableSize).
+		WithBaseTableSize(tableSize).
+		WithNumLevelZeroTables(levelZeroTables).WithNumLevelZeroTablesStall(levelZeroStall).
 		WithValueLogFileSize(1 << 20). // never used: all values are small
 		WithCompression(options.ZSTD).WithZSTDCompressionLevel(1).
 		WithChecksumVerificationMode(options.OnBlockRead).
@@ -43,6 +53,7 @@ func openBadger(dir string, log *slog.Logger) (_ keyStore, err error) {
 		WithDetectConflicts(false).
 		WithMetricsEnabled(false).
 		WithNumVersionsToKeep(1)
+	o.TableSizeMultiplier = 1
 	db, err := badger.Open(o)
 	if err != nil {
 		return nil, err
