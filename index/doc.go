@@ -168,7 +168,7 @@
 // within a minute.
 //
 // What Badger takes does not grow with the index, but for pages of mapped files, which the kernel takes back:
-// its tables have 4 MiB on all levels, and few may wait on the first one (badgerkeys.go).
+// its tables have half a MiB on all levels, and few may wait on the first one (badgerkeys.go).
 //
 // A failure of the index (it cannot be opened, dies, hangs, answers nonsense, fails to close) is never an
 // error of an import. The directory is set aside as index.damaged-TIME, one at most, and another index is
