@@ -37,6 +37,9 @@ func writePacks(t *testing.T, k keyStore, pages, perPack int, after func()) {
 // Badger makes no table that is larger than it is to be, of which it would build some at once, and never has
 // so many tables in level 0 that it makes one large table of them.
 func TestBadgerTablesAreBounded(t *testing.T) {
+	if os.Getenv("THAW_TEST_EMULATOR") != "" {
+		t.Skip("it takes long where instructions are emulated, and depends on none")
+	}
 	dir := filepath.Join(t.TempDir(), "index")
 	k, err := openBadger(dir, testLog(t))
 	if err != nil {

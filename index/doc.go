@@ -230,10 +230,11 @@
 // pack is durable and was read back before the first root refers to it, and before each root is replaced
 // its two page maps are compared, page for page, by refs and by the hashes that packs have. A crash leaves
 // some roots with the old and some with the new place of a page, both of which are there. Such a pack has
-// 16,384 pages at most. One that was finished, and to which no root refers yet, is read by the next repacking,
-// if no gc comes between: a family that all lies in it need not be copied again (orphans.go). A repacking that
-// is told to end also finishes the pack that it is filling. Of a machine with many checkpoints some dozens
-// that follow one another are looked at side by side, as many as may have their packs open.
+// 16,384 pages at most. One that was finished, and to which no root refers yet, is read by the next
+// repacking, if no gc comes between: a family that all lies in it need not be copied again (orphans.go).
+// A repacking that is told to end also finishes the pack that it is filling. Of a machine with many
+// checkpoints some dozens that follow one another are looked at side by side, as many as may have their
+// packs open.
 //
 // It shares with gc the walk, the audit of what is dropped, and the next generation; before that takes the
 // place of the old one, everything in it is read, and each page compared with the hash that the old one has

@@ -16,7 +16,8 @@ func formerByLooking(e *catalogEntry, earlier []*catalogEntry) (former *catalogE
 		if x.Name == e.Parent {
 			return x
 		}
-		if former == nil && slices.ContainsFunc(x.packs, func(n uint64) bool { return slices.Contains(e.packs, n) }) {
+		has := func(n uint64) bool { return slices.Contains(e.packs, n) }
+		if former == nil && slices.ContainsFunc(x.packs, has) {
 			former = x
 		}
 	}
