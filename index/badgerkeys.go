@@ -23,7 +23,18 @@ type badgerKeys struct {
 	dir string
 }
 
-const memTableSize = 8 << 20
+// What bounds the memory of Badger, however large the index is. A table that is being built takes five times
+// its size or more, up to 18 of them are built at once, and the memory of eight is kept for the next ones: so
+// tables are small, and those of all levels have the same size. With fewer than four tables in level 0 Badger
+// never makes one large table of these, for which it takes 256 MiB: a writer waits for a compaction instead.
+const (
+	memTableSize    = 4 << 20
+	tableSize       = 512 << 10
+	levelZeroTables = 2 // a compaction begins
+	levelZeroStall  = 3 // writers wait
+	// maxValue is more than any value has: a memory table must have room for some.
+	maxValue = 1 << 10
+)
 
 // openBadger opens the index in dir, or makes an empty one.
 func openBadger(dir string, log *slog.Logger) (_ keyStore, err error) {
@@ -34,7 +45,8 @@ func openBadger(dir string, log *slog.Logger) (_ keyStore, err error) {
 	o := badger.DefaultOptions(dir).
 		WithLogger(badgerLog{log}).
 		WithMemTableSize(memTableSize).WithNumMemtables(2).
-		WithBaseTableSize(memTableSize).
+		WithBaseTableSize(tableSize).WithValueThreshold(maxValue).
+		WithNumLevelZeroTables(levelZeroTables).WithNumLevelZeroTablesStall(levelZeroStall).
 		WithValueLogFileSize(1 << 20). // never used: all values are small
 		WithCompression(options.ZSTD).WithZSTDCompressionLevel(1).
 		WithChecksumVerificationMode(options.OnBlockRead).
@@ -43,6 +55,7 @@ func openBadger(dir string, log *slog.Logger) (_ keyStore, err error) {
 		WithDetectConflicts(false).
 		WithMetricsEnabled(false).
 		WithNumVersionsToKeep(1)
+	o.TableSizeMultiplier = 1
 	db, err := badger.Open(o)
 	if err != nil {
 		return nil, err

@@ -110,7 +110,7 @@ func (g *rig) open() (ok bool) {
 		g.s.limits = limits{packPages: 64, freshPages: 50, // several packs an import
 			tailPages: g.r.IntN(3) * 200}
 	}
-	g.s.limits.gatherPages = g.r.IntN(2) * 10
+	g.s.limits.gatherPages, g.s.limits.gatherPart = g.r.IntN(2)*10, g.r.Uint32N(3)*20
 	return true
 }
 

@@ -168,6 +168,9 @@
 // before it has ended. It ends when its parent does, ignores signals of the terminal, and must answer
 // within a minute.
 //
+// What Badger takes does not grow with the index, but for pages of mapped files, which the kernel takes back:
+// its tables have half a MiB on all levels, and few may wait on the first one (badgerkeys.go).
+//
 // A failure of the index (it cannot be opened, dies, hangs, answers nonsense, fails to close) is never an
 // error of an import. The directory is set aside as index.damaged-TIME, one at most, and another index is
 // made from the packs: that reads their hashes and nodes, about a hundredth of their bytes. If that fails
@@ -227,7 +230,12 @@
 // -3 --patch-from" makes of it and its former content (BenchmarkNext). No pack depends on another. The new
 // pack is durable and was read back before the first root refers to it, and before each root is replaced
 // its two page maps are compared, page for page, by refs and by the hashes that packs have. A crash leaves
-// some roots with the old and some with the new place of a page, both of which are there.
+// some roots with the old and some with the new place of a page, both of which are there. Such a pack has
+// 16,384 pages at most. One that was finished, and to which no root refers yet, is read by the next
+// repacking, if no gc comes between: a family that all lies in it need not be copied again (orphans.go).
+// A repacking that is told to end also finishes the pack that it is filling. Of a machine with many
+// checkpoints some dozens that follow one another are looked at side by side, as many as may have their
+// packs open.
 //
 // It shares with gc the walk, the audit of what is dropped, and the next generation; before that takes the
 // place of the old one, everything in it is read, and each page compared with the hash that the old one has

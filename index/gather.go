@@ -1,9 +1,7 @@
 package index
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -23,16 +21,19 @@ import (
 //
 // Which versions belong together depends on the checkpoints only, not on where pages lie: so pages that were
 // brought together stay together, and a second gatherer finds nothing to do.
+//
+// One that is interrupted leaves the packs that it has filled, and if it can the one that it was filling.
+// Nobody refers to them, but the next one finds the pages in them, and need not copy them again: see orphans.
 type gatherer struct {
 	r     *repacker
 	s     *Store
 	packs *lazyPacks
 	home  map[uint64]*bitmap // pages whose family was found
 	used  map[uint64]*bitmap // of each pack: pages that stay where they are
-	wait  func(context.Context) error
 	// entries get new generations. A checkpoint whose root itself is damaged, or a newer one than that which
 	// counts, goes on referring to what was copied.
 	entries []*catalogEntry
+	orphans *orphans
 
 	refs     []uint64 // of the families that are looked at next
 	families []family
@@ -44,7 +45,8 @@ type gatherer struct {
 	moved map[uint64]uint64 // refs of pages: what they become
 	left  map[uint64]bool   // packs of which nothing is needed then
 	pairs int               // pages that come to a version of theirs in another pack
-	full  bool              // the new pack is
+	full  bool              // as many pages are moved as one gatherer moves
+	named bool              // a root may refer to what was written
 }
 
 // family is versions of a page: those from..to-1 of gatherer.refs, as they followed one another.
@@ -58,112 +60,103 @@ const (
 	minGather = 256
 	// lookPages is how many pages are looked at together (16 MiB).
 	lookPages = 4096
+	// gatherPart is how many pages are put into one pack: what is lost at most when it is killed.
+	gatherPart = 1 << 14
 )
 
-// gather fills one pack with versions of pages that belong together; false if there are too few of them.
+// gather fills packs with versions of pages that belong together; false if there are too few of them.
 func (r *repacker) gather(ctx context.Context) (did bool, err error) {
 	if len(r.o.Names) > 0 || r.o.Memory.gathered {
 		return false, nil
 	}
 	g := &gatherer{
-		r: r, s: r.s, packs: newLazyPacks(ctx, r.s.packs), wait: r.wait,
+		r: r, s: r.s, packs: newLazyPacks(ctx, r.s.packs),
 		home: map[uint64]*bitmap{}, used: map[uint64]*bitmap{}, moved: map[uint64]uint64{}, left: map[uint64]bool{},
-		out: gathered{s: r.s, dry: r.o.DryRun},
 		entries: slices.DeleteFunc(slices.Clone(r.c.entries), func(e *catalogEntry) bool {
 			return r.o.Memory.torn[keyOf(e)] || e.root != e.all[0]
 		}),
 	}
+	g.out = gathered{s: r.s, dry: r.o.DryRun, most: r.s.limits.part(), ids: map[uint64]uint64{}}
 	defer g.packs.release()
 	defer g.out.abort()
 	if g.packs.ids, err = sameIDs(r.c.entries); err != nil {
 		return false, err
 	}
+	g.orphans = newOrphans(ctx, g)
+	did, err = g.run(ctx)
+	if err == nil && did {
+		return true, nil
+	}
+	g.end(ctx, err)
+	if err != nil {
+		return false, fmt.Errorf("bring versions of pages together: %w", err)
+	}
+	r.o.Memory.gathered = true
+	return false, nil
+}
+
+// run copies pages and lets roots refer to the copies; false if there are too few.
+func (g *gatherer) run(ctx context.Context) (bool, error) {
 	for _, l := range lineages(g.entries) {
 		if err := g.lineage(ctx, l); err != nil {
-			return false, fmt.Errorf("bring versions of pages together: %w", err)
+			return false, err
 		}
 	}
 	if err := g.look(ctx); err != nil {
-		return false, fmt.Errorf("bring versions of pages together: %w", err)
+		return false, err
 	}
-	if g.pairs < max(r.s.limits.gatherPages, 1) {
-		r.o.Memory.gathered = true
+	if g.pairs < max(g.s.limits.gatherPages, 1) {
 		return false, nil
 	}
 	if err := g.evacuate(ctx); err != nil {
-		return false, fmt.Errorf("bring versions of pages together: %w", err)
+		return false, err
 	}
-	if !r.o.DryRun {
+	report := &g.r.report
+	if !g.out.dry {
 		if err := g.finish(ctx); err != nil {
-			return false, fmt.Errorf("bring versions of pages together: %w", err)
+			return false, err
 		}
 	}
-	r.report.GatheredPages += uint64(len(g.moved))
-	r.report.Repacked++
-	r.report.ColdPages += uint64(len(g.moved))
-	r.report.BytesAfter += g.out.bytes
+	report.GatheredPages += uint64(len(g.moved))
+	report.Repacked++
+	report.ColdPages += uint64(len(g.moved))
+	report.BytesAfter += g.out.bytes
 	return true, nil
 }
 
-// sameIDs returns the identities of all packs; there must be no two opinions on one.
-func sameIDs(entries []*catalogEntry) (map[uint64]uint64, error) {
-	ids := map[uint64]uint64{}
-	for _, e := range entries {
-		for number, id := range e.ids {
-			if was := ids[number]; was != 0 && id != 0 && was != id {
-				return nil, fmt.Errorf("checkpoint %s: pack %d: %w", e.Name, number, ErrOtherPack)
-			}
-			if id != 0 {
-				ids[number] = id
-			}
+// end decides what becomes of packs to which no root refers. Those of one who was told to end stay for the
+// next, with what is in the one that is being filled.
+func (g *gatherer) end(ctx context.Context, cause error) {
+	told := cause != nil && (g.r.stopped || ctx.Err() != nil)
+	switch {
+	case g.named:
+	case !told:
+		g.out.undo(context.WithoutCancel(ctx))
+	default:
+		if err := g.out.keep(); err != nil {
+			g.s.log.Warn("the copies that were made of pages are lost; they are made again", "err", err)
 		}
 	}
-	return ids, nil
 }
 
-// lineages are the checkpoints of each machine of which there are several, as far as that is known, in the
-// order in which they were made.
-func lineages(entries []*catalogEntry) (all [][]*catalogEntry) {
-	entries = slices.Clone(entries)
-	slices.SortFunc(entries, func(a, b *catalogEntry) int {
-		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.Name, b.Name))
-	})
-	of := map[*catalogEntry]int{} // position in all
-	for i, e := range entries {
-		from := formerOf(e, entries[:i])
-		if from == nil {
-			of[e] = len(all)
-			all = append(all, []*catalogEntry{e})
-			continue
-		}
-		of[e] = of[from]
-		all[of[e]] = append(all[of[e]], e)
-	}
-	return slices.DeleteFunc(all, func(l []*catalogEntry) bool { return len(l) < 2 })
-}
-
-// formerOf returns the checkpoint that the import of e took for its parent, or else the last one that has a
-// pack in common with e; nil if there is none with as much memory.
-func formerOf(e *catalogEntry, earlier []*catalogEntry) (former *catalogEntry) {
-	for _, x := range slices.Backward(earlier) {
-		if x.MemoryBytes != e.MemoryBytes {
-			continue
-		}
-		if x.Name == e.Parent {
-			return x
-		}
-		if former == nil && slices.ContainsFunc(x.packs, func(n uint64) bool {
-			_, ok := searchUint64(e.packs, n)
-			return ok
-		}) {
-			former = x
-		}
-	}
-	return former
-}
-
-// lineage finds the families of one machine.
+// lineage finds the families of one machine. So many checkpoints are looked at side by side as may have the
+// packs open that their page maps lie in; the next ones begin with the last of these.
 func (g *gatherer) lineage(ctx context.Context, l []*catalogEntry) error {
+	most := max(g.packs.limit/packsOfMap, 2)
+	for from := 0; from < len(l)-1 && !g.full; from += most - 1 {
+		if err := g.window(ctx, l[from:min(from+most, len(l))]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// packsOfMap is how many packs are read for a leaf of a page map: its branch, itself, and its base; and one
+// more in which the page lies.
+const packsOfMap = 4
+
+// window finds the families of some checkpoints of a machine, which follow one another.
+func (g *gatherer) window(ctx context.Context, l []*catalogEntry) error {
 	w := versionWalk{nodes: g.packs, branch: make([]branch, len(l)), leaf: make([]leaf, len(l))}
 	for _, e := range l {
 		r, err := g.s.readRootBrief(ctx, e.Name, e.Generation)
@@ -175,7 +168,7 @@ func (g *gatherer) lineage(ctx context.Context, l []*catalogEntry) error {
 		}
 		w.tops = append(w.tops, r.top)
 	}
-	return w.each(func() error { return g.wait(ctx) }, func(versions []uint64) error {
+	return w.each(func() error { return g.r.wait(ctx) }, func(versions []uint64) error {
 		return g.family(ctx, versions)
 	}, func() bool { return g.full })
 }
@@ -183,40 +176,42 @@ func (g *gatherer) lineage(ctx context.Context, l []*catalogEntry) error {
 // family takes the versions of a page that are to lie together, if they lie in different packs. Pages that
 // are versions of several pages belong to the first.
 func (g *gatherer) family(ctx context.Context, versions []uint64) error {
-	f := family{from: len(g.refs), to: len(g.refs)}
+	from := len(g.refs)
 	for _, ref := range versions {
-		if !noted(g.home, ref) {
-			continue
-		}
-		cold, err := g.cold(ref)
-		if err != nil {
-			return err
-		}
-		if cold {
+		if !has(g.home, ref>>24, pack.Ref(ref).Slot()) {
 			g.refs = append(g.refs, ref)
 		}
 	}
-	g.refs = append(g.refs[:f.from], withoutFull(g.refs[f.from:])...)
-	f.to = len(g.refs)
-	if f.to-f.from-g.most(f) == 0 {
-		g.refs = g.refs[:f.from]
+	if len(g.refs)-from < 2 {
+		g.refs = g.refs[:from]
 		return nil
+	}
+	var cold []uint64
+	for _, ref := range g.refs[from:] {
+		mark(g.home, ref)
+		is, err := g.cold(ref)
+		if err != nil {
+			return err
+		}
+		if is {
+			cold = append(cold, ref)
+		}
+	}
+	g.refs = append(g.refs[:from], withoutFull(cold)...)
+	f := family{from, len(g.refs)}
+	if g.apart(f) == 0 {
+		g.refs = g.refs[:from]
+		return nil
+	}
+	if done, err := g.adopt(ctx, f); done || err != nil {
+		g.refs = g.refs[:from]
+		return err
 	}
 	g.families = append(g.families, f)
 	if len(g.refs) < lookPages {
 		return nil
 	}
 	return g.look(ctx)
-}
-
-// noted puts a page into one of the maps, and says whether it was not there.
-func noted(in map[uint64]*bitmap, ref uint64) bool {
-	b := in[ref>>24]
-	if b == nil {
-		b = new(bitmap)
-		in[ref>>24] = b
-	}
-	return b.add(pack.Ref(ref).Slot())
 }
 
 // withoutFull leaves out versions of which as many as may be lie in one pack already.
@@ -228,18 +223,30 @@ func withoutFull(refs []uint64) []uint64 {
 	return slices.DeleteFunc(refs, func(ref uint64) bool { return in[ref>>24] >= maxVersions })
 }
 
-// most is how many versions of a family lie in one pack at most.
-func (g *gatherer) most(f family) (most int) {
-	for _, ref := range g.refs[f.from:f.to] {
-		n := 0
-		for _, x := range g.refs[f.from:f.to] {
-			if x>>24 == ref>>24 {
-				n++
-			}
+// move copies a family. A page that is stored twice is copied once.
+func (g *gatherer) move(ctx context.Context, f family) (err error) {
+	for i := f.from; i < f.to; i++ {
+		same := slices.Index(g.hashes[f.from:i], g.hashes[i])
+		if same >= 0 {
+			g.moved[g.refs[i]] = g.moved[g.refs[f.from+same]]
+			continue
 		}
-		most = max(most, n)
+		if g.moved[g.refs[i]], err = g.out.add(ctx, g.page(i), g.hashes[i]); err != nil {
+			return err
+		}
 	}
-	return most
+	g.pairs += g.apart(f)
+	return nil
+}
+
+// apart is how many versions of a family do not lie in the pack that has most of them.
+func (g *gatherer) apart(f family) int {
+	most, in := 0, map[uint64]int{}
+	for _, ref := range g.refs[f.from:f.to] {
+		in[ref>>24]++
+		most = max(most, in[ref>>24])
+	}
+	return f.to - f.from - most
 }
 
 // cold says whether a page is to lie in a cluster.
@@ -293,93 +300,14 @@ func (g *gatherer) look(ctx context.Context) error {
 			g.full = true // the rest another time
 			break
 		}
-		for i := f.from; i < f.to; i++ {
-			ref, err := g.out.add(ctx, g.page(i), g.hashes[i])
-			if err != nil {
-				return err
-			}
-			g.moved[g.refs[i]] = ref
+		if err := g.out.room(ctx, g, f.to-f.from); err != nil {
+			return err
 		}
-		g.pairs += f.to - f.from - g.most(f)
+		if err := g.move(ctx, f); err != nil {
+			return err
+		}
 	}
 	return g.out.flush()
-}
-
-func (g *gatherer) page(i int) []byte { return g.pages[i*PageSize:][:PageSize] }
-
-// evacuate copies what is left of packs of which most pages were copied, because dead pages take their hashes
-// as long as a pack is there. A pack that has parts of files stays.
-func (g *gatherer) evacuate(ctx context.Context) error {
-	copied := map[uint64]int{}
-	for ref := range g.moved {
-		copied[ref>>24]++
-	}
-	for _, number := range sortedKeys(copied) {
-		live := g.r.c.live.packs[number]
-		if p, err := g.packs.get(number); err != nil || live.segment || hasFiles(p, live) {
-			continue
-		}
-		var rest []uint64
-		for slot := range live.slots.all() {
-			ref := uint64(pack.MakeRef(number, slot))
-			if _, ok := g.moved[ref]; !ok {
-				rest = append(rest, ref)
-			}
-		}
-		if n := copied[number]; len(rest) > n || len(g.moved)+len(rest) > int(g.s.limits.packPages) {
-			continue
-		}
-		if err := g.copyAll(ctx, rest); err != nil {
-			return err
-		}
-		g.left[number] = !slices.ContainsFunc(rest, func(ref uint64) bool {
-			_, ok := g.moved[ref]
-			return !ok
-		})
-	}
-	return nil
-}
-
-// hasFiles says whether parts of files are needed of a pack.
-func hasFiles(p *pack.Reader, live *livePack) bool {
-	for i := range live.records.all() {
-		if int(i) >= p.Records() || p.Record(int(i)).Kind == kindFile {
-			return true
-		}
-	}
-	return false
-}
-
-// copyAll copies cold pages, as far as they can be read.
-func (g *gatherer) copyAll(ctx context.Context, refs []uint64) error {
-	for part := range slices.Chunk(refs, lookPages) {
-		g.refs = g.refs[:0]
-		for _, ref := range part {
-			cold, err := g.cold(ref)
-			if err != nil {
-				return err
-			}
-			if cold {
-				g.refs = append(g.refs, ref)
-			}
-		}
-		if err := g.read(ctx); err != nil {
-			return err
-		}
-		for i, ref := range g.refs {
-			if g.bad[i] {
-				continue
-			}
-			var err error
-			if g.moved[ref], err = g.out.add(ctx, g.page(i), g.hashes[i]); err != nil {
-				return err
-			}
-		}
-		if err := g.out.flush(); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // alike says whether a version of a page is like the next one, which lies in another pack.
@@ -390,67 +318,4 @@ func (g *gatherer) alike(f family) bool {
 		}
 	}
 	return false
-}
-
-// read reads the pages of g.refs, as they lie, and compares each with its hash.
-func (g *gatherer) read(ctx context.Context) error {
-	if len(g.pages) < len(g.refs)*PageSize {
-		g.pages = make([]byte, len(g.refs)*PageSize)
-	}
-	n := len(g.refs)
-	g.hashes, g.bad = slices.Grow(g.hashes[:0], n)[:n], slices.Grow(g.bad[:0], n)[:n]
-	byPack := map[uint64][]int{}
-	for i, ref := range g.refs {
-		byPack[ref>>24] = append(byPack[ref>>24], i)
-	}
-	for _, number := range sortedKeys(byPack) {
-		if err := g.wait(ctx); err != nil {
-			return err
-		}
-		err := g.readPack(number, byPack[number])
-		if err != nil && !isDamage(err) {
-			return err
-		}
-		for _, i := range byPack[number] {
-			g.bad[i] = g.bad[i] || err != nil
-		}
-	}
-	return ctx.Err()
-}
-
-// readPack reads the pages g.refs[i] that lie in one pack.
-func (g *gatherer) readPack(number uint64, at []int) error {
-	p, err := g.packs.get(number)
-	if err != nil {
-		return err
-	}
-	hashes, err := p.Hashes()
-	if err != nil {
-		return err
-	}
-	spots, hasher := p.Spots(), pack.NewHasher(g.s.key)
-	spot := func(i int) uint32 { return spots.Of(pack.Ref(g.refs[i]).Slot()) }
-	slices.SortFunc(at, func(a, b int) int { return cmp.Compare(spot(a), spot(b)) })
-	var pages []byte // of a group
-	var bad pack.BadSlots
-	last, first, count := -1, uint32(0), uint32(0)
-	for _, i := range at {
-		group, ok := spots.GroupOf(spot(i))
-		if g.bad[i] = !ok; !ok {
-			continue
-		}
-		if group != last {
-			first, count = spots.Group(group)
-			pages = slices.Grow(pages[:0], int(count)*PageSize)[:int(count)*PageSize]
-			p.ReadSpots(first, pages, &bad)
-			last = group
-		}
-		if err := bad.Err(spot(i)); err != nil && !isDamage(err) && !errors.Is(err, pack.ErrDead) {
-			return err
-		}
-		copy(g.page(i), pages[(spot(i)-first)*PageSize:])
-		g.hashes[i] = hashes[pack.Ref(g.refs[i]).Slot()]
-		g.bad[i] = bad.Err(spot(i)) != nil || hasher.Sum(g.page(i)) != g.hashes[i]
-	}
-	return nil
 }

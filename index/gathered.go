@@ -6,25 +6,27 @@ import (
 	"github.com/thawfs/thaw/index/pack"
 )
 
-// gathered is the packs that a gatherer fills: one has the pages, and the other one the nodes of the page
-// maps that refer to them, so that the first one goes as a whole once all of its pages have moved on.
+// gathered is the packs that a gatherer fills: some have the pages, and another one the nodes of the page
+// maps that refer to them, so that the first ones go as a whole once all of their pages have moved on.
 type gathered struct {
-	s   *Store
-	dry bool // it is only counted
+	s    *Store
+	dry  bool   // it is only counted
+	most uint32 // pages of a pack
 
-	w      *pack.Writer // nil: nothing was added, or it is finished
+	w      *pack.Writer // nil: nothing was added since the last part
 	enc    *pack.Encoder
 	block  pack.EncodedBlock
 	pages  [][]byte // of the present block
 	hashes []pack.Hash
 	number uint64
-	slots  uint32
+	slots  uint32 // of the present part
 
-	records *pack.Writer         // as w
+	records *pack.Writer         // nil: no node was added, or it is finished
 	nodes   map[pack.Hash]uint64 // by content
 
-	ids   map[uint64]uint64 // identities of what is committed
-	bytes int64
+	written []uint64          // packs that are finished
+	ids     map[uint64]uint64 // identities of packs that roots will refer to
+	bytes   int64
 }
 
 // add stores a page, which stays as it is until flush, and returns its ref.
@@ -93,22 +95,25 @@ func (o *gathered) record(ctx context.Context, kind uint32, code []byte) (uint64
 	return ref, nil
 }
 
-// commit makes the packs durable and known to the store, the one with its pages in clusters, and reads that
-// back.
-func (o *gathered) commit(ctx context.Context, r *repacker) error {
-	o.ids = map[uint64]uint64{}
-	for _, w := range []**pack.Writer{&o.records, &o.w} {
-		if *w == nil {
-			continue // page maps that are of leaves in branches that there are already
-		}
-		size, err := (*w).Finish()
-		if err != nil {
-			return err
-		}
-		o.s.packs.addWritten(*w, size)
-		o.ids[(*w).Number()] = (*w).ID()
-		o.bytes += size
-		*w = nil
+// room sees to it that the next n pages come into one pack.
+func (o *gathered) room(ctx context.Context, g *gatherer, n int) error {
+	if o.slots == 0 || int(o.slots)+n <= int(o.most) {
+		return nil
+	}
+	return o.part(ctx, g)
+}
+
+// part makes a pack durable and known to the store, puts its pages into clusters, and reads that back.
+func (o *gathered) part(ctx context.Context, g *gatherer) error {
+	o.slots = 0
+	if o.w == nil {
+		return nil
+	}
+	if err := o.flush(); err != nil {
+		return err
+	}
+	if err := o.finish(&o.w); err != nil {
+		return err
 	}
 	enc, err := pack.NewEncoder(o.s.file.Profile)
 	if err != nil {
@@ -117,11 +122,50 @@ func (o *gathered) commit(ctx context.Context, r *repacker) error {
 	before, after, err := o.s.renew(ctx, o.number, func(old *pack.Reader, w *pack.Writer) error {
 		return pack.Rewrite(ctx, old, w, enc, o.s.key, pack.Keep{
 			Tier: func(uint32) pack.Tier { return pack.TierCold },
-			Step: func() error { return r.wait(ctx) },
+			Step: func() error { return g.r.wait(ctx) },
 		})
-	}, func(old, renewed *pack.Reader) error { return r.proofread(ctx, old, renewed) })
+	}, func(old, renewed *pack.Reader) error { return g.r.proofread(ctx, old, renewed) })
 	o.bytes += after.bytes - before.bytes
 	return err
+}
+
+// finish makes a pack durable.
+func (o *gathered) finish(w **pack.Writer) error {
+	p := *w
+	*w = nil
+	size, err := p.Finish()
+	if err != nil {
+		return err
+	}
+	o.s.packs.addWritten(p, size)
+	o.ids[p.Number()] = p.ID()
+	o.written = append(o.written, p.Number())
+	o.bytes += size
+	return nil
+}
+
+// commit makes all packs durable. There may be no nodes: of leaves in branches that there are already.
+func (o *gathered) commit(ctx context.Context, g *gatherer) error {
+	if o.records != nil {
+		if err := o.finish(&o.records); err != nil {
+			return err
+		}
+	}
+	return o.part(ctx, g)
+}
+
+// keepPages is how many pages must be in a pack for it to be kept.
+const keepPages = 256
+
+// keep makes durable what there is of a part, if it is much. The pages are not in clusters yet.
+func (o *gathered) keep() error {
+	if o.w == nil || o.slots < min(keepPages, o.most) {
+		return nil
+	}
+	if err := o.flush(); err != nil {
+		return err
+	}
+	return o.finish(&o.w)
 }
 
 // abort abandons what was not finished.
@@ -135,7 +179,7 @@ func (o *gathered) abort() {
 
 // undo removes what was finished, and nothing refers to.
 func (o *gathered) undo(ctx context.Context) {
-	for _, number := range sortedKeys(o.ids) {
+	for _, number := range o.written {
 		if _, err := o.s.packs.doom(ctx, number); err != nil {
 			o.s.log.Warn("an unused pack cannot be removed now; thaw gc removes it", "pack", number, "err", err)
 		}

@@ -25,7 +25,7 @@ func (g *gatherer) finish(ctx context.Context) (err error) {
 	}
 	var maps []*remapped
 	for _, e := range g.entries {
-		if err := g.wait(ctx); err != nil {
+		if err := g.r.wait(ctx); err != nil {
 			return err
 		}
 		m, err := g.remap(ctx, e, from)
@@ -39,17 +39,11 @@ func (g *gatherer) finish(ctx context.Context) (err error) {
 			maps = append(maps, m)
 		}
 	}
-	unused := true // no root refers to the packs
-	defer func() {
-		if err != nil && unused {
-			g.out.undo(context.WithoutCancel(ctx))
-		}
-	}()
-	if err := g.out.commit(ctx, g.r); err != nil {
+	if err := g.out.commit(ctx, g); err != nil {
 		return err
 	}
 	for _, m := range maps {
-		if err := g.wait(ctx); err != nil {
+		if err := g.r.wait(ctx); err != nil {
 			return err
 		}
 		err := g.replace(ctx, m)
@@ -57,10 +51,10 @@ func (g *gatherer) finish(ctx context.Context) (err error) {
 			continue
 		}
 		if err != nil {
-			unused = unused && !errors.Is(err, errUnsure)
+			g.named = g.named || errors.Is(err, errUnsure)
 			return fmt.Errorf("checkpoint %s: %w", m.entry.Name, err)
 		}
-		unused = false
+		g.named = true
 	}
 	for number := range from {
 		g.r.o.Memory.copied[number] = true

@@ -155,6 +155,7 @@ type repacker struct {
 	report  RepackReport
 	damaged []error
 	left    []weight // packs in which something is damaged
+	stopped bool     // it was told to end, where it waits
 }
 
 func (r *repacker) run(ctx context.Context) error {
@@ -318,7 +319,9 @@ func (r *repacker) wait(ctx context.Context) error {
 	if r.o.Wait == nil {
 		return nil
 	}
-	return r.o.Wait(ctx)
+	err := r.o.Wait(ctx)
+	r.stopped = r.stopped || err != nil
+	return err
 }
 
 // proofread reads everything in a new generation, and compares each page with the hash that the old one

@@ -111,6 +111,15 @@ type limits struct {
 	freshPages  int    // that an import remembers itself
 	tailPages   int    // of packs that are not in the index
 	gatherPages int    // that make it worth to bring versions of pages together
+	gatherPart  uint32 // of a pack that they are brought together in; 0: packPages
+}
+
+// part is how many pages come into a pack in which versions of pages are brought together.
+func (l limits) part() uint32 {
+	if l.gatherPart == 0 {
+		return l.packPages
+	}
+	return min(l.gatherPart, l.packPages)
 }
 
 // Open opens the store in dir. One process at a time can open it for writing (ErrLocked otherwise); it
@@ -135,6 +144,7 @@ func Open(ctx context.Context, dir string, o OpenOptions) (_ *Store, err error) 
 	}
 	s.limits = limits{
 		packPages: maxPackPages, freshPages: maxFresh, tailPages: maxTail, gatherPages: minGather,
+		gatherPart: gatherPart,
 	}
 	s.cat.m = map[string]*catalogEntry{}
 	if s.file, err = readStoreFile(dir); err != nil {
