@@ -58,7 +58,8 @@ is cut to its front, with a warning: see --max-share.` +
 		Example: `  thaw ws record --reset /mnt/thaw/web-1
   qemu-system-x86_64 ... mem-path=/mnt/thaw/web-1/clones/a/memory ... &
   sleep 10; thaw ws record /mnt/thaw/web-1`,
-		Args: cobra.ExactArgs(1),
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: completePlace,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return named(runWSRecord(cmd.Context(), a, args[0], o), "ws record %s", args[0])
 		},
