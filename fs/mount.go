@@ -46,7 +46,7 @@ func Mount(ctx context.Context, store Store, mnt string, o Options) (*Server, er
 func (s *Server) mount() error {
 	o := &fuse.MountOptions{
 		AllowOther: s.opts.AllowOther,
-		FsName:     "thaw",
+		FsName:     s.opts.Source,
 		Name:       "thaw",
 		// 4 KiB faults for every VMM, and still 128 KiB READs for large read(2)s. Never 0: that
 		// would make all of them 4 KiB.
@@ -63,6 +63,9 @@ func (s *Server) mount() error {
 	}
 	if s.opts.AllowOther {
 		o.Options = append(o.Options, optPermissions)
+	}
+	if s.opts.ReadOnly {
+		o.Options = append(o.Options, "ro")
 	}
 	before, err := readMounts(selfMounts)
 	if err != nil {
@@ -128,8 +131,11 @@ func (s *Server) attach(at string) error {
 	if s.opts.AllowOther {
 		data += ",allow_other," + optPermissions
 	}
-	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME
-	if err := unix.Mount("thaw", at, fsType, flags, data); err != nil {
+	var flags uintptr = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME
+	if s.opts.ReadOnly {
+		flags |= unix.MS_RDONLY
+	}
+	if err := unix.Mount(s.opts.Source, at, fsType, flags, data); err != nil {
 		return fmt.Errorf("mount(2): %w", err)
 	}
 	return nil

@@ -50,6 +50,17 @@ var (
 	ErrNotDirectory   = errors.New("not a directory")
 )
 
+// MountPoints are the places of all thaw mounts in this namespace. No mount is asked.
+func MountPoints() (all []string, err error) {
+	table, err := readMounts(selfMounts)
+	for _, m := range table {
+		if m.fsType == fsType {
+			all = append(all, m.mountPoint)
+		}
+	}
+	return all, err
+}
+
 // checkMountPoint makes the path absolute and says whether it can be mounted on: it exists, is a
 // directory, is empty, and no thaw mount is there, alive or dead. The table of mounts is asked
 // first, because a look into a mount whose server hangs would hang as well.

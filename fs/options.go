@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"time"
@@ -75,6 +76,10 @@ type Options struct {
 	Log *slog.Logger
 	// AllowOther lets other users than the one who mounts use the mount.
 	AllowOther bool
+	// ReadOnly makes the kernel refuse every open for writing, those of clones' memory too.
+	ReadOnly bool
+	// Source is what the table of mounts shows as what is mounted. "": thaw.
+	Source string
 	// ReadAhead is how far the kernel reads ahead of and around faults, in bytes, at most 128 KiB.
 	// 0 means 4096. More is for stores that only show a file as it is: then the server pushes
 	// nothing by itself, and a READ is not a fault.
@@ -121,6 +126,7 @@ func (o Options) withDefaults(cpus int) Options {
 	if o.LearnQuiet <= 0 {
 		o.LearnQuiet = watchQuiet
 	}
+	o.Source = cmp.Or(o.Source, "thaw")
 	o.ReadAhead = max(o.ReadAhead, PageSize)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

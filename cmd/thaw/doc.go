@@ -67,6 +67,13 @@
 // A verb that has changed a store ends with a.silent = access.Follow(...), one that has looked at it
 // with access.Heed(...): the work counts, also where the server of the mount does not answer.
 //
+// # Package
+//
+// packaging has the Debian package: the unit, the scripts, and "build", which makes it. It is a module of
+// its own, because the packager needs some sixty modules, and newer versions of some that thaw has. Manual
+// pages are made of the commands (generate.go), and mount.thaw is this program by another name
+// (mounthelper.go), whose options are the flags of "thaw mount".
+//
 // # Output
 //
 // Everything is printed through one output (output.go), whose first error makes the command fail.

@@ -43,7 +43,7 @@ compressed.` +
   thaw export /mnt/thaw/web-1 /var/tmp/web-1
   thaw export --native /srv/store fedora /var/tmp/fedora && virsh restore /var/tmp/fedora/libvirt-save`,
 		Args:              cobra.RangeArgs(2, 3),
-		ValidArgsFunction: completeNames,
+		ValidArgsFunction: completeNameAndFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if own {
 				o.Finish = finishNative

@@ -23,7 +23,8 @@ meanwhile.` +
 			exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.NoSpace, exitcode.ReadOnly),
 		Example: `  thaw gc /srv/store --dry-run
   thaw gc /srv/store`,
-		Args: cobra.ExactArgs(1),
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: completeDirs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return named(runGC(cmd.Context(), a, args[0], dryRun), "gc %s", args[0])
 		},

@@ -14,12 +14,12 @@ import (
 	"github.com/thawfs/thaw/cmd/thaw/internal/outfile"
 )
 
-// newGenerateCommand is for packagers, and hidden: it writes manual pages. Completions come from
+// newGenerateCommand is for the package, and hidden: it writes manual pages. Completions come from
 // "thaw completion SHELL".
 func newGenerateCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:    "generate DIR",
-		Short:  "Write manual pages (section 1)",
+		Short:  "Write manual pages",
 		Hidden: true,
 		Args:   cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -28,8 +28,8 @@ func newGenerateCommand() *cobra.Command {
 	}
 }
 
-// writeMan writes thaw.1, thaw-import.1, ... for every command that is not hidden, and for the
-// topics.
+// writeMan writes thaw.1, thaw-import.1, ... for every command that is not hidden, for the topics, and
+// mount.thaw.8.
 func writeMan(root *cobra.Command, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -45,13 +45,22 @@ func writeMan(root *cobra.Command, dir string) error {
 		if !c.IsAdditionalHelpTopicCommand() {
 			continue
 		}
-		h := header
-		write := func(w io.Writer) error { return doc.GenMan(c, &h, w) }
-		if err := outfile.Write(filepath.Join(dir, "thaw-"+c.Name()+".1"), 0o644, write); err != nil {
+		if err := writePage(c, header, filepath.Join(dir, "thaw-"+c.Name())); err != nil {
 			return err
 		}
 	}
-	return nil
+	helper := newMountHelperCommand(nil)
+	helper.DisableAutoGenTag = true
+	forMarkdown(helper)
+	header.Section = "8"
+	return writePage(helper, header, filepath.Join(dir, mountHelper))
+}
+
+// writePage writes one page; its section is added to the name of the file.
+func writePage(c *cobra.Command, header doc.GenManHeader, name string) error {
+	return outfile.Write(name+"."+header.Section, 0o644, func(w io.Writer) error {
+		return doc.GenMan(c, &header, w)
+	})
 }
 
 // commitTime is when the source was committed, so that the pages of one build are the same whenever

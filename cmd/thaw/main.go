@@ -23,9 +23,9 @@ func main() {
 	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
 	done := make(chan struct{})
 	go a.endAnyway(ctx, done)
-	code := a.run(ctx, os.Args[1:])
+	code := a.start(ctx, os.Args)
 	close(done)
-	os.Exit(int(code))
+	os.Exit(code)
 }
 
 // How long a command may take to end by itself after a signal.

@@ -19,14 +19,13 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
-	testscript.Main(leakChecked{m}, map[string]func(){
-		"thaw": func() {
-			if err := os.Setenv(asCommand, "1"); err != nil {
-				panic(err)
-			}
-			main()
-		},
-	})
+	command := func() {
+		if err := os.Setenv(asCommand, "1"); err != nil {
+			panic(err)
+		}
+		main()
+	}
+	testscript.Main(leakChecked{m}, map[string]func(){"thaw": command, mountHelper: command})
 }
 
 // leakChecked runs the tests, which fail too where goroutines are left when all have passed.

@@ -100,7 +100,8 @@ As root it uses mount(2), otherwise fusermount3.` +
 				exitcode.MountPoint, exitcode.Unsupported),
 		Example: `  thaw mount /srv/store /mnt/thaw
   thaw mount /srv/store /mnt/thaw --daemon --restore=lazy`,
-		Args: cobra.ExactArgs(2),
+		Args:              cobra.ExactArgs(2),
+		ValidArgsFunction: completeDirs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return named(runMount(cmd, a, args[0], args[1], o), "mount %s on %s", args[0], args[1])
 		},
@@ -117,6 +118,8 @@ As root it uses mount(2), otherwise fusermount3.` +
 	f.DurationVar(&o.FS.RecordWindow, "record-window", 10*time.Second,
 		"how long reads are recorded after the first open of a cold image")
 	f.BoolVar(&o.FS.AllowOther, "allow-other", false, "let other users use the mount")
+	f.BoolVar(&o.FS.ReadOnly, "read-only", false,
+		"let nobody open a file for writing, not that of a clone either (QEMU before 8.2 needs that)")
 	f.BoolVar(&o.daemon, "daemon", false, "return when the mount answers, serve in the background")
 	f.StringVar(&o.logFile, "log-file", "",
 		"where a background server writes its messages (default STORE/server.log)")
@@ -133,6 +136,7 @@ As root it uses mount(2), otherwise fusermount3.` +
 		"repack the store while nothing is asked for: idle or off (default idle)")
 	f.DurationVar(&o.Repack.After, "repack-after", 30*time.Second,
 		"how long nothing must have been asked for before")
+	complete(cmd, "restore", "working-set", "working-set-full", "eager", "lazy")
 	complete(cmd, "repack", "idle", "off")
 	if err := f.MarkHidden("repack-after"); err != nil {
 		panic(err) // there is no such flag
@@ -142,10 +146,14 @@ As root it uses mount(2), otherwise fusermount3.` +
 		panic(err) // there is no such flag
 	}
 	o.disk.add(f)
+	complete(cmd, "disk", "native", "hdd", "nfs", "s3")
 	return cmd
 }
 
 func runMount(cmd *cobra.Command, a *app, store, mnt string, o mountOptions) (err error) {
+	if store == "" || mnt == "" {
+		return exitcode.Errorf(exitcode.Usage, "the name of the store or of the mount point is empty")
+	}
 	if o.FS.Policy, err = fs.ParsePolicy(o.restore); err != nil {
 		return exitcode.With(exitcode.Usage, err)
 	}

@@ -25,7 +25,7 @@ With --json: the checkpoint's info.json.` +
 		Example: `  thaw mv /srv/store web-1 web-1.old
   thaw mv /mnt/thaw/web-1 web-1.old`,
 		Args:              cobra.RangeArgs(2, 3),
-		ValidArgsFunction: completeNames,
+		ValidArgsFunction: completeNameAndFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			last := len(args) - 1
 			return named(runMv(cmd.Context(), a, args[:last], args[last]), "mv")

@@ -128,7 +128,8 @@ func (r *reporter) mount(ctx context.Context, dir string, m access.Mount) string
 	}
 	store := st.Store
 	r.Names.Hide("store", store)
-	for _, name := range namesIn(ctx, store) {
+	names, _ := namesIn(ctx, store)
+	for _, name := range names {
 		r.Names.Hide("checkpoint", name)
 	}
 	st.Store, st.Mount = r.Names.Hide("store", st.Store), r.Names.Hide("mount", st.Mount)

@@ -49,7 +49,8 @@ have not touched yet. It does not access the mount itself, so it never hangs.` +
 				exitcode.ServerGone),
 		Example: `  thaw umount /mnt/thaw
   thaw umount /mnt/thaw --detach`,
-		Args: cobra.ExactArgs(1),
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: completeMount,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return named(runUmount(cmd.Context(), a, args[0], o), "umount %s", args[0])
 		},

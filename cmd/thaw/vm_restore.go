@@ -54,7 +54,8 @@ differential checkpoint needs its parents too.` +
 				exitcode.MemoryLost, exitcode.GuestFailed, exitcode.BadState),
 		Example: `  thaw vm restore /mnt/thaw/web-1 --for 10s
   thaw vm restore /tmp/saved --api /tmp/vm.sock --json`,
-		Args: cobra.ExactArgs(1),
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: completeDirs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return named(runVMRestore(cmd.Context(), a, args[0], o), "vm restore")
 		},

@@ -32,7 +32,8 @@ restore slower, not faster. "thaw ws combine union FILE --max SIZE" keeps its fr
 				exitcode.WorkingSet),
 		Example: `  thaw ws import /mnt/thaw/web-1 web-1.ws
   thaw ws import /srv/store web-1 web-1.ws`,
-		Args: cobra.RangeArgs(2, 3),
+		Args:              cobra.RangeArgs(2, 3),
+		ValidArgsFunction: completeNameAndFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			target := args[:len(args)-1]
 			return named(runWSImport(cmd.Context(), a, target, args[len(args)-1], share), "ws import")

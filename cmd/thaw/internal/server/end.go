@@ -26,13 +26,12 @@ func (s *Server) Run(ctx context.Context) error {
 	var err error
 	select {
 	case <-s.gone:
+		s.tellSystemd("STOPPING=1")
 		s.Note("thaw: %s was unmounted", s.Mount)
 	case <-ctx.Done():
 		again, stop := nextSignals()
 		defer stop()
-		if err := process.Notify("STOPPING=1"); err != nil {
-			s.Log.Warn("tell systemd", "err", err)
-		}
+		s.tellSystemd("STOPPING=1")
 		err = s.unmount(again)
 	}
 	return errors.Join(err, s.close())
@@ -46,6 +45,13 @@ func nextSignals() (signals <-chan os.Signal, stop func()) {
 	again := make(chan os.Signal, 4)
 	signal.Notify(again, os.Interrupt, syscall.SIGTERM)
 	return again, func() { signal.Stop(again) }
+}
+
+// tellSystemd says how the service is, where this is one.
+func (s *Server) tellSystemd(state string) {
+	if err := process.Notify(state); err != nil {
+		s.Log.Warn("tell systemd", "err", err)
+	}
 }
 
 // unmount ends the mount; while it is in use it says so, waits, then detaches it and serves what
@@ -98,6 +104,7 @@ func (s *Server) take(ctx context.Context, detach bool) error {
 		return exitcode.With(exitcode.Mount, err)
 	}
 	s.detached.Store(true)
+	s.tellSystemd("STATUS=Detached; it ends when nothing uses it any more")
 	s.Note("thaw: %s is detached. It is in use%s and is served until all files are closed; "+
 		"%s", s.Mount, access.UsersOf(err), control.GiveUpHint(s.Mount))
 	return nil

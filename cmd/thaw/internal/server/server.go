@@ -74,6 +74,7 @@ func Start(ctx context.Context, o Options) (_ *Server, err error) {
 	fo := o.FS
 	fo.Log, fo.ControlSocket = o.Log, filepath.Join(s.dir, control.SocketName)
 	fo.Collectors = append(fo.Collectors, buildMetric(o.Version))
+	fo.Source = o.Store // by which "mount -a" knows that it is mounted
 	if s.disk != nil {
 		fo.Collectors = append(fo.Collectors, DiskMetrics(s.disk)...)
 	}
