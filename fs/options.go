@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"time"
@@ -73,8 +74,11 @@ type Options struct {
 	RecordWindow time.Duration
 	// Log gets errors and warnings. nil: nothing is logged.
 	Log *slog.Logger
-	// AllowOther lets other users than the one who mounts use the mount.
-	AllowOther bool
+	// Rights say who may use the mount besides the user who serves it.
+	Rights Rights
+	// Mounter mounts where this process may not, and returns the open device of the connection, which
+	// nobody else may keep. MountFor is what it does. nil: Mount itself mounts.
+	Mounter func(ctx context.Context) (device int, err error)
 	// ReadAhead is how far the kernel reads ahead of and around faults, in bytes, at most 128 KiB.
 	// 0 means 4096. More is for stores that only show a file as it is: then the server pushes
 	// nothing by itself, and a READ is not a fault.
