@@ -90,8 +90,8 @@ func widen(read uint32, n *node) uint32 {
 	return read
 }
 
-// listed says whether a node has an access control list: all have that are for everybody who is let in. That of
-// a clone which has an owner by now says nothing, since the mode has no bits for a group then.
+// listed says whether a node has an access control list: all have that are for everybody who is let in. That
+// of a clone which has an owner by now says nothing, since the mode has no bits for a group then.
 func (g *guard) listed(n *node) bool {
 	return g.lists() && n.kind != kindSocket && n.kind != kindMetrics
 }

@@ -45,14 +45,15 @@ func (r *rightsFlags) add(cmd *cobra.Command) {
 	f.StringVar(&r.gid, "gid", "", "show the files as those of this `group`, whose members may read them")
 	f.StringVar(&r.mode, "mode", "", "permissions of the files, such as 0440")
 	f.StringVar(&r.user, "user", "", "serve as this `user`, without root")
-	for _, one := range []string{"allow-user", "allow-group"} {
-		cmd.MarkFlagsMutuallyExclusive("allow-other", one)
-	}
 }
 
 // rights looks up who the flags name.
 func (r *rightsFlags) rights() (rights fs.Rights, err error) {
 	rights.Others = r.others
+	if r.others && len(r.users)+len(r.groups) > 0 {
+		return rights, exitcode.Errorf(exitcode.Usage,
+			"--allow-other lets all users in: leave it out, or --allow-user and --allow-group")
+	}
 	if rights.Users, err = lookupAll("--allow-user", r.users, lookupUser); err != nil {
 		return rights, err
 	}

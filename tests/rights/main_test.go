@@ -19,10 +19,11 @@ func TestMain(m *testing.M) {
 	os.Exit(cli.Main(m))
 }
 
-// Users of the tests: friend is let in, by his number or his groups, stranger is not.
+// Users of the tests: friend is let in, by his number or his groups, stranger is not. Both have names, which
+// fusermount3 asks for: nobody and daemon.
 const (
 	friend   = 65534 // nobody, who exists everywhere
-	stranger = 65533
+	stranger = 1
 	club     = 65530 // a group
 )
 

@@ -48,7 +48,8 @@ func TestServerWithoutRoot(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, want := range []string{`Uid:\s65534\s65534\s65534\s65534\n`, `Gid:\s65534\s65534\s65534\s65534\n`,
+		for _, want := range []string{`Uid:\s65534\s65534\s65534\s65534\n`,
+			`Gid:\s65534\s65534\s65534\s65534\n`,
 			`Groups:\s65534 ?\n`, `CapPrm:\s0+\n`, `CapEff:\s0+\n`, `CapAmb:\s0+\n`} {
 			if !regexp.MustCompile(want).Match(status) {
 				t.Errorf("no %q in\n%s", want, status)
@@ -113,8 +114,8 @@ func TestServerWithoutRoot(t *testing.T) {
 	})
 }
 
-// TestServerWithoutRootFails: a store that the user may not read is an error, and leaves nothing behind; who is
-// not root serves only as himself.
+// TestServerWithoutRootFails: a store that the user may not read is an error, and leaves nothing behind; who
+// is not root serves only as himself.
 func TestServerWithoutRootFails(t *testing.T) {
 	needRoot(t)
 	dir := open(t)
@@ -150,8 +151,8 @@ func TestServerWithoutRootFails(t *testing.T) {
 	}
 }
 
-// TestOrdinaryUser: fusermount3 mounts for a user, for him alone; for others only where the host allows it, and
-// else the error says what to do.
+// TestOrdinaryUser: fusermount3 mounts for a user, for him alone; for others only where the host allows it,
+// and else the error says what to do.
 func TestOrdinaryUser(t *testing.T) {
 	needRoot(t)
 	if _, err := cli.Tool(t, time.Minute, "fusermount3", "--version"); err != nil {
