@@ -256,10 +256,10 @@
 // cache dropped from another goroutine, since the WRITE has one of its pages locked.
 //
 // A clone belongs to the user who opens its memory first. Until then its mode is 0666, from then on
-// 0600, and every OPEN by another user, root too, is EACCES. With Options.AllowOther the kernel checks
+// 0600, and every OPEN by another user, root too, is EACCES. Where others are let in the kernel checks
 // the modes (default_permissions), and the server checks again, because two users may open it first at
 // the same time, and because modes do not stop root. So no user reads what another user writes or
-// discards. Without Options.AllowOther everything belongs to the mounting user, and the modes say so.
+// discards. Where nobody else is let in everything belongs to the mounting user, and the modes say so.
 //
 // Its owner can discard pages, as a balloon and the reporting of free pages do: FALLOCATE with
 // PUNCH_HOLE and KEEP_SIZE, whole pages (EINVAL else). They read as zeros in that clone until
@@ -274,6 +274,15 @@
 //
 // The kernel forgets the inode of a closed clone when it likes, and then the clone is new again,
 // without an owner. One that is poisoned stays so until the mount ends: use another ID.
+//
+// # Rights
+//
+// Without Rights the kernel lets in the user of the server alone. With them (allow_other) requests of all
+// users come as far as their permissions, which the kernel checks (default_permissions), because the server
+// sees with a request a user's number and first group, but not the other groups. Users and groups that are
+// named are in access control lists (rights.go), which the kernel asks for by GETXATTR when it first needs
+// that of an inode. The bits of the group are then the mask of the list: so Mount fails where the kernel
+// takes no lists, and GETXATTR is never ENOSYS, after which the kernel would not ask again.
 //
 // # Panics
 //

@@ -164,7 +164,7 @@ func TestAllowOther(t *testing.T) {
 	attr := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	x := wsSpec()
 	for allow, want := range map[bool]unix.Errno{false: unix.EACCES, true: 0} {
-		b := mounted(t, newFakeStore(x), Options{AllowOther: allow})
+		b := mounted(t, newFakeStore(x), Options{Rights: Rights{Others: allow}})
 		c := startClient(t, b.abort, attr)
 		for _, path := range []string{"a/memory", "a/clones/x/memory"} {
 			flags := unix.O_RDONLY

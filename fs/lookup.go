@@ -1,7 +1,6 @@
 package fs
 
 import (
-	"syscall"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -61,7 +60,7 @@ func (s *Server) fillAttr(n *node, a *fuse.Attr) (valid time.Duration) {
 		Ino:     n.id,
 		Mode:    s.mode(n),
 		Nlink:   1,
-		Owner:   s.owner,
+		Owner:   s.guard.owner,
 		Size:    uint64(n.size),
 		Blocks:  (uint64(n.size) + 511) / 512,
 		Blksize: 128 << 10, // what one READ carries: programs size their buffers by it
@@ -78,6 +77,9 @@ func (s *Server) fillAttr(n *node, a *fuse.Attr) (valid time.Duration) {
 	}
 	if n.kind == kindSocket {
 		a.Size = uint64(len(s.opts.ControlSocket))
+	}
+	if n.kind == kindSocket || n.kind == kindMetrics {
+		a.Owner = s.guard.server
 	}
 	created := s.began
 	if n.e != nil {
@@ -111,30 +113,4 @@ func (n *node) dir() bool {
 		return true
 	}
 	return false
-}
-
-// mode is the type and the permissions of a node. With Options.AllowOther the kernel goes by them:
-// everybody may read checkpoints, only the server's user may use the control files, and everybody may
-// use a clone until somebody has opened its memory, and then only this user. Without it the kernel lets
-// no other user in.
-func (s *Server) mode(n *node) uint32 {
-	var mode uint32
-	switch {
-	case n.kind == kindSocket:
-		return syscall.S_IFLNK | 0o777
-	case n.dir():
-		mode = syscall.S_IFDIR | 0o555
-	case n.kind == kindMetrics:
-		mode = syscall.S_IFREG | 0o400
-	case n.kind == kindCloneMem && n.owner() != nil:
-		mode = syscall.S_IFREG | 0o600
-	case n.kind == kindCloneMem:
-		mode = syscall.S_IFREG | 0o666
-	default:
-		mode = syscall.S_IFREG | 0o444
-	}
-	if !s.opts.AllowOther {
-		mode &^= 0o077
-	}
-	return mode
 }

@@ -13,8 +13,8 @@ import (
 )
 
 // Mount serves a store on an empty directory, and returns when the mount can be used. As root it is
-// a plain mount(2), otherwise fusermount3 does it. It lasts until Unmount, or until somebody else
-// unmounts it; store must stay open until Wait returns. ctx bounds the call, not the mount.
+// a plain mount(2), otherwise fusermount3 does it, or Options.Mounter. It lasts until Unmount, or until
+// somebody else unmounts it; store must stay open until Wait returns. ctx bounds the call, not the mount.
 func Mount(ctx context.Context, store Store, mnt string, o Options) (*Server, error) {
 	o = o.withDefaults(runtime.NumCPU())
 	abs, err := checkMountPoint(mnt)
@@ -26,7 +26,7 @@ func Mount(ctx context.Context, store Store, mnt string, o Options) (*Server, er
 		s.close()
 		return nil, err
 	}
-	if err := s.mount(); err != nil {
+	if err := s.mount(ctx); err != nil {
 		s.close()
 		return nil, &MountError{abs, err}
 	}
@@ -43,9 +43,9 @@ func Mount(ctx context.Context, store Store, mnt string, o Options) (*Server, er
 }
 
 // mount attaches to the kernel and answers its INIT.
-func (s *Server) mount() error {
+func (s *Server) mount(ctx context.Context) error {
 	o := &fuse.MountOptions{
-		AllowOther: s.opts.AllowOther,
+		AllowOther: s.opts.Rights.Shared(),
 		FsName:     s.opts.Source,
 		Name:       "thaw",
 		// 4 KiB faults for every VMM, and still 128 KiB READs for large read(2)s. Never 0: that
@@ -54,14 +54,15 @@ func (s *Server) mount() error {
 		MaxBackground: 64,
 		// Only the server fills and drops the page cache.
 		ExplicitDataCacheControl: true,
-		DisableXAttrs:            true,
+		DisableXAttrs:            !s.guard.lists(),
+		EnableAcl:                s.guard.lists(),
 		// Pages come out of decoders: there is no file to splice from.
 		DisableSplice:        true,
 		DisabledCapabilities: fuse.CAP_PASSTHROUGH,
 		ExtraCapabilities:    fuse.CAP_HAS_RESEND,
 		Logger:               slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
-	if s.opts.AllowOther {
+	if s.opts.Rights.Shared() {
 		o.Options = append(o.Options, optPermissions)
 	}
 	if s.opts.ReadOnly {
@@ -72,16 +73,21 @@ func (s *Server) mount() error {
 		return err
 	}
 	target := s.mnt
-	if os.Geteuid() == 0 {
-		fd, err := s.mountDirect()
-		if err != nil {
-			return err
-		}
+	if fd, err := s.attached(ctx); err != nil {
+		return errors.Join(err, s.undoMount(before))
+	} else if fd >= 0 {
 		target = fmt.Sprintf("/dev/fd/%d", fd)
 	}
 	srv, err := fuse.NewServer(&raw{fuse.NewDefaultRawFileSystem(), s}, target, o)
 	if err != nil {
 		return errors.Join(err, s.undoMount(before))
+	}
+	if err := s.checkLists(srv); err != nil {
+		uerr := s.undoMount(before)
+		if uerr == nil {
+			srv.Serve() // until it sees that the mount is gone
+		}
+		return errors.Join(err, uerr)
 	}
 	s.fuse = srv
 	after, err := FindMount(s.mnt)
@@ -105,37 +111,75 @@ func (s *Server) undoMount(before mountTable) error {
 // optPermissions makes the kernel go by modes and owners.
 const optPermissions = "default_permissions"
 
-// mountDirect is mount(2). go-fuse's own would leave /dev/fuse open in every child process: a
+// attached mounts without fusermount3 where that is possible, and returns the device of the connection for
+// go-fuse; -1 where it is not. go-fuse's own mount(2) would leave /dev/fuse open in every child process: a
 // server that is killed would then leave a connection that nobody serves and nobody ends.
-func (s *Server) mountDirect() (fd int, err error) {
-	fd, err = unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return -1, fmt.Errorf("open /dev/fuse: %w", err)
+func (s *Server) attached(ctx context.Context) (fd int, err error) {
+	switch {
+	case s.opts.Mounter != nil:
+		fd, err = s.opts.Mounter(ctx)
+	case privileged():
+		fd, err = MountFor(s.mnt, s.mounting())
+	default:
+		return -1, nil
 	}
-	// go-fuse closes its descriptor itself; this one is kept to mount again.
-	if s.device, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err == nil {
-		err = s.attach(s.mnt)
-	}
 	if err != nil {
+		return -1, err
+	}
+	// go-fuse closes its descriptor itself; this one is kept to push, and to mount again.
+	if s.device, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err != nil {
 		unix.Close(fd)
 		return -1, err
 	}
 	return fd, nil
 }
 
-// attach is mount(2) of the connection: for the first time, and again while anything uses its file
+// privileged says whether this process mounts and unmounts by itself.
+func privileged() bool { return os.Geteuid() == 0 }
+
+// A Mounting is how a connection is mounted.
+type Mounting struct {
+	// Server is who serves it.
+	Server fuse.Owner
+	// Shared: the kernel lets all users in as far as their permissions go (Rights), else only Server.
+	Shared bool
+	// ReadOnly and Source are those of Options.
+	ReadOnly bool
+	Source   string
+}
+
+// mounting is how the connection of s is mounted where it does that itself.
+func (s *Server) mounting() Mounting {
+	return Mounting{self(), s.opts.Rights.Shared(), s.opts.ReadOnly, s.opts.Source}
+}
+
+// MountFor mounts a connection that nobody serves yet, for a server that runs as a user, and returns its
+// device.
+func MountFor(at string, m Mounting) (device int, err error) {
+	device, err = unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open /dev/fuse: %w", err)
+	}
+	if err := attach(device, at, m); err != nil {
+		unix.Close(device)
+		return -1, err
+	}
+	return device, nil
+}
+
+// attach is mount(2) of a connection: for the first time, and again while anything uses its file
 // system. ENOTCONN if nothing does any more.
-func (s *Server) attach(at string) error {
+func attach(device int, at string, m Mounting) error {
 	data := fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=%d,max_read=%d",
-		s.device, os.Geteuid(), os.Getegid(), 128<<10)
-	if s.opts.AllowOther {
+		device, m.Server.Uid, m.Server.Gid, 128<<10)
+	if m.Shared {
 		data += ",allow_other," + optPermissions
 	}
 	var flags uintptr = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME
-	if s.opts.ReadOnly {
+	if m.ReadOnly {
 		flags |= unix.MS_RDONLY
 	}
-	if err := unix.Mount(s.opts.Source, at, fsType, flags, data); err != nil {
+	if err := unix.Mount(m.Source, at, fsType, flags, data); err != nil {
 		return fmt.Errorf("mount(2): %w", err)
 	}
 	return nil

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"log/slog"
 	"time"
@@ -74,8 +75,11 @@ type Options struct {
 	RecordWindow time.Duration
 	// Log gets errors and warnings. nil: nothing is logged.
 	Log *slog.Logger
-	// AllowOther lets other users than the one who mounts use the mount.
-	AllowOther bool
+	// Rights say who may use the mount besides the user who serves it.
+	Rights Rights
+	// Mounter mounts where this process may not, and returns the open device of the connection, which
+	// nobody else may keep. MountFor is what it does. nil: Mount itself mounts.
+	Mounter func(ctx context.Context) (device int, err error)
 	// ReadOnly makes the kernel refuse every open for writing, those of clones' memory too.
 	ReadOnly bool
 	// Source is what the table of mounts shows as what is mounted. "": thaw.

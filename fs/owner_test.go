@@ -25,7 +25,7 @@ func as(uid uint32) *syscall.SysProcAttr {
 func TestCloneOwner(t *testing.T) {
 	asRoot(t)
 	x := wsSpec()
-	b := mounted(t, newFakeStore(x), Options{AllowOther: true})
+	b := mounted(t, newFakeStore(x), Options{Rights: Rights{Others: true}})
 	one, two, admin := startClient(t, b.abort, as(nobody)), startClient(t, b.abort, as(other)), b.client()
 	path := b.path("a/clones/x/memory")
 	for _, c := range []*proc{one, two, admin} {
@@ -61,7 +61,7 @@ func TestCloneOwner(t *testing.T) {
 func TestForeignWrite(t *testing.T) {
 	asRoot(t)
 	x := wsSpec()
-	b := mounted(t, newFakeStore(x), Options{AllowOther: true, Policy: PolicyLazy})
+	b := mounted(t, newFakeStore(x), Options{Rights: Rights{Others: true}, Policy: PolicyLazy})
 	evil, c := startClient(t, b.abort, as(nobody)), b.client()
 	m := c.mapFile(c.open(b.path("a/clones/vm/memory"), unix.O_RDWR), x.Pages)
 	c.do(request{Op: "touch", Map: m, GFNs: upTo(8), Spec: &x})
@@ -99,7 +99,7 @@ func TestModes(t *testing.T) {
 		if allow && os.Geteuid() != 0 {
 			continue // fusermount3 wants user_allow_other for that
 		}
-		b := mounted(t, newFakeStore(x), Options{AllowOther: allow})
+		b := mounted(t, newFakeStore(x), Options{Rights: Rights{Others: allow}})
 		c := b.client()
 		for path, mode := range want {
 			if got := c.do(request{Op: "stat", Path: b.path(path)}).Mode & 0o777; got != mode {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -21,7 +20,7 @@ type Server struct {
 	opts  Options
 	log   *slog.Logger
 	mnt   string // absolute
-	owner fuse.Owner
+	guard guard
 	ram   uint64 // of the host, in bytes
 
 	policy    atomic.Int64
@@ -78,7 +77,7 @@ func newServer(ctx context.Context, store Store, mnt string, o Options) *Server 
 		opts:  o,
 		log:   o.Log,
 		mnt:   mnt,
-		owner: fuse.Owner{Uid: uint32(os.Geteuid()), Gid: uint32(os.Getegid())},
+		guard: newGuard(o.Rights, self()),
 		tree:  newTree(),
 		zeros: new(zeros),
 		began: time.Now(),

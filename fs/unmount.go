@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"strings"
 	"time"
@@ -43,10 +42,10 @@ func (s *Server) Unmount(ctx context.Context) error {
 
 // attachAgain mounts the connection again. ENOTCONN: it has ended.
 func (s *Server) attachAgain(at string) error {
-	if s.device < 0 {
+	if s.device < 0 || !privileged() {
 		return unix.EPERM
 	}
-	return s.attach(at)
+	return attach(s.device, at, s.mounting())
 }
 
 // Detach removes every mount of the file system in this namespace, though it is in use. The server ends
@@ -123,7 +122,7 @@ func (s *Server) waitDone(ctx context.Context) error {
 }
 
 func (s *Server) unmount(at string) error {
-	if s.device >= 0 {
+	if privileged() {
 		return unix.Unmount(at, unix.UMOUNT_NOFOLLOW)
 	}
 	return fusermount("-u", at)
@@ -153,7 +152,7 @@ func (s *Server) place() (string, error) {
 
 // detach removes a mount though it is in use; users keep what they have open.
 func detach(mnt string) error {
-	if os.Geteuid() == 0 {
+	if privileged() {
 		return unix.Unmount(mnt, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 	}
 	return fusermount("-u", "-z", mnt)

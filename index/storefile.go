@@ -192,8 +192,12 @@ func creatable(dir string, among bool) error {
 	return nil
 }
 
-// fillStore makes a directory a store. The file that says so comes last.
+// fillStore makes a directory a store. The file that says so comes last. A directory that somebody else has
+// made is for its owner alone from then on.
 func fillStore(dir string, p Profile) error {
+	if err := private(dir); err != nil {
+		return err
+	}
 	for _, sub := range []string{packsDirName, rootsDirName} {
 		path := filepath.Join(dir, sub)
 		if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -217,6 +221,19 @@ func fillStore(dir string, p Profile) error {
 	}
 	// The key is secret: with it one could make pages that have the hashes of others.
 	return writeFileDurably(filepath.Join(dir, storeFileName), append(b, '\n'))
+}
+
+// private takes a directory's permissions away from all but its owner. One who may write to a directory that
+// is not his own may not do that; then nobody but him can read what he makes in it.
+func private(dir string) error {
+	st, err := os.Stat(dir)
+	if err != nil || st.Mode().Perm()&0o077 == 0 {
+		return err
+	}
+	if err := os.Chmod(dir, st.Mode()&^0o077); err != nil && !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	return nil
 }
 
 // writeFileDurably writes a file, which after a crash either is complete or does not exist.

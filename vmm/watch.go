@@ -24,12 +24,14 @@ const (
 type watcher struct {
 	quit, done chan struct{}
 	answers    chan error
-	asked      atomic.Int64 // time of the request that is not answered yet, in ns; 0: none
+	begun      time.Time
+	asked      atomic.Int64 // when the request was sent that is not answered yet, in ns since begun; 0: none
 }
 
 // watch starts a watcher.
 func (m *Machine) watch() *watcher {
-	w := &watcher{quit: make(chan struct{}), done: make(chan struct{}), answers: make(chan error, 1)}
+	w := &watcher{quit: make(chan struct{}), done: make(chan struct{}), answers: make(chan error, 1),
+		begun: time.Now()}
 	go w.loop(m)
 	return w
 }
@@ -61,7 +63,7 @@ func (w *watcher) loop(m *Machine) {
 			if w.asked.Load() == 0 {
 				// On its own goroutine, which blocks as long as the server hangs. Every request reaches
 				// the server; nothing is cached.
-				w.asked.Store(time.Now().UnixNano())
+				w.asked.Store(int64(time.Since(w.begun))) // never 0: a tick has gone by
 				go func() { w.answers <- m.mem.Alive() }()
 			} else if silent := w.silent(); silent > silentTime && !warned {
 				warned = true
@@ -74,7 +76,7 @@ func (w *watcher) loop(m *Machine) {
 // silent returns how long the server has not answered.
 func (w *watcher) silent() time.Duration {
 	if at := w.asked.Load(); at != 0 {
-		return time.Since(time.Unix(0, at))
+		return time.Since(w.begun) - time.Duration(at) // whatever the clock of the host is set to
 	}
 	return 0
 }

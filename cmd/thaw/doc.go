@@ -38,7 +38,7 @@
 //     JSON are only ever added. Tables are printed by a.table.
 //   - Sizes are printed by size (IEC: 1.5 GiB) and parsed by sizeFlag (KiB/MiB/GiB, KB/MB/GB; bare
 //     K/M/G/T count in 1024s).
-//   - ctx ends on SIGINT and SIGTERM; a verb stops its work, cleans up and returns ctx's error.
+//   - ctx ends on SIGINT, SIGTERM and SIGHUP; a verb stops its work, cleans up and returns ctx's error.
 //   - An error says what was being done to what (named). Errors that a script may distinguish get a code
 //     from internal/exitcode and a hint that says what to do; errors.go gives the codes of the
 //     parts' own errors in one table, so that a verb just returns them.
@@ -51,7 +51,7 @@
 //
 //   - access: how a verb reaches a store, and the server of its mount. No verb waits for a server
 //     without a bound: every path that it is given goes through access.Answering before it is used. A
-//     command that SIGINT or SIGTERM finds in a system call is ended by endAnyway (main.go).
+//     command that one of them finds in a system call is ended by endAnyway (main.go).
 //   - server: the process of `thaw mount`. It only reads the store.
 //   - control: the socket between the two, and its verbs.
 //   - process: this program as another process (servers, keepers, probers, the machines of a lab), and

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/outfile"
 )
@@ -31,6 +32,7 @@ func newGenerateCommand() *cobra.Command {
 // writeMan writes thaw.1, thaw-import.1, ... for every command that is not hidden, for the topics, and
 // mount.thaw.8.
 func writeMan(root *cobra.Command, dir string) error {
+	unix.Umask(0o022) // these are for everybody
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/access"
 	"github.com/thawfs/thaw/cmd/thaw/internal/control"
@@ -19,13 +20,26 @@ import (
 )
 
 func main() {
-	ctx, _ := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// What is made here is guest memory or leads to it, also what libraries make and sockets before they
+	// have their mode: it is for its owner alone, whatever the user's own mask says.
+	unix.Umask(0o077)
+	ctx, _ := signal.NotifyContext(context.Background(), endings()...)
 	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
 	done := make(chan struct{})
 	go a.endAnyway(ctx, done)
 	code := a.start(ctx, os.Args)
 	close(done)
 	os.Exit(code)
+}
+
+// endings are the signals that end a command in good order: also the end of its terminal, unless it was
+// started to outlive that (nohup).
+func endings() []os.Signal {
+	list := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		list = append(list, syscall.SIGHUP)
+	}
+	return list
 }
 
 // How long a command may take to end by itself after a signal.
@@ -51,7 +65,7 @@ func patienceWith(cmd *cobra.Command) time.Duration {
 	return readerPatience
 }
 
-// endAnyway ends the process some time after SIGINT or SIGTERM, when the command has not ended: it
+// endAnyway ends the process some time after one of the endings, when the command has not ended: it
 // hangs in a system call, as of a file on a mount whose server does not answer.
 func (a *app) endAnyway(ctx context.Context, done <-chan struct{}) {
 	select {

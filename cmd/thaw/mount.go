@@ -29,6 +29,7 @@ type mountOptions struct {
 	learn   bool
 	fill    fillFlag
 	disk    diskFlag
+	rights  rightsFlags
 	daemon  bool
 	logFile string
 }
@@ -95,7 +96,9 @@ of faults: SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGSTKFLT.
 
 A mount whose server was killed is taken away first, if it is at MNT.
 
-As root it uses mount(2), otherwise fusermount3.` +
+As root it uses mount(2), otherwise fusermount3.
+
+` + rightsHelp +
 			exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.Version, exitcode.Mount,
 				exitcode.MountPoint, exitcode.Unsupported),
 		Example: `  thaw mount /srv/store /mnt/thaw
@@ -117,7 +120,7 @@ As root it uses mount(2), otherwise fusermount3.` +
 	f.Lookup("fill").NoOptDefVal = fillByDefault
 	f.DurationVar(&o.FS.RecordWindow, "record-window", 10*time.Second,
 		"how long reads are recorded after the first open of a cold image")
-	f.BoolVar(&o.FS.AllowOther, "allow-other", false, "let other users use the mount")
+	o.rights.add(cmd)
 	f.BoolVar(&o.FS.ReadOnly, "read-only", false,
 		"let nobody open a file for writing, not that of a clone either (QEMU before 8.2 needs that)")
 	f.BoolVar(&o.daemon, "daemon", false, "return when the mount answers, serve in the background")
@@ -157,6 +160,9 @@ func runMount(cmd *cobra.Command, a *app, store, mnt string, o mountOptions) (er
 	if o.FS.Policy, err = fs.ParsePolicy(o.restore); err != nil {
 		return exitcode.With(exitcode.Usage, err)
 	}
+	if o.FS.Rights, err = o.rights.rights(); err != nil {
+		return err
+	}
 	if err := o.setRepack(); err != nil {
 		return err
 	}
@@ -180,11 +186,18 @@ func runMount(cmd *cobra.Command, a *app, store, mnt string, o mountOptions) (er
 	if err := clearDead(cmd.Context(), a, o.Store, o.Mount); err != nil {
 		return err
 	}
+	as, other, err := o.rights.serveAs()
+	if err != nil {
+		return err
+	}
 	if o.daemon {
-		return mountDaemon(cmd, a, o)
+		return mountDaemon(cmd, a, o, as, other)
 	}
 	defer a.lasting()()
-	return serve(cmd.Context(), a, o.Options)
+	if !other {
+		return serve(cmd.Context(), a, o.Options)
+	}
+	return serveAsUser(cmd.Context(), a, o.Options, as)
 }
 
 // clearDead takes the mount away that a server which died has left on a mount point. Its users have errors
@@ -234,12 +247,28 @@ func (o *mountOptions) setRepack() error {
 	return nil
 }
 
+// serveAsUser is serve by a process that has become a user's, with no privilege.
+func serveAsUser(ctx context.Context, a *app, o server.Options, as process.User) error {
+	m, err := unprivileged(a, o.Mount, as, fs.Mounting{
+		Shared: o.FS.Rights.Shared(), ReadOnly: o.FS.ReadOnly, Source: o.Store,
+	})
+	if err != nil {
+		process.OpenReady().Tell(err, classify)
+		return err
+	}
+	o.FS.Mounter = m.Mount
+	return errors.Join(serve(ctx, a, o), m.Close())
+}
+
 // serve mounts a store, says so and serves it until the mount ends.
 func serve(ctx context.Context, a *app, o server.Options) error {
 	o.Version, o.Log, o.Note, o.Classify = buildVersion().Version, a.log, a.note, classify
 	parent := process.OpenReady()
 	var s *server.Server
-	err := usableHost()
+	var err error
+	if o.FS.Mounter == nil {
+		err = usableHost()
+	}
 	if err == nil {
 		s, err = server.Start(ctx, o)
 	}
@@ -258,14 +287,18 @@ func serve(ctx context.Context, a *app, o server.Options) error {
 }
 
 // mountDaemon starts the server in the background and waits until the mount answers.
-func mountDaemon(cmd *cobra.Command, a *app, o mountOptions) error {
+func mountDaemon(cmd *cobra.Command, a *app, o mountOptions, as process.User, other bool) error {
 	// A directory that is not a store must not get a log.
 	if _, err := os.Stat(filepath.Join(o.Store, storeFile)); errors.Is(err, os.ErrPermission) {
 		return fmt.Errorf("open store: %w", err)
 	} else if err != nil {
 		return fmt.Errorf("%s: %w", o.Store, index.ErrNotStore)
 	}
-	log, err := server.OpenLog(o.logFile, o.Store, o.Mount)
+	open := server.OpenLog
+	if other {
+		open = server.LogOf(as)
+	}
+	log, err := open(o.logFile, o.Store, o.Mount)
 	if err != nil {
 		return fmt.Errorf("log file of the server: %w", err)
 	}
@@ -284,7 +317,7 @@ func mountDaemon(cmd *cobra.Command, a *app, o mountOptions) error {
 	// The server says that it is ready; whether the kernel agrees, another process must ask.
 	if _, err := access.Bounded(cmd.Context(), o.Mount, func() (os.FileInfo, error) {
 		return os.Stat(filepath.Join(o.Mount, access.Dot))
-	}); err != nil {
+	}); err != nil && !(other && errors.Is(err, os.ErrPermission)) { // which lets in only its user
 		return exitcode.WithHint(exitcode.Mount, fmt.Errorf("the mount does not answer: %w", err),
 			"the server's log: "+log.Name())
 	}

@@ -41,7 +41,8 @@ func commands(a *app) []group {
 		{"", verbs(newGenerateCommand(), newRawCommand(a), newIdleRepackCommand(a),
 			newLearnerCommand(a),
 			newHelperCommand(access.KeeperCommand, index.KeeperMain),
-			newHelperCommand(server.ProberCommand, fs.ProberMain), newGuardCommand())},
+			newHelperCommand(server.ProberCommand, fs.ProberMain), newGuardCommand(),
+			newMounterCommand())},
 	}
 }
 

@@ -80,6 +80,9 @@ func runUmount(ctx context.Context, a *app, mnt string, o umountOptions) error {
 			return stillServed(ctx, store, mnt)
 		}
 	}
+	if errors.Is(err, os.ErrPermission) && os.Geteuid() == 0 {
+		return takeAway(a, mnt, o.detach)
+	}
 	if err != nil {
 		return err
 	}
@@ -88,6 +91,15 @@ func runUmount(ctx context.Context, a *app, mnt string, o umountOptions) error {
 			"give its root: "+m.Root)
 	}
 	return endMount(ctx, a, m, o.detach)
+}
+
+// takeAway unmounts for root the mount of another user, whose server then ends by itself.
+func takeAway(a *app, mnt string, detach bool) error {
+	if err := fs.TakeAway(mnt, detach); err != nil {
+		return err
+	}
+	a.note("unmounted %s, which was another user's", mnt)
+	return nil
 }
 
 // endMount has the server end its mount, and waits for the server to end.

@@ -58,3 +58,9 @@ func TestKernel(t *testing.T) {
 	nested(t, suite{pkg: "tests/e2e", run: "^TestKernelInMidBoot$", files: files, needsThaw: true,
 		memory: 2 << 30})
 }
+
+// TestClock: what thaw does when somebody sets the clock of the host, which is done on a host of its own.
+func TestClock(t *testing.T) {
+	t.Parallel()
+	nested(t, suite{pkg: "tests/rights", run: "^TestClockJumps$", needsThaw: true})
+}

@@ -62,8 +62,8 @@ func nested(t *testing.T, s suite) {
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	h := qemu.Host{Tools: tools, Dir: dir, MemoryBytes: s.memory, Files: files, Log: io.Discard,
-		Script: fmt.Sprintf("cd /work && THAW_TEST_BINARY=/bin/thaw ./binary -test.v=test2json "+
-			"-test.timeout=%v -test.run='%s' -test.skip='%s'", limit-15*time.Second, s.run,
+		Script: fmt.Sprintf("cd /work && THAW_TEST_BINARY=/bin/thaw THAW_TEST_OWN_HOST=1 ./binary "+
+			"-test.v=test2json -test.timeout=%v -test.run='%s' -test.skip='%s'", limit-15*time.Second, s.run,
 			cmp.Or(s.skip, "^$"))}
 	if testing.Verbose() {
 		h.Log = os.Stderr

@@ -182,6 +182,12 @@ func (m *Mounted) Path(elem ...string) string {
 // Pid returns the pid of the server.
 func (m *Mounted) Pid() int { return m.proc.Pid() }
 
+// Connection is the number of the mount's FUSE connection.
+func (m *Mounted) Connection() string {
+	_, minor, _ := strings.Cut(m.dev, ":")
+	return minor
+}
+
 // Log returns what the server has printed so far.
 func (m *Mounted) Log() string { return slurp(m.log) }
 
@@ -232,7 +238,7 @@ func (m *Mounted) Abort() { m.abort() }
 
 // abort aborts the FUSE connection of this mount only.
 func (m *Mounted) abort() {
-	if _, minor, ok := strings.Cut(m.dev, ":"); ok {
+	if minor := m.Connection(); minor != "" {
 		_ = os.WriteFile("/sys/fs/fuse/connections/"+minor+"/abort", []byte("1"), 0)
 	}
 }

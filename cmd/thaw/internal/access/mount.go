@@ -57,7 +57,7 @@ func Resolve(ctx context.Context, path string) (Mount, error) {
 			"free the mount point with: thaw umount "+m.Root)
 	case errors.Is(err, os.ErrPermission):
 		return Mount{}, exitcode.WithHint(exitcode.Failure, err,
-			"only its user can use a mount without --allow-other: run it as that user")
+			`only its user can use a mount that lets in nobody else ("thaw help security"); root can unmount it`)
 	}
 	return Mount{}, NotOnMount(path) // that of a lab's raw server has no socket
 }

@@ -83,7 +83,7 @@ func Table() []Entry {
 		{GuestFailed, "guest-failed", "the guest found a wrong byte in its memory, or failed"},
 		{BadState, "bad-state", "the machine's state file is malformed or does not fit this host"},
 		{Handshake, "bad-handshake", "what a VMM sent to be served is malformed, or not of this checkpoint"},
-		{Interrupted, "interrupted", "stopped by SIGINT or SIGTERM before the work was done"},
+		{Interrupted, "interrupted", "stopped by SIGINT, SIGTERM or SIGHUP before the work was done"},
 	}
 }
 

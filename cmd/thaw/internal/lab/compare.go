@@ -251,7 +251,7 @@ func (c *Comparison) withSet(name string, set *wss.Set) (string, error) {
 			return "", err
 		}
 	}
-	f, err := os.Create(filepath.Join(dir, "working-set"))
+	f, err := os.OpenFile(filepath.Join(dir, "working-set"), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return "", err
 	}

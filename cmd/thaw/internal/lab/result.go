@@ -100,7 +100,7 @@ func (r *Result) writeFiles() (err error) {
 		if *f.path, err = filepath.Abs(*f.path); err != nil {
 			return err
 		}
-		if err := outfile.Write(*f.path, 0o644, f.write); err != nil {
+		if err := outfile.Write(*f.path, outfile.Private, f.write); err != nil {
 			return err
 		}
 	}

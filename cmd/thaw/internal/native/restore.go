@@ -42,7 +42,8 @@ func RestoreOf(c *index.Checkpoint, dir string) *Restore {
 	case i.Imported.Format == "libvirt" && streamOf(c) != nil:
 		return &Restore{"libvirt", []Way{{
 			For: "libvirt", Command: "virsh restore " + quote(filepath.Join(dir, libvirtFile)),
-			Note: "it reads all of memory, and the mount needs --allow-other unless libvirtd is the user's own",
+			Note: "it reads all of memory; the mount needs --allow-user libvirt-qemu (elsewhere qemu) unless " +
+				"libvirtd is the user's own",
 		}}}
 	case i.VMM == qemuVMM && has(c, stateFile):
 		return &Restore{qemuVMM, qemuWays(&i, c, dir)}

@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Private is the mode of a file that contains guest memory.
+// Private is the mode of a file that contains guest memory, or tells of a machine.
 const Private os.FileMode = 0o600
 
 // infix is in the names of files that are not complete: .NAME.thaw-part-123.

@@ -10,16 +10,20 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/cmd/thaw/internal/process"
 )
+
+// logFile is the name of a log in the store.
+const logFile = "server.log"
 
 // OpenLog opens the log of a background server: the file that was asked for, or one in the store, or,
 // where that cannot be, one in a directory of the server's own.
 func OpenLog(name, store, mnt string) (*os.File, error) {
-	const file, flags = "server.log", os.O_CREATE | os.O_WRONLY | os.O_APPEND
+	const flags = os.O_CREATE | os.O_WRONLY | os.O_APPEND
 	if name != "" {
 		return os.OpenFile(name, flags, 0o600)
 	}
-	f, err := os.OpenFile(filepath.Join(store, file), flags, 0o600)
+	f, err := os.OpenFile(filepath.Join(store, logFile), flags, 0o600)
 	if err == nil {
 		return f, nil
 	}
@@ -27,7 +31,35 @@ func OpenLog(name, store, mnt string) (*os.File, error) {
 	if derr != nil {
 		return nil, errors.Join(err, derr)
 	}
-	return os.OpenFile(filepath.Join(dir, file), flags, 0o600)
+	return os.OpenFile(filepath.Join(dir, logFile), flags, 0o600)
+}
+
+// LogOf is OpenLog by root for a server that will be a user's, in whose directory the log may lie: a link is
+// not followed, and what this user does not own is not written to.
+func LogOf(u process.User) func(name, store, mnt string) (*os.File, error) {
+	return func(name, store, _ string) (*os.File, error) {
+		if name == "" {
+			name = filepath.Join(store, logFile)
+		}
+		const flags = os.O_WRONLY | os.O_APPEND | unix.O_NOFOLLOW | unix.O_NONBLOCK
+		f, err := os.OpenFile(name, flags|os.O_CREATE|os.O_EXCL, 0o600)
+		if err == nil {
+			return f, f.Chown(int(u.UID), int(u.GID))
+		}
+		if f, err = os.OpenFile(name, flags, 0); err != nil {
+			return nil, exitcode.WithHint(exitcode.Failure, err, "give another place with --log-file")
+		}
+		var st unix.Stat_t
+		err = unix.Fstat(int(f.Fd()), &st)
+		if err == nil && (st.Uid != u.UID || st.Mode&unix.S_IFMT != unix.S_IFREG) {
+			err = exitcode.WithHint(exitcode.Failure, fmt.Errorf("%s is no file of user %s", name, u.Name),
+				"remove it, or give another place with --log-file")
+		}
+		if err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+		return f, nil
+	}
 }
 
 // privateDir is a directory of this user's, which nobody else can read, for what the server of a
