@@ -172,7 +172,9 @@ func TestMounter(t *testing.T) {
 	x := wsSpec()
 	dir := mountDir(t)
 	o := Options{Log: testLog(t)}
-	o.Mounter = func(context.Context) (int, error) { return MountFor(dir, Mounting{Server: self(), Source: "thaw"}) }
+	o.Mounter = func(context.Context) (int, error) {
+		return MountFor(dir, Mounting{Server: self(), Source: "thaw"})
+	}
 	srv, err := Mount(t.Context(), newFakeStore(x), dir, o)
 	if err != nil {
 		t.Fatal(err)
