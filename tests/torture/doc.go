@@ -17,8 +17,8 @@
 // reading. TestTogether does all of this at once, in several processes.
 //
 // TestDay keeps a store mounted all the time: imports, restores, sets, records, names, collections,
-// repackings and clients that are killed. What its server takes (heap, descriptors, goroutines) must not become more, and
-// when all checkpoints are removed nothing is left.
+// repackings and clients that are killed. What its server takes (heap, descriptors, goroutines) must not
+// become more, and when all checkpoints are removed nothing is left.
 //
 // For long lives with power failures see TestCrashRig of package index.
 package torture
