@@ -74,6 +74,7 @@ func steps() []step {
 	return []step{
 		{page: "README", begins: "go run ./cmd/thaw demo", doneBy: "tests/e2e TestDemo, and tests/run by itself"},
 		{page: "README", begins: "go install", doneBy: "TestWalk"},
+		{page: "README", begins: "cmd/thaw/packaging/build", doneBy: "the tests of the package"},
 		{page: "README", begins: "mkdir -p /mnt/thaw", doneBy: "TestWalk"},
 
 		{page: "firecracker", begins: "curl --unix-socket /run/fc.sock -X PATCH", skipped: firecracker},
@@ -201,4 +202,5 @@ func TestCommandsThatAreSaidExist(t *testing.T) {
 
 // prose are words that follow the name of the program in sentences.
 var prose = strings.Fields(`is has can keeps mount does uses made starts stores takes was store knows serves
-	means in makes this the that and to it of server restores command`)
+	means in makes this the that and to it of server restores command promises for again ends itself mounts
+	never on puts saves says writes wrote as`)

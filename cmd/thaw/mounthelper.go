@@ -55,7 +55,7 @@ none may have a comma in its value. "ro" is --read-only.
 What mount(8), systemd or the kernel take care of themselves is accepted: defaults, auto,
 noauto, nofail, user, users, owner, group, _netdev, comment=, x-*, X-*, rw, async, and what
 thaw mounts have anyway: nodev, nosuid, noexec, noatime, default_permissions. Any other option
-is an error, but with -s.
+is an error, but with -s. For root, "user=NAME" is --user of thaw-mount(1).
 
 A mount cannot be changed by "-o remount": end it, and mount it with the other options.
 
@@ -159,7 +159,10 @@ func forOthers(option string) bool {
 	if strings.HasPrefix(option, "x-") || strings.HasPrefix(option, "X-") {
 		return true
 	}
-	name, _, _ := strings.Cut(option, "=")
+	name, _, valued := strings.Cut(option, "=")
+	if name == "user" && valued {
+		return os.Geteuid() != 0 // mount(8) adds the name of a user who mounts; of root's it is the flag
+	}
 	return slices.Contains([]string{
 		"defaults", "auto", "noauto", "nofail", "user", "nouser", "users", "nousers", "owner", "noowner",
 		"group", "nogroup", "_netdev", "comment", "uhelper", "helper",

@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -63,9 +65,20 @@ func TestMountHelperOptions(t *testing.T) {
 
 // What is known as an option of others is not a flag of ours by the same name.
 func TestMountHelperHidesNoFlag(t *testing.T) {
-	for _, name := range strings.Fields("auto user owner group comment sync dev exec loud") {
+	for _, name := range strings.Fields("auto owner group comment sync dev exec loud") {
 		if newMountCommand(&app{}).Flags().Lookup(name) != nil {
 			t.Errorf(`"-o %s" cannot reach the flag --%s`, name, name)
+		}
+	}
+}
+
+// "user" lets a user mount, "user=NAME" of root's is who serves, and of a user's the name of that user.
+func TestMountHelperUser(t *testing.T) {
+	for option, ofRoot := range map[string]bool{"user": false, "user=vm": true} {
+		args, err := mountCall{store: "st", mnt: "mnt", lists: []string{option}}.flags()
+		flag := slices.Contains(args, "--user=vm")
+		if want := ofRoot && os.Geteuid() == 0; err != nil || flag != want {
+			t.Errorf("%s became %q: %v", option, args, err)
 		}
 	}
 }

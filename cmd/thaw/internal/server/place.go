@@ -53,7 +53,7 @@ func LogOf(u process.User) func(name, store, mnt string) (*os.File, error) {
 		err = unix.Fstat(int(f.Fd()), &st)
 		if err == nil && (st.Uid != u.UID || st.Mode&unix.S_IFMT != unix.S_IFREG) {
 			err = exitcode.WithHint(exitcode.Failure, fmt.Errorf("%s is no file of user %s", name, u.Name),
-				"remove it, or give another place with --log-file")
+				"give another place with --log-file")
 		}
 		if err != nil {
 			return nil, errors.Join(err, f.Close())
