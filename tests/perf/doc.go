@@ -56,9 +56,9 @@
 //	go test ./tests/perf -run TestManyCheckpoints -v -perf -timeout 2h [-scale.store DIR] [-scale.pages 8192]
 //
 // TestLoad restores 64 machines at once from 8 images, checks every byte that they touch, and lets 64 fault
-// in pages at random, in turn with as many readers of a plain FUSE file system. TestManyOpens opens 1,000 images
-// at once by a server that may have 256 files. Both print what the server takes. TestSmallImports imports 500
-// images of 4 MiB, beside cp and zstd:
+// in pages at random, in turn with as many readers of a plain FUSE file system. TestManyOpens opens 1,000
+// images at once by a server that may have 256 files. Both print what the server takes. TestSmallImports
+// imports 500 images of 4 MiB, beside cp and zstd:
 //
 //	go test ./tests/perf -run 'TestLoad$|ManyOpens|SmallImports' -v -perf [-load.machines 64]
 //
