@@ -62,13 +62,21 @@ func (s *Server) openMemory(n *node, in *fuse.OpenIn, out *fuse.OpenOut) fuse.St
 	if !probe {
 		who = &in.Owner
 	}
-	switch err := s.opened(m, who); {
+	err := s.opened(m, who)
+	if errors.Is(err, syscall.EMFILE) {
+		s.CloseIdle() // they have packs open, and nobody uses them
+		err = s.opened(m, who)
+	}
+	switch {
 	case errors.Is(err, errForeign):
 		return fuse.EACCES
 	case errors.Is(err, ErrNotFound):
 		return fuse.ENOENT // it was removed, and the tree does not know yet
 	case errors.Is(err, ErrReplaced):
 		return fuse.Status(syscall.ESTALE) // the kernel looks the name up again
+	case errors.Is(err, syscall.EMFILE):
+		s.complain(m.e, "open: allow the server more open files (ulimit -n, LimitNOFILE)", err)
+		return fuse.Status(syscall.ENFILE) // EMFILE would be the limit of the one who opens it
 	case err != nil:
 		s.complain(m.e, "open", err)
 		return fuse.EIO
