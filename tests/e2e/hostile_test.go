@@ -131,6 +131,13 @@ func TestFilesThatAreNoImages(t *testing.T) {
 	}
 	file("nomemory/state", 10)
 	file("odd/memory", 5000)
+	wrote := make(chan error, 1)
+	go func() { wrote <- os.WriteFile(fifo, make([]byte, 4097), 0) }() // an import waits for a writer, as cat does
+	defer func() {
+		if err := <-wrote; err != nil {
+			t.Errorf("write into the pipe: %v", err)
+		}
+	}()
 	for name, path := range map[string]string{
 		"empty": file("empty", 0), "one byte": file("one", 1), "page less one": file("less", 4095),
 		"page and one": file("more", 4097), "fifo": fifo,
