@@ -163,8 +163,7 @@ func TestCommandsThatAreSaidExist(t *testing.T) {
 	texts := docs(t)
 	a := &app{}
 	root := newRootCommand(a)
-	var walk func(path string, text ...string)
-	walk = func(path string, text ...string) { texts[path] = strings.Join(text, "\n") }
+	walk := func(path string, text ...string) { texts[path] = strings.Join(text, "\n") }
 	for _, c := range root.Commands() {
 		walk(c.CommandPath(), c.Long, c.Example)
 		for _, sub := range c.Commands() {

@@ -132,7 +132,8 @@ func TestFilesThatAreNoImages(t *testing.T) {
 	file("nomemory/state", 10)
 	file("odd/memory", 5000)
 	wrote := make(chan error, 1)
-	go func() { wrote <- os.WriteFile(fifo, make([]byte, 4097), 0) }() // an import waits for a writer, as cat does
+	// An import waits for a writer, as cat does.
+	go func() { wrote <- os.WriteFile(fifo, make([]byte, 4097), 0) }()
 	defer func() {
 		if err := <-wrote; err != nil {
 			t.Errorf("write into the pipe: %v", err)
