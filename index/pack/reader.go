@@ -2,6 +2,7 @@ package pack
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 
@@ -91,7 +92,11 @@ func (r *Reader) corrupt(what string, err error) error {
 }
 
 func (r *Reader) read(b []byte, off int64) error {
-	if _, err := r.obj.ReadAt(b, off); err != nil {
+	_, err := r.obj.ReadAt(b, off)
+	if errors.Is(err, blob.ErrDamaged) {
+		return r.corrupt(fmt.Sprintf("range of %d bytes at %d", len(b), off), err)
+	}
+	if err != nil {
 		return fmt.Errorf("read pack %s: %d bytes at %d: %w", r.name, len(b), off, err)
 	}
 	return nil
