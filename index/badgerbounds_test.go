@@ -41,7 +41,7 @@ func TestBadgerTablesAreBounded(t *testing.T) {
 		t.Skip("it takes long where instructions are emulated, and depends on none")
 	}
 	dir := filepath.Join(t.TempDir(), "index")
-	k, err := openBadger(dir, testLog(t))
+	k, err := openBadger(indexPlace{Dir: dir}, testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}
