@@ -86,7 +86,8 @@ func TestKeeperMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer lock.Close()
-	k, err := startKeeper(t.Context(), testKeeper(), lock, filepath.Join(t.TempDir(), "index"), keeperTimeout)
+	at := indexPlace{Dir: filepath.Join(t.TempDir(), "index")}
+	k, err := startKeeper(t.Context(), testKeeper(), lock, at, keeperTimeout)
 	if err != nil {
 		t.Fatal(err)
 	}

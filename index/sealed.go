@@ -88,22 +88,34 @@ func SealOf(dir string) (*seal.Header, error) {
 // sealed cannot become so: ErrNotSealed.
 func ChangeSeal(ctx context.Context, dir string, wait time.Duration,
 	change func(seal.Header) (seal.Header, error)) error {
+	if _, err := changedSeal(dir, change); err != nil {
+		return err // before a lock is taken, whose file names its holder
+	}
 	lock, err := lockWriter(ctx, dir, wait, YieldNone)
 	if err != nil {
 		return err
 	}
 	defer lock.Close()
-	f, err := readStoreFile(dir)
+	f, err := changedSeal(dir, change)
 	if err != nil {
 		return err
 	}
+	return f.write(filepath.Join(dir, storeFileName))
+}
+
+// changedSeal is the file of a store with other keys.
+func changedSeal(dir string, change func(seal.Header) (seal.Header, error)) (*storeFile, error) {
+	f, err := readStoreFile(dir)
+	if err != nil {
+		return nil, err
+	}
 	if f.Seal == nil {
-		return fmt.Errorf("store %s: %w", dir, ErrNotSealed)
+		return nil, fmt.Errorf("store %s: %w", dir, ErrNotSealed)
 	}
 	next, err := change(*f.Seal)
 	if err != nil {
-		return fmt.Errorf("store %s: %w", dir, err)
+		return nil, fmt.Errorf("store %s: %w", dir, err)
 	}
 	f.Seal = &next
-	return f.write(filepath.Join(dir, storeFileName))
+	return f, nil
 }

@@ -365,6 +365,30 @@ func TestSealedFilesMoved(t *testing.T) {
 	}
 }
 
+// Damage of one place in a pack costs the pages that lie there, also near the end, which is read to open it.
+func TestSealedDamageIsLocal(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	makeSealed(t, dir)
+	images := damageStore(t, dir)
+	file := filepath.Join(dir, "packs", "0000000001.0.pack")
+	sound, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []int{len(sound) / 3, len(sound) - 60_000} {
+		b := bytes.Clone(sound)
+		b[at] ^= 0x40
+		if err := os.WriteFile(file, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		bad, report := readDamaged(t, dir, images)
+		// There are some units in a chunk, and both checkpoints may have their pages.
+		if bad == 0 || bad > 100 || report.OK() {
+			t.Errorf("byte %d of %d: %d pages are lost, a check says %v", at, len(b), bad, report.OK())
+		}
+	}
+}
+
 // Keys of a store change, and nothing else of it. Two writers do not change them at once.
 func TestChangeSeal(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "store")

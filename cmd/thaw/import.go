@@ -72,8 +72,8 @@ parents of a differential checkpoint.
 With --replace the checkpoint that has the name stays until the new one is whole; it must
 not be open on the mount.
 
-A store that is made while a key is given (--key-file and the like, $THAW_KEY_FILE) is sealed: see
-"thaw help sealed".
+A store that is made while a key is given (--key-file and the like, $THAW_KEY_FILE) is
+sealed: see "thaw help sealed".
 
 If the import is killed or the disk is full, there is no new checkpoint. If the store is
 mounted, the mount shows the new checkpoint at once.

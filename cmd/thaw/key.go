@@ -73,9 +73,10 @@ func (a *app) printKey(k seal.Key) error {
 
 func newKeyIDCommand(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:     "id",
-		Short:   "Print which key is given",
-		Long:    `Print the ID of the key that is given. An ID tells keys apart, and nothing of the key.`,
+		Use:   "id",
+		Short: "Print which key is given",
+		Long: `Print the ID of the key that is given. An ID tells keys apart, and nothing of the key.` +
+			exitStatus(exitcode.Key),
 		Example: `  thaw key id --key-file /root/store.key`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -40,7 +40,12 @@ func (r *Reader) open() error {
 	if len(tail) < headerSize+footerSize {
 		return r.corrupt("file", fmt.Errorf("%d bytes are too few", size))
 	}
-	if err := r.read(tail, size-int64(len(tail))); err != nil {
+	err := r.read(tail, size-int64(len(tail)))
+	if local(err) { // perhaps of what is read along
+		tail = tail[:footerSize]
+		err = r.read(tail, size-footerSize)
+	}
+	if err != nil {
 		return err
 	}
 	f, err := r.footer(tail[len(tail)-footerSize:], size)
