@@ -122,7 +122,8 @@ func readStoreFile(dir string) (*storeFile, error) {
 // createStore makes a store in a missing or empty directory; with among also beside other files. A store
 // that is there stays as it is, and so does one that another process is just making, which holds write.lock
 // then. With a key it is sealed.
-func createStore(ctx context.Context, dir string, p Profile, keys KeySource, wait time.Duration, among bool) error {
+func createStore(ctx context.Context, dir string, p Profile, keys KeySource, wait time.Duration,
+	among bool) error {
 	if IsStore(dir) {
 		return nil
 	}
