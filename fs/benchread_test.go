@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"context"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/thawfs/thaw/index"
+	"github.com/thawfs/thaw/index/seal"
 )
 
 // What the server's own part of a lazy fault costs: go-fuse and the kernel are left out. Pages are read at
@@ -24,12 +26,19 @@ import (
 //
 // The store's image is THAW_BENCH_IMAGE, a memory file; without it, pages that compress about 3:1.
 func BenchmarkReadPath(b *testing.B) {
-	for _, p := range []index.Profile{index.ProfileDefault, index.ProfileFast} {
-		store, pages := benchIndex(b, p)
+	key := seal.NewKey()
+	for name, o := range map[string]struct {
+		p    index.Profile
+		keys index.KeySource
+	}{
+		"default": {index.ProfileDefault, nil}, "fast": {index.ProfileFast, nil},
+		"sealed": {index.ProfileDefault, func(context.Context) (*seal.Key, error) { return &key, nil }},
+	} {
+		store, pages := benchIndexWith(b, o.p, o.keys)
 		r := newReadRig(b, NewStore(store))
 		img := r.tree.entry("a").img.Load().mem
 		gfns := notZero(img, pages)
-		b.Run(p.String()+"/image", func(b *testing.B) {
+		b.Run(name+"/image", func(b *testing.B) {
 			buf := make([]byte, PageSize)
 			leastCPU(b, gfns, func(gfn uint64) {
 				if err := img.ReadPage(gfn, buf); err != nil {
@@ -37,7 +46,7 @@ func BenchmarkReadPath(b *testing.B) {
 				}
 			})
 		})
-		b.Run(p.String()+"/server", func(b *testing.B) { r.bench(b, gfns) })
+		b.Run(name+"/server", func(b *testing.B) { r.bench(b, gfns) })
 	}
 	b.Run("ram", func(b *testing.B) {
 		x := spec{Name: "a", Pages: benchPages, InRAM: true, LocalBlocks: true, WS: [][2]uint64{{0, 1}}}
@@ -47,8 +56,14 @@ func BenchmarkReadPath(b *testing.B) {
 
 // benchIndex is a store with one image, "a".
 func benchIndex(tb testing.TB, p index.Profile) (store *index.Store, pages uint64) {
+	return benchIndexWith(tb, p, nil)
+}
+
+// benchIndexWith is benchIndex, sealed if there is a key.
+func benchIndexWith(tb testing.TB, p index.Profile, keys index.KeySource) (store *index.Store, pages uint64) {
 	tb.Helper()
-	store, err := index.Open(tb.Context(), filepath.Join(tb.TempDir(), "store"), index.OpenOptions{Create: true})
+	store, err := index.Open(tb.Context(), filepath.Join(tb.TempDir(), "store"),
+		index.OpenOptions{Create: true, Keys: keys})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -95,6 +110,10 @@ func TestReadPathDoesNotAllocate(t *testing.T) {
 		store, _ := benchIndex(t, p)
 		images[p.String()] = NewStore(store)
 	}
+	key := seal.NewKey()
+	sealed, _ := benchIndexWith(t, index.ProfileFast,
+		func(context.Context) (*seal.Key, error) { return &key, nil })
+	images["sealed"] = NewStore(sealed)
 	for p, store := range images {
 		r := newReadRig(t, store)
 		pages := r.tree.entry("a").pages()

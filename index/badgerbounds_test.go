@@ -41,7 +41,7 @@ func TestBadgerTablesAreBounded(t *testing.T) {
 		t.Skip("it takes long where instructions are emulated, and depends on none")
 	}
 	dir := filepath.Join(t.TempDir(), "index")
-	k, err := openBadger(dir, testLog(t))
+	k, err := openBadger(indexPlace{Dir: dir}, testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +86,8 @@ func TestKeeperMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer lock.Close()
-	k, err := startKeeper(t.Context(), testKeeper(), lock, filepath.Join(t.TempDir(), "index"), keeperTimeout)
+	at := indexPlace{Dir: filepath.Join(t.TempDir(), "index")}
+	k, err := startKeeper(t.Context(), testKeeper(), lock, at, keeperTimeout)
 	if err != nil {
 		t.Fatal(err)
 	}

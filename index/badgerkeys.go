@@ -36,13 +36,28 @@ const (
 	maxValue = 1 << 10
 )
 
-// openBadger opens the index in dir, or makes an empty one.
-func openBadger(dir string, log *slog.Logger) (_ keyStore, err error) {
+// indexPlace says where an index is.
+type indexPlace struct {
+	Dir string
+	Key []byte // that it is encrypted with; empty: it is not
+}
+
+// indexPlace is the place of an index of the store.
+func (s *Store) indexPlace(dir string) indexPlace {
+	p := indexPlace{Dir: dir}
+	if s.vault != nil {
+		p.Key = s.vault.IndexKey()
+	}
+	return p
+}
+
+// openBadger opens the index at a place, or makes an empty one.
+func openBadger(p indexPlace, log *slog.Logger) (_ keyStore, err error) {
 	defer explain("open index", &err)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := os.MkdirAll(p.Dir, 0o700); err != nil {
 		return nil, err
 	}
-	o := badger.DefaultOptions(dir).
+	o := badger.DefaultOptions(p.Dir).
 		WithLogger(badgerLog{log}).
 		WithMemTableSize(memTableSize).WithNumMemtables(2).
 		WithBaseTableSize(tableSize).WithValueThreshold(maxValue).
@@ -56,11 +71,14 @@ func openBadger(dir string, log *slog.Logger) (_ keyStore, err error) {
 		WithMetricsEnabled(false).
 		WithNumVersionsToKeep(1)
 	o.TableSizeMultiplier = 1
+	if len(p.Key) > 0 {
+		o = o.WithEncryptionKey(p.Key).WithIndexCacheSize(8 << 20) // else it deciphers an index for each look
+	}
 	db, err := badger.Open(o)
 	if err != nil {
 		return nil, err
 	}
-	return &badgerKeys{db, dir}, nil
+	return &badgerKeys{db, p.Dir}, nil
 }
 
 // explain adds to an error what was being done. It makes a panic of Badger's an error.

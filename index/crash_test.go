@@ -35,8 +35,9 @@ func crashMain(dir string) int {
 	ctx := context.Background()
 	seed, _ := strconv.ParseUint(os.Getenv(crashSeedEnv), 10, 64)
 	r := rand.New(rand.NewPCG(seed, 1))
-	s, err := Open(ctx, filepath.Join(dir, "store"),
-		OpenOptions{Create: true, Keeper: testKeeper, Wait: time.Minute})
+	store := filepath.Join(dir, "store")
+	s, err := Open(ctx, store,
+		OpenOptions{Create: true, Keeper: testKeeper, Wait: time.Minute, Keys: keysFor(store)})
 	if err != nil {
 		fmt.Println("error", err)
 		return 1
@@ -99,6 +100,9 @@ func TestKilled(t *testing.T) {
 	}
 	rounds := fewer(12, 4)
 	r := newRand(t)
+	if r.IntN(2) == 0 {
+		makeSealed(t, filepath.Join(dir, "store"))
+	}
 	have := map[string]int{} // name -> image
 	for round := range rounds {
 		out := runAndKill(t, dir, round, time.Duration(30+r.IntN(700))*time.Millisecond)
@@ -161,8 +165,9 @@ func replay(t *testing.T, out string, have map[string]int) (unsure string) {
 func verifyKilled(t *testing.T, dir string, images [][]byte, have map[string]int, unsure string) {
 	t.Helper()
 	// The keeper of the process that was killed may take a moment to end.
-	s, err := Open(context.Background(), filepath.Join(dir, "store"),
-		OpenOptions{Create: true, Keeper: testKeeper, Wait: time.Minute, Log: testLog(t)})
+	store := filepath.Join(dir, "store")
+	s, err := Open(context.Background(), store,
+		OpenOptions{Create: true, Keeper: testKeeper, Wait: time.Minute, Log: testLog(t), Keys: keysFor(store)})
 	if err != nil {
 		t.Fatal(err)
 	}

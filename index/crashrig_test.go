@@ -64,6 +64,10 @@ func newRig(t *testing.T, badger bool) *rig {
 		t: t, r: r, dir: dir, files: crashfs.New(r.Uint64()), have: map[string]*rigCheckpoint{},
 		doubt: map[string]doubt{},
 	}
+	if r.IntN(2) == 0 { // half of all lives
+		g.note("the store is sealed")
+		makeSealed(t, dir)
+	}
 	g.index = newRigKeys(r)
 	if badger {
 		g.index = newRigBadger(t, r, filepath.Join(dir, indexDirName))
@@ -96,7 +100,7 @@ func (g *rig) open() (ok bool) {
 	blobs, err := g.files.Store()
 	if err == nil {
 		g.s, err = Open(context.Background(), g.dir, OpenOptions{
-			Create: true, Blobs: blobs, Log: testLog(g.t),
+			Create: true, Blobs: blobs, Log: testLog(g.t), Keys: keysFor(g.dir),
 		})
 	}
 	if err != nil {

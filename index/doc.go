@@ -15,6 +15,10 @@
 //	wanted.lock               held, shared, by each process that waits for write.lock
 //	lock                      held (flock) by the one process that serves it
 //
+// A store can be sealed (package seal). Then thaw-store.json has version 2 and no key of hashes, and packs,
+// roots and the index are encrypted: what follows is what one sees who has the key. The names of files in
+// checkpoints/ are sealed, and sizes in listings those of the content.
+//
 // Packs and roots are blobs (package blob): written once, never changed, there whole or not at all.
 // Both have the format of package pack. The number after the first dot is a generation: the highest
 // one counts, unless it is damaged, or another pack than the roots mean, and an older one is still

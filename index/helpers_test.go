@@ -33,7 +33,9 @@ func (w logWriter) Write(b []byte) (int, error) {
 
 func openTest(t testing.TB, dir string, blobs blob.Store) *Store {
 	t.Helper()
-	s, err := Open(context.Background(), dir, OpenOptions{Create: true, Blobs: blobs, Log: testLog(t)})
+	s, err := Open(context.Background(), dir, OpenOptions{
+		Create: true, Blobs: blobs, Log: testLog(t), Keys: keysFor(dir),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

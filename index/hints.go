@@ -443,8 +443,8 @@ func (h *hints) give() {
 func (s *Store) openKeys(keeper func() *exec.Cmd) func(context.Context, string) (keyStore, error) {
 	return func(ctx context.Context, dir string) (keyStore, error) {
 		if keeper == nil {
-			return openBadger(dir, s.log)
+			return openBadger(s.indexPlace(dir), s.log)
 		}
-		return startKeeper(ctx, keeper(), s.lock, dir, keeperTimeout)
+		return startKeeper(ctx, keeper(), s.lock, s.indexPlace(dir), keeperTimeout)
 	}
 }

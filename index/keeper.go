@@ -41,7 +41,7 @@ func KeeperMain() int {
 const keeperGrace = 10 * time.Second
 
 // keeperVersion is the answer to Version.
-const keeperVersion = "thaw-keeper 3"
+const keeperVersion = "thaw-keeper 4"
 
 // keeperInput is stdin. When that ends this process must end soon, also if Badger hangs.
 type keeperInput struct{}
@@ -81,11 +81,11 @@ func (k *keeper) Version(_ int, version *string) error {
 	return nil
 }
 
-// Open opens the index in a directory.
-func (k *keeper) Open(dir string, _ *int) (err error) {
+// Open opens the index at a place.
+func (k *keeper) Open(at indexPlace, _ *int) (err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.db, err = openBadger(dir, k.log)
+	k.db, err = openBadger(at, k.log)
 	return err
 }
 

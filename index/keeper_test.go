@@ -71,9 +71,9 @@ func TestKeyStores(t *testing.T) {
 	defer lock.Close()
 	for name, open := range map[string]func(dir string) (keyStore, error){
 		"memory": func(string) (keyStore, error) { return newMemKeys(), nil },
-		"badger": func(dir string) (keyStore, error) { return openBadger(dir, testLog(t)) },
+		"badger": func(dir string) (keyStore, error) { return openBadger(indexPlace{Dir: dir}, testLog(t)) },
 		"keeper": func(dir string) (keyStore, error) {
-			return startKeeper(ctx, testKeeper(), lock, dir, keeperTimeout)
+			return startKeeper(ctx, testKeeper(), lock, indexPlace{Dir: dir}, keeperTimeout)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -40,15 +40,15 @@ type keptKeys struct {
 	dead error      // why no more questions are asked; guarded by mu
 }
 
-// startKeeper runs cmd, which must do nothing but call KeeperMain, and has it open the index in dir.
+// startKeeper runs cmd, which must do nothing but call KeeperMain, and has it open the index at a place.
 // The process inherits lock: nobody else writes to the store while it lives. errNoKeeper if it cannot
 // be started.
-func startKeeper(ctx context.Context, cmd *exec.Cmd, lock *os.File, dir string,
+func startKeeper(ctx context.Context, cmd *exec.Cmd, lock *os.File, at indexPlace,
 	timeout time.Duration) (_ keyStore, err error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := os.MkdirAll(at.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open index: %w", err)
 	}
-	if dir, err = filepath.Abs(dir); err != nil {
+	if at.Dir, err = filepath.Abs(at.Dir); err != nil {
 		return nil, fmt.Errorf("open index: %w", err)
 	}
 	k := &keptKeys{timeout: timeout, proc: cmd, ended: make(chan struct{})}
@@ -63,7 +63,7 @@ func startKeeper(ctx context.Context, cmd *exec.Cmd, lock *os.File, dir string,
 		k.kill()
 		return nil, fmt.Errorf("%w: %w", errNoKeeper, err)
 	}
-	if err := k.ask(ctx, "Open", dir, new(int)); err != nil {
+	if err := k.ask(ctx, "Open", at, new(int)); err != nil {
 		k.kill()
 		return nil, err
 	}

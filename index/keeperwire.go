@@ -15,7 +15,7 @@ import (
 // answers are what a keeper can be asked: its methods, which keptKeys calls.
 type answers interface {
 	Version(_ int, version *string) error
-	Open(dir string, _ *int) error
+	Open(at indexPlace, _ *int) error
 	Pages(keys []byte, refs *[]byte) error
 	Get(key []byte, value *[]byte) error
 	Update(rows []string, _ *int) error

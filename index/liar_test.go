@@ -40,7 +40,7 @@ func (l liar) Version(_ int, version *string) error {
 	return nil
 }
 
-func (l liar) Open(string, *int) error { return nil }
+func (l liar) Open(indexPlace, *int) error { return nil }
 
 func (l liar) Pages(keys []byte, refs *[]byte) error {
 	r := rand.New(rand.NewPCG(1, uint64(len(keys))))
@@ -130,7 +130,7 @@ func TestKeeperAnswersWithoutEnd(t *testing.T) {
 	defer lock.Close()
 	cmd := testKeeper()
 	cmd.Env = append(cmd.Env, liarEnv+"=an answer without end")
-	k, err := startKeeper(t.Context(), cmd, lock, t.TempDir(), keeperTimeout)
+	k, err := startKeeper(t.Context(), cmd, lock, indexPlace{Dir: t.TempDir()}, keeperTimeout)
 	if err != nil {
 		t.Fatal(err)
 	}

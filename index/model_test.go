@@ -66,10 +66,13 @@ type openModel struct {
 	want *modelCheckpoint
 }
 
-func newModel(t *testing.T, seed uint64, blobs blob.Store) *model {
+func newModel(t *testing.T, seed uint64, blobs blob.Store, sealed bool) *model {
 	m := &model{
 		t: t, r: rand.New(rand.NewPCG(seed, 5)), dir: t.TempDir() + "/store", blobs: blobs,
 		m: map[string]*modelCheckpoint{}, memory: NewRepackMemory(),
+	}
+	if sealed {
+		makeSealed(t, m.dir)
 	}
 	m.reopen()
 	return m
@@ -429,9 +432,9 @@ func (m *model) step() {
 }
 
 func TestModel(t *testing.T) {
-	for seed := range uint64(6) {
+	for seed := range uint64(8) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			m := newModel(t, seed, nil)
+			m := newModel(t, seed, nil, seed >= 6)
 			defer func() { m.s.Close() }()
 			for range 25 {
 				m.step()

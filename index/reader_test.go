@@ -19,7 +19,9 @@ import (
 
 func openReader(t testing.TB, dir string, blobs blob.Store) *Store {
 	t.Helper()
-	s, err := Open(context.Background(), dir, OpenOptions{ReadOnly: true, Blobs: blobs, Log: testLog(t)})
+	s, err := Open(context.Background(), dir, OpenOptions{
+		ReadOnly: true, Blobs: blobs, Log: testLog(t), Keys: keysFor(dir),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -194,5 +194,6 @@ func nodeHash(h *pack.Hasher, kind uint32, code []byte) (pack.Hash, bool) {
 func isCorrupt(err error) bool {
 	var c *CorruptError
 	var v *pack.VersionError
-	return errors.As(err, &c) || errors.As(err, &v) || errors.Is(err, blob.ErrNotFound)
+	return errors.As(err, &c) || errors.As(err, &v) || errors.Is(err, blob.ErrNotFound) ||
+		errors.Is(err, blob.ErrDamaged)
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/thawfs/thaw/index/blob"
 	"github.com/thawfs/thaw/index/pack"
+	"github.com/thawfs/thaw/index/seal"
 )
 
 const (
@@ -56,6 +57,10 @@ type OpenOptions struct {
 	// needed, and ended by Close. It has Badger open, and so may die because of a full disk or a damaged
 	// file. Nil: Badger is opened in this process, which may then die instead.
 	Keeper func() *exec.Cmd
+	// Keys gets the key of a sealed store. A store that is created while there is one is sealed.
+	Keys KeySource
+	// MustSeal makes a store that is not sealed an error (ErrNotSealed).
+	MustSeal bool
 	// Log gets what was repaired, removed, or failed. Nil: nothing is logged.
 	Log *slog.Logger
 	// Blobs holds packs and checkpoints; nil means the store's own directory.
@@ -75,7 +80,8 @@ type Store struct {
 	log      *slog.Logger
 	file     *storeFile
 	key      pack.HashKey
-	lock     *os.File // nil on a reader
+	vault    *seal.Vault // nil: the store is not sealed
+	lock     *os.File    // nil on a reader
 	blobs    blob.Store
 	dec      *pack.Decoder
 	packs    *packSet
@@ -134,7 +140,7 @@ func Open(ctx context.Context, dir string, o OpenOptions) (_ *Store, err error) 
 		return nil, fmt.Errorf("create store %s: %w", dir, ErrReadOnly)
 	}
 	if o.Create {
-		if err := createStore(ctx, dir, o.Profile, o.Wait, o.Among); err != nil {
+		if err := createStore(ctx, dir, o.Profile, o.Keys, o.Wait, o.Among); err != nil {
 			return nil, err
 		}
 	}
@@ -150,7 +156,7 @@ func Open(ctx context.Context, dir string, o OpenOptions) (_ *Store, err error) 
 	if s.file, err = readStoreFile(dir); err != nil {
 		return nil, err
 	}
-	if s.key, err = s.file.key(); err != nil {
+	if err = s.unseal(ctx, o); err != nil {
 		return nil, err
 	}
 	if !o.ReadOnly {
@@ -162,6 +168,21 @@ func Open(ctx context.Context, dir string, o OpenOptions) (_ *Store, err error) 
 		return nil, errors.Join(fmt.Errorf("open store %s: %w", dir, err), s.Close())
 	}
 	return s, nil
+}
+
+// unseal gets the keys of the store.
+func (s *Store) unseal(ctx context.Context, o OpenOptions) (err error) {
+	if s.file.Seal == nil {
+		if o.MustSeal {
+			return fmt.Errorf("open store %s: %w", s.dir, ErrNotSealed)
+		}
+		s.key, err = s.file.key()
+		return err
+	}
+	if s.vault, err = s.file.unseal(ctx, s.dir, o.Keys); err == nil {
+		s.key = s.vault.HashKey()
+	}
+	return err
 }
 
 func (s *Store) open(ctx context.Context,
@@ -182,6 +203,9 @@ func (s *Store) open(ctx context.Context,
 		if s.blobs, err = wrap(ctx, s.blobs); err != nil {
 			return err
 		}
+	}
+	if s.vault != nil {
+		s.blobs = s.vault.Wrap(s.blobs, rootsDirName)
 	}
 	if m := blob.MediumOf(s.blobs); m.HighLatency() {
 		s.blocks = newBlockCache(m)

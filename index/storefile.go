@@ -17,6 +17,7 @@ import (
 
 	"github.com/thawfs/thaw/index/blob"
 	"github.com/thawfs/thaw/index/pack"
+	"github.com/thawfs/thaw/index/seal"
 )
 
 // Names in the directory of a store.
@@ -30,19 +31,33 @@ const (
 const (
 	storeMagic   = "thaw-store"
 	storeVersion = 1
+	// sealedVersion is that of sealed stores, which older programs must not take for damaged.
+	sealedVersion = 2
 )
 
-// storeFile is the content of thaw-store.json: what makes a directory a store. It is written once.
+// storeFile is the content of thaw-store.json: what makes a directory a store. It is written once, but for
+// the keys of a sealed store.
 type storeFile struct {
 	Magic   string  `json:"magic"`
 	Version int     `json:"version"`
 	Profile Profile `json:"profile"`
-	HashKey string  `json:"hash_key"` // hex; page hashes of this store are keyed with it
+	HashKey string  `json:"hash_key,omitempty"` // hex; page hashes are keyed with it. Not of a sealed store
 	// HashKeySum tells that the key is what was written; older stores have none. A page would not be
 	// known by any other key: all of them would be taken for damaged, and what is imported then, too,
 	// once the right key is back.
 	HashKeySum string    `json:"hash_key_sum,omitempty"`
 	Created    time.Time `json:"created"`
+	// Seal has the keys of a sealed store.
+	Seal *seal.Header `json:"seal,omitempty"`
+}
+
+// write writes the file durably.
+func (f *storeFile) write(path string) error {
+	b, err := json.MarshalIndent(f, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeFileDurably(path, append(b, '\n'))
 }
 
 // sumOfKey is the CRC-32C of a hash key.
@@ -85,12 +100,19 @@ func readStoreFile(dir string) (*storeFile, error) {
 		return nil, fmt.Errorf("%s: %w: %s is damaged, or not thaw's",
 			dir, ErrNotStore, storeFileName)
 	}
-	if head.Version != storeVersion {
-		return nil, &VersionError{Path: dir, Got: head.Version, Want: storeVersion}
+	if head.Version != storeVersion && head.Version != sealedVersion {
+		return nil, &VersionError{Path: dir, Got: head.Version, Want: sealedVersion}
 	}
 	if err := json.Unmarshal(b, &f); err != nil {
 		return nil, &CorruptError{Pack: storeFileName, What: "content", Err: err}
 	}
+	if f.Version == sealedVersion {
+		if f.Seal == nil {
+			return nil, &CorruptError{Pack: storeFileName, What: "seal", Err: errors.New("it is missing")}
+		}
+		return &f, nil
+	}
+	f.Seal = nil
 	if _, err := f.key(); err != nil {
 		return nil, &CorruptError{Pack: storeFileName, What: "hash_key", Err: err}
 	}
@@ -99,10 +121,15 @@ func readStoreFile(dir string) (*storeFile, error) {
 
 // createStore makes a store in a missing or empty directory; with among also beside other files. A store
 // that is there stays as it is, and so does one that another process is just making, which holds write.lock
-// then.
-func createStore(ctx context.Context, dir string, p Profile, wait time.Duration, among bool) error {
+// then. With a key it is sealed.
+func createStore(ctx context.Context, dir string, p Profile, keys KeySource, wait time.Duration,
+	among bool) error {
 	if IsStore(dir) {
 		return nil
+	}
+	key, err := keys.get(ctx)
+	if err != nil {
+		return fmt.Errorf("create store: %w", err)
 	}
 	if err := makeDirectory(dir); err != nil {
 		return fmt.Errorf("create store: %w", err)
@@ -125,7 +152,7 @@ func createStore(ctx context.Context, dir string, p Profile, wait time.Duration,
 		return fmt.Errorf("create store: %w", err)
 	}
 	defer lock.Close()
-	if err := fillStore(dir, p); err != nil {
+	if err := fillStore(dir, p, key); err != nil {
 		return fmt.Errorf("create store: %w", err)
 	}
 	return nil
@@ -194,7 +221,7 @@ func creatable(dir string, among bool) error {
 
 // fillStore makes a directory a store. The file that says so comes last. A directory that somebody else has
 // made is for its owner alone from then on.
-func fillStore(dir string, p Profile) error {
+func fillStore(dir string, p Profile, seals *seal.Key) error {
 	if err := private(dir); err != nil {
 		return err
 	}
@@ -207,20 +234,21 @@ func fillStore(dir string, p Profile) error {
 			return err
 		}
 	}
-	var key pack.HashKey
-	if _, err := rand.Read(key[:]); err != nil {
-		return err
+	f := storeFile{
+		Magic: storeMagic, Version: storeVersion, Profile: p, Created: time.Now().UTC().Truncate(time.Second),
 	}
-	b, err := json.MarshalIndent(storeFile{
-		Magic: storeMagic, Version: storeVersion, Profile: p,
-		HashKey: hex.EncodeToString(key[:]), HashKeySum: sumOfKey(key),
-		Created: time.Now().UTC().Truncate(time.Second),
-	}, "", "  ")
-	if err != nil {
-		return err
+	if seals != nil {
+		h, _ := seal.New(*seals)
+		f.Version, f.Seal = sealedVersion, &h
+	} else {
+		// The key is secret: with it one could make pages that have the hashes of others.
+		var key pack.HashKey
+		if _, err := rand.Read(key[:]); err != nil {
+			return err
+		}
+		f.HashKey, f.HashKeySum = hex.EncodeToString(key[:]), sumOfKey(key)
 	}
-	// The key is secret: with it one could make pages that have the hashes of others.
-	return writeFileDurably(filepath.Join(dir, storeFileName), append(b, '\n'))
+	return f.write(filepath.Join(dir, storeFileName))
 }
 
 // private takes a directory's permissions away from all but its owner. One who may write to a directory that

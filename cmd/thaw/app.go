@@ -18,6 +18,7 @@ import (
 	"github.com/thawfs/thaw/cmd/thaw/internal/access"
 	"github.com/thawfs/thaw/cmd/thaw/internal/control"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/cmd/thaw/internal/keys"
 	"github.com/thawfs/thaw/cmd/thaw/internal/logs"
 	"github.com/thawfs/thaw/cmd/thaw/internal/process"
 )
@@ -30,6 +31,7 @@ type app struct {
 
 	json, quiet, verbose bool
 	logFormat            logs.Format
+	keys                 keys.Source // of a sealed store
 
 	request string // the ID of this run: servers log it with what this command asks them for
 	log     *slog.Logger
@@ -62,7 +64,7 @@ func (a *app) setup() {
 	if a.log = slog.New(h); a.logFormat != logs.Plain && !a.lasts {
 		a.log = a.log.With("request", a.request)
 	}
-	a.stores = access.Stores{Log: a.log, Note: a.note}
+	a.stores = access.Stores{Log: a.log, Note: a.note, Keys: a.keys.Get, MustSeal: a.keys.Given()}
 }
 
 // lasting prepares this process for being depended upon, as process.Lasting says. The returned

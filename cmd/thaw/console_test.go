@@ -10,10 +10,10 @@ import (
 	"github.com/thawfs/thaw/vmm/state"
 )
 
-// keys is a terminal that gives one piece for each read.
-type keys struct{ pieces []string }
+// keystrokes is a terminal that gives one piece for each read.
+type keystrokes struct{ pieces []string }
 
-func (k *keys) Read(p []byte) (int, error) {
+func (k *keystrokes) Read(p []byte) (int, error) {
 	if len(k.pieces) == 0 {
 		return 0, io.EOF
 	}
@@ -25,7 +25,7 @@ func (k *keys) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func (k *keys) Close() error { return nil }
+func (k *keystrokes) Close() error { return nil }
 
 func TestEscape(t *testing.T) {
 	for _, c := range []struct {
@@ -41,7 +41,7 @@ func TestEscape(t *testing.T) {
 		{"\x03|\x04x", "\x03\x04x", false},
 		{"\x01\x01x", "\x01x", false},
 	} {
-		e := &escape{tty: &keys{strings.Split(c.typed, "|")}}
+		e := &escape{tty: &keystrokes{strings.Split(c.typed, "|")}}
 		var got strings.Builder
 		buf := make([]byte, 6)
 		var err error

@@ -62,6 +62,7 @@
 //   - doctor, verify: what `thaw doctor` and `thaw bench` find out.
 //   - logs: how messages look in a log, and how often one is written.
 //   - bugreport: the archive of `thaw doctor --report`.
+//   - keys: where the key of a sealed store is.
 //   - exitcode, outfile: how a command ends, and the files that it leaves.
 //
 // A verb that has changed a store ends with a.silent = access.Follow(...), one that has looked at it

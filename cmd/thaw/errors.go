@@ -8,9 +8,11 @@ import (
 
 	"github.com/thawfs/thaw/cmd/thaw/internal/control"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/cmd/thaw/internal/keys"
 	"github.com/thawfs/thaw/cmd/thaw/internal/outfile"
 	"github.com/thawfs/thaw/fs"
 	"github.com/thawfs/thaw/index"
+	"github.com/thawfs/thaw/index/seal"
 	"github.com/thawfs/thaw/vmm"
 	"github.com/thawfs/thaw/vmm/device"
 	"github.com/thawfs/thaw/vmm/ram"
@@ -52,6 +54,14 @@ func classes() []class {
 		{as[*fs.MountError], exitcode.Mount, `"thaw doctor" says what this host can do`},
 		{is(index.ErrNotEmpty), exitcode.NotStore,
 			`is it the right directory? "thaw init STORE", or import --init, makes a store beside the files in it`},
+		{is(index.ErrNoKey), exitcode.Key,
+			"give --key-file, --key-command or --key-keyring, or set " + keys.EnvFile +
+				`; "thaw key show STORE" says which key`},
+		{is(index.ErrWrongKey), exitcode.Key,
+			`"thaw key show STORE" says which keys open it, "thaw key id" which one was given`},
+		{is(index.ErrNotSealed), exitcode.Key,
+			"without a key it can be used as it is; to seal what it has, import that into a new store"},
+		{is(seal.ErrLastKey), exitcode.Usage, "give it another one first: thaw key change --keep"},
 		{is(index.ErrNotStore), exitcode.NotStore,
 			`"thaw init STORE" makes one, and so does the first "thaw import STORE PATH"`},
 		{is(index.ErrLocked), exitcode.Locked, "wait for the other command to end"},

@@ -72,6 +72,9 @@ parents of a differential checkpoint.
 With --replace the checkpoint that has the name stays until the new one is whole; it must
 not be open on the mount.
 
+A store that is made while a key is given (--key-file and the like, $THAW_KEY_FILE) is
+sealed: see "thaw help sealed".
+
 If the import is killed or the disk is full, there is no new checkpoint. If the store is
 mounted, the mount shows the new checkpoint at once.
 
@@ -81,7 +84,7 @@ One command for many is much quicker than one for each.
 With --json: the checkpoint's info.json and what the import took; of several an array.` +
 			exitStatus(exitcode.Partial, exitcode.NotStore, exitcode.Locked, exitcode.Version, exitcode.NotFound,
 				exitcode.Exists, exitcode.BadName, exitcode.NotImage, exitcode.NoSpace,
-				exitcode.WorkingSet, exitcode.ReadOnly, exitcode.Interrupted),
+				exitcode.WorkingSet, exitcode.ReadOnly, exitcode.Key, exitcode.Interrupted),
 		Example: `  thaw import /srv/store /var/lib/vm/checkpoint --name web-1
   thaw import /srv/store /var/lib/vm/memory.raw --name raw
   thaw import /srv/store snapshot --vmstate vm.snap --memory vm.mem
@@ -354,7 +357,11 @@ func parseProfile(flag string) (_ index.Profile, small bool, err error) {
 func squeeze(ctx context.Context, a *app, store, name string) (*index.RepackReport, error) {
 	p := a.progress()
 	defer p.done()
-	o := index.RepackOptions{Names: []string{name}, Own: true, Seen: seenIn(store), Progress: p.set}
+	known, err := a.lessons(ctx, store)
+	if err != nil {
+		return nil, err
+	}
+	o := index.RepackOptions{Names: []string{name}, Own: true, Seen: known.seen, Progress: p.set}
 	report, err := repack(ctx, a, store, o, true)
 	if err != nil {
 		return nil, fmt.Errorf("%s is imported, but not squeezed: %w", name, err)

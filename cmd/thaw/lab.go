@@ -13,6 +13,7 @@ import (
 	"github.com/thawfs/thaw/cmd/thaw/internal/lab"
 	"github.com/thawfs/thaw/cmd/thaw/internal/process"
 	"github.com/thawfs/thaw/index"
+	"github.com/thawfs/thaw/index/seal"
 	"github.com/thawfs/thaw/vmm/guest"
 	"github.com/thawfs/thaw/wss"
 )
@@ -60,6 +61,9 @@ func runLab(ctx context.Context, a *app, o lab.Options) error {
 	return errors.Join(r.Print(a.stdout), err)
 }
 
+// noKey is for stores that are not to be sealed: those of a lab, which nobody else uses.
+func noKey(context.Context) (*seal.Key, error) { return nil, nil }
+
 // checkGuest refuses a guest that cannot be booted.
 func checkGuest(g lab.Guest) error {
 	spec := guest.Spec{Program: g.Program}
@@ -76,7 +80,7 @@ func (a *app) labProgram() lab.Program {
 		StartServer: process.StartServer,
 		Import: func(ctx context.Context, store, dir, name string) (index.ImportStats, error) {
 			w := access.NewWriter(a.stores, store)
-			reply, err := importCheckpoint(ctx, a, w, dir, index.OpenOptions{Create: true},
+			reply, err := importCheckpoint(ctx, a, w, dir, index.OpenOptions{Create: true, Keys: noKey},
 				importer.Options{}, importer.Request{Name: name, Policy: wss.Policy{MaxShare: 1}, Log: a.log})
 			return reply.Stats, errors.Join(err, w.Close())
 		},

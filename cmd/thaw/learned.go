@@ -69,7 +69,11 @@ var errNotProved = errors.New("no learned working set of it has proved itself")
 
 // promote makes the learned set of a checkpoint that has proved itself its working set.
 func (a *app) promote(ctx context.Context, store string, v index.Version) error {
-	record, err := lessons{store}.LoadLearned(v.ID)
+	known, err := a.lessons(ctx, store)
+	if err != nil {
+		return err
+	}
+	record, err := known.LoadLearned(v.ID)
 	if err != nil {
 		return err
 	}

@@ -161,7 +161,7 @@ func reopen(t *testing.T, dir string, blobs blob.Store) *index.Store {
 // What was learned is loaded by the next server; what is no record is an error, nothing hangs, and what
 // cannot be written leaves nothing.
 func TestLearnedFiles(t *testing.T) {
-	l := lessons{t.TempDir()}
+	l := lessons{store: t.TempDir()}
 	id := strings.Repeat("ab", 32)
 	if r, err := l.LoadLearned(id); err != nil || r != nil {
 		t.Errorf("in an empty store: %+v, %v", r, err)
@@ -220,7 +220,7 @@ func TestSweepLearned(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "s")
 	s, c := learnedStore(t, dir, blobtest.NewMem())
 	defer s.Close()
-	l, gone := lessons{dir}, strings.Repeat("0", len(c.ID))
+	l, gone := lessons{store: dir}, strings.Repeat("0", len(c.ID))
 	for _, id := range []string{c.ID, gone} {
 		if err := l.SaveLearned(id, []byte("x\n")); err != nil {
 			t.Fatal(err)

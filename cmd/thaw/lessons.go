@@ -16,6 +16,7 @@ import (
 
 	"github.com/thawfs/thaw/fs"
 	"github.com/thawfs/thaw/index"
+	"github.com/thawfs/thaw/index/seal"
 )
 
 // lessonsDir is the directory of a store in which its server keeps what restores have taught it, one small
@@ -23,8 +24,20 @@ import (
 // these files are lost, nothing is lost but what the next two restores teach again.
 const lessonsDir = "playout"
 
-// lessons keeps fs.Lessons in a store.
-type lessons struct{ store string }
+// lessons keeps fs.Lessons in a store. In a sealed one they are sealed.
+type lessons struct {
+	store string
+	vault *seal.Vault // nil: the store is not sealed
+}
+
+// lessons are those of a store.
+func (a *app) lessons(ctx context.Context, store string) (lessons, error) {
+	v, err := index.OpenVault(ctx, store, a.stores.Keys)
+	if err == nil && v == nil && a.stores.MustSeal {
+		err = fmt.Errorf("store %s: %w", store, index.ErrNotSealed)
+	}
+	return lessons{store, v}, err
+}
 
 var _ fs.Lessons = lessons{}
 
@@ -97,7 +110,14 @@ func (l lessons) read(name string, most int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return io.ReadAll(io.LimitReader(f, most+1))
+	if l.vault == nil {
+		return io.ReadAll(io.LimitReader(f, most+1))
+	}
+	sealed, err := io.ReadAll(io.LimitReader(f, seal.StoredSize(most+1)))
+	if err != nil {
+		return nil, err
+	}
+	return l.vault.OpenFile(name, sealed)
 }
 
 // Save implements fs.Lessons. A lesson is there whole or as it was before.
@@ -120,6 +140,9 @@ func (l lessons) write(name string, text []byte) (err error) {
 		return err
 	}
 	defer dir.Close()
+	if l.vault != nil {
+		text = l.vault.SealFile(name, text)
+	}
 	next := newLesson + rand.Text()
 	f, err := dir.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 
 // A lesson that was saved is loaded by the next server; what is no lesson is an error, and nothing hangs.
 func TestLessons(t *testing.T) {
-	l := lessons{t.TempDir()}
+	l := lessons{store: t.TempDir()}
 	id := strings.Repeat("ab", 32)
 	if got, err := l.Load(id); err != nil || got != (fs.Lesson{}) {
 		t.Errorf("in an empty store: %+v, %v", got, err)
@@ -74,7 +74,7 @@ func TestSweepLessons(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := lessons{dir}
+	l := lessons{store: dir}
 	gone := strings.Repeat("0", len(c.ID))
 	for _, id := range []string{c.ID, gone} {
 		if err := l.Save(id, fs.Lesson{Margin: 1}); err != nil {
@@ -112,7 +112,7 @@ func TestLessonsStayInTheStore(t *testing.T) {
 	if err := os.Symlink(other, filepath.Join(store, lessonsDir)); err != nil {
 		t.Fatal(err)
 	}
-	l := lessons{store}
+	l := lessons{store: store}
 	if got, err := l.Load(id); err == nil || got != (fs.Lesson{}) {
 		t.Errorf("through a link: %+v, %v", got, err)
 	}

@@ -59,7 +59,7 @@ func patienceWith(cmd *cobra.Command) time.Duration {
 	case "uffd":
 		return machinePatience
 	case "init", "import", "mv", "rm", "gc", "repack", server.RepackCommand, server.LearnerCommand,
-		"check", "record", "export", "checkpoint":
+		"check", "record", "export", "checkpoint", "change", "forget":
 		return writerPatience
 	}
 	return readerPatience

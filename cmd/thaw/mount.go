@@ -26,6 +26,7 @@ type mountOptions struct {
 	server.Options
 	restore string
 	repack  string
+	sealed  bool // the store
 	learn   bool
 	fill    fillFlag
 	disk    diskFlag
@@ -100,7 +101,7 @@ As root it uses mount(2), otherwise fusermount3.
 
 ` + rightsHelp +
 			exitStatus(exitcode.NotStore, exitcode.Locked, exitcode.Version, exitcode.Mount,
-				exitcode.MountPoint, exitcode.Unsupported),
+				exitcode.MountPoint, exitcode.Unsupported, exitcode.Key),
 		Example: `  thaw mount /srv/store /mnt/thaw
   thaw mount /srv/store /mnt/thaw --daemon --restore=lazy`,
 		Args:              cobra.ExactArgs(2),
@@ -125,7 +126,7 @@ As root it uses mount(2), otherwise fusermount3.
 		"let nobody open a file for writing, not that of a clone either (QEMU before 8.2 needs that)")
 	f.BoolVar(&o.daemon, "daemon", false, "return when the mount answers, serve in the background")
 	f.StringVar(&o.logFile, "log-file", "",
-		"where a background server writes its messages (default STORE/server.log)")
+		"where a background server writes its messages (default STORE/server.log; of a sealed store elsewhere)")
 	f.StringVar(&o.MetricsListen, "metrics-listen", "",
 		"serve /metrics for Prometheus over HTTP on this address, such as 127.0.0.1:9411")
 	f.StringVar(&o.DebugListen, "debug-listen", "",
@@ -176,18 +177,17 @@ func runMount(cmd *cobra.Command, a *app, store, mnt string, o mountOptions) (er
 		return err
 	}
 	o.FS.Fill, o.FS.FillLarge, o.FS.Filled = o.fill.rate, o.fill.large, a.filled
-	o.FS.Lessons, o.FS.Asked = lessons{o.Store}, lessons{o.Store}
-	if o.learn {
-		o.FS.Learned = lessons{o.Store}
-	}
 	if err := access.Answering(cmd.Context(), o.Store); err != nil {
-		return err
-	}
-	if err := clearDead(cmd.Context(), a, o.Store, o.Mount); err != nil {
 		return err
 	}
 	as, other, err := o.rights.serveAs()
 	if err != nil {
+		return err
+	}
+	if err := o.getKey(cmd.Context(), a, other); err != nil {
+		return err
+	}
+	if err := clearDead(cmd.Context(), a, o.Store, o.Mount); err != nil {
 		return err
 	}
 	if o.daemon {
@@ -195,9 +195,27 @@ func runMount(cmd *cobra.Command, a *app, store, mnt string, o mountOptions) (er
 	}
 	defer a.lasting()()
 	if !other {
-		return serve(cmd.Context(), a, o.Options)
+		return serve(cmd.Context(), a, o)
 	}
-	return serveAsUser(cmd.Context(), a, o.Options, as)
+	return serveAsUser(cmd.Context(), a, o, as)
+}
+
+// getKey gets the key of a sealed store. One that only root can read is got before the server becomes another
+// user's process; whether it is the right one that finds out.
+func (o *mountOptions) getKey(ctx context.Context, a *app, other bool) error {
+	o.Keys, o.MustSeal = a.stores.Keys, a.stores.MustSeal
+	h, err := index.SealOf(o.Store)
+	if err != nil || h == nil {
+		return nil // what is wrong shows when it is opened
+	}
+	if o.sealed = true; !other {
+		if _, err := a.lessons(ctx, o.Store); err != nil {
+			return err
+		}
+	}
+	o.KeyArgs = a.keys.Args()
+	_, err = a.keys.Get(ctx)
+	return err
 }
 
 // clearDead takes the mount away that a server which died has left on a mount point. Its users have errors
@@ -248,7 +266,7 @@ func (o *mountOptions) setRepack() error {
 }
 
 // serveAsUser is serve by a process that has become a user's, with no privilege.
-func serveAsUser(ctx context.Context, a *app, o server.Options, as process.User) error {
+func serveAsUser(ctx context.Context, a *app, o mountOptions, as process.User) error {
 	m, err := unprivileged(a, o.Mount, as, fs.Mounting{
 		Shared: o.FS.Rights.Shared(), ReadOnly: o.FS.ReadOnly, Source: o.Store,
 	})
@@ -261,7 +279,7 @@ func serveAsUser(ctx context.Context, a *app, o server.Options, as process.User)
 }
 
 // serve mounts a store, says so and serves it until the mount ends.
-func serve(ctx context.Context, a *app, o server.Options) error {
+func serve(ctx context.Context, a *app, o mountOptions) error {
 	o.Version, o.Log, o.Note, o.Classify = buildVersion().Version, a.log, a.note, classify
 	parent := process.OpenReady()
 	var s *server.Server
@@ -270,7 +288,10 @@ func serve(ctx context.Context, a *app, o server.Options) error {
 		err = usableHost()
 	}
 	if err == nil {
-		s, err = server.Start(ctx, o)
+		err = o.recall(ctx, a)
+	}
+	if err == nil {
+		s, err = server.Start(ctx, o.Options)
 	}
 	if err == nil {
 		a.note("thaw: ready: %s is served on %s (restore=%s, disk=%s, pid %d)", o.Store, o.Mount,
@@ -286,6 +307,19 @@ func serve(ctx context.Context, a *app, o server.Options) error {
 	return s.Run(ctx)
 }
 
+// recall finds what restores have taught.
+func (o *mountOptions) recall(ctx context.Context, a *app) error {
+	known, err := a.lessons(ctx, o.Store)
+	if err != nil {
+		return err
+	}
+	o.FS.Lessons, o.FS.Asked = known, known
+	if o.learn {
+		o.FS.Learned = known
+	}
+	return nil
+}
+
 // mountDaemon starts the server in the background and waits until the mount answers.
 func mountDaemon(cmd *cobra.Command, a *app, o mountOptions, as process.User, other bool) error {
 	// A directory that is not a store must not get a log.
@@ -295,8 +329,14 @@ func mountDaemon(cmd *cobra.Command, a *app, o mountOptions, as process.User, ot
 		return fmt.Errorf("%s: %w", o.Store, index.ErrNotStore)
 	}
 	open := server.OpenLog
-	if other {
+	switch {
+	case other && o.sealed && o.logFile == "":
+		return exitcode.Errorf(exitcode.Usage,
+			"the log has names of checkpoints, and the store is sealed: give a place for it with --log-file")
+	case other:
 		open = server.LogOf(as)
+	case o.sealed:
+		open = server.PrivateLog
 	}
 	log, err := open(o.logFile, o.Store, o.Mount)
 	if err != nil {
@@ -310,7 +350,7 @@ func mountDaemon(cmd *cobra.Command, a *app, o mountOptions, as process.User, ot
 			args = append(args, "--"+f.Name+"="+f.Value.String())
 		}
 	})
-	pid, err := process.StartDaemon(cmd.Context(), args, log)
+	pid, err := process.StartDaemon(cmd.Context(), append(args, o.KeyArgs...), log)
 	if err != nil {
 		return err
 	}

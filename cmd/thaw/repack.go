@@ -59,9 +59,13 @@ func runRepack(ctx context.Context, a *app, args []string, dryRun bool) error {
 		return err
 	}
 	store, names := place.Store, place.Names
+	known, err := a.lessons(ctx, store)
+	if err != nil {
+		return err
+	}
 	p := a.progress()
 	defer p.done()
-	o := index.RepackOptions{Names: names, DryRun: dryRun, Seen: seenIn(store), Progress: p.set}
+	o := index.RepackOptions{Names: names, DryRun: dryRun, Seen: known.seen, Progress: p.set}
 	report, err := repack(ctx, a, store, o, false)
 	p.done()
 	if report.Repacked > 0 && !dryRun {

@@ -41,6 +41,10 @@ func runIdleRepack(ctx context.Context, a *app, store string) error {
 		g.listen(a.stdin)
 		cancel()
 	}()
+	known, err := a.lessons(ctx, store)
+	if err != nil {
+		return err
+	}
 	memory := index.NewRepackMemory()
 	var damaged error
 	for {
@@ -58,7 +62,7 @@ func runIdleRepack(ctx context.Context, a *app, store string) error {
 			return errors.Join(err, damaged)
 		}
 		report, err := repackIdle(ctx, a, store, index.RepackOptions{
-			Memory: memory, Most: 1, Seen: seenIn(store), Wait: g.wait,
+			Memory: memory, Most: 1, Seen: known.seen, Wait: g.wait,
 		})
 		switch {
 		case errors.Is(err, index.ErrGaveWay), errors.Is(err, index.ErrLocked):
@@ -80,7 +84,9 @@ func runIdleRepack(ctx context.Context, a *app, store string) error {
 func repackIdle(ctx context.Context, a *app, store string, o index.RepackOptions) (
 	index.RepackReport, error,
 ) {
-	s, err := index.Open(ctx, store, index.OpenOptions{Log: a.log, Yield: index.YieldAll, Wait: time.Second})
+	s, err := index.Open(ctx, store, index.OpenOptions{
+		Log: a.log, Yield: index.YieldAll, Wait: time.Second, Keys: a.stores.Keys,
+	})
 	if err != nil {
 		return index.RepackReport{}, err
 	}

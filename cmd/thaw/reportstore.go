@@ -52,7 +52,7 @@ func (r *reporter) store(ctx context.Context, dir string) (storeSummary, error) 
 	if err := s.sum(dir); err != nil {
 		r.Lacks("files of the store", err)
 	}
-	quiet := access.Stores{Log: r.a.log, Note: func(string, ...any) {}}
+	quiet := access.Stores{Log: r.a.log, Note: func(string, ...any) {}, Keys: r.a.stores.Keys}
 	list, err := access.Read(ctx, quiet, dir, func(s *index.Store) ([]listed, error) {
 		return listStore(ctx, s, nil)
 	})

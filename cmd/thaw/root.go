@@ -30,9 +30,9 @@ func commands(a *app) []group {
 	verbs := func(list ...*cobra.Command) []*cobra.Command { return list }
 	return []group{
 		{"Start here:", verbs(newDoctorCommand(a), newDemoCommand(a), newCompareCommand(a))},
-		{"The store:", verbs(newInitCommand(a), newImportCommand(a), newExportCommand(a), newLsCommand(a),
-			newInspectCommand(a), newMvCommand(a), newRmCommand(a), newCheckCommand(a), newGCCommand(a),
-			newRepackCommand(a))},
+		{"The store:", verbs(newInitCommand(a), newImportCommand(a), newExportCommand(a),
+			newLsCommand(a), newInspectCommand(a), newMvCommand(a), newRmCommand(a), newCheckCommand(a),
+			newGCCommand(a), newRepackCommand(a), newKeyCommand(a))},
 		{"The mount:", verbs(newMountCommand(a), newUmountCommand(a), newStatsCommand(a),
 			newTopCommand(a), newUffdCommand(a))},
 		{"Working sets:", verbs(newWSCommand(a))},
@@ -94,6 +94,7 @@ exit status. Begin with "thaw doctor", which says what this host can do, and "th
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "no progress, no messages but errors")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "log what is going on")
 	f.Var(&a.logFormat, "log-format", "write messages as lines of a log with times: text or json")
+	a.keys.AddFlags(f, "", "the key of a sealed store")
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)

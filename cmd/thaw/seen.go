@@ -11,8 +11,6 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/thawfs/thaw/fs"
 	"github.com/thawfs/thaw/index"
 )
@@ -25,40 +23,25 @@ const askedSuffix = ".asked"
 // maxAskedText bounds such a file, in bytes.
 const maxAskedText = 1 << 20
 
-// seenIn returns what says which pages of a checkpoint machines have asked for. What cannot be read is not
-// known.
-func seenIn(store string) func(index.Checkpoint) []index.Run {
-	return func(c index.Checkpoint) []index.Run {
-		runs, err := loadAsked(store, c.ID)
-		if err != nil {
-			return nil
-		}
-		return runs
+// seen says which pages of a checkpoint machines have asked for. What cannot be read is not known.
+func (l lessons) seen(c index.Checkpoint) []index.Run {
+	runs, err := l.loadAsked(c.ID)
+	if err != nil {
+		return nil
 	}
+	return runs
 }
 
-func loadAsked(store, id string) ([]index.Run, error) {
-	if !isLesson(id) {
-		return nil, fmt.Errorf("%.40q is not the ID of a checkpoint", id)
-	}
-	dir, err := openLessons(store)
+func (l lessons) loadAsked(id string) ([]index.Run, error) {
+	name, err := l.name(id)
 	if err != nil {
 		return nil, err
 	}
-	defer dir.Close()
-	f, err := dir.OpenFile(id+askedSuffix, unix.O_RDONLY|unix.O_NONBLOCK, 0)
+	text, err := l.read(name+askedSuffix, maxAskedText-1)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err == nil && !st.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a regular file; remove it", f.Name())
-	}
-	if err != nil {
-		return nil, err
-	}
-	return parseAsked(io.LimitReader(f, maxAskedText))
+	return parseAsked(bytes.NewReader(text))
 }
 
 var _ fs.Asked = lessons{}
@@ -69,7 +52,7 @@ func (l lessons) SaveAsked(id string, runs []fs.PageRun) error {
 	if err != nil {
 		return err
 	}
-	before, err := loadAsked(l.store, id)
+	before, err := l.loadAsked(id)
 	if err != nil {
 		before = nil // there is none, or it is of no use
 	}

@@ -15,9 +15,9 @@ import (
 
 // What machines asked for is kept, and grows; a file that is none is of no use, and no harm.
 func TestAsked(t *testing.T) {
-	l := lessons{t.TempDir()}
+	l := lessons{store: t.TempDir()}
 	id := strings.Repeat("ab", 32)
-	seen := func() []index.Run { return seenIn(l.store)(index.Checkpoint{ID: id}) }
+	seen := func() []index.Run { return l.seen(index.Checkpoint{ID: id}) }
 	if got := seen(); got != nil {
 		t.Errorf("of an empty store: %v", got)
 	}

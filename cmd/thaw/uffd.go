@@ -135,7 +135,9 @@ func openPages(ctx context.Context, a *app, p access.Place, name string) (uffd.S
 	if err := access.Answering(ctx, p.Store); err != nil {
 		return nil, err
 	}
-	store, err := index.Open(ctx, p.Store, index.OpenOptions{ReadOnly: true, Log: a.log})
+	store, err := index.Open(ctx, p.Store, index.OpenOptions{
+		ReadOnly: true, Log: a.log, Keys: a.stores.Keys, MustSeal: a.stores.MustSeal,
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -65,7 +65,11 @@ func runWSHistory(ctx context.Context, a *app, args []string, text bool) error {
 	if err != nil {
 		return err
 	}
-	record, err := lessons{store}.LoadLearned(d.ID)
+	known, err := a.lessons(ctx, store)
+	if err != nil {
+		return err
+	}
+	record, err := known.LoadLearned(d.ID)
 	if err != nil {
 		return fmt.Errorf("what restores of %s have taught: %w", v.Name, err)
 	}

@@ -16,6 +16,8 @@ var (
 	ErrName     = errors.New("invalid blob name")
 	// ErrReadOnly is returned by Create and Remove if the store is open for reading only.
 	ErrReadOnly = errors.New("the blob store is open for reading only")
+	// ErrDamaged is returned by a driver that proves its bytes (package seal): they are not what was written.
+	ErrDamaged = errors.New("stored bytes are not what was written")
 	// ErrClosed is returned by a Writer after its Commit or Abort.
 	ErrClosed = errors.New("blob writer is closed")
 )

@@ -22,6 +22,7 @@
 //     name is removed, and takes nothing but addresses. When it is read again, its name is opened; if that
 //     is gone, or another file by now, the bytes are copied out of the mapping. So there is no error for
 //     want of descriptors, and beyond the bound there are only those of reads in progress.
+//   - package seal decorates another one and encrypts names and contents.
 //   - package disk decorates another one and makes reads as slow as on a simulated disk.
 //
 // All of them pass the suite in package tests/blobtest, and so must every new one. Beside it are a

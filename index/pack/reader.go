@@ -2,6 +2,7 @@ package pack
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 
@@ -39,7 +40,12 @@ func (r *Reader) open() error {
 	if len(tail) < headerSize+footerSize {
 		return r.corrupt("file", fmt.Errorf("%d bytes are too few", size))
 	}
-	if err := r.read(tail, size-int64(len(tail))); err != nil {
+	err := r.read(tail, size-int64(len(tail)))
+	if local(err) { // perhaps of what is read along
+		tail = tail[:footerSize]
+		err = r.read(tail, size-footerSize)
+	}
+	if err != nil {
 		return err
 	}
 	f, err := r.footer(tail[len(tail)-footerSize:], size)
@@ -91,7 +97,11 @@ func (r *Reader) corrupt(what string, err error) error {
 }
 
 func (r *Reader) read(b []byte, off int64) error {
-	if _, err := r.obj.ReadAt(b, off); err != nil {
+	_, err := r.obj.ReadAt(b, off)
+	if errors.Is(err, blob.ErrDamaged) {
+		return r.corrupt(fmt.Sprintf("range of %d bytes at %d", len(b), off), err)
+	}
+	if err != nil {
 		return fmt.Errorf("read pack %s: %d bytes at %d: %w", r.name, len(b), off, err)
 	}
 	return nil

@@ -7,6 +7,8 @@ import (
 	"io"
 	"slices"
 	"syscall"
+
+	"github.com/thawfs/thaw/index/blob"
 )
 
 // BadSlots says which slots could not be read: dead ones, those that do not exist, damaged ones, those
@@ -74,10 +76,10 @@ func (b *BadSlots) Append(other *BadSlots) {
 }
 
 // local says whether a read failed because of its place, so that bytes beside it may be readable: a bad
-// sector, or the end of a truncated file.
+// sector, the end of a truncated file, or bytes that are not what was written, as the blob store says.
 func local(err error) bool {
 	return errors.Is(err, syscall.EIO) || errors.Is(err, io.EOF) ||
-		errors.Is(err, io.ErrUnexpectedEOF)
+		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, blob.ErrDamaged)
 }
 
 // maxReadBytes bounds one read of the blob by ReadSlots.

@@ -32,6 +32,12 @@ type commandLife struct {
 func TestCommand(t *testing.T) {
 	l := &commandLife{life: newLife(t, 0.4, 1600), dir: t.TempDir()}
 	l.store = filepath.Join(l.dir, "store")
+	if l.r.IntN(2) == 0 {
+		l.note("seal", "")
+		key := filepath.Join(l.dir, "key")
+		cli.OK(t, "key", "new", key)
+		t.Setenv("THAW_KEY_FILE", key)
+	}
 	first := l.imports()
 	cli.OK(t, first.args...)
 	l.settle(first)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/thawfs/thaw/index"
 	"github.com/thawfs/thaw/index/blob"
+	"github.com/thawfs/thaw/index/seal"
 	"github.com/thawfs/thaw/tests/blobtest/errblob"
 )
 
@@ -22,7 +23,8 @@ type packageLife struct {
 	*life
 	dir    string // the store
 	s      *index.Store
-	blobs  *errblob.Store // between the store and its directory
+	keys   index.KeySource // not nil: the store is sealed
+	blobs  *errblob.Store  // between the store and its directory
 	open   []openImage
 	copies []string // of the index directory
 	n      int
@@ -38,6 +40,11 @@ type openImage struct {
 
 func newPackageLife(t *testing.T, share float64) *packageLife {
 	l := &packageLife{life: newLife(t, share, 1600), dir: filepath.Join(t.TempDir(), "store")}
+	if l.r.IntN(2) == 0 {
+		l.note("seal", "")
+		k := seal.NewKey()
+		l.keys = func(context.Context) (*seal.Key, error) { return &k, nil }
+	}
 	l.openStore()
 	t.Cleanup(func() {
 		for _, o := range l.open {
@@ -64,7 +71,7 @@ func (l *packageLife) must(err error) {
 
 func (l *packageLife) openStore() {
 	s, err := index.Open(context.Background(), l.dir, index.OpenOptions{
-		Create: true, Keeper: keeper,
+		Create: true, Keeper: keeper, Keys: l.keys,
 		Log: slog.New(slog.NewTextHandler(logWriter{l.life}, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		Wrap: func(_ context.Context, s blob.Store) (blob.Store, error) {
 			l.blobs = errblob.New(s, nil)

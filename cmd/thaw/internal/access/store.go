@@ -29,6 +29,9 @@ type Stores struct {
 	Log  *slog.Logger
 	Note func(format string, args ...any) // tells the user something, one line
 	Wait time.Duration                    // how long another command that writes is waited for; 0: writerWait
+
+	Keys     index.KeySource // see index.OpenOptions
+	MustSeal bool
 }
 
 // Read opens a store for reading, gets something out of it and closes it. It waits for nobody.
@@ -37,7 +40,8 @@ func Read[T any](ctx context.Context, s Stores, dir string, get func(*index.Stor
 	if err := Answering(ctx, dir); err != nil {
 		return got, err
 	}
-	store, err := index.Open(ctx, dir, index.OpenOptions{ReadOnly: true, Log: s.Log})
+	store, err := index.Open(ctx, dir,
+		index.OpenOptions{ReadOnly: true, Log: s.Log, Keys: s.Keys, MustSeal: s.MustSeal})
 	if err != nil {
 		return got, err
 	}
@@ -48,7 +52,7 @@ func Read[T any](ctx context.Context, s Stores, dir string, get func(*index.Stor
 }
 
 // Write opens a store for writing, does something with it and closes it. Another command that writes
-// is waited for.
+// is waited for. The keys are those of s, unless o has some.
 func Write[T any](ctx context.Context, s Stores, dir string, o index.OpenOptions,
 	do func(*index.Store) (T, error)) (got T, err error) {
 	store, err := openToWrite(ctx, s, dir, o)
@@ -64,6 +68,9 @@ func openToWrite(ctx context.Context, s Stores, dir string, o index.OpenOptions)
 		return nil, err
 	}
 	o.Log, o.Keeper = s.Log, keeper
+	if o.Keys == nil {
+		o.Keys, o.MustSeal = s.Keys, s.MustSeal
+	}
 	store, err := openOrCreate(ctx, dir, o)
 	if errors.Is(err, index.ErrLocked) {
 		o.Wait = cmp.Or(s.Wait, writerWait)

@@ -40,6 +40,7 @@ const (
 	WorkingSet  Code = 25
 	ReadOnly    Code = 26
 	Damaged     Code = 27
+	Key         Code = 28
 	MemoryLost  Code = 30
 	GuestFailed Code = 31
 	BadState    Code = 32
@@ -79,6 +80,7 @@ func Table() []Entry {
 		{WorkingSet, "bad-working-set", "the working set is malformed, empty, or not one of this image"},
 		{ReadOnly, "read-only", "the store cannot be written: read-only file system, or no permission"},
 		{Damaged, "damaged-checkpoint", "the checkpoint has lost pages or files (the message says which)"},
+		{Key, "key", "the key of a sealed store is missing or wrong, or it is not sealed"},
 		{MemoryLost, "memory-lost", "a machine lost its memory (its mount's server died)"},
 		{GuestFailed, "guest-failed", "the guest found a wrong byte in its memory, or failed"},
 		{BadState, "bad-state", "the machine's state file is malformed or does not fit this host"},

@@ -10,7 +10,6 @@ import (
 	"sync"
 	"syscall"
 
-	"github.com/thawfs/thaw/cmd/thaw/internal/process"
 	"github.com/thawfs/thaw/fs"
 )
 
@@ -37,7 +36,7 @@ func startLearner(s *Server) *learner {
 	l := &learner{
 		log: s.Log,
 		command: func(c fs.Checkpoint) *exec.Cmd {
-			return process.Self(LearnerCommand, s.Store, c.Name, c.ID)
+			return s.self(LearnerCommand, s.Store, c.Name, c.ID)
 		},
 		refresh: func(ctx context.Context) {
 			if err := (verbs{s}).Refresh(ctx); err != nil && ctx.Err() == nil {

@@ -19,19 +19,34 @@ const logFile = "server.log"
 // OpenLog opens the log of a background server: the file that was asked for, or one in the store, or,
 // where that cannot be, one in a directory of the server's own.
 func OpenLog(name, store, mnt string) (*os.File, error) {
-	const flags = os.O_CREATE | os.O_WRONLY | os.O_APPEND
-	if name != "" {
-		return os.OpenFile(name, flags, 0o600)
-	}
-	f, err := os.OpenFile(filepath.Join(store, logFile), flags, 0o600)
-	if err == nil {
+	if name == "" {
+		f, err := openLog(filepath.Join(store, logFile))
+		if err == nil {
+			return f, nil
+		}
+		f, perr := PrivateLog(name, store, mnt)
+		if perr != nil {
+			return nil, errors.Join(err, perr)
+		}
 		return f, nil
 	}
-	dir, derr := privateDir(mnt)
-	if derr != nil {
-		return nil, errors.Join(err, derr)
+	return openLog(name)
+}
+
+// PrivateLog is OpenLog for a sealed store, in which no log lies: it has names of checkpoints.
+func PrivateLog(name, _, mnt string) (*os.File, error) {
+	if name == "" {
+		dir, err := privateDir(mnt)
+		if err != nil {
+			return nil, err
+		}
+		name = filepath.Join(dir, logFile)
 	}
-	return os.OpenFile(filepath.Join(dir, logFile), flags, 0o600)
+	return openLog(name)
+}
+
+func openLog(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 }
 
 // LogOf is OpenLog by root for a server that will be a user's, in whose directory the log may lie: a link is

@@ -74,7 +74,7 @@ func startRepacker(s *Server) *repacker {
 	}
 	r := &repacker{
 		after: s.Repack.After, demand: s.fs.Demand, idle: s.fs.CloseIdle, log: s.Log,
-		command: func() *exec.Cmd { return process.Self(RepackCommand, s.Store) },
+		command: func() *exec.Cmd { return s.self(RepackCommand, s.Store) },
 		hurry:   process.Hurry,
 		waited: func(pid int) bool {
 			return index.WriterWaits(s.Store, index.YieldAll) && index.WriterOf(s.Store) == pid

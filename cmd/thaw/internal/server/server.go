@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 	"github.com/thawfs/thaw/cmd/thaw/internal/control"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/cmd/thaw/internal/native"
+	"github.com/thawfs/thaw/cmd/thaw/internal/process"
 	"github.com/thawfs/thaw/fs"
 	"github.com/thawfs/thaw/index"
 	"github.com/thawfs/thaw/index/blob"
@@ -27,6 +30,10 @@ type Options struct {
 	Disk         disk.Spec  // the device that the packs are simulated to lie on
 	Repack       Repacking  // of the store
 	Version      string     // of this program
+
+	Keys     index.KeySource // see index.OpenOptions
+	MustSeal bool
+	KeyArgs  []string // flags by which another process of this program gets the key
 
 	MetricsListen string // address for metrics; "": none
 	DebugListen   string // address for metrics and profiles; "": none
@@ -107,7 +114,7 @@ func Start(ctx context.Context, o Options) (_ *Server, err error) {
 // openStore opens the store for reading and takes the lock of its server. A store that cannot be
 // written to, or has no room for the file, is served without a lock.
 func (s *Server) openStore(ctx context.Context) (err error) {
-	o := index.OpenOptions{ReadOnly: true, Log: s.Log}
+	o := index.OpenOptions{ReadOnly: true, Log: s.Log, Keys: s.Keys, MustSeal: s.MustSeal}
 	if !s.Disk.Native() {
 		s.disk = disk.New(s.Disk)
 		o.Wrap = func(ctx context.Context, b blob.Store) (blob.Store, error) {
@@ -165,6 +172,11 @@ func (s *Server) listen() (err error) {
 	}
 	s.listener, err = control.Listen(s.dir)
 	return err
+}
+
+// self is this program as another process, which can open the store.
+func (s *Server) self(args ...string) *exec.Cmd {
+	return process.Self(slices.Concat(s.KeyArgs, args)...)
 }
 
 // ProberCommand is the name of the hidden command that a server starts as its residency prober.
