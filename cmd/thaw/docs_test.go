@@ -104,6 +104,9 @@ func steps() []step {
 		{page: "qemu", begins: "thaw ws scan --qemu", doneBy: "tests/e2e: a Linux guest"},
 		{page: "qemu", begins: "thaw ws scan --pid", doneBy: "tests/e2e: a Linux guest"},
 
+		{page: "sealed", begins: "thaw key new /root/store.key", doneBy: "script sealed"},
+		{page: "sealed", begins: "thaw key show /srv/store", doneBy: "script sealed"},
+
 		{page: "uffd", begins: "thaw import /srv/store snapshot/",
 			skipped: "needs Firecracker; tests/e2e has a client that plays its part"},
 		{page: "uffd", begins: `[{"base_host_virt_addr"`, skipped: text},
