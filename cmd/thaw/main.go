@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -19,7 +20,19 @@ import (
 	"github.com/thawfs/thaw/cmd/thaw/internal/uffd"
 )
 
+// The kernel gives a signal for a process to its first thread, if that can take it, and to that one alone. A
+// thread that waits for an answer from a mount takes none before the answer comes: where the server is
+// stopped, Ctrl-C would do nothing. So the first thread is kept for main, which asks no mount for anything.
+func init() { runtime.LockOSThread() }
+
 func main() {
+	code := make(chan int)
+	go func() { code <- execute() }()
+	os.Exit(<-code)
+}
+
+// execute is the whole program, and returns its exit status.
+func execute() (code int) {
 	// What is made here is guest memory or leads to it, also what libraries make and sockets before they
 	// have their mode: it is for its owner alone, whatever the user's own mask says.
 	unix.Umask(0o077)
@@ -27,9 +40,9 @@ func main() {
 	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
 	done := make(chan struct{})
 	go a.endAnyway(ctx, done)
-	code := a.start(ctx, os.Args)
+	code = a.start(ctx, os.Args)
 	close(done)
-	os.Exit(code)
+	return code
 }
 
 // endings are the signals that end a command in good order: also the end of its terminal, unless it was
