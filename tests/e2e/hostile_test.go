@@ -150,7 +150,8 @@ func TestFilesThatAreNoImages(t *testing.T) {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
 			store := filepath.Join(t.TempDir(), "store")
 			cli.Fails(t, "not-an-image", "import", store, path, "--name", "x")
-			if _, err := os.Stat(store); err == nil {
+			// What comes from a pipe is stored while it comes: there must be a store first.
+			if _, err := os.Stat(store); err == nil && name != "fifo" {
 				t.Error("a store was made for it")
 			}
 		})
