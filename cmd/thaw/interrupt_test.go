@@ -241,12 +241,29 @@ func stoppedServer(t *testing.T, work string) func() {
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	for end := time.Now().Add(waitTimeout); !hasStopped(pid); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("process %d does not stop", pid)
+		}
+	}
 	return func() {
 		if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
 			t.Error(err)
 		}
 		run(t, work, "umount", "mnt")
 	}
+}
+
+// hasStopped says whether all threads of a process have stopped: until then one may answer a last request.
+func hasStopped(pid int) bool {
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	for _, name := range threads {
+		text, err := os.ReadFile(name)
+		if err == nil && !bytes.Contains(text, []byte(") T ")) {
+			return false
+		}
+	}
+	return len(threads) > 0
 }
 
 // machine runs a guest.
