@@ -93,6 +93,10 @@ func (s *Server) poison(n *node) {
 	m := s.memoryOf(n)
 	if !m.poisoned.Swap(true) {
 		s.tree.pin(n.id)
+		s.ledger.change(m.key(), func(r *ledgerRow) bool {
+			r.Poisoned = true
+			return true
+		})
 		s.log.Warn("clone written to; it is unreadable from now on",
 			"checkpoint", m.e.name, "clone", m.clone)
 	}

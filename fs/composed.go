@@ -64,8 +64,13 @@ func (c *composedFiles) close() error {
 // openComposed opens a composed file: the image of its checkpoint stays open, and what the file is made of
 // is looked at, so that what is wrong is known before the first READ. Nothing is brought: whoever reads such
 // a file copies all of it.
-func (s *Server) openComposed(n *node, out *fuse.OpenOut) fuse.Status {
+func (s *Server) openComposed(n *node, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	e := n.e
+	out.Fh = handle(&in.InHeader)
+	if in.Unique&resent != 0 && s.inherited.take(out.Fh) { // it was counted already, and not answered
+		s.releasedComposed(e)
+		s.ledger.closed(out.Fh)
+	}
 	e.mu.Lock()
 	h, err := s.imageLocked(e)
 	if err == nil {
@@ -86,6 +91,7 @@ func (s *Server) openComposed(n *node, out *fuse.OpenOut) fuse.Status {
 		return fuse.EIO
 	}
 	out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH
+	s.ledger.opened(out.Fh, ledgerKey{Name: e.name, ID: e.id}, openComposed)
 	return fuse.OK
 }
 

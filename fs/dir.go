@@ -46,7 +46,7 @@ func (r *raw) ReadDirPlus(
 			return false
 		}
 		if want != nil {
-			r.s.fillEntry(r.s.tree.lookup(want), entry)
+			r.s.fillEntry(r.s.lookedUp(want), entry)
 		}
 		return true
 	})

@@ -42,14 +42,14 @@ func (r *raw) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) (status fuse.St
 	if m.poisoned.Load() {
 		return fuse.EIO
 	}
-	m.discard(in.Offset/PageSize, in.Length/PageSize)
+	r.s.discard(m, in.Offset/PageSize, in.Length/PageSize)
 	return fuse.OK
 }
 
 // discard makes pages read as zeros. It is called for an open file, so no end of holes goes on.
 // While the gate is held nobody pushes, and later pushes see the holes. A READ that has read the old
 // bytes has its pages locked: the kernel waits for it before it drops them.
-func (m *memoryFile) discard(first, count uint64) {
+func (s *Server) discard(m *memoryFile, first, count uint64) {
 	m.gate.Lock()
 	defer m.gate.Unlock()
 	h := m.holes.Load()
@@ -58,6 +58,7 @@ func (m *memoryFile) discard(first, count uint64) {
 		m.holes.Store(h)
 	}
 	h.addRange(first, count)
+	s.ledger.discarded(m.key(), h.bitmap, first, count)
 	m.sess.Load().resident.removeRange(first, count)
 }
 
@@ -79,8 +80,10 @@ func (s *Server) endHoles(m *memoryFile) {
 	m.gate.Lock()
 	defer m.gate.Unlock()
 	m.retire()
-	st := s.kernel.InodeNotify(m.node, 0, 0)
-	dropped = st.Ok() || st == fuse.ENOENT
+	st := s.always().InodeNotify(m.node, 0, 0)
+	if dropped = st.Ok() || st == fuse.ENOENT; dropped {
+		s.ledger.whole(m.key())
+	}
 	if !dropped {
 		s.complain(m.e, "drop a clone that was closed", fmt.Errorf("notify: %v", st))
 	}

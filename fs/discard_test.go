@@ -172,7 +172,7 @@ func TestDiscardsEndBeforeOpen(t *testing.T) {
 		for gfn := range uint64(16) {
 			k.touch(r, id, gfn)
 		}
-		r.Release(nil, &fuse.ReleaseIn{InHeader: in, Fh: probeHandle})
+		r.Release(nil, &fuse.ReleaseIn{InHeader: in, Fh: s.probeHandle()})
 	}
 	r.Release(nil, &fuse.ReleaseIn{InHeader: in})
 	k.inodes[id].opens--

@@ -299,13 +299,44 @@
 //
 // # The end of the server process
 //
-// Nothing but the server has /dev/fuse open (it is close-on-exec, which go-fuse's own direct mount
-// is not), so a server that is killed ends the connection: waiting READs and every page not in the
-// page cache are errors at once. Abort has the same effect if a server hangs.
+// If nothing but the server has /dev/fuse open (it is close-on-exec, which go-fuse's own direct mount
+// is not), a server that is killed ends the connection: waiting READs and every page not in the
+// page cache are errors at once. Abort has the same effect if a server hangs. If somebody else has it open,
+// too, all who need the server wait, and another server may go on. Whoever holds it must not do so for
+// ever: it lets go after a bounded time without a server.
 //
-// The server keeps nothing that the kernel would have to remember for it: node numbers are hashes
-// of name and content, memory files have file handle 0 (but for the prober), opening twice is opening
-// once. That is what lets another process take over a connection; so far nothing does. Only the numbers of
-// clones, their owners and their holes cannot be computed by another process and would have to be handed
-// over.
+// # A takeover
+//
+// What another server needs it finds in three places. Node numbers are hashes of name and content, so it
+// computes those of all checkpoints from the store. The ledger (ledger.go) has what was agreed at INIT, the
+// clones that the kernel may know, with their owners and holes, and the files that are open; it is written
+// before the kernel learns of a thing. And the requests that were read and not answered the kernel sends
+// again (NOTIFY_RESEND, Linux 6.9), with a bit in their number. TakeOver does it in this order:
+//
+//  1. The ledger is read. If the kernel cannot send again, and the server before has not drained, it ends
+//     here (ErrLost): somebody would wait for ever.
+//  2. The store is listed, and the tree made, with everything in the ledger. Nodes that the kernel may know
+//     are inherited: how often it knows them is not known, so only its taking back of more than was given by
+//     this server is the end of one. A survey, some seconds later, asks for each whether it knows it at all.
+//  3. go-fuse gets the INIT of the first server (greet.go), and must answer as that one did (AgreementError).
+//  4. NOTIFY_RESEND, and only then the first read: no request is both read and sent again.
+//  5. Requests are answered. Restores that were under way begin anew; they push over what is there.
+//
+// The database of the store is not opened for that; readers have none.
+//
+// Every operation may so be done twice. LOOKUP, GETATTR, READ, READDIR and FALLOCATE give the same the second
+// time. The handle of an open file is the number of its OPEN, so one that is sent again is known and not
+// counted twice, nor is its RELEASE; an OPEN that is sent again returns without waiting for its restore.
+// FORGET is not sent again: what is lost of them the survey finds. A checkpoint that was renamed meanwhile is
+// found by its content. One that was replaced is not: what machines have not touched of it is lost.
+//
+// Drain is the planned way, and needs no kernel that sends again. Notifications are refused, those under way
+// end (gate); /dev/fuse becomes non-blocking, for all who have it, and threads that wait in a read(2) are
+// interrupted. So each reader of go-fuse ends when there is no request left, after it has answered its last
+// one. What comes after that waits in the kernel for the next server. The gate comes first, because a
+// notification may wait for the answer to a READ, and then there is nobody to give it, and a thread that
+// waits so keeps exec(2) from happening.
+//
+// Not taken over are counters, records and what was being learned, and the text of a stats.json that is open
+// (ESTALE).
 package fs

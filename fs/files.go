@@ -12,25 +12,23 @@ import (
 // liveTexts are the texts of live files as they were when they were opened, by file handle.
 type liveTexts struct {
 	mu    sync.Mutex
-	last  uint64
 	texts map[uint64][]byte
 }
 
-func (h *liveTexts) add(text []byte) uint64 {
+func (h *liveTexts) add(fh uint64, text []byte) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.texts == nil {
 		h.texts = make(map[uint64][]byte)
 	}
-	h.last++
-	h.texts[h.last] = text
-	return h.last
+	h.texts[fh] = text
 }
 
-func (h *liveTexts) get(fh uint64) []byte {
+func (h *liveTexts) get(fh uint64) (text []byte, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.texts[fh]
+	text, ok = h.texts[fh]
+	return text, ok
 }
 
 func (h *liveTexts) remove(fh uint64) {

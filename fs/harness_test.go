@@ -29,6 +29,8 @@ func TestMain(m *testing.M) {
 		os.Exit(clientMain())
 	case "server":
 		os.Exit(serverMain())
+	case "successor":
+		os.Exit(successorMain())
 	case "prober":
 		os.Exit(ProberMain())
 	}

@@ -107,6 +107,9 @@ func newMemoryFile(e *entry, nodeID uint64, clone string) *memoryFile {
 	return m
 }
 
+// key names the file in the ledger.
+func (m *memoryFile) key() ledgerKey { return ledgerKey{m.e.name, m.e.id, m.clone} }
+
 func (m *memoryFile) newSession(ep *epoch) *session {
 	s := &session{
 		epoch:    ep,

@@ -26,6 +26,7 @@ type metrics struct {
 	panics     atomic.Uint64
 	fillBytes  atomic.Uint64
 	fills      atomic.Uint64
+	takeovers  atomic.Uint64
 	playout    playoutMetrics
 
 	registry *prometheus.Registry
@@ -58,6 +59,7 @@ func newMetrics(s *Server) *metrics {
 		{"playout_late_pages_total",
 			"Pages of working sets asked for after the open had returned and before they had come.",
 			&m.playout.latePages},
+		{"takeovers_total", "How often another server process has gone on with this mount.", &m.takeovers},
 		{"panics_total", "Panics that were caught: each is a fault of the server.", &m.panics},
 	} {
 		m.registry.MustRegister(prometheus.NewCounterFunc(

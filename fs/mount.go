@@ -30,20 +30,28 @@ func Mount(ctx context.Context, store Store, mnt string, o Options) (*Server, er
 		s.close()
 		return nil, &MountError{abs, err}
 	}
-	for range max(o.Workers, 2) {
+	s.serve()
+	return s, nil
+}
+
+// serve begins to answer requests.
+func (s *Server) serve() {
+	for range max(s.opts.Workers, 2) {
 		s.goes("pushing in the background", s.pushers.run)
 	}
 	// Not started by goes: close waits for its goroutines, and comes after Serve.
 	go func() {
 		s.fuse.Serve()
+		if s.draining.Load() {
+			s.ledger.setHead(func(h *ledgerHead) { h.Drained = true })
+		}
 		close(s.served)
 		s.close()
 	}()
-	return s, nil
 }
 
-// mount attaches to the kernel and answers its INIT.
-func (s *Server) mount(ctx context.Context) error {
+// mountOptions are what go-fuse is told, and tells the kernel at INIT.
+func (s *Server) mountOptions() *fuse.MountOptions {
 	o := &fuse.MountOptions{
 		AllowOther: s.opts.Rights.Shared(),
 		FsName:     s.opts.Source,
@@ -68,17 +76,29 @@ func (s *Server) mount(ctx context.Context) error {
 	if s.opts.ReadOnly {
 		o.Options = append(o.Options, "ro")
 	}
+	return o
+}
+
+// mount attaches to the kernel and answers its INIT.
+func (s *Server) mount(ctx context.Context) error {
 	before, err := readMounts(selfMounts)
 	if err != nil {
 		return err
 	}
-	target := s.mnt
-	if fd, err := s.attached(ctx); err != nil {
+	fd, err := s.attached(ctx)
+	if err != nil {
 		return errors.Join(err, s.undoMount(before))
-	} else if fd >= 0 {
-		target = fmt.Sprintf("/dev/fd/%d", fd)
 	}
-	srv, err := fuse.NewServer(&raw{fuse.NewDefaultRawFileSystem(), s}, target, o)
+	var g greeting
+	var srv *fuse.Server
+	switch {
+	case fd < 0:
+		srv, err = fuse.NewServer(s.raw(), s.mnt, s.mountOptions())
+	case s.opts.TakeOver:
+		srv, g, err = s.greet(fd)
+	default:
+		srv, err = fuse.NewServer(s.raw(), fmt.Sprintf("/dev/fd/%d", fd), s.mountOptions())
+	}
 	if err != nil {
 		return errors.Join(err, s.undoMount(before))
 	}
@@ -92,8 +112,13 @@ func (s *Server) mount(ctx context.Context) error {
 	s.fuse = srv
 	after, err := FindMount(s.mnt)
 	s.minor = after.Minor
+	if err == nil && g.reply != nil {
+		s.beginLedger(g)
+	}
 	return err
 }
+
+func (s *Server) raw() *raw { return &raw{fuse.NewDefaultRawFileSystem(), s} }
 
 // undoMount removes the mount that a failed call has left, and no other.
 func (s *Server) undoMount(before mountTable) error {

@@ -30,7 +30,7 @@ func (r *raw) Open(
 	case kindMemory, kindCloneMem:
 		return r.s.openMemory(n, in, out)
 	case kindComposed:
-		return r.s.openComposed(n, out)
+		return r.s.openComposed(n, in, out)
 	case kindFile, kindInfo:
 		out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH
 	case kindStats, kindCloneStats, kindMetrics:
@@ -39,7 +39,8 @@ func (r *raw) Open(
 			r.s.warn("make a live file", "name", n.name, "err", err)
 			return fuse.EIO
 		}
-		out.Fh = r.s.liveTexts.add(text)
+		out.Fh = handle(&in.InHeader)
+		r.s.liveTexts.add(out.Fh, text)
 		out.OpenFlags = fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH
 	default:
 		return fuse.Status(syscall.EISDIR)
@@ -47,13 +48,21 @@ func (r *raw) Open(
 	return fuse.OK
 }
 
-// probeHandle is the file handle of memory that the prober has open: it keeps no holes.
-const probeHandle = ^uint64(0)
+// handle is the file handle for an OPEN: its number, whether or not it is sent again.
+func handle(in *fuse.InHeader) uint64 { return in.Unique &^ resent }
 
-// openMemory opens a memory file. File handle 0, and opening twice is the same as once, so that
-// another server can go on with the request.
+// probeHandle is the file handle of memory that the prober has open: it keeps no holes. Each server of a
+// connection has its own, since its prober ends with it.
+func (s *Server) probeHandle() uint64 { return ^s.metrics.takeovers.Load() }
+
+// openMemory opens a memory file.
 func (s *Server) openMemory(n *node, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	m := s.memoryOf(n)
+	fh := handle(&in.InHeader)
+	if in.Unique&resent != 0 && s.inherited.take(fh) { // it was counted already, and not answered
+		s.released(m, false)
+		s.ledger.closed(fh)
+	}
 	if m.poisoned.Load() {
 		return fuse.EIO
 	}
@@ -83,14 +92,24 @@ func (s *Server) openMemory(n *node, in *fuse.OpenIn, out *fuse.OpenOut) fuse.St
 	}
 	out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH
 	if probe {
-		out.Fh = probeHandle
+		out.Fh = s.probeHandle()
 		return fuse.OK
 	}
+	out.Fh = fh
+	if m.clone != "" {
+		s.ledger.change(m.key(), func(r *ledgerRow) bool {
+			was := r.Owner
+			r.Owner = m.owner.Load()
+			return was == nil
+		})
+	}
+	s.ledger.opened(fh, m.key(), openMemory)
 	// The kernel sends no RELEASE for an open that failed.
 	answered := false
 	defer func() {
 		if !answered {
 			s.released(m, false)
+			s.ledger.closed(fh)
 		}
 	}()
 	s.metrics.opens.Add(1)
@@ -142,14 +161,25 @@ func (o *opening) meets(ep *epoch) {
 func (r *raw) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	defer r.s.rescue("RELEASE", nil)
 	n := r.s.tree.node(in.NodeId)
+	counted := r.s.inherited.take(in.Fh) || in.Unique&resent == 0 && !r.s.foreignProbe(in.Fh)
 	switch {
 	case n != nil && (n.kind == kindMemory || n.kind == kindCloneMem):
-		r.s.released(r.s.memoryOf(n), in.Fh == probeHandle)
+		if counted {
+			r.s.released(r.s.memoryOf(n), in.Fh == r.s.probeHandle())
+		}
 	case n != nil && n.kind == kindComposed:
-		r.s.releasedComposed(n.e)
-	case in.Fh != 0:
+		if counted {
+			r.s.releasedComposed(n.e)
+		}
+	default:
 		r.s.liveTexts.remove(in.Fh)
 	}
+	r.s.ledger.closed(in.Fh) // last: until then it is open for a server that takes over
+}
+
+// foreignProbe says whether a handle is that of the prober of another server.
+func (s *Server) foreignProbe(fh uint64) bool {
+	return fh > ^uint64(0)>>1 && fh != s.probeHandle()
 }
 
 // live makes the present text of a file that changes all the time.

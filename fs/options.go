@@ -80,6 +80,9 @@ type Options struct {
 	// Mounter mounts where this process may not, and returns the open device of the connection, which
 	// nobody else may keep. MountFor is what it does. nil: Mount itself mounts.
 	Mounter func(ctx context.Context) (device int, err error)
+	// TakeOver keeps what another server needs to go on with the mount: see Server.Connection. It takes a
+	// mount that Mount made itself.
+	TakeOver bool
 	// ReadOnly makes the kernel refuse every open for writing, those of clones' memory too.
 	ReadOnly bool
 	// Source is what the table of mounts shows as what is mounted. "": thaw.

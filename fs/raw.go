@@ -29,6 +29,9 @@ func (r *raw) Init(srv *fuse.Server) {
 	if r.s.device >= 0 {
 		r.s.kernel = &notifyDevice{notifier: srv, fd: r.s.device}
 	}
+	if r.s.opts.TakeOver {
+		r.s.kernel = &gate{notifier: r.s.kernel}
+	}
 }
 
 // Lookup implements fuse.RawFileSystem.
@@ -47,7 +50,7 @@ func (r *raw) Lookup(
 		}
 		return status
 	}
-	r.s.fillEntry(r.s.tree.lookup(want), out)
+	r.s.fillEntry(r.s.lookedUp(want), out)
 	return fuse.OK
 }
 
@@ -55,7 +58,7 @@ func (r *raw) Lookup(
 func (r *raw) Forget(id, count uint64) {
 	defer r.s.rescue("FORGET", nil)
 	if n := r.s.tree.forget(id, count); n != nil {
-		r.s.forgotten(n)
+		r.s.forgot(n)
 	}
 }
 
@@ -133,7 +136,11 @@ func (r *raw) Read(
 	case kindInfo:
 		return slice(n.content, in.Offset, buf), fuse.OK
 	case kindStats, kindCloneStats, kindMetrics:
-		return slice(r.s.liveTexts.get(in.Fh), in.Offset, buf), fuse.OK
+		text, ok := r.s.liveTexts.get(in.Fh)
+		if !ok {
+			return nil, fuse.Status(syscall.ESTALE) // another server has opened it, with another text
+		}
+		return slice(text, in.Offset, buf), fuse.OK
 	}
 	return nil, fuse.Status(syscall.EISDIR)
 }

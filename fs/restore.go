@@ -165,7 +165,11 @@ func (s *Server) fly(f *flight) {
 		}
 	}
 	f.sess.prefetches.Add(1)
+	s.noteRestoring(m, true)
 	err := s.bring(f)
+	if s.ctx.Err() == nil { // else the next server goes on
+		s.noteRestoring(m, false)
+	}
 	switch {
 	case err == nil:
 		f.whole.Store(true)

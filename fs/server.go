@@ -46,6 +46,10 @@ type Server struct {
 	// kernel sends notifications to the kernel. It is set before the first request is answered.
 	kernel notifier
 	fuse   *fuse.Server
+	// ledger is what the next server must know; nil if there can be none.
+	ledger    *ledger
+	inherited inherited
+	draining  atomic.Bool
 	// device is the open /dev/fuse if mount(2) mounted it; negative if fusermount3 did.
 	device int
 	// minor is the number of the connection.
@@ -130,6 +134,7 @@ func (s *Server) close() {
 	if s.device >= 0 {
 		unix.Close(s.device)
 	}
+	s.ledger.close()
 	for _, e := range s.tree.known() {
 		e.mu.Lock()
 		e.opens = 0 // the kernel sends no RELEASE for what is open when a connection ends
@@ -155,7 +160,13 @@ func (s *Server) Refresh(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list the store's checkpoints: %w", err)
 	}
+	for _, c := range list {
+		s.ledger.note(ledgerKey{Name: c.Name, ID: c.ID})
+	}
 	stale, gone, again := s.tree.publish(list, s.newEntry)
+	if len(gone) > 0 {
+		s.ledger.sweep(s.tree.knows())
+	}
 	for _, e := range again {
 		e.mu.Lock()
 		e.gone = false

@@ -34,6 +34,9 @@ type node struct {
 	// takes over a connection is asked for such nodes at once.
 	lookups uint64
 	static  bool
+	// inherited: the kernel may know the node from the server before, too, and how often is not known.
+	// Guarded by tree.mu.
+	inherited bool
 }
 
 // Names that every checkpoint directory has.
@@ -137,12 +140,22 @@ func (t *tree) forget(id, count uint64) *node {
 	if n == nil || n == t.root {
 		return nil
 	}
+	if n.inherited && count <= n.lookups {
+		n.lookups -= count
+		return nil // the kernel takes back single lookups, and all that it has when it evicts the inode
+	}
+	n.inherited = false
+	return t.forgetLocked(n, count)
+}
+
+// forgetLocked is forget for a node of whose lookups all are known.
+func (t *tree) forgetLocked(n *node, count uint64) *node {
 	n.lookups -= min(count, n.lookups)
 	if n.lookups > 0 {
 		return nil
 	}
 	if !n.static {
-		delete(t.nodes, id)
+		delete(t.nodes, n.id)
 	}
 	return n
 }
@@ -161,7 +174,7 @@ func (t *tree) looked(id uint64) bool {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	n := t.nodes[id]
-	return n != nil && n.lookups > 0
+	return n != nil && (n.lookups > 0 || n.inherited)
 }
 
 // entry finds a checkpoint by name; nil if there is none.
@@ -285,7 +298,7 @@ func (t *tree) unpinLocked(e *entry) {
 	for id, n := range t.nodes {
 		if n.e == e && n.static {
 			n.static = false
-			if n.lookups == 0 {
+			if n.lookups == 0 && !n.inherited {
 				delete(t.nodes, id)
 			}
 		}

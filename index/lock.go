@@ -219,6 +219,16 @@ func LockServer(dir, mnt string) (*ServerLock, error) {
 	return &ServerLock{f}, nil
 }
 
+// AdoptServerLock goes on with the lock that another process has taken for a server of dir at mnt: f is a
+// descriptor of the same open file. It is released when all of them are closed.
+func AdoptServerLock(f *os.File, mnt string) *ServerLock {
+	note(f, mnt+"\n")
+	return &ServerLock{f}
+}
+
+// File is the file that holds the lock.
+func (l *ServerLock) File() *os.File { return l.f }
+
 // Close releases the lock.
 func (l *ServerLock) Close() error { return l.f.Close() }
 

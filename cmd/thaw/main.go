@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -14,10 +15,21 @@ import (
 	"github.com/thawfs/thaw/cmd/thaw/internal/access"
 	"github.com/thawfs/thaw/cmd/thaw/internal/control"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/cmd/thaw/internal/holder"
 	"github.com/thawfs/thaw/cmd/thaw/internal/lab"
+	"github.com/thawfs/thaw/cmd/thaw/internal/process"
 	"github.com/thawfs/thaw/cmd/thaw/internal/server"
 	"github.com/thawfs/thaw/cmd/thaw/internal/uffd"
 )
+
+// The holder of a mount goes by the main thread of its server, which must therefore do nothing else than
+// main:
+// see package holder.
+func init() {
+	if process.Held() {
+		runtime.LockOSThread()
+	}
+}
 
 func main() {
 	// What is made here is guest memory or leads to it, also what libraries make and sockets before they
@@ -53,7 +65,7 @@ const (
 // patienceWith says how long a command may take.
 func patienceWith(cmd *cobra.Command) time.Duration {
 	switch cmd.Name() {
-	case "mount", lab.RawCommand, "demo", "compare", access.KeeperCommand, server.ProberCommand,
+	case "mount", holder.Command, lab.RawCommand, "demo", "compare", access.KeeperCommand, server.ProberCommand,
 		uffd.GuardCommand:
 		return forEver
 	case "uffd":

@@ -15,6 +15,7 @@ import (
 	"github.com/thawfs/thaw/cmd/thaw/internal/access"
 	"github.com/thawfs/thaw/cmd/thaw/internal/control"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
+	"github.com/thawfs/thaw/cmd/thaw/internal/holder"
 	"github.com/thawfs/thaw/cmd/thaw/internal/logs"
 	"github.com/thawfs/thaw/cmd/thaw/internal/process"
 	"github.com/thawfs/thaw/cmd/thaw/internal/server"
@@ -32,6 +33,9 @@ type mountOptions struct {
 	rights  rightsFlags
 	daemon  bool
 	logFile string
+	// takeover is whether another server goes on when this one dies.
+	takeover string
+	patience time.Duration
 }
 
 func newMountCommand(a *app) *cobra.Command {
@@ -94,7 +98,12 @@ machines run from the mount, SIGHUP, SIGPIPE, SIGQUIT, SIGABRT and the like are 
 and so are errors when the log is written. SIGKILL ends it at once, and so do the signals
 of faults: SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGSTKFLT.
 
-A mount whose server was killed is taken away first, if it is at MNT.
+With --takeover=auto another server goes on with the mount if this one dies: with --daemon,
+and in a service of systemd that stores descriptors. "thaw upgrade" has a newer program go
+on. "thaw help takeover" says what machines notice of it, and what it takes.
+
+A mount whose server was killed, and that no other server goes on with, is taken away
+first, if it is at MNT.
 
 As root it uses mount(2), otherwise fusermount3.
 
@@ -126,6 +135,14 @@ As root it uses mount(2), otherwise fusermount3.
 	f.BoolVar(&o.daemon, "daemon", false, "return when the mount answers, serve in the background")
 	f.StringVar(&o.logFile, "log-file", "",
 		"where a background server writes its messages (default STORE/server.log)")
+	f.StringVar(&o.takeover, "takeover", "off",
+		"whether another server goes on with the mount if this one dies: auto (if one can) or off")
+	complete(cmd, "takeover", "auto", "off")
+	f.DurationVar(&o.patience, "takeover-patience", 0,
+		"how long there may be no server until the mount is given up (default 10s)")
+	if err := f.MarkHidden("takeover-patience"); err != nil {
+		panic(err) // there is no such flag
+	}
 	f.StringVar(&o.MetricsListen, "metrics-listen", "",
 		"serve /metrics for Prometheus over HTTP on this address, such as 127.0.0.1:9411")
 	f.StringVar(&o.DebugListen, "debug-listen", "",
@@ -180,15 +197,24 @@ func runMount(cmd *cobra.Command, a *app, store, mnt string, o mountOptions) (er
 	if o.learn {
 		o.FS.Learned = lessons{o.Store}
 	}
+	if err := o.setTakeover(); err != nil {
+		return err
+	}
+	if done, err := takeOver(cmd.Context(), a, &o); done || err != nil {
+		return err
+	}
 	if err := access.Answering(cmd.Context(), o.Store); err != nil {
 		return err
 	}
-	if err := clearDead(cmd.Context(), a, o.Store, o.Mount); err != nil {
+	if err := clearDead(cmd.Context(), a, o.Options); err != nil {
 		return err
 	}
 	as, other, err := o.rights.serveAs()
 	if err != nil {
 		return err
+	}
+	if other { // its mount belongs to a user, for whom nobody can hold it
+		o.Alone = true
 	}
 	if o.daemon {
 		return mountDaemon(cmd, a, o, as, other)
@@ -203,19 +229,22 @@ func runMount(cmd *cobra.Command, a *app, store, mnt string, o mountOptions) (er
 // clearDead takes the mount away that a server which died has left on a mount point. Its users have errors
 // already, and none of them can get a server again.
 //
-// It holds the lock of the store's server meanwhile: another command that mounts the store here may have
-// taken the dead mount away just now, and what it has mounted must not be cut off.
-func clearDead(ctx context.Context, a *app, store, mnt string) error {
+// It holds the lock of the store's server meanwhile, or was given it: another command that mounts the store
+// here may have taken the dead mount away just now, and what it has mounted must not be cut off.
+func clearDead(ctx context.Context, a *app, o server.Options) error {
+	store, mnt := o.Store, o.Mount
 	if !index.IsStore(store) || !deadAt(ctx, mnt) {
 		return nil // what else is wrong shows when it is mounted
 	}
-	switch lock, err := index.LockServer(store, mnt); {
-	case errors.Is(err, index.ErrLocked):
-		return nil
-	case err == nil:
-		defer lock.Close()
-		if !deadAt(ctx, mnt) {
+	if !o.Locked() {
+		switch lock, err := index.LockServer(store, mnt); {
+		case errors.Is(err, index.ErrLocked):
 			return nil
+		case err == nil:
+			defer lock.Close()
+			if !deadAt(ctx, mnt) {
+				return nil
+			}
 		}
 	}
 	if err := fs.Abort(mnt); err != nil {
@@ -273,14 +302,14 @@ func serve(ctx context.Context, a *app, o server.Options) error {
 		s, err = server.Start(ctx, o)
 	}
 	if err == nil {
-		a.note("thaw: ready: %s is served on %s (restore=%s, disk=%s, pid %d)", o.Store, o.Mount,
+		a.note("thaw: ready: %s is served on %s (restore=%s, disk=%s, pid %d)", o.Store, s.Mount,
 			o.FS.Policy, o.Disk, os.Getpid())
 	}
 	parent.Tell(err, classify)
 	if err != nil {
 		return err
 	}
-	if err := process.Notify("READY=1"); err != nil {
+	if err := o.Holder.Tell("READY=1"); err != nil {
 		a.log.Warn("tell systemd", "err", err)
 	}
 	return s.Run(ctx)
@@ -305,6 +334,9 @@ func mountDaemon(cmd *cobra.Command, a *app, o mountOptions, as process.User, ot
 	defer log.Close()
 	args := []string{"mount", o.Store, o.Mount, fmt.Sprintf("--verbose=%v", a.verbose),
 		"--log-format=" + string(cmp.Or(a.logFormat, logs.Text))}
+	if !o.Alone && os.Geteuid() == 0 { // fusermount3 gives /dev/fuse to nobody but its server
+		args = append([]string{holder.Command, o.patience.String()}, args...)
+	}
 	cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
 		if f.Changed && f.Name != "daemon" && f.Name != "log-file" {
 			args = append(args, "--"+f.Name+"="+f.Value.String())

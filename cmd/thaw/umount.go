@@ -160,6 +160,13 @@ func abortMount(a *app, mnt string) error {
 	if now, ok, _ := index.ServerOf(store); !ok || now != d {
 		return err
 	}
+	if minor, ok := fs.ConnectionOf(d.PID); ok {
+		// Whoever else holds it must not go on with it.
+		if aerr := fs.AbortConnection(minor); aerr == nil && p.Wait(exitPatience) {
+			a.note("cut off what used %s, and ended its server", mnt)
+			return nil
+		}
+	}
 	if kerr := p.Signal(unix.SIGKILL); kerr != nil {
 		return errors.Join(err, fmt.Errorf("end its server, process %d: %w", d.PID, kerr))
 	}

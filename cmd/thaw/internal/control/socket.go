@@ -21,6 +21,8 @@ const maxPath = 107
 type Listener struct {
 	*net.UnixListener
 	dir *os.File // the directory: the socket's path may go through this descriptor
+	// remove is the path of a socket that another process has made; "": it goes by itself, or stays.
+	remove string
 }
 
 // Listen makes the control socket in the directory of a store. The caller holds the store's lock;
@@ -49,15 +51,45 @@ func ListenAt(name string) (*Listener, error) {
 	if err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
-	l := &Listener{u, d}
+	l := &Listener{u, d, ""}
 	if err := os.Chmod(path, 0o600); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
 }
 
+// Adopt goes on with the socket that another process has made at a path; f is it. Who has connected meanwhile
+// is answered.
+func Adopt(f *os.File, path string) (*Listener, error) {
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	any, err := net.FileListener(f)
+	if err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	u, ok := any.(*net.UnixListener)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("%s: %T is no such socket", path, any), any.Close(), d.Close())
+	}
+	return &Listener{u, d, reach(d, path)}, nil
+}
+
+// Leave has Close leave the socket in its place: another process goes on with it.
+func (l *Listener) Leave() {
+	l.SetUnlinkOnClose(false)
+	l.remove = ""
+}
+
 // Close stops listening and removes the socket. That it is closed already is an error.
-func (l *Listener) Close() error { return errors.Join(l.UnixListener.Close(), l.dir.Close()) }
+func (l *Listener) Close() error {
+	err := l.UnixListener.Close()
+	if err == nil && l.remove != "" {
+		err = os.Remove(l.remove)
+	}
+	return errors.Join(err, l.dir.Close())
+}
 
 // reach returns a path of at most maxPath bytes to a file in the directory that d is.
 func reach(d *os.File, path string) string {

@@ -19,6 +19,9 @@ type Mount interface {
 	Record(ctx context.Context, r RecordRequest) (Recorded, error)
 	Goroutines(ctx context.Context) (string, error) // what its process does, for a report of a fault
 	Unmount(ctx context.Context, detach bool) error // with detach although it is in use
+	// Upgrade begins to put a program in the place of the server, which goes on with the mount. It is
+	// refused if that could not, or if its options would not be those of the mount.
+	Upgrade(ctx context.Context, program string) error
 }
 
 // Status is what a server says of itself.
@@ -32,6 +35,11 @@ type Status struct {
 	Detached bool        `json:"detached,omitempty"`
 	Users    []fs.User   `json:"users,omitempty"` // of a detached one
 	Disk     *DiskStatus `json:"disk,omitempty"`  // the simulated one; nil: none
+	// Takeovers is how often another server has gone on with the mount, and Survives says whether one will
+	// if this one dies; if not, WhyNot says why.
+	Takeovers int    `json:"takeovers"`
+	Survives  bool   `json:"survives"`
+	WhyNot    string `json:"survives_not_because,omitempty"`
 }
 
 // DiskStatus is what a server says of a simulated disk.
@@ -70,12 +78,14 @@ const (
 	verbRecord    = "record"
 	verbRoutines  = "goroutines"
 	verbUnmount   = "unmount"
+	verbUpgrade   = "upgrade"
 )
 
 type (
 	none           struct{}
 	releaseRequest struct{ Name string }
 	unmountRequest struct{ Detach bool }
+	upgradeRequest struct{ Program string }
 )
 
 // Verbs makes the handlers of a mount.
@@ -104,6 +114,9 @@ func Verbs(m Mount) map[string]Handler {
 		// The end of the mount ends ctx, and is what is asked for.
 		verbUnmount: Handle(func(ctx context.Context, r unmountRequest) (any, error) {
 			return nil, m.Unmount(context.WithoutCancel(ctx), r.Detach)
+		}),
+		verbUpgrade: Handle(func(ctx context.Context, r upgradeRequest) (any, error) {
+			return nil, m.Upgrade(ctx, r.Program)
 		}),
 	}
 }
@@ -142,4 +155,8 @@ func (c *Client) Goroutines(ctx context.Context) (text string, err error) {
 
 func (c *Client) Unmount(ctx context.Context, detach bool) error {
 	return c.Call(ctx, verbUnmount, unmountRequest{detach}, nil)
+}
+
+func (c *Client) Upgrade(ctx context.Context, program string) error {
+	return c.Call(ctx, verbUpgrade, upgradeRequest{program}, nil)
 }

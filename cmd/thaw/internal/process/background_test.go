@@ -21,6 +21,9 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(reportThreads())
 	}
+	if os.Getenv(filesTestEnv) != "" {
+		os.Exit(filesMain())
+	}
 	os.Exit(m.Run())
 }
 

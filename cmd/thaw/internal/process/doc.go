@@ -12,6 +12,11 @@
 // ([Ready]). The parent waits for that line ([StartServer]), so that `thaw mount --daemon` ends with
 // the exit status and the message of what the server did.
 //
+// # Leaving a mount
+//
+// What one server leaves to the next are open files, by name ([Files]); a [Holder] keeps them when a server
+// dies.
+//
 // # Staying one
 //
 // Machines depend on a server. [Lasting] ignores the signals that would end it without need, writes

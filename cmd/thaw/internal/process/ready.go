@@ -24,6 +24,7 @@ const readyEnv = "THAW_READY_FD"
 // readyMessage is the line on the pipe.
 type readyMessage struct {
 	Ready bool               `json:"ready"`
+	PID   int                `json:"pid"` // of the server, which a holder may have started
 	Error *control.WireError `json:"error,omitempty"`
 }
 
@@ -42,12 +43,27 @@ func OpenReady() *Ready {
 	return &Ready{os.NewFile(uintptr(fd), "ready pipe")}
 }
 
+// Give has another process report in place of this one.
+func (r *Ready) Give(cmd *exec.Cmd) {
+	if r != nil {
+		cmd.Env = append(cmd.Environ(), fmt.Sprintf("%s=%d", readyEnv, 3+len(cmd.ExtraFiles)))
+		cmd.ExtraFiles = append(cmd.ExtraFiles, r.pipe)
+	}
+}
+
+// Close gives the pipe up. If nobody has reported, that is what the parent sees.
+func (r *Ready) Close() {
+	if r != nil {
+		_ = r.pipe.Close()
+	}
+}
+
 // Tell reports that the server is ready (err is nil), or why it could not be.
 func (r *Ready) Tell(err error, classify control.Classify) {
 	if r == nil {
 		return
 	}
-	m := readyMessage{Ready: err == nil}
+	m := readyMessage{Ready: err == nil, PID: os.Getpid()}
 	if err != nil {
 		m.Error = control.ToWire(err, classify)
 	}
@@ -63,21 +79,21 @@ func Self(args ...string) *exec.Cmd {
 }
 
 // StartDaemon runs this program as a server in the background, with args and its output in log, and
-// returns its process number when it said that it is ready.
+// returns the server's process number when it said that it is ready.
 func StartDaemon(ctx context.Context, args []string, log *os.File) (int, error) {
 	cmd := Self(args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	before, _ := log.Seek(0, io.SeekEnd) // its messages come after that
 	cmd.Dir = "/"                        // it outlives this command, and must not keep its directory busy
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := StartServer(ctx, cmd); err != nil {
+	pid, err := startServer(ctx, cmd)
+	if err != nil {
 		if exitcode.Has(err, exitcode.Mount) {
 			err = exitcode.WithHint(exitcode.Mount, fmt.Errorf("%w%s", err, lastLine(log.Name(), before)),
 				"its log: "+log.Name())
 		}
 		return 0, err
 	}
-	pid := cmd.Process.Pid
 	return pid, cmd.Process.Release()
 }
 
@@ -105,17 +121,21 @@ var ownLine = regexp.MustCompile(`^(time=|\{"time":|thaw: | )`)
 // StartServer starts a server and waits until it says that it is ready, or why it could not be; it
 // then has ended.
 func StartServer(ctx context.Context, cmd *exec.Cmd) error {
+	_, err := startServer(ctx, cmd)
+	return err
+}
+
+func startServer(ctx context.Context, cmd *exec.Cmd) (pid int, err error) {
 	r, w, err := os.Pipe()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer r.Close()
-	cmd.ExtraFiles = []*os.File{w} // the child's descriptor 3
-	cmd.Env = append(cmd.Environ(), readyEnv+"=3")
+	(&Ready{w}).Give(cmd)
 	err = cmd.Start()
 	w.Close()
 	if err != nil {
-		return fmt.Errorf("start the server: %w", err)
+		return 0, fmt.Errorf("start the server: %w", err)
 	}
 	stop := context.AfterFunc(ctx, func() { _ = r.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
@@ -123,7 +143,7 @@ func StartServer(ctx context.Context, cmd *exec.Cmd) error {
 	err = json.NewDecoder(r).Decode(&m)
 	switch {
 	case err == nil && m.Error == nil:
-		return nil
+		return m.PID, nil
 	case errors.Is(err, io.EOF):
 		err = errors.New("it said nothing")
 	case ctx.Err() != nil:
@@ -132,10 +152,10 @@ func StartServer(ctx context.Context, cmd *exec.Cmd) error {
 	werr := cmd.Wait()
 	switch {
 	case ctx.Err() != nil:
-		return ctx.Err()
+		return 0, ctx.Err()
 	case m.Error != nil:
-		return m.Error.Err()
+		return 0, m.Error.Err()
 	}
-	return exitcode.With(exitcode.Mount,
+	return 0, exitcode.With(exitcode.Mount,
 		fmt.Errorf("the server ended before it was ready: %w", errors.Join(werr, err)))
 }

@@ -23,8 +23,21 @@ const (
 
 // Run serves until the mount ends: by umount, or because ctx ended (SIGTERM, SIGINT).
 func (s *Server) Run(ctx context.Context) error {
+	restart := make(chan os.Signal, 1)
+	if s.Holder != nil {
+		signal.Notify(restart, syscall.SIGUSR2)
+		defer signal.Stop(restart)
+	}
 	var err error
 	select {
+	case program := <-s.upgrade:
+		return s.handOver(program)
+	case <-restart:
+		if s.Holder != nil && s.Holder.Keeps {
+			return s.letGo()
+		}
+		s.Note("thaw: SIGUSR2 lets go of the mount for another server, and nobody would start one: it is ignored")
+		return s.Run(ctx)
 	case <-s.gone:
 		s.tellSystemd("STOPPING=1")
 		s.Note("thaw: %s was unmounted", s.Mount)
@@ -49,7 +62,11 @@ func nextSignals() (signals <-chan os.Signal, stop func()) {
 
 // tellSystemd says how the service is, where this is one.
 func (s *Server) tellSystemd(state string) {
-	if err := process.Notify(state); err != nil {
+	tell := process.Notify
+	if s.Holder != nil {
+		tell = s.Holder.Tell
+	}
+	if err := tell(state); err != nil {
 		s.Log.Warn("tell systemd", "err", err)
 	}
 }
@@ -85,6 +102,7 @@ func (s *Server) unmount(again <-chan os.Signal) error {
 		// The end of the process is the end of the connection. There is nothing left to join: the
 		// kernel would keep it as long as somebody has a file open.
 		s.abandoned = true
+		s.unkeep()
 		return exitcode.Errorf(exitcode.Interrupted, "%s was cut off from what used it", s.Mount)
 	}
 }

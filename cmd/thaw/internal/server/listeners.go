@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -17,6 +18,8 @@ import (
 // httpServer is a listener of a server over TCP, which serves what it is asked for on request: metrics, or
 // metrics and profiles. Whoever can reach the address can read them.
 type httpServer struct {
+	name string // of its listener, for the next server
+	on   net.Listener
 	http *http.Server
 	done chan struct{}
 }
@@ -25,7 +28,7 @@ type httpServer struct {
 // added. After an error nothing listens.
 func (s *Server) startListeners(metrics prometheus.Gatherer) error {
 	if s.MetricsListen != "" {
-		h, at, err := listenHTTP(s.Options, s.MetricsListen, metricsMux(s.Log, metrics))
+		h, at, err := listenHTTP(s.Options, metricsFile, s.MetricsListen, metricsMux(s.Log, metrics))
 		if err != nil {
 			return fmt.Errorf("--metrics-listen: %w", err)
 		}
@@ -39,7 +42,7 @@ func (s *Server) startListeners(metrics prometheus.Gatherer) error {
 		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-		h, at, err := listenHTTP(s.Options, s.DebugListen, mux)
+		h, at, err := listenHTTP(s.Options, debugFile, s.DebugListen, mux)
 		if err != nil {
 			return fmt.Errorf("--debug-listen: %w", err)
 		}
@@ -59,12 +62,13 @@ func metricsMux(log *slog.Logger, metrics prometheus.Gatherer) *http.ServeMux {
 	return mux
 }
 
-func listenHTTP(o Options, address string, mux *http.ServeMux) (*httpServer, net.Addr, error) {
-	l, err := net.Listen("tcp", address)
+func listenHTTP(o Options, name, address string, mux *http.ServeMux) (*httpServer, net.Addr, error) {
+	l, err := listenTCP(o.Given[name], address)
 	if err != nil {
 		return nil, nil, err
 	}
 	h := &httpServer{
+		name: name, on: l,
 		http: &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second},
 		done: make(chan struct{}),
 	}
@@ -75,6 +79,14 @@ func listenHTTP(o Options, address string, mux *http.ServeMux) (*httpServer, net
 		}
 	}()
 	return h, l.Addr(), nil
+}
+
+// listenTCP listens on an address, or goes on with the listener of the server before.
+func listenTCP(given *os.File, address string) (net.Listener, error) {
+	if given != nil {
+		return net.FileListener(given)
+	}
+	return net.Listen("tcp", address)
 }
 
 func (h *httpServer) close() error {

@@ -14,6 +14,7 @@ import (
 	"github.com/thawfs/thaw/cmd/thaw/internal/control"
 	"github.com/thawfs/thaw/cmd/thaw/internal/exitcode"
 	"github.com/thawfs/thaw/cmd/thaw/internal/native"
+	"github.com/thawfs/thaw/cmd/thaw/internal/process"
 	"github.com/thawfs/thaw/fs"
 	"github.com/thawfs/thaw/index"
 	"github.com/thawfs/thaw/index/blob"
@@ -31,6 +32,11 @@ type Options struct {
 	MetricsListen string // address for metrics; "": none
 	DebugListen   string // address for metrics and profiles; "": none
 
+	// Given is what the server before has left, if this one is to go on with its mount; see TakesOver.
+	Given  process.Files
+	Holder *process.Holder // keeps the mount when this server dies; nil: nobody does
+	Alone  bool            // the mount ends with this server all the same
+
 	Log      *slog.Logger
 	Note     func(format string, args ...any) // a message for people, one line
 	Classify control.Classify
@@ -40,7 +46,9 @@ type Options struct {
 type Server struct {
 	Options
 
-	disk     *disk.Disk // nil: the packs are where they are
+	kept     bool        // the holder has what another server needs
+	upgrade  chan string // the program that is to go on with the mount
+	disk     *disk.Disk  // nil: the packs are where they are
 	reader   *index.Store
 	lock     *index.ServerLock // nil: the store cannot be written to
 	dir      string            // where the control socket is: the store, or a private directory
@@ -49,6 +57,7 @@ type Server struct {
 	control  *control.Server
 	http     []*httpServer
 	prober   *fs.ProcessProber // nil: the kernel cannot tell residency
+	late     lateProber        // the same, for a file system that was there before it
 	repacker *repacker         // nil: the store is not repacked
 	learner  *learner          // nil: nothing is learned
 
@@ -59,54 +68,83 @@ type Server struct {
 
 // Start opens the store, mounts it and answers on its control socket.
 func Start(ctx context.Context, o Options) (_ *Server, err error) {
-	s := &Server{Options: o, gone: make(chan struct{})}
+	s := &Server{Options: o, gone: make(chan struct{}), upgrade: make(chan string, 1)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
 		}
 	}()
-	if err := s.openStore(ctx); err != nil {
+	if o.TakesOver() {
+		err = s.takeOver(ctx)
+	} else {
+		err = s.mount(ctx)
+	}
+	if err != nil {
 		return nil, err
+	}
+	s.repacker = startRepacker(s)
+	s.control = control.Serve(s.listener, control.Verbs(verbs{s}), o.Classify, o.Log)
+	if err := s.startListeners(s.fs.Metrics()); err != nil && o.TakesOver() {
+		o.Log.Error("the server goes on without metrics", "err", err)
+	} else if err != nil {
+		return nil, errors.Join(err, s.fs.Unmount(ctx))
+	}
+	s.keep()
+	return s, nil
+}
+
+// mount mounts the store.
+func (s *Server) mount(ctx context.Context) error {
+	if err := s.openStore(ctx, s.adoptLock); err != nil {
+		return err
 	}
 	if err := s.listen(); err != nil {
-		return nil, err
+		return err
 	}
-	fo := o.FS
-	fo.Log, fo.ControlSocket = o.Log, filepath.Join(s.dir, control.SocketName)
-	fo.Collectors = append(fo.Collectors, buildMetric(o.Version))
-	fo.Source = o.Store // by which "mount -a" knows that it is mounted
-	if s.disk != nil {
-		fo.Collectors = append(fo.Collectors, DiskMetrics(s.disk)...)
-	}
-	if s.prober = startProber(ctx, o.Log); s.prober != nil {
+	fo := s.fsOptions()
+	if s.prober = startProber(ctx, s.Log); s.prober != nil {
 		fo.Prober = s.prober
 	}
-	if fo.Learned != nil && s.lock == nil {
-		o.Note("thaw: nothing is learned: store %s can only be read", o.Store)
-		fo.Learned = nil
+	mounted, err := fs.Mount(ctx, fs.NewNamedStore(s.reader, native.Names), s.Mount, fo)
+	if err != nil {
+		return err
 	}
-	if fo.Learned != nil {
-		s.learner = startLearner(s)
-		fo.Proved = s.learner.proved
-	}
-	if s.fs, err = fs.Mount(ctx, fs.NewNamedStore(s.reader, native.Names), o.Mount, fo); err != nil {
-		return nil, err
-	}
+	s.serves(mounted)
+	return nil
+}
+
+// serves notes that the file system is served.
+func (s *Server) serves(mounted *fs.Server) {
+	s.fs = mounted
 	go func() {
 		s.fs.Wait()
 		close(s.gone)
 	}()
-	s.repacker = startRepacker(s)
-	s.control = control.Serve(s.listener, control.Verbs(verbs{s}), o.Classify, o.Log)
-	if err := s.startListeners(s.fs.Metrics()); err != nil {
-		return nil, errors.Join(err, s.fs.Unmount(ctx))
-	}
-	return s, nil
 }
 
-// openStore opens the store for reading and takes the lock of its server. A store that cannot be
-// written to, or has no room for the file, is served without a lock.
-func (s *Server) openStore(ctx context.Context) (err error) {
+// fsOptions are those of the file system, but for the prober.
+func (s *Server) fsOptions() fs.Options {
+	o := s.FS
+	o.Log, o.ControlSocket = s.Log, filepath.Join(s.dir, control.SocketName)
+	o.Collectors = append(o.Collectors, buildMetric(s.Version))
+	o.TakeOver = !s.Alone
+	o.Source = s.Store // by which "mount -a" knows that it is mounted
+	if s.disk != nil {
+		o.Collectors = append(o.Collectors, DiskMetrics(s.disk)...)
+	}
+	if o.Learned != nil && s.lock == nil {
+		s.Note("thaw: nothing is learned: store %s can only be read", s.Store)
+		o.Learned = nil
+	}
+	if o.Learned != nil {
+		s.learner = startLearner(s)
+		o.Proved = s.learner.proved
+	}
+	return o
+}
+
+// openStore opens the store for reading and takes the lock of its server.
+func (s *Server) openStore(ctx context.Context, lock func(context.Context) error) (err error) {
 	o := index.OpenOptions{ReadOnly: true, Log: s.Log}
 	if !s.Disk.Native() {
 		s.disk = disk.New(s.Disk)
@@ -117,6 +155,12 @@ func (s *Server) openStore(ctx context.Context) (err error) {
 	if s.reader, err = index.Open(ctx, s.Store, o); err != nil {
 		return err
 	}
+	return lock(ctx)
+}
+
+// takeLock takes the lock of the server. A store that cannot be written to, or has no room for the file, is
+// served without a lock.
+func (s *Server) takeLock(ctx context.Context) (err error) {
 	s.lock, err = index.LockServer(s.Store, s.Mount)
 	switch {
 	case errors.Is(err, index.ErrLocked):
@@ -188,6 +232,7 @@ const sendPatience = 10 * time.Second
 // another server of this store finds no socket of ours.
 func (s *Server) close() error {
 	var errs []error
+	s.unkeep()
 	if s.control != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), sendPatience)
 		errs = append(errs, s.control.Close(ctx))

@@ -26,6 +26,7 @@ func (s verbs) Status(context.Context) (control.Status, error) {
 	if st.Detached {
 		st.Users, _ = s.fs.Users() // for a message only
 	}
+	st.Survives, st.WhyNot, st.Takeovers = s.survives()
 	if s.disk != nil {
 		st.Disk = &control.DiskStatus{Spec: s.disk.Spec(), Stats: s.disk.Stats()}
 	}
