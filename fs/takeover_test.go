@@ -212,7 +212,8 @@ func TestDrain(t *testing.T) {
 	}
 	x := spec{Name: "a", Pages: 4_000, Seed: 1}
 	store := newFakeStore(x)
-	srv, err := Mount(t.Context(), store, mountDir(t), Options{Log: testLog(t), Policy: PolicyLazy})
+	srv, err := Mount(t.Context(), store, mountDir(t),
+		Options{Log: testLog(t), Policy: PolicyLazy, TakeOver: true})
 	if err != nil {
 		t.Fatal(err)
 	}
