@@ -98,12 +98,7 @@ machines run from the mount, SIGHUP, SIGPIPE, SIGQUIT, SIGABRT and the like are 
 and so are errors when the log is written. SIGKILL ends it at once, and so do the signals
 of faults: SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGSTKFLT.
 
-With --takeover=auto another server goes on with the mount if this one dies: with --daemon,
-and in a service of systemd that stores descriptors. "thaw upgrade" has a newer program go
-on. "thaw help takeover" says what machines notice of it, and what it takes.
-
-A mount whose server was killed, and that no other server goes on with, is taken away
-first, if it is at MNT.
+A mount whose server was killed is taken away first, if it is at MNT.
 
 As root it uses mount(2), otherwise fusermount3.
 
@@ -136,8 +131,10 @@ As root it uses mount(2), otherwise fusermount3.
 	f.StringVar(&o.logFile, "log-file", "",
 		"where a background server writes its messages (default STORE/server.log)")
 	f.StringVar(&o.takeover, "takeover", "off",
-		"whether another server goes on with the mount if this one dies: auto (if one can) or off")
-	complete(cmd, "takeover", "auto", "off")
+		"experimental: with --daemon, whether another server goes on if this one dies: auto (if one can) or off")
+	if err := f.MarkHidden("takeover"); err != nil {
+		panic(err) // there is no such flag
+	}
 	f.DurationVar(&o.patience, "takeover-patience", 0,
 		"how long there may be no server until the mount is given up (default 10s)")
 	if err := f.MarkHidden("takeover-patience"); err != nil {
@@ -309,7 +306,11 @@ func serve(ctx context.Context, a *app, o server.Options) error {
 	if err != nil {
 		return err
 	}
-	if err := o.Holder.Tell("READY=1"); err != nil {
+	tell := process.Notify
+	if o.Holder != nil {
+		tell = o.Holder.Tell
+	}
+	if err := tell("READY=1"); err != nil {
 		a.log.Warn("tell systemd", "err", err)
 	}
 	return s.Run(ctx)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -47,6 +48,10 @@ func takeOver(ctx context.Context, a *app, o *mountOptions) (done bool, err erro
 		return true, err
 	}
 	info, err := o.Connection().Info()
+	if err == nil && !info.Alive && o.Holder != nil { // it was ended: nobody wants it mounted anew
+		return true, errors.Join(exitcode.Errorf(exitcode.ServerGone, "the mount on %s was ended", info.Mount),
+			o.Forsake())
+	}
 	if err != nil || !info.Survivable() {
 		if err != nil || info.Alive {
 			a.note("the mount on %s cannot be gone on with: %v", o.Mount, cannot(err))

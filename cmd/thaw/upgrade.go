@@ -18,8 +18,9 @@ import (
 
 func newUpgradeCommand(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:   "upgrade MNT",
-		Short: "Have this program go on with a mount",
+		Use:    "upgrade MNT",
+		Hidden: true,
+		Short:  "Have this program go on with a mount",
 		Long: `Put this program in the place of the server of a mount, while machines run from it.
 
 The server answers what it was asked, lets go of the connection to the kernel, and runs
@@ -29,10 +30,12 @@ stays. Restores that are under way begin anew, and bring what is missing.
 
 Before that the new program checks whether it can go on: it must know what the server
 leaves to it, and would have to agree with the kernel on the same things. If not, nothing
-is done, and the error says why. The mount must have been made by root, or with a /dev/fuse
-that root has opened. "thaw help takeover" tells more.` +
+is done, and the error says why. The mount must have been made by root with --takeover=auto.
+
+Experimental: it was not shown with machines of KVM or QEMU, nor with two versions of this
+program, nor while a store is imported into, cleaned or repacked.` +
 			exitStatus(exitcode.NotFound, exitcode.Busy, exitcode.Unsupported, exitcode.ServerGone),
-		Example: `  dpkg -i thaw.deb && thaw upgrade /mnt/thaw`,
+		Example: `  thaw upgrade /mnt/thaw`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return named(upgrade(cmd.Context(), a, args[0]), "upgrade %s", args[0])

@@ -79,15 +79,13 @@ func checkFuseProtocol(context.Context) Check {
 		not = append(not, "explicit invalidation (the page cache may be dropped when times change)")
 	}
 	if !has(fuse.CAP_HAS_RESEND) {
-		not = append(not, "resend (a mount ends with its server, and only upgrades are survived; "+
-			"Linux 6.9 has it)")
+		not = append(not, "resend (requests in flight die with their server; Linux 6.9 has it)")
 	}
 	if len(not) > 0 {
 		c.Without = "guests run all the same, as long as their server lives"
 		return c.is(Limited, "%s, without %s", found, strings.Join(not, ", "))
 	}
-	return c.is(OK, "%s with explicit invalidation and resend: machines survive the death of their server "+
-		"(thaw help takeover)", found)
+	return c.is(OK, "%s with explicit invalidation and resend", found)
 }
 
 func checkFuseControl(context.Context) Check {

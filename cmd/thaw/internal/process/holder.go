@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -14,21 +13,17 @@ import (
 const HolderFile = "holder"
 
 // A Holder keeps files of a server, and gives them to the next one when the server has died. It is a
-// process of
-// ours (package holder), or systemd: both are told the same (sd_notify(3)). The methods of a nil Holder do
-// nothing.
+// process of ours (package holder), told in the form of sd_notify(3). The methods of a nil Holder do nothing.
 type Holder struct {
 	conn *net.UnixConn
 	file *os.File // of ours: what the next program in this process gets
 	// Ours: it is a process of ours.
 	Ours bool
-	// Keeps: it keeps files. systemd says so in the variable FDSTORE from version 254 on; for an older one the
-	// unit says it. Whoever else listens on NOTIFY_SOCKET is given none: a file that waits in a socket which
-	// nobody reads is open, and a connection whose /dev/fuse is open does not end with its server.
+	// Keeps: it keeps files.
 	Keeps bool
 }
 
-// FindHolder finds the holder of this process: the one that has started it, or systemd; nil if there is none.
+// FindHolder finds the holder that has started this process; nil if there is none.
 func FindHolder(files Files) (*Holder, error) {
 	if f := files[HolderFile]; f != nil {
 		conn, err := net.FileConn(f)
@@ -37,12 +32,7 @@ func FindHolder(files Files) (*Holder, error) {
 		}
 		return &Holder{conn: conn.(*net.UnixConn), file: f, Ours: true, Keeps: true}, nil
 	}
-	conn, err := dialNotify()
-	if conn == nil || err != nil {
-		return nil, err
-	}
-	keeps, _ := strconv.Atoi(os.Getenv("FDSTORE"))
-	return &Holder{conn: conn, Keeps: keeps > 0}, nil
+	return nil, nil
 }
 
 // dialNotify connects to systemd; nil if it has not started this process as one that notifies.
