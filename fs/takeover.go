@@ -323,7 +323,8 @@ func (s *Server) noteRestoring(m *memoryFile, is bool) {
 func (s *Server) beginLedger(g greeting) {
 	l, err := newLedger(ledgerHead{
 		Mount: s.mnt, Minor: s.minor, Init: g.init, Reply: g.reply,
-		Shared: s.opts.Rights.Shared(), ReadOnly: s.opts.ReadOnly, ControlSocket: s.opts.ControlSocket, Mounted: time.Now(),
+		Shared: s.opts.Rights.Shared(), ReadOnly: s.opts.ReadOnly, ControlSocket: s.opts.ControlSocket,
+		Mounted: time.Now(),
 	}, s.log)
 	if err != nil {
 		s.log.Warn("no other server can take over this mount", "error", err)

@@ -38,7 +38,8 @@ var rooms = map[string][]string{
 		"cmd/thaw/internal/process"},
 	"cmd/thaw/internal/uffd": {"cmd/thaw/internal/exitcode", "cmd/thaw/internal/control"},
 	"cmd/thaw/internal/server": {"cmd/thaw/internal/exitcode", "cmd/thaw/internal/control",
-		"cmd/thaw/internal/process", "cmd/thaw/internal/access", "cmd/thaw/internal/native"},
+		"cmd/thaw/internal/process", "cmd/thaw/internal/access", "cmd/thaw/internal/native",
+		"cmd/thaw/internal/holder"},
 }
 
 // TestRooms: the packages of a part know one another in one direction, in tests too.

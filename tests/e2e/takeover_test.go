@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-
 	"github.com/thawfs/thaw/tests/internal/cli"
 	"github.com/thawfs/thaw/tests/internal/client"
 )
@@ -213,10 +212,8 @@ func TestDaemonsKilled(t *testing.T) {
 	h := cli.MountHeld(t, store, "--restore=lazy")
 	stop, done := reading(t, h, store, source, 4)
 	for range 20 {
-		if !h.KillServer() {
-			t.Errorf("there is no server to kill\n%s", h.Log())
-			break
-		}
+		cli.OK(t, "stats", h.Dir) // a server that is killed before it serves counts as one that does not come
+		h.KillServer()
 	}
 	close(stop)
 	done()

@@ -47,8 +47,8 @@ func MountHeld(t testing.TB, store string, flags ...string) *Held {
 	return h
 }
 
-// Pid is the process of the server; 0 if none has come for some time. What is read from the page cache needs no
-// server, so that there may be none for a moment.
+// Pid is the process of the server; 0 if none has come for some time. What is read from the page cache needs
+// no server, so that there may be none for a moment.
 func (h *Held) Pid() int {
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		if pid := h.pidNow(); pid > 0 {
