@@ -204,19 +204,3 @@ func reading(t *testing.T, h *cli.Held, store, source string, clients int) (stop
 		t.Logf("%d pages were read, the longest touch took %v", pages, longest)
 	}
 }
-
-// TestDaemonsKilled: servers are killed again and again while clients read through mappings. No byte is wrong,
-// and none is lost.
-func TestDaemonsKilled(t *testing.T) {
-	store, source := storeWith(t, small)
-	h := cli.MountHeld(t, store, "--restore=lazy")
-	stop, done := reading(t, h, store, source, 4)
-	for range 20 {
-		cli.OK(t, "stats", h.Dir) // a server that is killed before it serves counts as one that does not come
-		h.KillServer()
-	}
-	close(stop)
-	done()
-	cli.OK(t, "umount", h.Dir)
-	h.Ended(10 * time.Second)
-}
