@@ -39,8 +39,8 @@ type Store interface {
 type Info struct {
 	Name string
 	Size int64 // in bytes
-	// Tag distinguishes the blob from every other one that had or will have its name: the same name
-	// and tag in two listings mean the same bytes. Empty if the driver does not know.
+	// Tag distinguishes the blob from every one with other bytes that had or will have its name: the same
+	// name and tag in two listings mean the same bytes. Empty if the driver does not know.
 	Tag string
 	// Odd is something that has the name of a blob and is none, as a directory or a link where the
 	// driver stores files. It cannot be opened, removed or replaced.
@@ -78,6 +78,20 @@ func Drop(ctx context.Context, s Store, name string) error {
 		return d.Drop(ctx, name)
 	}
 	return nil
+}
+
+// Tagged is an Object that knows what a listing says of its bytes.
+type Tagged interface {
+	// Tag is Info.Tag of the blob that is open; empty if it is not known.
+	Tag() string
+}
+
+// InfoOpener is a Store that opens a blob of which the caller has a line of a listing, without asking
+// whoever stores it.
+type InfoOpener interface {
+	// OpenInfo returns access to the blob with the name, size and tag of a listing. Whether it is still
+	// there, only reads tell: they fail with ErrNotFound if it is not, or if another one is there.
+	OpenInfo(Info) (Object, error)
 }
 
 // Medium describes the device of a blob store to its readers. Zero: a disk of this host, behind its
