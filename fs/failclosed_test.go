@@ -21,8 +21,12 @@ func TestServerKilled(t *testing.T) {
 	m := c.mapFile(fd, x.Pages)
 	ws := (&fakeImage{spec: x}).workingSet()
 	r.kill()
-	c.do(request{Op: "touch", Map: m, GFNs: ws, Spec: &x})
-	res := c.try(request{Op: "touch", Map: m, GFNs: []uint64{40, 4095}})
+	res := c.try(request{Op: "touch", Map: m, GFNs: ws, Spec: &x})
+	// The kernel may have evicted a few meanwhile: one that reclaims before it has to does.
+	if res.Bus > len(ws)/10 || res.Bus == 0 && res.Err != "" {
+		t.Errorf("of %d pages that were there %d are lost: %s", len(ws), res.Bus, res.Err)
+	}
+	res = c.try(request{Op: "touch", Map: m, GFNs: []uint64{40, 4095}})
 	if res.Bus != 2 {
 		t.Errorf("%d SIGBUS, want 2: %s", res.Bus, res.Err)
 	}
