@@ -38,7 +38,7 @@ func TestKeyDoesNotPrint(t *testing.T) {
 			}
 		}
 	}
-	if b, err := json.Marshal(k); string(b) != "{}" || err != nil {
+	if b, err := json.Marshal(map[string]any{"key": k}); string(b) != `{"key":{}}` || err != nil {
 		t.Errorf("%s, %v", b, err)
 	}
 }
