@@ -61,7 +61,9 @@ func emptyMachine(t *testing.T) *shell {
 		}
 	}()
 	t.Cleanup(s.close)
+	// Other tests' mounts would be in use by this namespace.
 	s.do("set up", `mount --make-rprivate /
+for m in $(awk '$3 == "fuse.thaw" {print $2}' /proc/self/mounts); do umount -l "$m"; done
 for d in /srv /mnt /tmp; do mkdir -p $d; mount -t tmpfs -o mode=1777 tmpfs $d; done
 mkdir /tmp/home /tmp/bin
 ln -s $THAW /tmp/bin/thaw`)
